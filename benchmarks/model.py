@@ -1,0 +1,292 @@
+"""Training and generation speed of our model beside transformers' LlamaForCausalLM at the same shape.
+
+    python -m benchmarks.model                                    # 14M parameters, seconds a round on a laptop
+    python -m benchmarks.model --presets llama scratch --compile
+    python -m benchmarks.model --nanogpt path/to/nanoGPT          # a checkout, raced as it is
+
+Contestants take turns within every round, so that whatever else the machine does falls on all of them; a figure is
+the median over rounds, a ratio the median of the ratios within rounds (above 1: faster than Llama, uncompiled).
+A training step is forward, loss, backward and a fused AdamW step under bf16 autocast where the processor has bf16.
+MFU counts 6 operations a token for every weight of a matrix product and 6 * layers * seq * hidden for causal
+attention (https://arxiv.org/abs/2204.02311, halved for the mask), against the fastest square matrix product measured
+between the rounds in the same type. The last line is all of it as JSON.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM
+from training.engine.device import has_bf16, pick_device
+
+BASELINE = "transformers Llama"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=["llama"], choices=PRESETS, help="of ours, each a contestant")
+    parser.add_argument("--vocab-size", type=int, default=8192)
+    parser.add_argument("--hidden-size", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--kv-heads", type=int, default=4)
+    parser.add_argument("--seq", type=int, default=256, help="tokens in a training sequence")
+    parser.add_argument("--batch", type=int, default=8, help="sequences in a training step")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="training steps of a contestant in a round")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens before generation")
+    parser.add_argument("--new-tokens", type=int, default=128, help="tokens to generate; 0 leaves generation out")
+    parser.add_argument("--generate-batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--matmul-size", type=int, help="default: 8192 on a GPU, else 2048")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 where the processor has it")
+    parser.add_argument("--compile", action="store_true", help="race compiled versions too (torch.compile)")
+    parser.add_argument("--nanogpt", type=Path, help="a nanoGPT checkout (the folder of its model.py)")
+    return parser.parse_args()
+
+
+def our_config(arguments: argparse.Namespace, preset: str) -> ScratchConfig:
+    return ScratchConfig.from_preset(
+        preset,
+        vocab_size=arguments.vocab_size,
+        hidden_size=arguments.hidden_size,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.heads,
+        num_key_value_heads=arguments.kv_heads,
+        max_position_embeddings=max(arguments.seq, arguments.prompt + arguments.new_tokens),
+    )
+
+
+def llama_config(arguments: argparse.Namespace) -> LlamaConfig:
+    """Stock Llama in the shape of our `llama` preset, field for field."""
+    ours = our_config(arguments, "llama")
+    names = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "bos_token_id",
+        "eos_token_id",
+    )
+    return LlamaConfig(rms_norm_eps=ours.norm_eps, **{name: getattr(ours, name) for name in names})
+
+
+def load_nanogpt(folder: Path, arguments: argparse.Namespace) -> nn.Module:
+    spec = importlib.util.spec_from_file_location("nanogpt", folder / "model.py")
+    nanogpt = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(nanogpt)
+    config = nanogpt.GPTConfig(
+        block_size=arguments.seq,
+        vocab_size=arguments.vocab_size,
+        n_layer=arguments.layers,
+        n_head=arguments.heads,
+        n_embd=arguments.hidden_size,
+        bias=False,
+    )
+    with contextlib.redirect_stdout(sys.stderr):  # it announces its size
+        return nanogpt.GPT(config)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall time of `work` with everything it queued on the device."""
+    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
+    wait()
+    start = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - start
+
+
+def operations_per_token(model: nn.Module, arguments: argparse.Namespace) -> int:
+    """Of a training step: forward and backward are 6 for each weight of a matrix product."""
+    # The output matrix multiplies, the embeddings only look up: a tied one counts once, by its own multiplication.
+    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    embeddings -= {module.weight for module in model.modules() if isinstance(module, nn.Linear)}
+    weights = sum(weight.numel() for weight in model.parameters()) - sum(weight.numel() for weight in embeddings)
+    return 6 * weights + 6 * arguments.layers * arguments.seq * arguments.hidden_size
+
+
+def library_loss(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
+    return model(input_ids, labels=input_ids, use_cache=False).loss
+
+
+def nanogpt_loss(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
+    return model(input_ids, input_ids.roll(-1, dims=1))[1]  # its labels are shifted by the caller
+
+
+def training_step(
+    model: nn.Module,
+    loss_of: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    input_ids: torch.Tensor,
+    dtype: torch.dtype,
+) -> Callable[[], None]:
+    """Forward, loss, backward and update on the same batch every time."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast(input_ids.device.type, dtype, enabled=dtype != torch.float32):
+            loss = loss_of(model, input_ids)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def race(
+    works: dict[str, Callable[[], object]], rounds: int, device: torch.device, title: str
+) -> dict[str, list[float]]:
+    """Seconds of every contestant in every round, the order reversed from round to round."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():  # compilation, caches, first touches
+        work()
+    for index in tqdm(range(rounds), desc=title, unit="round"):
+        for name in list(works)[:: -1 if index % 2 else 1]:
+            taken[name].append(seconds(works[name], device))
+    return taken
+
+
+def ratio(taken: dict[str, list[float]], name: str) -> float:
+    """How many times as fast as the baseline."""
+    return statistics.median(theirs / mine for theirs, mine in zip(taken[BASELINE], taken[name], strict=True))
+
+
+def race_training(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[dict, float]:
+    """Figures by contestant, and the operations per second of the matrix product."""
+    torch.manual_seed(0)
+    models: dict[str, nn.Module] = {BASELINE: LlamaForCausalLM(llama_config(arguments))}
+    for preset in arguments.presets:
+        models[f"ours, {preset}"] = ScratchForCausalLM(our_config(arguments, preset))
+    if arguments.nanogpt:
+        models["nanoGPT"] = load_nanogpt(arguments.nanogpt, arguments)
+    input_ids = torch.randint(arguments.vocab_size, (arguments.batch, arguments.seq), device=device)
+
+    models = {name: model.to(device).train() for name, model in models.items()}
+    if arguments.compile:
+        models |= {f"{name}, compiled": torch.compile(model) for name, model in models.items()}
+
+    def repeat(step: Callable[[], None]) -> Callable[[], None]:
+        return lambda: [step() for _ in range(arguments.steps)]
+
+    size = arguments.matmul_size or (8192 if device.type == "cuda" else 2048)
+    left, right = torch.randn(2, size, size, device=device, dtype=dtype)
+    works = {}
+    for name, model in models.items():
+        loss_of = nanogpt_loss if name.startswith("nanoGPT") else library_loss
+        works[name] = repeat(training_step(model, loss_of, input_ids, dtype))
+    works["matrix product"] = lambda: left @ right
+    taken = race(works, arguments.rounds, device, "training")
+    peak = 2 * size**3 / min(taken.pop("matrix product"))
+
+    figures = {}
+    for name, times in taken.items():
+        step_seconds = statistics.median(times) / arguments.steps
+        tokens_per_second = input_ids.numel() / step_seconds
+        figures[name] = {
+            "parameters": sum(weight.numel() for weight in models[name].parameters()),
+            "step_ms": round(step_seconds * 1000, 2),
+            "tokens_per_second": round(tokens_per_second, 1),
+            "mfu": round(operations_per_token(models[name], arguments) * tokens_per_second / peak, 4),
+            "ratio": round(ratio(taken, name), 4),
+        }
+    return figures, peak
+
+
+def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict:
+    """Greedy generation with the default cache: figures by batch size, then contestant. Weights are of `dtype`.
+
+    Ours in the `llama` preset has Llama's own weights.
+    """
+    torch.manual_seed(0)
+    models: dict[str, nn.Module] = {BASELINE: LlamaForCausalLM._from_config(llama_config(arguments), dtype=dtype)}
+    for preset in arguments.presets:
+        model = ScratchForCausalLM._from_config(our_config(arguments, preset), dtype=dtype)
+        if preset == "llama":
+            model.load_state_dict(models[BASELINE].state_dict())
+        models[f"ours, {preset}"] = model
+    figures = {}
+    for batch in arguments.generate_batches:
+        prompt = torch.randint(arguments.vocab_size, (batch, arguments.prompt), device=device)
+        options = {
+            "attention_mask": torch.ones_like(prompt),
+            "max_new_tokens": arguments.new_tokens,
+            "min_new_tokens": arguments.new_tokens,
+            "do_sample": False,
+        }
+        works = {
+            name: lambda model=model.to(device).eval(): model.generate(prompt, **options)
+            for name, model in models.items()
+        }
+        taken = race(works, arguments.rounds, device, f"generation, batch {batch}")
+        figures[str(batch)] = {
+            name: {
+                "seconds": round(statistics.median(times), 4),
+                "tokens_per_second": round(batch * arguments.new_tokens / statistics.median(times), 1),
+                "ratio": round(ratio(taken, name), 4),
+            }
+            for name, times in taken.items()
+        }
+    return figures
+
+
+def processor_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux, where platform knows no more than "x86_64"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def print_table(title: str, figures: dict[str, dict]) -> None:
+    columns = list(figures[BASELINE])
+    print(f"\n{title:26}" + "".join(f"{column:>20}" for column in columns))
+    for name, row in figures.items():
+        print(f"{name:26}" + "".join(f"{row[column]:>20,}" for column in columns))
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    device = pick_device()
+    dtype_name = arguments.dtype or ("bf16" if has_bf16(device) else "fp32")
+    dtype = torch.bfloat16 if dtype_name == "bf16" else torch.float32
+
+    training, peak = race_training(arguments, device, dtype)
+    generation = race_generation(arguments, device, dtype) if arguments.new_tokens else {}
+
+    processor = processor_name(device)
+    conditions = {name: value for name, value in vars(arguments).items() if name != "nanogpt"}
+    conditions |= {
+        "device": device.type,
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "dtype": dtype_name,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    print(f"{processor}, {conditions['threads']} threads, {dtype_name}, matrix product {peak / 1e12:.3f} TFLOP/s")
+    print_table("training", training)
+    for batch, figures in generation.items():
+        print_table(f"generation, batch {batch}", figures)
+    print()
+    results = {"matmul_tflops": round(peak / 1e12, 4), "training": training, "generation": generation}
+    print(json.dumps({"benchmark": "model", "conditions": conditions} | results))
+
+
+if __name__ == "__main__":
+    main()

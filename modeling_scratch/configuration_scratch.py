@@ -1,0 +1,211 @@
+"""The dials of the architecture, and the presets that set them."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils.type_validators import interval
+
+# A preset says what kind of network it is, never how large. `gpt2`, `llama` and `qwen3` are exactly those
+# architectures, so that weights go both ways with equal logits; `scratch` is our own fast default.
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "norm_type": "layer",
+        "norm_eps": 1e-5,
+        "position_type": "learned",
+        "mlp_type": "gelu",
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+    },
+    "llama": {"norm_type": "rms", "norm_eps": 1e-5, "position_type": "rope", "mlp_type": "swiglu"},
+    "qwen3": {"norm_type": "rms", "norm_eps": 1e-6, "position_type": "rope", "mlp_type": "swiglu", "qk_norm": True},
+    "scratch": {
+        "norm_type": "rms",
+        "norm_eps": 1e-6,
+        "position_type": "rope",
+        "mlp_type": "relu2",
+        "qk_norm": True,
+        "final_logit_softcapping": 15.0,
+        "embedding_shortcut": True,
+    },
+}
+
+_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "sliding_window",
+)
+
+
+@strict
+class ScratchConfig(PreTrainedConfig):
+    r"""Configuration of a decoder-only transformer.
+
+    The defaults are a small model of the `llama` kind. Use [`ScratchConfig.from_preset`] to set the dials together.
+
+    Args:
+        vocab_size: number of rows of the embedding. May exceed the tokenizer's, to suit the shapes of matrix products.
+        hidden_size: width of the residual stream.
+        intermediate_size: width inside the MLP. Default: 8/3 of `hidden_size` for `swiglu`, else 4 times, rounded up to
+            a multiple of 64, so that all kinds cost about the same.
+        num_hidden_layers: number of decoder layers.
+        num_attention_heads: number of query heads.
+        num_key_value_heads: number of key and value heads. Equal to `num_attention_heads` (the default) it is
+            multi-head attention, 1 is multi-query, in between grouped-query ([GQA](https://arxiv.org/abs/2305.13245)).
+        head_dim: width of one head. Default: `hidden_size // num_attention_heads`.
+        max_position_embeddings: longest sequence, in tokens.
+        norm_type: `rms` ([RMSNorm](https://arxiv.org/abs/1910.07467)) or `layer` (LayerNorm with a bias).
+        norm_eps: added to the variance.
+        position_type: `rope` ([RoPE](https://arxiv.org/abs/2104.09864)), `learned`, `sinusoidal` or `none`.
+        rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and what the type needs. Only for `rope`.
+        mlp_type: `swiglu` ([GLU variants](https://arxiv.org/abs/2002.05202)), `gelu` (tanh approximation) or `relu2`
+            ([squared ReLU](https://arxiv.org/abs/2109.08668)).
+        qk_norm: normalise each query and key head before the rotation.
+        attention_bias, mlp_bias: whether the projections of attention and MLP have biases.
+        tie_word_embeddings: whether the output matrix is the embedding.
+        final_logit_softcapping: cap logits smoothly at plus and minus this value, `cap * tanh(logits / cap)`.
+        sliding_window: number of positions that a `sliding_attention` layer sees, itself included.
+        layer_types: `full_attention` or `sliding_attention` for each layer. Default: all sliding when `sliding_window`
+            is given, else all full.
+        embedding_shortcut: each layer reads a learned mixture of the residual stream and the token embedding.
+        attention_dropout, hidden_dropout: probability of dropping attention weights, and outputs of the embedding,
+            attention and MLP, in training.
+        initializer_range: standard deviation of the initial weights. The projections into the residual stream start
+            smaller by `1 / sqrt(2 * num_hidden_layers)`.
+        zero_init_projections: start these projections, and an untied output matrix, at zero instead: every layer
+            begins as the identity, and the first loss is `ln(vocab_size)`.
+
+    Raises:
+        StrictDataclassError: sizes that do not divide, an unknown kind, a wrong type, or dials that contradict each
+            other. Its `__cause__` is the check's own ValueError or TypeError, in one line.
+    """
+
+    model_type = "scratch"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    base_model_tp_plan = {
+        "layers.*.self_attn.q_proj": "colwise",
+        "layers.*.self_attn.k_proj": "colwise",
+        "layers.*.self_attn.v_proj": "colwise",
+        "layers.*.self_attn.q_norm": "replicated_with_grad_allreduce",
+        "layers.*.self_attn.k_norm": "replicated_with_grad_allreduce",
+        "layers.*.self_attn.o_proj": "rowwise",
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
+    base_model_pp_plan = {
+        "embed_tokens": (["input_ids"], ["inputs_embeds"]),
+        "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
+        "norm": (["hidden_states"], ["hidden_states"]),
+    }
+
+    vocab_size: int = 8192
+    hidden_size: int = 256
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 4
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    max_position_embeddings: int = 1024
+    norm_type: str = "rms"
+    norm_eps: float = 1e-5
+    position_type: str = "rope"
+    rope_parameters: dict | None = None
+    mlp_type: str = "swiglu"
+    qk_norm: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    tie_word_embeddings: bool = False
+    final_logit_softcapping: int | float | None = None
+    sliding_window: int | None = None
+    layer_types: list[str] | None = None
+    embedding_shortcut: bool = False
+    attention_dropout: int | float = interval(min=0.0, max=1.0)(default=0.0)
+    hidden_dropout: int | float = interval(min=0.0, max=1.0)(default=0.0)
+    initializer_range: float = interval(min=0.0, max=1.0)(default=0.02)
+    zero_init_projections: bool = False
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    @classmethod
+    def from_preset(cls, preset: str, **dials: Any) -> "ScratchConfig":
+        """The configuration of a preset, with sizes and any other dial on top.
+
+        Raises:
+            ValueError: unknown preset or dial.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset '{preset}'; known: {', '.join(PRESETS)}")
+        unknown = set(dials) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"unknown model dial '{min(unknown)}'")
+        return cls(**(PRESETS[preset] | dials))
+
+    def __post_init__(self, **kwargs):
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.head_dim is None and self.num_attention_heads > 0 and self.hidden_size % self.num_attention_heads == 0:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        if self.intermediate_size is None:
+            width = self.hidden_size * 8 / 3 if self.mlp_type == "swiglu" else self.hidden_size * 4
+            self.intermediate_size = -int(-width // 64) * 64
+        if self.layer_types is None:
+            kind = "full_attention" if self.sliding_window is None else "sliding_attention"
+            self.layer_types = [kind] * self.num_hidden_layers
+        rotates = self.position_type == "rope"
+        if self.rope_parameters and not rotates:
+            raise ValueError(f"rope_parameters are given, but position_type is '{self.position_type}', not rope")
+        super().__post_init__(**kwargs)
+        if not rotates:
+            self.rope_parameters = None  # the base class fills them in for every configuration
+
+    def validate_architecture(self):
+        """Part of the strict validation that runs whenever a configuration is made or saved."""
+        for name, kinds in {
+            "norm_type": ("rms", "layer"),
+            "position_type": ("rope", "learned", "sinusoidal", "none"),
+            "mlp_type": ("swiglu", "gelu", "relu2"),
+        }.items():
+            if getattr(self, name) not in kinds:
+                raise ValueError(f"{name} must be one of {', '.join(kinds)}, not '{getattr(self, name)}'")
+        if self.head_dim is None and self.num_attention_heads > 0:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads}), or head_dim must be given"
+            )
+        for name in _SIZES:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of num_key_value_heads "
+                f"({self.num_key_value_heads})"
+            )
+        if self.position_type == "rope":
+            self._validate_rotation()
+        if self.final_logit_softcapping is not None and self.final_logit_softcapping <= 0:
+            raise ValueError(f"final_logit_softcapping must be above 0, not {self.final_logit_softcapping}")
+        unknown = set(self.layer_types) - {"full_attention", "sliding_attention"}
+        if unknown:
+            raise ValueError(f"layer_types must be full_attention or sliding_attention, not '{min(unknown)}'")
+        if "sliding_attention" in self.layer_types and self.sliding_window is None:
+            raise ValueError("layer_types names sliding_attention, but sliding_window is not set")
+
+    def _validate_rotation(self):
+        kind, theta = self.rope_parameters.get("rope_type"), self.rope_parameters.get("rope_theta")
+        if kind not in _ROPE_TYPES:
+            raise ValueError(f"rope_type must be one of {', '.join(_ROPE_TYPES)}, not '{kind}'")
+        if not isinstance(theta, (int, float)) or theta <= 0:
+            raise ValueError(f"rope_theta must be a number above 0, not {theta!r}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE rotates pairs of coordinates")

@@ -1,0 +1,518 @@
+"""The model against transformers' own architectures, and against itself along every path that must agree."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    StaticCache,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification
+from modeling_scratch.modeling_scratch import ScratchRMSNorm
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+# Every preset, and every kind of norm, position and MLP that no preset has or has in this company.
+DIALS = {
+    "gpt2": {"preset": "gpt2"},
+    "llama": {"preset": "llama"},
+    "qwen3": {"preset": "qwen3", "tie_word_embeddings": True},
+    "scratch": {"preset": "scratch"},
+    "sinusoidal": {"preset": "llama", "position_type": "sinusoidal", "norm_type": "layer", "mlp_type": "relu2"},
+    "no positions": {"preset": "scratch", "position_type": "none", "mlp_type": "swiglu"},
+    "rope in gpt2": {"preset": "gpt2", "position_type": "rope", "num_key_value_heads": 1},
+    "sliding": {"preset": "qwen3"} | SLIDING,
+}
+
+
+def build(preset="llama", **dials):
+    """A tiny model whose every parameter matters: no zeros, no ones, attention far from uniform."""
+    torch.manual_seed(0)
+    model = ScratchForCausalLM(ScratchConfig.from_preset(preset, **(SIZES | dials)))
+    return stir(model).eval()
+
+
+@torch.no_grad()
+def stir(model):
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def tokens(*shape, seed=0):
+    return torch.randint(1, SIZES["vocab_size"], shape, generator=torch.Generator().manual_seed(seed))
+
+
+def logits(model, input_ids, **kwargs):
+    with torch.no_grad():
+        return model(input_ids, **kwargs).logits
+
+
+@pytest.fixture(scope="module", params=DIALS)
+def model(request):
+    return build(**DIALS[request.param])
+
+
+# --- The presets are the stock architectures ---
+
+
+def assert_same_network(ours, stock, input_ids, atol=1e-5, **kwargs):
+    """Equal logits, loss and gradients of the embedding."""
+    stock.eval()
+    results = []
+    for network in (ours, stock):
+        network.zero_grad()
+        output = network(input_ids, labels=input_ids, **kwargs)
+        output.loss.backward()
+        results.append((output.logits, output.loss, network.get_input_embeddings().weight.grad))
+    for mine, theirs in zip(*results):
+        torch.testing.assert_close(mine, theirs, atol=atol, rtol=1e-5)
+
+
+def stock_twin(ours, config_class, model_class, **dials):
+    """A stock model with the sizes and, name for name, the weights of ours."""
+    config = ours.config
+    shared = ["tie_word_embeddings", "rope_parameters", "head_dim"]
+    kwargs = {name: copy.deepcopy(getattr(config, name)) for name in [*SIZES, *shared]}
+    stock = model_class(config_class(rms_norm_eps=config.norm_eps, **(kwargs | dials)))
+    stock.load_state_dict(ours.state_dict())
+    return stock
+
+
+@pytest.mark.parametrize("key_value_heads", [4, 2, 1])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_llama_preset_is_llama(key_value_heads, tied, bias, attention):
+    biases = {"attention_bias": bias, "mlp_bias": bias}
+    rope = {"rope_type": "default", "rope_theta": 500.0}
+    ours = build(num_key_value_heads=key_value_heads, tie_word_embeddings=tied, rope_parameters=rope, **biases)
+    ours.set_attn_implementation(attention)
+    assert_same_network(ours, stock_twin(ours, LlamaConfig, LlamaForCausalLM, **biases), tokens(2, 20))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_qwen3_preset_is_qwen3(tied, bias):
+    ours = build("qwen3", head_dim=16, tie_word_embeddings=tied, attention_bias=bias)
+    assert_same_network(ours, stock_twin(ours, Qwen3Config, Qwen3ForCausalLM, attention_bias=bias), tokens(2, 20))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gpt2_preset_is_gpt2(tied):
+    ours = build("gpt2", num_key_value_heads=4, tie_word_embeddings=tied)
+    names = {"input_layernorm": "ln_1", "post_attention_layernorm": "ln_2", "self_attn.o_proj": "attn.c_proj"}
+    names |= {"mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj", "model.layers": "transformer.h"}
+    names |= {"model.embed_tokens": "transformer.wte", "model.embed_positions": "transformer.wpe"}
+    names |= {"model.norm": "transformer.ln_f"}
+    weights, fused = {}, {}
+    for name, tensor in ours.state_dict().items():
+        if "_proj.weight" in name:
+            tensor = tensor.T  # GPT-2 stores (in, out)
+        if any(part in name for part in ("q_proj", "k_proj", "v_proj")):
+            layer, kind = name.split(".")[2], name.split(".")[-1]
+            fused.setdefault(f"transformer.h.{layer}.attn.c_attn.{kind}", []).append(tensor)
+            continue
+        for old, new in names.items():
+            name = name.replace(old, new)
+        weights[name] = tensor
+    weights |= {name: torch.cat(parts, dim=-1) for name, parts in fused.items()}
+    config = GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4, n_inner=48)
+    config.tie_word_embeddings = tied
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
+    stock = GPT2LMHeadModel(config)
+    stock.load_state_dict(weights)
+    assert_same_network(ours, stock, tokens(2, 20))
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope_type": "dynamic", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+        {
+            "rope_type": "longrope",
+            "factor": 4.0,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+            "original_max_position_embeddings": 32,
+        },
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_rope_scaling_is_llamas(rope):
+    ours = build(rope_parameters={"rope_theta": 10000.0} | rope)
+    stock = stock_twin(ours, LlamaConfig, LlamaForCausalLM)
+    for length in (20, 90):  # below and beyond max_position_embeddings
+        assert_same_network(ours, stock, tokens(1, length))
+
+
+def test_sliding_window_is_mistrals_and_qwen3s():
+    ours = build(sliding_window=5)
+    assert_same_network(ours, stock_twin(ours, MistralConfig, MistralForCausalLM, sliding_window=5), tokens(2, 20))
+    ours = build("qwen3", **SLIDING)
+    twin = stock_twin(ours, Qwen3Config, Qwen3ForCausalLM, use_sliding_window=True, **SLIDING)
+    assert_same_network(ours, twin, tokens(2, 20))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_llamas_to_the_bit_at_far_positions(dtype, tmp_path):
+    """Catches norms and angles that are not computed in fp32: bf16 cannot tell position 1001 from 1002."""
+    ours = build(max_position_embeddings=4096)
+    ours.save_pretrained(tmp_path / "ours")
+    stock_twin(ours, LlamaConfig, LlamaForCausalLM).save_pretrained(tmp_path / "stock")
+    ours = ScratchForCausalLM.from_pretrained(tmp_path / "ours", dtype=dtype)
+    stock = LlamaForCausalLM.from_pretrained(tmp_path / "stock", dtype=dtype)
+    positions = torch.arange(1000, 1020)[None]
+    found, expected = (logits(network, tokens(2, 20), position_ids=positions) for network in (ours, stock))
+    assert found.dtype == dtype and torch.isfinite(found).all()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_norm_survives_fp16_squares():
+    norm = ScratchRMSNorm(32, eps=1e-6).to(torch.float16)
+    torch.testing.assert_close(norm(torch.full((1, 32), 1000.0, dtype=torch.float16)), torch.ones(1, 32).half())
+
+
+# --- Every path to the same logits ---
+
+
+def test_cached_equals_uncached(model):
+    input_ids = tokens(2, 16)
+    expected = logits(model, input_ids, use_cache=False)
+    cache, found = None, []
+    for chunk in input_ids.split([6, 4, 1, 1, 4], dim=1):  # positions are the default: they follow the cache
+        with torch.no_grad():
+            output = model(chunk, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        found.append(output.logits)
+    torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_static_cache_equals_dynamic(model):
+    input_ids = tokens(2, 7)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    dynamic = model.generate(input_ids, **options)
+    assert dynamic.shape == (2, 15)
+    assert torch.equal(model.generate(input_ids, cache_implementation="static", **options), dynamic)
+    assert torch.equal(model.generate(input_ids, use_cache=False, **options), dynamic)
+    cache = StaticCache(config=model.config, max_cache_len=16)
+    with torch.no_grad():
+        found = [model(chunk, past_key_values=cache).logits for chunk in input_ids.split([4, 1, 2], dim=1)]
+    torch.testing.assert_close(torch.cat(found, dim=1), logits(model, input_ids), atol=2e-5, rtol=1e-4)
+
+
+def test_left_padding_changes_nothing(model):
+    prompts = [tokens(1, length, seed=length) for length in (3, 11)]
+    padded = torch.cat([nn.functional.pad(prompt, (11 - prompt.shape[1], 0)) for prompt in prompts])
+    mask = (padded != 0).long()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    found = logits(model, padded, attention_mask=mask, position_ids=positions)
+    for row, prompt in enumerate(prompts):
+        expected = logits(model, prompt)[0]
+        torch.testing.assert_close(found[row, -prompt.shape[1] :], expected, atol=2e-5, rtol=1e-4)
+    together = model.generate(padded, attention_mask=mask, max_new_tokens=8, do_sample=False)
+    for row, prompt in enumerate(prompts):
+        alone = model.generate(prompt, max_new_tokens=8, do_sample=False)
+        assert torch.equal(together[row, -8:], alone[0, -8:])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_documents_do_not_see_one_another(model, attention):
+    lengths = (5, 9, 1, 7)
+    documents = [tokens(1, length, seed=length) for length in lengths]
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    model.set_attn_implementation(attention)
+    packed = logits(model, torch.cat(documents, dim=1), position_ids=positions, use_cache=False)
+    model.set_attn_implementation("sdpa")
+    separate = torch.cat([logits(model, document) for document in documents], dim=1)
+    torch.testing.assert_close(packed, separate, atol=2e-5, rtol=1e-4)
+
+
+def test_eager_equals_sdpa(model):
+    input_ids = tokens(2, 16)
+    mask = torch.ones_like(input_ids)
+    mask[0, :4] = 0
+    expected = logits(model, input_ids, attention_mask=mask)
+    model.set_attn_implementation("eager")
+    found = logits(model, input_ids, attention_mask=mask)
+    model.set_attn_implementation("sdpa")
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=2e-5, rtol=1e-4)
+
+
+def test_beams_and_sampling(model):
+    input_ids = tokens(2, 5)
+    beams = model.generate(input_ids, num_beams=3, max_new_tokens=6)
+    assert torch.equal(beams, model.generate(input_ids, num_beams=3, max_new_tokens=6, use_cache=False))
+    torch.manual_seed(0)
+    sampled = model.generate(input_ids, do_sample=True, top_p=0.9, max_new_tokens=6, num_return_sequences=2)
+    assert beams.shape == (2, 11) and sampled.shape == (4, 11)
+    assert sampled.min() >= 0 and sampled.max() < SIZES["vocab_size"]
+
+
+def test_bf16_is_close_to_fp32(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    expected = logits(model, tokens(2, 16))
+    lowered = logits(ScratchForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16), tokens(2, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = logits(model, tokens(2, 16))
+    for found in (lowered, autocast):
+        error = (found.float() - expected).square().mean().sqrt() / expected.std()
+        assert 0 < error < 0.05
+
+
+def test_activation_checkpointing_gives_the_same_gradients(model):
+    input_ids = tokens(2, 16)
+    model = copy.deepcopy(model).train()
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        model(input_ids, labels=input_ids).loss.backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+        model.gradient_checkpointing_enable()
+    assert model.model.layers[0].gradient_checkpointing
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_compiles_without_a_graph_break(model):
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
+    found = logits(compiled, tokens(2, 16), use_cache=False)
+    torch.testing.assert_close(found, logits(model, tokens(2, 16)), atol=2e-5, rtol=1e-4)
+
+
+# --- The interfaces that tools rely on ---
+
+
+def test_logits_to_keep():
+    model, input_ids = build("scratch"), tokens(2, 10)
+    full = logits(model, input_ids)
+
+    def kept(selection):
+        return logits(model, input_ids, logits_to_keep=selection)
+
+    torch.testing.assert_close(kept(3), full[:, -3:])
+    torch.testing.assert_close(kept(torch.tensor([1, 4])), full[:, [1, 4]])
+    indices = torch.tensor([[0, 9], [3, 3]])
+    torch.testing.assert_close(kept(indices), torch.stack([full[0, [0, 9]], full[1, [3, 3]]]))
+    mask = tokens(2, 10) % 2 == 0
+    torch.testing.assert_close(kept(mask), full[mask])
+
+
+def test_attentions_and_hidden_states(model):
+    model = copy.deepcopy(model)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        output = model(tokens(2, 10), output_attentions=True, output_hidden_states=True)
+    assert [weights.shape for weights in output.attentions] == [(2, 4, 10, 10)] * 2
+    for weights in output.attentions:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 10))
+        assert not weights.triu(diagonal=1).any()
+    assert [states.shape for states in output.hidden_states] == [(2, 10, 32)] * 3
+    projected = model.lm_head(output.hidden_states[-1])
+    cap = model.config.final_logit_softcapping
+    torch.testing.assert_close(cap * torch.tanh(projected / cap) if cap else projected, output.logits)
+
+
+def test_softcap_bounds_the_logits():
+    capped, free = build(final_logit_softcapping=2.0), build()
+    expected = logits(free, tokens(2, 10))
+    assert expected.abs().max() > 2
+    torch.testing.assert_close(logits(capped, tokens(2, 10)), 2.0 * torch.tanh(expected / 2.0))
+
+
+def test_embeddings_may_be_given_instead_of_ids(model):
+    input_ids = tokens(2, 10)
+    embeddings = model.get_input_embeddings()(input_ids)
+    with torch.no_grad():
+        torch.testing.assert_close(model(inputs_embeds=embeddings).logits, logits(model, input_ids))
+    for both_or_neither in ({}, {"input_ids": input_ids, "inputs_embeds": embeddings}):
+        with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+            model(**both_or_neither)
+
+
+def test_loss_honours_ignored_labels_and_a_given_count():
+    model, input_ids = build("scratch"), tokens(2, 10)
+    labels = input_ids.clone()
+    labels[:, :4] = -100
+    output = model(input_ids, labels=labels)
+    scored = nn.functional.cross_entropy(output.logits[:, 3:-1].flatten(0, 1), labels[:, 4:].flatten())
+    torch.testing.assert_close(output.loss, scored)
+    torch.testing.assert_close(model(input_ids, labels=labels, num_items_in_batch=48).loss, scored * 12 / 48)
+
+
+def test_keywords_reach_the_attention_implementation():
+    received = []
+
+    def spy(module, query, key, value, attention_mask, **kwargs):
+        received.append((module.layer_idx, kwargs))
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+    AttentionInterface.register("spy", spy)
+    AttentionMaskInterface.register("spy", sdpa_mask)
+    model = build("qwen3", attention_dropout=0.25, **SLIDING).train()
+    model.set_attn_implementation("spy")
+    positions = torch.arange(10)[None]
+    model(tokens(1, 10), position_ids=positions, cu_seq_lens_q="carried", use_cache=False)
+    assert [layer for layer, _ in received] == [0, 1]
+    assert [kwargs["sliding_window"] for _, kwargs in received] == [5, None]
+    for _, kwargs in received:
+        assert kwargs["cu_seq_lens_q"] == "carried" and kwargs["position_ids"] is positions
+        assert kwargs["scaling"] == 8**-0.5 and kwargs["dropout"] == 0.25
+
+
+def test_dropout_acts_only_in_training():
+    for dial in ("attention_dropout", "hidden_dropout"):
+        model = build("scratch", **{dial: 0.5})
+        assert torch.equal(logits(model, tokens(2, 10)), logits(model, tokens(2, 10)))
+        model.train()
+        assert not torch.equal(logits(model, tokens(2, 10)), logits(model, tokens(2, 10)))
+
+
+def test_layers_are_named_as_the_unit_that_must_not_be_split():
+    model = build()
+    assert type(model.model.layers[0]).__name__ in model._no_split_modules
+
+
+# --- Initial weights ---
+
+
+def test_projections_into_the_residual_stream_start_smaller():
+    sizes = {"hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": 8}
+    model = ScratchForCausalLM(ScratchConfig.from_preset("llama", **sizes))
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            expected = 0.02 / 4 if "o_proj" in name or "down_proj" in name else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.1), name
+        else:
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+
+
+@pytest.mark.parametrize("preset", ["llama", "qwen3", "scratch"])
+def test_zero_initialised_projections_learn(preset):
+    torch.manual_seed(0)
+    model = ScratchForCausalLM(ScratchConfig.from_preset(preset, **SIZES, zero_init_projections=True))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(4):  # the gradient reaches one zero matrix deeper with every step
+        loss = model(tokens(2, 16), labels=tokens(2, 16)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(math.log(SIZES["vocab_size"]), abs=1e-5)
+    assert losses[-1] < losses[0]
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
+
+
+# --- Saved and loaded ---
+
+
+def dirty_allocator():
+    """Leave freed memory full of NaN, so that a buffer which nobody fills shows."""
+    waste = [torch.full((size,), float("nan")) for size in (4, 8, 16, 32, 64) for _ in range(200)]
+    del waste
+
+
+def test_loads_what_was_saved_to_the_bit(model, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    dirty_allocator()
+    loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(loaded) is ScratchForCausalLM
+    assert not any(report.values())
+    assert torch.equal(logits(loaded, tokens(2, 16)), logits(model, tokens(2, 16)))
+    for name, buffer in model.named_buffers():
+        assert torch.equal(loaded.get_buffer(name), buffer), name
+        assert name not in model.state_dict(), name
+    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == model.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_round_trip(dtype, tmp_path):
+    build("scratch").to(dtype).save_pretrained(tmp_path)
+    dirty_allocator()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.dtype == dtype
+    exact = 10000.0 ** (-torch.arange(0, 8, 2, dtype=torch.float) / 8)
+    assert torch.equal(model.model.rotary_emb.inv_freq, exact)
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    assert torch.equal(logits(again, tokens(2, 16)), logits(model, tokens(2, 16)))
+
+
+def test_tied_matrices_are_one_parameter_that_trains_as_one():
+    model = build("qwen3", tie_word_embeddings=True)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert sum("lm_head" in name or "embed_tokens" in name for name, _ in model.named_parameters()) == 1
+    model(tokens(2, 8), labels=tokens(2, 8)).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_more_tokens_leave_the_old_logits_alone(tied, tmp_path):
+    model = build("scratch", tie_word_embeddings=tied)
+    expected = logits(model, tokens(2, 10))
+    model.resize_token_embeddings(104)
+    assert model.config.vocab_size == 104
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    found = logits(model, tokens(2, 10))
+    torch.testing.assert_close(found[..., :96], expected)
+    assert torch.isfinite(model(tokens(2, 10), labels=torch.full((2, 10), 103)).loss)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(ScratchForCausalLM.from_pretrained(tmp_path), tokens(2, 10)), found)
+
+
+def test_a_classifier_opens_a_language_models_checkpoint(tmp_path):
+    language_model = build("scratch")
+    language_model.save_pretrained(tmp_path)
+    classifier, report = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, num_labels=3, output_loading_info=True
+    )
+    assert type(classifier) is ScratchForSequenceClassification and not classifier.accepts_loss_kwargs
+    assert set(report["missing_keys"]) == {"score.weight"}
+    for name, parameter in classifier.model.named_parameters():
+        assert torch.equal(parameter, language_model.model.get_parameter(name)), name
+    prompt = tokens(1, 5)
+    padded = torch.cat([nn.functional.pad(prompt, (0, 4)), tokens(1, 9)])
+    with torch.no_grad():
+        expected = classifier.score(classifier.model(prompt).last_hidden_state[:, -1])
+        output = classifier(padded, attention_mask=(padded != 0).long(), labels=torch.tensor([0, 2]))
+    torch.testing.assert_close(output.logits[:1], expected, atol=2e-5, rtol=1e-4)
+    assert output.logits.shape == (2, 3) and torch.isfinite(output.loss)

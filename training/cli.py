@@ -1,0 +1,91 @@
+"""`scratch VERB`: build a language model from scratch, one stage a verb."""
+
+import errno
+import importlib
+import sys
+
+from training.engine.signals import Interrupted, no_interrupt_lost
+from training.errors import UserError
+
+# verb: (module, what it does, what it takes)
+VERBS = {
+    "run": ("training.run", "all stages of a recipe folder, in order; up-to-date ones are skipped"),
+    "tokenizer": ("training.tokenizer", "learn a byte-pair (or character) vocabulary from documents"),
+    "prepare": ("training.prepare", "documents to cleaned, split, tokenised shards, and examples for the later stages"),
+    "pretrain": ("training.pretrain", "train a model from random weights on the shards"),
+    "sft": ("training.sft", "supervised fine-tuning on instructions (TRL)"),
+    "dpo": ("training.dpo", "preference tuning on chosen and rejected answers (TRL, PEFT)"),
+    "evaluate": ("training.evaluate", "bits per byte, answers, preferences and lm-eval tasks, model by model"),
+    "export": ("training.export", "the directory to publish, with its model card"),
+    "push": ("training.push", "upload an exported directory to the Hub"),
+    "chat": ("training.chat_cli", "talk to a model in the terminal"),
+    "serve": ("training.serve", "an OpenAI-shaped server (`transformers serve`) that knows our classes"),
+    "report": ("training.report", "the table and the picture of a finished run"),
+}
+
+
+def usage() -> str:
+    lines = [__doc__, "", "usage: scratch VERB --help | scratch VERB --config RECIPE [--key value ...]", ""]
+    lines += [f"  {verb:<10} {about}" for verb, (_, about) in VERBS.items()]
+    return "\n".join([*lines, "", "Start here: scratch run recipes/quickstart"])
+
+
+def explain(error: Exception) -> str | None:
+    """One line for a failure that is the machine's rather than the program's, or None."""
+    words = " ".join(str(error).split())
+    if disk_full(error):
+        return f"no space left on the disk ({words}); free some and try again, earlier outputs are whole"
+    if isinstance(error, PermissionError):
+        return f"not allowed to write or read {error.filename}; change its permissions or choose another folder"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package '{error.name}' is not installed; pip install 'scratch[train,eval]' brings it"
+    return None
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk, or a used-up quota, is what an error comes from."""
+    while error:
+        # The Rust libraries quote the system; torch only notices that its file is shorter than it should be.
+        told = any(words in str(error) for words in ("No space left", "quota exceeded", "unexpected pos"))
+        if told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb. Returns its exit code: 2 for the user's mistake, 1 for the machine's failure, 128 + n for a signal."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        from training.recipe import nearest
+
+        print(f"error: unknown verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        with no_interrupt_lost():
+            importlib.import_module(VERBS[verb][0]).main(rest)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(f"{verb}: {stopped}", file=sys.stderr)
+        return 128 + stopped.signum
+    except KeyboardInterrupt:
+        advice = "the same command goes on or starts again, earlier outputs are whole"
+        print(f"{verb}: interrupted; {advice}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

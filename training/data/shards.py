@@ -1,0 +1,153 @@
+"""Token shards on disk, in the layout of datatrove's `DocumentTokenizer`, so that its tools and nanotron read them.
+
+    train-00000.ds            the tokens of all documents, little-endian uint16 (uint32 for a vocabulary over 65536)
+    train-00000.ds.index      uint64: where each document ends, in tokens from the start of the shard
+    train-00000.ds.metadata   text: tokenizer and bytes a token, number of tokens, the same for people
+
+Every document ends with the end-of-text token. `manifest.json` beside them holds the counts and hashes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The narrowest type in datatrove's layout that holds every token id."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def write_shard(
+    folder: Path, split: str, documents: Iterable[Sequence[int]], vocab_size: int, tokenizer_name: str
+) -> dict[str, Any]:
+    """Write one split.
+
+    Args:
+        documents: the token ids of each document, its end-of-text token included.
+
+    Returns:
+        The split's part of the manifest: `file`, `tokens`, `documents`, `sha256` of each file.
+    """
+    path = folder / f"{split}-00000.ds"
+    dtype = token_dtype(vocab_size)
+    ends, total = [], 0
+    with path.open("wb") as stream:
+        for ids in documents:
+            stream.write(np.asarray(ids, dtype=dtype).tobytes())
+            total += len(ids)
+            ends.append(total)
+    index, metadata = _beside(path, "index"), _beside(path, "metadata")
+    index.write_bytes(np.asarray(ends, dtype="<u8").tobytes())
+    metadata.write_text(f"{tokenizer_name}|{dtype.itemsize}\n{total}\n{total / 1e6:.2f} MT")
+    hashes = {file.name: sha256(file) for file in (path, index, metadata)}
+    return {"file": path.name, "tokens": total, "documents": len(ends), "sha256": hashes}
+
+
+def write_manifest(
+    folder: Path, splits: dict[str, Any], tokenizer_dir: Path, vocab_size: int, funnel: dict[str, Any]
+) -> None:
+    """Write `manifest.json`: what the shards hold, and which tokenizer made them."""
+    manifest = {
+        "token_dtype": token_dtype(vocab_size).name,
+        "vocab_size": vocab_size,
+        "tokenizer_sha256": sha256(tokenizer_dir / "tokenizer.json"),
+        "splits": splits,
+        "funnel": funnel,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a folder of shards.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise UserError(f"'data': {folder} holds no token shards (no {MANIFEST}); run `scratch prepare` first")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError:
+        raise UserError(f"'data': {path} is damaged; run `scratch prepare` again") from None
+
+
+class TokenShards:
+    """The tokens of one split, as memory maps: opening costs nothing, and processes share the pages.
+
+    Attributes:
+        tokens: (tokens,) ids in the type they are stored in.
+        document_ends: (documents,) int64; document i is `tokens[document_ends[i - 1]:document_ends[i]]`.
+        text_bytes: bytes of the text they encode, as UTF-8; end-of-text tokens stand for none.
+        vocab_size: of the tokenizer that made them.
+    """
+
+    def __init__(self, tokens: np.ndarray, document_ends: np.ndarray, text_bytes: int, vocab_size: int):
+        self.tokens = tokens
+        self.document_ends = document_ends
+        self.text_bytes = text_bytes
+        self.vocab_size = vocab_size
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def open_shards(folder: str | Path, split: str) -> TokenShards:
+    """Open one split of a folder that `scratch prepare` wrote.
+
+    Raises:
+        UserError: no shards, no such split, or files that do not have the size the manifest says.
+    """
+    manifest = read_manifest(folder)
+    if split not in manifest["splits"]:
+        raise UserError(f"'data': {folder} has no split '{split}'; it holds {', '.join(manifest['splits'])}")
+    entry = manifest["splits"][split]
+    path = Path(folder) / entry["file"]
+    tokens = _map(path, np.dtype(manifest["token_dtype"]).newbyteorder("<"), entry["tokens"])
+    # Signed, for arithmetic without surprises; no corpus has 2**63 tokens.
+    document_ends = _map(_beside(path, "index"), np.dtype("<i8"), entry["documents"])
+    if document_ends[-1] != len(tokens):
+        raise UserError(f"'data': {path}.index is damaged: it does not end with the tokens; run `scratch prepare`")
+    return TokenShards(tokens, document_ends, entry["bytes"], manifest["vocab_size"])
+
+
+def check_tokenizer(folder: str | Path, tokenizer_dir: str | Path) -> None:
+    """Refuse shards that another tokenizer made.
+
+    Raises:
+        UserError: no tokenizer.json, or not the one in the manifest.
+    """
+    path = Path(tokenizer_dir) / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"'tokenizer': {tokenizer_dir} holds no tokenizer.json; run `scratch tokenizer` first")
+    if sha256(path) != read_manifest(folder)["tokenizer_sha256"]:
+        raise UserError(
+            f"'tokenizer': {tokenizer_dir} is not the tokenizer that made the shards in {folder}; "
+            "run `scratch prepare` with it again"
+        )
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.name}.{kind}")
+
+
+def _map(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
+    found = path.stat().st_size if path.is_file() else None
+    if found != count * dtype.itemsize:
+        state = "missing" if found is None else f"damaged: {found:,} bytes, not {count * dtype.itemsize:,}"
+        raise UserError(f"'data': {path} is {state}; run `scratch prepare` again")
+    return np.memmap(path, dtype=dtype, mode="r")

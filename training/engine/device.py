@@ -1,0 +1,23 @@
+"""What the processor at hand can do."""
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """A CUDA card if there is one, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is native there. Elsewhere it is emulated and slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # The flags of oneDNN's bf16 kernels; Arm has its own since BF16 became part of Armv8.6.
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    return False

@@ -1,0 +1,127 @@
+"""Answers to held-out instructions, judged by reading them: no generated code is ever executed."""
+
+import ast
+import random
+import warnings
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from modeling_scratch.tokenization_scratch import TURN_END
+from training.engine.progress import progress_bar
+from training.errors import UserError
+from training.eval.estimates import share
+
+CHECKS = ("parses", "defines", "ends", "all_three")
+
+
+def judge(answer: str, name: str, ended: bool) -> dict[str, bool]:
+    """What can be said of an answer without running it.
+
+    Args:
+        answer: the generated text, control tokens removed.
+        name: the function that was asked for.
+        ended: whether the model closed its turn by itself.
+
+    Returns:
+        `parses`: the answer is Python with at least one statement; `defines`: a top-level function has the name;
+        `ends`; `all_three`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as an invalid escape in a string the model made up
+            statements = ast.parse(answer).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # all of which ast.parse may raise on odd text
+        statements = []
+    functions = {node.name for node in statements if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    verdict = {"parses": bool(statements), "defines": name in functions, "ends": ended}
+    return {**verdict, "all_three": all(verdict.values())}
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[tuple[str, bool]]:
+    """Greedy continuations of rendered prompts, in their order: the text, and whether it closed its own turn.
+
+    Generation stops at `<|im_end|>` or at the tokenizer's end of text; only the first counts as closing the turn.
+    """
+    end_of_turn = tokenizer.convert_tokens_to_ids(TURN_END)
+    stops = list({end_of_turn, tokenizer.eos_token_id})
+    # Neighbours of like length waste little padding; the longest batch first, so that memory runs out early or never.
+    encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
+    answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
+    with progress_bar(total=len(prompts), desc="answers", unit="answer", leave=False) as bar:
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            batch = tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, padding_side="left", return_tensors="pt")
+            generated = model.generate(
+                input_ids=batch["input_ids"].to(model.device),
+                attention_mask=batch["attention_mask"].to(model.device),
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=stops,
+                pad_token_id=tokenizer.pad_token_id,
+            )[:, batch["input_ids"].shape[1] :]  # (batch, new)
+            for index, new in zip(chosen, generated.tolist()):
+                stop = next((place for place, token in enumerate(new) if token in stops), None)
+                text = tokenizer.decode(new[:stop], skip_special_tokens=True)
+                answers[index] = (text, stop is not None and new[stop] == end_of_turn)
+            bar.update(len(chosen))
+    return answers
+
+
+def measure_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: list[dict[str, Any]],
+    limit: int,
+    max_new_tokens: int,
+    context: int,
+    batch_size: int = 64,
+    seed: int = 0,
+    samples: int = 5,
+) -> dict[str, Any]:
+    """Shares of answers that parse, define the function asked for and end by themselves.
+
+    Args:
+        records: instruction records (`messages`, `name`); the last message is the reference and is not shown.
+        limit: how many to ask, drawn with `seed`.
+        context: the model's trained length; a prompt that leaves no room for `max_new_tokens` is left out, counted.
+        samples: how many answers to keep for reading.
+
+    Returns:
+        A share (`value`, `stderr`, `n`) under each name in `CHECKS`; `left_out`; `samples`.
+
+    Raises:
+        UserError: no prompt fits.
+    """
+    picked = random.Random(seed).sample(records, min(limit, len(records)))
+    prompts = [
+        tokenizer.apply_chat_template(record["messages"][:-1], tokenize=False, add_generation_prompt=True)
+        for record in picked
+    ]
+    room = context - max_new_tokens
+    lengths = [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+    fitting = [index for index, length in enumerate(lengths) if length <= room]
+    if not fitting:
+        raise UserError(
+            f"'max_new_tokens': no instruction leaves room for {max_new_tokens} new tokens "
+            f"in a context of {context}; give a smaller number"
+        )
+    names = [picked[i]["name"] for i in fitting]
+    answers = generate_answers(model, tokenizer, [prompts[i] for i in fitting], max_new_tokens, batch_size)
+    verdicts = [judge(text, name, ended) for (text, ended), name in zip(answers, names)]
+    return {
+        **{check: share([verdict[check] for verdict in verdicts]) for check in CHECKS},
+        "left_out": len(prompts) - len(fitting),
+        "samples": [
+            {"prompt": prompts[i], "answer": text, **verdict}
+            for i, (text, _), verdict in list(zip(fitting, answers, verdicts))[:samples]
+        ],
+    }

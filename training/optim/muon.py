@@ -1,0 +1,125 @@
+"""Muon for matrices, AdamW for the rest, as one optimizer.
+
+One object rather than two keeps every training engine simple: one state to save, one `step()` to wrap. Parameter groups
+say which rule they follow by `use_muon`. Muon: https://kellerjordan.github.io/posts/muon, with the polynomial of Polar
+Express, https://arxiv.org/abs/2505.16932. AdamW: https://arxiv.org/abs/1711.05101.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+# Odd quintics a x + b x^3 + c x^5 that, one after the other, drive singular values in (0, 1] to 1 (Polar Express,
+# table for five steps; the last one also serves any further step). The first is steep, for the small values.
+POLAR_COEFFICIENTS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+def polar_factor(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Each matrix with its singular values replaced by (about) one: U V^T of its singular value decomposition.
+
+    Args:
+        matrices: (batch, rows, columns).
+        dtype: of the products; bf16 suffices, because the direction of a step need not be exact.
+    """
+    x = matrices.to(dtype)
+    if tall := x.size(-2) > x.size(-1):  # work on the smaller Gram matrix
+        x = x.mT
+    # The Frobenius norm bounds the largest singular value; the margin covers rounding in bf16.
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
+    for a, b, c in POLAR_COEFFICIENTS:
+        gram = x @ x.mT  # (batch, rows, rows)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Groups with `use_muon=True` hold matrices only; all others follow AdamW.
+
+    Muon's step has a root-mean-square size set by the learning rate alone, `lr * sqrt(max(1, rows / columns))` times an
+    orthogonal matrix, so one learning rate serves every width. Weight decay is decoupled: `weight *= 1 - lr * decay`.
+
+    Args:
+        params: parameter groups, each with `use_muon` and, if it differs, `lr`, `weight_decay`, `momentum`, `betas`.
+        polar_dtype: dtype of Muon's matrix products.
+
+    Raises:
+        ValueError: a Muon group holds something that is not a matrix.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 0.02,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-10,
+        polar_dtype: torch.dtype = torch.bfloat16,
+    ):
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "betas": betas,
+            "eps": eps,
+            "use_muon": False,
+        }
+        super().__init__(params, defaults)
+        self.polar_dtype = polar_dtype
+        for group in self.param_groups:
+            if group["use_muon"] and any(parameter.ndim != 2 for parameter in group["params"]):
+                raise ValueError("a Muon group may hold matrices only; give vectors and scalars to AdamW")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            (self._muon if group["use_muon"] else self._adamw)(parameters, group)
+        return loss
+
+    def _muon(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        by_shape = defaultdict(list)
+        for parameter in parameters:
+            by_shape[parameter.shape].append(parameter)
+        for (rows, columns), matrices in by_shape.items():
+            updates = []
+            for matrix in matrices:
+                state = self.state[matrix]
+                if not state:
+                    state["momentum"] = torch.zeros_like(matrix)
+                state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
+                updates.append(matrix.grad.lerp(state["momentum"], group["momentum"]))  # Nesterov's look ahead
+            # All matrices of a shape in one batched product: far fewer and larger kernels.
+            updates = polar_factor(torch.stack(updates), self.polar_dtype)
+            step_size = group["lr"] * max(1, rows / columns) ** 0.5
+            for matrix, update in zip(matrices, updates, strict=True):
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update.to(matrix.dtype), alpha=-step_size)
+
+    def _adamw(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            state["exp_avg"].lerp_(parameter.grad, 1 - beta1)
+            state["exp_avg_sq"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
+            step = state["step"].item()
+            denominator = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.addcdiv_(state["exp_avg"], denominator, value=-group["lr"] / (1 - beta1**step))

@@ -1,0 +1,179 @@
+"""scratch prepare: documents in; token shards, instruction pairs, preference pairs and task items out.
+
+Reads text, drops what is broken, generated or repeated, holds out a validation split that nothing leaks into, and
+writes the tokens in datatrove's layout. From Python source it also mines functions: signature and summary in, the
+function out. Every document read is accounted for in the printed table and in manifest.json.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from training.data.corpus import Corpus, DataConfig, corpus_digest, load_corpus
+from training.data.functions import Function, fingerprints, mine_functions
+from training.data.pairs import fitting, instruction, preferences
+from training.data.shards import write_manifest, write_shard
+from training.data.sources import Document
+from training.data.tasks import body_choice, docstring_choice
+from training.engine.progress import progress_bar
+from training.engine.stage import Stage, check_stage, digest
+from training.errors import UserError
+from training.recipe import option, parse, required
+
+_BATCH_BYTES = 2_000_000  # of text handed to the tokenizer at once
+
+
+@dataclass
+class PairConfig:
+    train: int = option(0, "records at most from the training packages; 0 for text without Python functions")
+    validation: int = option(0, "records at most from the held-out packages")
+
+
+@dataclass
+class PrepareConfig:
+    output_dir: str = required("folder for the shards")
+    tokenizer: str = required("folder with tokenizer.json, from `scratch tokenizer` or of any Hugging Face model")
+    data: DataConfig = option(DataConfig, "the documents")
+    instructions: PairConfig = option(PairConfig, "signature and summary to function, for `scratch sft`")
+    preferences: PairConfig = option(PairConfig, "right body over wrong body, for `scratch dpo`")
+    tasks: int = option(0, "items of each multiple-choice task for lm-eval, from the held-out packages")
+    max_tokens: int = option(256, "the longest instruction, question and answer in the chat template, in tokens")
+
+    @property
+    def pairs(self) -> bool:
+        wanted = (self.instructions, self.preferences)
+        return self.tasks > 0 or any(count > 0 for pair in wanted for count in (pair.train, pair.validation))
+
+
+def main(arguments: list[str]) -> None:
+    config = parse(PrepareConfig, arguments, __doc__)
+    check_stage(config.tokenizer, "tokenizer", "pretrain", "sft", "dpo", "export", key="tokenizer")
+    tokenizer = load_tokenizer(config)
+    inputs = {"tokenizer": digest(config.tokenizer, "tokenizer"), "data": corpus_digest(config.data)}
+    stage = Stage("prepare", config.output_dir, config, inputs, arguments)
+    if stage.is_current():
+        return
+    folder = stage.begin()
+    corpus = load_corpus(config.data)
+    print(corpus.funnel)
+    metrics = write_shards(corpus, tokenizer, config, folder)
+    if config.pairs:
+        metrics |= write_pairs(corpus, tokenizer, config, folder)
+    train = metrics["train"]
+    wrote = f"{train['tokens'] / 1e6:.2f} M training tokens, {train['bytes_per_token']:.2f} bytes each"
+    stage.finish(metrics, wrote)
+
+
+def load_tokenizer(config: PrepareConfig) -> PreTrainedTokenizerFast:
+    folder = Path(config.tokenizer)
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"'tokenizer': {folder} holds no tokenizer.json; run `scratch tokenizer` first")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"'tokenizer': {folder} names no eos_token, which has to end each document")
+    if config.pairs and tokenizer.chat_template is None:
+        raise UserError(f"'tokenizer': {folder} has no chat template, which instructions need; set their counts to 0")
+    return tokenizer
+
+
+def write_shards(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PrepareConfig, folder: Path
+) -> dict[str, Any]:
+    """Both splits and the manifest; returns the counts of each split."""
+    # Source code may spell control tokens out; in a document they are text like any other.
+    plain = Tokenizer.from_file(str(Path(config.tokenizer) / "tokenizer.json"))
+    plain.encode_special_tokens = True
+    plain.no_truncation()
+    plain.no_padding()
+    splits, vocab_size = {}, len(tokenizer)
+    for split, documents in (("train", corpus.train), ("validation", corpus.validation)):
+        ids = encode(documents, plain, tokenizer.eos_token_id, split)
+        splits[split] = write_shard(folder, split, ids, vocab_size, Path(config.tokenizer).name)
+        splits[split]["bytes"] = sum(document.size for document in documents)
+    write_manifest(folder, splits, Path(config.tokenizer), vocab_size, corpus.funnel.as_dict())
+    return {
+        split: {
+            "tokens": entry["tokens"],
+            "documents": entry["documents"],
+            "bytes": entry["bytes"],
+            "bytes_per_token": entry["bytes"] / entry["tokens"],
+        }
+        for split, entry in splits.items()
+    }
+
+
+def encode(documents: list[Document], tokenizer: Tokenizer, end: int, split: str) -> Iterator[list[int]]:
+    """The tokens of each document, then the end-of-text token."""
+    total = sum(document.size for document in documents)
+    with progress_bar(total=total, desc=f"tokenizing {split}", unit="B", unit_scale=True) as bar:
+        batch, size = [], 0
+        for position, document in enumerate(documents, start=1):
+            batch.append(document.text)
+            size += document.size
+            if size >= _BATCH_BYTES or position == len(documents):
+                try:
+                    encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+                except Exception as error:  # tokenizers raises nothing narrower
+                    message = f"'tokenizer': it cannot read all of the text ({error}); train it on the same text"
+                    raise UserError(message) from None
+                for encoding in encodings:
+                    yield [*encoding.ids, end]
+                bar.update(size)
+                batch, size = [], 0
+
+
+def write_pairs(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PrepareConfig, folder: Path
+) -> dict[str, Any]:
+    """Instructions, preferences and tasks; returns how many of each there are."""
+    validation = list(fitting(mine_functions(corpus.everything("validation")), tokenizer, config.max_tokens))
+    held_out = set().union(*map(fingerprints, validation))
+    candidates = (
+        function
+        for function in mine_functions(corpus.everything("train"))
+        if not held_out.intersection(fingerprints(function))
+    )
+    wanted = config.instructions.train + config.preferences.train
+    train = list(itertools.islice(fitting(candidates, tokenizer, config.max_tokens), wanted))
+    if not validation or (wanted and not train):
+        raise UserError(
+            f"'instructions': {config.data.path} holds no Python function with a one-line summary of at most "
+            f"{config.max_tokens} tokens; set the counts of instructions, preferences and tasks to 0"
+        )
+    counts = {}
+    for split, functions in (("train", train), ("validation", validation)):
+        # The two kinds of pairs share no function as long as there are enough of them.
+        asked = functions[: getattr(config.instructions, split)]
+        paired = functions[::-1][: getattr(config.preferences, split)]
+        records = {
+            "instructions": [instruction(function) for function in asked],
+            "preferences": preferences(paired, tokenizer.backend_tokenizer, config.data.seed),
+        }
+        for kind, rows in records.items():
+            write_jsonl(folder / kind / f"{split}.jsonl", rows)
+            counts.setdefault(kind, {})[split] = len(rows)
+    counts["tasks"] = write_tasks(validation, tokenizer.backend_tokenizer, config, folder)
+    for kind, numbers in counts.items():
+        print(f"{kind}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items()))
+    return counts
+
+
+def write_tasks(functions: list[Function], tokenizer: Tokenizer, config: PrepareConfig, folder: Path) -> dict[str, int]:
+    counts = {}
+    for name, make in (("body_choice", body_choice), ("docstring_choice", docstring_choice)):
+        rows = make(functions, tokenizer, config.tasks, config.data.seed)
+        write_jsonl(folder / "tasks" / f"{name}.jsonl", rows)
+        counts[name] = len(rows)
+    return counts
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

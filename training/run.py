@@ -1,0 +1,113 @@
+"""Run the recipes of a folder in order: scratch run recipes/quickstart [--key value ...]
+
+Every `STAGE.yaml` in the folder is one stage; stages whose recipe and inputs are unchanged are skipped, an interrupted
+one goes on where it stopped. An override goes to every recipe that has the key (`--data.path my.txt`), or to one stage
+by its name (`--pretrain.max_steps 200`). Ends with a table and a picture of the whole run.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from training.errors import UserError
+from training.recipe import STAGES, nearest, read_yaml, split_overrides
+
+
+def recipes_in(folder: Path) -> dict[str, Path]:
+    """The stages of a folder in the order of running."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such recipe folder")
+    found = {stage: folder / f"{stage}.yaml" for stage in STAGES if (folder / f"{stage}.yaml").is_file()}
+    if not found:
+        names = ", ".join(f"{stage}.yaml" for stage in STAGES)
+        raise UserError(f"{folder}: no recipe in it; recipes are named {names}")
+    return found
+
+
+def assign_overrides(overrides: list[str], recipes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """Which stage gets which `--key value`.
+
+    Raises:
+        UserError: a key that no recipe has.
+    """
+    assigned: dict[str, list[str]] = {stage: [] for stage in recipes}
+    for key, value in split_overrides(overrides).items():
+        stage, _, rest = key.partition(".")
+        if rest and stage in recipes and not _has(recipes, key):
+            assigned[stage].append(f"--{rest}={value}")
+            continue
+        takers = [name for name, recipe in recipes.items() if _has({name: recipe}, key)]
+        if not takers:
+            known = {name for recipe in recipes.values() for name in recipe}
+            hint = f"{nearest(key, known)}; or name the stage, as in --pretrain.{key}"
+            raise UserError(f"--{key}: no recipe has this key; {hint}")
+        for name in takers:
+            assigned[name].append(f"--{key}={value}")
+    return assigned
+
+
+def _has(recipes: dict[str, dict[str, Any]], dotted: str) -> bool:
+    for recipe in recipes.values():
+        value: Any = recipe
+        for part in dotted.split("."):
+            if not isinstance(value, dict) or part not in value:
+                break
+            value = value[part]
+        else:
+            return True
+    return False
+
+
+def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
+    """One stage in a process of its own: its memory comes back, and distributed state cannot leak into the next."""
+    command = [sys.executable, "-m", "training.cli", stage, "--config", str(path), *overrides]
+    # Its own process group, so that Ctrl-C reaches it once, through us, and it can save before it stops.
+    child = subprocess.Popen(command, process_group=0)
+
+    def forward(signum: int, _: FrameType | None) -> None:
+        child.send_signal(signum)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return child.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(__doc__.strip())
+        return
+    recipes = recipes_in(Path(arguments[0]))
+    contents = {stage: read_yaml(path) for stage, path in recipes.items()}
+    overrides = assign_overrides(arguments[1:], contents)
+    started = time.monotonic()
+    for number, (stage, path) in enumerate(recipes.items(), start=1):
+        print(f"\n[{number}/{len(recipes)}] {stage} ({path})", flush=True)
+        code = run_stage(stage, path, overrides[stage])
+        if code < 0:  # it could not say anything itself
+            killer = signal.Signals(-code).name
+            hint = ", as when memory runs out" if killer == "SIGKILL" else ""
+            print(f"error: {stage} was killed ({killer}{hint}); the same command goes on from there", file=sys.stderr)
+            raise SystemExit(128 - code)
+        if code:
+            raise SystemExit(code)
+
+    from training.report import write_summary
+
+    run_dir = common_folder(contents, overrides)
+    print(f"\n{write_summary(run_dir)}")
+    minutes = (time.monotonic() - started) / 60
+    print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/summary.md, summary.json and summary.png")
+
+
+def common_folder(recipes: dict[str, dict[str, Any]], overrides: dict[str, list[str]]) -> Path:
+    """The folder in which most stages leave their output: the run's own, where its summary goes."""
+    outputs = [{**recipe, **split_overrides(overrides[stage])}["output_dir"] for stage, recipe in recipes.items()]
+    return Counter(Path(output).parent for output in outputs).most_common(1)[0][0]

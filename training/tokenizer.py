@@ -1,0 +1,116 @@
+"""Train a tokenizer on text and save it as a folder that AutoTokenizer opens.
+
+scratch tokenizer --config recipes/quickstart/tokenizer.yaml
+
+kind 'bpe' learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
+kind 'character' gives every character of the text a token of its own.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from modeling_scratch.tokenization_scratch import SPECIAL_TOKENS, CharacterTokenizer, ScratchTokenizer
+from training.data.corpus import DataConfig, corpus_digest, load_corpus
+from training.data.ordering import shuffle_key
+from training.data.sources import Document
+from training.engine.progress import progress_bar
+from training.engine.stage import Stage
+from training.recipe import option, parse, required
+
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+BATCH = 256  # documents encoded at once
+
+
+@dataclass
+class TokenizerConfig:
+    output_dir: str = required("where the tokenizer goes")
+    data: DataConfig = option(DataConfig, "the text")
+    kind: Literal["bpe", "character"] = option("bpe", "bpe, or character: one token a character")
+    vocab_size: int = option(4096, "bpe: tokens in all, the 256 bytes and the special tokens included")
+    max_bytes: int | None = option(None, "bpe: how much of the training text to learn from; less is faster")
+    model_max_length: int = option(1024, "tokens the model takes; transformers warns about longer texts")
+
+    def __post_init__(self):
+        if self.kind == "bpe" and self.vocab_size < SMALLEST_VOCABULARY:
+            raise ValueError(
+                f"'vocab_size' is at least {SMALLEST_VOCABULARY} "
+                f"(256 bytes and {len(SPECIAL_TOKENS)} special tokens), not {self.vocab_size}"
+            )
+        for name in ("max_bytes", "model_max_length"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"'{name}' is a positive number, not {value}")
+
+
+def main(arguments: list[str]) -> None:
+    config = parse(TokenizerConfig, arguments, __doc__)
+    stage = Stage("tokenizer", config.output_dir, config, {"data": corpus_digest(config.data)}, arguments)
+    if stage.is_current():
+        return
+    corpus = load_corpus(config.data)
+    folder = stage.begin()
+    started = time.monotonic()
+    if config.kind == "bpe":
+        tokenizer = _train_bpe(corpus.train, config)
+    else:  # the alphabet of all the text: a character seen only in validation must still have a token
+        tokenizer = CharacterTokenizer.train(document.text for document in corpus.train + corpus.validation)
+    seconds = time.monotonic() - started
+    tokenizer.save(folder, config.model_max_length)
+
+    # Through the saved folder: what every later stage will open.
+    size, tokens = _count_tokens(AutoTokenizer.from_pretrained(folder), corpus.validation)
+    print(
+        f"tokenizer: {len(tokenizer)} tokens learnt in {seconds:.1f} s; "
+        f"{size / tokens:.2f} bytes per token on {size / 1e6:.2f} MB of held-out text"
+    )
+    metrics = {
+        "vocab_size": len(tokenizer),
+        "bytes_per_token": round(size / tokens, 4),
+        "validation_bytes": size,
+        "seconds": round(seconds, 2),
+    }
+    stage.finish(metrics, wrote=f"{config.kind} tokenizer, {len(tokenizer)} tokens")
+
+
+def _train_bpe(documents: list[Document], config: TokenizerConfig) -> ScratchTokenizer:
+    with progress_bar(total=config.vocab_size - SMALLEST_VOCABULARY, desc="learning merges", unit=" merges") as bar:
+
+        def texts() -> Iterator[str]:
+            yield from progress_bar(_sample(documents, config), desc="counting words", unit=" documents", leave=False)
+            bar.reset()  # its clock starts when the counting is over
+
+        tokenizer = ScratchTokenizer.train(texts(), config.vocab_size, progress=lambda made: bar.update())
+    if len(tokenizer) < config.vocab_size:
+        print(
+            f"tokenizer: the text fills {len(tokenizer)} tokens, not the {config.vocab_size} asked for: "
+            "no pair of tokens occurs twice any more; give it more text, or a smaller vocab_size"
+        )
+    return tokenizer
+
+
+def _sample(documents: list[Document], config: TokenizerConfig) -> list[str]:
+    """Texts of at most `max_bytes` together, drawn from the whole corpus and not from its beginning."""
+    if config.max_bytes is None:
+        return [document.text for document in documents]
+    remaining, texts = config.max_bytes, []
+    for document in sorted(documents, key=lambda document: shuffle_key(config.data.seed, document.id)):
+        texts.append(document.text.encode()[:remaining].decode(errors="ignore"))
+        remaining -= document.size
+        if remaining <= 0:
+            break
+    return texts
+
+
+def _count_tokens(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> tuple[int, int]:
+    """Bytes and tokens of documents."""
+    size = tokens = 0
+    for start in progress_bar(range(0, len(documents), BATCH), desc="measuring", unit=" batches", leave=False):
+        texts = [document.text for document in documents[start : start + BATCH]]
+        size += sum(len(text.encode()) for text in texts)
+        encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        tokens += sum(len(encoding) for encoding in encodings)
+    return size, tokens
