@@ -96,7 +96,7 @@ def test_rope_theta_given_flat_lands_in_rope_parameters():
         ({"qk_norm": 1}, ["qk_norm", "bool"]),
         ({"norm_type": None}, ["norm_type", "str"]),
         ({"attention_dropout": 1.5}, ["0.0", "1.0", "1.5"]),
-        ({"hidden_dropout": -0.1}, ["0.0", "1.0", "-0.1"]),
+        ({"hidden_dropout": 2}, ["0.0", "1.0", "2"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -1,43 +1,26 @@
-"""The model against transformers' own architectures, and against itself along every path that must agree."""
+"""The model against itself: every path to the same numbers, its interfaces, its initial weights, its checkpoints."""
 
 import copy
 import math
 
 import pytest
 import torch
+from tiny_model import SIZES, SLIDING, build, logits, tokens
 from torch import nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
     StaticCache,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification
-from modeling_scratch.modeling_scratch import ScratchRMSNorm
+from modeling_scratch.modeling_scratch import sinusoidal_embedding
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
-SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
 # Every preset, and every kind of norm, position and MLP that no preset has or has in this company.
 DIALS = {
     "gpt2": {"preset": "gpt2"},
@@ -51,161 +34,9 @@ DIALS = {
 }
 
 
-def build(preset="llama", **dials):
-    """A tiny model whose every parameter matters: no zeros, no ones, attention far from uniform."""
-    torch.manual_seed(0)
-    model = ScratchForCausalLM(ScratchConfig.from_preset(preset, **(SIZES | dials)))
-    return stir(model).eval()
-
-
-@torch.no_grad()
-def stir(model):
-    for parameter in model.parameters():
-        parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model
-
-
-def tokens(*shape, seed=0):
-    return torch.randint(1, SIZES["vocab_size"], shape, generator=torch.Generator().manual_seed(seed))
-
-
-def logits(model, input_ids, **kwargs):
-    with torch.no_grad():
-        return model(input_ids, **kwargs).logits
-
-
 @pytest.fixture(scope="module", params=DIALS)
 def model(request):
     return build(**DIALS[request.param])
-
-
-# --- The presets are the stock architectures ---
-
-
-def assert_same_network(ours, stock, input_ids, atol=1e-5, **kwargs):
-    """Equal logits, loss and gradients of the embedding."""
-    stock.eval()
-    results = []
-    for network in (ours, stock):
-        network.zero_grad()
-        output = network(input_ids, labels=input_ids, **kwargs)
-        output.loss.backward()
-        results.append((output.logits, output.loss, network.get_input_embeddings().weight.grad))
-    for mine, theirs in zip(*results):
-        torch.testing.assert_close(mine, theirs, atol=atol, rtol=1e-5)
-
-
-def stock_twin(ours, config_class, model_class, **dials):
-    """A stock model with the sizes and, name for name, the weights of ours."""
-    config = ours.config
-    shared = ["tie_word_embeddings", "rope_parameters", "head_dim"]
-    kwargs = {name: copy.deepcopy(getattr(config, name)) for name in [*SIZES, *shared]}
-    stock = model_class(config_class(rms_norm_eps=config.norm_eps, **(kwargs | dials)))
-    stock.load_state_dict(ours.state_dict())
-    return stock
-
-
-@pytest.mark.parametrize("key_value_heads", [4, 2, 1])
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_llama_preset_is_llama(key_value_heads, tied, bias, attention):
-    biases = {"attention_bias": bias, "mlp_bias": bias}
-    rope = {"rope_type": "default", "rope_theta": 500.0}
-    ours = build(num_key_value_heads=key_value_heads, tie_word_embeddings=tied, rope_parameters=rope, **biases)
-    ours.set_attn_implementation(attention)
-    assert_same_network(ours, stock_twin(ours, LlamaConfig, LlamaForCausalLM, **biases), tokens(2, 20))
-
-
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_qwen3_preset_is_qwen3(tied, bias):
-    ours = build("qwen3", head_dim=16, tie_word_embeddings=tied, attention_bias=bias)
-    assert_same_network(ours, stock_twin(ours, Qwen3Config, Qwen3ForCausalLM, attention_bias=bias), tokens(2, 20))
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_gpt2_preset_is_gpt2(tied):
-    ours = build("gpt2", num_key_value_heads=4, tie_word_embeddings=tied)
-    names = {"input_layernorm": "ln_1", "post_attention_layernorm": "ln_2", "self_attn.o_proj": "attn.c_proj"}
-    names |= {"mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj", "model.layers": "transformer.h"}
-    names |= {"model.embed_tokens": "transformer.wte", "model.embed_positions": "transformer.wpe"}
-    names |= {"model.norm": "transformer.ln_f"}
-    weights, fused = {}, {}
-    for name, tensor in ours.state_dict().items():
-        if "_proj.weight" in name:
-            tensor = tensor.T  # GPT-2 stores (in, out)
-        if any(part in name for part in ("q_proj", "k_proj", "v_proj")):
-            layer, kind = name.split(".")[2], name.split(".")[-1]
-            fused.setdefault(f"transformer.h.{layer}.attn.c_attn.{kind}", []).append(tensor)
-            continue
-        for old, new in names.items():
-            name = name.replace(old, new)
-        weights[name] = tensor
-    weights |= {name: torch.cat(parts, dim=-1) for name, parts in fused.items()}
-    config = GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4, n_inner=48)
-    config.tie_word_embeddings = tied
-    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
-    stock = GPT2LMHeadModel(config)
-    stock.load_state_dict(weights)
-    assert_same_network(ours, stock, tokens(2, 20))
-
-
-@pytest.mark.parametrize(
-    "rope",
-    [
-        {"rope_type": "linear", "factor": 4.0},
-        {"rope_type": "dynamic", "factor": 4.0},
-        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
-        {
-            "rope_type": "llama3",
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32,
-        },
-        {
-            "rope_type": "longrope",
-            "factor": 4.0,
-            "short_factor": [1.0, 1.1, 1.2, 1.3],
-            "long_factor": [2.0, 3.0, 4.0, 5.0],
-            "original_max_position_embeddings": 32,
-        },
-    ],
-    ids=lambda rope: rope["rope_type"],
-)
-def test_rope_scaling_is_llamas(rope):
-    ours = build(rope_parameters={"rope_theta": 10000.0} | rope)
-    stock = stock_twin(ours, LlamaConfig, LlamaForCausalLM)
-    for length in (20, 90):  # below and beyond max_position_embeddings
-        assert_same_network(ours, stock, tokens(1, length))
-
-
-def test_sliding_window_is_mistrals_and_qwen3s():
-    ours = build(sliding_window=5)
-    assert_same_network(ours, stock_twin(ours, MistralConfig, MistralForCausalLM, sliding_window=5), tokens(2, 20))
-    ours = build("qwen3", **SLIDING)
-    twin = stock_twin(ours, Qwen3Config, Qwen3ForCausalLM, use_sliding_window=True, **SLIDING)
-    assert_same_network(ours, twin, tokens(2, 20))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_llamas_to_the_bit_at_far_positions(dtype, tmp_path):
-    """Catches norms and angles that are not computed in fp32: bf16 cannot tell position 1001 from 1002."""
-    ours = build(max_position_embeddings=4096)
-    ours.save_pretrained(tmp_path / "ours")
-    stock_twin(ours, LlamaConfig, LlamaForCausalLM).save_pretrained(tmp_path / "stock")
-    ours = ScratchForCausalLM.from_pretrained(tmp_path / "ours", dtype=dtype)
-    stock = LlamaForCausalLM.from_pretrained(tmp_path / "stock", dtype=dtype)
-    positions = torch.arange(1000, 1020)[None]
-    found, expected = (logits(network, tokens(2, 20), position_ids=positions) for network in (ours, stock))
-    assert found.dtype == dtype and torch.isfinite(found).all()
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
-def test_norm_survives_fp16_squares():
-    norm = ScratchRMSNorm(32, eps=1e-6).to(torch.float16)
-    torch.testing.assert_close(norm(torch.full((1, 32), 1000.0, dtype=torch.float16)), torch.ones(1, 32).half())
 
 
 # --- Every path to the same logits ---
@@ -316,6 +147,35 @@ def test_compiles_without_a_graph_break(model):
     torch.testing.assert_close(found, logits(model, tokens(2, 16)), atol=2e-5, rtol=1e-4)
 
 
+# --- What no other architecture has to compare with ---
+
+
+def test_embedding_shortcut_mixes_in_the_embedding():
+    model, read = build("scratch").model, []
+    for layer in model.layers:  # nothing but the shortcut is left of the layers
+        nn.init.zeros_(layer.self_attn.o_proj.weight)
+        nn.init.zeros_(layer.mlp.down_proj.weight)
+        layer.register_forward_pre_hook(lambda layer, inputs: read.append(inputs[0]))
+    (first, second), (embedded_first, embedded_second) = model.residual_scale, model.embedding_scale
+    embedded = model.embed_tokens(tokens(2, 10))
+    model(tokens(2, 10))
+    torch.testing.assert_close(read[0], (first + embedded_first) * embedded)
+    torch.testing.assert_close(read[1], (second * (first + embedded_first) + embedded_second) * embedded)
+
+
+def test_sinusoidal_embedding_is_the_papers():
+    waves = sinusoidal_embedding(torch.tensor([[0, 3]]), size=8)
+    angles = [3 / 10000 ** (2 * index / 8) for index in range(4)]
+    expected = [[0.0] * 4 + [1.0] * 4, [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]]
+    torch.testing.assert_close(waves, torch.tensor([expected]))
+
+
+def test_squared_relu():
+    mlp = build("scratch").model.layers[0].mlp
+    mlp.up_proj.weight.data, mlp.down_proj.weight.data = torch.eye(48, 32), torch.eye(32, 48)
+    torch.testing.assert_close(mlp(torch.linspace(-2, 3, 32)), torch.linspace(-2, 3, 32).clamp(min=0) ** 2)
+
+
 # --- The interfaces that tools rely on ---
 
 
@@ -404,6 +264,12 @@ def test_dropout_acts_only_in_training():
         assert not torch.equal(logits(model, tokens(2, 10)), logits(model, tokens(2, 10)))
 
 
+def test_hidden_dropout_reaches_everything_that_enters_the_residual_stream():
+    model = build("gpt2", hidden_dropout=1.0).train().model  # its biases would show, were a branch not dropped
+    states = model(tokens(2, 10)).last_hidden_state
+    torch.testing.assert_close(states, model.norm.bias.expand_as(states))
+
+
 def test_layers_are_named_as_the_unit_that_must_not_be_split():
     model = build()
     assert type(model.model.layers[0]).__name__ in model._no_split_modules
@@ -461,6 +327,18 @@ def test_loads_what_was_saved_to_the_bit(model, tmp_path):
         assert torch.equal(loaded.get_buffer(name), buffer), name
         assert name not in model.state_dict(), name
     assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == model.config.tie_word_embeddings
+
+
+def test_backbone_and_language_model_open_each_others_checkpoints(tmp_path):
+    model = build("scratch", tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "language_model")
+    backbone = AutoModel.from_pretrained(tmp_path / "language_model")
+    with torch.no_grad():
+        states = [network(tokens(2, 10)).last_hidden_state for network in (backbone, model.model)]
+    assert torch.equal(*states)
+    backbone.save_pretrained(tmp_path / "backbone")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone")
+    assert torch.equal(logits(again, tokens(2, 10)), logits(model, tokens(2, 10)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

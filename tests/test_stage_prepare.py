@@ -150,7 +150,8 @@ def test_functions_of_validation_are_not_in_train(place):
 def test_prose_needs_no_chat_template(place):
     (place / "play.txt").write_text("".join(f"Line {number} of the play.\n" for number in range(300)))
     save_tokenizer(place / "plain", chat=False)
-    prepare.main([f"--output_dir={place / 'out'}", f"--tokenizer={place / 'plain'}", f"--data.path={place / 'play.txt'}"])
+    options = {"output_dir": "out", "tokenizer": "plain", "data.path": "play.txt"}
+    prepare.main([f"--{key}={place / name}" for key, name in options.items()])
     assert len(open_shards(place / "out", "train")) > len(open_shards(place / "out", "validation")) > 0
     assert not (place / "out" / "instructions").exists()
 

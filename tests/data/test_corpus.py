@@ -15,7 +15,7 @@ def module(number: int, functions: int = 12) -> str:
     draw = random.Random(number)
     words = ["".join(draw.choices("abcdefghij", k=8)) for _ in range(3 * functions)]
     lines = [
-        f'def {a}({b}):\n    """Return the {c} of {b} and nothing else."""\n    {c} = {b} + {number}\n    return {c}\n\n'
+        f'def {a}({b}):\n    """Return the {c} of {b} alone."""\n    {c} = {b} + {number}\n    return {c}\n\n'
         for a, b, c in zip(words[::3], words[1::3], words[2::3])
     ]
     return "\n".join(lines)
@@ -238,3 +238,33 @@ def test_hub_ids_are_told_from_files(tmp_path, monkeypatch):
     assert not sources.is_hub_id("data/stories.txt")
     (tmp_path / "data" / "stories").mkdir(parents=True)
     assert not sources.is_hub_id("data/stories")
+
+
+def test_hub_datasets_are_streamed_up_to_the_limit(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    read = []
+
+    def rows():
+        for number in range(1000):
+            read.append(number)
+            yield {"text": f"story {number:03}\n"}
+
+    def load_dataset(path, name, split, streaming):
+        assert (path, name, split, streaming) == ("owner/stories", "small", "train", True)
+        return datasets.IterableDataset.from_generator(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    corpus = load_corpus(DataConfig(path="owner/stories", subset="small", max_bytes=200, validation_fraction=0.2))
+    assert len(corpus.train) + len(corpus.validation) == 20
+    assert len(read) < 100
+
+
+def test_hub_trouble_is_one_line(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def load_dataset(*_, **__):
+        raise ValueError("Unknown split 'training'\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match="owner/stories cannot be read: Unknown split 'training'$"):
+        load_corpus(DataConfig(path="owner/stories", split="training"))

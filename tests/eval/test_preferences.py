@@ -54,7 +54,8 @@ def test_accuracy_is_the_share_of_likelier_chosen_answers(tokenizer, tiny_model)
     model = tiny_model()
     wins = []
     for r in RECORDS:
-        chosen, rejected = (alone(model, *encode_completion(tokenizer, r["prompt"], r[s])) for s in ("chosen", "rejected"))
+        sides = [encode_completion(tokenizer, r["prompt"], r[side]) for side in ("chosen", "rejected")]
+        chosen, rejected = (alone(model, *side) for side in sides)
         wins.append(chosen > rejected)
     result = preference_accuracy(model, tokenizer, RECORDS, limit=100, context=256)
     assert result["value"] == sum(wins) / 5 and result["n"] == 5 and result["chance"] == 0.5

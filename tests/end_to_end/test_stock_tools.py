@@ -1,0 +1,214 @@
+"""Other people's programs open what this package writes. Each test runs the real program."""
+
+import contextlib
+import json
+import socket
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from modeling_scratch import ScratchForCausalLM
+
+QUESTION = 'Write this Python function.\n\ndef add(a, b):\n    """Add two numbers."""'
+
+TRANSFORMERS = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder = "runs/quickstart/export"
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model, report = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+problems = [name for names in report.values() for name in names]
+assert type(model).__module__.startswith("transformers_modules.") and not problems, (type(model), problems)
+chat = [{"role": "user", "content": sys.argv[1]}]
+prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+batch = tokenizer(["def read_lines(path):", "class"], padding=True, padding_side="left", return_tensors="pt")
+short = {"max_new_tokens": 8}
+torch.manual_seed(0)
+with torch.no_grad():
+    results = {
+        "logits": model(**prompt).logits,
+        "greedy": model.generate(**prompt, **short, do_sample=False),
+        "sampled": model.generate(**prompt, **short),
+        "beams": model.generate(**prompt, **short, do_sample=False, num_beams=3),
+        "padded": model.generate(**batch, **short, do_sample=False),
+    }
+torch.save({"prompt": dict(prompt), "batch": dict(batch), **results}, sys.argv[2])
+"""
+
+PIPELINE = """
+import json, sys
+from transformers import pipeline
+generator = pipeline("text-generation", "runs/quickstart/export", trust_remote_code=True)
+chat = generator([{"role": "user", "content": sys.argv[1]}], max_new_tokens=8)[0]["generated_text"]
+text = generator("def read_", max_new_tokens=8)[0]["generated_text"]
+print(json.dumps([chat, text]))
+"""
+
+OPEN = """
+import sys
+from transformers import AutoModelForCausalLM
+model, report = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True, output_loading_info=True)
+assert not any(report.values()), report
+"""
+
+
+@pytest.fixture(scope="module")
+def export(quickstart_run):
+    return quickstart_run / "runs" / "quickstart" / "export"
+
+
+def program(name: str) -> Path:
+    """A program of the environment that the tests run in."""
+    return Path(sys.executable).with_name(name)
+
+
+def greedy_answer(folder: Path, conversation: list[dict[str, str]], length: int) -> str:
+    """What the package's own classes answer."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_tensors="pt")
+    output = ScratchForCausalLM.from_pretrained(folder).generate(**prompt, max_new_tokens=length, do_sample=False)
+    return tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_transformers_without_the_package(terminal, quickstart_run, export, without_package, tmp_path):
+    command = [sys.executable, "-c", TRANSFORMERS, QUESTION, tmp_path / "results.pt"]
+    terminal.run(command, quickstart_run, **without_package)
+    found = torch.load(tmp_path / "results.pt")
+    model, prompt, batch = ScratchForCausalLM.from_pretrained(export), found["prompt"], found["batch"]
+    with torch.no_grad():
+        assert torch.equal(found["logits"], model(**prompt).logits)
+    for name, options in {"greedy": {}, "beams": {"num_beams": 3}}.items():
+        assert torch.equal(found[name], model.generate(**prompt, max_new_tokens=8, do_sample=False, **options)), name
+    length = prompt["input_ids"].shape[1]
+    assert length < found["sampled"].shape[1] <= length + 8
+    assert torch.equal(found["padded"], model.generate(**batch, max_new_tokens=8, do_sample=False))
+    # The padded row gets what it would get alone.
+    assert not batch["attention_mask"].all()
+    alone = batch["input_ids"][1:, batch["attention_mask"][1] == 1]
+    continued = model.generate(alone, max_new_tokens=8, do_sample=False)[0, alone.shape[1] :]
+    assert torch.equal(found["padded"][1, batch["input_ids"].shape[1] :][: len(continued)], continued)
+
+
+def test_pipeline(terminal, quickstart_run, without_package):
+    done = terminal.run([sys.executable, "-c", PIPELINE, QUESTION], quickstart_run, **without_package)
+    chat, text = json.loads(done.stdout.splitlines()[-1])
+    assert [message["role"] for message in chat] == ["user", "assistant"] and chat[1]["content"]
+    assert text.startswith("def read_") and len(text) > len("def read_")
+
+
+def test_tokenizer(export):
+    """The chat template marks the answer with its end, and nothing else: what `assistant_only_loss` learns from."""
+    tokenizer = AutoTokenizer.from_pretrained(export)
+    answer = "def add(a, b):\n    return a + b"
+    messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer}]
+    encoded = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True)
+    marked = [token for token, mark in zip(encoded["input_ids"], encoded["assistant_masks"]) if mark]
+    assert tokenizer.decode(marked) == answer + "<|im_end|>"
+    prompt = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True)["input_ids"]
+    assert encoded["input_ids"][: len(prompt)] == prompt
+    assert encoded["assistant_masks"].index(1) == len(prompt)
+
+
+@pytest.mark.parametrize("verb", ["sft", "dpo"])
+def test_trl(terminal, quickstart_run, export, without_package, tmp_path, verb):
+    """The stock program, on our recipe, trains on from the exported directory, and its own output opens again."""
+    overrides = {
+        "model_name_or_path": "runs/quickstart/export",
+        "output_dir": tmp_path / verb,
+        "max_steps": 2,
+        "warmup_steps": 0,
+        "per_device_train_batch_size": 4,
+        "use_cpu": "true",
+        "bf16": "false",
+        "report_to": "none",
+    }
+    flags = [part for key, value in overrides.items() for part in (f"--{key}", value)]
+    command = [program("trl"), verb, "--config", f"recipes/quickstart/{verb}.yaml", *flags]
+    done = terminal.run(command, quickstart_run, **without_package)
+    assert "Training completed" in done.stdout
+    if verb == "dpo":
+        adapter = load_file(tmp_path / verb / "adapter_model.safetensors")
+        moved = [name for name, weight in adapter.items() if "lora_B" in name and weight.any()]
+        assert len(moved) == 2 * 7  # of both layers: query, key, value, output; gate, up, down
+    else:
+        terminal.run([sys.executable, "-c", OPEN, tmp_path / verb], tmp_path, **without_package)
+        before, after = (load_file(folder / "model.safetensors") for folder in (export, tmp_path / verb))
+        assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_lm_eval(terminal, quickstart_run, without_package, tmp_path):
+    """The stock program, from the files that `evaluate` leaves, gives the figures that `evaluate` gave."""
+    run = quickstart_run / "runs" / "quickstart"
+    tasks = ["scratch_body_choice", "scratch_docstring_choice"]
+    command = [program("lm_eval"), "--model", "hf"]
+    command += ["--model_args", f"pretrained={run / 'export'},trust_remote_code=True"]
+    command += ["--include_path", run / "evaluate" / "tasks", "--tasks", ",".join(tasks)]
+    command += ["--device", "cpu", "--batch_size", "16", "--output_path", tmp_path / "out"]
+    terminal.run(command, tmp_path, **without_package)
+    (file,) = (tmp_path / "out").rglob("results_*.json")
+    stock = json.loads(file.read_text())["results"]
+    own = json.loads((run / "evaluate" / "results.json").read_text())["models"]["dpo"]["tasks"]
+    for task in tasks:
+        for metric in ("acc", "acc_norm"):
+            assert own[task][metric]["value"] == stock[task][f"{metric},none"]
+            assert own[task][metric]["stderr"] == pytest.approx(stock[task][f"{metric}_stderr,none"])
+            assert own[task][metric]["n"] > 10
+
+
+@contextlib.contextmanager
+def serving(terminal, folder: str, cwd: Path, log: Path):
+    """The address of a running `scratch serve`, once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "training.cli", "serve", folder, "--port", port, "--device", "cpu"]
+    server = terminal.start(command, cwd, log)
+    address = f"http://localhost:{port}"
+    try:
+        while True:
+            assert server.poll() is None, log.read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+                break
+            time.sleep(0.2)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_serve(terminal, quickstart_run, export, tmp_path):
+    openai = pytest.importorskip("openai", reason="comes with transformers[serving]")
+    folder = "runs/quickstart/export"
+    with serving(terminal, folder, quickstart_run, tmp_path / "log") as address:
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
+        ask = {"model": folder, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 8, "temperature": 0}
+        answer = client.chat.completions.create(**ask)
+        pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**ask, stream=True)]
+        client.models.list()
+    expected = greedy_answer(export, ask["messages"], 8)
+    assert answer.choices[0].message.content == expected and answer.usage.completion_tokens == 8
+    assert "".join(pieces) == expected
+
+
+def test_serving_what_is_not_there(terminal, tmp_path):
+    done = terminal.scratch("serve", "runs/nowhere", cwd=tmp_path, fails=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: serve runs/nowhere: no model that can be served")
+
+
+def test_chat(terminal, quickstart_run, export):
+    """Two messages, the second of two lines; the end of the input ends the conversation."""
+    command = ["chat", "runs/quickstart/export", "--max_new_tokens", 6]
+    done = terminal.scratch(*command, cwd=quickstart_run, input="Write a function.\nAnd now\\\nanother.\n")
+    conversation, printed = [], ""
+    for message, marks in (("Write a function.", "> "), ("And now\nanother.", "> ... ")):
+        conversation.append({"role": "user", "content": message})
+        conversation.append({"role": "assistant", "content": greedy_answer(export, conversation, 6)})
+        printed += f"{marks}{conversation[-1]['content']}\n"
+    assert done.stdout == printed + "> "

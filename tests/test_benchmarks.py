@@ -1,0 +1,57 @@
+"""The benchmarks run, and their last line is the JSON that they promise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--vocab-size=64", "--hidden-size=32", "--layers=1", "--heads=2", "--kv-heads=2", "--seq=16", "--batch=2"]
+TINY += ["--rounds=2", "--steps=1", "--prompt=4", "--new-tokens=4", "--matmul-size=64"]
+
+
+def run(*arguments):
+    """Output of `python -m benchmarks...` from the root of the repo."""
+    command = [sys.executable, "-m", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+@pytest.fixture(scope="module")
+def results():
+    output = run("benchmarks.model", *TINY, "--presets", "llama", "scratch", "--dtype=fp32")
+    return json.loads(output.splitlines()[-1])
+
+
+def test_model_benchmark_reports_every_contestant(results):
+    assert results["benchmark"] == "model"
+    assert results["conditions"]["hidden_size"] == 32 and results["conditions"]["dtype"] == "fp32"
+    contestants = {"transformers Llama", "ours, llama", "ours, scratch"}
+    assert set(results["training"]) == contestants
+    assert set(results["generation"]) == {"1", "8"}
+    assert all(set(figures) == contestants for figures in results["generation"].values())
+
+
+def test_model_benchmark_compares_like_with_like(results):
+    baseline, ours = results["training"]["transformers Llama"], results["training"]["ours, llama"]
+    assert ours["parameters"] == baseline["parameters"]
+    assert baseline["ratio"] == 1 and ours["ratio"] > 0
+    for figures in results["training"].values():
+        assert figures["tokens_per_second"] == pytest.approx(32 / figures["step_ms"] * 1000, rel=0.05)
+        assert 0 < figures["mfu"]
+
+
+def test_model_benchmark_needs_only_the_model_and_torch():
+    """A common GPU image has no trl, peft, datasets, evaluate or lm_eval."""
+    script = """
+import sys
+for name in ("trl", "peft", "datasets", "evaluate", "lm_eval"):
+    sys.modules[name] = None  # importing it raises
+import benchmarks.model
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

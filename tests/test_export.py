@@ -1,0 +1,123 @@
+"""`scratch export`: the directory to publish and its card."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from tiny_stages import flags, write_model, write_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from training.engine.stage import Stage, read_provenance
+from training.errors import UserError
+from training.export import lineage, main
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A base model, what sft and dpo made of it, an evaluation, and the export of the last."""
+    place = tmp_path_factory.mktemp("export")
+    tokenizer = write_tokenizer(place / "tokenizer")
+    write_model(place / "pretrain", tokenizer)
+    write_model(place / "sft", tokenizer, "sft", model_name_or_path=str(place / "pretrain"))
+    write_model(place / "dpo", tokenizer, "dpo", model_name_or_path=str(place / "sft"))
+    stage = Stage("evaluate", str(place / "evaluate"), {}, {}, [])
+    (stage.begin() / "results.md").write_text("# Evaluation\n\n| | bits per byte |\n|---|---|\n| dpo | 1.23 |\n")
+    stage.finish({}, wrote="results")
+    card = {"description": "It writes.", "language": "no", "license": "mit"}
+    export(place, model="dpo", evaluation=str(place / "evaluate"), **card)
+    return place
+
+
+def export(place, model, **options):
+    main(flags({"output_dir": place / "export", "model": place / model, "name": "tiny", **options}))
+
+
+def test_the_card(place):
+    card = ModelCard.load(place / "export" / "README.md")
+    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
+    assert card.data.language == "no" and card.data.license == "mit"  # Norwegian: a truth value if it were not quoted
+    assert set(card.data.tags) == {"scratch", "custom_code"}
+    text = card.text
+    assert text.lstrip().startswith("# tiny\n\nIt writes.\n\n0.0M parameters.")
+    assert 'pipeline("text-generation", "tiny", trust_remote_code=True)' in text and '"role": "user"' in text
+    assert "## Evaluation\n\n| | bits per byte |" in text and "| dpo | 1.23 |" in text
+    assert text.count("Evaluation") == 1
+    made = text[text.index("## How it was made") :]
+    assert [line.split(" | ")[0] for line in made.splitlines() if line.startswith("| ")] == [
+        "| stage", "| pretrain", "| sft", "| dpo"
+    ]
+    assert "`scratch dpo --model_name_or_path=" in made and "torch" in made
+
+
+def test_the_card_of_a_base_model(place, tmp_path):
+    main(flags({"output_dir": tmp_path / "base", "model": place / "pretrain"}))
+    card = ModelCard.load(tmp_path / "base" / "README.md")
+    assert "Evaluation" not in card.text and 'generator("Once")' in card.text
+    assert card.data.language is None and card.data.license is None
+
+
+def test_the_lineage(place):
+    assert [record["stage"] for record in lineage(place / "dpo")] == ["pretrain", "sft", "dpo"]
+
+
+def test_a_lineage_that_begins_on_the_hub(place, tmp_path):
+    write_model(tmp_path / "sft", place / "tokenizer", "sft", model_name_or_path="someone/model")
+    assert [record["stage"] for record in lineage(tmp_path / "sft")] == ["sft"]
+
+
+def test_what_other_programs_read(place):
+    config = json.loads((place / "export" / "config.json").read_text())
+    assert config["use_cache"] is True
+    assert set(config["auto_map"]) == {
+        "AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+    }
+    for reference in config["auto_map"].values():
+        assert (place / "export" / f"{reference.split('.')[0]}.py").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(place / "export")
+    generation = json.loads((place / "export" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    assert generation["pad_token_id"] == tokenizer.pad_token_id
+    assert read_provenance(place / "export")["stage"] == "export"
+
+
+def test_the_weights_are_those_of_the_model(place):
+    models = [AutoModelForCausalLM.from_pretrained(place / name) for name in ("dpo", "export")]
+    weights = [model.state_dict() for model in models]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_directory_opens_without_this_package(place, tmp_path):
+    """In a process that cannot import it, from a copy somewhere else."""
+    shutil.copytree(place / "export", tmp_path / "somewhere")
+    code = (
+        "import sys; sys.modules['modeling_scratch'] = sys.modules['training'] = None\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "tokenizer = AutoTokenizer.from_pretrained('somewhere', trust_remote_code=True)\n"
+        "model = AutoModelForCausalLM.from_pretrained('somewhere', trust_remote_code=True)\n"
+        "chat = [{'role': 'user', 'content': 'the cat'}]\n"
+        "inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors='pt')\n"
+        "longer = model.generate(**inputs, max_new_tokens=4).shape[1] > inputs['input_ids'].shape[1]\n"
+        "print(longer, type(model).__module__)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("True transformers_modules.")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "tokenizer"])
+def test_refuses_what_is_not_a_model(place, tmp_path, name):
+    with pytest.raises(UserError, match=f"holds the output of '{name}'"):
+        main(flags({"output_dir": tmp_path / "out", "model": place / name}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_refuses_a_folder_without_provenance(place, tmp_path):
+    shutil.copytree(place / "dpo", tmp_path / "copy")
+    (tmp_path / "copy" / "provenance.json").unlink()
+    with pytest.raises(UserError, match="was not written by scratch pretrain, sft or dpo"):
+        main(flags({"output_dir": tmp_path / "out", "model": tmp_path / "copy"}))

@@ -1,0 +1,204 @@
+"""`scratch evaluate`: models and held-out data in, results out; resumes at the next model; refuses what cannot work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from modeling_scratch.tokenization_scratch import END_OF_TEXT, ScratchTokenizer
+from training import evaluate
+from training.data.shards import write_manifest, write_shard
+from training.errors import UserError
+from training.recipe import build, read_yaml
+
+TEXTS = [f"def add_{n}(a, b):\n    return a + b + {n}\n" for n in range(30)]
+TASK = """\
+task: which_body
+dataset_path: json
+dataset_kwargs: {data_files: {test: tasks/which_body.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: query
+doc_to_choice: choices
+doc_to_target: gold
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def save_model(folder, tokenizer_folder, seed, vocab_size):
+    torch.manual_seed(seed)
+    config = ScratchConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+    )
+    ScratchForCausalLM(config).save_pretrained(folder)
+    shutil.copytree(tokenizer_folder, folder, dirs_exist_ok=True)
+
+
+def write_lines(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """What the stages before leave: tokenizer, data, two models; and a folder with one lm-eval task."""
+    root = tmp_path_factory.mktemp("world")
+    tokenizer = ScratchTokenizer.train(TEXTS, vocab_size=280)
+    tokenizer.save(root / "tokenizer", model_max_length=128)
+    data = root / "data"
+    data.mkdir()
+    documents = [[*tokenizer.encode(text), tokenizer.vocab[END_OF_TEXT]] for text in TEXTS]
+    entry = write_shard(data, "validation", documents, len(tokenizer), "tokenizer")
+    entry["bytes"] = sum(len(text.encode()) for text in TEXTS)
+    write_manifest(data, {"validation": entry}, root / "tokenizer", len(tokenizer), funnel={})
+    asked = [[turn("user", f"Write add_{n}.")] for n in range(6)]
+    write_lines(
+        data / "instructions" / "validation.jsonl",
+        [{"messages": [*ask, turn("assistant", TEXTS[n])], "name": f"add_{n}"} for n, ask in enumerate(asked)],
+    )
+    write_lines(
+        data / "preferences" / "validation.jsonl",
+        [
+            {"prompt": ask, "chosen": [turn("assistant", TEXTS[n])], "rejected": [turn("assistant", TEXTS[n + 9])]}
+            for n, ask in enumerate(asked)
+        ],
+    )
+    write_lines(
+        data / "tasks" / "which_body.jsonl",
+        [{"query": f"add_{n}", "choices": [TEXTS[n], TEXTS[n + 7]], "gold": n % 2} for n in range(8)],
+    )
+    (root / "tasks").mkdir()
+    (root / "tasks" / "which_body.yaml").write_text(TASK)
+    for seed, name in enumerate(("pretrain", "sft")):
+        save_model(root / name, root / "tokenizer", seed, vocab_size=288)
+    return root
+
+
+def arguments(world, output, **options):
+    options = {
+        "output_dir": output,
+        "models": f"{{base: {world / 'pretrain'}, sft: {world / 'sft'}}}",
+        "data": world / "data",
+        "tasks_dir": world / "tasks",
+        "max_new_tokens": 8,
+        "limits.answers": 4,
+        "limits.preferences": 5,
+        **options,
+    }
+    return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
+def results_of(output):
+    return json.loads((output / "results.json").read_text())
+
+
+def test_every_measure_of_every_model(world, tmp_path, capsys):
+    output = tmp_path / "evaluate"
+    evaluate.main(arguments(world, output, tasks="[which_body]"))
+    results = results_of(output)
+    assert list(results["models"]) == ["base", "sft"]
+    for row in results["models"].values():
+        assert row["bits_per_byte"]["value"] > 0 and row["bits_per_byte"]["context"] == 128
+        assert row["answers"]["all_three"]["n"] == 4 and len(row["answers"]["samples"]) == 4
+        assert row["preferences"]["n"] == 5 and row["preferences"]["chance"] == 0.5
+        assert row["tasks"]["which_body"]["acc"]["n"] == 8 and row["tasks"]["which_body"]["acc"]["chance"] == 0.5
+        assert set(row["seconds"]) == {"bits_per_byte", "answers", "preferences", "tasks"}
+    base, sft = (row["bits_per_byte"]["value"] for row in results["models"].values())
+    assert base != sft  # two models, not one measured twice
+    assert {"torch", "transformers", "lm_eval"} == set(results["conditions"]["versions"])
+    page = (output / "results.md").read_text()
+    assert f"| base | {base:.3f} |" in page and "which_body: acc (chance 50%)" in page
+    assert str(world / "data" / "tasks") in (output / "tasks" / "which_body.yaml").read_text()
+    metrics = json.loads((output / "provenance.json").read_text())["metrics"]
+    assert metrics["sft"]["bits_per_byte"]["value"] == sft
+
+    evaluate.main(arguments(world, output, tasks="[which_body]"))
+    assert "up to date, skipped" in capsys.readouterr().out
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_next_model(world, tmp_path, monkeypatch):
+    output, measure, measured = tmp_path / "evaluate", evaluate._measure, []
+
+    def interrupted(folder, *rest):
+        if folder.endswith("sft"):
+            raise KeyboardInterrupt
+        return measure(folder, *rest)
+
+    monkeypatch.setattr(evaluate, "_measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(arguments(world, output))
+    assert not output.exists()
+
+    monkeypatch.setattr(evaluate, "_measure", lambda folder, *rest: measured.append(folder) or measure(folder, *rest))
+    evaluate.main(arguments(world, output))
+    assert measured == [str(world / "sft")]
+    assert list(results_of(output)["models"]) == ["base", "sft"]
+
+
+def test_measures_can_be_left_out(world, tmp_path):
+    output = tmp_path / "evaluate"
+    evaluate.main(arguments(world, output, **{"limits.answers": 0, "limits.preferences": 0}))
+    assert set(results_of(output)["models"]["base"]) == {"folder", "parameters", "seconds", "bits_per_byte"}
+    assert not (output / "tasks").exists()
+
+
+@pytest.fixture
+def broken(world, tmp_path):
+    """A copy of the world to spoil."""
+    shutil.copytree(world, tmp_path / "world")
+    return tmp_path / "world"
+
+
+def refusal(world, output, **options):
+    with pytest.raises(UserError) as caught:
+        evaluate.main(arguments(world, output, **options))
+    assert not output.exists() and not output.with_name(output.name + ".partial").exists()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_refuses_a_missing_model(broken, tmp_path):
+    shutil.rmtree(broken / "sft")
+    message = refusal(broken, tmp_path / "out")
+    assert message.startswith(f"'models.sft': {broken / 'sft'}: no such folder; run `scratch sft`")
+
+
+def test_refuses_a_folder_without_a_model(broken, tmp_path):
+    (broken / "sft" / "config.json").unlink()
+    assert "no config.json" in refusal(broken, tmp_path / "out")
+
+
+def test_refuses_another_tokenizer(broken, tmp_path):
+    ScratchTokenizer.train(TEXTS, vocab_size=270).save(broken / "sft")
+    assert "is not the tokenizer that made the shards" in refusal(broken, tmp_path / "out")
+
+
+def test_refuses_a_vocabulary_larger_than_the_embedding(broken, tmp_path):
+    save_model(broken / "sft", broken / "tokenizer", 0, vocab_size=200)
+    assert "has 280 tokens but the model embeds 200" in refusal(broken, tmp_path / "out")
+
+
+def test_refuses_missing_records_and_tasks(broken, tmp_path):
+    (broken / "data" / "tasks" / "which_body.jsonl").unlink()
+    assert "which_body.jsonl are missing" in refusal(broken, tmp_path / "out", tasks="[which_body]")
+    (broken / "data" / "preferences" / "validation.jsonl").unlink()
+    assert "'limits.preferences'" in refusal(broken, tmp_path / "out")
+
+
+def test_the_quickstart_recipe_parses():
+    path = Path(__file__).parents[1] / "recipes" / "quickstart" / "evaluate.yaml"
+    config = build(evaluate.EvaluateConfig, read_yaml(path), str(path))
+    assert list(config.models) == ["base", "sft", "dpo"] and config.limits.answers == 200

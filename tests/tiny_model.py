@@ -1,0 +1,40 @@
+"""A model small enough for a test, and what several tests ask of it."""
+
+import torch
+
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+
+
+def build(preset="llama", **dials):
+    """A tiny model whose every parameter matters: no zeros, no ones, attention far from uniform."""
+    torch.manual_seed(0)
+    model = ScratchForCausalLM(ScratchConfig.from_preset(preset, **(SIZES | dials)))
+    return stir(model).eval()
+
+
+@torch.no_grad()
+def stir(model):
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def tokens(*shape, seed=0):
+    return torch.randint(1, SIZES["vocab_size"], shape, generator=torch.Generator().manual_seed(seed))
+
+
+def logits(model, input_ids, **kwargs):
+    with torch.no_grad():
+        return model(input_ids, **kwargs).logits
