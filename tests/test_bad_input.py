@@ -172,10 +172,10 @@ TRL_CASES = [
     ("sft", {"datasets": "[]"}, "'datasets' is missing"),
     ("sft", {"datasets": datasets("empty.jsonl")}, "'datasets.data_files': empty.jsonl is empty; run the stage"),
     ("sft", {"datasets": datasets("broken.jsonl")}, "'datasets' cannot be read"),
-    ("sft", {"datasets": datasets("data/preferences/train.jsonl")}, "have the columns prompt, chosen, rejected; it"),
+    ("sft", {"datasets": datasets("data/preferences/train.jsonl")}, "have the columns prompt, chosen, rejected"),
     ("sft", {"datasets": datasets("text.jsonl"), "assistant_only_loss": "true"}, "assistant_only_loss"),
     ("sft", {"output_dir": "pretrain"}, "'output_dir': pretrain holds the output of 'pretrain'"),
-    ("dpo", {"datasets": datasets("data/instructions/train.jsonl")}, "takes chosen+prompt+rejected, or chosen+rejected"),
+    ("dpo", {"datasets": datasets("data/instructions/train.jsonl")}, "takes chosen+prompt+rejected, or chosen+rej"),
     ("dpo", {"beta": "high"}, "'beta' takes a number, not 'high'"),
     ("dpo", {"max_prompt_lenth": 3}, "unknown key 'max_prompt_lenth'"),
 ]

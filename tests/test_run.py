@@ -19,8 +19,9 @@ def folder(tmp_path):
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     for stage, text in {
-        "pretrain": "output_dir: runs/x/pretrain\ndata: runs/x/data\nseed: 0\nmodel: {hidden_size: 8}\n",
-        "prepare": "output_dir: runs/x/data\ndata: {path: a.txt, seed: 0}\n",
+        "pretrain": "output_dir: runs/x/pretrain\ndata: runs/x/data\n"
+        "tokenizer: runs/x/tokenizer\nseed: 0\nmodel: {hidden_size: 8}\n",
+        "prepare": "output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\ndata: {path: a.txt, seed: 0}\n",
         "tokenizer": "output_dir: runs/x/tokenizer\ndata: {path: a.txt, seed: 0}\n",
     }.items():
         (recipes / f"{stage}.yaml").write_text(text)
@@ -109,6 +110,17 @@ def test_all_stages_and_the_summary(folder, calls, tmp_path, capsys):
     assert list(summary["seconds"]) == calls[0]
     printed = capsys.readouterr().out
     assert "[2/3] prepare" in printed and "wrote runs/x/summary.md" in printed
+
+
+@pytest.mark.parametrize(
+    "mistake, message",
+    [("--model=7", "'model' takes a mapping"), ("--pretrain.max_stepz=3", "unknown key 'max_stepz'")],
+)
+def test_a_mistake_in_a_later_recipe_is_found_before_the_first_stage(folder, calls, capsys, mistake, message):
+    assert main(["run", str(folder), mistake]) == 2
+    assert calls[0] == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder / "pretrain.yaml") in line and message in line
 
 
 def test_a_failing_stage_stops_the_run(folder, calls, tmp_path):

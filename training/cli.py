@@ -54,7 +54,7 @@ def disk_full(error: BaseException | None) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb. Returns its exit code: 2 for the user's mistake, 1 for the machine's failure, 128 + n for a signal."""
+    """Run one verb. Returns its exit code: 2 for the user's mistake, 1 for the machine's, 128 + n for a signal."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())

@@ -41,7 +41,7 @@ def model_card(config: ExportConfig, parameters: int, provenance: list[dict[str,
         config.description or "A language model built from scratch.",
         f"{parameters / 1e6:.1f}M parameters. The model code is in this directory and needs only transformers:",
         "```python\nfrom transformers import pipeline\n\n"
-        f'generator = pipeline("text-generation", "{config.name}", trust_remote_code=True)\n'
+        f'generator = pipeline("text-generation", "YOUR_NAME/{config.name}", trust_remote_code=True)\n'
         f"print(generator({prompt}))\n```",
     ]
     if config.evaluation:

@@ -5,6 +5,7 @@ one goes on where it stopped. An override goes to every recipe that has the key 
 by its name (`--pretrain.max_steps 200`). Ends with a table and a picture of the whole run.
 """
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from training.errors import UserError
-from training.recipe import STAGES, nearest, read_yaml, split_overrides
+from training.recipe import STAGES, apply_overrides, build, nearest, read_yaml, split_overrides
 
 
 def recipes_in(folder: Path) -> dict[str, Path]:
@@ -63,6 +64,17 @@ def _has(recipes: dict[str, dict[str, Any]], dotted: str) -> bool:
     return False
 
 
+def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> None:
+    """Parse our own recipes before the first stage runs, so that the last one's misspelt key is found now.
+
+    TRL's are left to their stages, since TRL alone knows its keys and takes long to load.
+    """
+    for stage, path in recipes.items():
+        config = getattr(importlib.import_module(f"training.{stage}"), f"{stage.capitalize()}Config", None)
+        if config:
+            build(config, apply_overrides(read_yaml(path), split_overrides(overrides[stage])), where=str(path))
+
+
 def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
     """One stage in a process of its own: its memory comes back, and distributed state cannot leak into the next."""
     command = [sys.executable, "-m", "training.cli", stage, "--config", str(path), *overrides]
@@ -87,6 +99,7 @@ def main(arguments: list[str]) -> None:
     recipes = recipes_in(Path(arguments[0]))
     contents = {stage: read_yaml(path) for stage, path in recipes.items()}
     overrides = assign_overrides(arguments[1:], contents)
+    check_recipes(recipes, overrides)
     started = time.monotonic()
     for number, (stage, path) in enumerate(recipes.items(), start=1):
         print(f"\n[{number}/{len(recipes)}] {stage} ({path})", flush=True)

@@ -7,6 +7,7 @@ the result (LoRA merged in) is saved as every other model of ours.
 
 import dataclasses
 import json
+import shutil
 import tempfile
 import typing
 import warnings
@@ -170,6 +171,7 @@ def train(
         (folder / "metrics.jsonl").write_text("".join(lines))
         plot_losses(history, folder / "loss.png", name, unit="step")
         figures = {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
+        shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
         stage.finish(figures, wrote="model, metrics.jsonl, loss.png")
     trainer.accelerator.end_training()
 

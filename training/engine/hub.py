@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from modeling_scratch import ScratchConfig
 
@@ -53,7 +54,9 @@ def save_model(
         model.config.auto_map = dict(AUTO_MAP)
     model.config.use_cache = True  # trainers switch it off, and it would be saved so
     model.generation_config = generation_config(tokenizer)
+    logging.disable_progress_bar()  # it would break into the training's own
     model.save_pretrained(folder, state_dict=state_dict)
+    logging.enable_progress_bar()
     for name in TOKENIZER_FILES:
         if (Path(tokenizer_dir) / name).is_file():
             shutil.copyfile(Path(tokenizer_dir) / name, folder / name)

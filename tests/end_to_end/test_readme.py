@@ -1,0 +1,174 @@
+"""Every command in the README works as it is written there, here with flags behind it that cut its size."""
+
+import json
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from hub_server import TOKEN, running_hub
+from terminal import ROOT, flags
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+
+
+def command(beginning: str) -> list[str]:
+    """The words of the one README command that starts so, its program taken from the tests' own environment."""
+    (line,) = (line for line in COMMANDS if line.startswith(beginning))
+    program, *rest = shlex.split(line)
+    return [str(Path(sys.executable).with_name(program)), *rest]
+
+
+# Where a command is run: here by the test of that name, or, for those that install, by whoever runs the tests.
+TESTED = {
+    "make quickstart": "test_make_runs_what_the_readme_says",
+    "make test": "test_make_runs_what_the_readme_says",
+    "pip install": "test_make_runs_what_the_readme_says",
+    "scratch run recipes/quickstart": "test_main_job",
+    "python -m pytest": "test_make_runs_what_the_readme_says",
+    "scratch chat": "test_chat",
+    "scratch run recipes/shakespeare": "test_own_text",
+    "scratch run recipes/tinystories": "test_own_text",
+    "accelerate launch": "test_launch",
+    "trl sft": "test_trl",
+    "lm_eval": "test_lm_eval",
+    "scratch serve": "test_serve",
+    "scratch push": "test_push",
+}
+
+
+def test_no_command_is_without_a_test():
+    for line in COMMANDS:
+        assert sum(line.startswith(beginning) for beginning in TESTED) >= 1, line
+    assert all(name in globals() for name in TESTED.values())
+
+
+def test_make_runs_what_the_readme_says():
+    """`make` prints what it would run in a place without an environment: the plain commands, with that environment's."""
+    for target in ("quickstart", "test"):
+        done = subprocess.run(["make", "-n", target, "VENV=none"], cwd=ROOT, capture_output=True, text=True, check=True)
+        printed = done.stdout.replace('"', "")
+        install = next(line for line in COMMANDS if line.startswith("pip install")).replace('"', "")
+        assert f"none/bin/python -m {install}" in printed
+        last = {"quickstart": "none/bin/scratch run recipes/quickstart", "test": "none/bin/python -m pytest"}[target]
+        assert printed.splitlines()[-1] == last
+        assert last.removeprefix("none/bin/") in COMMANDS
+
+
+def test_main_job(quickstart_run):
+    assert "scratch run recipes/quickstart" in COMMANDS  # what the fixture ran
+    assert (quickstart_run / "runs" / "quickstart" / "summary.md").is_file()
+
+
+def test_chat(terminal, quickstart_run):
+    question = "Write this Python function.\\\n\\\ndef add(a, b):\n"
+    done = terminal.run([*command("scratch chat"), "--max_new_tokens", 4], quickstart_run, input=question)
+    assert done.stdout.startswith("> ... ... ")
+
+
+SMALL_TEXT = {"max_bytes": 40_000, "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "max_steps": 2}
+
+
+@pytest.mark.parametrize("recipe", ["shakespeare", "tinystories"])
+def test_own_text(terminal, tmp_path, recipe):
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    lines = [f"Line {number} of a long story about {number % 7} cats." for number in range(2000)]
+    (tmp_path / "input.txt").write_text("\n".join(lines))
+    (tmp_path / "stories.jsonl").write_text("\n".join(json.dumps({"text": line * 3}) for line in lines))
+    small = {
+        "tokenizer.vocab_size": 300,
+        "model.hidden_size": 32,
+        "model.num_hidden_layers": 2,
+        "max_steps": 2,
+        "sequence_length": 32,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 4,
+        "sample_tokens": 4,
+    }
+    if recipe == "tinystories":
+        del small["sample_tokens"]
+    done = terminal.run([*command(f"scratch run recipes/{recipe}"), *flags(small)], tmp_path)
+    assert f"wrote runs/{recipe}/summary.md" in done.stdout
+
+
+def test_launch(terminal, quickstart_run, tmp_path):
+    """Two processes on the CPU in the place of eight GPUs, on the shards of the small main job."""
+    launch, launcher, *rest = command("accelerate launch")
+    run = quickstart_run / "runs" / "quickstart"
+    small = {
+        "output_dir": tmp_path / "model",
+        "data": run / "data",
+        "tokenizer": run / "tokenizer",
+        "model.hidden_size": 32,
+        "model.num_hidden_layers": 2,
+        "model.num_attention_heads": 2,
+        "max_steps": 2,
+        "sequence_length": 32,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 1,
+        "torch_compile": "false",
+        "sample_tokens": 4,
+    }
+    cpu = {"ACCELERATE_USE_CPU": "true"}
+    done = terminal.run([launch, launcher, "--num_processes", 2, *rest, *flags(small)], quickstart_run, **cpu)
+    assert "2 x cpu" in done.stdout and (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_python_block(terminal, quickstart_run, without_package):
+    (code,) = blocks("python")
+    done = terminal.run([sys.executable, "-c", code], quickstart_run, **without_package)
+    assert "def add(a, b):" in done.stdout
+
+
+def test_trl(terminal, quickstart_run, without_package, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    for name in ("recipes", "runs"):
+        shutil.copytree(quickstart_run / name, place / name)
+    terminal.run([*command("trl sft"), "--max_steps", 1, "--warmup_steps", 0], place, **without_package)
+    assert (place / "runs" / "more" / "model.safetensors").is_file()
+
+
+def test_lm_eval(terminal, quickstart_run, without_package):
+    done = terminal.run([*command("lm_eval"), "--limit", 4], quickstart_run, **without_package)
+    assert "scratch_body_choice" in done.stdout
+
+
+def test_serve(terminal, quickstart_run, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = [port if word == "8000" else word for word in command("scratch serve")]
+    server = terminal.start([*words, "--device", "cpu"], quickstart_run, tmp_path / "log")
+    try:
+        while True:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            try:
+                with urllib.request.urlopen(f"http://localhost:{port}/health") as answer:
+                    assert answer.status == 200
+                break
+            except OSError:
+                time.sleep(0.2)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_push(terminal, quickstart_run, tmp_path):
+    with running_hub() as hub:
+        online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        terminal.run(command("scratch push"), quickstart_run, HF_HOME=str(tmp_path / "home"), **online)
+        assert "model.safetensors" in hub.files["YOUR_NAME/scratch-quickstart"]
