@@ -48,7 +48,10 @@ def test_the_card(place):
     assert text.count("Evaluation") == 1
     made = text[text.index("## How it was made") :]
     assert [line.split(" | ")[0] for line in made.splitlines() if line.startswith("| ")] == [
-        "| stage", "| pretrain", "| sft", "| dpo"
+        "| stage",
+        "| pretrain",
+        "| sft",
+        "| dpo",
     ]
     assert "`scratch dpo --model_name_or_path=" in made and "torch" in made
 
@@ -73,7 +76,10 @@ def test_what_other_programs_read(place):
     config = json.loads((place / "export" / "config.json").read_text())
     assert config["use_cache"] is True
     assert set(config["auto_map"]) == {
-        "AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForCausalLM",
+        "AutoModelForSequenceClassification",
     }
     for reference in config["auto_map"].values():
         assert (place / "export" / f"{reference.split('.')[0]}.py").is_file()

@@ -103,7 +103,9 @@ def test_muon_refuses_vectors():
 
 @pytest.mark.parametrize("preset", ["gpt2", "scratch"])
 def test_every_parameter_is_in_one_group_with_its_rule(preset):
-    config = ScratchConfig.from_preset(preset, vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    config = ScratchConfig.from_preset(
+        preset, vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
     model = ScratchForCausalLM(config)
     optimizer = build_optimizer(model, OptimizerConfig())
     grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]

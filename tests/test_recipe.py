@@ -157,8 +157,17 @@ def test_help_names_every_key_with_its_default(capsys):
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith("About.")
-    for line in ("--config FILE", "--output_dir [required]", "--steps [10]", "--fast [none]", "--kind [bpe]",
-                 "--inner.path [here]", "--inner.rate [0.5]", "--prompts\n", "beginnings"):
+    for line in (
+        "--config FILE",
+        "--output_dir [required]",
+        "--steps [10]",
+        "--fast [none]",
+        "--kind [bpe]",
+        "--inner.path [here]",
+        "--inner.rate [0.5]",
+        "--prompts\n",
+        "beginnings",
+    ):
         assert line in printed
     assert "--inner\n" not in printed
 

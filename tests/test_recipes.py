@@ -33,7 +33,13 @@ def test_every_file_is_of_a_known_kind():
         assert path.read_text().startswith(("#", "output_dir")), f"{path} says nothing about itself"
         assert path.suffix == ".yaml"
     assert {path.name for path in RECIPES.iterdir()} == {
-        "quickstart", "shakespeare", "tinystories", "gpt2-124m", "llama-1b", "accelerate", "lm_eval"
+        "quickstart",
+        "shakespeare",
+        "tinystories",
+        "gpt2-124m",
+        "llama-1b",
+        "accelerate",
+        "lm_eval",
     }
 
 
@@ -122,7 +128,12 @@ def test_model_recipes_run_for_two_steps(model, tmp_path, monkeypatch):
 
     output = tmp_path / "runs" / folder
     assert {path.name for path in output.iterdir()} == {
-        "tokenizer", "data", "pretrain", "summary.json", "summary.md", "summary.png"
+        "tokenizer",
+        "data",
+        "pretrain",
+        "summary.json",
+        "summary.md",
+        "summary.png",
     }
     records = [json.loads(line) for line in (output / "pretrain" / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 2 and records[-1]["validation_loss"] > 0

@@ -46,11 +46,17 @@ def main(arguments: list[str]) -> None:
     conversation = [{"role": "system", "content": options.system}] if options.system else []
     while (message := read_message()) is not None:
         conversation.append({"role": "user", "content": message})
-        inputs = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_tensors="pt").to(model.device)
+        inputs = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_tensors="pt").to(
+            model.device
+        )
         length = inputs["input_ids"].shape[1]
         room = model.config.max_position_embeddings - length
         if room < 1:
-            raise UserError(f"the conversation has outgrown the model's {model.config.max_position_embeddings} tokens; start anew")
-        output = model.generate(**inputs, **sampling, max_new_tokens=min(room, options.max_new_tokens), streamer=streamer)
+            raise UserError(
+                f"the conversation has outgrown the model's {model.config.max_position_embeddings} tokens; start anew"
+            )
+        output = model.generate(
+            **inputs, **sampling, max_new_tokens=min(room, options.max_new_tokens), streamer=streamer
+        )
         answer = tokenizer.decode(output[0, length:], skip_special_tokens=True)
         conversation.append({"role": "assistant", "content": answer})

@@ -1,4 +1,4 @@
-"""The directory to publish: a model of any stage with its model card. scratch export --config recipes/quickstart/export.yaml"""
+"""The directory to publish, with its model card: scratch export --config recipes/quickstart/export.yaml"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,8 @@ def main(arguments: list[str]) -> None:
     save_model(model, config.model, folder)
     provenance = lineage(Path(config.model))
     parameters = model.num_parameters()
-    (folder / "README.md").write_text(model_card(config, parameters, provenance, chat=provenance[-1]["stage"] != "pretrain"))
+    (folder / "README.md").write_text(
+        model_card(config, parameters, provenance, chat=provenance[-1]["stage"] != "pretrain")
+    )
     stage.finish({"parameters": parameters}, wrote="model, tokenizer, code, model card")
     print(f"next: scratch chat {config.output_dir}, or scratch push {config.output_dir} YOUR_NAME/{config.name}")

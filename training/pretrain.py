@@ -53,7 +53,9 @@ class PretrainConfig:
     bf16: bool | None = option(None, "mixed precision; by default where the processor has bfloat16")
     activation_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
     torch_compile: bool = option(False, "compile the model; pays on runs of more than a few minutes")
-    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] = option("sdpa", "attention kernel")
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] = option(
+        "sdpa", "attention kernel"
+    )
     seed: int = option(0, "of the weights and of the order of the data")
     logging_steps: int = option(10, "steps between two lines of metrics.jsonl")
     eval_steps: int = option(100, "steps between two validations")
@@ -64,8 +66,17 @@ class PretrainConfig:
     sample_tokens: int = option(48, "length of these samples")
 
     def __post_init__(self):
-        for name in ("max_steps", "sequence_length", "global_batch_size", "per_device_train_batch_size", "logging_steps",
-                     "eval_steps", "eval_sequences", "save_steps", "save_total_limit"):
+        for name in (
+            "max_steps",
+            "sequence_length",
+            "global_batch_size",
+            "per_device_train_batch_size",
+            "logging_steps",
+            "eval_steps",
+            "eval_sequences",
+            "save_steps",
+            "save_total_limit",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")
 
@@ -126,7 +137,9 @@ def build_accelerator(config: PretrainConfig) -> Accelerator:
 class Pretraining:
     """The loop and what it holds: model, optimizer, data and the step it has reached."""
 
-    def __init__(self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator):
+    def __init__(
+        self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
+    ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
         self.train = TokenLoader(
             open_shards(config.data, "train"), config.sequence_length, config.global_batch_size, config.seed
@@ -165,19 +178,23 @@ class Pretraining:
         config, accelerator = self.config, self.accelerator
         if accelerator.is_main_process:
             log = MetricsLog(self.folder / "metrics.jsonl", self.step)
-        bar = progress_bar(total=config.max_steps, initial=self.step, unit="step", disable=None if accelerator.is_main_process else True)
+        bar = progress_bar(
+            total=config.max_steps,
+            initial=self.step,
+            unit="step",
+            disable=None if accelerator.is_main_process else True,
+        )
         since, since_step, losses = time.monotonic(), self.step, []
         with StopSignals() as stop:
             while self.step < config.max_steps:
                 losses.append(self.train_step())
                 last = self.step == config.max_steps
-                if (self.step % config.logging_steps == 0 or last) and accelerator.is_main_process:
-                    seconds = time.monotonic() - since
-                    rate = (self.step - since_step) * self.tokens_per_step / seconds
+                if self.step % config.logging_steps == 0 or last:
+                    rate = (self.step - since_step) * self.tokens_per_step / (time.monotonic() - since)
                     loss = torch.stack(losses).mean().item()
-                    record = {"step": self.step, "tokens": self.step * self.tokens_per_step, "loss": loss,
-                              "learning_rate": self.optimizer.param_groups[0]["lr"], "tokens_per_second": round(rate)}
-                    log.write(record)
+                    if accelerator.is_main_process:
+                        learning_rate = self.optimizer.param_groups[0]["lr"]
+                        log.write(self.progress(loss=loss, learning_rate=learning_rate, tokens_per_second=round(rate)))
                     bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
                     since, since_step, losses = time.monotonic(), self.step, []
                 bar.update()
@@ -185,8 +202,7 @@ class Pretraining:
                     paused = time.monotonic()
                     self.validation_loss = self.evaluate()
                     if accelerator.is_main_process:
-                        log.write({"step": self.step, "tokens": self.step * self.tokens_per_step,
-                                   "validation_loss": self.validation_loss})
+                        log.write(self.progress(validation_loss=self.validation_loss))
                         bar.write(f"step {self.step}: validation loss {self.validation_loss:.3f}{self.samples()}")
                     since += time.monotonic() - paused
                 if self.step % config.save_steps == 0 or last or stop.received:
@@ -197,8 +213,14 @@ class Pretraining:
                     since += time.monotonic() - paused
                 if stop.received and not last:
                     bar.close()
-                    raise Interrupted(stop.received, f"stopped after step {self.step}, saved; the same command goes on from there")
+                    raise Interrupted(
+                        stop.received, f"stopped after step {self.step}, saved; the same command goes on from there"
+                    )
         bar.close()
+
+    def progress(self, **figures: float) -> dict[str, float]:
+        """A record of metrics.jsonl."""
+        return {"step": self.step, "tokens": self.step * self.tokens_per_step, **figures}
 
     def train_step(self) -> torch.Tensor:
         """One optimizer step over one global batch. Returns the mean loss of its tokens, before the step."""
@@ -206,8 +228,12 @@ class Pretraining:
         self.model.train()
         optimizer_config = config.optimizer
         factor = learning_rate_factor(
-            self.step, config.max_steps, optimizer_config.schedule, optimizer_config.warmup_steps,
-            optimizer_config.decay_fraction, optimizer_config.final_fraction,
+            self.step,
+            config.max_steps,
+            optimizer_config.schedule,
+            optimizer_config.warmup_steps,
+            optimizer_config.decay_fraction,
+            optimizer_config.final_fraction,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -263,16 +289,23 @@ class Pretraining:
             torch.manual_seed(self.config.seed)
             for prompt in self.prompts:
                 inputs = self.tokenizer(prompt, return_tensors="pt").to(self.accelerator.device)
-                output = model.generate(**inputs, do_sample=True, temperature=0.8, top_k=50,
-                                        max_new_tokens=self.config.sample_tokens)
+                output = model.generate(
+                    **inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=self.config.sample_tokens
+                )
                 lines = self.tokenizer.decode(output[0], skip_special_tokens=True).splitlines()
                 text += "\n" + "\n".join(f"    | {line}" for line in lines)
         return text
 
     def save(self) -> None:
         progress = {"step": self.step, "validation_loss": self.validation_loss}
-        save_checkpoint(self.accelerator, self.model, self.config.tokenizer, self.checkpoints, progress,
-                        keep=self.config.save_total_limit)
+        save_checkpoint(
+            self.accelerator,
+            self.model,
+            self.config.tokenizer,
+            self.checkpoints,
+            progress,
+            keep=self.config.save_total_limit,
+        )
 
 
 def main(arguments: list[str]) -> None:
@@ -293,8 +326,9 @@ def main(arguments: list[str]) -> None:
     accelerator.wait_for_everyone()
     training.resume()
     parameters = sum(parameter.numel() for parameter in accelerator.unwrap_model(training.model).parameters())
+    tokens = config.max_steps * training.tokens_per_step
     accelerator.print(
-        f"pretrain: {parameters / 1e6:.1f}M parameters, {config.max_steps * training.tokens_per_step / 1e6:.1f}M tokens, "
+        f"pretrain: {parameters / 1e6:.1f}M parameters; {tokens / 1e6:.1f}M tokens of "
         f"{len(training.train.tokens) / 1e6:.1f}M in the shards; {accelerator.num_processes} x {accelerator.device}, "
         f"precision {accelerator.mixed_precision}, {accelerator.gradient_accumulation_steps} accumulation steps"
     )
@@ -305,7 +339,7 @@ def main(arguments: list[str]) -> None:
         plot_losses(records, stage.folder / "loss.png", f"{parameters / 1e6:.1f}M parameters")
         metrics = {
             "parameters": parameters,
-            "tokens": config.max_steps * training.tokens_per_step,
+            "tokens": tokens,
             "validation_loss": training.validation_loss,
             "tokens_per_second": statistics.median(r["tokens_per_second"] for r in records if "loss" in r),
         }

@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> None:
     if not (Path(options.folder) / "config.json").is_file():
         raise UserError(f"{options.folder}: no model there; `scratch export` writes one")
     if written_by(options.folder) not in (None, "export"):
-        raise UserError(f"{options.folder} is the output of '{written_by(options.folder)}'; export it first, for its model card")
+        raise UserError(
+            f"{options.folder} is the output of '{written_by(options.folder)}'; export it first, for its model card"
+        )
 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError

@@ -99,7 +99,7 @@ def test_one_folder_a_stage(run):
     assert {path.name for path in run.iterdir()} == {*FILES, "summary.json", "summary.md", "summary.png"}
     for stage, expected in FILES.items():
         found = {str(path.relative_to(run / stage)) for path in (run / stage).rglob("*") if path.is_file()}
-        extras = {name for name in found - expected if not name.startswith(("checkpoints/", "trainer/"))}
+        extras = {name for name in found - expected if not name.startswith("checkpoints/")}
         assert expected <= found and not extras, stage
     for picture in ("summary.png", "pretrain/loss.png", "sft/loss.png", "dpo/loss.png"):
         assert (run / picture).read_bytes().startswith(b"\x89PNG")
@@ -245,9 +245,7 @@ def test_interrupted_it_goes_on(terminal, pretraining, run):
     """Ctrl-C ends the step, saves, and says how to go on; the same command ends with the same weights."""
     place, command = pretraining
     log = place / "runs/quickstart/pretrain.partial/metrics.jsonl"
-    code, output = stop(
-        terminal, place, command, lambda: log.is_file() and log.read_text(), signal.SIGINT, group=False
-    )
+    code, output = stop(terminal, place, command, lambda: log.is_file() and log.read_text(), signal.SIGINT, group=False)
     assert code == 130 and "Traceback" not in output
     assert "saved; the same command goes on from there" in output.splitlines()[-1]
     done = terminal.scratch(*command, cwd=place)

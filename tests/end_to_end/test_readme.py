@@ -57,7 +57,7 @@ def test_no_command_is_without_a_test():
 
 
 def test_make_runs_what_the_readme_says():
-    """`make` prints what it would run in a place without an environment: the plain commands, with that environment's."""
+    """What `make` would run where there is no environment yet: the plain commands, by that environment's programs."""
     for target in ("quickstart", "test"):
         done = subprocess.run(["make", "-n", target, "VENV=none"], cwd=ROOT, capture_output=True, text=True, check=True)
         printed = done.stdout.replace('"', "")

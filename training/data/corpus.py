@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-
 from training.data import filters, sources
 from training.data.filters import Funnel
 from training.data.ordering import shuffle_key
@@ -244,4 +243,3 @@ def _split_by_position(documents: list[Document], target: float) -> tuple[list[D
             validation.append(Document(document.id, document.group, document.text[cut:]))
         remaining -= document.size
     return train, [document for document in validation if document.text]
-

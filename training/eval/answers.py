@@ -5,7 +5,6 @@ import random
 import warnings
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_scratch.tokenization_scratch import TURN_END

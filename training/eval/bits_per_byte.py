@@ -96,9 +96,7 @@ def bits_per_byte(
     }
 
 
-def _cut(
-    tokens: np.ndarray, cuts: list[tuple[int, int, int]], end_of_text: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _cut(tokens: np.ndarray, cuts: list[tuple[int, int, int]], end_of_text: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and targets of some windows, right-padded to the longest: attention is causal, so padding is not seen."""
     width = max(end - start for start, _, end in cuts)
     inputs = torch.full((len(cuts), width), end_of_text)

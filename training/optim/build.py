@@ -13,7 +13,9 @@ from training.recipe import option
 
 @dataclass
 class OptimizerConfig:
-    name: Literal["muon", "adamw"] = option("muon", "muon (for the matrices inside the layers, AdamW for the rest) or adamw")
+    name: Literal["muon", "adamw"] = option(
+        "muon", "muon (for the matrices inside the layers, AdamW for the rest) or adamw"
+    )
     learning_rate: float = option(0.02, "of the matrices inside the layers (about 0.02 for muon, 0.001 for adamw)")
     embedding_learning_rate: float = option(0.1, "of the token and position embeddings, by AdamW")
     head_learning_rate: float = option(0.004, "of an untied output matrix, by AdamW")
@@ -43,14 +45,16 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         else:
             groups["head"].append(parameter)
     settings = {
-        "matrices": {"lr": config.learning_rate, "weight_decay": config.weight_decay, "use_muon": config.name == "muon"},
+        "matrices": {
+            "lr": config.learning_rate,
+            "weight_decay": config.weight_decay,
+            "use_muon": config.name == "muon",
+        },
         "embeddings": {"lr": config.embedding_learning_rate},
         "head": {"lr": config.head_learning_rate},
         "scalars": {"lr": config.scalar_learning_rate},
     }
-    param_groups = [
-        {"params": groups[name], "weight_decay": 0.0, **settings[name]} for name in groups if groups[name]
-    ]
+    param_groups = [{"params": groups[name], "weight_decay": 0.0, **settings[name]} for name in groups if groups[name]]
     for group in param_groups:
         group["initial_lr"] = group["lr"]
     betas = (config.adam_beta1, config.adam_beta2)
