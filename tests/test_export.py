@@ -43,7 +43,7 @@ def test_the_card(place):
     assert set(card.data.tags) == {"scratch", "custom_code"}
     text = card.text
     assert text.lstrip().startswith("# tiny\n\nIt writes.\n\n0.0M parameters.")
-    assert 'pipeline("text-generation", "tiny", trust_remote_code=True)' in text and '"role": "user"' in text
+    assert 'pipeline("text-generation", "YOUR_NAME/tiny", trust_remote_code=True)' in text and '"role": "user"' in text
     assert "## Evaluation\n\n| | bits per byte |" in text and "| dpo | 1.23 |" in text
     assert text.count("Evaluation") == 1
     made = text[text.index("## How it was made") :]

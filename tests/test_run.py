@@ -52,7 +52,8 @@ def test_a_stage_name_that_is_also_a_key(folder):
     """prepare.yaml of a real recipe has a key `tokenizer`; a dotted key of the mapping itself comes first."""
     (folder / "prepare.yaml").write_text("output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\n")
     assigned = run.assign_overrides(["--tokenizer.vocab_size=300", "--tokenizer=there"], contents(folder))
-    assert assigned == {"tokenizer": ["--vocab_size=300"], "prepare": ["--tokenizer=there"], "pretrain": []}
+    taken = ["--tokenizer=there"]
+    assert assigned == {"tokenizer": ["--vocab_size=300"], "prepare": taken, "pretrain": taken}
 
 
 @pytest.mark.parametrize(
