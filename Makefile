@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-quickstart: $(INSTALLED)  ## corpus to chat model on this machine, about ten minutes
+quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to twelve minutes
 	$(BIN)/scratch run recipes/quickstart
 
 test: $(INSTALLED)  ## all tests, about ten minutes
