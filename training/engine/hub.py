@@ -54,9 +54,11 @@ def save_model(
         model.config.auto_map = dict(AUTO_MAP)
     model.config.use_cache = True  # trainers switch it off, and it would be saved so
     model.generation_config = generation_config(tokenizer)
+    shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would break into the training's own
     model.save_pretrained(folder, state_dict=state_dict)
-    logging.enable_progress_bar()
+    if shown:
+        logging.enable_progress_bar()
     for name in TOKENIZER_FILES:
         if (Path(tokenizer_dir) / name).is_file():
             shutil.copyfile(Path(tokenizer_dir) / name, folder / name)
