@@ -24,7 +24,7 @@ from tiny_stages import (
     write_tokenizer,
 )
 
-from modeling_scratch.tokenization_scratch import CharacterTokenizer
+from modeling_scratch.tokenization_character import CharacterTokenizer
 from training.cli import main
 from training.engine.stage import Stage, partial
 

@@ -4,6 +4,8 @@ import inspect
 import json
 import random
 import textwrap
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -12,15 +14,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
-from modeling_scratch.tokenization_scratch import (
-    MINIMUM_COUNT,
-    SPECIAL_TOKENS,
-    CharacterTokenizer,
-    ScratchTokenizer,
-    byte_characters,
-    merge_pair,
-    use_version_4_names,
-)
+from modeling_scratch.tokenization_base import SPECIAL_TOKENS, use_version_4_names
+from modeling_scratch.tokenization_character import CharacterTokenizer
+from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, ScratchTokenizer, byte_characters, merge_pair
 
 MULTILINGUAL = """\
 The quick brown fox doesn't jump over 12345678 lazy dogs; naïve café-goers shrug.
@@ -94,8 +90,18 @@ def test_a_merge_by_hand():
 
 
 def test_merge_pair_takes_the_leftmost_of_overlapping_pairs():
-    assert merge_pair([5, 5, 5, 6, 5, 5], (5, 5), 9) == [9, 5, 6, 9]
-    assert merge_pair([], (5, 5), 9) == []
+    assert merge_pair([5, 5, 5, 6, 5, 5], (5, 5), 9, 1, Counter())[0] == [9, 5, 6, 9]
+    assert merge_pair([], (5, 5), 9, 1, Counter()) == ([], set())
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.tuples(st.integers(0, 3), st.integers(0, 3)), st.integers(1, 9))
+def test_merge_pair_keeps_the_counts_of_all_other_pairs(word, pair, count):
+    counts = Counter({between: count * number for between, number in Counter(pairwise(word)).items()})
+    merged, born = merge_pair(word, pair, 9, count, counts)
+    recounted = {between: count * number for between, number in Counter(pairwise(merged)).items()}
+    del counts[pair]  # never asked for again
+    assert {between: number for between, number in counts.items() if number} == recounted
+    assert {between for between in recounted if 9 in between} <= born
 
 
 def test_byte_characters_are_printable_and_distinct():
@@ -106,10 +112,10 @@ def test_byte_characters_are_printable_and_distinct():
     assert (characters[ord("A")], characters[ord(" ")], characters[ord("\n")]) == ("A", "Ġ", "Ċ")
 
 
-def test_pieces_keep_indentation_words_and_digits_together(tokenizer):
-    pieces = [piece for piece, _ in tokenizer._pieces.pre_tokenize_str("def f(x):\n        return  x.y == 123456\n\n")]
+def test_words_keep_indentation_words_and_digits_together(tokenizer):
+    words = tokenizer.split("def f(x):\n        return  x.y == 123456\n\n")
     expected = ["def", " f", "(x", "):", "\n        ", "return", " ", " x", ".y", " ==", " ", "123", "456", "\n\n"]
-    assert pieces == expected
+    assert words == expected
 
 
 any_text = st.text() | st.lists(
@@ -133,8 +139,9 @@ def test_any_ids_decode_as_in_the_saved_tokenizer(tokenizer, saved, ids):
 
 
 def test_lone_surrogates_are_refused(tokenizer):
-    with pytest.raises(UnicodeEncodeError):
-        tokenizer.encode("a\ud800b")
+    for use in (tokenizer.encode, lambda text: ScratchTokenizer.train(["fine", text], 300)):
+        with pytest.raises(ValueError, match=r"half of a surrogate pair \(U\+D800\), which has no UTF-8"):
+            use("a\ud800b")
 
 
 def test_special_tokens(tokenizer, saved):

@@ -13,7 +13,9 @@ from typing import Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from modeling_scratch.tokenization_scratch import SPECIAL_TOKENS, CharacterTokenizer, ScratchTokenizer
+from modeling_scratch.tokenization_base import SPECIAL_TOKENS
+from modeling_scratch.tokenization_character import CharacterTokenizer
+from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.data.corpus import DataConfig, corpus_digest, load_corpus
 from training.data.ordering import shuffle_key
 from training.data.sources import Document
