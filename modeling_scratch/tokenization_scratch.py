@@ -196,7 +196,7 @@ class ScratchTokenizer(BaseTokenizer):
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         tokens = [*special_tokens, *sorted(byte_of)]
         self._bytes = [token.encode() for token in special_tokens] + [bytes([byte_of[c]]) for c in sorted(byte_of)]
-        self._byte_ids = {content[0]: index for index, content in enumerate(self._bytes) if len(content) == 1}
+        self._byte_ids = {byte_of[c]: index for index, c in enumerate(sorted(byte_of), start=len(special_tokens))}
         self.first_merged = len(tokens)
         self.ranks: dict[Pair, int] = {}
         for rank, (left, right) in enumerate(merges):
@@ -254,9 +254,11 @@ class ScratchTokenizer(BaseTokenizer):
             merges = [(ids[left], ids[right]) for left, right in model["merges"]]
             special_tokens = tuple(token["content"] for token in added[: len(ids) - len(merges) - 256])
             tokenizer = cls(merges, special_tokens, *options)
-        except (KeyError, ValueError, IndexError):
-            raise ValueError(f"{file} is damaged: a merge names a token that is not in the vocabulary") from None
-        if tokenizer.vocab != ids:
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{file} is damaged: its merges do not fit its vocabulary") from None
+        except IndexError:  # a merge of tokens that are made later
+            tokenizer = None
+        if tokenizer is None or tokenizer.vocab != ids:
             raise ValueError(f"{file} numbers its tokens in another way; use AutoTokenizer")
         tokenizer.add_as_saved(added, file)
         return tokenizer
@@ -324,7 +326,7 @@ class ScratchTokenizer(BaseTokenizer):
         return symbols
 
     def _merge_long(self, symbols: list[int]) -> list[int]:
-        """The same as `_merge` in n log n instead of n² steps: a picture written in base64 is one long word.
+        """The same as `_merge`, in n log n steps instead of n²: a row of a hundred thousand signs is one word too.
 
         The pairs wait in a heap, and a merge leaves a gap (None) in the place of its right token.
         """
