@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.engine.hub import save_model
 from training.engine.stage import Stage, check_stage, digest, read_provenance, written_by
+from training.engine.vocabulary import open_model_tokenizer
 from training.errors import UserError
 from training.recipe import option, parse, required
 
@@ -66,6 +67,7 @@ def main(arguments: list[str]) -> None:
     check_stage(config.model, "dpo", "sft", "pretrain", key="model")
     if not written_by(config.model):
         raise UserError(f"'model': {config.model} was not written by scratch pretrain, sft or dpo")
+    open_model_tokenizer(config.model, "model")
     inputs = {"model": digest(config.model, "model")}
     if config.evaluation:
         check_stage(config.evaluation, "evaluate", key="evaluation")

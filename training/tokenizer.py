@@ -33,6 +33,10 @@ class TokenizerConfig:
     data: DataConfig = option(DataConfig, "the text")
     kind: Literal["bpe", "character"] = option("bpe", "bpe, or character: one token a character")
     vocab_size: int = option(4096, "bpe: tokens in all, the 256 bytes and the special tokens included")
+    digits: Literal[1, 2, 3] = option(3, "bpe: digits a token holds at most; with 1, numbers line up digit by digit")
+    whitespace: Literal["runs", "single"] = option(
+        "runs", "bpe: runs (a line break with its indentation may be one token), or single: a token a character"
+    )
     max_bytes: int | None = option(None, "bpe: how much of the training text to learn from; less is faster")
     model_max_length: int = option(1024, "tokens the model takes; transformers warns about longer texts")
 
@@ -85,7 +89,13 @@ def _train_bpe(documents: list[Document], config: TokenizerConfig) -> ScratchTok
             yield from progress_bar(_sample(documents, config), desc="counting words", unit=" documents", leave=False)
             bar.reset()  # its clock starts when the counting is over
 
-        tokenizer = ScratchTokenizer.train(texts(), config.vocab_size, progress=lambda made: bar.update())
+        tokenizer = ScratchTokenizer.train(
+            texts(),
+            config.vocab_size,
+            digits=config.digits,
+            whitespace=config.whitespace,
+            progress=lambda made: bar.update(),
+        )
     if len(tokenizer) < config.vocab_size:
         print(
             f"tokenizer: the text fills {len(tokenizer)} tokens, not the {config.vocab_size} asked for: "

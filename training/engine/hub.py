@@ -29,13 +29,20 @@ def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | Non
     }
 
 
-def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """Sampling as people expect it; generation ends at the end of the text or of the assistant's turn."""
+def generation_config(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> GenerationConfig:
+    """Sampling as people expect it; generation ends at the end of the text or of the assistant's turn.
+
+    Args:
+        vocab_size: rows of the model's embedding. Those beyond the tokenizer, which stand for nothing, are never drawn.
+    """
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     ids = special_token_ids(tokenizer)
     if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
         ids["eos_token_id"] = [tokenizer.eos_token_id, end_of_turn]
-    return GenerationConfig(**ids, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=256)
+    phantoms = list(range(len(tokenizer), vocab_size)) or None
+    return GenerationConfig(
+        **ids, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=256, suppress_tokens=phantoms
+    )
 
 
 def save_model(
@@ -53,7 +60,7 @@ def save_model(
     if isinstance(model.config, ScratchConfig):
         model.config.auto_map = dict(AUTO_MAP)
     model.config.use_cache = True  # trainers switch it off, and it would be saved so
-    model.generation_config = generation_config(tokenizer)
+    model.generation_config = generation_config(tokenizer, model.config.vocab_size)
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would break into the training's own
     model.save_pretrained(folder, state_dict=state_dict)
