@@ -1,11 +1,14 @@
-"""Train a tokenizer on text and save it as a folder that AutoTokenizer opens.
+"""Train a tokenizer on text and save it as a folder that AutoTokenizer opens, or compare tokenizers.
 
 scratch tokenizer --config recipes/quickstart/tokenizer.yaml
+scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
 
 kind 'bpe' learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
-kind 'character' gives every character of the text a token of its own.
+kind 'character' gives every character of the text a token of its own. --compare trains nothing: it takes tokenizer
+or model folders, or names on the Hub, and prints bytes per token by kind of text; with --data.path also of your own.
 """
 
+import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,10 +24,13 @@ from training.data.ordering import shuffle_key
 from training.data.sources import Document
 from training.engine.progress import progress_bar
 from training.engine.stage import Stage
+from training.engine.vocabulary import open_tokenizer
+from training.eval.compression import compare, kinds_of_text
 from training.recipe import option, parse, required
 
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 BATCH = 256  # documents encoded at once
+COMPARED_BYTES = 5_000_000  # of the user's own text
 
 
 @dataclass
@@ -53,6 +59,9 @@ class TokenizerConfig:
 
 
 def main(arguments: list[str]) -> None:
+    if "--compare" in arguments:
+        print_comparison(arguments)
+        return
     config = parse(TokenizerConfig, arguments, __doc__)
     stage = Stage("tokenizer", config.output_dir, config, {"data": corpus_digest(config.data)}, arguments)
     if stage.is_current():
@@ -80,6 +89,22 @@ def main(arguments: list[str]) -> None:
         "seconds": round(seconds, 2),
     }
     stage.finish(metrics, wrote=f"{config.kind} tokenizer, {len(tokenizer)} tokens")
+
+
+def print_comparison(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="scratch tokenizer", description=__doc__)
+    parser.add_argument("--compare", nargs="+", metavar="FOLDER", help="tokenizer folders, or names on the Hub")
+    parser.add_argument(
+        "--data.path", dest="path", metavar="FILE", help="your own text: a file, folder or Hub data set"
+    )
+    parser.add_argument("--data.text_column", dest="text_column", default="text", help="the column that holds it")
+    options = parser.parse_args(arguments)
+    tokenizers = {name: open_tokenizer(name, "compare") for name in options.compare}
+    kinds = {}
+    if options.path:
+        corpus = load_corpus(DataConfig(path=options.path, text_column=options.text_column, max_bytes=COMPARED_BYTES))
+        kinds[options.path] = [document.text for document in corpus.train + corpus.validation]
+    print(compare(tokenizers, kinds_of_text() | kinds))
 
 
 def _train_bpe(documents: list[Document], config: TokenizerConfig) -> ScratchTokenizer:
