@@ -99,13 +99,19 @@ class BaseTokenizer(ABC):
     def _look_for_tokens(self) -> None:
         """As the Rust library does: special tokens first, then added ones in what is left; of several, the longest."""
         self._searches = []
-        for tokens in filter(None, (self.special_tokens, self.added_tokens)):
-            longest_first = sorted(tokens, key=len, reverse=True)
-            self._searches.append(re.compile("(" + "|".join(map(re.escape, longest_first)) + ")"))
+        for tokens in (self.special_tokens, self.added_tokens):
+            longest_first = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+            self._searches.append(re.compile(f"({longest_first})") if tokens else None)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text. Special tokens written in the text become their own ids."""
-        return self._encode(text, self._searches)
+    def encode(self, text: str, split_special_tokens: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            split_special_tokens: special tokens written in the text are text like any other, as they should be in a
+                document; otherwise they become their own ids.
+        """
+        searches = self._searches[1:] if split_special_tokens else self._searches
+        return self._encode(text, [search for search in searches if search])
 
     def _encode(self, text: str, searches: list[re.Pattern]) -> list[int]:
         if not searches:
