@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from training.data.corpus import DataConfig, load_corpus
 
-PYTHON_BYTES = 10_000_000  # to read; the part that is held out is measured
+PYTHON_BYTES = 5_000_000  # to read; the part that is held out is measured
 DEEP = 12  # spaces before a line that make it a deeply indented one
 
 SAMPLES = {
