@@ -6,10 +6,10 @@
 
 Training is raced against the textbook loop: count all pairs of all words, merge the most frequent one everywhere,
 repeat. It works on distinct words with their counts, as ours does, and not on the running text, which would be slower
-still. To its end it takes twenty minutes and more; therefore single merges of it are timed, `--naive-points` of them, at states
-that ours has reached, more of them early on. A merge grows cheaper as the words get shorter: between two points every
-merge is charged what the cheaper of the two takes. With 0, all merges are timed, and nothing is estimated. Python's
-garbage collector rests during these merges, and during nothing else.
+still. To its end it takes twenty minutes and more; therefore single merges of it are timed, `--naive-points` of them,
+at states that ours has reached, more of them early on. A merge grows cheaper as the words get shorter: between two
+points every merge is charged what the cheaper of the two takes. With 0, all merges are timed, and nothing is
+estimated. Python's garbage collector rests during these merges, and during nothing else.
 
 Time is that of the processor, all threads together. Contestants take turns within every round; figures are medians
 over rounds, ratios medians of the ratios within rounds. What is encoded is the held-out text: by ours with an empty
