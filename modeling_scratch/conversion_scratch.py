@@ -167,6 +167,7 @@ def stock_config(config: ScratchConfig, to: str) -> PreTrainedConfig:
         dials["use_sliding_window"] = config.sliding_window is not None
     if to == "gpt2":
         dials["embd_pdrop"] = config.hidden_dropout
+        dials["n_ctx"] = config.max_position_embeddings  # where converters that know the first GPT-2 look for it
     return architecture.config_class(**dials)
 
 

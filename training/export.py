@@ -4,12 +4,13 @@ With --to llama, qwen3 or gpt2 a model that is of that architecture becomes one 
 logits, and no code in the directory, so that everything opens it that opens a Llama.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import ModelCardData
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from modeling_scratch import ScratchConfig
 from modeling_scratch.conversion_scratch import stock_config, to_stock
@@ -68,6 +69,17 @@ def model_card(config: ExportConfig, model: PreTrainedModel, provenance: list[di
     return "\n\n".join(sections) + "\n"
 
 
+def name_bos_token(folder: Path) -> None:
+    """Tell the tokenizer, too, which token opens a text: engines outside transformers ask it and not the model."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bos_token_id = AutoConfig.from_pretrained(folder).bos_token_id
+    if tokenizer.bos_token is None and bos_token_id is not None:
+        file = folder / "tokenizer_config.json"
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings["bos_token"] = tokenizer.convert_ids_to_tokens(bos_token_id)
+        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def lineage(folder: Path) -> list[dict[str, Any]]:
     """The provenance of a model and of the models it grew from, oldest first."""
     record = read_provenance(folder)
@@ -116,6 +128,8 @@ def main(arguments: list[str]) -> None:
     metrics, wrote = {"parameters": model.num_parameters()}, "model, tokenizer, code, model card"
     del model
     if config.to != "scratch":
+        if (folder / "tokenizer_config.json").is_file():
+            name_bos_token(folder)
         metrics["difference"] = check_parity(config.model, folder)
         wrote = (
             f"{config.to}, tokenizer, model card; its logits are within {metrics['difference']:.1e} of the original's"
