@@ -55,7 +55,8 @@ def grid() -> dict[str, tuple[str, dict]]:
                 dials = {"num_key_value_heads": key_value_heads, "tie_word_embeddings": tied, "attention_bias": bias}
                 name = f"{heads}{'-tied' * tied}{'-bias' * bias}"
                 cases[f"llama-{name}"] = "llama", dials | {"mlp_bias": bias}
-                cases[f"qwen3-{name}"] = "qwen3", dials | {"head_dim": 16}  # not hidden_size / num_attention_heads
+                if tied == bias:  # half of them: the network around q_norm and k_norm is Llama's
+                    cases[f"qwen3-{name}"] = "qwen3", dials | {"head_dim": 16}  # not hidden_size / num_attention_heads
     for kind, values in ROPES.items():
         rope = {"rope_type": kind, "rope_theta": 500.0} | values
         cases[f"llama-{kind}"] = "llama", {"num_key_value_heads": 2, "rope_parameters": rope}
