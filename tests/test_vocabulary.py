@@ -30,12 +30,11 @@ def config(**options):
 
 
 def favour(model, ids):
-    """Make some ids by far the likeliest, whatever was read."""
-
-    def push(module, inputs, logits):
-        logits[..., ids] += 1e4
-
-    model.lm_head.register_forward_hook(push)
+    """Make some ids by far the likeliest: of two rows that point in opposite directions, one always wins."""
+    weight = model.get_output_embeddings().weight.data
+    direction = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(1))
+    for place, index in enumerate(ids):
+        weight[index] = 1e4 * direction * (-1) ** place
 
 
 def draw(model, **options):
@@ -93,7 +92,8 @@ def test_an_added_token_can_be_drawn(place, tmp_path, rows, options):
 
     opened = AutoModelForCausalLM.from_pretrained(tmp_path)
     favour(opened, list(range(280, rows)))
-    assert open_model_tokenizer(tmp_path, "model").decode(draw(opened)[0, :1]) == "<tool>"
+    drawn = draw(opened)
+    assert drawn.max() == 280 and "<tool>" in open_model_tokenizer(tmp_path, "model").decode(drawn[0])
     assert [AutoTokenizer.from_pretrained(tmp_path)(line)["input_ids"] for line in LINES] == before
 
 

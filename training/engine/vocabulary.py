@@ -7,7 +7,13 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
+from training.engine.hub import TOKENIZER_FILES
 from training.errors import UserError
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether the folder of a model holds a tokenizer too."""
+    return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
 
 
 def open_tokenizer(name: str | Path, key: str) -> PreTrainedTokenizerBase:
