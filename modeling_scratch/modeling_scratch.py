@@ -420,6 +420,13 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         cap = self.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
+    def compile_regions(self) -> None:
+        """Compile what training spends its time in, in place. All layers share one piece of code: seconds, where
+        compiling the whole model takes minutes."""
+        for layer in self.model.layers:
+            layer.compile()
+        self.chunked_loss.compile()
+
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:
         # transformers' door for exactly this: the decode loop of greedy search and sampling runs inside.

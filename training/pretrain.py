@@ -24,7 +24,7 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.data.loader import TokenLoader
 from training.data.shards import check_tokenizer, open_shards
 from training.engine.checkpoint import export_model, newest_checkpoint, save_checkpoint
-from training.engine.device import has_bf16, pick_device
+from training.engine.device import has_bf16, pick_attention, pick_device
 from training.engine.hub import special_token_ids
 from training.engine.metrics import MetricsLog, read_metrics
 from training.engine.progress import progress_bar
@@ -35,9 +35,6 @@ from training.insight.plots import plot_losses
 from training.optim.build import OptimizerConfig, build_optimizer
 from training.optim.schedule import learning_rate_factor
 from training.recipe import option, parse, required
-
-
-LONGEST_EAGER = 512  # tokens in a sequence up to which compiled eager attention wins on a processor
 
 
 @dataclass
@@ -106,21 +103,10 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
             f"'sequence_length': {config.sequence_length} exceeds model.max_position_embeddings "
             f"({model_config.max_position_embeddings})"
         )
-    # PyTorch's fused attention for processors is slower than plain matrix products with a compiled softmax, until
-    # the (seq, seq) scores outgrow the cache.
-    short = config.torch_compile and pick_device().type == "cpu" and config.sequence_length <= LONGEST_EAGER
-    attention = config.attn_implementation or ("eager" if short else "sdpa")
+    fastest = pick_attention(pick_device(), config.sequence_length, config.torch_compile)
     set_seed(config.seed)
-    model = ScratchForCausalLM._from_config(model_config, attn_implementation=attention)
+    model = ScratchForCausalLM._from_config(model_config, attn_implementation=config.attn_implementation or fastest)
     return model.float()
-
-
-def compile_regions(model: ScratchForCausalLM) -> None:
-    """Compile what a step spends its time in, piece by piece: all layers share one piece of code, so that it takes
-    seconds where the whole model would take minutes."""
-    for layer in model.model.layers:
-        layer.compile()
-    model.chunked_loss.compile()
 
 
 def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -164,7 +150,7 @@ class Pretraining:
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
         if config.torch_compile:
-            compile_regions(model)
+            model.compile_regions()
         model.to(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = known_prompts(config.sample_prompts, tokenizer)
