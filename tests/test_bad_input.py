@@ -11,6 +11,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from safetensors.torch import load_file, save
 from tiny_stages import (
     MODEL,
     TRAINING,
@@ -201,6 +202,24 @@ def test_one_line_from_trl(place, capfd, monkeypatch, verb, changes, message):
     (place / "thesis" / "chapter.txt").write_text("mine")
     line = refused(place, capfd, verb, changes)
     assert message in line and len(line) < 400
+
+
+@pytest.mark.parametrize("verb", ["sft", "dpo", "evaluate", "export", "chat", "serve"])
+def test_a_damaged_model(place, capfd, verb):
+    """Every verb that opens a model looks at its weights before it does anything else; see engine/test_weights.py."""
+    weights = load_file("pretrain/model.safetensors")
+    lost = weights.pop("model.layers.1.mlp.up_proj.weight")
+    for content, message in (
+        (save(weights, {"format": "pt"}), "the weights in pretrain are not those of its config.json: 1 missing (model"),
+        (save(weights | {"lost": lost}, {"format": "pt"})[:-1], "pretrain: a weights file is damaged"),
+    ):
+        (place / "pretrain" / "model.safetensors").write_bytes(content)
+        if verb in ("chat", "serve"):
+            assert main([verb, "pretrain"]) == 2
+            (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+        else:
+            line = refused(place, capfd, verb, {})
+        assert message in line and len(line) < 300
 
 
 @pytest.mark.parametrize("verb", ["tokenizer", "prepare", "pretrain", "sft", "evaluate", "export"])

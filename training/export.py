@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.engine.hub import save_model
 from training.engine.stage import Stage, check_stage, digest, read_provenance, written_by
+from training.engine.weights import check_weights
 from training.errors import UserError
 from training.recipe import option, parse, required
 
@@ -73,6 +74,7 @@ def main(arguments: list[str]) -> None:
     stage = Stage("export", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
+    check_weights(config.model, "model")
     folder = stage.begin()
     model = AutoModelForCausalLM.from_pretrained(config.model)
     save_model(model, config.model, folder)

@@ -12,12 +12,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
@@ -157,11 +159,21 @@ class Pretraining:
         self.step, self.validation_loss = 0, float("nan")
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            UserError: it is damaged.
+        """
         newest = newest_checkpoint(self.checkpoints)
         if newest:
             checkpoint, progress = newest
-            self.accelerator.load_state(str(checkpoint / "state"))
+            try:
+                self.accelerator.load_state(str(checkpoint / "state"))
+            except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+                raise UserError(
+                    f"{checkpoint} cannot be read ({' '.join(str(error).split())}); if it is damaged, delete it, and "
+                    "the same command goes on from the one before"
+                ) from None
             self.step, self.validation_loss = progress["step"], progress["validation_loss"]
             self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
 
