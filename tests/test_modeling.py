@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from tiny_model import SIZES, SLIDING, build, logits, tokens
+from tiny_model import DIALS, SIZES, SLIDING, build, logits, tokens
 from torch import nn
 from transformers import (
     AttentionInterface,
@@ -20,18 +20,6 @@ from transformers.masking_utils import sdpa_mask
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification
 from modeling_scratch.modeling_scratch import sinusoidal_embedding
-
-# Every preset, and every kind of norm, position and MLP that no preset has or has in this company.
-DIALS = {
-    "gpt2": {"preset": "gpt2"},
-    "llama": {"preset": "llama"},
-    "qwen3": {"preset": "qwen3", "tie_word_embeddings": True},
-    "scratch": {"preset": "scratch"},
-    "sinusoidal": {"preset": "llama", "position_type": "sinusoidal", "norm_type": "layer", "mlp_type": "relu2"},
-    "no positions": {"preset": "scratch", "position_type": "none", "mlp_type": "swiglu"},
-    "rope in gpt2": {"preset": "gpt2", "position_type": "rope", "num_key_value_heads": 1},
-    "sliding": {"preset": "qwen3"} | SLIDING,
-}
 
 
 @pytest.fixture(scope="module", params=DIALS)
@@ -54,46 +42,6 @@ def test_cached_equals_uncached(model):
     torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=2e-5, rtol=1e-4)
 
 
-def test_static_cache_equals_dynamic(model):
-    input_ids = tokens(2, 7)
-    options = {"max_new_tokens": 8, "do_sample": False}
-    dynamic = model.generate(input_ids, **options)
-    assert dynamic.shape == (2, 15)
-    assert torch.equal(model.generate(input_ids, cache_implementation="static", **options), dynamic)
-    assert torch.equal(model.generate(input_ids, use_cache=False, **options), dynamic)
-    cache = StaticCache(config=model.config, max_cache_len=16)
-    with torch.no_grad():
-        found = [model(chunk, past_key_values=cache).logits for chunk in input_ids.split([4, 1, 2], dim=1)]
-    torch.testing.assert_close(torch.cat(found, dim=1), logits(model, input_ids), atol=2e-5, rtol=1e-4)
-
-
-def test_left_padding_changes_nothing(model):
-    prompts = [tokens(1, length, seed=length) for length in (3, 11)]
-    padded = torch.cat([nn.functional.pad(prompt, (11 - prompt.shape[1], 0)) for prompt in prompts])
-    mask = (padded != 0).long()
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    found = logits(model, padded, attention_mask=mask, position_ids=positions)
-    for row, prompt in enumerate(prompts):
-        expected = logits(model, prompt)[0]
-        torch.testing.assert_close(found[row, -prompt.shape[1] :], expected, atol=2e-5, rtol=1e-4)
-    together = model.generate(padded, attention_mask=mask, max_new_tokens=8, do_sample=False)
-    for row, prompt in enumerate(prompts):
-        alone = model.generate(prompt, max_new_tokens=8, do_sample=False)
-        assert torch.equal(together[row, -8:], alone[0, -8:])
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_documents_do_not_see_one_another(model, attention):
-    lengths = (5, 9, 1, 7)
-    documents = [tokens(1, length, seed=length) for length in lengths]
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    model.set_attn_implementation(attention)
-    packed = logits(model, torch.cat(documents, dim=1), position_ids=positions, use_cache=False)
-    model.set_attn_implementation("sdpa")
-    separate = torch.cat([logits(model, document) for document in documents], dim=1)
-    torch.testing.assert_close(packed, separate, atol=2e-5, rtol=1e-4)
-
-
 def test_eager_equals_sdpa(model):
     input_ids = tokens(2, 16)
     mask = torch.ones_like(input_ids)
@@ -103,16 +51,6 @@ def test_eager_equals_sdpa(model):
     found = logits(model, input_ids, attention_mask=mask)
     model.set_attn_implementation("sdpa")
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=2e-5, rtol=1e-4)
-
-
-def test_beams_and_sampling(model):
-    input_ids = tokens(2, 5)
-    beams = model.generate(input_ids, num_beams=3, max_new_tokens=6)
-    assert torch.equal(beams, model.generate(input_ids, num_beams=3, max_new_tokens=6, use_cache=False))
-    torch.manual_seed(0)
-    sampled = model.generate(input_ids, do_sample=True, top_p=0.9, max_new_tokens=6, num_return_sequences=2)
-    assert beams.shape == (2, 11) and sampled.shape == (4, 11)
-    assert sampled.min() >= 0 and sampled.max() < SIZES["vocab_size"]
 
 
 def test_bf16_is_close_to_fp32(model, tmp_path):
