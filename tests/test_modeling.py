@@ -63,7 +63,8 @@ def test_bf16_is_close_to_fp32(model, tmp_path):
         assert 0 < error < 0.05
 
 
-def test_activation_checkpointing_gives_the_same_gradients(model):
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_gives_the_same_gradients(model, reentrant):
     input_ids = tokens(2, 16)
     model = copy.deepcopy(model).train()
     gradients = []
@@ -71,7 +72,7 @@ def test_activation_checkpointing_gives_the_same_gradients(model):
         model.zero_grad()
         model(input_ids, labels=input_ids).loss.backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     assert model.model.layers[0].gradient_checkpointing
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
@@ -245,6 +246,19 @@ def test_zero_initialised_projections_learn(preset):
 
 # --- Saved and loaded ---
 
+ROPES = {
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    "longrope": {"factor": 4.0, "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.0, 4.0, 5.0]},
+}
+
 
 def dirty_allocator():
     """Leave freed memory full of NaN, so that a buffer which nobody fills shows."""
@@ -266,6 +280,19 @@ def test_loads_what_was_saved_to_the_bit(model, tmp_path):
     assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == model.config.tie_word_embeddings
 
 
+@pytest.mark.parametrize("kind", ROPES)
+@pytest.mark.parametrize("device_map", [None, "auto"])
+def test_scaled_rotations_survive_loading(kind, device_map, tmp_path):
+    """Their frequencies are buffers that no file holds: computed anew, over whatever was in that memory."""
+    model = build(rope_parameters={"rope_type": kind, "rope_theta": 500.0, **ROPES[kind]})
+    model.save_pretrained(tmp_path)
+    dirty_allocator()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, device_map=device_map)
+    for name, buffer in model.named_buffers():
+        assert buffer.dtype == torch.float32 and torch.equal(loaded.get_buffer(name), buffer), name
+    assert loaded.model.rotary_emb.attention_scaling == model.model.rotary_emb.attention_scaling
+
+
 def test_backbone_and_language_model_open_each_others_checkpoints(tmp_path):
     model = build("scratch", tie_word_embeddings=True)
     model.save_pretrained(tmp_path / "language_model")
@@ -282,8 +309,12 @@ def test_backbone_and_language_model_open_each_others_checkpoints(tmp_path):
 def test_low_precision_round_trip(dtype, tmp_path):
     build("scratch").to(dtype).save_pretrained(tmp_path)
     dirty_allocator()
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert model.dtype == dtype
+    plain, widened = (AutoModelForCausalLM.from_pretrained(tmp_path, **wish) for wish in ({}, {"dtype": torch.float32}))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(plain.get_parameter(name), parameter), name
+        assert torch.equal(widened.get_parameter(name), parameter.float()), name
     exact = 10000.0 ** (-torch.arange(0, 8, 2, dtype=torch.float) / 8)
     assert torch.equal(model.model.rotary_emb.inv_freq, exact)
     model.save_pretrained(tmp_path / "again")
