@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What each kind of RoPE needs beside its base, and what it may have besides.
+# What each kind of rotation must have and may have, beside rope_type and rope_theta.
 _ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
     "default": (set(), set()),
     "linear": ({"factor"}, set()),
@@ -43,11 +43,8 @@ _ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
         {"factor", "original_max_position_embeddings"},
         {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
     ),
-    "longrope": (
-        {"short_factor", "long_factor", "original_max_position_embeddings"},
-        {"factor", "attention_factor"},
-    ),
-    "llama3": ({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}, set()),
+    "longrope": ({"short_factor", "long_factor", "original_max_position_embeddings"}, {"factor", "attention_factor"}),
+    "llama3": ({"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}, set()),
 }
 _SIZES = (
     "vocab_size",
@@ -70,9 +67,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def is_number(value: Any, least: float = 0.0) -> bool:
-    """Whether a value is a finite number above 0 and at least `least`."""
+    """Whether a value is a finite number above 0, and at least `least`."""
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return numeric and 0 < value < math.inf and value >= least
+    return numeric and least <= value and 0 < value < math.inf
 
 
 @strict
@@ -203,7 +200,9 @@ class ScratchConfig(PreTrainedConfig):
             if not rotates and rotation.get(name) is not None:
                 raise ValueError(f"{name} is given, but position_type is '{self.position_type}', not rope")
         super().__post_init__(**kwargs)
-        if not rotates:
+        if rotates:
+            self.rope_parameters.pop("type", None)  # the older name of rope_type, which the base class has read
+        else:
             self.rope_parameters = None  # the base class fills them in for every configuration
 
     def validate_architecture(self):
@@ -228,8 +227,6 @@ class ScratchConfig(PreTrainedConfig):
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of num_key_value_heads "
                 f"({self.num_key_value_heads})"
             )
-        if self.position_type == "rope":
-            self._validate_rotation()
         for name in ("norm_eps", "final_logit_softcapping"):
             if getattr(self, name) is not None and not is_number(getattr(self, name)):
                 raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
@@ -244,31 +241,40 @@ class ScratchConfig(PreTrainedConfig):
                 if token is not None and not 0 <= token < self.vocab_size:
                     raise ValueError(f"{name} must be from 0 to {self.vocab_size - 1} (vocab_size - 1), not {token}")
 
-    def _validate_rotation(self):
-        """transformers only warns about most of this, and then computes with it."""
-        given, kind = self.rope_parameters, self.rope_parameters.get("rope_type")
+    def validate_rope(self):
+        """Part of the same validation. transformers' own lets a misspelt key pass, a part of a head, and any number."""
+        if self.position_type != "rope":
+            return
+        given = self.rope_parameters
+        kind, theta, part = given.get("rope_type"), given.get("rope_theta"), given.get("partial_rotary_factor", 1)
         if kind not in _ROPE_KEYS:
             raise ValueError(f"rope_type must be one of {', '.join(_ROPE_KEYS)}, not '{kind}'")
+        if not is_number(theta):
+            raise ValueError(f"rope_theta must be a number above 0, not {theta!r}")
+        if part != 1:
+            raise ValueError(f"partial_rotary_factor must be 1, not {part}: whole heads are rotated")
         needed, optional = _ROPE_KEYS[kind]
-        if not needed <= set(given):
-            raise ValueError(f"rope_parameters of rope_type {kind} need {', '.join(sorted(needed - set(given)))}")
-        known = {"rope_type", "rope_theta"} | needed | optional
-        for name, value in given.items():
-            if name not in known and name != "type":  # the type's name in version 4
-                raise ValueError(f"rope_parameters of rope_type {kind} have no '{name}'; {nearest(name, known)}")
+        unknown = set(given) - {"rope_type", "rope_theta", "partial_rotary_factor"} - needed - optional
+        if unknown:
+            known = ", ".join(["rope_theta", *sorted(needed | optional)])
+            raise ValueError(f"rope_parameters of type '{kind}' take {known}, not '{min(unknown)}'")
+        missing = needed - set(given)
+        if missing:
+            raise ValueError(f"rope_parameters of type '{kind}' lack '{min(missing)}'")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE rotates pairs of coordinates")
+        for name in sorted(needed):
+            value, pairs = given[name], self.head_dim // 2
             if name in ("short_factor", "long_factor"):
-                if not isinstance(value, list) or len(value) != self.head_dim // 2 or not all(map(is_number, value)):
-                    raise ValueError(
-                        f"{name} must be {self.head_dim // 2} numbers above 0, one for each pair of head_dim"
-                    )
-            elif name == "factor" and not is_number(value, least=1):
-                raise ValueError(f"factor must be a number of at least 1, not {value!r}")
-            elif (name in needed or name == "rope_theta") and not is_number(value):
-                raise ValueError(f"{name} must be a number above 0, not {value!r}")
+                if not isinstance(value, list) or len(value) != pairs or not all(map(is_number, value)):
+                    raise ValueError(f"{name} must be {pairs} numbers above 0, one for each pair of coordinates")
+            elif not is_number(value, least=1 if name == "factor" else 0):
+                raise ValueError(
+                    f"{name} must be a number {'of at least 1' if name == 'factor' else 'above 0'}, not {value!r}"
+                )
         if kind == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
             raise ValueError(
                 f"high_freq_factor ({given['high_freq_factor']}) must be above low_freq_factor "
                 f"({given['low_freq_factor']})"
             )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE rotates pairs of coordinates")
+        super().validate_rope()

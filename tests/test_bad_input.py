@@ -135,7 +135,7 @@ CASES = [
     ("pretrain", {"model.head_dim": 15}, "'model': head_dim (15) must be even"),
     ("pretrain", {"model.rope_theta": 0}, "'model': rope_theta must be a number above 0, not 0"),
     ("pretrain", {"model.rope_parameters.rope_theta": 0}, "'model': rope_theta must be a number above 0, not 0"),
-    ("pretrain", {"model.rope_parameters.rope_type": "yarn"}, "'model': rope_parameters of rope_type yarn need factor"),
+    ("pretrain", {"model.rope_parameters.rope_type": "yarn"}, "'model': rope_parameters of type 'yarn' lack 'factor'"),
     ("pretrain", {"model.position_type": "learned", "model.rope_theta": 500}, "but position_type is 'learned', not r"),
     ("pretrain", {"model.final_logit_softcapping": -1}, "final_logit_softcapping must be a number above 0, not -1"),
     ("pretrain", {"model.initializer_range": 2}, "'model.initializer_range': Value must be"),
