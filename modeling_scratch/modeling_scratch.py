@@ -302,8 +302,6 @@ class ScratchModel(ScratchPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
             past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past_length
@@ -327,6 +325,9 @@ class ScratchModel(ScratchPreTrainedModel):
             masks["full_attention"] = create_causal_mask(**mask_arguments)
             if "sliding_attention" in self.config.layer_types:
                 masks["sliding_attention"] = create_sliding_window_causal_mask(**mask_arguments)
+        # Only now: given a cache, even an empty one, transformers makes masks that take no notice of packed documents.
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
 
         inputs_embeds = self.dropout(inputs_embeds)
         hidden_states = inputs_embeds

@@ -21,6 +21,7 @@ import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
 from training.data.shards import check_tokenizer, open_shards
 from training.engine.device import has_bf16, pick_device
 from training.engine.stage import Stage, check_stage, digest
+from training.engine.weights import check_weights
 from training.errors import UserError
 from training.eval.answers import measure_answers
 from training.eval.bits_per_byte import bits_per_byte
@@ -110,7 +111,8 @@ def _check_model(name: str, folder: Path, data: Path) -> None:
     """Refuse, before any work, a model that cannot be measured on these data.
 
     Raises:
-        UserError: folder missing or of another stage, tokenizer not that of the data, or too small an embedding.
+        UserError: folder missing or of another stage, tokenizer not that of the data, too small an embedding, or wrong
+            weights.
     """
     key = f"models.{name}"
     # A missing folder is answered with the stage it is named after.
@@ -125,6 +127,7 @@ def _check_model(name: str, folder: Path, data: Path) -> None:
             f"'{key}': {folder}: the tokenizer has {tokens} tokens but the model embeds {embedded} (vocab_size); "
             "train the model with a vocab_size of at least that"
         )
+    check_weights(str(folder), key)
 
 
 def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:

@@ -7,17 +7,20 @@ Interrupted, it goes on from its newest checkpoint when the same command is give
 """
 
 import math
+import re
 import statistics
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
@@ -42,7 +45,9 @@ class PretrainConfig:
     output_dir: str = required("folder for the trained model and its checkpoints")
     data: str = required("folder of shards, the output of `scratch prepare`")
     tokenizer: str = required("folder of the tokenizer that made the shards")
-    preset: str = option("scratch", "kind of network: scratch, llama, qwen3 or gpt2")
+    preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
+        "scratch", "kind of network: scratch, llama, qwen3 or gpt2"
+    )
     model: dict = option(dict, "sizes and other dials of ScratchConfig, such as hidden_size")
     optimizer: OptimizerConfig = option(OptimizerConfig, "how the weights learn")
     max_steps: int = option(1000, "optimizer steps")
@@ -91,8 +96,7 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     try:
         model_config = ScratchConfig.from_preset(config.preset, **(special_token_ids(tokenizer) | dials))
     except (ValueError, StrictDataclassError) as error:
-        reason = error.__cause__ or error  # transformers' own checks wrap what is wrong in how they found it
-        raise UserError(f"'model': {' '.join(str(reason).split())}") from None
+        raise UserError(_wrong_dial(error, dials)) from None
     if model_config.vocab_size < len(tokenizer):
         raise UserError(
             f"'model.vocab_size': {model_config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens; "
@@ -107,6 +111,16 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     set_seed(config.seed)
     model = ScratchForCausalLM._from_config(model_config, attn_implementation=config.attn_implementation or fastest)
     return model.float()
+
+
+def _wrong_dial(error: Exception, dials: dict[str, Any]) -> str:
+    """What is wrong with a dial: transformers' strict configurations wrap it in how they found it."""
+    cause = error.__cause__ or error
+    field = re.match(r"Validation error for field '(\w+)'", str(error))
+    if field and isinstance(cause, TypeError):
+        kind = ScratchConfig.__annotations__[field[1]]
+        return f"'model.{field[1]}' takes {getattr(kind, '__name__', kind)}, not {dials.get(field[1])!r}"
+    return f"'model{f'.{field[1]}' if field else ''}': {' '.join(str(cause).split())}"
 
 
 def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -158,11 +172,21 @@ class Pretraining:
         self.step, self.validation_loss = 0, float("nan")
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            UserError: it is damaged.
+        """
         newest = newest_checkpoint(self.checkpoints)
         if newest:
             checkpoint, progress = newest
-            self.accelerator.load_state(str(checkpoint / "state"))
+            try:
+                self.accelerator.load_state(str(checkpoint / "state"))
+            except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+                raise UserError(
+                    f"{checkpoint} cannot be read ({' '.join(str(error).split())}); if it is damaged, delete it, and "
+                    "the same command goes on from the one before"
+                ) from None
             self.step, self.validation_loss = progress["step"], progress["validation_loss"]
             self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
 

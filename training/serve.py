@@ -16,7 +16,11 @@ def main(arguments: list[str]) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import modeling_scratch
+    from training.engine.weights import check_weights
 
+    for argument in arguments:
+        if (Path(argument) / "config.json").is_file():
+            check_weights(argument, "model")
     module = sys.modules["transformers"]
     for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):
         setattr(module, name, getattr(modeling_scratch, name))

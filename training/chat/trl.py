@@ -123,11 +123,13 @@ def train(
 
     import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
     from training.engine.hub import save_model
+    from training.engine.weights import check_weights
     from training.insight.plots import plot_losses
 
     data = load_data(recipe, columns)
     try:
         tokenizer = AutoTokenizer.from_pretrained(start)
+        check_weights(start, "model_name_or_path", training.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             start,
             dtype=recipe.model.dtype or "float32",
