@@ -162,6 +162,11 @@ class ScratchConfig(PreTrainedConfig):
         if self.layer_types is None:
             kind = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [kind] * self.num_hidden_layers
+        # A plan may name only modules that the network has.
+        absent = () if self.qk_norm else ("q_norm", "k_norm")
+        absent += () if self.mlp_type == "swiglu" else ("gate_proj",)
+        plan = type(self).base_model_tp_plan
+        self.base_model_tp_plan = {name: kind for name, kind in plan.items() if not name.endswith(absent)}
         rotates = self.position_type == "rope"
         if self.rope_parameters and not rotates:
             raise ValueError(f"rope_parameters are given, but position_type is '{self.position_type}', not rope")
