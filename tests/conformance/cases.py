@@ -1,4 +1,4 @@
-"""transformers' own test mixins over our classes and over stock ones: for each shape a class of tests of either side.
+"""transformers' own test mixins over its Llama and over our classes: one class of tests for each network.
 
 `run.py` runs this file, with the unpacked tests on the path as the package `upstream`.
 """
@@ -6,14 +6,15 @@
 import unittest
 
 import transformers
-from shapes import SHAPES, Shape
+from shapes import LLAMA, OURS, Shape
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 from transformers.models.auto import modeling_auto
 from upstream import test_fsdp_mixin, test_modeling_common, test_tensor_parallel_mixin
 from upstream.generation.test_utils import GenerationTesterMixin
 from upstream.test_configuration_common import ConfigTester
 from upstream.test_training_mixin import TrainingTesterMixin
 
-import modeling_scratch
+from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification, ScratchModel
 
 # transformers runs its tests of parallel training for a list of its own models; None is for all.
 test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
@@ -55,14 +56,15 @@ class ModelTester:
         return self.get_config(), {"input_ids": input_ids, "attention_mask": (input_ids > 0).long().tril()}
 
 
-class Cases(
+class LlamaCases(
     test_modeling_common.ModelTesterMixin,
     GenerationTesterMixin,
     TrainingTesterMixin,
     test_tensor_parallel_mixin.TensorParallelTesterMixin,
 ):
     shape: Shape
-    library = transformers
+    config_class = LlamaConfig
+    all_model_classes = (LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification)
     model_tester = None
     # Asked of every model since 2023, which is recognised by a line in the source that ours has not.
     test_can_init_all_missing_weights_before_2023 = True
@@ -70,38 +72,27 @@ class Cases(
     def setUp(self):
         transformers.set_seed(0)
         test_modeling_common.global_rng.seed(0)
-        self.config_class, *self.all_model_classes = (
-            getattr(self.library, self.name + suffix)
-            for suffix in ("Config", "Model", "ForCausalLM", "ForSequenceClassification")
-        )
         self.model_tester = ModelTester(self.make_config, self.all_model_classes[1])
 
-    @property
-    def name(self):
-        return self.shape.stock
-
     def make_config(self, **sizes):
-        return self.config_class(**(sizes | self.shape.dials))
+        heads, tied = self.shape.key_value_heads, self.shape.tied
+        return self.config_class(**sizes, num_key_value_heads=heads, tie_word_embeddings=tied)
 
     def test_config(self):
         ConfigTester(self, config_class=self.config_class, hidden_size=64).run_common_tests()
 
 
-class OurCases(Cases):
-    library = modeling_scratch
-    name = "Scratch"
+class OurCases(LlamaCases):
+    config_class = ScratchConfig
+    all_model_classes = (ScratchModel, ScratchForCausalLM, ScratchForSequenceClassification)
 
     def make_config(self, **sizes):
-        return self.config_class.from_preset(self.shape.preset, **(sizes | self.shape.dials))
-
-    def setUp(self):
-        super().setUp()
-        # The tests of RoPE are for every configuration that could have it, and ours has it as a dial.
-        if "rope" in self._testMethodName and self.model_tester.get_config().position_type != "rope":
-            self.skipTest("this network has no RoPE")
+        heads, tied = self.shape.key_value_heads, self.shape.tied
+        sizes |= {"num_key_value_heads": heads, "tie_word_embeddings": tied}
+        return self.config_class.from_preset(self.shape.preset, **sizes)
 
 
-for _name, _shape in SHAPES.items():
-    for _side, _cases in {"stock": Cases, "ours": OurCases}.items():
+for _side, _cases, _shapes in (("llama", LlamaCases, LLAMA), ("ours", OurCases, OURS)):
+    for _name, _shape in _shapes.items():
         _bases = (_cases, test_fsdp_mixin.FSDPTesterMixin) if _shape.sharded else (_cases,)
         globals()[f"{_side}_{_name}"] = type(f"{_side}_{_name}", (*_bases, unittest.TestCase), {"shape": _shape})

@@ -1,28 +1,32 @@
-"""The networks that the shared tests run over, each beside the stock architecture it must not be worse than."""
+"""The networks that the shared tests run over: Llama and ours in its shapes, and ours in other presets."""
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
 class Shape:
-    stock: str  # the name under which transformers has the architecture
     preset: str
-    dials: dict[str, Any]  # of both configurations
-    sharded: bool = False  # also the tests of FSDP, which set the number of heads and tie the matrices themselves
+    key_value_heads: int  # of 4 heads
+    tied: bool
+    beside: str  # the shape of Llama that it must not be worse than
+    # Whether to run the tests of FSDP too, which set the heads and tie the matrices themselves: one shape has them.
+    sharded: bool = False
+    lacks: str | None = None  # what Llama has and this network has not, as the names of tests have it
 
 
-SHAPES = {
+LLAMA = {
     f"{heads}_{'tied' if tied else 'untied'}": Shape(
-        "Llama",
         "llama",
-        {"num_key_value_heads": key_value_heads, "tie_word_embeddings": tied},
+        count,
+        tied,
+        beside=f"{heads}_{'tied' if tied else 'untied'}",
         sharded=heads == "multi_head" and not tied,
     )
-    for heads, key_value_heads in {"multi_head": 4, "grouped": 2, "multi_query": 1}.items()
+    for heads, count in {"multi_head": 4, "grouped": 2, "multi_query": 1}.items()
     for tied in (False, True)
-} | {
-    "gpt2": Shape("GPT2", "gpt2", {}),
-    "qwen3": Shape("Qwen3", "qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
-    "scratch": Shape("Qwen3", "scratch", {"num_key_value_heads": 2}),
+}
+OURS = LLAMA | {
+    "gpt2": Shape("gpt2", 4, tied=True, beside="multi_head_tied", lacks="rope"),
+    "qwen3": Shape("qwen3", 2, tied=False, beside="grouped_untied"),
+    "scratch": Shape("scratch", 4, tied=False, beside="multi_head_untied", sharded=True),
 }
