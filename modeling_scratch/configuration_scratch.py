@@ -31,7 +31,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+# What each kind of rotation must have and may have, beside rope_type and rope_theta.
+_ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
+    "default": (set(), set()),
+    "linear": ({"factor"}, set()),
+    "dynamic": ({"factor"}, set()),
+    "yarn": (
+        {"factor", "original_max_position_embeddings"},
+        {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
+    ),
+    "longrope": ({"short_factor", "long_factor", "original_max_position_embeddings"}, {"factor", "attention_factor"}),
+    "llama3": ({"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}, set()),
+}
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -65,7 +76,8 @@ class ScratchConfig(PreTrainedConfig):
         norm_type: `rms` ([RMSNorm](https://arxiv.org/abs/1910.07467)) or `layer` (LayerNorm with a bias).
         norm_eps: added to the variance.
         position_type: `rope` ([RoPE](https://arxiv.org/abs/2104.09864)), `learned`, `sinusoidal` or `none`.
-        rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and what the type needs. Only for `rope`.
+        rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and what the type needs. Only for `rope`,
+            which rotates whole heads.
         mlp_type: `swiglu` ([GLU variants](https://arxiv.org/abs/2002.05202)), `gelu` (tanh approximation) or `relu2`
             ([squared ReLU](https://arxiv.org/abs/2109.08668)).
         qk_norm: normalise each query and key head before the rotation.
@@ -171,7 +183,9 @@ class ScratchConfig(PreTrainedConfig):
         if self.rope_parameters and not rotates:
             raise ValueError(f"rope_parameters are given, but position_type is '{self.position_type}', not rope")
         super().__post_init__(**kwargs)
-        if not rotates:
+        if rotates:
+            self.rope_parameters.pop("type", None)  # the older name of rope_type, which the base class has read
+        else:
             self.rope_parameters = None  # the base class fills them in for every configuration
 
     def validate_architecture(self):
@@ -196,8 +210,6 @@ class ScratchConfig(PreTrainedConfig):
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of num_key_value_heads "
                 f"({self.num_key_value_heads})"
             )
-        if self.position_type == "rope":
-            self._validate_rotation()
         if self.final_logit_softcapping is not None and self.final_logit_softcapping <= 0:
             raise ValueError(f"final_logit_softcapping must be above 0, not {self.final_logit_softcapping}")
         unknown = set(self.layer_types) - {"full_attention", "sliding_attention"}
@@ -206,11 +218,26 @@ class ScratchConfig(PreTrainedConfig):
         if "sliding_attention" in self.layer_types and self.sliding_window is None:
             raise ValueError("layer_types names sliding_attention, but sliding_window is not set")
 
-    def _validate_rotation(self):
-        kind, theta = self.rope_parameters.get("rope_type"), self.rope_parameters.get("rope_theta")
-        if kind not in _ROPE_TYPES:
-            raise ValueError(f"rope_type must be one of {', '.join(_ROPE_TYPES)}, not '{kind}'")
+    def validate_rope(self):
+        """Part of the same validation. transformers' own lets a misspelt key pass, and a part of a head too."""
+        if self.position_type != "rope":
+            return
+        given = self.rope_parameters
+        kind, theta, part = given.get("rope_type"), given.get("rope_theta"), given.get("partial_rotary_factor", 1)
+        if kind not in _ROPE_KEYS:
+            raise ValueError(f"rope_type must be one of {', '.join(_ROPE_KEYS)}, not '{kind}'")
         if not isinstance(theta, (int, float)) or theta <= 0:
             raise ValueError(f"rope_theta must be a number above 0, not {theta!r}")
+        if part != 1:
+            raise ValueError(f"partial_rotary_factor must be 1, not {part}: whole heads are rotated")
+        needed, optional = _ROPE_KEYS[kind]
+        unknown = set(given) - {"rope_type", "rope_theta", "partial_rotary_factor"} - needed - optional
+        if unknown:
+            known = ", ".join(["rope_theta", *sorted(needed | optional)])
+            raise ValueError(f"rope_parameters of type '{kind}' take {known}, not '{min(unknown)}'")
+        missing = needed - set(given)
+        if missing:
+            raise ValueError(f"rope_parameters of type '{kind}' lack '{min(missing)}'")
         if self.head_dim % 2:
             raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE rotates pairs of coordinates")
+        super().validate_rope()

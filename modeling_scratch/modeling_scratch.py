@@ -3,7 +3,8 @@
 Shapes in comments: `seq` is the number of new tokens, `kv_seq` the number of tokens attended to (cache included).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratch import ScratchConfig
+from .decoding_scratch import fast_decoding
+from .loss_scratch import CausalLMLoss
 
 
 class ScratchRMSNorm(nn.Module):
@@ -206,14 +209,15 @@ class ScratchMLP(nn.Module):
         self.down_proj.initial_std = residual_std(config)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        inner = self.up_proj(hidden_states)  # (batch, seq, intermediate)
+        gate = self.gate_proj(hidden_states) if self.mlp_type == "swiglu" else None
+        return self.down_proj(self.activation(self.up_proj(hidden_states), gate))
+
+    def activation(self, inner: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
         if self.mlp_type == "swiglu":
-            inner = nn.functional.silu(self.gate_proj(hidden_states)) * inner
-        elif self.mlp_type == "gelu":
-            inner = nn.functional.gelu(inner, approximate="tanh")
-        else:
-            inner = nn.functional.relu(inner).square()
-        return self.down_proj(inner)
+            return nn.functional.silu(gate) * inner
+        if self.mlp_type == "gelu":
+            return nn.functional.gelu(inner, approximate="tanh")
+        return nn.functional.relu(inner).square()
 
 
 class ScratchDecoderLayer(GradientCheckpointingLayer):
@@ -305,17 +309,10 @@ class ScratchModel(ScratchPreTrainedModel):
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past_length
             position_ids = position_ids.unsqueeze(0)
 
+        inputs_embeds = self.embed(inputs_embeds, position_ids)
         position_embeddings = None
         if self.config.position_type == "rope":
             position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
-        elif self.config.position_type == "learned":
-            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
-        elif self.config.position_type == "sinusoidal":
-            waves = sinusoidal_embedding(position_ids, self.config.hidden_size)
-            inputs_embeds = inputs_embeds + waves.to(inputs_embeds.dtype)
-        if torch.is_autocast_enabled(inputs_embeds.device.type):
-            # The residual stream too: half the memory traffic between the matrix products. Weights stay in fp32.
-            inputs_embeds = inputs_embeds.to(torch.get_autocast_dtype(inputs_embeds.device.type))
 
         mask_arguments = {
             "config": self.config,
@@ -347,6 +344,18 @@ class ScratchModel(ScratchPreTrainedModel):
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
+    def embed(self, inputs_embeds: torch.Tensor, position_ids: torch.LongTensor) -> torch.Tensor:
+        """The residual stream before the first layer: token embeddings, and positions unless attention gets them."""
+        if self.config.position_type == "learned":
+            inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
+        elif self.config.position_type == "sinusoidal":
+            waves = sinusoidal_embedding(position_ids, self.config.hidden_size)
+            inputs_embeds = inputs_embeds + waves.to(inputs_embeds.dtype)
+        if torch.is_autocast_enabled(inputs_embeds.device.type):
+            # The residual stream too: half the memory traffic between the matrix products. Weights stay in fp32.
+            inputs_embeds = inputs_embeds.to(torch.get_autocast_dtype(inputs_embeds.device.type))
+        return inputs_embeds
+
 
 class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     """The language model: hidden states to logits over the next token."""
@@ -362,6 +371,7 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.zero_init_projections and not config.tie_word_embeddings:
             self.lm_head.initial_std = 0.0
+        self.chunked_loss = CausalLMLoss(config.final_logit_softcapping)
         self.post_init()
 
     @can_return_tuple
@@ -375,6 +385,7 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,  # (batch, seq), not shifted; -100 is not scored
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,  # with labels: only the loss, in a fraction of the memory (loss_scratch.py)
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         outputs: BaseModelOutputWithPast = self.model(
@@ -386,14 +397,17 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(_select_positions(outputs.last_hidden_state, logits_to_keep))  # (batch, kept, vocab)
-        cap = self.config.final_logit_softcapping
-        if cap is not None:
-            logits = cap * torch.tanh(logits / cap)
-
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        hidden_states, logits, loss = outputs.last_hidden_state, None, None
+        if skip_logits:
+            if labels is None:
+                raise ValueError("skip_logits leaves only the loss: give labels")
+            loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, **kwargs)
+        else:
+            logits = self.softcap(
+                self.lm_head(_select_positions(hidden_states, logits_to_keep))
+            )  # (batch, kept, vocab)
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -401,6 +415,16 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def softcap(self, logits: torch.Tensor) -> torch.Tensor:
+        cap = self.config.final_logit_softcapping
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @contextmanager
+    def _optimize_model_for_decode(self) -> Iterator[None]:
+        # transformers' door for exactly this: the decode loop of greedy search and sampling runs inside.
+        with super()._optimize_model_for_decode(), fast_decoding(self):
+            yield
 
 
 def _select_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:

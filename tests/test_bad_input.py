@@ -142,7 +142,7 @@ CASES = [
     ("evaluate", {"data": "gone"}, "'data': gone: no such folder; run `scratch prepare` first"),
     ("export", {"model": "gone"}, "'model': gone: no such folder; run `scratch dpo` first"),
     ("export", {"model": "data"}, "'model': data holds the output of 'prepare'"),
-    ("export", {"model": "thesis"}, "'model': thesis was not written by scratch pretrain, sft or dpo"),
+    ("export", {"model": "thesis"}, "'model': thesis was not written by scratch pretrain, sft, dpo or import"),
     ("export", {"evaluation": "gone"}, "'evaluation': gone: no such folder; run `scratch evaluate` first"),
 ]
 

@@ -61,6 +61,11 @@ def test_rope_theta_given_flat_lands_in_rope_parameters():
     assert ScratchConfig(rope_theta=500.0).rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
 
 
+def test_rope_parameters_may_be_written_the_older_way():
+    config = ScratchConfig(rope_theta=500.0, rope_scaling={"type": "linear", "factor": 4.0})
+    assert config.rope_parameters == {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+
+
 @pytest.mark.parametrize(
     ("dials", "named"),
     [
@@ -83,6 +88,15 @@ def test_rope_theta_given_flat_lands_in_rope_parameters():
         ({"rope_parameters": {"rope_theta": -1.0}}, ["rope_theta", "above 0", "-1.0"]),
         ({"rope_parameters": {"rope_theta": "10k"}}, ["rope_theta", "10k"]),
         ({"rope_parameters": {"rope_type": "ntk"}}, ["rope_type", "linear", "llama3", "yarn", "ntk"]),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, ["partial_rotary_factor", "1", "0.5"]),
+        ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor", "1", "0.5"]),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "faktor": 2.0}},
+            ["linear", "faktor", "rope_theta"],
+        ),
+        ({"rope_parameters": {"factor": 2.0}}, ["default", "factor", "rope_theta"]),
+        ({"rope_parameters": {"rope_type": "linear"}}, ["linear", "factor"]),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "beta": 1}}, ["yarn", "beta", "beta_fast"]),
         ({"position_type": "none", "rope_parameters": {"rope_theta": 500.0}}, ["rope_parameters", "position_type"]),
         ({"final_logit_softcapping": 0}, ["final_logit_softcapping", "above 0"]),
         ({"final_logit_softcapping": -15.0}, ["final_logit_softcapping", "above 0"]),

@@ -6,8 +6,6 @@ import pytest
 import torch
 from tiny_model import SIZES, SLIDING, build, logits, tokens
 from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -17,6 +15,7 @@ from transformers import (
 )
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from modeling_scratch.conversion_scratch import to_stock
 from modeling_scratch.modeling_scratch import ScratchRMSNorm
 
 
@@ -74,28 +73,7 @@ def test_qwen3_preset_is_qwen3(tied, bias):
 @pytest.mark.parametrize("tied", [True, False])
 def test_gpt2_preset_is_gpt2(tied):
     ours = build("gpt2", num_key_value_heads=4, tie_word_embeddings=tied)
-    names = {"input_layernorm": "ln_1", "post_attention_layernorm": "ln_2", "self_attn.o_proj": "attn.c_proj"}
-    names |= {"mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj", "model.layers": "transformer.h"}
-    names |= {"model.embed_tokens": "transformer.wte", "model.embed_positions": "transformer.wpe"}
-    names |= {"model.norm": "transformer.ln_f"}
-    weights, fused = {}, {}
-    for name, tensor in ours.state_dict().items():
-        if "_proj.weight" in name:
-            tensor = tensor.T  # GPT-2 stores (in, out)
-        if any(part in name for part in ("q_proj", "k_proj", "v_proj")):
-            layer, kind = name.split(".")[2], name.split(".")[-1]
-            fused.setdefault(f"transformer.h.{layer}.attn.c_attn.{kind}", []).append(tensor)
-            continue
-        for old, new in names.items():
-            name = name.replace(old, new)
-        weights[name] = tensor
-    weights |= {name: torch.cat(parts, dim=-1) for name, parts in fused.items()}
-    config = GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4, n_inner=48)
-    config.tie_word_embeddings = tied
-    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
-    stock = GPT2LMHeadModel(config)
-    stock.load_state_dict(weights)
-    assert_same_network(ours, stock, tokens(2, 20))
+    assert_same_network(ours, to_stock(ours, "gpt2"), tokens(2, 20))
 
 
 @pytest.mark.parametrize(

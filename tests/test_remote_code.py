@@ -100,8 +100,10 @@ def test_the_directory_carries_the_model_and_nothing_else(folder):
         assert {path.name for path in (folder / "models" / name).iterdir()} == {
             "config.json",
             "configuration_scratch.py",
+            "decoding_scratch.py",
             "generation_config.json",
             "model.safetensors",
+            "loss_scratch.py",
             "modeling_scratch.py",
         }
 

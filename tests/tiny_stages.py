@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from tiny_model import stir
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
@@ -62,12 +63,20 @@ def write_data(folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
-def write_model(folder: Path, tokenizer: Path, stage: str = "pretrain", **recipe: str) -> Path:
+def write_model(
+    folder: Path,
+    tokenizer: Path,
+    stage: str = "pretrain",
+    preset: str = "qwen3",
+    dials: dict | None = None,
+    **recipe: str,
+) -> Path:
     """A model directory as the named stage leaves it."""
     stage = Stage(stage, str(folder), recipe, {}, [f"--{key}={value}" for key, value in recipe.items()])
     torch.manual_seed(0)
     ids = special_token_ids(PreTrainedTokenizerFast.from_pretrained(tokenizer))
-    model = ScratchForCausalLM(ScratchConfig.from_preset("qwen3", vocab_size=VOCAB_SIZE, **ids, **MODEL))
+    config = ScratchConfig.from_preset(preset, **(ids | MODEL | {"vocab_size": VOCAB_SIZE} | (dials or {})))
+    model = stir(ScratchForCausalLM(config))
     save_model(model, tokenizer, stage.begin())
     stage.finish({"loss": 1.0}, wrote="model")
     return folder

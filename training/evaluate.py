@@ -30,7 +30,7 @@ from training.eval.table import as_markdown, as_text, results_table
 from training.recipe import option, parse, required
 
 RESULTS = "results.json"
-MODEL_STAGES = ("pretrain", "sft", "dpo", "grpo", "export")
+MODEL_STAGES = ("pretrain", "sft", "dpo", "grpo", "export", "import")
 
 
 @dataclass

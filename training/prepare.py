@@ -53,7 +53,7 @@ class PrepareConfig:
 
 def main(arguments: list[str]) -> None:
     config = parse(PrepareConfig, arguments, __doc__)
-    check_stage(config.tokenizer, "tokenizer", "pretrain", "sft", "dpo", "export", key="tokenizer")
+    check_stage(config.tokenizer, "tokenizer", "pretrain", "sft", "dpo", "export", "import", key="tokenizer")
     tokenizer = load_tokenizer(config)
     inputs = {"tokenizer": digest(config.tokenizer, "tokenizer"), "data": corpus_digest(config.data)}
     stage = Stage("prepare", config.output_dir, config, inputs, arguments)

@@ -37,6 +37,9 @@ from training.optim.schedule import learning_rate_factor
 from training.recipe import option, parse, required
 
 
+LONGEST_EAGER = 512  # tokens in a sequence up to which compiled eager attention wins on a processor
+
+
 @dataclass
 class PretrainConfig:
     output_dir: str = required("folder for the trained model and its checkpoints")
@@ -52,9 +55,9 @@ class PretrainConfig:
     max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0 does not clip")
     bf16: bool | None = option(None, "mixed precision; by default where the processor has bfloat16")
     activation_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
-    torch_compile: bool = option(False, "compile the model; pays on runs of more than a few minutes")
-    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] = option(
-        "sdpa", "attention kernel"
+    torch_compile: bool = option(False, "compile layers and loss; takes seconds, and a C++ compiler on a processor")
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
+        None, "attention kernel; by default sdpa, but eager for short sequences compiled for a processor"
     )
     seed: int = option(0, "of the weights and of the order of the data")
     logging_steps: int = option(10, "steps between two lines of metrics.jsonl")
@@ -103,9 +106,21 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
             f"'sequence_length': {config.sequence_length} exceeds model.max_position_embeddings "
             f"({model_config.max_position_embeddings})"
         )
+    # PyTorch's fused attention for processors is slower than plain matrix products with a compiled softmax, until
+    # the (seq, seq) scores outgrow the cache.
+    short = config.torch_compile and pick_device().type == "cpu" and config.sequence_length <= LONGEST_EAGER
+    attention = config.attn_implementation or ("eager" if short else "sdpa")
     set_seed(config.seed)
-    model = ScratchForCausalLM._from_config(model_config, attn_implementation=config.attn_implementation)
+    model = ScratchForCausalLM._from_config(model_config, attn_implementation=attention)
     return model.float()
+
+
+def compile_regions(model: ScratchForCausalLM) -> None:
+    """Compile what a step spends its time in, piece by piece: all layers share one piece of code, so that it takes
+    seconds where the whole model would take minutes."""
+    for layer in model.model.layers:
+        layer.compile()
+    model.chunked_loss.compile()
 
 
 def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -149,7 +164,7 @@ class Pretraining:
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
         if config.torch_compile:
-            model.compile()
+            compile_regions(model)
         model.to(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = known_prompts(config.sample_prompts, tokenizer)
@@ -263,6 +278,8 @@ class Pretraining:
     def loss(self, tokens: torch.LongTensor, **kwargs: Any) -> torch.Tensor:
         """Mean cross-entropy of each token given those before it; `tokens` is (batch, seq + 1)."""
         inputs, labels = tokens[:, :-1], tokens[:, 1:].contiguous()
+        # ZeRO-3 gathers a matrix only while its own module runs; the loss without logits reads it from outside.
+        kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
         return self.model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False, **kwargs).loss
 
     @torch.no_grad()

@@ -13,8 +13,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from hub_server import TOKEN, running_hub
+from safetensors.torch import load_file
 from terminal import ROOT, flags
+from tiny_stages import write_model, write_tokenizer
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -48,6 +51,8 @@ TESTED = {
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
     "scratch push": "test_push",
+    "scratch import": "test_doors",
+    "scratch export": "test_doors",
 }
 
 
@@ -177,3 +182,33 @@ def test_push(terminal, quickstart_run, tmp_path):
         online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         terminal.run(command("scratch push"), quickstart_run, HF_HOME=str(tmp_path / "home"), **online)
         assert "model.safetensors" in hub.files["YOUR_NAME/scratch-quickstart"]
+
+
+def test_doors(terminal, tmp_path):
+    """From a hub that has a small GPT-2 under the name of the large one."""
+    write_model(
+        tmp_path / "model", write_tokenizer(tmp_path / "tokenizer"), preset="gpt2", dials={"num_key_value_heads": 2}
+    )
+    export = [
+        sys.executable,
+        "-m",
+        "training.cli",
+        "export",
+        "--model",
+        "model",
+        "--to",
+        "gpt2",
+        "--output_dir",
+        "stock",
+    ]
+    terminal.run(export, tmp_path)
+    with running_hub() as hub:
+        hub.files["openai-community/gpt2"] = {file.name: file.read_bytes() for file in (tmp_path / "stock").iterdir()}
+        hub.commits["openai-community/gpt2"] = "0" * 40
+        online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+        terminal.run(command("scratch import"), tmp_path, HF_HOME=str(tmp_path / "home"), **online)
+    terminal.run(command("scratch export"), tmp_path)
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "stock", tmp_path / "runs/gpt2/export")
+    )
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)

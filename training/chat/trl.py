@@ -106,7 +106,7 @@ def train(
     recipe = parse_trl(config_class, arguments, usage)
     start, training = recipe.model.model_name_or_path, recipe.training
     if Path(start).exists() or start.startswith(("runs/", "./", "/", "../")):
-        check_stage(start, "pretrain", "sft", "dpo", "export", key="model_name_or_path")
+        check_stage(start, "pretrain", "sft", "dpo", "export", "import", key="model_name_or_path")
         inputs = {"model": digest(start, "model_name_or_path")}
     else:
         inputs = {"model": start}  # a name on the Hub

@@ -1,15 +1,33 @@
 """A model as a plain Hugging Face directory: weights, configuration, generation settings, tokenizer and code."""
 
+import contextlib
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from modeling_scratch import ScratchConfig
+from training.errors import UserError
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+GENERATION_CONFIG = "generation_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    # what tokenizers of other origin may have beside these, or instead
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 
 # The classes that a directory offers to each Auto class, whichever of them was saved.
 AUTO_MAP = {
@@ -38,27 +56,80 @@ def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     return GenerationConfig(**ids, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=256)
 
 
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without transformers' own bars, which break into ours."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def save_model(
-    model: PreTrainedModel, tokenizer_dir: str | Path, folder: str | Path, state_dict: dict[str, Any] | None = None
+    model: PreTrainedModel, source: str | Path, folder: str | Path, state_dict: dict[str, Any] | None = None
 ) -> None:
-    """Write `folder` so that stock transformers opens it with nothing but `trust_remote_code=True`.
+    """Write `folder` so that stock transformers opens it, with `trust_remote_code=True` if the model is of our class.
 
     Args:
         model: the unwrapped model.
-        tokenizer_dir: where its tokenizer's files are; they are copied byte for byte.
+        source: the folder that it grew from, or that of its tokenizer. The tokenizer's files are copied byte for byte,
+            and the generation settings too if it has them; otherwise they are made for our chat template.
         state_dict: the gathered weights, when the model's own are sharded.
     """
-    folder = Path(folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_dir)
+    source, folder = Path(source), Path(folder)
+    carried = source / GENERATION_CONFIG
+    if carried.is_file():
+        model.generation_config = GenerationConfig()
+    else:
+        model.generation_config = generation_config(PreTrainedTokenizerFast.from_pretrained(source))
+    write_model(model, folder, state_dict)
+    if carried.is_file():
+        shutil.copyfile(carried, folder / GENERATION_CONFIG)
+    copy_tokenizer(source, folder)
+
+
+def write_model(model: PreTrainedModel, folder: str | Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Weights, configuration, generation settings and, for a class of ours, code."""
     if isinstance(model.config, ScratchConfig):
         model.config.auto_map = dict(AUTO_MAP)
     model.config.use_cache = True  # trainers switch it off, and it would be saved so
-    model.generation_config = generation_config(tokenizer)
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # it would break into the training's own
-    model.save_pretrained(folder, state_dict=state_dict)
-    if shown:
-        logging.enable_progress_bar()
-    for name in TOKENIZER_FILES:
-        if (Path(tokenizer_dir) / name).is_file():
-            shutil.copyfile(Path(tokenizer_dir) / name, folder / name)
+    with no_progress_bars():
+        model.save_pretrained(folder, state_dict=state_dict)
+
+
+def copy_tokenizer(source: str | Path, folder: str | Path) -> list[str]:
+    """Copy the tokenizer's files that are there, byte for byte. Returns their names."""
+    found = [name for name in TOKENIZER_FILES if (Path(source) / name).is_file()]
+    for name in found:
+        shutil.copyfile(Path(source) / name, Path(folder) / name)
+    return found
+
+
+def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model directory, from its safetensors file or files.
+
+    Raises:
+        UserError: no such file, or one that is damaged.
+    """
+    folder = Path(folder)
+    names = [SAFE_WEIGHTS_NAME]
+    if not (folder / SAFE_WEIGHTS_NAME).is_file() and (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+        try:
+            index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
+            names = sorted(set(index["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise UserError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is damaged; get it again") from None
+    weights: dict[str, torch.Tensor] = {}
+    for name in names:
+        if not (folder / name).is_file():
+            pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern)]
+            beside = f" ({min(pickled)} is not read: unpickling runs code)" if pickled else ""
+            raise UserError(f"{folder}: no {name}{beside}; weights are taken from safetensors files")
+        try:
+            weights |= load_file(folder / name)
+        except SafetensorError as error:
+            raise UserError(f"{folder / name} is damaged ({error}); get it again") from None
+    return weights

@@ -1,0 +1,347 @@
+"""The doors to transformers' own classes: the same network as a Llama, a Qwen3 or a GPT-2, and back.
+
+A configuration either *is* one of these architectures, and then every tensor goes through unchanged (GPT-2's transposed
+and joined, which loses nothing), or the door stays shut and says which dial is in the way. `to_stock` and `from_stock`
+convert models, `stock_config` and `scratch_config` configurations alone, so that a refusal costs no weights.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from .configuration_scratch import ScratchConfig
+from .modeling_scratch import ScratchForCausalLM
+
+_SAME_NAMES = (
+    "vocab_size",
+    "tie_word_embeddings",
+    "initializer_range",
+    "use_cache",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+_LLAMA_NAMES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rope_parameters",
+    "attention_bias",
+    "attention_dropout",
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What transformers calls our dials, and what both sides must say where the other has no word for it.
+
+    Args:
+        names: our dial to theirs.
+        fixed: our dials that the architecture does not have, and the value it stands for.
+        known: their dials that we do not have, and the values that mean our network.
+        ignored: pattern of tensors in a checkpoint that are computed, not learnt.
+    """
+
+    config_class: type[PreTrainedConfig]
+    model_class: type[PreTrainedModel]
+    names: dict[str, str]
+    fixed: dict[str, Any]
+    known: dict[str, tuple]
+    ignored: re.Pattern
+
+
+# `zero_init_projections` is in none of the tables: it only says how training began.
+_LLAMA_FIXED = {
+    "norm_type": "rms",
+    "position_type": "rope",
+    "mlp_type": "swiglu",
+    "final_logit_softcapping": None,
+    "embedding_shortcut": False,
+}
+_LLAMA_KNOWN = {"hidden_act": ("silu", "swish")}  # two names of one function
+_INVERSE_FREQUENCIES = re.compile(r"rotary_emb\.inv_freq$")
+
+ARCHITECTURES = {
+    "llama": Architecture(
+        LlamaConfig,
+        LlamaForCausalLM,
+        {name: name for name in (*_SAME_NAMES, *_LLAMA_NAMES, "mlp_bias")} | {"norm_eps": "rms_norm_eps"},
+        _LLAMA_FIXED | {"qk_norm": False},
+        _LLAMA_KNOWN,
+        _INVERSE_FREQUENCIES,
+    ),
+    "qwen3": Architecture(
+        Qwen3Config,
+        Qwen3ForCausalLM,
+        {name: name for name in (*_SAME_NAMES, *_LLAMA_NAMES, "sliding_window", "layer_types")}
+        | {"norm_eps": "rms_norm_eps"},
+        _LLAMA_FIXED | {"qk_norm": True, "mlp_bias": False},
+        _LLAMA_KNOWN,
+        _INVERSE_FREQUENCIES,
+    ),
+    "gpt2": Architecture(
+        GPT2Config,
+        GPT2LMHeadModel,
+        {name: name for name in _SAME_NAMES}
+        | {
+            "hidden_size": "n_embd",
+            "intermediate_size": "n_inner",
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+            "max_position_embeddings": "n_positions",
+            "norm_eps": "layer_norm_epsilon",
+            "attention_dropout": "attn_pdrop",
+            "hidden_dropout": "resid_pdrop",
+        },
+        {
+            "norm_type": "layer",
+            "position_type": "learned",
+            "mlp_type": "gelu",
+            "qk_norm": False,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "final_logit_softcapping": None,
+            "embedding_shortcut": False,
+        },
+        {
+            "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
+            "scale_attn_weights": (True,),
+            "scale_attn_by_inverse_layer_idx": (False,),
+            "reorder_and_upcast_attn": (False,),
+            "add_cross_attention": (False,),
+        },
+        re.compile(r"\.attn\.(masked_)?bias$"),  # the causal mask, which old checkpoints carry
+    ),
+}
+
+# Our names, and GPT-2's. It keeps each matrix as (in, out), and query, key and value as one.
+_GPT2_TENSORS = (
+    ("model.embed_tokens.", "transformer.wte."),
+    ("model.embed_positions.", "transformer.wpe."),
+    ("model.norm.", "transformer.ln_f."),
+    ("model.layers.", "transformer.h."),
+    (".input_layernorm.", ".ln_1."),
+    (".post_attention_layernorm.", ".ln_2."),
+    (".self_attn.o_proj.", ".attn.c_proj."),
+    (".mlp.up_proj.", ".mlp.c_fc."),
+    (".mlp.down_proj.", ".mlp.c_proj."),
+)
+_QUERY_KEY_VALUE = (".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj.")
+_JOINED = ".attn.c_attn."
+
+
+def stock_config(config: ScratchConfig, to: str) -> PreTrainedConfig:
+    """The configuration of the same network as a stock class.
+
+    Args:
+        to: `llama`, `qwen3` or `gpt2`.
+
+    Raises:
+        ValueError: the network is not of that architecture. Names every dial in the way, with its value.
+    """
+    differences = _differences(config, to)
+    if differences:
+        fitting = [f"; it is a {name}" for name in ARCHITECTURES if name != to and not _differences(config, name)]
+        raise ValueError(f"this model is no {to}: {', '.join(differences)}{''.join(fitting)}")
+    architecture = ARCHITECTURES[to]
+    dials = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in architecture.names.items()}
+    if to == "qwen3":
+        dials["use_sliding_window"] = config.sliding_window is not None
+    if to == "gpt2":
+        dials["embd_pdrop"] = config.hidden_dropout
+        dials["n_ctx"] = config.max_position_embeddings  # where converters that know the first GPT-2 look for it
+    return architecture.config_class(**dials)
+
+
+def _differences(config: ScratchConfig, to: str) -> list[str]:
+    """What keeps a configuration from being that architecture, a few words for each dial."""
+    found = [
+        f"{dial} is {getattr(config, dial)!r} ({to} has {'none' if value is None else repr(value)})"
+        for dial, value in ARCHITECTURES[to].fixed.items()
+        if getattr(config, dial) != value
+    ]
+    if to != "gpt2" and config.hidden_dropout:
+        found.append(
+            f"hidden_dropout is {config.hidden_dropout} ({to} has none; it acts in training only, so set it to 0)"
+        )
+    if to != "qwen3" and "sliding_attention" in config.layer_types:
+        found.append(f"sliding_window is {config.sliding_window} ({to} sees the whole text)")
+    width = config.num_attention_heads * config.head_dim
+    if to == "gpt2" and width != config.hidden_size:
+        found.append(f"head_dim is {config.head_dim} ({to} has hidden_size / num_attention_heads)")
+    if to == "gpt2" and config.num_key_value_heads != config.num_attention_heads:
+        found.append(f"num_key_value_heads is {config.num_key_value_heads} ({to} has {config.num_attention_heads})")
+    if to == "llama" and config.hidden_size % config.num_attention_heads:
+        found.append(f"hidden_size is {config.hidden_size} ({to} has a multiple of num_attention_heads)")
+    return found
+
+
+def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
+    """Our configuration of the network that a stock configuration describes.
+
+    Raises:
+        ValueError: another architecture, or a dial that ours has no equivalent for, with its value.
+        StrictDataclassError: a value that `ScratchConfig` refuses.
+    """
+    kind = config.model_type
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"model_type is '{kind}'; only {', '.join(ARCHITECTURES)} have a door here")
+    architecture = ARCHITECTURES[kind]
+    for dial, values in architecture.known.items():
+        if getattr(config, dial) not in values:
+            raise ValueError(f"{dial} is {getattr(config, dial)!r}; scratch only has {values[0]!r}")
+    if getattr(config, "quantization_config", None) is not None:
+        raise ValueError("quantization_config: the weights are quantised; scratch takes them as they were trained")
+    if kind == "gpt2" and config.embd_pdrop != config.resid_pdrop:
+        raise ValueError(
+            f"embd_pdrop is {config.embd_pdrop} and resid_pdrop {config.resid_pdrop}; "
+            "scratch has one hidden_dropout for both"
+        )
+    fixed = {dial: value for dial, value in architecture.fixed.items() if dial not in architecture.names}
+    dials = fixed | {ours: copy.deepcopy(getattr(config, theirs)) for ours, theirs in architecture.names.items()}
+    if kind == "gpt2" and config.n_inner is None:
+        dials["intermediate_size"] = 4 * config.n_embd
+    return ScratchConfig(**dials)
+
+
+def to_stock(model: ScratchForCausalLM, to: str) -> PreTrainedModel:
+    """The same network as a `LlamaForCausalLM`, `Qwen3ForCausalLM` or `GPT2LMHeadModel`, in the same dtype.
+
+    Tensors that need no change share their memory with `model`.
+
+    Args:
+        to: `llama`, `qwen3` or `gpt2`.
+
+    Raises:
+        ValueError: the network is not of that architecture. Names every dial in the way, with its value.
+    """
+    config = stock_config(model.config, to)
+    weights = model.state_dict()
+    if to == "gpt2":
+        weights = _to_gpt2(weights)
+    _check(weights, config)
+    stock = _assemble(ARCHITECTURES[to].model_class, config, weights)
+    stock.generation_config = copy.deepcopy(model.generation_config)
+    return stock
+
+
+def from_stock(config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) -> ScratchForCausalLM:
+    """Our model of a stock configuration and checkpoint, in the checkpoint's dtype (the widest, if it has several).
+
+    Tensors that need no change share their memory with `weights`.
+
+    Args:
+        weights: as in the checkpoint's files, or as `state_dict()` of the stock model gives them.
+
+    Raises:
+        ValueError: a dial that ours has no equivalent for, or a tensor that is missing, left over, of another shape,
+            or not of floating point, by its name in the checkpoint.
+    """
+    ours = scratch_config(config)
+    architecture = ARCHITECTURES[config.model_type]
+    weights = {name: tensor for name, tensor in weights.items() if not architecture.ignored.search(name)}
+    prefix = architecture.model_class.base_model_prefix + "."
+    if not any(name.startswith(prefix) for name in weights):  # saved without its head, as the first GPT-2 was
+        weights = {name if name.startswith("lm_head.") else prefix + name: weights[name] for name in weights}
+    _check(weights, config)
+    if config.model_type == "gpt2":
+        weights = _from_gpt2(weights)
+    return _assemble(ScratchForCausalLM, ours, weights)
+
+
+def _check(weights: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:
+    """Every tensor of a stock model is there, has its shape, and nothing is left over.
+
+    Raises:
+        ValueError: names the first tensor that is not so.
+    """
+    model_class = ARCHITECTURES[config.model_type].model_class
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in model_class(config).state_dict().items()}
+    embedding = f"{model_class.base_model_prefix}.{'wte' if config.model_type == 'gpt2' else 'embed_tokens'}.weight"
+    if config.tie_word_embeddings:
+        # Files hold a tied matrix once, older ones twice.
+        head = weights.get("lm_head.weight")
+        if head is not None and embedding in weights and not torch.equal(head, weights[embedding]):
+            raise ValueError(f"tie_word_embeddings is True, but lm_head.weight is not {embedding}")
+        if head is None:
+            del expected["lm_head.weight"]
+    missing, left_over = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing:
+        raise ValueError(f"{missing[0]} is missing{_and_others(missing)}")
+    if left_over:
+        raise ValueError(f"{left_over[0]} belongs to no part of a {config.model_type}{_and_others(left_over)}")
+    for name, shape in expected.items():
+        if tuple(weights[name].shape) != shape:
+            raise ValueError(f"{name} has the shape {tuple(weights[name].shape)}, not {shape}")
+        if not weights[name].is_floating_point():
+            raise ValueError(f"{name} is of {weights[name].dtype}, not of floating point")
+
+
+def _and_others(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _assemble(model_class: type, config: PreTrainedConfig, weights: dict[str, torch.Tensor]) -> Any:
+    """A model of exactly these weights, ready for use."""
+    dtype = torch.float16 if all(tensor.dtype == torch.float16 for tensor in weights.values()) else torch.bfloat16
+    for tensor in weights.values():
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    model, report = model_class.from_pretrained(
+        None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+    )
+    problems = [name for names in report.values() for name in names]
+    if problems:
+        raise ValueError(f"{model_class.__name__} did not take {problems[0]}{_and_others(problems)}")
+    model.config.name_or_path = ""  # it comes from no folder
+    return model
+
+
+def _to_gpt2(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed: dict[str, torch.Tensor] = {}
+    for name, tensor in weights.items():
+        if "_proj.weight" in name:
+            tensor = tensor.T.contiguous()  # (in, out)
+        if _QUERY_KEY_VALUE[0] in name:
+            parts = [weights[name.replace(_QUERY_KEY_VALUE[0], part)] for part in _QUERY_KEY_VALUE]
+            joined = torch.cat(
+                [part.T if part.ndim == 2 else part for part in parts], dim=-1
+            )  # (in, 3 * out) or (3 * out)
+            renamed[name.replace("model.layers.", "transformer.h.").replace(_QUERY_KEY_VALUE[0], _JOINED)] = joined
+        elif not any(part in name for part in _QUERY_KEY_VALUE):
+            for ours, theirs in _GPT2_TENSORS:
+                name = name.replace(ours, theirs)
+            renamed[name] = tensor
+    return renamed
+
+
+def _from_gpt2(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed: dict[str, torch.Tensor] = {}
+    for name, tensor in weights.items():
+        for ours, theirs in _GPT2_TENSORS:
+            name = name.replace(theirs, ours)
+        parts, names = [tensor], [name]
+        if _JOINED in name:
+            parts = tensor.chunk(3, dim=-1)
+            names = [name.replace(_JOINED, part) for part in _QUERY_KEY_VALUE]
+        for name, part in zip(names, parts):
+            renamed[name] = part.T.contiguous() if "_proj.weight" in name else part.contiguous()
+    return renamed

@@ -1,0 +1,110 @@
+"""The loss without logits against the loss from logits: value, gradients, memory."""
+
+import pytest
+import torch
+from tiny_model import build, tokens
+from torch import nn
+
+from modeling_scratch import loss_scratch
+
+LABELS = torch.where(torch.rand(3, 21, generator=torch.Generator().manual_seed(1)) < 0.3, -100, tokens(3, 21))
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch):
+    monkeypatch.setattr(loss_scratch, "ROWS_ON_PROCESSOR", 8)  # 63 rows: the last block is not full
+
+
+def losses_and_gradients(model, **kwargs):
+    results = []
+    for skip_logits in (True, False):
+        model.zero_grad()
+        output = model(tokens(3, 21), skip_logits=skip_logits, use_cache=False, **kwargs)
+        assert (output.logits is None) == skip_logits
+        (output.loss * 3).backward()
+        results.append((output.loss.detach(), {name: weight.grad for name, weight in model.named_parameters()}))
+    return results
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "llama", "qwen3", "scratch"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "extra", [{}, {"num_items_in_batch": 100}, {"shift_labels": LABELS.roll(-1, 1)}], ids=["mean", "count", "shifted"]
+)
+def test_loss_and_gradients_are_those_of_the_logits(preset, tied, extra):
+    model = build(preset, tie_word_embeddings=tied)
+    (loss, gradients), (expected_loss, expected) = losses_and_gradients(model, labels=LABELS, **extra)
+    torch.testing.assert_close(loss, expected_loss, atol=1e-6, rtol=1e-6)
+    for name in expected:
+        torch.testing.assert_close(gradients[name], expected[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_under_autocast_it_is_as_exact_as_the_logits():
+    model = build("scratch")
+    exact_loss, exact = losses_and_gradients(model, labels=LABELS)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, plain = losses_and_gradients(model, labels=LABELS)
+    assert ours[1]["lm_head.weight"].dtype == torch.float
+
+    def error(result):
+        return (result[1]["lm_head.weight"] - exact["lm_head.weight"]).norm() / exact["lm_head.weight"].norm()
+
+    assert abs(ours[0] - exact_loss) < 0.02 * exact_loss
+    assert 0 < error(ours) < 1.1 * error(plain)
+
+
+def test_nothing_is_differentiated_without_need():
+    model = build()
+    with torch.no_grad():
+        found = model(tokens(3, 21), labels=LABELS, skip_logits=True).loss
+        expected = model(tokens(3, 21), labels=LABELS).loss
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_batch_without_labels_has_no_gradient_of_its_own():
+    model = build()
+    model(tokens(1, 9), labels=torch.full((1, 9), -100), num_items_in_batch=5, skip_logits=True).loss.backward()
+    assert all(not weight.grad.any() for weight in model.parameters())
+
+
+def test_a_second_backward_is_an_error_and_not_a_wrong_gradient():
+    loss = build()(tokens(3, 21), labels=LABELS, skip_logits=True).loss
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_it_compiles_in_one_piece():
+    model, results = build("scratch").model, []
+    weight = build("scratch").lm_head.weight
+    loss = loss_scratch.CausalLMLoss(15.0)
+    torch.compiler.reset()
+    for function in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        weight.grad = None
+        value = function(model(tokens(3, 21), use_cache=False).last_hidden_state, weight, LABELS)
+        value.backward()
+        results.append((value.detach(), weight.grad, model.embed_tokens.weight.grad.clone()))
+    torch.testing.assert_close(results[1], results[0])
+
+
+def test_the_logits_of_all_tokens_are_never_in_memory():
+    hidden_states = torch.randn(1, 64, 4, requires_grad=True)
+    weight = nn.Parameter(torch.randn(960, 4))
+    sizes = []
+
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
+            result = function(*arguments, **(kwargs or {}))
+            sizes.extend(x.numel() for x in torch.utils._pytree.tree_leaves(result) if isinstance(x, torch.Tensor))
+            return result
+
+    with Largest():
+        loss_scratch.CausalLMLoss()(hidden_states, weight, tokens(1, 64)).backward()
+    assert max(sizes) == 8 * 960
+
+
+def test_skipping_the_logits_without_labels_leaves_nothing():
+    with pytest.raises(ValueError, match="give labels"):
+        build()(tokens(1, 5), skip_logits=True)
