@@ -148,8 +148,8 @@ MUTANTS = [
     ),
     Mutant(
         "softcap ignored",
-        "logits = cap * torch.tanh(logits / cap)",
-        "pass",
+        "return logits if cap is None else cap * torch.tanh(logits / cap)",
+        "return logits",
         "test_modeling.py::test_softcap_bounds_the_logits",
     ),
     Mutant(
@@ -188,6 +188,48 @@ MUTANTS = [
         "accepts_loss_kwargs = False",
         "accepts_loss_kwargs = True",
         "test_modeling.py::test_a_classifier_opens_a_language_models_checkpoint",
+    ),
+    Mutant(
+        "ignored labels have a gradient",
+        "gradient.masked_fill_(ignored, 0)",
+        "gradient",
+        "test_loss.py::test_loss_and_gradients_are_those_of_the_logits",
+        "loss_scratch.py",
+    ),
+    Mutant(
+        "softcap without its slope",
+        "gradient *= slope",
+        "pass",
+        "test_loss.py::test_loss_and_gradients_are_those_of_the_logits",
+        "loss_scratch.py",
+    ),
+    Mutant(
+        "the loss without logits is always a mean",
+        "(targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch",
+        "(targets != IGNORED).sum()",
+        "test_loss.py::test_loss_and_gradients_are_those_of_the_logits",
+        "loss_scratch.py",
+    ),
+    Mutant(
+        "attention scaling ignored by the decode loop",
+        "mask, scale=self.scaling,",
+        "mask, scale=1.0,",
+        "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
+        "decoding_scratch.py",
+    ),
+    Mutant(
+        "the decode loop attends to padding",
+        "mask = attention_mask[:, None, None].bool() if self.padded else None",
+        "mask = None",
+        "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
+        "decoding_scratch.py",
+    ),
+    Mutant(
+        "the decode loop leaves out the softcap",
+        "logits=self.model.softcap(logits).unsqueeze(1)",
+        "logits=logits.unsqueeze(1)",
+        "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
+        "decoding_scratch.py",
     ),
 ]
 
