@@ -194,6 +194,11 @@ class ScratchConfig(PreTrainedConfig):
         if self.layer_types is None:
             kind = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [kind] * self.num_hidden_layers
+        # A plan may name only modules that the network has.
+        absent = () if self.qk_norm else ("q_norm", "k_norm")
+        absent += () if self.mlp_type == "swiglu" else ("gate_proj",)
+        plan = type(self).base_model_tp_plan
+        self.base_model_tp_plan = {name: kind for name, kind in plan.items() if not name.endswith(absent)}
         rotates = self.position_type == "rope"
         rotation = {"rope_parameters": self.rope_parameters, **kwargs}
         for name in ("rope_parameters", "rope_theta", "rope_scaling"):  # the last as in version 4

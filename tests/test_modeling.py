@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -190,7 +191,7 @@ def test_keywords_reach_the_attention_implementation():
     assert [layer for layer, _ in received] == [0, 1]
     assert [kwargs["sliding_window"] for _, kwargs in received] == [5, None]
     for _, kwargs in received:
-        assert kwargs["cu_seq_lens_q"] == "carried" and kwargs["position_ids"] is positions
+        assert kwargs.get("cu_seq_lens_q") == "carried" and kwargs.get("position_ids") is positions
         assert kwargs["scaling"] == 8**-0.5 and kwargs["dropout"] == 0.25
 
 
@@ -211,6 +212,15 @@ def test_hidden_dropout_reaches_everything_that_enters_the_residual_stream():
 def test_layers_are_named_as_the_unit_that_must_not_be_split():
     model = build()
     assert type(model.model.layers[0]).__name__ in model._no_split_modules
+
+
+def test_tensor_parallel_plan_names_the_modules_that_there_are(model):
+    names = {
+        re.sub(r"\.\d+\.", ".*.", name)
+        for name, module in model.model.named_modules()
+        if isinstance(module, nn.Linear) or name.endswith(("q_norm", "k_norm"))
+    }
+    assert set(model.config.base_model_tp_plan) == names
 
 
 # --- Initial weights ---
