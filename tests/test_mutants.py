@@ -126,7 +126,7 @@ MUTANTS = [
         "packed documents see one another",
         '            "position_ids": position_ids,\n        }',
         "        }",
-        "test_modeling.py::test_packed_documents_do_not_see_one_another",
+        "test_rows.py::test_packed_documents_do_not_see_one_another",
     ),
     Mutant(
         "every layer has full attention",
