@@ -1,4 +1,4 @@
-"""Training and generation speed of our model beside transformers' LlamaForCausalLM at the same shape.
+"""Speed and memory of our model beside transformers' LlamaForCausalLM at the same shape, in training and generation.
 
     python -m benchmarks.model                                    # 14M parameters, seconds a round on a laptop
     python -m benchmarks.model --presets llama scratch --compile
@@ -7,20 +7,25 @@
 Contestants take turns within every round, so that whatever else the machine does falls on all of them; a figure is
 the median over rounds, a ratio the median of the ratios within rounds (above 1: faster than Llama, uncompiled).
 A training step is forward, loss, backward and a fused AdamW step under bf16 autocast where the processor has bf16.
+Ours takes the loss without logits, as `scratch pretrain` does. With --compile each contestant runs compiled as well:
+ours by regions, the peers as a whole, Llama with either attention.
 MFU counts 6 operations a token for every weight of a matrix product and 6 * layers * seq * hidden for causal
 attention (https://arxiv.org/abs/2204.02311, halved for the mask), against the fastest square matrix product measured
-between the rounds in the same type. The last line is all of it as JSON.
+between the rounds in the same type. Memory is the peak of two training steps in a process of their own, beyond what
+the process holds before it builds the model. The last line is all of it as JSON.
 """
 
 import argparse
 import contextlib
 import importlib.util
 import json
+import multiprocessing
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,9 +35,21 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM
-from training.engine.device import has_bf16, pick_device
+from training.engine.device import has_bf16, pick_attention, pick_device
 
 BASELINE = "transformers Llama"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    name: str
+    architecture: str  # one of our presets, or a peer
+    attention: str = "sdpa"
+    compiled: bool = False
+
+    @property
+    def ours(self) -> bool:
+        return self.architecture in PRESETS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,6 +70,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--matmul-size", type=int, help="default: 8192 on a GPU, else 2048")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 where the processor has it")
     parser.add_argument("--compile", action="store_true", help="race compiled versions too (torch.compile)")
+    parser.add_argument("--tied", action="store_true", help="the output matrix is the embedding")
+    parser.add_argument(
+        "--memory-vocab-sizes", type=int, nargs="*", help="for peak memory; default: --vocab-size and 131072"
+    )
     parser.add_argument("--nanogpt", type=Path, help="a nanoGPT checkout (the folder of its model.py)")
     return parser.parse_args()
 
@@ -66,6 +87,7 @@ def our_config(arguments: argparse.Namespace, preset: str) -> ScratchConfig:
         num_attention_heads=arguments.heads,
         num_key_value_heads=arguments.kv_heads,
         max_position_embeddings=max(arguments.seq, arguments.prompt + arguments.new_tokens),
+        tie_word_embeddings=arguments.tied,
     )
 
 
@@ -80,6 +102,7 @@ def llama_config(arguments: argparse.Namespace) -> LlamaConfig:
         "num_attention_heads",
         "num_key_value_heads",
         "max_position_embeddings",
+        "tie_word_embeddings",
         "bos_token_id",
         "eos_token_id",
     )
@@ -125,6 +148,10 @@ def library_loss(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
     return model(input_ids, labels=input_ids, use_cache=False).loss
 
 
+def our_loss(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
+    return model(input_ids, labels=input_ids, use_cache=False, skip_logits=True).loss
+
+
 def nanogpt_loss(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
     return model(input_ids, input_ids.roll(-1, dims=1))[1]  # its labels are shifted by the caller
 
@@ -161,50 +188,121 @@ def race(
     return taken
 
 
-def ratio(taken: dict[str, list[float]], name: str) -> float:
-    """How many times as fast as the baseline."""
-    return statistics.median(theirs / mine for theirs, mine in zip(taken[BASELINE], taken[name], strict=True))
+def ratio(taken: dict[str, list[float]], name: str, other: str) -> float:
+    """How many times as fast as the other."""
+    return statistics.median(theirs / mine for theirs, mine in zip(taken[other], taken[name], strict=True))
+
+
+def contestants(arguments: argparse.Namespace, device: torch.device) -> list[Contestant]:
+    """Of the training race; the baseline is the first."""
+    plain = [Contestant(BASELINE, "llama, stock")]
+    plain += [Contestant(f"ours, {preset}", preset) for preset in arguments.presets]
+    plain += [Contestant("nanoGPT", "nanogpt")] if arguments.nanogpt else []
+    compiled = []
+    if arguments.compile:
+        compiled.append(Contestant(f"{BASELINE}, eager attention, compiled", "llama, stock", "eager", compiled=True))
+        for entry in plain:
+            attention = pick_attention(device, arguments.seq, compiled=True) if entry.ours else entry.attention
+            compiled.append(Contestant(f"{entry.name}, compiled", entry.architecture, attention, compiled=True))
+    return plain + compiled
+
+
+def build(entry: Contestant, arguments: argparse.Namespace, device: torch.device) -> nn.Module:
+    torch.manual_seed(0)
+    if entry.architecture == "nanogpt":
+        model = load_nanogpt(arguments.nanogpt, arguments)
+    else:
+        network = ScratchForCausalLM if entry.ours else LlamaForCausalLM
+        config = our_config(arguments, entry.architecture) if entry.ours else llama_config(arguments)
+        model = network._from_config(config, attn_implementation=entry.attention)
+    model = model.to(device).train()
+    if entry.compiled and entry.ours:
+        model.compile_regions()
+    elif entry.compiled:
+        model.compile()
+    return model
+
+
+def build_step(
+    entry: Contestant, model: nn.Module, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype
+) -> Callable[[], None]:
+    torch.manual_seed(0)
+    input_ids = torch.randint(arguments.vocab_size, (arguments.batch, arguments.seq), device=device)
+    loss_of = nanogpt_loss if entry.architecture == "nanogpt" else our_loss if entry.ours else library_loss
+    return training_step(model, loss_of, input_ids, dtype)
 
 
 def race_training(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[dict, float]:
     """Figures by contestant, and the operations per second of the matrix product."""
-    torch.manual_seed(0)
-    models: dict[str, nn.Module] = {BASELINE: LlamaForCausalLM(llama_config(arguments))}
-    for preset in arguments.presets:
-        models[f"ours, {preset}"] = ScratchForCausalLM(our_config(arguments, preset))
-    if arguments.nanogpt:
-        models["nanoGPT"] = load_nanogpt(arguments.nanogpt, arguments)
-    input_ids = torch.randint(arguments.vocab_size, (arguments.batch, arguments.seq), device=device)
-
-    models = {name: model.to(device).train() for name, model in models.items()}
-    if arguments.compile:
-        models |= {f"{name}, compiled": torch.compile(model) for name, model in models.items()}
-
-    def repeat(step: Callable[[], None]) -> Callable[[], None]:
-        return lambda: [step() for _ in range(arguments.steps)]
-
+    entries = contestants(arguments, device)
+    models = {entry.name: build(entry, arguments, device) for entry in entries}
+    works = {}
+    for entry in entries:
+        step = build_step(entry, models[entry.name], arguments, device, dtype)
+        works[entry.name] = lambda step=step: [step() for _ in range(arguments.steps)]
     size = arguments.matmul_size or (8192 if device.type == "cuda" else 2048)
     left, right = torch.randn(2, size, size, device=device, dtype=dtype)
-    works = {}
-    for name, model in models.items():
-        loss_of = nanogpt_loss if name.startswith("nanoGPT") else library_loss
-        works[name] = repeat(training_step(model, loss_of, input_ids, dtype))
     works["matrix product"] = lambda: left @ right
     taken = race(works, arguments.rounds, device, "training")
     peak = 2 * size**3 / min(taken.pop("matrix product"))
 
+    peers = [entry.name for entry in entries if not entry.ours]
+    best_peer = min(peers, key=lambda name: statistics.median(taken[name]))
     figures = {}
     for name, times in taken.items():
         step_seconds = statistics.median(times) / arguments.steps
-        tokens_per_second = input_ids.numel() / step_seconds
+        tokens_per_second = arguments.batch * arguments.seq / step_seconds
         figures[name] = {
             "parameters": sum(weight.numel() for weight in models[name].parameters()),
             "step_ms": round(step_seconds * 1000, 2),
             "tokens_per_second": round(tokens_per_second, 1),
             "mfu": round(operations_per_token(models[name], arguments) * tokens_per_second / peak, 4),
-            "ratio": round(ratio(taken, name), 4),
+            "ratio": round(ratio(taken, name, BASELINE), 4),
+            "to_best_peer": round(ratio(taken, name, best_peer), 4),
         }
     return figures, peak
+
+
+def resident_megabytes(figure: str) -> float:
+    """Memory of this process: VmRSS, what it holds now, or VmHWM, the most it has held."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{figure}:")[2].split()[0]) * 1024 / 1e6
+
+
+def measure_peak(entry: Contestant, arguments: argparse.Namespace, dtype: torch.dtype, results) -> None:
+    """Put the peak of two training steps in megabytes. Runs in a process of its own, which has built nothing yet."""
+    device = pick_device()
+    before = 0 if device.type == "cuda" else resident_megabytes("VmRSS")
+    step = build_step(entry, build(entry, arguments, device), arguments, device, dtype)
+    for _ in range(2):  # the optimizer's state comes with the first
+        step()
+    peak = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else resident_megabytes("VmHWM")
+    results.put(peak - before)
+
+
+def measure_memory(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, dict]:
+    """Peak memory by vocabulary size, then uncompiled contestant."""
+    figures = {}
+    spawn = multiprocessing.get_context("spawn")
+    vocab_sizes = arguments.memory_vocab_sizes
+    for vocab_size in [arguments.vocab_size, 131072] if vocab_sizes is None else vocab_sizes:
+        shape = argparse.Namespace(**(vars(arguments) | {"vocab_size": vocab_size}))
+        peaks = {}
+        for entry in contestants(shape, device):
+            if entry.compiled:
+                continue
+            results = spawn.Queue()
+            process = spawn.Process(target=measure_peak, args=(entry, shape, dtype, results))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(f"memory of {entry.name} at vocabulary {vocab_size}: the process failed, see above")
+            peaks[entry.name] = results.get()
+        figures[str(vocab_size)] = {
+            name: {"peak_megabytes": round(peak, 1), "share": round(peak / peaks[BASELINE], 4)}
+            for name, peak in peaks.items()
+        }
+    return figures
 
 
 def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict:
@@ -237,7 +335,7 @@ def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: 
             name: {
                 "seconds": round(statistics.median(times), 4),
                 "tokens_per_second": round(batch * arguments.new_tokens / statistics.median(times), 1),
-                "ratio": round(ratio(taken, name), 4),
+                "ratio": round(ratio(taken, name, BASELINE), 4),
             }
             for name, times in taken.items()
         }
@@ -255,9 +353,9 @@ def processor_name(device: torch.device) -> str:
 
 def print_table(title: str, figures: dict[str, dict]) -> None:
     columns = list(figures[BASELINE])
-    print(f"\n{title:26}" + "".join(f"{column:>20}" for column in columns))
+    print(f"\n{title:44}" + "".join(f"{column:>18}" for column in columns))
     for name, row in figures.items():
-        print(f"{name:26}" + "".join(f"{row[column]:>20,}" for column in columns))
+        print(f"{name:44}" + "".join(f"{row[column]:>18,}" for column in columns))
 
 
 def main() -> None:
@@ -268,6 +366,8 @@ def main() -> None:
 
     training, peak = race_training(arguments, device, dtype)
     generation = race_generation(arguments, device, dtype) if arguments.new_tokens else {}
+    measurable = device.type == "cuda" or Path("/proc/self/status").exists()
+    memory = measure_memory(arguments, device, dtype) if measurable else {}
 
     processor = processor_name(device)
     conditions = {name: value for name, value in vars(arguments).items() if name != "nanogpt"}
@@ -283,8 +383,10 @@ def main() -> None:
     print_table("training", training)
     for batch, figures in generation.items():
         print_table(f"generation, batch {batch}", figures)
+    for vocab_size, figures in memory.items():
+        print_table(f"memory, vocabulary {vocab_size}", figures)
     print()
-    results = {"matmul_tflops": round(peak / 1e12, 4), "training": training, "generation": generation}
+    results = {"matmul_tflops": round(peak / 1e12, 4), "training": training, "generation": generation, "memory": memory}
     print(json.dumps({"benchmark": "model", "conditions": conditions} | results))
 
 

@@ -1,5 +1,8 @@
 """The dials of the architecture, and the presets that set them."""
 
+import difflib
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -56,6 +59,19 @@ _SIZES = (
 )
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The ending of a message about a name that does not exist."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+def is_number(value: Any, least: float = 0.0) -> bool:
+    """Whether a value is a finite number above 0, and at least `least`."""
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return numeric and least <= value and 0 < value < math.inf
+
+
 @strict
 class ScratchConfig(PreTrainedConfig):
     r"""Configuration of a decoder-only transformer.
@@ -76,8 +92,7 @@ class ScratchConfig(PreTrainedConfig):
         norm_type: `rms` ([RMSNorm](https://arxiv.org/abs/1910.07467)) or `layer` (LayerNorm with a bias).
         norm_eps: added to the variance.
         position_type: `rope` ([RoPE](https://arxiv.org/abs/2104.09864)), `learned`, `sinusoidal` or `none`.
-        rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and what the type needs. Only for `rope`,
-            which rotates whole heads.
+        rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and what the type needs. Only for `rope`.
         mlp_type: `swiglu` ([GLU variants](https://arxiv.org/abs/2002.05202)), `gelu` (tanh approximation) or `relu2`
             ([squared ReLU](https://arxiv.org/abs/2109.08668)).
         qk_norm: normalise each query and key head before the rotation.
@@ -128,7 +143,7 @@ class ScratchConfig(PreTrainedConfig):
     head_dim: int | None = None
     max_position_embeddings: int = 1024
     norm_type: str = "rms"
-    norm_eps: float = 1e-5
+    norm_eps: int | float = 1e-5
     position_type: str = "rope"
     rope_parameters: dict | None = None
     mlp_type: str = "swiglu"
@@ -142,7 +157,7 @@ class ScratchConfig(PreTrainedConfig):
     embedding_shortcut: bool = False
     attention_dropout: int | float = interval(min=0.0, max=1.0)(default=0.0)
     hidden_dropout: int | float = interval(min=0.0, max=1.0)(default=0.0)
-    initializer_range: float = interval(min=0.0, max=1.0)(default=0.02)
+    initializer_range: int | float = interval(min=0.0, max=1.0)(default=0.02)
     zero_init_projections: bool = False
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -153,14 +168,19 @@ class ScratchConfig(PreTrainedConfig):
     def from_preset(cls, preset: str, **dials: Any) -> "ScratchConfig":
         """The configuration of a preset, with sizes and any other dial on top.
 
+        Args:
+            preset: a key of `PRESETS`.
+            dials: arguments of the class; `rope_theta` is short for `rope_parameters={"rope_theta": ...}`.
+
         Raises:
             ValueError: unknown preset or dial.
         """
         if preset not in PRESETS:
-            raise ValueError(f"unknown preset '{preset}'; known: {', '.join(PRESETS)}")
-        unknown = set(dials) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"unknown model dial '{min(unknown)}'")
+            raise ValueError(f"unknown preset '{preset}'; {nearest(preset, PRESETS)}")
+        known = set(cls.__annotations__) | {"rope_theta"}
+        for name in dials:
+            if name not in known:
+                raise ValueError(f"unknown model dial '{name}'; {nearest(name, known)}")
         return cls(**(PRESETS[preset] | dials))
 
     def __post_init__(self, **kwargs):
@@ -174,9 +194,16 @@ class ScratchConfig(PreTrainedConfig):
         if self.layer_types is None:
             kind = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [kind] * self.num_hidden_layers
+        # A plan may name only modules that the network has.
+        absent = () if self.qk_norm else ("q_norm", "k_norm")
+        absent += () if self.mlp_type == "swiglu" else ("gate_proj",)
+        plan = type(self).base_model_tp_plan
+        self.base_model_tp_plan = {name: kind for name, kind in plan.items() if not name.endswith(absent)}
         rotates = self.position_type == "rope"
-        if self.rope_parameters and not rotates:
-            raise ValueError(f"rope_parameters are given, but position_type is '{self.position_type}', not rope")
+        rotation = {"rope_parameters": self.rope_parameters, **kwargs}
+        for name in ("rope_parameters", "rope_theta", "rope_scaling"):  # the last as in version 4
+            if not rotates and rotation.get(name) is not None:
+                raise ValueError(f"{name} is given, but position_type is '{self.position_type}', not rope")
         super().__post_init__(**kwargs)
         if rotates:
             self.rope_parameters.pop("type", None)  # the older name of rope_type, which the base class has read
@@ -205,23 +232,29 @@ class ScratchConfig(PreTrainedConfig):
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of num_key_value_heads "
                 f"({self.num_key_value_heads})"
             )
-        if self.final_logit_softcapping is not None and self.final_logit_softcapping <= 0:
-            raise ValueError(f"final_logit_softcapping must be above 0, not {self.final_logit_softcapping}")
+        for name in ("norm_eps", "final_logit_softcapping"):
+            if getattr(self, name) is not None and not is_number(getattr(self, name)):
+                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
         unknown = set(self.layer_types) - {"full_attention", "sliding_attention"}
         if unknown:
             raise ValueError(f"layer_types must be full_attention or sliding_attention, not '{min(unknown)}'")
         if "sliding_attention" in self.layer_types and self.sliding_window is None:
             raise ValueError("layer_types names sliding_attention, but sliding_window is not set")
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            ids = getattr(self, name)
+            for token in ids if isinstance(ids, list) else [ids]:
+                if token is not None and not 0 <= token < self.vocab_size:
+                    raise ValueError(f"{name} must be from 0 to {self.vocab_size - 1} (vocab_size - 1), not {token}")
 
     def validate_rope(self):
-        """Part of the same validation. transformers' own lets a misspelt key pass, and a part of a head too."""
+        """Part of the same validation. transformers' own lets a misspelt key pass, a part of a head, and any number."""
         if self.position_type != "rope":
             return
         given = self.rope_parameters
         kind, theta, part = given.get("rope_type"), given.get("rope_theta"), given.get("partial_rotary_factor", 1)
         if kind not in _ROPE_KEYS:
             raise ValueError(f"rope_type must be one of {', '.join(_ROPE_KEYS)}, not '{kind}'")
-        if not isinstance(theta, (int, float)) or theta <= 0:
+        if not is_number(theta):
             raise ValueError(f"rope_theta must be a number above 0, not {theta!r}")
         if part != 1:
             raise ValueError(f"partial_rotary_factor must be 1, not {part}: whole heads are rotated")
@@ -235,4 +268,18 @@ class ScratchConfig(PreTrainedConfig):
             raise ValueError(f"rope_parameters of type '{kind}' lack '{min(missing)}'")
         if self.head_dim % 2:
             raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE rotates pairs of coordinates")
+        for name in sorted(needed):
+            value, pairs = given[name], self.head_dim // 2
+            if name in ("short_factor", "long_factor"):
+                if not isinstance(value, list) or len(value) != pairs or not all(map(is_number, value)):
+                    raise ValueError(f"{name} must be {pairs} numbers above 0, one for each pair of coordinates")
+            elif not is_number(value, least=1 if name == "factor" else 0):
+                raise ValueError(
+                    f"{name} must be a number {'of at least 1' if name == 'factor' else 'above 0'}, not {value!r}"
+                )
+        if kind == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
+            raise ValueError(
+                f"high_freq_factor ({given['high_freq_factor']}) must be above low_freq_factor "
+                f"({given['low_freq_factor']})"
+            )
         super().validate_rope()

@@ -303,8 +303,6 @@ class ScratchModel(ScratchPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
             past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past_length
@@ -328,6 +326,9 @@ class ScratchModel(ScratchPreTrainedModel):
             masks["full_attention"] = create_causal_mask(**mask_arguments)
             if "sliding_attention" in self.config.layer_types:
                 masks["sliding_attention"] = create_sliding_window_causal_mask(**mask_arguments)
+        # Only now: given a cache, even an empty one, transformers makes masks that take no notice of packed documents.
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
 
         inputs_embeds = self.dropout(inputs_embeds)
         hidden_states = inputs_embeds
@@ -437,6 +438,13 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     def softcap(self, logits: torch.Tensor) -> torch.Tensor:
         cap = self.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def compile_regions(self) -> None:
+        """Compile what training spends its time in, in place. All layers share one piece of code: seconds, where
+        compiling the whole model takes minutes."""
+        for layer in self.model.layers:
+            layer.compile()
+        self.chunked_loss.compile()
 
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from safetensors.torch import load_file, save
 from tiny_stages import (
     MODEL,
     TRAINING,
@@ -129,11 +130,25 @@ CASES = [
     ("pretrain", {"tokenizer": "gone"}, "'tokenizer': gone: no such folder; run `scratch tokenizer` first"),
     ("pretrain", {"tokenizer": "other"}, "'tokenizer': other is not the tokenizer that made the shards in data"),
     ("pretrain", {"model.vocab_size": 100}, "'model.vocab_size': 100 is smaller than the tokenizer's 280 tokens"),
-    ("pretrain", {"model.hidden_sise": 8}, "'model': unknown"),
-    ("pretrain", {"model.hidden_size": "big"}, "'model': Field 'hidden_size' expected int, got str"),
+    ("pretrain", {"model.hidden_sise": 8}, "'model': unknown model dial 'hidden_sise'; did you mean 'hidden_size'?"),
+    ("pretrain", {"model.hidden_size": "big"}, "'model.hidden_size' takes int, not 'big'"),
+    ("pretrain", {"model.layer_types": "full_attention"}, "'model.layer_types' takes list[str] | None, not 'full_att"),
+    ("pretrain", {"model.layer_types": "[full_attention]"}, "`num_hidden_layers` (2) must be equal to the number of"),
+    ("pretrain", {"model.layer_types": "[a, b]"}, "layer_types must be full_attention or sliding_attention, not 'a'"),
+    ("pretrain", {"model.layer_types": "[sliding_attention, full_attention]"}, "but sliding_window is not set"),
+    ("pretrain", {"model.head_dim": 15}, "'model': head_dim (15) must be even"),
+    ("pretrain", {"model.rope_theta": 0}, "'model': rope_theta must be a number above 0, not 0"),
+    ("pretrain", {"model.rope_parameters.rope_theta": 0}, "'model': rope_theta must be a number above 0, not 0"),
+    ("pretrain", {"model.rope_parameters.rope_type": "yarn"}, "'model': rope_parameters of type 'yarn' lack 'factor'"),
+    ("pretrain", {"model.position_type": "learned", "model.rope_theta": 500}, "but position_type is 'learned', not r"),
+    ("pretrain", {"model.final_logit_softcapping": -1}, "final_logit_softcapping must be a number above 0, not -1"),
+    ("pretrain", {"model.initializer_range": 2}, "'model.initializer_range': Value must be"),
+    ("pretrain", {"model.hidden_dropout": 1.5}, "'model.hidden_dropout': Value must be"),
+    ("pretrain", {"model.norm_type": "batch"}, "'model': norm_type must be one of rms, layer, not 'batch'"),
+    ("pretrain", {"model.pad_token_id": 300}, "'model': pad_token_id must be from 0 to 279"),
     ("pretrain", {"model.num_attention_heads": 3}, "'model': hidden_size (32) must be a multiple of num_att"),
     ("pretrain", {"model.num_key_value_heads": 3}, "'model': num_attention_heads (2) must be a multiple of"),
-    ("pretrain", {"preset": "bert"}, "bert"),
+    ("pretrain", {"preset": "lama"}, "'preset' must be one of scratch, llama, qwen3, gpt2, not 'lama'"),
     ("pretrain", {"attn_implementation": "fast"}, "'attn_implementation' must be one of eager, sdpa"),
     ("pretrain", {"optimizer.name": "lion"}, "'optimizer.name' must be one of"),
     ("pretrain", {"sequence_length": 256}, "'sequence_length': 256 exceeds model.max_position_embeddings (128)"),
@@ -279,6 +294,24 @@ def test_a_tokenizer_of_another_model_is_not_talked_to(place, capfd, verb):
     assert main([verb, "pretrain"]) == 2
     error = capfd.readouterr().err
     assert error.startswith("error: 'model': pretrain: the tokenizer has 282 tokens but") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["sft", "dpo", "evaluate", "export", "chat", "serve"])
+def test_a_damaged_model(place, capfd, verb):
+    """Every verb that opens a model looks at its weights before it does anything else; see engine/test_weights.py."""
+    weights = load_file("pretrain/model.safetensors")
+    lost = weights.pop("model.layers.1.mlp.up_proj.weight")
+    for content, message in (
+        (save(weights, {"format": "pt"}), "the weights in pretrain are not those of its config.json: 1 missing (model"),
+        (save(weights | {"lost": lost}, {"format": "pt"})[:-1], "pretrain: a weights file is damaged"),
+    ):
+        (place / "pretrain" / "model.safetensors").write_bytes(content)
+        if verb in ("chat", "serve"):
+            assert main([verb, "pretrain"]) == 2
+            (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+        else:
+            line = refused(place, capfd, verb, {})
+        assert message in line and len(line) < 300
 
 
 @pytest.mark.parametrize("verb", ["tokenizer", "prepare", "pretrain", "sft", "evaluate", "export"])

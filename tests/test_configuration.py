@@ -9,6 +9,8 @@ from transformers import AutoConfig
 
 from modeling_scratch import PRESETS, ScratchConfig
 
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
 # How transformers' strict configurations report a ValueError or TypeError of any of their checks.
 Rejected = (ValueError, StrictDataclassError)
 
@@ -58,7 +60,8 @@ def test_only_rotation_needs_an_even_head_dim():
 
 
 def test_rope_theta_given_flat_lands_in_rope_parameters():
-    assert ScratchConfig(rope_theta=500.0).rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
+    for config in (ScratchConfig(rope_theta=500.0), ScratchConfig.from_preset("qwen3", rope_theta=500.0)):
+        assert config.rope_parameters == {"rope_type": "default", "rope_theta": 500.0}
 
 
 def test_rope_parameters_may_be_written_the_older_way():
@@ -87,6 +90,33 @@ def test_rope_parameters_may_be_written_the_older_way():
         ({"rope_theta": 0}, ["rope_theta", "above 0"]),
         ({"rope_parameters": {"rope_theta": -1.0}}, ["rope_theta", "above 0", "-1.0"]),
         ({"rope_parameters": {"rope_theta": "10k"}}, ["rope_theta", "10k"]),
+        ({"rope_parameters": {"rope_theta": float("nan")}}, ["rope_theta", "above 0", "nan"]),
+        ({"rope_parameters": {"rope_theta": float("inf")}}, ["rope_theta", "inf"]),
+        ({"rope_parameters": {"rope_theta": True}}, ["rope_theta", "True"]),
+        ({"rope_parameters": {"rope_type": "linear"}}, ["linear", "lack", "factor"]),
+        ({"rope_parameters": {"rope_type": "yarn"}}, ["yarn", "lack", "factor"]),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, ["lack", "high_freq_factor"]),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0}}, ["factor", "at least 1", "0"]),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}}, ["'beta_fast'", "rope_theta"]),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "beta_fat": 3}}, ["beta_fat", "beta_fast"]),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, ["partial_rotary_factor", "1", "0.5"]),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0] * 3, "long_factor": [1.0] * 32}},
+            ["short_factor", "32 numbers"],
+        ),
+        (
+            {"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}},
+            ["high_freq_factor (4.0)", "above low_freq_factor (4.0)"],
+        ),
+        ({"position_type": "learned", "rope_theta": 500.0}, ["rope_theta", "position_type", "learned"]),
+        ({"position_type": "learned", "rope_scaling": {"type": "linear", "factor": 2.0}}, ["rope_scaling", "learned"]),
+        ({"norm_eps": 0.0}, ["norm_eps", "above 0"]),
+        ({"norm_eps": -1e-5}, ["norm_eps", "above 0"]),
+        ({"norm_eps": float("nan")}, ["norm_eps", "above 0", "nan"]),
+        ({"final_logit_softcapping": float("inf")}, ["final_logit_softcapping", "inf"]),
+        ({"pad_token_id": 8192}, ["pad_token_id", "0 to 8191", "8192"]),
+        ({"eos_token_id": -1}, ["eos_token_id", "0 to 8191", "-1"]),
+        ({"eos_token_id": [0, 9000]}, ["eos_token_id", "vocab_size", "9000"]),
         ({"rope_parameters": {"rope_type": "ntk"}}, ["rope_type", "linear", "llama3", "yarn", "ntk"]),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, ["partial_rotary_factor", "1", "0.5"]),
         ({"partial_rotary_factor": 0.5}, ["partial_rotary_factor", "1", "0.5"]),
@@ -126,8 +156,14 @@ def test_a_mistake_names_the_dial_and_what_it_takes(dials, named):
 def test_unknown_preset_and_dial():
     with pytest.raises(ValueError, match="'bert'; known: gpt2, llama, qwen3, scratch"):
         ScratchConfig.from_preset("bert")
-    with pytest.raises(ValueError, match="'hiden_size'"):
+    with pytest.raises(ValueError, match="'lama'; did you mean 'llama'?"):
+        ScratchConfig.from_preset("lama")
+    with pytest.raises(ValueError, match="'hiden_size'; did you mean 'hidden_size'?"):
         ScratchConfig.from_preset("llama", hiden_size=64)
+    with pytest.raises(
+        ValueError, match="'id2label'; known: attention_bias, "
+    ):  # nothing but dials of the architecture
+        ScratchConfig.from_preset("llama", id2label={})
 
 
 def test_a_value_set_later_is_checked_too(tmp_path):

@@ -14,7 +14,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from modeling_scratch import ScratchForCausalLM
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from modeling_scratch.conversion_scratch import to_stock
 from modeling_scratch.modeling_scratch import ScratchRMSNorm
 
@@ -52,6 +52,15 @@ def test_llama_preset_is_llama(key_value_heads, tied, bias, attention):
     ours = build(num_key_value_heads=key_value_heads, tie_word_embeddings=tied, rope_parameters=rope, **biases)
     ours.set_attn_implementation(attention)
     assert_same_network(ours, stock_twin(ours, LlamaConfig, LlamaForCausalLM, **biases), tokens(2, 20))
+
+
+def test_padding_is_llamas():
+    """The row of the padding token starts at zero and has no gradient of its own."""
+    padded = torch.cat([torch.zeros(2, 4, dtype=torch.long), tokens(2, 16)], dim=1)
+    ours = build()
+    assert_same_network(ours, stock_twin(ours, LlamaConfig, LlamaForCausalLM), padded)
+    fresh = ScratchForCausalLM(ScratchConfig.from_preset("llama", **SIZES))
+    assert not fresh.model.embed_tokens.weight[0].any()
 
 
 @pytest.mark.parametrize("tied", [False, True])

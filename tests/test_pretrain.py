@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import pretrain
 from training.data.shards import write_manifest, write_shard
+from training.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 VOCAB_SIZE = 300
@@ -163,6 +165,26 @@ def test_a_torn_checkpoint_does_not_count(text_data, untouched, tmp_path):
     (newest / "complete.json").unlink()
     process = start(text_data, tmp_path / "model")
     assert process.wait() == 0, process.stderr.read()
+    assert_equal_runs(tmp_path / "model", untouched)
+
+
+def test_a_damaged_checkpoint_is_named(text_data, untouched, tmp_path):
+    work = tmp_path / "model.partial"
+    run(text_data, tmp_path / "model")
+    (tmp_path / "model").rename(work)  # as if it had been killed in its very last moment
+    newest = work / "checkpoints" / "step-00000009"
+    for file in ("model.safetensors", "optimizer.bin"):
+        whole = (newest / "state" / file).read_bytes()
+        for content in (whole[: len(whole) // 2], whole[:-1], b"", bytes(len(whole))):
+            (newest / "state" / file).write_bytes(content)
+            with pytest.raises(
+                UserError, match="step-00000009 cannot be read .*; if it is damaged, delete it"
+            ) as caught:
+                run(text_data, tmp_path / "model")
+            assert "\n" not in str(caught.value)
+        (newest / "state" / file).write_bytes(whole)
+    shutil.rmtree(newest)
+    run(text_data, tmp_path / "model")
     assert_equal_runs(tmp_path / "model", untouched)
 
 

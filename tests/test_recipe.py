@@ -74,6 +74,8 @@ def test_a_recipe_with_overrides(tmp_path):
         ("--kind=character", "kind", "character"),
         ("--prompts=[a, 'b c']", "prompts", ["a", "b c"]),
         ("--kind=bpe", "kind", "bpe"),
+        ("--dials={a: 1e-5, b: -2.5E+3, c: .5e1, d: 1.e-2}", "dials", {"a": 1e-5, "b": -2500.0, "c": 5.0, "d": 0.01}),
+        ("--dials={a: e-5, b: 1e, c: 1-5}", "dials", {"a": "e-5", "b": "1e", "c": "1-5"}),
         ("--output_dir=no", "output_dir", "no"),  # a truth value in YAML 1.1
         ("--output_dir=--odd", "output_dir", "--odd"),
     ],

@@ -16,6 +16,18 @@ SIZES = {
 }
 SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
 
+# Every preset, and every kind of norm, position and MLP that no preset has or has in this company.
+DIALS = {
+    "gpt2": {"preset": "gpt2"},
+    "llama": {"preset": "llama"},
+    "qwen3": {"preset": "qwen3", "tie_word_embeddings": True},
+    "scratch": {"preset": "scratch"},
+    "sinusoidal": {"preset": "llama", "position_type": "sinusoidal", "norm_type": "layer", "mlp_type": "relu2"},
+    "no positions": {"preset": "scratch", "position_type": "none", "mlp_type": "swiglu"},
+    "rope in gpt2": {"preset": "gpt2", "position_type": "rope", "num_key_value_heads": 1},
+    "sliding": {"preset": "qwen3"} | SLIDING,
+}
+
 
 def build(preset="llama", **dials):
     """A tiny model whose every parameter matters: no zeros, no ones, attention far from uniform."""

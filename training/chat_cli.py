@@ -36,10 +36,12 @@ def main(arguments: list[str]) -> None:
 
     from training.engine.device import pick_device
     from training.engine.vocabulary import open_model_tokenizer
+    from training.engine.weights import check_weights
 
     tokenizer = open_model_tokenizer(options.model, "model")
     if tokenizer.chat_template is None:
         raise UserError(f"{options.model}: its tokenizer has no chat template; it is not a chat model")
+    check_weights(options.model, "model")
     model = AutoModelForCausalLM.from_pretrained(options.model).to(pick_device())
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     sampling = {"do_sample": True, "temperature": options.temperature} if options.temperature else {"do_sample": False}

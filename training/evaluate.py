@@ -22,6 +22,7 @@ from training.data.shards import check_tokenizer, open_shards
 from training.engine.device import has_bf16, pick_device
 from training.engine.stage import Stage, check_stage, digest
 from training.engine.vocabulary import open_model_tokenizer
+from training.engine.weights import check_weights
 from training.errors import UserError
 from training.eval.answers import measure_answers
 from training.eval.bits_per_byte import bits_per_byte
@@ -111,7 +112,8 @@ def _check_model(name: str, folder: Path, data: Path) -> None:
     """Refuse, before any work, a model that cannot be measured on these data.
 
     Raises:
-        UserError: folder missing or of another stage, tokenizer not that of the data, or too small an embedding.
+        UserError: folder missing or of another stage, tokenizer not that of the data, too small an embedding, or wrong
+            weights.
     """
     key = f"models.{name}"
     # A missing folder is answered with the stage it is named after.
@@ -120,6 +122,7 @@ def _check_model(name: str, folder: Path, data: Path) -> None:
         raise UserError(f"'{key}': {folder} holds no model (no config.json)")
     open_model_tokenizer(folder, key)
     check_tokenizer(data, folder)
+    check_weights(str(folder), key)
 
 
 def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from training.engine.hub import no_progress_bars, save_model
 from training.engine.parity import check_parity
 from training.engine.stage import Stage, check_stage, digest, read_provenance, written_by
 from training.engine.vocabulary import has_tokenizer, open_model_tokenizer
+from training.engine.weights import check_weights
 from training.errors import UserError
 from training.recipe import option, parse, required
 
@@ -119,6 +120,7 @@ def main(arguments: list[str]) -> None:
     stage = Stage("export", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
+    check_weights(config.model, "model")
     folder = stage.begin()
     with no_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(config.model)

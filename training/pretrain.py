@@ -7,24 +7,27 @@ Interrupted, it goes on from its newest checkpoint when the same command is give
 """
 
 import math
+import re
 import statistics
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.data.loader import TokenLoader
 from training.data.shards import check_tokenizer, open_shards
 from training.engine.checkpoint import export_model, newest_checkpoint, save_checkpoint
-from training.engine.device import has_bf16, pick_device
+from training.engine.device import has_bf16, pick_attention, pick_device
 from training.engine.hub import generation_config, special_token_ids
 from training.engine.metrics import MetricsLog, read_metrics
 from training.engine.progress import progress_bar
@@ -37,15 +40,15 @@ from training.optim.build import OptimizerConfig, build_optimizer
 from training.optim.schedule import learning_rate_factor
 from training.recipe import option, parse, required
 
-LONGEST_EAGER = 512  # tokens in a sequence up to which compiled eager attention wins on a processor
-
 
 @dataclass
 class PretrainConfig:
     output_dir: str = required("folder for the trained model and its checkpoints")
     data: str = required("folder of shards, the output of `scratch prepare`")
     tokenizer: str = required("folder of the tokenizer that made the shards")
-    preset: str = option("scratch", "kind of network: scratch, llama, qwen3 or gpt2")
+    preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
+        "scratch", "kind of network: scratch, llama, qwen3 or gpt2"
+    )
     model: dict = option(dict, "sizes and other dials of ScratchConfig, such as hidden_size")
     pad_vocab_to_multiple_of: int = option(
         64, "rows of the embedding: the tokenizer's size rounded up to a multiple of this, to suit matrix products"
@@ -99,8 +102,7 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     try:
         model_config = ScratchConfig.from_preset(config.preset, **(special_token_ids(tokenizer) | dials))
     except (ValueError, StrictDataclassError) as error:
-        reason = error.__cause__ or error  # transformers' own checks wrap what is wrong in how they found it
-        raise UserError(f"'model': {' '.join(str(reason).split())}") from None
+        raise UserError(_wrong_dial(error, dials)) from None
     if model_config.vocab_size < len(tokenizer):
         raise UserError(
             f"'model.vocab_size': {model_config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens; "
@@ -111,22 +113,21 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
             f"'sequence_length': {config.sequence_length} exceeds model.max_position_embeddings "
             f"({model_config.max_position_embeddings})"
         )
-    # PyTorch's fused attention for processors is slower than plain matrix products with a compiled softmax, until
-    # the (seq, seq) scores outgrow the cache.
-    short = config.torch_compile and pick_device().type == "cpu" and config.sequence_length <= LONGEST_EAGER
-    attention = config.attn_implementation or ("eager" if short else "sdpa")
+    fastest = pick_attention(pick_device(), config.sequence_length, config.torch_compile)
     set_seed(config.seed)
-    model = ScratchForCausalLM._from_config(model_config, attn_implementation=attention)
+    model = ScratchForCausalLM._from_config(model_config, attn_implementation=config.attn_implementation or fastest)
     model.generation_config = generation_config(tokenizer, model_config.vocab_size)  # for the samples
     return model.float()
 
 
-def compile_regions(model: ScratchForCausalLM) -> None:
-    """Compile what a step spends its time in, piece by piece: all layers share one piece of code, so that it takes
-    seconds where the whole model would take minutes."""
-    for layer in model.model.layers:
-        layer.compile()
-    model.chunked_loss.compile()
+def _wrong_dial(error: Exception, dials: dict[str, Any]) -> str:
+    """What is wrong with a dial: transformers' strict configurations wrap it in how they found it."""
+    cause = error.__cause__ or error
+    field = re.match(r"Validation error for field '(\w+)'", str(error))
+    if field and isinstance(cause, TypeError):
+        kind = ScratchConfig.__annotations__[field[1]]
+        return f"'model.{field[1]}' takes {getattr(kind, '__name__', kind)}, not {dials.get(field[1])!r}"
+    return f"'model{f'.{field[1]}' if field else ''}': {' '.join(str(cause).split())}"
 
 
 def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -170,7 +171,7 @@ class Pretraining:
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
         if config.torch_compile:
-            compile_regions(model)
+            model.compile_regions()
         model.to(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = known_prompts(config.sample_prompts, tokenizer)
@@ -178,11 +179,21 @@ class Pretraining:
         self.step, self.validation_loss = 0, float("nan")
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            UserError: it is damaged.
+        """
         newest = newest_checkpoint(self.checkpoints)
         if newest:
             checkpoint, progress = newest
-            self.accelerator.load_state(str(checkpoint / "state"))
+            try:
+                self.accelerator.load_state(str(checkpoint / "state"))
+            except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+                raise UserError(
+                    f"{checkpoint} cannot be read ({' '.join(str(error).split())}); if it is damaged, delete it, and "
+                    "the same command goes on from the one before"
+                ) from None
             self.step, self.validation_loss = progress["step"], progress["validation_loss"]
             self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
 

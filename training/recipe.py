@@ -22,7 +22,7 @@ STAGES = ("tokenizer", "prepare", "pretrain", "sft", "dpo", "evaluate", "export"
 
 
 class _Loader(yaml.SafeLoader):
-    """Truth values as in YAML 1.2, `true` and `false`; in PyYAML's 1.1 `no` is one too, but here it is a text."""
+    """Truth values and numbers as in YAML 1.2: in PyYAML's 1.1 `no` is a truth value and `1e-5` is a text."""
 
 
 _BOOL = "tag:yaml.org,2002:bool"
@@ -31,6 +31,9 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(_BOOL, re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def option(default: Any, help: str) -> Any:
@@ -99,7 +102,7 @@ def build(cls: type, values: dict[str, Any], where: str, prefix: str = "") -> An
 
 
 def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
-    """`value` as the annotated type. YAML reads `1e-3` as a string and `1` as an int: both are fine for a float."""
+    """`value` as the annotated type. YAML reads `1` as an int: it is fine for a float, and so is a number in quotes."""
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where, prefix=key + ".")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

@@ -17,13 +17,15 @@ def main(arguments: list[str]) -> None:
 
     import modeling_scratch
     from training.engine.vocabulary import open_model_tokenizer
+    from training.engine.weights import check_weights
 
-    module = sys.modules["transformers"]
-    for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):
-        setattr(module, name, getattr(modeling_scratch, name))
     for argument in arguments:
         if (Path(argument) / "config.json").is_file():
             open_model_tokenizer(argument, "model")
+            check_weights(argument, "model")
+    module = sys.modules["transformers"]
+    for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):
+        setattr(module, name, getattr(modeling_scratch, name))
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists what is in it, and fails without it
     sys.argv = ["transformers", "serve", *arguments]
     try:

@@ -75,19 +75,30 @@ def test_push_and_pull(terminal, hub, online, export, quickstart_run, without_pa
     assert set(hub.files["me/model"]) - {".gitattributes"} == PUBLISHED
 
 
-def test_plain_push_to_hub(terminal, hub, online, export, tmp_path):
-    """What a user of transformers types, without our verb; what comes back needs no package of ours."""
+def test_plain_push_to_hub(terminal, hub, online, export, without_package, tmp_path):
+    """What a user of transformers types, without our verb, here in shards; what comes back needs no package of ours."""
     code = (
         "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        "for cls in (AutoModelForCausalLM, AutoTokenizer):\n"
-        "    cls.from_pretrained(sys.argv[1], trust_remote_code=True).push_to_hub('me/plain')"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "model.push_to_hub('me/plain', max_shard_size='200KB')\n"
+        "AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True).push_to_hub('me/plain')"
     )
     terminal.run([sys.executable, "-c", code, export], tmp_path, **online)
     uploaded = hub.files["me/plain"]
     assert {"config.json", "modeling_scratch.py", "configuration_scratch.py", "tokenizer.json"} <= set(uploaded)
-    own = ScratchForCausalLM.from_pretrained(export).state_dict()
-    pushed = load(uploaded["model.safetensors"])
-    assert pushed.keys() == own.keys() and all(torch.equal(pushed[name], own[name]) for name in own)
+    shards = [load(content) for name, content in uploaded.items() if name.endswith(".safetensors")]
+    assert len(shards) > 1 and "model.safetensors.index.json" in uploaded
+    own, pushed = ScratchForCausalLM.from_pretrained(export), {name: shard[name] for shard in shards for name in shard}
+    assert pushed.keys() == own.state_dict().keys()
+    assert all(torch.equal(pushed[name], tensor) for name, tensor in own.state_dict().items())
+
+    # In a process and a home that know nothing of it.
+    online["HF_HOME"] = str(tmp_path / "another home")
+    command = [sys.executable, "-c", FRESH, "me/plain", tmp_path / "logits.pt"]
+    terminal.run(command, tmp_path, **(online | without_package))
+    prompt, logits = torch.load(tmp_path / "logits.pt")
+    with torch.no_grad():
+        assert torch.equal(logits, own(prompt).logits)
 
 
 def refused(terminal, cwd, repo, match, **environment):

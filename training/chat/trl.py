@@ -123,11 +123,13 @@ def train(
 
     from training.engine.hub import save_model
     from training.engine.vocabulary import check_vocabulary, open_tokenizer
+    from training.engine.weights import check_weights
     from training.insight.plots import plot_losses
 
     data = load_data(recipe, columns)
     tokenizer = open_tokenizer(start, "model_name_or_path")
     try:
+        check_weights(start, "model_name_or_path", training.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             start,
             dtype=recipe.model.dtype or "float32",

@@ -2,6 +2,8 @@
 
 import torch
 
+LONGEST_EAGER = 512  # tokens in a sequence
+
 
 def pick_device() -> torch.device:
     """A CUDA card if there is one, else Apple's GPU, else the CPU."""
@@ -21,3 +23,10 @@ def has_bf16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16"))
     return False
+
+
+def pick_attention(device: torch.device, sequence_length: int, compiled: bool) -> str:
+    """The fastest attention implementation for training."""
+    # PyTorch's fused attention for processors is slower than plain matrix products around a compiled softmax, until
+    # the (seq, seq) scores outgrow the cache.
+    return "eager" if compiled and device.type == "cpu" and sequence_length <= LONGEST_EAGER else "sdpa"
