@@ -145,7 +145,7 @@ CASES = [
     ("pretrain", {"model.initializer_range": 2}, "'model.initializer_range': Value must be"),
     ("pretrain", {"model.hidden_dropout": 1.5}, "'model.hidden_dropout': Value must be"),
     ("pretrain", {"model.norm_type": "batch"}, "'model': norm_type must be one of rms, layer, not 'batch'"),
-    ("pretrain", {"model.pad_token_id": 300}, "'model': pad_token_id must be from 0 to 319"),
+    ("pretrain", {"model.pad_token_id": 400}, "'model': pad_token_id must be from 0 to 319"),
     ("pretrain", {"model.num_attention_heads": 3}, "'model': hidden_size (32) must be a multiple of num_att"),
     ("pretrain", {"model.num_key_value_heads": 3}, "'model': num_attention_heads (2) must be a multiple of"),
     ("pretrain", {"preset": "lama"}, "'preset' must be one of scratch, llama, qwen3, gpt2, not 'lama'"),
