@@ -5,6 +5,7 @@ Shapes in comments: `seq` is the number of new tokens, `kv_seq` the number of to
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -374,6 +375,23 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             self.lm_head.initial_std = 0.0
         self.chunked_loss = CausalLMLoss(config.final_logit_softcapping)
         self.post_init()
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in transformers. Of the ids that generation suppresses because no token had them, it keeps the free ones.
+
+        Args:
+            new_num_tokens: `len(tokenizer)`, tokens added since included.
+        """
+        end = self.config.vocab_size
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        if new_num_tokens is not None:
+            suppressed = set(self.generation_config.suppress_tokens or ())
+            while end - 1 in suppressed:
+                end -= 1
+                suppressed.remove(end)
+            suppressed.update(range(new_num_tokens, self.config.vocab_size))
+            self.generation_config.suppress_tokens = sorted(suppressed) or None
+        return embeddings
 
     @can_return_tuple
     def forward(

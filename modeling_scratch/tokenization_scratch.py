@@ -5,79 +5,66 @@ chooses which stretches of text get one. It starts from the 256 bytes, so that e
 al., 2019), and then repeats a single step: find the two neighbouring tokens that occur together most often, and make
 them one new token. The list of these merges, in order, is the whole tokenizer.
 
-    pieces    text is first cut where no token should reach across: words, numbers, punctuation, line breaks
-    training  count the pieces; merge the most frequent pair; repeat until the vocabulary is full
-    encoding  inside each piece, apply the merges in the order in which they were learnt
+    words     text is first cut where no token should reach across: words, numbers, punctuation, line breaks
+    training  count the words; merge the most frequent pair inside them; repeat until the vocabulary is full
+    encoding  inside each word, merge the pair of the lowest rank, the one learnt first, until no pair has a rank
     decoding  put the bytes of the tokens side by side
 
 `save` leaves a folder that `transformers.AutoTokenizer` opens without this file, and whose Rust implementation gives
 the same tokens: use that one for bulk text, and this one to see how it works.
 """
 
-import json
-import re
-from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import pairwise
+from itertools import pairwise, product
+from math import inf
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
-SPECIAL_TOKENS = (END_OF_TEXT, PAD, TURN_START, TURN_END)  # ids 0, 1, 2, 3
+from .tokenization_base import SPECIAL_TOKENS, BaseTokenizer, read_tokenizer_json
 
 # Where no token may reach across, after GPT-4's pattern. The first alternative that matches wins; together they match
 # every character, so that nothing is lost.
-PATTERN = "|".join(
-    [
-        r"\s*[\r\n]\s*",  # a line break with the indentation after it: one token opens most lines of Python
-        r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+",  # a word with the one character before it: " the", ".append", "_name"
-        r"\p{N}{1,3}",  # at most three digits, so that numbers do not fill the vocabulary
-        r" ?[^\s\p{L}\p{N}]+",  # punctuation: " ==", "):"
-        r"\s+(?!\S)",  # spaces, all but the last, which belongs to the word that follows
-        r"\s+",
-    ]
-)
+_WORD = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"  # with the one character before it: " the", ".append", "_name"
+_PUNCTUATION = r" ?[^\s\p{L}\p{N}]+"  # " ==", "):"
+_LINE_BREAK = r"\s*[\r\n]\s*"  # with the indentation after it: one token opens most lines of Python
+_SPACES = r"\s+(?!\S)"  # all but the last, which belongs to the word that follows
 
-# ChatML. The loss of instruction tuning falls on what {% generation %} encloses: the assistant's words and the token
-# that ends the turn, so that the model learns to stop. The line break after it is the template's, not the assistant's.
-CHAT_TEMPLATE = """\
-{%- for message in messages %}
-    {{- '<|im_start|>' + message['role'] + '\\n' }}
-    {%- if message['role'] == 'assistant' %}
-        {%- generation %}
-            {{- message['content'] + '<|im_end|>' }}
-        {%- endgeneration %}
-    {%- else %}
-        {{- message['content'] + '<|im_end|>' }}
-    {%- endif %}
-    {{- '\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""
+DIGITS = (1, 2, 3)
+WHITESPACE = ("runs", "single")
+
+
+def split_pattern(digits: int = 3, whitespace: str = "runs") -> str:
+    """The regular expression whose matches are the words, in the dialect of the Rust library (Oniguruma).
+
+    Args:
+        digits: how many digits a token holds at most. With 1, numbers are spelt out and line up digit by digit; with
+            3 they are shorter. Without a limit they would fill the vocabulary.
+        whitespace: "runs" lets one token be a line break with the indentation after it, or a row of spaces; "single"
+            makes a token of every character of white space but the one space before a word.
+
+    Raises:
+        ValueError: not one of `DIGITS`, not one of `WHITESPACE`.
+    """
+    if digits not in DIGITS:
+        raise ValueError(f"'digits' must be one of {', '.join(map(str, DIGITS))}, not {digits!r}")
+    if whitespace not in WHITESPACE:
+        raise ValueError(f"'whitespace' must be one of {', '.join(WHITESPACE)}, not {whitespace!r}")
+    number = rf"\p{{N}}{{1,{digits}}}"
+    if whitespace == "single":
+        return "|".join([_WORD, number, _PUNCTUATION, r"\s"])
+    return "|".join([_LINE_BREAK, _WORD, number, _PUNCTUATION, _SPACES, r"\s+"])
+
 
 # A pair seen once is no pattern: a token for it would only memorise the text.
 MINIMUM_COUNT = 2
 
+# Bytes from which on a word is merged with a heap.
+LONG_WORD = 256
+
 Pair = tuple[int, int]  # the ids of two neighbouring tokens
-
-
-def use_version_4_names(folder: str | Path) -> None:
-    """Rewrite a `tokenizer_config.json` that transformers 5 saved, so that version 4 and tools built on it open it too.
-
-    Version 5 reads the older names itself, and goes back to its own whenever it saves.
-    """
-    file = Path(folder) / "tokenizer_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if "extra_special_tokens" in config:
-        config["additional_special_tokens"] = config.pop("extra_special_tokens")
-    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def byte_characters() -> list[str]:
@@ -91,19 +78,41 @@ def byte_characters() -> list[str]:
     return [chr(byte if byte in visible else next(moved)) for byte in range(256)]
 
 
-def merge_pair(symbols: list[int], pair: Pair, merged: int) -> list[int]:
-    """Every occurrence of `pair`, from left to right, replaced by the one token `merged`."""
+def merge_pair(
+    word: list[int], pair: Pair, merged: int, count: int, pair_counts: dict[Pair, int]
+) -> tuple[list[int], set[Pair]]:
+    """One word with every occurrence of a pair, from left to right, replaced by the token `merged`.
+
+    Args:
+        word: token ids.
+        count: how often the word occurs.
+        pair_counts: brought up to date: where a pair is merged, the pairs with its neighbours change.
+
+    Returns:
+        The new word, and the pairs in it that hold `merged`.
+    """
     left, right = pair
-    result, position, last = [], 0, len(symbols) - 1
-    while position <= last:
-        symbol = symbols[position]
-        if symbol == left and position < last and symbols[position + 1] == right:
-            result.append(merged)
-            position += 2
-        else:
+    result, born = [], set()
+    position, end = 0, len(word)
+    while position < end:
+        symbol = word[position]
+        if symbol != left or position + 1 == end or word[position + 1] != right:
             result.append(symbol)
             position += 1
-    return result
+            continue
+        position += 2
+        if result:
+            before = result[-1]
+            pair_counts[before, left] -= count
+            pair_counts[before, merged] += count
+            born.add((before, merged))
+        if position < end:
+            after = word[position]
+            pair_counts[right, after] -= count
+            pair_counts[merged, after] += count
+            born.add((merged, after))
+        result.append(merged)
+    return result, born
 
 
 def learn_merges(
@@ -111,15 +120,16 @@ def learn_merges(
 ) -> list[Pair]:
     """The training loop: which pairs to merge, in which order. Merge number i makes the token `next_id + i`.
 
-    Counting all pairs again after every merge would take hours. Two facts make it seconds. A merge changes only the
-    words that hold the pair, so an index from pair to words says where to look. And a pair is born in a single step,
-    when the younger of its tokens is made; from then on its count can only fall. A heap of counts therefore needs no
-    updates in place: an entry that turns out too high when it comes to the top goes back with its true count.
+    Counting all pairs again after every merge would take minutes for megabytes, hours for more. Two facts make it
+    seconds. A merge changes only the words that hold the pair, so an index from pair to words says where to look. And
+    a pair is born in a single step, when the younger of its tokens is made; from then on its count can only fall. A
+    heap of counts therefore needs no updates in place: an entry that turns out too high when it comes to the top goes
+    back with its true count.
 
     The most frequent pair comes first, and of equals the one with the smaller ids, as in the Rust `BpeTrainer`.
 
     Args:
-        words: each distinct piece of text as byte ids; overwritten as the merges are applied.
+        words: each distinct word as byte ids; overwritten as the merges are applied.
         counts: how often each word occurs.
         progress: called after each merge with the number of merges so far, or None.
 
@@ -147,19 +157,11 @@ def learn_merges(
         heappop(heap)
         merges.append(pair)
         born: set[Pair] = set()
-        for index in words_with.pop(pair):
-            before = words[index]
-            after = words[index] = merge_pair(before, pair, next_id)
-            if len(after) == len(before):  # an earlier merge took the pair out of this word
-                continue
-            count = counts[index]
-            for old in pairwise(before):
-                pair_counts[old] -= count
-            for new in pairwise(after):
-                pair_counts[new] += count
-                if next_id in new:
-                    words_with[new].add(index)
-                    born.add(new)
+        for index in words_with.pop(pair):  # in some, an earlier merge has taken the pair out again
+            words[index], new_pairs = merge_pair(words[index], pair, next_id, counts[index], pair_counts)
+            for new in new_pairs:
+                words_with[new].add(index)
+            born |= new_pairs
         for new in born:
             heappush(heap, (-pair_counts[new], new))
         next_id += 1
@@ -168,88 +170,41 @@ def learn_merges(
     return merges
 
 
-class _Tokenizer(ABC):
-    """What both tokenizers share: a vocabulary, special tokens that are cut out before anything else, and `save`."""
-
-    def __init__(self, vocab: dict[str, int], special_tokens: tuple[str, ...]):
-        self.vocab = vocab
-        self.tokens = list(vocab)
-        self.special_tokens = tuple(special_tokens)
-        longest_first = sorted(self.special_tokens, key=len, reverse=True)
-        self._special = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
-
-    def __len__(self) -> int:
-        return len(self.vocab)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text. Special tokens written in the text become their own ids."""
-        parts = self._special.split(text) if self._special else [text]
-        ids = []
-        for position, part in enumerate(parts):  # the odd ones are what the pattern's group caught
-            if position % 2:
-                ids.append(self.vocab[part])
-            else:
-                ids.extend(self._encode_ordinary(part))
-        return ids
-
-    @abstractmethod
-    def _encode_ordinary(self, text: str) -> list[int]:
-        """Token ids of a stretch of text without special tokens."""
-
-    @abstractmethod
-    def to_backend(self) -> Tokenizer:
-        """The same tokenizer in the Rust library, whose JSON is the content of `tokenizer.json`."""
-
-    def save(self, folder: str | Path, model_max_length: int = 1024) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` for `AutoTokenizer`.
-
-        Args:
-            model_max_length: tokens that the model takes; transformers warns about longer texts.
-
-        Raises:
-            ValueError: the vocabulary lacks one of `SPECIAL_TOKENS`, which the chat template needs.
-        """
-        missing = [token for token in SPECIAL_TOKENS if token not in self.special_tokens]
-        if missing:
-            raise ValueError(f"a saved tokenizer needs the special tokens {', '.join(missing)}")
-        backend = self.to_backend()
-        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in self.special_tokens])
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=backend,
-            eos_token=END_OF_TEXT,
-            pad_token=PAD,
-            extra_special_tokens=[token for token in self.special_tokens if token not in (END_OF_TEXT, PAD)],
-            clean_up_tokenization_spaces=False,
-            model_max_length=model_max_length,
-            chat_template=CHAT_TEMPLATE,
-        )
-        tokenizer.save_pretrained(folder)
-        use_version_4_names(folder)
-
-
-class ScratchTokenizer(_Tokenizer):
+class ScratchTokenizer(BaseTokenizer):
     """A byte-level BPE tokenizer.
 
     Ids: the special tokens, then the 256 bytes ordered by the character that stands for each, then one id a merge.
 
     Args:
-        merges: pairs of ids in the order in which they were learnt. They determine everything else.
+        merges: pairs of ids in the order in which they were learnt.
         special_tokens: tokens that no text can produce by merging, such as the end of a document.
+        digits, whitespace: where the text is cut into words, see `split_pattern`.
+
+    Attributes:
+        ranks: pair to its rank, the number of merges learnt before it. Of rank r is the token `first_merged + r`.
     """
 
-    def __init__(self, merges: Iterable[Pair], special_tokens: tuple[str, ...] = SPECIAL_TOKENS):
-        alphabet = byte_characters()
-        tokens = [*special_tokens, *sorted(alphabet)]
-        self._byte_of = {character: byte for byte, character in enumerate(alphabet)}
-        self._byte_ids = [len(special_tokens) + sorted(alphabet).index(character) for character in alphabet]
-        # The merged token's id grows with every merge, so it also tells which of two pairs was learnt first.
-        self._merged: dict[Pair, int] = {}
-        for left, right in merges:
-            self._merged[left, right] = len(tokens)
+    def __init__(
+        self,
+        merges: Iterable[Pair],
+        special_tokens: tuple[str, ...] = SPECIAL_TOKENS,
+        digits: int = 3,
+        whitespace: str = "runs",
+    ):
+        self.digits, self.whitespace = digits, whitespace
+        self._splitter = pre_tokenizers.Split(Regex(split_pattern(digits, whitespace)), "isolated")
+        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+        tokens = [*special_tokens, *sorted(byte_of)]
+        self._bytes = [token.encode() for token in special_tokens] + [bytes([byte_of[c]]) for c in sorted(byte_of)]
+        self._byte_ids = {byte_of[c]: index for index, c in enumerate(sorted(byte_of), start=len(special_tokens))}
+        self.first_merged = len(tokens)
+        self.ranks: dict[Pair, int] = {}
+        for rank, (left, right) in enumerate(merges):
+            self.ranks[left, right] = rank
             tokens.append(tokens[left] + tokens[right])
-        super().__init__({token: index for index, token in enumerate(tokens)}, special_tokens)
-        self._pieces = _split_into_pieces()
+            self._bytes.append(self._bytes[left] + self._bytes[right])
         self._cache: dict[str, list[int]] = {}
+        super().__init__(tokens, special_tokens)
 
     @classmethod
     def train(
@@ -257,6 +212,8 @@ class ScratchTokenizer(_Tokenizer):
         texts: Iterable[str],
         vocab_size: int,
         special_tokens: tuple[str, ...] = SPECIAL_TOKENS,
+        digits: int = 3,
+        whitespace: str = "runs",
         progress: Callable[[int], None] | None = None,
     ) -> "ScratchTokenizer":
         """Learn the merges from texts.
@@ -267,133 +224,139 @@ class ScratchTokenizer(_Tokenizer):
             progress: called after each merge with the number of merges so far.
 
         Raises:
-            ValueError: `vocab_size` leaves no room for the 256 bytes.
+            ValueError: `vocab_size` leaves no room for the 256 bytes, or a text is not Unicode.
         """
-        untrained = cls([], special_tokens)
+        untrained = cls([], special_tokens, digits, whitespace)
         if vocab_size < len(untrained):
             raise ValueError(
                 f"a byte-level vocabulary holds at least {len(untrained)} tokens "
-                f"(256 bytes and {len(special_tokens)} special ones), not {vocab_size}"
+                f"(256 bytes and {len(untrained.special_tokens)} special ones), not {vocab_size}"
             )
-        # Language repeats itself: megabytes of text are some ten thousand distinct pieces.
-        occurrences: Counter[str] = Counter()
-        for text in texts:
-            occurrences.update(piece for piece, _ in untrained._pieces.pre_tokenize_str(text))
-        words = [untrained._byte_symbols(piece) for piece in occurrences]
-        merges = learn_merges(words, list(occurrences.values()), len(untrained), vocab_size, progress)
-        return cls(merges, special_tokens)
+        word_counts = untrained.count_words(texts)
+        words = [untrained._byte_symbols(word) for word in word_counts]
+        merges = learn_merges(words, list(word_counts.values()), len(untrained), vocab_size, progress)
+        return cls(merges, special_tokens, digits, whitespace)
 
     @classmethod
     def load(cls, folder: str | Path) -> "ScratchTokenizer":
-        """The tokenizer that `save` left in a folder.
+        """The tokenizer that `save` left in a folder, with what `add_tokens` of transformers has added since.
 
         Raises:
-            ValueError: `tokenizer.json` there is some other kind of tokenizer.
+            ValueError: `tokenizer.json` there is damaged, or a tokenizer that this class is not.
         """
-        model, special_tokens = _read_tokenizer_json(folder, "BPE")
-        ids = model["vocab"]
-        tokenizer = cls([(ids[left], ids[right]) for left, right in model["merges"]], special_tokens)
-        if tokenizer.vocab != ids:
-            raise ValueError(f"{folder}: tokenizer.json numbers its tokens in another way; use AutoTokenizer")
+        file, model, added, splits = read_tokenizer_json(folder, "BPE")
+        patterns = {split_pattern(*options): options for options in product(DIGITS, WHITESPACE)}
+        options = next((patterns[split] for split in splits if split in patterns), None)
+        if options is None:
+            raise ValueError(f"{file} cuts text into words in another way; use AutoTokenizer")
+        try:
+            ids = model["vocab"]
+            merges = [(ids[left], ids[right]) for left, right in model["merges"]]
+            special_tokens = tuple(token["content"] for token in added[: len(ids) - len(merges) - 256])
+            tokenizer = cls(merges, special_tokens, *options)
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{file} is damaged: its merges do not fit its vocabulary") from None
+        except IndexError:  # a merge of tokens that are made later
+            tokenizer = None
+        if tokenizer is None or tokenizer.vocab != ids:
+            raise ValueError(f"{file} numbers its tokens in another way; use AutoTokenizer")
+        tokenizer.add_as_saved(added, file)
         return tokenizer
 
     @property
     def merges(self) -> list[tuple[str, str]]:
         """The merges as `tokenizer.json` lists them."""
-        return [(self.tokens[left], self.tokens[right]) for left, right in self._merged]
+        return [(self.tokens[left], self.tokens[right]) for left, right in self.ranks]
 
-    def _byte_symbols(self, piece: str) -> list[int]:
-        return [self._byte_ids[byte] for byte in piece.encode("utf-8")]
+    def add_tokens(self, tokens: Iterable[str], special: bool = False) -> None:
+        tokens = list(tokens)
+        for token in tokens:
+            # In the Rust library each of their characters would stand for a byte: "é" would come back as half a letter.
+            if token not in self.vocab and not token.isascii() and set(token) <= set(byte_characters()):
+                raise ValueError(f"{token!r} cannot be added: tokenizer.json has no way to tell its letters from bytes")
+        super().add_tokens(tokens, special)
+        self._bytes += [token.encode() for token in self.tokens[len(self._bytes) :]]
+
+    def split(self, text: str) -> list[str]:
+        """The words of a text: the stretches inside which tokens are merged. Joined, they are the text.
+
+        Raises:
+            ValueError: half of a surrogate pair, which is a code point but no character.
+        """
+        try:
+            return [word for word, _ in self._splitter.pre_tokenize_str(text)]
+        except UnicodeEncodeError as error:
+            half = ord(error.object[error.start])
+            raise ValueError(f"the text holds half of a surrogate pair (U+{half:04X}), which has no UTF-8") from None
+
+    def count_words(self, texts: Iterable[str]) -> Counter[str]:
+        """How often each word occurs. Language repeats itself: megabytes of text are some ten thousand words."""
+        word_counts: Counter[str] = Counter()
+        for text in texts:
+            word_counts.update(self.split(text))
+        return word_counts
+
+    def _byte_symbols(self, word: str) -> list[int]:
+        return [self._byte_ids[byte] for byte in word.encode()]
 
     def _encode_ordinary(self, text: str) -> list[int]:
         ids = []
-        for piece, _ in self._pieces.pre_tokenize_str(text):
-            if piece not in self._cache:
-                self._cache[piece] = self._encode_piece(piece)
-            ids.extend(self._cache[piece])
+        for word in self.split(text):
+            if word not in self._cache:
+                symbols = self._byte_symbols(word)
+                self._cache[word] = self._merge(symbols) if len(symbols) < LONG_WORD else self._merge_long(symbols)
+            ids.extend(self._cache[word])
         return ids
 
-    def _encode_piece(self, piece: str) -> list[int]:
-        """Apply the merges in the order in which they were learnt.
+    def _merge(self, symbols: list[int]) -> list[int]:
+        """Token ids of a word, given those of its bytes. Again and again the pair of the lowest rank is merged."""
+        ranks = [self.ranks.get(pair, inf) for pair in pairwise(symbols)]  # that of symbols[i] and symbols[i + 1]
+        while ranks:
+            rank = min(ranks)
+            if rank == inf:
+                break
+            place = ranks.index(rank)
+            merged = self.first_merged + rank
+            symbols[place : place + 2] = [merged]
+            del ranks[place]
+            if place > 0:
+                ranks[place - 1] = self.ranks.get((symbols[place - 1], merged), inf)
+            if place < len(ranks):
+                ranks[place] = self.ranks.get((merged, symbols[place + 1]), inf)
+        return symbols
 
-        Whole passes are enough: a merge only makes pairs with its own, younger token, and those were learnt later.
+    def _merge_long(self, symbols: list[int]) -> list[int]:
+        """The same as `_merge`, in n log n steps instead of n²: a row of a hundred thousand signs is one word too.
+
+        The pairs wait in a heap, and a merge leaves a gap (None) in the place of its right token.
         """
-        symbols = self._byte_symbols(piece)
-        while True:
-            known = [(self._merged[pair], pair) for pair in pairwise(symbols) if pair in self._merged]
-            if not known:
-                return symbols
-            merged, pair = min(known)
-            symbols = merge_pair(symbols, pair, merged)
+        length = len(symbols)
+        left_of, right_of = list(range(-1, length - 1)), list(range(1, length + 1))
+        heap = [(self.ranks[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in self.ranks]
+        heapify(heap)
+        while heap:
+            rank, place = heappop(heap)
+            right = right_of[place]
+            if right == length or self.ranks.get((symbols[place], symbols[right])) != rank:
+                continue  # one of the two has been merged with its other neighbour since
+            symbols[place], symbols[right] = self.first_merged + rank, None
+            right = right_of[place] = right_of[right]
+            if right < length:
+                left_of[right] = place
+            for left, right in ((left_of[place], place), (place, right)):
+                if left >= 0 and right < length and (symbols[left], symbols[right]) in self.ranks:
+                    heappush(heap, (self.ranks[symbols[left], symbols[right]], left))
+        return [symbol for symbol in symbols if symbol is not None]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids. Bytes that are not UTF-8, as when a character is cut in half, become U+FFFD."""
-        content = bytearray()
-        for index in ids:
-            if index < len(self.special_tokens):
-                content += self.tokens[index].encode("utf-8")
-            else:
-                content += bytes(self._byte_of[character] for character in self.tokens[index])
-        return content.decode("utf-8", errors="replace")
+        return b"".join([self._bytes[index] for index in ids]).decode("utf-8", errors="replace")
 
     def to_backend(self) -> Tokenizer:
-        backend = Tokenizer(models.BPE(vocab=self.vocab, merges=self.merges))
+        size = self.first_merged + len(self.ranks)
+        backend = Tokenizer(models.BPE(vocab=dict(zip(self.tokens[:size], range(size))), merges=self.merges))
         backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [_split_into_pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+            [self._splitter, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
         backend.decoder = decoders.ByteLevel()
         return backend
-
-
-class CharacterTokenizer(_Tokenizer):
-    """One token a character: the special tokens, then the characters of the training text in code point order."""
-
-    def __init__(self, characters: Iterable[str], special_tokens: tuple[str, ...] = SPECIAL_TOKENS):
-        tokens = [*special_tokens, *sorted(set(characters))]
-        super().__init__({token: index for index, token in enumerate(tokens)}, special_tokens)
-
-    @classmethod
-    def train(cls, texts: Iterable[str], special_tokens: tuple[str, ...] = SPECIAL_TOKENS) -> "CharacterTokenizer":
-        """Collect the characters of the texts."""
-        return cls(set().union(*texts), special_tokens)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "CharacterTokenizer":
-        """The tokenizer that `save` left in a folder.
-
-        Raises:
-            ValueError: `tokenizer.json` there is some other kind of tokenizer.
-        """
-        model, special_tokens = _read_tokenizer_json(folder, "WordLevel")
-        return cls(set(model["vocab"]) - set(special_tokens), special_tokens)
-
-    def _encode_ordinary(self, text: str) -> list[int]:
-        try:
-            return [self.vocab[character] for character in text]
-        except KeyError as error:
-            raise ValueError(f"the character {error} is not in this character-level vocabulary") from None
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids."""
-        return "".join(self.tokens[index] for index in ids)
-
-    def to_backend(self) -> Tokenizer:
-        # WordLevel without an unknown token refuses a character it does not know; BPE would drop it without a word.
-        backend = Tokenizer(models.WordLevel(vocab=self.vocab))
-        backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-        backend.decoder = decoders.Fuse()
-        return backend
-
-
-def _split_into_pieces() -> pre_tokenizers.Split:
-    return pre_tokenizers.Split(Regex(PATTERN), "isolated")
-
-
-def _read_tokenizer_json(folder: str | Path, kind: str) -> tuple[dict, tuple[str, ...]]:
-    """The model of a `tokenizer.json`, and its special tokens in the order of their ids."""
-    content = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
-    model = content["model"]
-    if model["type"] != kind:
-        raise ValueError(f"{folder}: tokenizer.json holds a {model['type']} tokenizer, not a {kind} one")
-    added = sorted(content["added_tokens"], key=lambda token: token["id"])
-    return model, tuple(token["content"] for token in added)

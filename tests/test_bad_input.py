@@ -24,8 +24,9 @@ from tiny_stages import (
     write_text,
     write_tokenizer,
 )
+from transformers import AutoTokenizer
 
-from modeling_scratch.tokenization_scratch import CharacterTokenizer
+from modeling_scratch.tokenization_character import CharacterTokenizer
 from training.cli import main
 from training.engine.stage import Stage, partial
 
@@ -116,6 +117,9 @@ CASES = [
     ("prepare", {"data.path": "gone.txt"}, "'data.path': no such file or folder: gone.txt"),
     ("prepare", {"data.path": "empty.txt"}, "'data.path': empty.txt: no text left for train"),
     ("prepare", {"data.path": "broken.jsonl"}, "broken.jsonl:2: not valid JSON"),
+    ("tokenizer", {"data.path": "half.jsonl"}, "half.jsonl:2: 'text' holds half of a surrogate pair (U+D83E)"),
+    ("tokenizer", {"digits": 5}, "'digits' must be one of 1, 2, 3, not 5"),
+    ("tokenizer", {"whitespace": "all"}, "'whitespace' must be one of runs, single, not 'all'"),
     ("prepare", {"tokenizer": "gone"}, "'tokenizer': gone: no such folder; run `scratch tokenizer` first"),
     ("prepare", {"tokenizer": "data"}, "'tokenizer': data holds the output of 'prepare'"),
     ("prepare", {"tokenizer": "letters"}, "'tokenizer': it cannot read all of the text ("),
@@ -171,6 +175,7 @@ def test_one_line(place, capfd, verb, changes, message):
     (place / "empty.txt").touch()
     (place / "blank").mkdir()
     (place / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    (place / "half.jsonl").write_text('{"text": "fine"}\n{"text": "half a fox: \\ud83e"}\n')
     (place / "thesis").mkdir()
     (place / "thesis" / "chapter.txt").write_text("mine")
     CharacterTokenizer.train(["abc"]).save(place / "letters")
@@ -184,9 +189,9 @@ def test_one_line(place, capfd, verb, changes, message):
 
 TRL_CASES = [
     ("sft", {"model_name_or_path": "./gone"}, "gone: no such folder; run `scratch pretrain` first"),
-    ("sft", {"model_name_or_path": "some/where"}, "'model_name_or_path': no model with its tokenizer at some/where"),
+    ("sft", {"model_name_or_path": "some/where"}, "'model_name_or_path': no tokenizer at some/where"),
     ("sft", {"model_name_or_path": "data"}, "'model_name_or_path': data holds the output of 'prepare'"),
-    ("sft", {"model_name_or_path": "thesis"}, "'model_name_or_path': no model with its tokenizer at thesis"),
+    ("sft", {"model_name_or_path": "thesis"}, "'model_name_or_path': no tokenizer at thesis"),
     ("sft", {"learning_rte": 1}, "unknown key 'learning_rte'; did you mean 'learning_rate'?"),
     ("sft", {"learning_rate": "fast"}, "'learning_rate' takes a number, not 'fast'"),
     ("sft", {"lr_scheduler_type": "wobbly"}, "wobbly"),
@@ -234,6 +239,79 @@ def test_a_damaged_model(place, capfd, verb):
         else:
             line = refused(place, capfd, verb, {})
         assert message in line and len(line) < 300
+
+
+# What each verb opens: the key that names it, and a folder with a tokenizer in it.
+TOKENIZERS = [
+    ("prepare", "tokenizer", "tokenizer"),
+    ("pretrain", "tokenizer", "tokenizer"),
+    ("sft", "model_name_or_path", "pretrain"),
+    ("dpo", "model_name_or_path", "pretrain"),
+    ("evaluate", "models.base", "pretrain"),
+    ("export", "model", "pretrain"),
+]
+
+
+@pytest.mark.parametrize("verb, key, folder", TOKENIZERS, ids=text_of)
+def test_a_damaged_tokenizer_is_named(place, capfd, verb, key, folder):
+    file = place / folder / "tokenizer.json"
+    file.write_text(file.read_text()[:2000])
+    line = refused(place, capfd, verb, {})
+    assert f"error: '{key}': {folder}/tokenizer.json is damaged (" in line
+    assert f"put back a whole one, or delete {folder} and run its stage again" in line and len(line) < 300
+
+
+def without_model(text: str) -> str:
+    return json.dumps({key: value for key, value in json.loads(text).items() if key != "model"})
+
+
+def with_an_unknown_merge(text: str) -> str:
+    content = json.loads(text)
+    content["model"]["merges"].append(["never", "heard"])
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "file, damage, reason",
+    [
+        ("tokenizer.json", lambda text: "", "EOF while parsing"),
+        ("tokenizer.json", lambda text: "[]", "expected struct Tokenizer"),
+        ("tokenizer.json", without_model, "Model missing"),
+        ("tokenizer.json", with_an_unknown_merge, "Token `never` out of vocabulary"),
+        ("tokenizer_config.json", lambda text: text[:50], "Unterminated string"),
+        ("tokenizer_config.json", lambda text: "[1]", "damaged ("),
+        ("chat_template.jinja", lambda text: b"\xff\xfe", "can't decode byte"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_way_to_damage_a_tokenizer(place, capfd, file, damage, reason):
+    path = place / "tokenizer" / file
+    damaged = damage(path.read_text())
+    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    line = refused(place, capfd, "prepare", {})
+    assert f"'tokenizer': tokenizer/{file} is damaged (" in line and reason in line and len(line) < 300
+
+
+def enlarge_tokenizer(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<one>", "<two>"])
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("verb, key, folder", TOKENIZERS[2:], ids=text_of)
+def test_a_tokenizer_that_outgrew_its_model(place, capfd, verb, key, folder):
+    enlarge_tokenizer(place / folder)
+    line = refused(place, capfd, verb, {})
+    assert f"error: '{key}': pretrain: the tokenizer has 282 tokens but the model embeds 280 (vocab_size);" in line
+    assert "put back the tokenizer it was trained with, or make room with model.resize_token_embeddings(282)" in line
+
+
+@pytest.mark.parametrize("verb", ["chat", "serve"])
+def test_a_tokenizer_of_another_model_is_not_talked_to(place, capfd, verb):
+    enlarge_tokenizer(place / "pretrain")
+    assert main([verb, "pretrain"]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: 'model': pretrain: the tokenizer has 282 tokens but") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["tokenizer", "prepare", "pretrain", "sft", "evaluate", "export"])

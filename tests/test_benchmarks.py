@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from modeling_scratch.tokenization_scratch import ScratchTokenizer
+
 ROOT = Path(__file__).parent.parent
 TINY = ["--vocab-size=64", "--hidden-size=32", "--layers=1", "--heads=2", "--kv-heads=2", "--seq=16", "--batch=2"]
 TINY += ["--rounds=2", "--steps=1", "--prompt=4", "--new-tokens=4", "--matmul-size=64"]
@@ -55,3 +57,29 @@ for name in ("trl", "peft", "datasets", "evaluate", "lm_eval"):
 import benchmarks.model
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_tokenizer_benchmark_races_equals(tmp_path):
+    lines = [f"the {number % 7} cats of row {number} sat under the table" for number in range(600)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    options = [f"--data={tmp_path}/text.txt", "--merges=40", "--rounds=2", "--naive-points=3"]
+    results = json.loads(run("benchmarks.tokenizer", *options).splitlines()[-1])
+    assert results["benchmark"] == "tokenizer" and results["conditions"]["naive_points"] == 3
+    training, encoding = results["training"], results["encoding"]
+    assert training["merges"] == 40 and training["textbook_merges_timed"] == 3
+    assert set(training["seconds"]) == {"ours", "textbook loop", "Rust library"}
+    assert training["ours_times_as_fast_as_textbook"] > 0 and training["ours_times_the_rust_time"] > 0
+    assert set(encoding["megabytes_per_second"]) == {"ours, cold", "ours, warm", "Rust library"}
+    assert 0 < encoding["tokens"] < encoding["bytes"]
+
+
+def test_the_textbook_loop_learns_the_same_merges():
+    from benchmarks.tokenizer import naive_seconds
+
+    text = "low lower lowest new newer newest wide wider widest " * 3
+    ours = ScratchTokenizer.train([text], 300)
+    total, measured = naive_seconds(ours.count_words([text]), list(ours.ranks), points=0)
+    assert list(measured) == list(range(len(ours.ranks))) and total > 0
+    wrong = list(ours.ranks)[::-1]
+    with pytest.raises(SystemExit, match="merge 0 of the textbook loop is another than ours"):
+        naive_seconds(ours.count_words([text]), wrong, points=0)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
-from modeling_scratch.tokenization_scratch import END_OF_TEXT, ScratchTokenizer
+from modeling_scratch.tokenization_base import END_OF_TEXT
+from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import evaluate
 from training.data.shards import write_manifest, write_shard
 from training.errors import UserError

@@ -6,8 +6,9 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import prepare
-from training.data.corpus import Corpus
+from training.data.corpus import Corpus, DataConfig, load_corpus
 from training.data.filters import Funnel
 from training.data.shards import open_shards, read_manifest
 from training.data.sources import Document
@@ -74,6 +75,30 @@ def arguments(place: Path, **overrides: object) -> list[str]:
 
 def rows(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("options", [{}, {"digits": 1, "whitespace": "single"}])
+def test_the_tokens_on_disk_are_those_of_our_own_tokenizer(tmp_path, options):
+    """The pipeline encodes in bulk with the Rust library: here our own modules, and text that spells control tokens."""
+    files = [file for file in sorted((ROOT / "training").rglob("*.py")) if file.stat().st_size]
+    texts = [file.read_text() for file in files] + [
+        "TURN = '<|im_start|>user<|im_end|><|endoftext|>'\n",
+        "naïve 狐 🦊\r\n",
+    ]
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number:03}.txt").write_bytes((text + f"# {number}\n").encode())
+    ours = ScratchTokenizer.train(texts, 900, **options)
+    ours.save(tmp_path / "tokenizer")
+    counts = {f"{kind}.{split}": 0 for kind in ("instructions", "preferences") for split in ("train", "validation")}
+    prepare.main(arguments(tmp_path, **counts, tasks=0))
+    corpus = load_corpus(DataConfig(path=str(folder), split_by="package", validation_fraction=0.25))
+    for split in ("train", "validation"):
+        documents = getattr(corpus, split)
+        expected = [[*ours.encode(document.text, split_special_tokens=True), 0] for document in documents]
+        assert open_shards(tmp_path / "data", split).tokens.tolist() == sum(expected, [])
+        assert all(ours.decode(ids[:-1]) == document.text for ids, document in zip(expected, documents, strict=True))
 
 
 def test_prepare_writes_everything_once(place, capsys):

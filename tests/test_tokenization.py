@@ -4,23 +4,21 @@ import inspect
 import json
 import random
 import textwrap
+import unicodedata
+from collections import Counter
+from itertools import pairwise
+from pydoc_data.topics import topics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
-from modeling_scratch.tokenization_scratch import (
-    MINIMUM_COUNT,
-    SPECIAL_TOKENS,
-    CharacterTokenizer,
-    ScratchTokenizer,
-    byte_characters,
-    merge_pair,
-    use_version_4_names,
-)
+from modeling_scratch.tokenization_base import SPECIAL_TOKENS, use_version_4_names
+from modeling_scratch.tokenization_character import CharacterTokenizer
+from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, ScratchTokenizer, byte_characters, merge_pair
 
 MULTILINGUAL = """\
 The quick brown fox doesn't jump over 12345678 lazy dogs; naïve café-goers shrug.
@@ -33,8 +31,48 @@ Der Fuchs läuft schnell über die Straße, und die Füchsin läuft schneller ü
 """
 
 
+# Words drawn below with the frequencies that words have; also scripts that write without spaces.
+WORDS = {
+    "english": "the of and house water light between morning through window garden letter 1984 doesn't reading",
+    "german": "der die und nicht über Straße größer Schlüssel Häuser zwischen Fenster möglich Frühstück läuft",
+    "turkish": "bir ve için değil güneş çocuk ağaç kitap şehir gökyüzü İstanbul ışık öğrenci yağmur",
+    "russian": "и в не что он на ночь улица фонарь книга человек город солнце дерево говорить",
+    "greek": "και το να είναι θάλασσα ήλιος δέντρο βιβλίο άνθρωπος πόλη νύχτα δρόμος γράμμα",
+    "hindi": "और के है में नहीं किताब पानी सूरज बच्चा शहर रात पेड़ आदमी घर लिखना",
+    "arabic": "في من على كتاب ماء شمس مدينة ليل شجرة رجل بيت الطفل يكتب الكلمات",
+    "thai": "และ ใน ที่ ไม่ หนังสือ น้ำ พระอาทิตย์ เมือง กลางคืน ต้นไม้ บ้าน เด็ก",
+    "japanese": "の は を に 本 水 太陽 街 夜 木 人 家 子供 書く ありがとう カタカナ",
+    "korean": "그리고 은 는 책 물 태양 도시 밤 나무 사람 집 아이 쓰다 고맙습니다",
+}
+
+
 def python_source() -> str:
     return "".join(inspect.getsource(module) for module in (textwrap, json, json.decoder, random, inspect))
+
+
+def manual() -> str:
+    """English prose, with tables and examples in it: Python's own manual."""
+    return "".join(topics[name] for name in sorted(topics))[:200_000]
+
+
+def languages() -> str:
+    """Sentences without sense in ten languages and eight scripts; the rarer word has one over its rank of the draws."""
+    draw = random.Random(11)
+    sentences = []
+    for number in range(1500):
+        language = draw.choice(list(WORDS))
+        words = WORDS[language].split()
+        chosen = draw.choices(words, [1 / (rank + 1) for rank in range(len(words))], k=draw.randint(3, 14))
+        space, stop = ("", "。") if language == "japanese" else ("" if language == "thai" else " ", ".")
+        sentences.append(f"{number}\t{space.join(chosen)}{stop}")
+    return "\n".join(sentences)
+
+
+def names() -> str:
+    """A table of characters of all planes with their names."""
+    code_points = random.Random(5).sample(range(0x20, 0x31350), 12_000)
+    rows = ((code_point, unicodedata.name(chr(code_point), None)) for code_point in code_points)
+    return "\n".join(f"{chr(code_point)};{code_point:05X};{name}" for code_point, name in rows if name)
 
 
 def noise() -> str:
@@ -45,12 +83,20 @@ def noise() -> str:
     return "".join(runs) + "".join(map(chr, range(0x300)))
 
 
-TEXTS = {"python": python_source, "multilingual": lambda: MULTILINGUAL, "noise": noise}
+TEXTS = {
+    "python": python_source,
+    "manual": manual,
+    "languages": languages,
+    "names": names,
+    "noise": noise,
+    "few": lambda: MULTILINGUAL,
+}
+OPTIONS = [{}, {"digits": 1, "whitespace": "single"}, {"digits": 2}]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> ScratchTokenizer:
-    return ScratchTokenizer.train([python_source(), MULTILINGUAL], 1000)
+@pytest.fixture(scope="module", params=OPTIONS[:2], ids=["default", "split"])
+def tokenizer(request) -> ScratchTokenizer:
+    return ScratchTokenizer.train([python_source(), MULTILINGUAL], 1000, **request.param)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +111,15 @@ def saved(folder):
     return AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", TEXTS)
-def test_merges_are_those_of_the_rust_trainer(kind):
+def test_merges_are_those_of_the_rust_trainer(kind, options):
     texts = TEXTS[kind]().splitlines(keepends=True)
-    ours = ScratchTokenizer.train(texts, 900)
+    ours = ScratchTokenizer.train(texts, 1200, **options)
     rust = Tokenizer(models.BPE())
     rust.pre_tokenizer = ours.to_backend().pre_tokenizer
     trainer = BpeTrainer(
-        vocab_size=900,
+        vocab_size=1200,
         min_frequency=MINIMUM_COUNT,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -94,8 +141,18 @@ def test_a_merge_by_hand():
 
 
 def test_merge_pair_takes_the_leftmost_of_overlapping_pairs():
-    assert merge_pair([5, 5, 5, 6, 5, 5], (5, 5), 9) == [9, 5, 6, 9]
-    assert merge_pair([], (5, 5), 9) == []
+    assert merge_pair([5, 5, 5, 6, 5, 5], (5, 5), 9, 1, Counter())[0] == [9, 5, 6, 9]
+    assert merge_pair([], (5, 5), 9, 1, Counter()) == ([], set())
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.tuples(st.integers(0, 3), st.integers(0, 3)), st.integers(1, 9))
+def test_merge_pair_keeps_the_counts_of_all_other_pairs(word, pair, count):
+    counts = Counter({between: count * number for between, number in Counter(pairwise(word)).items()})
+    merged, born = merge_pair(word, pair, 9, count, counts)
+    recounted = {between: count * number for between, number in Counter(pairwise(merged)).items()}
+    del counts[pair]  # never asked for again
+    assert {between: number for between, number in counts.items() if number} == recounted
+    assert {between for between in recounted if 9 in between} <= born
 
 
 def test_byte_characters_are_printable_and_distinct():
@@ -106,24 +163,112 @@ def test_byte_characters_are_printable_and_distinct():
     assert (characters[ord("A")], characters[ord(" ")], characters[ord("\n")]) == ("A", "Ġ", "Ċ")
 
 
-def test_pieces_keep_indentation_words_and_digits_together(tokenizer):
-    pieces = [piece for piece, _ in tokenizer._pieces.pre_tokenize_str("def f(x):\n        return  x.y == 123456\n\n")]
+def test_words_keep_indentation_words_and_digits_together():
+    words = ScratchTokenizer([]).split("def f(x):\n        return  x.y == 123456\n\n")
     expected = ["def", " f", "(x", "):", "\n        ", "return", " ", " x", ".y", " ==", " ", "123", "456", "\n\n"]
-    assert pieces == expected
+    assert words == expected
 
 
+def test_white_space_can_be_split_too():
+    tokenizer = ScratchTokenizer([], digits=1, whitespace="single")
+    words = tokenizer.split("if x == 42:\r\n    return  x")
+    assert words == ["if", " x", " ==", " ", "4", "2", ":", "\r", "\n", " ", " ", " ", " return", " ", " x"]
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ({"digits": 4}, "'digits' must be one of 1, 2, 3, not 4"),
+        ({"whitespace": "none"}, "'whitespace' must be one of runs, single, not 'none'"),
+    ],
+)
+def test_unknown_options_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        ScratchTokenizer.train(["text"], 300, **option)
+
+
+FRAGMENTS = [
+    *SPECIAL_TOKENS,
+    "<|",
+    "|>",
+    " ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\r",
+    "\t",
+    "\x0b",
+    "\x1c",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+]
+FRAGMENTS += [
+    "\u00a0",
+    "self",
+    "é",
+    "e\u0301",
+    "\u0301",
+    "\u200d",
+    "🦊",
+    "👩‍👩‍👧",
+    "007",
+    "٣",
+    "Ⅷ",
+    "½",
+    "_",
+    "\0",
+    "\x7f",
+    "ſ",
+    "ß",
+]
+# All planes, unassigned code points and private use among them, but not halves of surrogate pairs, which st.text leaves
+# out; all control bytes; and fragments repeated until they are long words.
 any_text = st.text() | st.lists(
-    st.sampled_from([*SPECIAL_TOKENS, "<|", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "self", "é", "🦊", "007", "_"])
+    st.sampled_from(FRAGMENTS)
     | st.text(max_size=3)
+    | st.characters(max_codepoint=0x1F)
+    | st.builds(lambda text, times: text * times, st.sampled_from(FRAGMENTS) | st.text(max_size=2), st.integers(2, 400))
 ).map("".join)
 
 
 @settings(max_examples=400, deadline=None)
 @given(text=any_text)
+@example("")
+@example(" ")
+@example(" " * 100)
+@example(bytes(range(32)).decode())
+@example("".join(chr(code_point) for code_point in range(0x7F, 0x110000, 0x101) if not 0xD800 <= code_point < 0xE000))
 def test_encode_equals_the_saved_tokenizer_and_decode_inverts_it(tokenizer, saved, text):
     ids = tokenizer.encode(text)
     assert ids == saved(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text == saved.decode(ids)
+
+
+LONG_WORDS = {
+    "one letter": "a" * 100_000,
+    "a line": "=" * 100_000,
+    "spaces": " " * 100_000,
+    "line breaks": "\n" * 50_000,
+    "combining marks": "\u0301" * 50_000,
+    "letters": "".join(random.Random(0).choices("etaoinshrdlucmfwypvbgkjqxz", k=100_000)),
+    "characters": "".join(random.Random(0).choices("人家本水夜木街", k=30_000)),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_WORDS)
+def test_words_of_any_length(tokenizer, saved, kind):
+    """In a time that grows about as the length: 100,000 letters in tenths of a second, not in half a minute."""
+    text = LONG_WORDS[kind]
+    ids = tokenizer.encode(text)
+    assert ids == saved(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == text
+
+
+@given(st.text("abcdefnrstu_=. ", max_size=60).map(str.encode))
+def test_long_words_merge_as_short_ones(tokenizer, word):
+    symbols = [tokenizer._byte_ids[byte] for byte in word]
+    assert tokenizer._merge_long(list(symbols)) == tokenizer._merge(list(symbols))
 
 
 @settings(max_examples=200, deadline=None)
@@ -133,8 +278,9 @@ def test_any_ids_decode_as_in_the_saved_tokenizer(tokenizer, saved, ids):
 
 
 def test_lone_surrogates_are_refused(tokenizer):
-    with pytest.raises(UnicodeEncodeError):
-        tokenizer.encode("a\ud800b")
+    for use in (tokenizer.encode, lambda text: ScratchTokenizer.train(["fine", text], 300)):
+        with pytest.raises(ValueError, match=r"half of a surrogate pair \(U\+D800\), which has no UTF-8"):
+            use("a\ud800b")
 
 
 def test_special_tokens(tokenizer, saved):
@@ -153,10 +299,115 @@ def test_longest_special_token_wins():
 
 def test_save_and_load(tokenizer, folder, saved):
     loaded = ScratchTokenizer.load(folder)
-    assert (loaded.vocab, loaded.merges, loaded.special_tokens) == (tokenizer.vocab, tokenizer.merges, SPECIAL_TOKENS)
+    for attribute in ("vocab", "merges", "special_tokens", "added_tokens", "digits", "whitespace"):
+        assert getattr(loaded, attribute) == getattr(tokenizer, attribute)
     files = sorted(file.name for file in folder.iterdir())
     assert files == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
     assert saved.is_fast and len(saved) == 1000 and saved.model_max_length == 512
+
+
+ADDED = ["<tool>", "<tool> ", "<|tool|>", "🦊🦊", "ende<|endoftext|>", "unreasonabl"]
+OLD = "self"  # a token already, which adding only cuts out of longer words
+
+
+@pytest.fixture(scope="module")
+def extended(folder, tmp_path_factory):
+    """The saved tokenizer and ours, with the same tokens added later; and both saved and opened again."""
+    theirs, ours = AutoTokenizer.from_pretrained(folder), ScratchTokenizer.load(folder)
+    theirs.add_tokens([*ADDED, OLD])
+    theirs.add_tokens(["<|mask|>"], special_tokens=True)
+    ours.add_tokens([*ADDED, OLD])
+    ours.add_tokens(["<|mask|>"], special=True)
+    place = tmp_path_factory.mktemp("extended")
+    theirs.save_pretrained(place / "theirs")
+    ours.save(place / "ours")
+    loaded = [ScratchTokenizer.load(place / name) for name in ("theirs", "ours")]
+    return theirs, [ours, *loaded, AutoTokenizer.from_pretrained(place / "ours")]
+
+
+def test_added_tokens_come_after_all_others(tokenizer, extended):
+    theirs, others = extended
+    for each in (theirs, *others):
+        assert len(each) == len(tokenizer) + len(ADDED) + 1
+        assert [each.decode([len(tokenizer) + place]) for place in range(len(ADDED) + 1)] == [*ADDED, "<|mask|>"]
+    text = (python_source() + MULTILINGUAL).replace(OLD, "").replace("🦊🦊", "🦊")
+    assert not any(token in text for token in ADDED)
+    for each in others[:3]:
+        assert each.encode(text) == tokenizer.encode(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from([*ADDED, *SPECIAL_TOKENS, "<|mask|>", OLD, "<", "tool", " ", "itself", "é"])).map("".join)
+)
+def test_added_tokens_are_found_as_transformers_finds_them(extended, text):
+    theirs, (*ours, reopened) = extended
+    expected = theirs(text)["input_ids"]
+    assert reopened(text)["input_ids"] == expected
+    for each in ours:
+        assert each.encode(text) == expected
+        assert each.decode(expected) == text == theirs.decode(expected)
+
+
+@pytest.mark.parametrize("token, message", [("", "an empty text"), ("naïve", "no way to tell its letters from bytes")])
+def test_tokens_that_could_not_be_read_back_are_not_added(tokenizer, token, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.add_tokens([token])
+    assert token not in tokenizer.vocab
+
+
+def test_added_tokens_that_look_at_their_surroundings_are_left_to_transformers(saved, folder, tmp_path):
+    other = AutoTokenizer.from_pretrained(folder)
+    other.add_tokens([AddedToken("<tool>", lstrip=True)])
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'<tool>' asks for its surroundings; use AutoTokenizer"):
+        ScratchTokenizer.load(tmp_path)
+
+
+def test_character_level_takes_added_tokens(tmp_path):
+    tokenizer = CharacterTokenizer.train(["To be"])
+    size = len(tokenizer)
+    tokenizer.add_tokens(["be"])
+    tokenizer.save(tmp_path)
+    loaded, saved = CharacterTokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.encode("To be") == saved("To be")["input_ids"] == [*tokenizer.encode("To "), size]
+    assert loaded.special_tokens == SPECIAL_TOKENS
+
+
+def damage(content: dict, how: str) -> str:
+    if how == "no model":
+        del content["model"]
+    elif how == "no merges":
+        del content["model"]["merges"]
+    elif how == "unknown merge":
+        content["model"]["merges"][0] = ["never", "heard"]
+    elif how == "another pattern":
+        content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\s+"
+    elif how == "another order":
+        content["model"]["merges"].reverse()
+    text = json.dumps(content)
+    return {"truncated": text[:1000], "empty": "", "a list": "[]"}.get(how, text)
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ("truncated", "tokenizer.json is damaged, or not written by this class"),
+        ("empty", "tokenizer.json is damaged, or not written by this class"),
+        ("a list", "tokenizer.json is damaged, or not written by this class"),
+        ("no model", "tokenizer.json is damaged, or not written by this class"),
+        ("no merges", "tokenizer.json is damaged: its merges do not fit"),
+        ("unknown merge", "tokenizer.json is damaged: its merges do not fit"),
+        ("another pattern", "tokenizer.json cuts text into words in another way; use AutoTokenizer"),
+        ("another order", "tokenizer.json numbers its tokens in another way; use AutoTokenizer"),
+    ],
+)
+def test_load_says_what_is_wrong_with_a_file(folder, tmp_path, how, message):
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(damage(content, how))
+    with pytest.raises(ValueError) as error:
+        ScratchTokenizer.load(tmp_path)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_config_has_the_names_that_version_4_reads(saved, folder, tmp_path):

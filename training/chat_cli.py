@@ -32,13 +32,13 @@ def main(arguments: list[str]) -> None:
     if not (Path(options.model) / "config.json").is_file():
         raise UserError(f"{options.model}: no model there")
 
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+    from transformers import AutoModelForCausalLM, TextStreamer
 
-    import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
     from training.engine.device import pick_device
+    from training.engine.vocabulary import open_model_tokenizer
     from training.engine.weights import check_weights
 
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    tokenizer = open_model_tokenizer(options.model, "model")
     if tokenizer.chat_template is None:
         raise UserError(f"{options.model}: its tokenizer has no chat template; it is not a chat model")
     check_weights(options.model, "model")

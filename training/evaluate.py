@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
 from training.data.shards import check_tokenizer, open_shards
 from training.engine.device import has_bf16, pick_device
 from training.engine.stage import Stage, check_stage, digest
+from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
 from training.eval.answers import measure_answers
@@ -119,14 +120,8 @@ def _check_model(name: str, folder: Path, data: Path) -> None:
     check_stage(folder, *sorted(MODEL_STAGES, key=lambda stage: stage != folder.name), key=key)
     if not (folder / "config.json").is_file():
         raise UserError(f"'{key}': {folder} holds no model (no config.json)")
+    open_model_tokenizer(folder, key)
     check_tokenizer(data, folder)
-    tokens = len(AutoTokenizer.from_pretrained(folder))
-    embedded = AutoConfig.from_pretrained(folder).vocab_size
-    if embedded < tokens:
-        raise UserError(
-            f"'{key}': {folder}: the tokenizer has {tokens} tokens but the model embeds {embedded} (vocab_size); "
-            "train the model with a vocab_size of at least that"
-        )
     check_weights(str(folder), key)
 
 

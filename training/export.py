@@ -17,6 +17,7 @@ from modeling_scratch.conversion_scratch import stock_config, to_stock
 from training.engine.hub import no_progress_bars, save_model
 from training.engine.parity import check_parity
 from training.engine.stage import Stage, check_stage, digest, read_provenance, written_by
+from training.engine.vocabulary import has_tokenizer, open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
 from training.recipe import option, parse, required
@@ -108,6 +109,8 @@ def main(arguments: list[str]) -> None:
     check_stage(config.model, "dpo", "sft", "pretrain", "import", key="model")
     if not written_by(config.model):
         raise UserError(f"'model': {config.model} was not written by scratch pretrain, sft, dpo or import")
+    if has_tokenizer(config.model):
+        open_model_tokenizer(config.model, "model")
     if config.to != "scratch":
         check_door(config)
     inputs = {"model": digest(config.model, "model")}

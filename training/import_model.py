@@ -24,6 +24,7 @@ from training.engine.hub import (
 )
 from training.engine.parity import check_parity
 from training.engine.stage import Stage, digest
+from training.engine.vocabulary import has_tokenizer, open_model_tokenizer
 from training.errors import UserError
 from training.recipe import parse, required
 
@@ -38,6 +39,8 @@ def main(arguments: list[str]) -> None:
     config = parse(ImportConfig, arguments, __doc__)
     source, identity = find(config.model)
     network = read_config(source, config.model)
+    if has_tokenizer(source):
+        open_model_tokenizer(source, "model")
     stage = Stage("import", config.output_dir, config, {"model": identity}, arguments)
     if stage.is_current():
         return

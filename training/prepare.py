@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from training.data.corpus import Corpus, DataConfig, corpus_digest, load_corpus
 from training.data.functions import Function, fingerprints, mine_functions
@@ -23,6 +23,7 @@ from training.data.sources import Document
 from training.data.tasks import body_choice, docstring_choice
 from training.engine.progress import progress_bar
 from training.engine.stage import Stage, check_stage, digest
+from training.engine.vocabulary import open_tokenizer
 from training.errors import UserError
 from training.recipe import option, parse, required
 
@@ -74,7 +75,7 @@ def load_tokenizer(config: PrepareConfig) -> PreTrainedTokenizerFast:
     folder = Path(config.tokenizer)
     if not (folder / "tokenizer.json").is_file():
         raise UserError(f"'tokenizer': {folder} holds no tokenizer.json; run `scratch tokenizer` first")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = open_tokenizer(folder, "tokenizer")
     if tokenizer.eos_token_id is None:
         raise UserError(f"'tokenizer': {folder} names no eos_token, which has to end each document")
     if config.pairs and tokenizer.chat_template is None:

@@ -28,11 +28,12 @@ from training.data.loader import TokenLoader
 from training.data.shards import check_tokenizer, open_shards
 from training.engine.checkpoint import export_model, newest_checkpoint, save_checkpoint
 from training.engine.device import has_bf16, pick_attention, pick_device
-from training.engine.hub import special_token_ids
+from training.engine.hub import generation_config, special_token_ids
 from training.engine.metrics import MetricsLog, read_metrics
 from training.engine.progress import progress_bar
 from training.engine.signals import Interrupted, StopSignals
 from training.engine.stage import Stage, check_stage, digest
+from training.engine.vocabulary import open_tokenizer
 from training.errors import UserError
 from training.insight.plots import plot_losses
 from training.optim.build import OptimizerConfig, build_optimizer
@@ -49,6 +50,9 @@ class PretrainConfig:
         "scratch", "kind of network: scratch, llama, qwen3 or gpt2"
     )
     model: dict = option(dict, "sizes and other dials of ScratchConfig, such as hidden_size")
+    pad_vocab_to_multiple_of: int = option(
+        64, "rows of the embedding: the tokenizer's size rounded up to a multiple of this, to suit matrix products"
+    )
     optimizer: OptimizerConfig = option(OptimizerConfig, "how the weights learn")
     max_steps: int = option(1000, "optimizer steps")
     sequence_length: int = option(256, "tokens per sequence")
@@ -72,6 +76,7 @@ class PretrainConfig:
 
     def __post_init__(self):
         for name in (
+            "pad_vocab_to_multiple_of",
             "max_steps",
             "sequence_length",
             "global_batch_size",
@@ -92,7 +97,8 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     Raises:
         UserError: a dial of `model` is unknown or wrong, or the vocabulary is smaller than the tokenizer's.
     """
-    dials = {"vocab_size": len(tokenizer), "max_position_embeddings": config.sequence_length} | config.model
+    rows = math.ceil(len(tokenizer) / config.pad_vocab_to_multiple_of) * config.pad_vocab_to_multiple_of
+    dials = {"vocab_size": rows, "max_position_embeddings": config.sequence_length} | config.model
     try:
         model_config = ScratchConfig.from_preset(config.preset, **(special_token_ids(tokenizer) | dials))
     except (ValueError, StrictDataclassError) as error:
@@ -110,6 +116,7 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     fastest = pick_attention(pick_device(), config.sequence_length, config.torch_compile)
     set_seed(config.seed)
     model = ScratchForCausalLM._from_config(model_config, attn_implementation=config.attn_implementation or fastest)
+    model.generation_config = generation_config(tokenizer, model_config.vocab_size)  # for the samples
     return model.float()
 
 
@@ -339,13 +346,13 @@ def main(arguments: list[str]) -> None:
     config = parse(PretrainConfig, arguments, __doc__)
     check_stage(config.data, "prepare", key="data")
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
+    tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
     check_tokenizer(config.data, config.tokenizer)
     inputs = {"data": digest(config.data, "data"), "tokenizer": digest(config.tokenizer, "tokenizer")}
     stage = Stage("pretrain", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
     accelerator = build_accelerator(config)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(config.tokenizer)
     training = Pretraining(config, stage.folder, tokenizer, accelerator)
     # Only now, with all of the recipe known to be right: this discards the checkpoints of another recipe.
     if accelerator.is_main_process:

@@ -16,10 +16,12 @@ def main(arguments: list[str]) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import modeling_scratch
+    from training.engine.vocabulary import open_model_tokenizer
     from training.engine.weights import check_weights
 
     for argument in arguments:
         if (Path(argument) / "config.json").is_file():
+            open_model_tokenizer(argument, "model")
             check_weights(argument, "model")
     module = sys.modules["transformers"]
     for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):

@@ -1,11 +1,14 @@
-"""Train a tokenizer on text and save it as a folder that AutoTokenizer opens.
+"""Train a tokenizer on text and save it as a folder that AutoTokenizer opens, or compare tokenizers.
 
 scratch tokenizer --config recipes/quickstart/tokenizer.yaml
+scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
 
 kind 'bpe' learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
-kind 'character' gives every character of the text a token of its own.
+kind 'character' gives every character of the text a token of its own. --compare trains nothing: it takes tokenizer
+or model folders, or names on the Hub, and prints bytes per token by kind of text; with --data.path also of your own.
 """
 
+import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,16 +16,21 @@ from typing import Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from modeling_scratch.tokenization_scratch import SPECIAL_TOKENS, CharacterTokenizer, ScratchTokenizer
+from modeling_scratch.tokenization_base import SPECIAL_TOKENS
+from modeling_scratch.tokenization_character import CharacterTokenizer
+from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.data.corpus import DataConfig, corpus_digest, load_corpus
 from training.data.ordering import shuffle_key
 from training.data.sources import Document
 from training.engine.progress import progress_bar
 from training.engine.stage import Stage
+from training.engine.vocabulary import open_tokenizer
+from training.eval.compression import compare, kinds_of_text
 from training.recipe import option, parse, required
 
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 BATCH = 256  # documents encoded at once
+COMPARED_BYTES = 5_000_000  # of the user's own text
 
 
 @dataclass
@@ -31,6 +39,10 @@ class TokenizerConfig:
     data: DataConfig = option(DataConfig, "the text")
     kind: Literal["bpe", "character"] = option("bpe", "bpe, or character: one token a character")
     vocab_size: int = option(4096, "bpe: tokens in all, the 256 bytes and the special tokens included")
+    digits: Literal[1, 2, 3] = option(3, "bpe: digits a token holds at most; with 1, numbers line up digit by digit")
+    whitespace: Literal["runs", "single"] = option(
+        "runs", "bpe: runs (a line break with its indentation may be one token), or single: a token a character"
+    )
     max_bytes: int | None = option(None, "bpe: how much of the training text to learn from; less is faster")
     model_max_length: int = option(1024, "tokens the model takes; transformers warns about longer texts")
 
@@ -47,6 +59,9 @@ class TokenizerConfig:
 
 
 def main(arguments: list[str]) -> None:
+    if "--compare" in arguments:
+        print_comparison(arguments)
+        return
     config = parse(TokenizerConfig, arguments, __doc__)
     stage = Stage("tokenizer", config.output_dir, config, {"data": corpus_digest(config.data)}, arguments)
     if stage.is_current():
@@ -76,6 +91,22 @@ def main(arguments: list[str]) -> None:
     stage.finish(metrics, wrote=f"{config.kind} tokenizer, {len(tokenizer)} tokens")
 
 
+def print_comparison(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="scratch tokenizer", description=__doc__)
+    parser.add_argument("--compare", nargs="+", metavar="FOLDER", help="tokenizer folders, or names on the Hub")
+    parser.add_argument(
+        "--data.path", dest="path", metavar="FILE", help="your own text: a file, folder or Hub data set"
+    )
+    parser.add_argument("--data.text_column", dest="text_column", default="text", help="the column that holds it")
+    options = parser.parse_args(arguments)
+    tokenizers = {name: open_tokenizer(name, "compare") for name in options.compare}
+    kinds = {}
+    if options.path:
+        corpus = load_corpus(DataConfig(path=options.path, text_column=options.text_column, max_bytes=COMPARED_BYTES))
+        kinds[options.path] = [document.text for document in corpus.train + corpus.validation]
+    print(compare(tokenizers, kinds_of_text() | kinds))
+
+
 def _train_bpe(documents: list[Document], config: TokenizerConfig) -> ScratchTokenizer:
     with progress_bar(total=config.vocab_size - SMALLEST_VOCABULARY, desc="learning merges", unit=" merges") as bar:
 
@@ -83,7 +114,13 @@ def _train_bpe(documents: list[Document], config: TokenizerConfig) -> ScratchTok
             yield from progress_bar(_sample(documents, config), desc="counting words", unit=" documents", leave=False)
             bar.reset()  # its clock starts when the counting is over
 
-        tokenizer = ScratchTokenizer.train(texts(), config.vocab_size, progress=lambda made: bar.update())
+        tokenizer = ScratchTokenizer.train(
+            texts(),
+            config.vocab_size,
+            digits=config.digits,
+            whitespace=config.whitespace,
+            progress=lambda made: bar.update(),
+        )
     if len(tokenizer) < config.vocab_size:
         print(
             f"tokenizer: the text fills {len(tokenizer)} tokens, not the {config.vocab_size} asked for: "

@@ -46,6 +46,7 @@ TESTED = {
     "scratch chat": "test_chat",
     "scratch run recipes/shakespeare": "test_own_text",
     "scratch run recipes/tinystories": "test_own_text",
+    "scratch tokenizer": "test_tokenizers",
     "accelerate launch": "test_launch",
     "trl sft": "test_trl",
     "lm_eval": "test_lm_eval",
@@ -112,6 +113,15 @@ def test_own_text(terminal, tmp_path, recipe):
         del small["sample_tokens"]
     done = terminal.run([*command(f"scratch run recipes/{recipe}"), *flags(small)], tmp_path)
     assert f"wrote runs/{recipe}/summary.md" in done.stdout
+
+
+def test_tokenizers(terminal, copy_run):
+    place = copy_run("tokenizer")
+    small = {"vocab_size": 300, "max_bytes": 50_000, "data.max_bytes": 800_000}
+    terminal.run([*command("scratch tokenizer --config"), *flags(small)], place)
+    done = terminal.run(command("scratch tokenizer --compare"), place)
+    assert done.stdout.startswith("A: runs/quickstart/tokenizer (512 tokens; ")
+    assert "\nB: runs/single/tokenizer (300 tokens; " in done.stdout and "\nPython source " in done.stdout
 
 
 def test_launch(terminal, quickstart_run, tmp_path):

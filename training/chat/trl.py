@@ -119,16 +119,16 @@ def train(
         return
 
     import trl
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
     from training.engine.hub import save_model
+    from training.engine.vocabulary import check_vocabulary, open_tokenizer
     from training.engine.weights import check_weights
     from training.insight.plots import plot_losses
 
     data = load_data(recipe, columns)
+    tokenizer = open_tokenizer(start, "model_name_or_path")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(start)
         check_weights(start, "model_name_or_path", training.trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             start,
@@ -137,7 +137,8 @@ def train(
             trust_remote_code=training.trust_remote_code,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"'model_name_or_path': no model with its tokenizer at {start} ({_one_line(error)})") from None
+        raise UserError(f"'model_name_or_path': no model at {start} ({_one_line(error)})") from None
+    check_vocabulary(tokenizer, model.config, start, "model_name_or_path")
     with training.main_process_first(local=False):
         folder = stage.begin() if training.process_index == 0 else stage.folder
     training.output_dir = str(folder / "trainer")

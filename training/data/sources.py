@@ -202,4 +202,12 @@ def _column(rows: Iterable[dict[str, Any]], column: str, where: str) -> Iterator
         text = row[column]
         if text is not None and not isinstance(text, str):
             raise UserError(f"'data.text_column': {where}:{number}: '{column}' holds {type(text).__name__}, not text")
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:  # JSON can spell them out, as in "\\ud83e"
+            half = ord(text[error.start])
+            raise UserError(
+                f"'data.text_column': {where}:{number}: '{column}' holds half of a surrogate pair (U+{half:04X}), "
+                "which has no UTF-8; mend the record or leave it out"
+            ) from None
         yield text or ""

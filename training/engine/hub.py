@@ -47,13 +47,20 @@ def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | Non
     }
 
 
-def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """Sampling as people expect it; generation ends at the end of the text or of the assistant's turn."""
+def generation_config(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> GenerationConfig:
+    """Sampling as people expect it; generation ends at the end of the text or of the assistant's turn.
+
+    Args:
+        vocab_size: rows of the model's embedding. Those beyond the tokenizer, which stand for nothing, are never drawn.
+    """
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     ids = special_token_ids(tokenizer)
     if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
         ids["eos_token_id"] = [tokenizer.eos_token_id, end_of_turn]
-    return GenerationConfig(**ids, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=256)
+    phantoms = list(range(len(tokenizer), vocab_size)) or None
+    return GenerationConfig(
+        **ids, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=256, suppress_tokens=phantoms
+    )
 
 
 @contextlib.contextmanager
@@ -84,7 +91,8 @@ def save_model(
     if carried.is_file():
         model.generation_config = GenerationConfig()
     else:
-        model.generation_config = generation_config(PreTrainedTokenizerFast.from_pretrained(source))
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+        model.generation_config = generation_config(tokenizer, model.config.vocab_size)
     write_model(model, folder, state_dict)
     if carried.is_file():
         shutil.copyfile(carried, folder / GENERATION_CONFIG)

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_scratch.tokenization_scratch import TURN_END
+from modeling_scratch.tokenization_base import TURN_END
 from training.engine.progress import progress_bar
 from training.errors import UserError
 from training.eval.estimates import share

@@ -1,0 +1,55 @@
+"""The simplest tokenizer: every character of the text gets a number."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from .tokenization_base import SPECIAL_TOKENS, BaseTokenizer, read_tokenizer_json
+
+
+class CharacterTokenizer(BaseTokenizer):
+    """One token a character: the special tokens, then the characters of the training text in code point order."""
+
+    def __init__(self, characters: Iterable[str], special_tokens: tuple[str, ...] = SPECIAL_TOKENS):
+        tokens = [*special_tokens, *sorted(set(characters))]
+        self._size = len(tokens)
+        super().__init__(tokens, special_tokens)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], special_tokens: tuple[str, ...] = SPECIAL_TOKENS) -> "CharacterTokenizer":
+        """Collect the characters of the texts."""
+        return cls(set().union(*texts), special_tokens)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "CharacterTokenizer":
+        """The tokenizer that `save` left in a folder, with what `add_tokens` of transformers has added since.
+
+        Raises:
+            ValueError: `tokenizer.json` there is damaged, or a tokenizer that this class is not.
+        """
+        file, model, added, _ = read_tokenizer_json(folder, "WordLevel")
+        known = (token["content"] for token in added if token["special"])
+        special_tokens = tuple(content for content in known if content in model["vocab"])
+        tokenizer = cls(set(model["vocab"]) - set(special_tokens), special_tokens)
+        if tokenizer.vocab != model["vocab"]:
+            raise ValueError(f"{file} numbers its tokens in another way; use AutoTokenizer")
+        tokenizer.add_as_saved(added, file)
+        return tokenizer
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        try:
+            return [self.vocab[character] for character in text]
+        except KeyError as error:
+            raise ValueError(f"the character {error} is not in this character-level vocabulary") from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids."""
+        return "".join(self.tokens[index] for index in ids)
+
+    def to_backend(self) -> Tokenizer:
+        # WordLevel without an unknown token refuses a character it does not know; BPE would drop it without a word.
+        backend = Tokenizer(models.WordLevel(vocab=dict(zip(self.tokens[: self._size], range(self._size)))))
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        backend.decoder = decoders.Fuse()
+        return backend
