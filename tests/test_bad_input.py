@@ -223,6 +223,24 @@ def test_one_line_from_trl(place, capfd, monkeypatch, verb, changes, message):
     assert message in line and len(line) < 400
 
 
+@pytest.mark.parametrize("verb", ["sft", "dpo", "evaluate", "export", "chat", "serve"])
+def test_a_damaged_model(place, capfd, verb):
+    """Every verb that opens a model looks at its weights before it does anything else; see engine/test_weights.py."""
+    weights = load_file("pretrain/model.safetensors")
+    lost = weights.pop("model.layers.1.mlp.up_proj.weight")
+    for content, message in (
+        (save(weights, {"format": "pt"}), "the weights in pretrain are not those of its config.json: 1 missing (model"),
+        (save(weights | {"lost": lost}, {"format": "pt"})[:-1], "pretrain: a weights file is damaged"),
+    ):
+        (place / "pretrain" / "model.safetensors").write_bytes(content)
+        if verb in ("chat", "serve"):
+            assert main([verb, "pretrain"]) == 2
+            (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+        else:
+            line = refused(place, capfd, verb, {})
+        assert message in line and len(line) < 300
+
+
 # What each verb opens: the key that names it, and a folder with a tokenizer in it.
 TOKENIZERS = [
     ("prepare", "tokenizer", "tokenizer"),
@@ -294,24 +312,6 @@ def test_a_tokenizer_of_another_model_is_not_talked_to(place, capfd, verb):
     assert main([verb, "pretrain"]) == 2
     error = capfd.readouterr().err
     assert error.startswith("error: 'model': pretrain: the tokenizer has 282 tokens but") and error.count("\n") == 1
-
-
-@pytest.mark.parametrize("verb", ["sft", "dpo", "evaluate", "export", "chat", "serve"])
-def test_a_damaged_model(place, capfd, verb):
-    """Every verb that opens a model looks at its weights before it does anything else; see engine/test_weights.py."""
-    weights = load_file("pretrain/model.safetensors")
-    lost = weights.pop("model.layers.1.mlp.up_proj.weight")
-    for content, message in (
-        (save(weights, {"format": "pt"}), "the weights in pretrain are not those of its config.json: 1 missing (model"),
-        (save(weights | {"lost": lost}, {"format": "pt"})[:-1], "pretrain: a weights file is damaged"),
-    ):
-        (place / "pretrain" / "model.safetensors").write_bytes(content)
-        if verb in ("chat", "serve"):
-            assert main([verb, "pretrain"]) == 2
-            (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-        else:
-            line = refused(place, capfd, verb, {})
-        assert message in line and len(line) < 300
 
 
 @pytest.mark.parametrize("verb", ["tokenizer", "prepare", "pretrain", "sft", "evaluate", "export"])
