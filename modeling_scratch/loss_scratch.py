@@ -6,12 +6,37 @@ entropy, softmax minus one-hot, is known as soon as the loss is. The idea is tha
 (https://arxiv.org/abs/2411.09009) and Liger Kernel (https://arxiv.org/abs/2410.10989), in plain PyTorch.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 IGNORED = -100
-# Rows at a time. On a processor a block of logits should stay in its cache; an accelerator wants larger products.
-ROWS_ON_PROCESSOR, ROWS_ON_ACCELERATOR = 256, 1024
+BLOCK = 256  # rows whose logits are in memory together, in the precision of the matrix product
+PART = 2**14  # rows of the output matrix whose gradient is added up at once
+SLICE = 2**18  # logits that are in fp32 together on a processor: they stay in its cache
+
+
+def softmax_minus_one_hot(logits: torch.Tensor, labels: torch.LongTensor, softcap: float | None) -> torch.Tensor:
+    """Overwrite logits (rows, vocab) by the gradient of their cross entropies, and return the sum of these, in fp32."""
+    labels = labels[:, None]
+    ignored = labels == IGNORED
+    labels = labels.masked_fill(ignored, 0)
+    scores = logits.float()
+    if softcap is not None:
+        scores = (scores / softcap).tanh_()
+        slope = 1 - scores.square()
+        scores *= softcap
+    scores -= scores.amax(dim=-1, keepdim=True)
+    right = scores.gather(1, labels)
+    total = scores.exp_().sum(dim=-1, keepdim=True)
+    loss = (total.log() - right).masked_fill(ignored, 0).sum()
+    scores /= total.masked_fill(ignored, torch.inf)  # a row without a label has a gradient of zeros
+    scores.scatter_add_(1, labels, ignored.float() - 1)
+    if softcap is not None:
+        scores *= slope
+    logits.copy_(scores)
+    return loss
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -25,30 +50,21 @@ class LinearCrossEntropy(torch.autograd.Function):
         labels: torch.LongTensor,  # (tokens,)
         softcap: float | None,
         needs_gradient: bool,
+        kernel: Callable[..., torch.Tensor],  # softmax_minus_one_hot, or its compiled self
     ) -> torch.Tensor:
-        on_processor = hidden_states.device.type == "cpu"
-        rows = ROWS_ON_PROCESSOR if on_processor else ROWS_ON_ACCELERATOR
+        fused = kernel is not softmax_minus_one_hot or torch.compiler.is_compiling()
+        rows = max(1, SLICE // len(weight)) if hidden_states.device.type == "cpu" and not fused else BLOCK
         lowered = weight.to(hidden_states.dtype)
         loss = hidden_states.new_zeros((), dtype=torch.float)
         grad_hidden, grad_weight = [], torch.zeros_like(weight, dtype=torch.float) if needs_gradient else None
-        for hidden, label in zip(hidden_states.split(rows), labels.split(rows), strict=True):
-            ignored = (label == IGNORED)[:, None]
-            label = label[:, None].masked_fill(ignored, 0)
-            logits = (hidden @ lowered.T).float()  # (rows, vocab)
-            if softcap is not None:
-                logits = (logits / softcap).tanh_()
-                slope = 1 - logits.square() if needs_gradient else None
-                logits *= softcap
-            log_probabilities = logits.log_softmax(dim=-1)
-            loss -= log_probabilities.gather(1, label).masked_fill(ignored, 0).sum()
+        for hidden, targets in zip(hidden_states.split(BLOCK), labels.split(BLOCK), strict=True):
+            block = hidden @ lowered.T  # (BLOCK, vocab)
+            for logits, label in zip(block.split(rows), targets.split(rows), strict=True):
+                loss += kernel(logits, label, softcap)
             if needs_gradient:
-                gradient = log_probabilities.exp_()
-                gradient.scatter_add_(1, label, gradient.new_full(label.shape, -1.0))
-                if softcap is not None:
-                    gradient *= slope
-                gradient = gradient.masked_fill_(ignored, 0).to(hidden.dtype)
-                grad_hidden.append(gradient @ lowered)
-                grad_weight += gradient.T @ hidden
+                grad_hidden.append(block @ lowered)
+                for part, columns in zip(grad_weight.split(PART), block.T.split(PART), strict=True):
+                    part += columns @ hidden
         if needs_gradient:
             ctx.save_for_backward(torch.cat(grad_hidden), grad_weight.to(weight.dtype))
         return loss
@@ -57,15 +73,23 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_output: torch.Tensor):
         # In place: the gradient of a large output matrix once, not twice. A second backward pass is an error of torch.
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden.mul_(grad_output), grad_weight.mul_(grad_output), None, None, None
+        return grad_hidden.mul_(grad_output), grad_weight.mul_(grad_output), None, None, None, None
 
 
 class CausalLMLoss(nn.Module):
-    """transformers' `ForCausalLMLoss`, from hidden states. A module, so that it can be compiled by itself."""
+    """transformers' `ForCausalLMLoss`, from hidden states.
+
+    Args:
+        softcap: `final_logit_softcapping` of the configuration.
+    """
 
     def __init__(self, softcap: float | None = None):
         super().__init__()
-        self.softcap = softcap
+        self.softcap, self.kernel = softcap, softmax_minus_one_hot
+
+    def compile(self, **options) -> None:
+        """Compile what lies between the matrix products, which is the same for every block of rows."""
+        self.kernel = torch.compile(softmax_minus_one_hot, **options)
 
     def forward(
         self,
@@ -94,5 +118,7 @@ class CausalLMLoss(nn.Module):
         if torch.is_autocast_enabled(device):
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         hidden_states = hidden_states.flatten(0, 1)
-        total = LinearCrossEntropy.apply(hidden_states, weight, targets, self.softcap, torch.is_grad_enabled())
+        total = LinearCrossEntropy.apply(
+            hidden_states, weight, targets, self.softcap, torch.is_grad_enabled(), self.kernel
+        )
         return total / ((targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)

@@ -12,7 +12,9 @@ LABELS = torch.where(torch.rand(3, 21, generator=torch.Generator().manual_seed(1
 
 @pytest.fixture(autouse=True)
 def several_blocks(monkeypatch):
-    monkeypatch.setattr(loss_scratch, "ROWS_ON_PROCESSOR", 8)  # 63 rows: the last block is not full
+    monkeypatch.setattr(loss_scratch, "BLOCK", 8)  # of 63 rows: the last is not full
+    monkeypatch.setattr(loss_scratch, "PART", 40)
+    monkeypatch.setattr(loss_scratch, "SLICE", 3 * 96)  # three rows: neither is the last slice of a block
 
 
 def losses_and_gradients(model, **kwargs):
@@ -75,18 +77,21 @@ def test_a_second_backward_is_an_error_and_not_a_wrong_gradient():
         loss.backward()
 
 
-def test_it_compiles_in_one_piece():
-    model, results = build("scratch").model, []
-    weight = build("scratch").lm_head.weight
-    loss = loss_scratch.CausalLMLoss(15.0)
+def test_compiled_it_is_the_same():
+    """By itself, as `compile_regions` does, and in one piece with what calls it."""
+    model, weight, results = build("scratch").model, build("scratch").lm_head.weight, []
+    by_itself = loss_scratch.CausalLMLoss(15.0)
+    by_itself.compile(backend="aot_eager", fullgraph=True)
     torch.compiler.reset()
-    for function in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
+    whole = torch.compile(loss_scratch.CausalLMLoss(15.0), backend="aot_eager", fullgraph=True)
+    for function in (loss_scratch.CausalLMLoss(15.0), by_itself, whole):
         model.zero_grad()
         weight.grad = None
         value = function(model(tokens(3, 21), use_cache=False).last_hidden_state, weight, LABELS)
         value.backward()
         results.append((value.detach(), weight.grad, model.embed_tokens.weight.grad.clone()))
     torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
 
 
 def test_the_logits_of_all_tokens_are_never_in_memory():
