@@ -6,9 +6,10 @@ that. `generate` takes it by itself for greedy search and sampling, with logits 
 rounding; whatever it does not cover goes the ordinary way.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -134,11 +135,10 @@ class DecoderLayer:
 
 
 class Decoder:
-    """Stands in for the `forward` of a `ScratchForCausalLM` while a text is generated."""
+    """The forward pass of a `ScratchForCausalLM` for the new tokens of one call of `generate`."""
 
     def __init__(self, model: PreTrainedModel):
-        self.model, self.ordinary_forward = model, model.forward
-        self.__signature__ = inspect.signature(model.forward)  # `generate` asks for it at every step
+        self.model = model
         layers = model.model.layers[: model.config.num_hidden_layers]
         copy = sum(weight.nbytes for weight in model.parameters()) <= LARGEST_COPY
         self.layers = [DecoderLayer(layer, copy) for layer in layers]
@@ -149,27 +149,37 @@ class Decoder:
         self.cache: DynamicCache | None = None
 
     @torch.no_grad()
-    def __call__(
+    def step(
         self,
-        input_ids: torch.LongTensor | None = None,  # (batch, 1)
-        attention_mask: torch.Tensor | None = None,  # (batch, kv_seq), 0 for padding
-        position_ids: torch.LongTensor | None = None,  # (batch, 1)
-        past_key_values: Cache | None = None,
-        **kwargs,
-    ) -> CausalLMOutputWithPast:
-        if not self._covers(input_ids, attention_mask, position_ids, past_key_values, kwargs):
-            self.release()
-            return self.ordinary_forward(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                **kwargs,
-            )
-        if past_key_values is not self.cache:
-            self._adopt(past_key_values, attention_mask)
+        input_ids: torch.LongTensor | None,  # (batch, 1)
+        attention_mask: torch.Tensor | None,  # (batch, kv_seq), 0 for padding
+        position_ids: torch.LongTensor | None,  # (batch, 1)
+        cache: Cache | None,
+        others: dict[str, Any],
+    ) -> CausalLMOutputWithPast | None:
+        """Logits of the next token, or None for a call that this path does not cover.
 
-        backbone, position = self.model.model, past_key_values.get_seq_length()
+        Args:
+            others: all other arguments of the call; any that is set is one that only the ordinary path knows.
+        """
+        covered = (
+            input_ids is not None
+            and input_ids.shape[1] == 1
+            and position_ids is not None
+            and type(cache) is DynamicCache
+            and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
+            and (attention_mask is None or attention_mask.ndim == 2)
+            and all(value is None or value is False for value in others.values())
+            and not torch.is_autocast_enabled(input_ids.device.type)
+        )
+        if not covered or cache is not self.cache:
+            self.release()
+        if not covered:
+            return None
+        if self.cache is None:
+            self._adopt(cache, attention_mask)
+
+        backbone, position = self.model.model, cache.get_seq_length()
         embeddings = backbone.embed(backbone.embed_tokens(input_ids), position_ids)[:, 0]  # (batch, hidden)
         rotation = None
         if backbone.config.position_type == "rope":
@@ -183,29 +193,9 @@ class Decoder:
                 hidden_states = torch.add(hidden_states * residual_scale, embeddings, alpha=embedding_scale)
             hidden_states = layer.step(hidden_states, rotation, mask, position)
         (logits,) = self.lm_head(backbone.norm(hidden_states))
-        return CausalLMOutputWithPast(logits=self.model.softcap(logits).unsqueeze(1), past_key_values=past_key_values)
-
-    def _covers(
-        self,
-        input_ids: torch.LongTensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.LongTensor | None,
-        cache: Cache | None,
-        kwargs: dict,
-    ) -> bool:
-        wanted = {name for name, value in kwargs.items() if value is not None and value is not False}
-        return (
-            input_ids is not None
-            and input_ids.shape[1] == 1
-            and position_ids is not None
-            and type(cache) is DynamicCache
-            and (attention_mask is None or attention_mask.ndim == 2)
-            and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
-            and wanted <= {"use_cache", "return_dict", "logits_to_keep"}
-        )
+        return CausalLMOutputWithPast(logits=self.model.softcap(logits).unsqueeze(1), past_key_values=cache)
 
     def _adopt(self, cache: DynamicCache, attention_mask: torch.Tensor | None) -> None:
-        self.release()
         self.cache, self.cache_dtype = cache, cache.layers[0].keys.dtype
         for layer, cached in zip(self.layers, cache.layers, strict=True):
             layer.adopt(cached)
@@ -221,6 +211,33 @@ class Decoder:
             self.cache = None
 
 
+# Of the call of `generate` in this thread: a server may run several at a time over one model.
+_decoder: ContextVar[Decoder | None] = ContextVar("decoder", default=None)
+
+
+@contextmanager
+def fast_decoding(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the model's forward pass finds a decoder for single new tokens."""
+    if not covers(model):
+        yield
+        return
+    decoder = Decoder(model)
+    token = _decoder.set(decoder)
+    try:
+        yield
+    finally:
+        _decoder.reset(token)
+        decoder.release()
+
+
+def active_decoder(model: PreTrainedModel) -> Decoder | None:
+    """The decoder of the call of `generate` that we are in, if it has one."""
+    if torch.compiler.is_compiling():
+        return None
+    decoder = _decoder.get()
+    return decoder if decoder is not None and decoder.model is model else None
+
+
 def covers(model: PreTrainedModel) -> bool:
     """Whether the model is what this file spells out: its own modules, unhooked, with full attention by sdpa."""
     plain = all(
@@ -231,21 +248,3 @@ def covers(model: PreTrainedModel) -> bool:
     )
     full = set(model.config.layer_types) == {"full_attention"}
     return plain and full and not model.training and model.config._attn_implementation == "sdpa"
-
-
-@contextmanager
-def fast_decoding(model: PreTrainedModel) -> Iterator[None]:
-    """Within, `model.forward` takes the fast path wherever that covers the call."""
-    if not covers(model):
-        yield
-        return
-    own = vars(model).get("forward")  # accelerate hangs one on a model that it prepares
-    decoder = model.forward = Decoder(model)
-    try:
-        yield
-    finally:
-        decoder.release()
-        if own is None:
-            del model.forward
-        else:
-            model.forward = own

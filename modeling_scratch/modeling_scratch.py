@@ -23,7 +23,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratch import ScratchConfig
-from .decoding_scratch import fast_decoding
+from .decoding_scratch import active_decoder, fast_decoding
 from .loss_scratch import CausalLMLoss
 
 
@@ -376,6 +376,54 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         self.chunked_loss = CausalLMLoss(config.final_logit_softcapping)
         self.post_init()
 
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,  # (batch, seq)
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,  # (batch, seq), not shifted; -100 is not scored
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,  # with labels: only the loss, in a fraction of the memory (loss_scratch.py)
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithPast:
+        decoder = active_decoder(self)
+        if decoder is not None:  # one new token at a time: the same numbers without the modules
+            others = kwargs | {"inputs_embeds": inputs_embeds, "labels": labels}
+            output = decoder.step(input_ids, attention_mask, position_ids, past_key_values, others)
+            if output is not None:
+                return output
+
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states, logits, loss = outputs.last_hidden_state, None, None
+        if skip_logits:
+            if labels is None:
+                raise ValueError("skip_logits leaves only the loss: give labels")
+            loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, **kwargs)
+        else:
+            kept = _select_positions(hidden_states, logits_to_keep)
+            logits = self.softcap(self.lm_head(kept))  # (batch, kept, vocab)
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As in transformers. Of the ids that generation suppresses because no token had them, it keeps the free ones.
 
@@ -392,48 +440,6 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             suppressed.update(range(new_num_tokens, self.config.vocab_size))
             self.generation_config.suppress_tokens = sorted(suppressed) or None
         return embeddings
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,  # (batch, seq)
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,  # (batch, seq), not shifted; -100 is not scored
-        use_cache: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        skip_logits: bool = False,  # with labels: only the loss, in a fraction of the memory (loss_scratch.py)
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
-        outputs: BaseModelOutputWithPast = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        hidden_states, logits, loss = outputs.last_hidden_state, None, None
-        if skip_logits:
-            if labels is None:
-                raise ValueError("skip_logits leaves only the loss: give labels")
-            loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, **kwargs)
-        else:
-            logits = self.softcap(
-                self.lm_head(_select_positions(hidden_states, logits_to_keep))
-            )  # (batch, kept, vocab)
-            if labels is not None:
-                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
 
     def softcap(self, logits: torch.Tensor) -> torch.Tensor:
         cap = self.config.final_logit_softcapping

@@ -1,5 +1,7 @@
 """The decode loop's fast path: the logits and the cache of the ordinary forward pass, and when it is taken."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -9,7 +11,7 @@ from tiny_model import build, logits, tokens
 from torch import nn
 
 from modeling_scratch import decoding_scratch
-from modeling_scratch.decoding_scratch import Decoder
+from modeling_scratch.decoding_scratch import active_decoder
 
 # transformers keeps a sliding window in a cache of its own kind, which goes the ordinary way.
 COVERED = {name: dials for name, dials in DIALS.items() if name != "sliding"}
@@ -47,7 +49,6 @@ def test_logits_and_cache_are_the_ordinary_ones(dials, copy, padded, steps, monk
     input_ids, mask = padded_prompts() if padded else (tokens(2, 7), torch.ones(2, 7, dtype=torch.long))
     output = model.generate(input_ids, attention_mask=mask, **OPTIONS)
     assert len(steps) == 11 * len(model.model.layers)  # the first token comes from the prompt
-    assert type(model.forward).__name__ == "method" and "forward" not in vars(model)
 
     mask = torch.cat((mask, torch.ones(2, 12, dtype=torch.long)), dim=1)[:, :-1]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -163,12 +164,25 @@ def test_an_interrupted_text_leaves_the_model_as_it_was():
     expected = logits(model, tokens(2, 5))
     with pytest.raises(KeyboardInterrupt):
         model.generate(tokens(1, 5), max_new_tokens=8, streamer=Closed())
-    assert not isinstance(model.forward, Decoder)
+    assert active_decoder(model) is None
     assert torch.equal(logits(model, tokens(2, 5)), expected)
 
 
-def test_a_model_that_accelerate_prepared_stays_prepared(steps):
+def test_autocast_is_the_ordinary_paths_affair(steps):
     model = Accelerator(cpu=True, mixed_precision="bf16").prepare(build())
-    prepared = model.forward
     model.generate(tokens(1, 5), max_new_tokens=4)
-    assert steps and model.forward is prepared
+    assert not steps
+
+
+def test_threads_do_not_disturb_one_another(steps):
+    model = build("scratch")
+    prompts = [tokens(1, 5, seed=seed) for seed in range(6)]
+
+    def generate(prompt):
+        return model.generate(prompt, max_new_tokens=24, do_sample=False)
+
+    expected = [generate(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(max_workers=6) as threads:
+        found = list(threads.map(generate, prompts))
+    assert steps and all(map(torch.equal, found, expected))
+    assert active_decoder(model) is None

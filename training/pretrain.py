@@ -170,9 +170,9 @@ class Pretraining:
         model = build_model(config, tokenizer)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
+        model.to(accelerator.device)
         if config.torch_compile:
             model.compile_regions()
-        model.to(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = known_prompts(config.sample_prompts, tokenizer)
         self.tokens_per_step = config.global_batch_size * config.sequence_length

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
+from training.engine.hub import no_progress_bars
 from training.errors import UserError
 
 
@@ -26,18 +27,18 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None) -
         UserError: weights missing, unknown or of another shape, files damaged, missing or not safetensors, or a
             configuration that no model can be made from.
     """
-    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it reports in a table what is said here in a line
-    logging.disable_progress_bar()
     try:
-        _, report = AutoModelForCausalLM.from_pretrained(
-            model,
-            device_map="meta",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported instead of raised
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-        )
+        with no_progress_bars():
+            _, report = AutoModelForCausalLM.from_pretrained(
+                model,
+                device_map="meta",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported instead of raised
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+            )
     except SafetensorError as error:
         raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or make it again") from None
     except (OSError, ValueError, StrictDataclassError) as error:
@@ -46,8 +47,6 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None) -
         raise UserError(f"'{key}': {model} holds no model in safetensors that can be opened ({reason})") from None
     finally:
         logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
     shapes = [
         f"{name} is {_size(found)} instead of {_size(wanted)}" for name, found, wanted in report["mismatched_keys"]
     ]
