@@ -191,14 +191,14 @@ MUTANTS = [
     ),
     Mutant(
         "ignored labels have a gradient",
-        "gradient.masked_fill_(ignored, 0)",
-        "gradient",
+        "total.masked_fill(ignored, torch.inf)",
+        "total",
         "test_loss.py::test_loss_and_gradients_are_those_of_the_logits",
         "loss_scratch.py",
     ),
     Mutant(
         "softcap without its slope",
-        "gradient *= slope",
+        "scores *= slope",
         "pass",
         "test_loss.py::test_loss_and_gradients_are_those_of_the_logits",
         "loss_scratch.py",
