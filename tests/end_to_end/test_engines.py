@@ -64,6 +64,7 @@ def expected(folder: Path) -> tuple[list[int], torch.Tensor, list[int]]:
     """What transformers says: ids of the text, logits of each, and the tokens that follow."""
     ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
     model, prompt = AutoModelForCausalLM.from_pretrained(folder), torch.tensor([ids])
+    model.generation_config.suppress_tokens = None  # the engines know nothing of rows without a token
     tokens = model.generate(prompt, do_sample=False, max_new_tokens=LENGTH, min_new_tokens=LENGTH)
     with torch.no_grad():
         return ids, model(prompt).logits[0], tokens[0, len(ids) :].tolist()

@@ -112,7 +112,7 @@ def test_provenance(run):
     fingerprints = {}
     for stage, folder in STAGES.items():
         record = provenance(run / folder)
-        assert record["stage"] == stage and record["metrics"] and record["seconds"] > 0
+        assert record["stage"] == stage and record["metrics"] and record["seconds"] >= 0
         assert record["recipe"]["output_dir"] == f"runs/quickstart/{folder}"
         assert {"python", "torch", "transformers", "tokenizers"} <= record["versions"].keys()
         assert record["inputs"] and all(len(value) == 64 for value in record["inputs"].values())
