@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 IGNORED = -100
-BLOCK = 256  # rows whose logits are in memory together, in the precision of the matrix product
+# Rows whose logits are in memory together, in the precision of the matrix product. An accelerator wants large products.
+BLOCK_ON_PROCESSOR, BLOCK_ON_ACCELERATOR = 256, 2048
 PART = 2**14  # rows of the output matrix whose gradient is added up at once
 SLICE = 2**18  # logits that are in fp32 together on a processor: they stay in its cache
 
@@ -52,14 +53,16 @@ class LinearCrossEntropy(torch.autograd.Function):
         needs_gradient: bool,
         kernel: Callable[..., torch.Tensor],  # softmax_minus_one_hot, or its compiled self
     ) -> torch.Tensor:
+        on_processor = hidden_states.device.type == "cpu"
         fused = kernel is not softmax_minus_one_hot or torch.compiler.is_compiling()
-        rows = max(1, SLICE // len(weight)) if hidden_states.device.type == "cpu" and not fused else BLOCK
+        rows = BLOCK_ON_PROCESSOR if on_processor else BLOCK_ON_ACCELERATOR
+        slice_rows = max(1, SLICE // len(weight)) if on_processor and not fused else rows
         lowered = weight.to(hidden_states.dtype)
         loss = hidden_states.new_zeros((), dtype=torch.float)
         grad_hidden, grad_weight = [], torch.zeros_like(weight, dtype=torch.float) if needs_gradient else None
-        for hidden, targets in zip(hidden_states.split(BLOCK), labels.split(BLOCK), strict=True):
-            block = hidden @ lowered.T  # (BLOCK, vocab)
-            for logits, label in zip(block.split(rows), targets.split(rows), strict=True):
+        for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
+            block = hidden @ lowered.T  # (rows, vocab)
+            for logits, label in zip(block.split(slice_rows), targets.split(slice_rows), strict=True):
                 loss += kernel(logits, label, softcap)
             if needs_gradient:
                 grad_hidden.append(block @ lowered)

@@ -12,7 +12,7 @@ LABELS = torch.where(torch.rand(3, 21, generator=torch.Generator().manual_seed(1
 
 @pytest.fixture(autouse=True)
 def several_blocks(monkeypatch):
-    monkeypatch.setattr(loss_scratch, "BLOCK", 8)  # of 63 rows: the last is not full
+    monkeypatch.setattr(loss_scratch, "BLOCK_ON_PROCESSOR", 8)  # of 63 rows: the last is not full
     monkeypatch.setattr(loss_scratch, "PART", 40)
     monkeypatch.setattr(loss_scratch, "SLICE", 3 * 96)  # three rows: neither is the last slice of a block
 
