@@ -65,10 +65,18 @@ def arguments(text_data: dict[str, str], output_dir: Path, **options: object) ->
     return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the processes that `start` makes: another number of threads adds up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def run(text_data: dict[str, str], output_dir: Path, **options: object) -> list[dict]:
     """Pretrain in this process; the records of metrics.jsonl without those of speed."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(1)
     pretrain.main(arguments(text_data, output_dir, **options))
     return metrics(output_dir)
 

@@ -88,6 +88,7 @@ def folder(models, inputs, tmp_path_factory):
 def elsewhere(folder, tmp_path_factory):
     away = tmp_path_factory.mktemp("elsewhere")
     environment = os.environ | {"HF_MODULES_CACHE": str(away / "modules"), "HF_HUB_OFFLINE": "1"}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # another number adds up in another order
     # -I: neither the current folder nor PYTHONPATH
     command = [sys.executable, "-I", "-c", ELSEWHERE, str(folder)]
     run = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True)
