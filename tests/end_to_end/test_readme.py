@@ -48,6 +48,7 @@ TESTED = {
     "scratch run recipes/tinystories": "test_own_text",
     "scratch tokenizer": "test_tokenizers",
     "accelerate launch": "test_launch",
+    "python -m benchmarks.model": "test_benchmark",
     "trl sft": "test_trl",
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
@@ -122,6 +123,13 @@ def test_tokenizers(terminal, copy_run):
     done = terminal.run(command("scratch tokenizer --compare"), place)
     assert done.stdout.startswith("A: runs/quickstart/tokenizer (512 tokens; ")
     assert "\nB: runs/single/tokenizer (300 tokens; " in done.stdout and "\nPython source " in done.stdout
+
+
+def test_benchmark(terminal):
+    small = {"vocab-size": 64, "hidden-size": 32, "layers": 1, "heads": 2, "kv-heads": 2, "seq": 16, "batch": 2}
+    small |= {"rounds": 1, "steps": 1, "new-tokens": 0, "matmul-size": 64}
+    done = terminal.run([*command("python -m benchmarks.model"), *flags(small), "--memory-vocab-sizes"], ROOT)
+    assert json.loads(done.stdout.splitlines()[-1])["training"].keys() == {"transformers Llama", "ours, llama"}
 
 
 def test_launch(terminal, quickstart_run, tmp_path):
