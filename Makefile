@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to twelve minutes
+quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to fourteen minutes
 	$(BIN)/scratch run recipes/quickstart
 
-test: $(INSTALLED)  ## all tests, about ten minutes
+test: $(INSTALLED)  ## all tests, ten to twenty minutes
 	$(BIN)/python -m pytest
 
 install: $(INSTALLED)  ## only the environment
