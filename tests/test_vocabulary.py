@@ -7,10 +7,11 @@ import torch
 from tiny_stages import LINES, MODEL, VOCAB_SIZE, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from training.engine.build import build_model
+from training.engine.config import PretrainConfig
 from training.engine.hub import save_model
 from training.engine.vocabulary import check_vocabulary, open_model_tokenizer, open_tokenizer
 from training.errors import UserError
-from training.pretrain import PretrainConfig, build_model
 
 PADDED = 320  # 280 tokens, rounded up to a multiple of 64
 

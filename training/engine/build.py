@@ -1,0 +1,81 @@
+"""What a recipe asks for, made or refused before the first step: the model with random weights, the accelerator."""
+
+import math
+import re
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedTokenizerFast
+
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from training.engine.config import PretrainConfig
+from training.engine.device import has_bf16, pick_attention, pick_device
+from training.engine.hub import generation_config, special_token_ids
+from training.errors import UserError
+
+
+def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> ScratchForCausalLM:
+    """The network with random weights.
+
+    Raises:
+        UserError: a dial of `model` is unknown or wrong, or the vocabulary is smaller than the tokenizer's.
+    """
+    rows = math.ceil(len(tokenizer) / config.pad_vocab_to_multiple_of) * config.pad_vocab_to_multiple_of
+    dials = {"vocab_size": rows, "max_position_embeddings": config.sequence_length} | config.model
+    try:
+        model_config = ScratchConfig.from_preset(config.preset, **(special_token_ids(tokenizer) | dials))
+    except (ValueError, StrictDataclassError) as error:
+        raise UserError(_wrong_dial(error, dials)) from None
+    if model_config.vocab_size < len(tokenizer):
+        raise UserError(
+            f"'model.vocab_size': {model_config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens; "
+            "leave it out or raise it"
+        )
+    if model_config.max_position_embeddings < config.sequence_length:
+        raise UserError(
+            f"'sequence_length': {config.sequence_length} exceeds model.max_position_embeddings "
+            f"({model_config.max_position_embeddings})"
+        )
+    fastest = pick_attention(pick_device(), config.sequence_length, config.torch_compile)
+    set_seed(config.seed)
+    model = ScratchForCausalLM._from_config(model_config, attn_implementation=config.attn_implementation or fastest)
+    model.generation_config = generation_config(tokenizer, model_config.vocab_size)  # for the samples
+    return model.float()
+
+
+def _wrong_dial(error: Exception, dials: dict[str, Any]) -> str:
+    """What is wrong with a dial: transformers' strict configurations wrap it in how they found it."""
+    cause = error.__cause__ or error
+    field = re.match(r"Validation error for field '(\w+)'", str(error))
+    if field and isinstance(cause, TypeError):
+        kind = ScratchConfig.__annotations__[field[1]]
+        return f"'model.{field[1]}' takes {getattr(kind, '__name__', kind)}, not {dials.get(field[1])!r}"
+    return f"'model{f'.{field[1]}' if field else ''}': {' '.join(str(cause).split())}"
+
+
+def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The prompts that the tokenizer can read: a character-level one knows only the characters of its own text."""
+    known = []
+    for prompt in prompts:
+        try:
+            tokenizer(prompt)
+        except Exception as error:  # tokenizers raises nothing narrower
+            print(f"pretrain: the sample prompt {prompt!r} is left out: {error}")
+        else:
+            known.append(prompt)
+    return known
+
+
+def build_accelerator(config: PretrainConfig) -> Accelerator:
+    bf16 = has_bf16(pick_device()) if config.bf16 is None else config.bf16
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    rows = config.per_device_train_batch_size * accelerator.num_processes
+    if config.global_batch_size % rows:
+        raise UserError(
+            f"'global_batch_size': {config.global_batch_size} is not a multiple of per_device_train_batch_size "
+            f"({config.per_device_train_batch_size}) x processes ({accelerator.num_processes})"
+        )
+    accelerator.gradient_accumulation_steps = config.global_batch_size // rows
+    return accelerator

@@ -1,0 +1,57 @@
+"""The keys of a pretraining recipe."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from training.optim.build import OptimizerConfig
+from training.recipe import option, required
+
+
+@dataclass
+class PretrainConfig:
+    output_dir: str = required("folder for the trained model and its checkpoints")
+    data: str = required("folder of shards, the output of `scratch prepare`")
+    tokenizer: str = required("folder of the tokenizer that made the shards")
+    preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
+        "scratch", "kind of network: scratch, llama, qwen3 or gpt2"
+    )
+    model: dict = option(dict, "sizes and other dials of ScratchConfig, such as hidden_size")
+    pad_vocab_to_multiple_of: int = option(
+        64, "rows of the embedding: the tokenizer's size rounded up to a multiple of this, to suit matrix products"
+    )
+    optimizer: OptimizerConfig = option(OptimizerConfig, "how the weights learn")
+    max_steps: int = option(1000, "optimizer steps")
+    sequence_length: int = option(256, "tokens per sequence")
+    global_batch_size: int = option(32, "sequences per optimizer step, over all processes and accumulation steps")
+    per_device_train_batch_size: int = option(16, "sequences that one process takes at once; the rest is accumulated")
+    max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0 does not clip")
+    bf16: bool | None = option(None, "mixed precision; by default where the processor has bfloat16")
+    activation_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
+    torch_compile: bool = option(False, "compile layers and loss; takes seconds, and a C++ compiler on a processor")
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
+        None, "attention kernel; by default sdpa, but eager for short sequences compiled for a processor"
+    )
+    seed: int = option(0, "of the weights and of the order of the data")
+    logging_steps: int = option(10, "steps between two lines of metrics.jsonl")
+    eval_steps: int = option(100, "steps between two validations")
+    eval_sequences: int = option(64, "sequences of the validation split, evenly spread, that a validation looks at")
+    save_steps: int = option(500, "steps between two checkpoints")
+    save_total_limit: int = option(2, "checkpoints to keep")
+    sample_prompts: list[str] = option(list, "beginnings to continue at every validation, to watch it learn")
+    sample_tokens: int = option(48, "length of these samples")
+
+    def __post_init__(self):
+        for name in (
+            "pad_vocab_to_multiple_of",
+            "max_steps",
+            "sequence_length",
+            "global_batch_size",
+            "per_device_train_batch_size",
+            "logging_steps",
+            "eval_steps",
+            "eval_sequences",
+            "save_steps",
+            "save_total_limit",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")

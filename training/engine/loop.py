@@ -1,0 +1,212 @@
+"""The pretraining loop: batches to gradients to steps, with validations, samples and checkpoints between them."""
+
+import math
+import time
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerFast
+
+from training.data.loader import TokenLoader
+from training.data.shards import open_shards
+from training.engine.build import build_model, known_prompts
+from training.engine.checkpoint import newest_checkpoint, save_checkpoint
+from training.engine.config import PretrainConfig
+from training.engine.metrics import MetricsLog
+from training.engine.progress import progress_bar
+from training.engine.signals import Interrupted, StopSignals
+from training.engine.stage import Stage
+from training.errors import UserError
+from training.optim.build import build_optimizer
+from training.optim.schedule import learning_rate_factor
+
+
+class Pretraining:
+    """The loop and what it holds: model, optimizer, data and the step it has reached."""
+
+    def __init__(
+        self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
+    ):
+        self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
+        self.train = TokenLoader(
+            open_shards(config.data, "train"), config.sequence_length, config.global_batch_size, config.seed
+        )
+        self.validation = TokenLoader(open_shards(config.data, "validation"), config.sequence_length, 1, config.seed)
+        model = build_model(config, tokenizer)
+        if config.activation_checkpointing:
+            model.activation_checkpointing_enable()
+        model.to(accelerator.device)
+        if config.torch_compile:
+            model.compile_regions()
+        self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
+        self.prompts = known_prompts(config.sample_prompts, tokenizer)
+        self.tokens_per_step = config.global_batch_size * config.sequence_length
+        self.step, self.validation_loss = 0, float("nan")
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        newest = newest_checkpoint(self.checkpoints)
+        if newest:
+            checkpoint, progress = newest
+            try:
+                self.accelerator.load_state(str(checkpoint / "state"))
+            except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+                raise UserError(
+                    f"{checkpoint} cannot be read ({' '.join(str(error).split())}); if it is damaged, delete it, and "
+                    "the same command goes on from the one before"
+                ) from None
+            self.step, self.validation_loss = progress["step"], progress["validation_loss"]
+            self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def run(self, stage: Stage) -> None:
+        """Train to `max_steps`.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint of the last whole step is written.
+        """
+        config, accelerator = self.config, self.accelerator
+        if accelerator.is_main_process:
+            log = MetricsLog(self.folder / "metrics.jsonl", self.step)
+        bar = progress_bar(
+            total=config.max_steps,
+            initial=self.step,
+            unit="step",
+            disable=None if accelerator.is_main_process else True,
+        )
+        since, since_step, losses = time.monotonic(), self.step, []
+        with StopSignals() as stop:
+            while self.step < config.max_steps:
+                losses.append(self.train_step())
+                last = self.step == config.max_steps
+                if self.step % config.logging_steps == 0 or last:
+                    rate = (self.step - since_step) * self.tokens_per_step / (time.monotonic() - since)
+                    loss = torch.stack(losses).mean().item()
+                    if accelerator.is_main_process:
+                        learning_rate = self.optimizer.param_groups[0]["lr"]
+                        log.write(self.progress(loss=loss, learning_rate=learning_rate, tokens_per_second=round(rate)))
+                    bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
+                    since, since_step, losses = time.monotonic(), self.step, []
+                bar.update()
+                if self.step % config.eval_steps == 0 or last:
+                    paused = time.monotonic()
+                    self.validation_loss = self.evaluate()
+                    if accelerator.is_main_process:
+                        log.write(self.progress(validation_loss=self.validation_loss))
+                        bar.write(f"step {self.step}: validation loss {self.validation_loss:.3f}{self.samples()}")
+                    since += time.monotonic() - paused
+                if self.step % config.save_steps == 0 or last or stop.received:
+                    paused = time.monotonic()
+                    self.save()
+                    if accelerator.is_main_process:
+                        stage.heartbeat()
+                    since += time.monotonic() - paused
+                if stop.received and not last:
+                    bar.close()
+                    raise Interrupted(
+                        stop.received, f"stopped after step {self.step}, saved; the same command goes on from there"
+                    )
+        bar.close()
+
+    def progress(self, **figures: float) -> dict[str, float]:
+        """A record of metrics.jsonl."""
+        return {"step": self.step, "tokens": self.step * self.tokens_per_step, **figures}
+
+    def train_step(self) -> torch.Tensor:
+        """One optimizer step over one global batch. Returns the mean loss of its tokens, before the step."""
+        config, accelerator = self.config, self.accelerator
+        self.model.train()
+        optimizer_config = config.optimizer
+        factor = learning_rate_factor(
+            self.step,
+            config.max_steps,
+            optimizer_config.schedule,
+            optimizer_config.warmup_steps,
+            optimizer_config.decay_fraction,
+            optimizer_config.final_fraction,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        windows = self.train.windows(self.step)[accelerator.process_index :: accelerator.num_processes]
+        total = torch.zeros((), device=accelerator.device)
+        for rows in range(0, len(windows), config.per_device_train_batch_size):
+            tokens = self.train.read(windows[rows : rows + config.per_device_train_batch_size]).to(accelerator.device)
+            with accelerator.accumulate(self.model):
+                # Sum over tokens divided by the tokens of the whole global batch: unequal parts still add up rightly.
+                loss = self.loss(tokens, num_items_in_batch=self.tokens_per_step)
+                total += loss.detach()
+                # Undo the division by the accumulation steps (backward) and by the processes (gradient averaging).
+                accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
+                if accelerator.sync_gradients and config.max_grad_norm:
+                    accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.step += 1
+        total = accelerator.reduce(total, reduction="sum")
+        if not math.isfinite(total.item()):
+            raise UserError(
+                f"the loss of step {self.step} is {total.item()}; lower the learning rates or max_grad_norm "
+                f"(the newest checkpoint in {self.checkpoints} is from before)"
+            )
+        return total
+
+    def loss(self, tokens: torch.LongTensor, **kwargs: Any) -> torch.Tensor:
+        """Mean cross-entropy of each token given those before it; `tokens` is (batch, seq + 1)."""
+        inputs, labels = tokens[:, :-1], tokens[:, 1:].contiguous()
+        # ZeRO-3 gathers a matrix only while its own module runs; the loss without logits reads it from outside.
+        kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
+        return self.model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False, **kwargs).loss
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean loss over `eval_sequences` windows, always the same, spread evenly over the validation split."""
+        self.model.eval()
+        config, accelerator = self.config, self.accelerator
+        count = min(config.eval_sequences, self.validation.num_windows)
+        windows = torch.linspace(0, self.validation.num_windows - 1, count).long().numpy()
+        # Every process scores the same windows: a sharded model needs all of them in each forward pass.
+        total = 0.0
+        for rows in range(0, count, config.per_device_train_batch_size):
+            tokens = self.validation.read(windows[rows : rows + config.per_device_train_batch_size])
+            total += self.loss(tokens.to(accelerator.device)).item() * len(tokens)
+        return total / count
+
+    @torch.no_grad()
+    def samples(self) -> str:
+        """Continuations of the sample prompts, as lines to print. Leaves the random state as it was."""
+        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            return ""  # one process alone cannot run a model that is sharded over several
+        model, text = self.accelerator.unwrap_model(self.model), ""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            for prompt in self.prompts:
+                inputs = self.tokenizer(prompt, return_tensors="pt").to(self.accelerator.device)
+                output = model.generate(
+                    **inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=self.config.sample_tokens
+                )
+                lines = self.tokenizer.decode(output[0], skip_special_tokens=True).splitlines()
+                text += "\n" + "\n".join(f"    | {line}" for line in lines)
+        return text
+
+    def save(self) -> None:
+        progress = {"step": self.step, "validation_loss": self.validation_loss}
+        save_checkpoint(
+            self.accelerator,
+            self.model,
+            self.config.tokenizer,
+            self.checkpoints,
+            progress,
+            keep=self.config.save_total_limit,
+        )
