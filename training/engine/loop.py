@@ -1,15 +1,18 @@
 """The pretraining loop: batches to gradients to steps, with validations, samples and checkpoints between them."""
 
 import math
+import statistics
 import time
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from training.data.loader import TokenLoader
@@ -17,6 +20,7 @@ from training.data.shards import open_shards
 from training.engine.build import build_model, known_prompts
 from training.engine.checkpoint import newest_checkpoint, save_checkpoint
 from training.engine.config import PretrainConfig
+from training.engine.guards import LossSpikes, worse_than_chance
 from training.engine.metrics import MetricsLog
 from training.engine.progress import progress_bar
 from training.engine.signals import Interrupted, StopSignals
@@ -47,6 +51,8 @@ class Pretraining:
         self.prompts = known_prompts(config.sample_prompts, tokenizer)
         self.tokens_per_step = config.global_batch_size * config.sequence_length
         self.step, self.validation_loss = 0, float("nan")
+        self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
+        self.spikes = LossSpikes()
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one.
@@ -65,6 +71,7 @@ class Pretraining:
                     "the same command goes on from the one before"
                 ) from None
             self.step, self.validation_loss = progress["step"], progress["validation_loss"]
+            self.losses = progress["losses"]
             self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
 
     @property
@@ -80,25 +87,28 @@ class Pretraining:
         config, accelerator = self.config, self.accelerator
         if accelerator.is_main_process:
             log = MetricsLog(self.folder / "metrics.jsonl", self.step)
+            self.incidents = MetricsLog(self.folder / "incidents.jsonl", self.step)
+        if self.step == 0:
+            self.check_start()
         bar = progress_bar(
             total=config.max_steps,
             initial=self.step,
             unit="step",
             disable=None if accelerator.is_main_process else True,
         )
-        since, since_step, losses = time.monotonic(), self.step, []
+        since, since_step = time.monotonic(), self.step
         with StopSignals() as stop:
             while self.step < config.max_steps:
-                losses.append(self.train_step())
+                self.train_step()
                 last = self.step == config.max_steps
-                if self.step % config.logging_steps == 0 or last:
+                if self.losses and (self.step % config.logging_steps == 0 or last):
                     rate = (self.step - since_step) * self.tokens_per_step / (time.monotonic() - since)
-                    loss = torch.stack(losses).mean().item()
+                    loss = statistics.fmean(self.losses)
                     if accelerator.is_main_process:
                         learning_rate = self.optimizer.param_groups[0]["lr"]
                         log.write(self.progress(loss=loss, learning_rate=learning_rate, tokens_per_second=round(rate)))
                     bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
-                    since, since_step, losses = time.monotonic(), self.step, []
+                    since, since_step, self.losses = time.monotonic(), self.step, []
                 bar.update()
                 if self.step % config.eval_steps == 0 or last:
                     paused = time.monotonic()
@@ -124,43 +134,91 @@ class Pretraining:
         """A record of metrics.jsonl."""
         return {"step": self.step, "tokens": self.step * self.tokens_per_step, **figures}
 
-    def train_step(self) -> torch.Tensor:
-        """One optimizer step over one global batch. Returns the mean loss of its tokens, before the step."""
+    def check_start(self) -> None:
+        """Random weights must do about as well as guessing."""
+        loss = self.evaluate()
+        complaint = worse_than_chance(loss, self.accelerator.unwrap_model(self.model).config.vocab_size)
+        if complaint:
+            self.report("worse than chance", complaint, step=0, validation_loss=loss)
+
+    def report(self, kind: str, sentence: str, **details: Any) -> None:
+        """Note an incident in incidents.jsonl, and print it."""
+        if self.accelerator.is_main_process:
+            self.incidents.write({"incident": kind, **details})
+            tqdm.write(f"pretrain: {sentence} (incidents.jsonl)")
+
+    def train_step(self) -> None:
+        """One optimizer step over one global batch.
+
+        Raises:
+            UserError: loss or gradient is not finite, and the recipe says to stop.
+        """
         config, accelerator = self.config, self.accelerator
         self.model.train()
-        optimizer_config = config.optimizer
-        factor = learning_rate_factor(
-            self.step,
-            config.max_steps,
-            optimizer_config.schedule,
-            optimizer_config.warmup_steps,
-            optimizer_config.decay_fraction,
-            optimizer_config.final_fraction,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        windows = self.train.windows(self.step)[accelerator.process_index :: accelerator.num_processes]
-        total = torch.zeros((), device=accelerator.device)
-        for rows in range(0, len(windows), config.per_device_train_batch_size):
-            tokens = self.train.read(windows[rows : rows + config.per_device_train_batch_size]).to(accelerator.device)
+        self.set_learning_rates()
+        windows = self.train.windows(self.step)
+        mine = windows[accelerator.process_index :: accelerator.num_processes]
+        total, norm = torch.zeros((), device=accelerator.device), None
+        for rows in range(0, len(mine), config.per_device_train_batch_size):
+            tokens = self.train.read(mine[rows : rows + config.per_device_train_batch_size]).to(accelerator.device)
             with accelerator.accumulate(self.model):
                 # Sum over tokens divided by the tokens of the whole global batch: unequal parts still add up rightly.
                 loss = self.loss(tokens, num_items_in_batch=self.tokens_per_step)
                 total += loss.detach()
                 # Undo the division by the accumulation steps (backward) and by the processes (gradient averaging).
                 accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
-                if accelerator.sync_gradients and config.max_grad_norm:
-                    accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
-                self.optimizer.step()
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
+                    finite = self.judge(accelerator.reduce(total, reduction="sum").item(), norm, windows)
+                if not accelerator.sync_gradients or finite:
+                    self.optimizer.step()
                 self.optimizer.zero_grad()
         self.step += 1
-        total = accelerator.reduce(total, reduction="sum")
-        if not math.isfinite(total.item()):
-            raise UserError(
-                f"the loss of step {self.step} is {total.item()}; lower the learning rates or max_grad_norm "
-                f"(the newest checkpoint in {self.checkpoints} is from before)"
-            )
-        return total
+
+    def set_learning_rates(self) -> None:
+        """Of this step, by the schedule."""
+        config = self.config.optimizer
+        factor = learning_rate_factor(
+            self.step,
+            self.config.max_steps,
+            config.schedule,
+            config.warmup_steps,
+            config.decay_fraction,
+            config.final_fraction,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def judge(self, loss: float, norm: torch.Tensor | None, windows: np.ndarray) -> bool:
+        """Whether the gradient may be used; note the loss of this step, and what is wrong with it.
+
+        Args:
+            loss: the mean over the global batch, in nats.
+            norm: of the gradient before clipping; None where the engine (DeepSpeed) keeps it to itself.
+            windows: the rows of the global batch.
+        """
+        self.grad_norm = math.nan if norm is None else float(norm)
+        step = self.step + 1  # as metrics.jsonl counts
+
+        def details() -> dict[str, Any]:
+            documents = self.train.documents(windows)
+            return {"step": step, "loss": loss, "grad_norm": self.grad_norm, "documents": documents}
+
+        if math.isfinite(loss) and (norm is None or math.isfinite(self.grad_norm)):
+            usual = self.spikes.see(loss)
+            if usual is not None:
+                self.report("spike", f"the loss of step {step} jumped from {usual:.2f} to {loss:.2f}", **details())
+            self.losses.append(loss)
+            return True
+        found = f"step {step} has a loss of {loss} and a gradient of norm {self.grad_norm}"
+        if self.config.on_nonfinite == "skip":
+            self.report("not finite", f"{found}; its batch is skipped", **details())
+            return False
+        self.report("not finite", found, **details())
+        raise UserError(
+            f"{found}; lower the learning rates or max_grad_norm, or set on_nonfinite to skip "
+            f"(the newest checkpoint in {self.checkpoints} is from before)"
+        )
 
     def loss(self, tokens: torch.LongTensor, **kwargs: Any) -> torch.Tensor:
         """Mean cross-entropy of each token given those before it; `tokens` is (batch, seq + 1)."""
@@ -201,7 +259,7 @@ class Pretraining:
         return text
 
     def save(self) -> None:
-        progress = {"step": self.step, "validation_loss": self.validation_loss}
+        progress = {"step": self.step, "validation_loss": self.validation_loss, "losses": self.losses}
         save_checkpoint(
             self.accelerator,
             self.model,
