@@ -60,10 +60,12 @@ class TokenLoader:
         for folder, packing, weight in zip(mixture.folders, packings, mixture.weights.tolist(), strict=True):
             rows = math.ceil(global_batch_size * weight / mixture.period)
             if packing.num_rows < rows:
-                batch = "one batch of" if len(packings) == 1 else "its share of one batch,"
+                single = len(packings) == 1
+                batch = "one batch of" if single else "its share of one batch,"
                 raise UserError(
                     f"'data': {folder}: the split holds {len(packing.tokens):,} tokens, less than {batch} {rows} x "
-                    f"{packing.sequence_length}; give more text or lower global_batch_size or sequence_length"
+                    f"{packing.sequence_length}; give more text or lower {'' if single else 'its weight, '}"
+                    "global_batch_size or sequence_length"
                 )
         num_rows = [packing.num_rows for packing in packings]
         self._first_row = np.cumsum(num_rows) - num_rows  # (members,)
