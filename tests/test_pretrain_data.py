@@ -140,6 +140,15 @@ def falling(file: Path) -> None:
     file.write_bytes(content[8:16] + content[:8] + content[16:])
 
 
+def test_attention_that_would_let_documents_see_each_other_is_refused(place, capfd):
+    """transformers tells packed documents apart for flash attention in batches of one row alone."""
+    settings = {"data": "lines", "output_dir": "new", "attn_implementation": "flash_attention_2"}
+    assert pretrain(per_device_train_batch_size=2, **settings) == 2
+    line = capfd.readouterr().err.strip()
+    assert "'document_mask': flash_attention_2 tells documents apart only one sequence at a time" in line
+    assert "\n" not in line
+
+
 BOTH = "{lines: 3, pages: 1}"
 BAD_DATA = [
     # the key, a file and what happens to it, what the line says

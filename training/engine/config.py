@@ -71,3 +71,12 @@ class PretrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")
+        if (
+            self.document_mask
+            and self.attn_implementation == "flash_attention_2"
+            and self.per_device_train_batch_size > 1
+        ):
+            raise ValueError(
+                "'document_mask': flash_attention_2 tells documents apart only one sequence at a time; set "
+                "per_device_train_batch_size to 1 or attn_implementation to sdpa or flex_attention"
+            )

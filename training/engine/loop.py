@@ -252,9 +252,9 @@ class Pretraining:
             total, scored = 0.0, 0
             for start in range(0, len(rows), size):
                 batch = self.validation.read(rows[start : start + size])
-                labels = int((batch.labels != IGNORED).sum())
-                total += self.loss(batch).item() * labels
-                scored += labels
+                count = int((batch.labels != IGNORED).sum())
+                total += self.loss(batch).item() * count
+                scored += count
             losses.append(total / scored)
         if len(losses) > 1:
             named = zip(mixture.folders, losses, strict=True)
