@@ -9,7 +9,8 @@ Interrupted, it goes on from its newest checkpoint when the same command is give
 import statistics
 import sys
 
-from training.data.shards import check_tokenizer
+from training.data.mixture import Mixture
+from training.data.shards import check_hashes, check_tokenizer
 from training.engine.build import build_accelerator
 from training.engine.checkpoint import export_model
 from training.engine.config import PretrainConfig
@@ -23,16 +24,24 @@ from training.recipe import parse
 
 def main(arguments: list[str]) -> None:
     config = parse(PretrainConfig, arguments, __doc__)
-    check_stage(config.data, "prepare", key="data")
+    mixture = Mixture(config.data)
+    for folder in mixture.folders:
+        check_stage(folder, "prepare", key="data")
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
     tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
-    check_tokenizer(config.data, config.tokenizer)
-    inputs = {"data": digest(config.data, "data"), "tokenizer": digest(config.tokenizer, "tokenizer")}
+    for folder in mixture.folders:
+        check_tokenizer(folder, config.tokenizer)
+    key = "data" if isinstance(config.data, str) else "data.{}"
+    inputs = {key.format(folder): digest(folder, "data") for folder in mixture.folders}
+    inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
     stage = Stage("pretrain", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
     accelerator = build_accelerator(config)
     training = Pretraining(config, stage.folder, tokenizer, accelerator)
+    if accelerator.is_local_main_process:
+        for folder in mixture.folders:
+            check_hashes(folder)
     # Only now, with all of the recipe known to be right: this discards the checkpoints of another recipe.
     if accelerator.is_main_process:
         stage.begin()
@@ -42,9 +51,12 @@ def main(arguments: list[str]) -> None:
     tokens = config.max_steps * training.tokens_per_step
     accelerator.print(
         f"pretrain: {parameters / 1e6:.1f}M parameters; {tokens / 1e6:.1f}M tokens of "
-        f"{len(training.train.tokens) / 1e6:.1f}M in the shards; {accelerator.num_processes} x {accelerator.device}, "
+        f"{training.train.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "
+        f"{training.train.utilisation:.1%} of the slots scored); {accelerator.num_processes} x {accelerator.device}, "
         f"precision {accelerator.mixed_precision}, {accelerator.gradient_accumulation_steps} accumulation steps"
     )
+    if len(mixture.folders) > 1:
+        accelerator.print(training.train.describe(config.max_steps))
     training.run(stage)
     export_model(accelerator, training.model, config.tokenizer, stage.folder)
     if accelerator.is_main_process:

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from training.data.loader import TokenLoader
-from training.data.shards import open_shards
+from training.data.loader import Batch, TokenLoader
+from training.data.mixture import Mixture
+from training.data.packing import IGNORED
 from training.engine.build import build_model, known_prompts
 from training.engine.checkpoint import newest_checkpoint, save_checkpoint
 from training.engine.config import PretrainConfig
@@ -37,10 +38,13 @@ class Pretraining:
         self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
     ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
-        self.train = TokenLoader(
-            open_shards(config.data, "train"), config.sequence_length, config.global_batch_size, config.seed
+        mixture = Mixture(config.data)
+        self.train, self.validation = (
+            TokenLoader.open(
+                mixture, split, config.packing, config.sequence_length, rows, config.seed, config.document_mask
+            )
+            for split, rows in (("train", config.global_batch_size), ("validation", 1))
         )
-        self.validation = TokenLoader(open_shards(config.data, "validation"), config.sequence_length, 1, config.seed)
         model = build_model(config, tokenizer)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
@@ -53,6 +57,7 @@ class Pretraining:
         self.step, self.validation_loss = 0, float("nan")
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
         self.spikes = LossSpikes()
+        self.validation_losses: dict[str, float] = {}  # of each member of a mixture
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one.
@@ -114,7 +119,7 @@ class Pretraining:
                     paused = time.monotonic()
                     self.validation_loss = self.evaluate()
                     if accelerator.is_main_process:
-                        log.write(self.progress(validation_loss=self.validation_loss))
+                        log.write(self.progress(validation_loss=self.validation_loss, **self.validation_losses))
                         bar.write(f"step {self.step}: validation loss {self.validation_loss:.3f}{self.samples()}")
                     since += time.monotonic() - paused
                 if self.step % config.save_steps == 0 or last or stop.received:
@@ -156,14 +161,14 @@ class Pretraining:
         config, accelerator = self.config, self.accelerator
         self.model.train()
         self.set_learning_rates()
-        windows = self.train.windows(self.step)
+        windows, num_predictions = self.train.windows(self.step), self.train.num_predictions(self.step)
         mine = windows[accelerator.process_index :: accelerator.num_processes]
         total, norm = torch.zeros((), device=accelerator.device), None
         for rows in range(0, len(mine), config.per_device_train_batch_size):
-            tokens = self.train.read(mine[rows : rows + config.per_device_train_batch_size]).to(accelerator.device)
+            batch = self.train.read(mine[rows : rows + config.per_device_train_batch_size])
             with accelerator.accumulate(self.model):
                 # Sum over tokens divided by the tokens of the whole global batch: unequal parts still add up rightly.
-                loss = self.loss(tokens, num_items_in_batch=self.tokens_per_step)
+                loss = self.loss(batch, num_items_in_batch=num_predictions)
                 total += loss.detach()
                 # Undo the division by the accumulation steps (backward) and by the processes (gradient averaging).
                 accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
@@ -220,26 +225,41 @@ class Pretraining:
             f"(the newest checkpoint in {self.checkpoints} is from before)"
         )
 
-    def loss(self, tokens: torch.LongTensor, **kwargs: Any) -> torch.Tensor:
-        """Mean cross-entropy of each token given those before it; `tokens` is (batch, seq + 1)."""
-        inputs, labels = tokens[:, :-1], tokens[:, 1:].contiguous()
+    def loss(self, batch: Batch, **kwargs: Any) -> torch.Tensor:
+        """Mean cross-entropy of the labels given the tokens before them."""
+        input_ids, labels, position_ids = batch.to(self.accelerator.device)
         # ZeRO-3 gathers a matrix only while its own module runs; the loss without logits reads it from outside.
         kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
-        return self.model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False, **kwargs).loss
+        return self.model(
+            input_ids=input_ids,
+            labels=labels,
+            shift_labels=labels,
+            position_ids=position_ids,
+            use_cache=False,  # with a cache attention would cross documents
+            **kwargs,
+        ).loss
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Mean loss over `eval_sequences` windows, always the same, spread evenly over the validation split."""
+        """Mean loss of the tokens of `eval_sequences` rows of the validation split, always the same.
+
+        Of a mixture the mean over its members by their shares; the loss of each is kept in `validation_losses`.
+        """
         self.model.eval()
-        config, accelerator = self.config, self.accelerator
-        count = min(config.eval_sequences, self.validation.num_windows)
-        windows = torch.linspace(0, self.validation.num_windows - 1, count).long().numpy()
-        # Every process scores the same windows: a sharded model needs all of them in each forward pass.
-        total = 0.0
-        for rows in range(0, count, config.per_device_train_batch_size):
-            tokens = self.validation.read(windows[rows : rows + config.per_device_train_batch_size])
-            total += self.loss(tokens.to(accelerator.device)).item() * len(tokens)
-        return total / count
+        losses, mixture, size = [], self.validation.mixture, self.config.per_device_train_batch_size
+        # Every process scores the same rows: a sharded model needs all of them in each forward pass.
+        for rows in self.validation.spread(self.config.eval_sequences):
+            total, scored = 0.0, 0
+            for start in range(0, len(rows), size):
+                batch = self.validation.read(rows[start : start + size])
+                count = int((batch.labels != IGNORED).sum())
+                total += self.loss(batch).item() * count
+                scored += count
+            losses.append(total / scored)
+        if len(losses) > 1:
+            named = zip(mixture.folders, losses, strict=True)
+            self.validation_losses = {f"validation_loss/{folder}": loss for folder, loss in named}
+        return float(mixture.shares @ losses)
 
     @torch.no_grad()
     def samples(self) -> str:

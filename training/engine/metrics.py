@@ -6,7 +6,8 @@ from typing import Any
 
 
 class MetricsLog:
-    """Append-only `metrics.jsonl`. Lines have `step` and `tokens`, and either `loss` or `validation_loss`.
+    """Append-only `metrics.jsonl`. Lines have `step` and `tokens`, and either `loss` or `validation_loss`;
+    beside the latter, in a mixture of data, `validation_loss/FOLDER` for each folder of shards.
 
     Args:
         file: may exist from an interrupted run.
