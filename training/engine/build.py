@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +13,8 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.engine.config import PretrainConfig
 from training.engine.device import has_bf16, pick_attention, pick_device
 from training.engine.hub import generation_config, special_token_ids
+from training.engine.stage import partial
+from training.engine.trackers import check_trackers
 from training.errors import UserError
 
 
@@ -70,7 +72,12 @@ def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> lis
 
 def build_accelerator(config: PretrainConfig) -> Accelerator:
     bf16 = has_bf16(pick_device()) if config.bf16 is None else config.bf16
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    check_trackers(config.report_to)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=config.report_to or None,
+        project_config=ProjectConfiguration(logging_dir=str(partial(config.output_dir) / "trackers")),
+    )
     rows = config.per_device_train_batch_size * accelerator.num_processes
     if config.global_batch_size % rows:
         raise UserError(

@@ -39,6 +39,10 @@ class PretrainConfig:
     save_total_limit: int = option(2, "checkpoints to keep")
     sample_prompts: list[str] = option(list, "beginnings to continue at every validation, to watch it learn")
     sample_tokens: int = option(48, "length of these samples")
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = option(
+        list, "trackers that get the figures of metrics.jsonl too: tensorboard, trackio, wandb"
+    )
+    profile: bool = option(False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile")
 
     def __post_init__(self):
         for name in (

@@ -1,7 +1,7 @@
 """The pretraining loop: batches to gradients to steps, with validations, samples and checkpoints between them."""
 
 import math
-import time
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,10 +17,12 @@ from training.data.shards import open_shards
 from training.engine.build import build_model, known_prompts
 from training.engine.checkpoint import newest_checkpoint, save_checkpoint
 from training.engine.config import PretrainConfig
-from training.engine.metrics import MetricsLog
+from training.engine.metrics import MetricsLog, as_duration, in_words
+from training.engine.profile import Profiler, Spans, span_parts
 from training.engine.progress import progress_bar
 from training.engine.signals import Interrupted, StopSignals
 from training.engine.stage import Stage
+from training.engine.throughput import Throughput, matrix_product_rate, operations_per_token
 from training.errors import UserError
 from training.optim.build import build_optimizer
 from training.optim.schedule import learning_rate_factor
@@ -33,20 +35,28 @@ class Pretraining:
         self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
     ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
-        self.train = TokenLoader(
-            open_shards(config.data, "train"), config.sequence_length, config.global_batch_size, config.seed
-        )
-        self.validation = TokenLoader(open_shards(config.data, "validation"), config.sequence_length, 1, config.seed)
+        shards = {split: open_shards(config.data, split) for split in ("train", "validation")}
+        self.train = TokenLoader(shards["train"], config.sequence_length, config.global_batch_size, config.seed)
+        self.validation = TokenLoader(shards["validation"], config.sequence_length, 1, config.seed)
+        # A loss in nats per token times this is bits per byte of text.
+        self.bits = {split: len(part) / part.text_bytes / math.log(2) for split, part in shards.items()}
         model = build_model(config, tokenizer)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
         model.to(accelerator.device)
         if config.torch_compile:
             model.compile_regions()
+        self.span = Spans(accelerator.device) if config.profile else nullcontext
+        if config.profile:
+            span_parts(model, self.span)
+        operations = operations_per_token(model, model.config, config.sequence_length)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = known_prompts(config.sample_prompts, tokenizer)
         self.tokens_per_step = config.global_batch_size * config.sequence_length
-        self.step, self.validation_loss = 0, float("nan")
+        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        rate = matrix_product_rate(accelerator.device, dtype) * accelerator.num_processes
+        self.throughput = Throughput(accelerator.device, self.tokens_per_step, operations, rate)
+        self.step, self.validation_loss, self.grad_norm = 0, float("nan"), None
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one.
@@ -65,6 +75,7 @@ class Pretraining:
                     "the same command goes on from the one before"
                 ) from None
             self.step, self.validation_loss = progress["step"], progress["validation_loss"]
+            self.throughput.seconds_before = progress["seconds"]
             self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
 
     @property
@@ -86,43 +97,75 @@ class Pretraining:
             unit="step",
             disable=None if accelerator.is_main_process else True,
         )
-        since, since_step, losses = time.monotonic(), self.step, []
+        profiler = None
+        if config.profile and accelerator.is_main_process:
+            profiler = Profiler(self.folder / "profile", self.span)
+        self.throughput.start(self.step)
+        losses = []
         with StopSignals() as stop:
             while self.step < config.max_steps:
                 losses.append(self.train_step())
                 last = self.step == config.max_steps
                 if self.step % config.logging_steps == 0 or last:
-                    rate = (self.step - since_step) * self.tokens_per_step / (time.monotonic() - since)
-                    loss = torch.stack(losses).mean().item()
-                    if accelerator.is_main_process:
-                        learning_rate = self.optimizer.param_groups[0]["lr"]
-                        log.write(self.progress(loss=loss, learning_rate=learning_rate, tokens_per_second=round(rate)))
-                    bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
-                    since, since_step, losses = time.monotonic(), self.step, []
+                    with self.span("logging"):
+                        record = self.training_record(torch.stack(losses).mean().item())
+                        if accelerator.is_main_process:
+                            self.write(log, record)
+                            bar.set_postfix_str(in_words(record), refresh=False)
+                            if bar.disable:  # no terminal: lines that a scheduler's log shows
+                                left = as_duration(self.throughput.time_left(self.step, config.max_steps))
+                                bar.write(f"step {self.step}/{config.max_steps}: {in_words(record)}, {left} left")
+                        losses = []
                 bar.update()
                 if self.step % config.eval_steps == 0 or last:
-                    paused = time.monotonic()
-                    self.validation_loss = self.evaluate()
-                    if accelerator.is_main_process:
-                        log.write(self.progress(validation_loss=self.validation_loss))
-                        bar.write(f"step {self.step}: validation loss {self.validation_loss:.3f}{self.samples()}")
-                    since += time.monotonic() - paused
+                    with self.span("evaluation"), self.throughput.paused():
+                        self.validation_loss = self.evaluate()
+                        if accelerator.is_main_process:
+                            record = self.validation_record()
+                            self.write(log, record)
+                            bar.write(
+                                f"step {self.step}: validation loss {self.validation_loss:.3f}, "
+                                f"{record['validation_bits_per_byte']:.3f} bits/byte{self.samples()}"
+                            )
                 if self.step % config.save_steps == 0 or last or stop.received:
-                    paused = time.monotonic()
-                    self.save()
-                    if accelerator.is_main_process:
-                        stage.heartbeat()
-                    since += time.monotonic() - paused
+                    with self.span("checkpointing"), self.throughput.paused():
+                        self.save()
+                        if accelerator.is_main_process:
+                            stage.heartbeat()
+                if profiler and (report := profiler.step()):
+                    bar.write(report)
                 if stop.received and not last:
                     bar.close()
                     raise Interrupted(
                         stop.received, f"stopped after step {self.step}, saved; the same command goes on from there"
                     )
         bar.close()
+        if profiler:
+            accelerator.print(profiler.finish())
+
+    def training_record(self, loss: float) -> dict[str, float]:
+        """What metrics.jsonl and the trackers get at a logging step. Every process calls this."""
+        norm = self.grad_norm
+        return self.progress(
+            loss=loss,
+            bits_per_byte=loss * self.bits["train"],
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            grad_norm=float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
+            **self.throughput.read(self.step),
+        )
+
+    def validation_record(self) -> dict[str, float]:
+        loss = self.validation_loss
+        return self.progress(validation_loss=loss, validation_bits_per_byte=loss * self.bits["validation"])
 
     def progress(self, **figures: float) -> dict[str, float]:
         """A record of metrics.jsonl."""
-        return {"step": self.step, "tokens": self.step * self.tokens_per_step, **figures}
+        seconds = round(self.throughput.seconds, 3)
+        return {"step": self.step, "tokens": self.step * self.tokens_per_step, "seconds": seconds, **figures}
+
+    def write(self, log: MetricsLog, record: dict[str, float]) -> None:
+        log.write(record)
+        self.accelerator.log({name: value for name, value in record.items() if name != "step"}, step=self.step)
 
     def train_step(self) -> torch.Tensor:
         """One optimizer step over one global batch. Returns the mean loss of its tokens, before the step."""
@@ -139,20 +182,27 @@ class Pretraining:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        windows = self.train.windows(self.step)[accelerator.process_index :: accelerator.num_processes]
+        with self.span("loader"):
+            windows = self.train.windows(self.step)[accelerator.process_index :: accelerator.num_processes]
         total = torch.zeros((), device=accelerator.device)
         for rows in range(0, len(windows), config.per_device_train_batch_size):
-            tokens = self.train.read(windows[rows : rows + config.per_device_train_batch_size]).to(accelerator.device)
+            with self.span("loader"):
+                tokens = self.train.read(windows[rows : rows + config.per_device_train_batch_size])
+                tokens = tokens.to(accelerator.device)
             with accelerator.accumulate(self.model):
-                # Sum over tokens divided by the tokens of the whole global batch: unequal parts still add up rightly.
-                loss = self.loss(tokens, num_items_in_batch=self.tokens_per_step)
-                total += loss.detach()
-                # Undo the division by the accumulation steps (backward) and by the processes (gradient averaging).
-                accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
-                if accelerator.sync_gradients and config.max_grad_norm:
-                    accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                with self.span("forward"):
+                    # Sum over tokens divided by the tokens of the whole global batch: unequal parts add up rightly.
+                    loss = self.loss(tokens, num_items_in_batch=self.tokens_per_step)
+                    total += loss.detach()
+                with self.span("backward"):
+                    # Undo the division by the accumulation steps (backward) and by the processes (averaged gradients).
+                    accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
+                with self.span("optimizer"):
+                    if accelerator.sync_gradients:  # an infinite norm clips nothing and is still measured
+                        limit = config.max_grad_norm or math.inf
+                        self.grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
+                    self.optimizer.step()
+                    self.optimizer.zero_grad()
         self.step += 1
         total = accelerator.reduce(total, reduction="sum")
         if not math.isfinite(total.item()):
@@ -201,7 +251,11 @@ class Pretraining:
         return text
 
     def save(self) -> None:
-        progress = {"step": self.step, "validation_loss": self.validation_loss}
+        progress = {
+            "step": self.step,
+            "validation_loss": self.validation_loss,
+            "seconds": round(self.throughput.seconds, 3),
+        }
         save_checkpoint(
             self.accelerator,
             self.model,
