@@ -11,7 +11,7 @@ import statistics
 import sys
 
 from training.data.shards import check_tokenizer
-from training.engine.build import build_accelerator
+from training.engine.build import build_accelerator, derive_from_depth
 from training.engine.checkpoint import export_model
 from training.engine.config import PretrainConfig
 from training.engine.loop import Pretraining
@@ -21,15 +21,19 @@ from training.engine.stage import Stage, check_stage, digest
 from training.engine.trackers import start_trackers
 from training.engine.vocabulary import open_tokenizer
 from training.insight.plots import plot_losses
-from training.recipe import parse
+from training.recipe import build, read_arguments
 
 
 def main(arguments: list[str]) -> None:
-    config = parse(PretrainConfig, arguments, __doc__)
+    given, where = read_arguments(PretrainConfig, arguments, __doc__)
+    config = build(PretrainConfig, given, where)
     check_stage(config.data, "prepare", key="data")
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
     tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
     check_tokenizer(config.data, config.tokenizer)
+    derived: list[str] = []
+    if config.depth is not None:
+        config, derived = derive_from_depth(config, given, tokenizer, where)
     inputs = {"data": digest(config.data, "data"), "tokenizer": digest(config.tokenizer, "tokenizer")}
     recipe = dataclasses.asdict(config)
     for key in ("report_to", "profile"):  # they change nothing in the output
@@ -45,6 +49,8 @@ def main(arguments: list[str]) -> None:
     accelerator.wait_for_everyone()
     training.resume()
     start_trackers(accelerator, config.output_dir, stage.folder, recipe, training.step)
+    if derived:
+        accelerator.print("\n".join([f"pretrain: depth {config.depth}", *derived]))
     parameters = sum(parameter.numel() for parameter in accelerator.unwrap_model(training.model).parameters())
     tokens = config.max_steps * training.tokens_per_step
     accelerator.print(

@@ -12,6 +12,9 @@ class PretrainConfig:
     output_dir: str = required("folder for the trained model and its checkpoints")
     data: str = required("folder of shards, the output of `scratch prepare`")
     tokenizer: str = required("folder of the tokenizer that made the shards")
+    depth: int | None = option(
+        None, "layers; width, batch, learning rates, weight decay and steps follow, unless they are given too"
+    )
     preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "kind of network: scratch, llama, qwen3 or gpt2"
     )
@@ -59,3 +62,5 @@ class PretrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")
+        if self.depth is not None and self.depth < 1:
+            raise ValueError(f"'depth' must be at least 1, not {self.depth}")
