@@ -75,7 +75,8 @@ def main(arguments: list[str]) -> None:
             "validation_loss": training.validation_loss,
             "tokens_per_second": statistics.median(r["tokens_per_second"] for r in records if "loss" in r),
         }
-        stage.finish(metrics, wrote="model, checkpoints, metrics.jsonl, loss.png")
+        wrote = "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile
+        stage.finish(metrics, wrote)
 
 
 if __name__ == "__main__":  # as `accelerate launch -m training.pretrain` does

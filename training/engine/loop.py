@@ -132,8 +132,9 @@ class Pretraining:
                         self.save()
                         if accelerator.is_main_process:
                             stage.heartbeat()
-                if profiler and (report := profiler.step()):
-                    bar.write(report)
+                if profiler:
+                    with self.throughput.paused():
+                        bar.write(profiler.step(), end="")
                 if stop.received and not last:
                     bar.close()
                     raise Interrupted(
@@ -141,7 +142,7 @@ class Pretraining:
                     )
         bar.close()
         if profiler:
-            accelerator.print(profiler.finish())
+            bar.write(profiler.finish(), end="")
 
     def training_record(self, loss: float) -> dict[str, float]:
         """What metrics.jsonl and the trackers get at a logging step. Every process calls this."""

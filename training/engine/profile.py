@@ -97,7 +97,7 @@ class Spans:
     def table(self, steps: int) -> str:
         """Milliseconds a step and share of the wall time for every span, in the order of their first use."""
         rows = {**self.seconds, "the rest": max(0.0, self.wall - sum(self.seconds.values()))}
-        lines = [f"{'':52}{'ms/step':>10}{'share':>9}"]
+        lines = [f"{f'means of {steps} steps':52}{'ms/step':>10}{'share':>9}"]
         lines += [f"{name:52}{spent / steps * 1000:10.2f}{spent / self.wall:9.1%}" for name, spent in rows.items()]
         lines.append(f"{'a step':52}{self.wall / steps * 1000:10.2f}{1:9.1%}")
         return "\n".join(lines)
@@ -150,22 +150,24 @@ class Profiler:
         self.profile.step()
         if self.steps != self.steps_needed:
             return ""
-        report = f"profile: wrote {self.folder}/trace.json.gz and table.txt\n{self._report()}"
+        report = f"profile: wrote {self.folder}/trace.json.gz (for ui.perfetto.dev) and table.txt\n{self._report()}"
         self.spans.go_on()
         return report
 
     def finish(self) -> str:
-        """The same for the whole run, validations and checkpoints included."""
+        """The same for the whole run, with all its validations and checkpoints."""
         self.profile.stop()
         self.spans.stop()
-        return self._report()
+        if self.steps < self.steps_needed:
+            return f"profile: nothing was traced, for that takes {self.steps_needed} steps\n"
+        return f"profile: the whole run\n{self._report()}"
 
     def _report(self) -> str:
-        grouped = f"{self.timed_steps} steps\n{self.spans.table(self.timed_steps)}\n"
+        grouped = f"{self.spans.table(self.timed_steps)}\n"
         (self.folder / "table.txt").write_text(f"{grouped}\n{TRACED} steps, by operator\n{self.operators}")
         return grouped
 
     def _write_trace(self, profile: torch.profiler.profile) -> None:
         by = "self_device_time_total" if self.spans.device.type == "cuda" else "self_cpu_time_total"
-        self.operators = profile.key_averages().table(sort_by=by, row_limit=30)
+        self.operators = profile.key_averages().table(sort_by=by, row_limit=30, max_name_column_width=50)
         profile.export_chrome_trace(str(self.folder / "trace.json.gz"))

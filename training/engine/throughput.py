@@ -82,18 +82,19 @@ class Throughput:
     def start(self, step: int) -> None:
         self.first_step = self.read_step = step
         self.started = self.running_since = self.read_at = time.monotonic()
+        self.paused_at: float | None = None
 
     @property
     def seconds(self) -> float:
         """Of training so far, validations and checkpoints left out."""
-        return self.seconds_before + time.monotonic() - self.running_since
+        return self.seconds_before + (self.paused_at or time.monotonic()) - self.running_since
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         synchronize(self.device)  # steps still on their way are training
-        start = time.monotonic()
+        self.paused_at = time.monotonic()
         yield
-        pause = time.monotonic() - start
+        pause, self.paused_at = time.monotonic() - self.paused_at, None
         self.running_since += pause
         self.read_at += pause
 

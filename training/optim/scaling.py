@@ -35,7 +35,7 @@ QUICKSTART_BATCH, QUICKSTART_HORIZON, QUICKSTART_WIDTH = 4096, 550 * 4096, 256  
 SMALLEST_BATCH = 4096  # tokens
 TOKENS_PER_PARAMETER = 12
 BATCH_EXPONENT = 0.383
-TIMESCALE = 0.14  # of the run; nanochat's decay of 0.28, which falls to zero over the run, averaged
+TIMESCALE = 0.28  # of the run; nanochat's: a decay of 0.28 that falls to zero, and of half the weights at a time
 MATRIX_RATES = {"muon": 0.02, "adamw": 0.001}
 EMBEDDING_RATE, HEAD_RATE, SCALAR_RATE = 0.1, 0.004, 0.01
 
