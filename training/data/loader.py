@@ -28,6 +28,7 @@ class TokenLoader:
     """
 
     def __init__(self, shards: TokenShards, sequence_length: int, global_batch_size: int, seed: int):
+        self.shards = shards
         self.tokens = shards.tokens
         self.sequence_length = sequence_length
         self.global_batch_size = global_batch_size
@@ -45,6 +46,13 @@ class TokenLoader:
         positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
         epochs, offsets = np.divmod(positions, self.num_windows)
         return np.array([self._order(epoch)[offset] for epoch, offset in zip(epochs, offsets, strict=True)])
+
+    def documents(self, windows: np.ndarray) -> list[int]:
+        """The numbers of the documents that the given windows have tokens of."""
+        starts = windows * self.sequence_length
+        ends = self.shards.document_ends
+        first, last = (np.searchsorted(ends, at, side="right") for at in (starts, starts + self.sequence_length))
+        return sorted({document for span in zip(first, last, strict=True) for document in range(span[0], span[1] + 1)})
 
     def batch(self, step: int, start: int, stop: int) -> torch.LongTensor:
         """Rows `start` to `stop` of the batch of a step, (rows, sequence_length + 1)."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
@@ -110,6 +110,10 @@ def build_accelerator(config: PretrainConfig) -> Accelerator:
         raise UserError(
             f"'global_batch_size': {config.global_batch_size} is not a multiple of per_device_train_batch_size "
             f"({config.per_device_train_batch_size}) x processes ({accelerator.num_processes})"
+        )
+    if config.on_nonfinite == "skip" and accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise UserError(
+            "'on_nonfinite': DeepSpeed takes its steps by itself, so that none can be skipped; set it to stop"
         )
     accelerator.gradient_accumulation_steps = config.global_batch_size // rows
     return accelerator

@@ -28,6 +28,9 @@ class PretrainConfig:
     global_batch_size: int = option(32, "sequences per optimizer step, over all processes and accumulation steps")
     per_device_train_batch_size: int = option(16, "sequences that one process takes at once; the rest is accumulated")
     max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0 does not clip")
+    on_nonfinite: Literal["stop", "skip"] = option(
+        "stop", "when a loss or gradient is not a finite number: stop, or skip the batch"
+    )
     bf16: bool | None = option(None, "mixed precision; by default where the processor has bfloat16")
     activation_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
     torch_compile: bool = option(False, "compile layers and loss; takes seconds, and a C++ compiler on a processor")

@@ -1,15 +1,18 @@
 """The pretraining loop: batches to gradients to steps, with validations, samples and checkpoints between them."""
 
 import math
+import statistics
 from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from training.data.loader import TokenLoader
@@ -17,6 +20,7 @@ from training.data.shards import open_shards
 from training.engine.build import build_model, known_prompts
 from training.engine.checkpoint import newest_checkpoint, save_checkpoint
 from training.engine.config import PretrainConfig
+from training.engine.guards import LossSpikes, worse_than_chance
 from training.engine.metrics import MetricsLog, as_duration, in_words
 from training.engine.profile import Profiler, Spans, span_parts
 from training.engine.progress import progress_bar
@@ -56,7 +60,9 @@ class Pretraining:
         dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         rate = matrix_product_rate(accelerator.device, dtype) * accelerator.num_processes
         self.throughput = Throughput(accelerator.device, self.tokens_per_step, operations, rate)
-        self.step, self.validation_loss, self.grad_norm = 0, float("nan"), None
+        self.step, self.validation_loss = 0, float("nan")
+        self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
+        self.spikes = LossSpikes()
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one.
@@ -75,7 +81,7 @@ class Pretraining:
                     "the same command goes on from the one before"
                 ) from None
             self.step, self.validation_loss = progress["step"], progress["validation_loss"]
-            self.throughput.seconds_before = progress["seconds"]
+            self.losses, self.throughput.seconds_before = progress["losses"], progress["seconds"]
             self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
 
     @property
@@ -91,6 +97,9 @@ class Pretraining:
         config, accelerator = self.config, self.accelerator
         if accelerator.is_main_process:
             log = MetricsLog(self.folder / "metrics.jsonl", self.step)
+            self.incidents = MetricsLog(self.folder / "incidents.jsonl", self.step)
+        if self.step == 0:
+            self.check_start()
         bar = progress_bar(
             total=config.max_steps,
             initial=self.step,
@@ -101,21 +110,20 @@ class Pretraining:
         if config.profile and accelerator.is_main_process:
             profiler = Profiler(self.folder / "profile", self.span)
         self.throughput.start(self.step)
-        losses = []
         with StopSignals() as stop:
             while self.step < config.max_steps:
-                losses.append(self.train_step())
+                self.train_step()
                 last = self.step == config.max_steps
-                if self.step % config.logging_steps == 0 or last:
+                if self.losses and (self.step % config.logging_steps == 0 or last):
                     with self.span("logging"):
-                        record = self.training_record(torch.stack(losses).mean().item())
+                        record = self.training_record()
                         if accelerator.is_main_process:
                             self.write(log, record)
                             bar.set_postfix_str(in_words(record), refresh=False)
                             if bar.disable:  # no terminal: lines that a scheduler's log shows
                                 left = as_duration(self.throughput.time_left(self.step, config.max_steps))
                                 bar.write(f"step {self.step}/{config.max_steps}: {in_words(record)}, {left} left")
-                        losses = []
+                        self.losses = []
                 bar.update()
                 if self.step % config.eval_steps == 0 or last:
                     with self.span("evaluation"), self.throughput.paused():
@@ -123,10 +131,9 @@ class Pretraining:
                         if accelerator.is_main_process:
                             record = self.validation_record()
                             self.write(log, record)
-                            bar.write(
-                                f"step {self.step}: validation loss {self.validation_loss:.3f}, "
-                                f"{record['validation_bits_per_byte']:.3f} bits/byte{self.samples()}"
-                            )
+                            bits = record["validation_bits_per_byte"]
+                            sentence = f"validation loss {self.validation_loss:.3f}, {bits:.3f} bits/byte"
+                            bar.write(f"step {self.step}: {sentence}{self.samples()}")
                 if self.step % config.save_steps == 0 or last or stop.received:
                     with self.span("checkpointing"), self.throughput.paused():
                         self.save()
@@ -144,14 +151,14 @@ class Pretraining:
         if profiler:
             bar.write(profiler.finish(), end="")
 
-    def training_record(self, loss: float) -> dict[str, float]:
-        """What metrics.jsonl and the trackers get at a logging step. Every process calls this."""
-        norm = self.grad_norm
+    def training_record(self) -> dict[str, float]:
+        """What metrics.jsonl and the trackers get at a logging step."""
+        loss = statistics.fmean(self.losses)
         return self.progress(
             loss=loss,
             bits_per_byte=loss * self.bits["train"],
             learning_rate=self.optimizer.param_groups[0]["lr"],
-            grad_norm=float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
+            grad_norm=self.grad_norm,
             **self.throughput.read(self.step),
         )
 
@@ -168,27 +175,35 @@ class Pretraining:
         log.write(record)
         self.accelerator.log({name: value for name, value in record.items() if name != "step"}, step=self.step)
 
-    def train_step(self) -> torch.Tensor:
-        """One optimizer step over one global batch. Returns the mean loss of its tokens, before the step."""
+    def check_start(self) -> None:
+        """Random weights must do about as well as guessing."""
+        loss = self.evaluate()
+        complaint = worse_than_chance(loss, self.accelerator.unwrap_model(self.model).config.vocab_size)
+        if complaint:
+            self.report("worse than chance", complaint, step=0, validation_loss=loss)
+
+    def report(self, kind: str, sentence: str, **details: Any) -> None:
+        """Note an incident in incidents.jsonl, and print it."""
+        if self.accelerator.is_main_process:
+            self.incidents.write({"incident": kind, **details})
+            tqdm.write(f"pretrain: {sentence} (incidents.jsonl)")
+
+    def train_step(self) -> None:
+        """One optimizer step over one global batch.
+
+        Raises:
+            UserError: loss or gradient is not finite, and the recipe says to stop.
+        """
         config, accelerator = self.config, self.accelerator
         self.model.train()
-        optimizer_config = config.optimizer
-        factor = learning_rate_factor(
-            self.step,
-            config.max_steps,
-            optimizer_config.schedule,
-            optimizer_config.warmup_steps,
-            optimizer_config.decay_fraction,
-            optimizer_config.final_fraction,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        self.set_learning_rates()
         with self.span("loader"):
-            windows = self.train.windows(self.step)[accelerator.process_index :: accelerator.num_processes]
-        total = torch.zeros((), device=accelerator.device)
-        for rows in range(0, len(windows), config.per_device_train_batch_size):
+            windows = self.train.windows(self.step)
+            mine = windows[accelerator.process_index :: accelerator.num_processes]
+        total, norm = torch.zeros((), device=accelerator.device), None
+        for rows in range(0, len(mine), config.per_device_train_batch_size):
             with self.span("loader"):
-                tokens = self.train.read(windows[rows : rows + config.per_device_train_batch_size])
+                tokens = self.train.read(mine[rows : rows + config.per_device_train_batch_size])
                 tokens = tokens.to(accelerator.device)
             with accelerator.accumulate(self.model):
                 with self.span("forward"):
@@ -199,19 +214,58 @@ class Pretraining:
                     # Undo the division by the accumulation steps (backward) and by the processes (averaged gradients).
                     accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
                 with self.span("optimizer"):
-                    if accelerator.sync_gradients:  # an infinite norm clips nothing and is still measured
-                        limit = config.max_grad_norm or math.inf
-                        self.grad_norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
-                    self.optimizer.step()
+                    if accelerator.sync_gradients:
+                        norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
+                        finite = self.judge(accelerator.reduce(total, reduction="sum").item(), norm, windows)
+                    if not accelerator.sync_gradients or finite:
+                        self.optimizer.step()
                     self.optimizer.zero_grad()
         self.step += 1
-        total = accelerator.reduce(total, reduction="sum")
-        if not math.isfinite(total.item()):
-            raise UserError(
-                f"the loss of step {self.step} is {total.item()}; lower the learning rates or max_grad_norm "
-                f"(the newest checkpoint in {self.checkpoints} is from before)"
-            )
-        return total
+
+    def set_learning_rates(self) -> None:
+        """Of this step, by the schedule."""
+        config = self.config.optimizer
+        factor = learning_rate_factor(
+            self.step,
+            self.config.max_steps,
+            config.schedule,
+            config.warmup_steps,
+            config.decay_fraction,
+            config.final_fraction,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def judge(self, loss: float, norm: torch.Tensor | None, windows: np.ndarray) -> bool:
+        """Whether the gradient may be used; note the loss of this step, and what is wrong with it.
+
+        Args:
+            loss: the mean over the global batch, in nats.
+            norm: of the gradient before clipping; None where the engine (DeepSpeed) keeps it to itself.
+            windows: the rows of the global batch.
+        """
+        self.grad_norm = math.nan if norm is None else float(norm)
+        step = self.step + 1  # as metrics.jsonl counts
+
+        def details() -> dict[str, Any]:
+            documents = self.train.documents(windows)
+            return {"step": step, "loss": loss, "grad_norm": self.grad_norm, "documents": documents}
+
+        if math.isfinite(loss) and (norm is None or math.isfinite(self.grad_norm)):
+            usual = self.spikes.see(loss)
+            if usual is not None:
+                self.report("spike", f"the loss of step {step} jumped from {usual:.2f} to {loss:.2f}", **details())
+            self.losses.append(loss)
+            return True
+        found = f"step {step} has a loss of {loss} and a gradient of norm {self.grad_norm}"
+        if self.config.on_nonfinite == "skip":
+            self.report("not finite", f"{found}; its batch is skipped", **details())
+            return False
+        self.report("not finite", found, **details())
+        raise UserError(
+            f"{found}; lower the learning rates or max_grad_norm, or set on_nonfinite to skip "
+            f"(the newest checkpoint in {self.checkpoints} is from before)"
+        )
 
     def loss(self, tokens: torch.LongTensor, **kwargs: Any) -> torch.Tensor:
         """Mean cross-entropy of each token given those before it; `tokens` is (batch, seq + 1)."""
@@ -255,6 +309,7 @@ class Pretraining:
         progress = {
             "step": self.step,
             "validation_loss": self.validation_loss,
+            "losses": self.losses,
             "seconds": round(self.throughput.seconds, 3),
         }
         save_checkpoint(
