@@ -26,10 +26,8 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def matrix_parameters(model: nn.Module) -> int:
-    """Weights of matrix products: all but those that are only looked up. A tied embedding is a product too."""
-    looked_up = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
-    looked_up -= {module.weight for module in model.modules() if isinstance(module, nn.Linear)}
-    return sum(weight.numel() for weight in model.parameters()) - sum(weight.numel() for weight in looked_up)
+    """Weights of matrix products, the output matrix included. An embedding only looks up, unless it is that as well."""
+    return sum(weight.numel() for weight in {part.weight for part in model.modules() if isinstance(part, nn.Linear)})
 
 
 def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_length: int) -> int:

@@ -83,8 +83,8 @@ class Dial:
             target, checked = target.setdefault(parent, {}), getattr(checked, parent)
         if leaf in target:
             by_rule, value = value, checked[leaf] if isinstance(checked, dict) else getattr(checked, leaf)
-            if not is_number(value) and value != 0:
-                raise UserError(f"'{key}' takes a number, not {value!r}")
+            if not is_number(value) and (value != 0 or parents == ["model"]):
+                raise UserError(f"'{key}' takes a number above 0, not {value!r}")
             rule = "given" if value == by_rule else f"given (by the rule {by_rule:,})"
         target[leaf] = value
         self.lines.append(f"  {key:36}{value:>12,}  {rule}")
@@ -110,8 +110,11 @@ def derive(
     layers = settle("model.num_hidden_layers", config.depth, "depth")
     head = 128 if 64 * layers >= 256 else 64
     width = settle("model.hidden_size", math.ceil(64 * layers / head) * head, f"64 x layers, in whole heads of {head}")
-    head = config.model.get("head_dim") or next((size for size in (head, 64, 32, 16) if width % size == 0), width)
-    settle("model.num_attention_heads", max(1, width // head), f"heads of {head}")
+    if dial.is_given("model.head_dim"):
+        head = settle("model.head_dim", head, "")
+    else:
+        head = next((size for size in (head, 64, 32, 16) if width % size == 0), width)
+    settle("model.num_attention_heads", max(1, int(width // head)), f"heads of {head}")
     length = min(max(power_of_two(width), 256), 2048)
     length = settle("sequence_length", length, "about the width, from 256 to 2,048: attention's share stays the same")
 
