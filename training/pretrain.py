@@ -10,7 +10,8 @@ import dataclasses
 import statistics
 import sys
 
-from training.data.shards import check_tokenizer
+from training.data.mixture import Mixture
+from training.data.shards import check_hashes, check_tokenizer
 from training.engine.build import build_accelerator, derive_from_depth
 from training.engine.checkpoint import export_model
 from training.engine.config import PretrainConfig
@@ -27,14 +28,19 @@ from training.recipe import build, read_arguments
 def main(arguments: list[str]) -> None:
     given, where = read_arguments(PretrainConfig, arguments, __doc__)
     config = build(PretrainConfig, given, where)
-    check_stage(config.data, "prepare", key="data")
+    mixture = Mixture(config.data)
+    for folder in mixture.folders:
+        check_stage(folder, "prepare", key="data")
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
     tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
-    check_tokenizer(config.data, config.tokenizer)
+    for folder in mixture.folders:
+        check_tokenizer(folder, config.tokenizer)
     derived: list[str] = []
     if config.depth is not None:
         config, derived = derive_from_depth(config, given, tokenizer, where)
-    inputs = {"data": digest(config.data, "data"), "tokenizer": digest(config.tokenizer, "tokenizer")}
+    key = "data" if isinstance(config.data, str) else "data.{}"
+    inputs = {key.format(folder): digest(folder, "data") for folder in mixture.folders}
+    inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
     recipe = dataclasses.asdict(config)
     for key in ("report_to", "profile"):  # they change nothing in the output
         del recipe[key]
@@ -43,6 +49,9 @@ def main(arguments: list[str]) -> None:
         return
     accelerator = build_accelerator(config)
     training = Pretraining(config, stage.folder, tokenizer, accelerator)
+    if accelerator.is_local_main_process:
+        for folder in mixture.folders:
+            check_hashes(folder)
     # Only now, with all of the recipe known to be right: this discards the checkpoints of another recipe.
     if accelerator.is_main_process:
         stage.begin()
@@ -55,10 +64,13 @@ def main(arguments: list[str]) -> None:
     tokens = config.max_steps * training.tokens_per_step
     accelerator.print(
         f"pretrain: {parameters / 1e6:.1f}M parameters; {tokens / 1e6:.1f}M tokens of "
-        f"{len(training.train.tokens) / 1e6:.1f}M in the shards; {accelerator.num_processes} x {accelerator.device}, "
+        f"{training.train.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "
+        f"{training.train.utilisation:.1%} of the slots scored); {accelerator.num_processes} x {accelerator.device}, "
         f"precision {accelerator.mixed_precision}, {accelerator.gradient_accumulation_steps} accumulation steps; "
         f"matrix products at {training.throughput.rate / 1e9:,.0f} GFLOP/s, the measure of MFU"
     )
+    if len(mixture.folders) > 1:
+        accelerator.print(training.train.describe(config.max_steps))
     try:
         training.run(stage)
     except Interrupted:

@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from training.engine.progress import progress_bar
 from training.errors import UserError
 
 MANIFEST = "manifest.json"
+_KEYS = {"token_dtype", "vocab_size", "tokenizer_sha256", "splits"}
+_SPLIT_KEYS = {"file", "tokens", "documents", "bytes", "sha256"}
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -75,9 +78,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"'data': {folder} holds no token shards (no {MANIFEST}); run `scratch prepare` first")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError:
-        raise UserError(f"'data': {path} is damaged; run `scratch prepare` again") from None
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        whole = _KEYS <= manifest.keys() and all(_SPLIT_KEYS <= entry.keys() for entry in manifest["splits"].values())
+    except (ValueError, AttributeError):  # not JSON, or not mappings
+        whole = False
+    if not whole:
+        raise UserError(f"'data': {path} is damaged; run `scratch prepare` again")
+    return manifest
 
 
 class TokenShards:
@@ -111,12 +118,41 @@ def open_shards(folder: str | Path, split: str) -> TokenShards:
         raise UserError(f"'data': {folder} has no split '{split}'; it holds {', '.join(manifest['splits'])}")
     entry = manifest["splits"][split]
     path = Path(folder) / entry["file"]
+    if not entry["tokens"]:
+        raise UserError(f"'data': {folder}: the split '{split}' is empty; run `scratch prepare` with more text")
     tokens = _map(path, np.dtype(manifest["token_dtype"]).newbyteorder("<"), entry["tokens"])
     # Signed, for arithmetic without surprises; no corpus has 2**63 tokens.
     document_ends = _map(_beside(path, "index"), np.dtype("<i8"), entry["documents"])
-    if document_ends[-1] != len(tokens):
-        raise UserError(f"'data': {path}.index is damaged: it does not end with the tokens; run `scratch prepare`")
+    if document_ends[-1] != len(tokens) or document_ends[0] < 0 or (np.diff(document_ends) < 0).any():
+        raise UserError(
+            f"'data': {path}.index is damaged: it does not rise to the number of tokens; run `scratch prepare`"
+        )
     return TokenShards(tokens, document_ends, entry["bytes"], manifest["vocab_size"])
+
+
+def check_hashes(folder: str | Path) -> None:
+    """Refuse shards whose bytes are not those that were written. Reads all of them.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    hashes = {
+        Path(folder) / name: expected
+        for entry in read_manifest(folder)["splits"].values()
+        for name, expected in entry["sha256"].items()
+    }
+    for path in hashes:
+        if not path.is_file():
+            raise UserError(f"'data': {path} is missing; run `scratch prepare` again")
+    size = sum(path.stat().st_size for path in hashes)
+    with progress_bar(total=size, desc=f"checking {folder}", unit="B", unit_scale=True, leave=False) as bar:
+        for path, expected in hashes.items():
+            if sha256(path) != expected:
+                raise UserError(
+                    f"'data': {path} is damaged: not the bytes that {MANIFEST} tells of; copy it again, or "
+                    "run `scratch prepare` again"
+                )
+            bar.update(path.stat().st_size)
 
 
 def check_tokenizer(folder: str | Path, tokenizer_dir: str | Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from training.data.mixture import Mixture
 from training.optim.build import OptimizerConfig
 from training.recipe import option, required
 
@@ -10,7 +11,10 @@ from training.recipe import option, required
 @dataclass
 class PretrainConfig:
     output_dir: str = required("folder for the trained model and its checkpoints")
-    data: str = required("folder of shards, the output of `scratch prepare`")
+    data: dict | str = required(
+        "folder of shards, the output of `scratch prepare`; or several, each with its weight: {runs/code/data: 3, "
+        "runs/books/data: 1} takes exactly three sequences of code for each one of books"
+    )
     tokenizer: str = required("folder of the tokenizer that made the shards")
     depth: int | None = option(
         None, "layers; width, batch, learning rates, weight decay and steps follow, unless they are given too"
@@ -25,6 +29,14 @@ class PretrainConfig:
     optimizer: OptimizerConfig = option(OptimizerConfig, "how the weights learn")
     max_steps: int = option(1000, "optimizer steps")
     sequence_length: int = option(256, "tokens per sequence")
+    packing: Literal["stream", "best_fit"] = option(
+        "stream",
+        "how documents fill sequences: stream cuts the text wherever a sequence is full; best_fit cuts only documents "
+        "longer than a sequence, loses no token, and pads the little that is left over",
+    )
+    document_mask: bool = option(
+        False, "each document sees only itself: attention and positions start anew where a document does"
+    )
     global_batch_size: int = option(32, "sequences per optimizer step, over all processes and accumulation steps")
     per_device_train_batch_size: int = option(16, "sequences that one process takes at once; the rest is accumulated")
     max_grad_norm: float = option(1.0, "clip the gradient to this norm; 0 does not clip")
@@ -51,6 +63,7 @@ class PretrainConfig:
     profile: bool = option(False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile")
 
     def __post_init__(self):
+        Mixture(self.data)  # raises ValueError
         for name in (
             "pad_vocab_to_multiple_of",
             "max_steps",
@@ -67,3 +80,12 @@ class PretrainConfig:
                 raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"'depth' must be at least 1, not {self.depth}")
+        if (
+            self.document_mask
+            and self.attn_implementation == "flash_attention_2"
+            and self.per_device_train_batch_size > 1
+        ):
+            raise ValueError(
+                "'document_mask': flash_attention_2 tells documents apart only one sequence at a time; set "
+                "per_device_train_batch_size to 1 or attn_implementation to sdpa or flex_attention"
+            )

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from training.data.loader import TokenLoader
-from training.data.shards import open_shards
+from training.data.loader import Batch, TokenLoader
+from training.data.mixture import Mixture
+from training.data.packing import IGNORED
 from training.engine.build import build_model, known_prompts
 from training.engine.checkpoint import newest_checkpoint, save_checkpoint
 from training.engine.config import PretrainConfig
@@ -39,11 +40,16 @@ class Pretraining:
         self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
     ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
-        shards = {split: open_shards(config.data, split) for split in ("train", "validation")}
-        self.train = TokenLoader(shards["train"], config.sequence_length, config.global_batch_size, config.seed)
-        self.validation = TokenLoader(shards["validation"], config.sequence_length, 1, config.seed)
+        mixture = Mixture(config.data)
+        self.train, self.validation = (
+            TokenLoader.open(
+                mixture, split, config.packing, config.sequence_length, rows, config.seed, config.document_mask
+            )
+            for split, rows in (("train", config.global_batch_size), ("validation", 1))
+        )
         # A loss in nats per token times this is bits per byte of text.
-        self.bits = {split: len(part) / part.text_bytes / math.log(2) for split, part in shards.items()}
+        loaders = {"train": self.train, "validation": self.validation}
+        self.bits = {split: 1 / (loader.bytes_per_token * math.log(2)) for split, loader in loaders.items()}
         model = build_model(config, tokenizer)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
@@ -63,6 +69,7 @@ class Pretraining:
         self.step, self.validation_loss = 0, float("nan")
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
         self.spikes = LossSpikes()
+        self.validation_losses: dict[str, float] = {}  # of each member of a mixture
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one.
@@ -164,7 +171,8 @@ class Pretraining:
 
     def validation_record(self) -> dict[str, float]:
         loss = self.validation_loss
-        return self.progress(validation_loss=loss, validation_bits_per_byte=loss * self.bits["validation"])
+        bits = loss * self.bits["validation"]
+        return self.progress(validation_loss=loss, validation_bits_per_byte=bits, **self.validation_losses)
 
     def progress(self, **figures: float) -> dict[str, float]:
         """A record of metrics.jsonl."""
@@ -198,17 +206,16 @@ class Pretraining:
         self.model.train()
         self.set_learning_rates()
         with self.span("loader"):
-            windows = self.train.windows(self.step)
+            windows, num_predictions = self.train.windows(self.step), self.train.num_predictions(self.step)
             mine = windows[accelerator.process_index :: accelerator.num_processes]
         total, norm = torch.zeros((), device=accelerator.device), None
         for rows in range(0, len(mine), config.per_device_train_batch_size):
             with self.span("loader"):
-                tokens = self.train.read(mine[rows : rows + config.per_device_train_batch_size])
-                tokens = tokens.to(accelerator.device)
+                batch = self.train.read(mine[rows : rows + config.per_device_train_batch_size])
             with accelerator.accumulate(self.model):
                 with self.span("forward"):
                     # Sum over tokens divided by the tokens of the whole global batch: unequal parts add up rightly.
-                    loss = self.loss(tokens, num_items_in_batch=self.tokens_per_step)
+                    loss = self.loss(batch, num_items_in_batch=num_predictions)
                     total += loss.detach()
                 with self.span("backward"):
                     # Undo the division by the accumulation steps (backward) and by the processes (averaged gradients).
@@ -267,26 +274,41 @@ class Pretraining:
             f"(the newest checkpoint in {self.checkpoints} is from before)"
         )
 
-    def loss(self, tokens: torch.LongTensor, **kwargs: Any) -> torch.Tensor:
-        """Mean cross-entropy of each token given those before it; `tokens` is (batch, seq + 1)."""
-        inputs, labels = tokens[:, :-1], tokens[:, 1:].contiguous()
+    def loss(self, batch: Batch, **kwargs: Any) -> torch.Tensor:
+        """Mean cross-entropy of the labels given the tokens before them."""
+        input_ids, labels, position_ids = batch.to(self.accelerator.device)
         # ZeRO-3 gathers a matrix only while its own module runs; the loss without logits reads it from outside.
         kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
-        return self.model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False, **kwargs).loss
+        return self.model(
+            input_ids=input_ids,
+            labels=labels,
+            shift_labels=labels,
+            position_ids=position_ids,
+            use_cache=False,  # with a cache attention would cross documents
+            **kwargs,
+        ).loss
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Mean loss over `eval_sequences` windows, always the same, spread evenly over the validation split."""
+        """Mean loss of the tokens of `eval_sequences` rows of the validation split, always the same.
+
+        Of a mixture the mean over its members by their shares; the loss of each is kept in `validation_losses`.
+        """
         self.model.eval()
-        config, accelerator = self.config, self.accelerator
-        count = min(config.eval_sequences, self.validation.num_windows)
-        windows = torch.linspace(0, self.validation.num_windows - 1, count).long().numpy()
-        # Every process scores the same windows: a sharded model needs all of them in each forward pass.
-        total = 0.0
-        for rows in range(0, count, config.per_device_train_batch_size):
-            tokens = self.validation.read(windows[rows : rows + config.per_device_train_batch_size])
-            total += self.loss(tokens.to(accelerator.device)).item() * len(tokens)
-        return total / count
+        losses, mixture, size = [], self.validation.mixture, self.config.per_device_train_batch_size
+        # Every process scores the same rows: a sharded model needs all of them in each forward pass.
+        for rows in self.validation.spread(self.config.eval_sequences):
+            total, scored = 0.0, 0
+            for start in range(0, len(rows), size):
+                batch = self.validation.read(rows[start : start + size])
+                count = int((batch.labels != IGNORED).sum())
+                total += self.loss(batch).item() * count
+                scored += count
+            losses.append(total / scored)
+        if len(losses) > 1:
+            named = zip(mixture.folders, losses, strict=True)
+            self.validation_losses = {f"validation_loss/{folder}": loss for folder, loss in named}
+        return float(mixture.shares @ losses)
 
     @torch.no_grad()
     def samples(self) -> str:

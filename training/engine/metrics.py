@@ -13,7 +13,8 @@ class MetricsLog:
 
     Every line has `step`, `tokens` seen and `seconds` of training. Then those of training have `loss` (nats per token),
     `bits_per_byte`, `learning_rate`, `grad_norm` (before clipping), `tokens_per_second` and `mfu` (the share of the
-    measured rate of matrix products); those of validation `validation_loss` and `validation_bits_per_byte`.
+    measured rate of matrix products); those of validation `validation_loss` and `validation_bits_per_byte`, and in
+    a mixture of data `validation_loss/FOLDER` for each folder of shards.
 
     Args:
         file: may exist from an interrupted run.

@@ -1,0 +1,103 @@
+"""Shares of several folders of shards in one sequence of rows, exactly."""
+
+import math
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+LONGEST_PERIOD = 100_000  # rows after which the sequence of members repeats
+
+
+class Mixture:
+    """Which member each row comes from, as a function of the row's place in the run.
+
+    After any number of rows, every member has had its share of them to within less than one row: this is the chairman
+    assignment problem (Tijdeman 1980, https://doi.org/10.1016/0012-365X(80)90269-1). With m members no share is off
+    by more than 1 - 1 / (2m - 2) rows.
+
+    Args:
+        data: a folder, or a mapping of folders to weights: numbers above 0 in any unit.
+
+    Attributes:
+        folders: the members, sorted: a recipe means the same in whatever order its keys stand.
+        weights: (members,) the smallest whole numbers in the wished proportions.
+        period: rows after which the sequence of members repeats, the sum of the weights.
+
+    Raises:
+        ValueError: no folder, a weight that is no number above 0, or weights of too many digits.
+    """
+
+    def __init__(self, data: str | dict[str, Any]):
+        wished = data if isinstance(data, dict) else {data: 1}
+        if not wished:
+            raise ValueError("'data' names no folder of shards")
+        fractions = {str(folder): _weight(folder, weight) for folder, weight in wished.items()}
+        self.folders = sorted(fractions)
+        common = math.lcm(*(fraction.denominator for fraction in fractions.values()))
+        numbers = [int(fractions[folder] * common) for folder in self.folders]
+        divisor = math.gcd(*numbers)
+        self.period = sum(numbers) // divisor
+        if self.period > LONGEST_PERIOD:
+            raise ValueError(
+                f"'data': these weights come out even only after {self.period:,} sequences (the limit is "
+                f"{LONGEST_PERIOD:,}); write them with fewer digits"
+            )
+        self.weights = np.array(numbers) // divisor
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(members,) adding up to 1."""
+        return self.weights / self.period
+
+    def locate(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The member of each row of the run, and how many rows that member has had before it; all (rows,)."""
+        turns, rests = np.divmod(places, self.period)
+        members = self._members[rests]
+        return members, turns * self.weights[members] + self._before[rests]
+
+    def counts(self, rows: int) -> np.ndarray:
+        """How many of the first `rows` rows each member has, (members,)."""
+        turns, rest = divmod(rows, self.period)
+        return turns * self.weights + np.bincount(self._members[:rest], minlength=len(self.weights))
+
+    @cached_property
+    def _members(self) -> np.ndarray:
+        """The member of each row of a period, (period,)."""
+        # In units of 1 / slack rows: a member may take a row as soon as it is owed one unit, and must take it before it
+        # is owed more than slack - 1. Of those that may, the one that must soonest is next.
+        slack = max(2, 2 * len(self.weights) - 2)
+        weights, taken = self.weights.tolist(), [0] * len(self.weights)
+
+        def earliest(member: int) -> int:
+            return -(-(1 + slack * taken[member]) * self.period // (slack * weights[member]))
+
+        def latest(member: int) -> int:
+            return (slack * (taken[member] + 1) - 1) * self.period // (slack * weights[member]) + 1
+
+        order, window = [], [(latest(member), member, earliest(member)) for member in range(len(weights))]
+        for row in range(1, self.period + 1):
+            _, member, _ = min(candidate for candidate in window if candidate[2] <= row)
+            taken[member] += 1
+            window[member] = latest(member), member, earliest(member)
+            order.append(member)
+        return np.array(order)
+
+    @cached_property
+    def _before(self) -> np.ndarray:
+        """How many rows of the period its member has had before each, (period,)."""
+        before = np.empty_like(self._members)
+        for member, weight in enumerate(self.weights):
+            before[self._members == member] = np.arange(weight)
+        return before
+
+
+def _weight(folder: str, weight: Any) -> Fraction:
+    try:
+        fraction = Fraction(str(weight))  # the decimal that the person wrote, not its binary neighbour
+    except (ValueError, ZeroDivisionError):
+        fraction = Fraction(0)
+    if fraction <= 0:
+        raise ValueError(f"'data': the weight of {folder} must be a number above 0, not {weight!r}")
+    return fraction
