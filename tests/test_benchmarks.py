@@ -59,6 +59,19 @@ import benchmarks.model
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
+def test_pretrain_benchmark_says_where_the_time_goes():
+    options = ["--vocab-size=512", "--hidden-size=32", "--layers=1", "--heads=2", "--seq=16", "--batch=4"]
+    options += ["--at-once=2", "--eval-sequences=4", "--rounds=2", "--steps=2", "--dtype=fp32"]
+    results = json.loads(run("benchmarks.pretrain", *options).splitlines()[-1])
+    assert results["benchmark"] == "pretrain" and results["conditions"]["parameters"] == 49280
+    figures = results["training"]["eager"]
+    assert figures["tokens_per_second"] == pytest.approx(64 / figures["step_ms"] * 1000, rel=0.05)
+    shares = figures["shares"]
+    assert all(share > 0 for share in shares.values()) and sum(shares.values()) < 1
+    overhead = sum(shares[part] for part in ("loader", "logging", "evaluation", "checkpointing"))
+    assert figures["overhead"] == pytest.approx(overhead, abs=1e-3) and 0 < figures["mfu"] < 1
+
+
 def test_tokenizer_benchmark_races_equals(tmp_path):
     lines = [f"the {number % 7} cats of row {number} sat under the table" for number in range(600)]
     (tmp_path / "text.txt").write_text("\n".join(lines))

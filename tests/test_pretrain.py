@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import pretrain
 from training.data.shards import write_manifest, write_shard
+from training.engine.metrics import TIMINGS
 from training.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,7 @@ def start(text_data: dict[str, str], output_dir: Path, **options: object) -> sub
 
 def metrics(output_dir: Path) -> list[dict]:
     records = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
+    return [{key: value for key, value in record.items() if key not in TIMINGS} for record in records]
 
 
 def losses(records: list[dict]) -> torch.Tensor:

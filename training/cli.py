@@ -21,6 +21,7 @@ VERBS = {
     "push": ("training.push", "upload an exported directory to the Hub"),
     "chat": ("training.chat_cli", "talk to a model in the terminal"),
     "serve": ("training.serve", "an OpenAI-shaped server (`transformers serve`) that knows our classes"),
+    "plot": ("training.plot", "the curves of several pretrainings in one picture, and a table"),
     "report": ("training.report", "the table and the picture of a finished run"),
 }
 

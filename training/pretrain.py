@@ -6,24 +6,28 @@ Several:     accelerate launch --config_file recipes/accelerate/ddp.yaml -m trai
 Interrupted, it goes on from its newest checkpoint when the same command is given again.
 """
 
+import dataclasses
 import statistics
 import sys
 
 from training.data.mixture import Mixture
 from training.data.shards import check_hashes, check_tokenizer
-from training.engine.build import build_accelerator
+from training.engine.build import build_accelerator, derive_from_depth
 from training.engine.checkpoint import export_model
 from training.engine.config import PretrainConfig
 from training.engine.loop import Pretraining
 from training.engine.metrics import read_metrics
+from training.engine.signals import Interrupted
 from training.engine.stage import Stage, check_stage, digest
+from training.engine.trackers import start_trackers
 from training.engine.vocabulary import open_tokenizer
 from training.insight.plots import plot_losses
-from training.recipe import parse
+from training.recipe import build, read_arguments
 
 
 def main(arguments: list[str]) -> None:
-    config = parse(PretrainConfig, arguments, __doc__)
+    given, where = read_arguments(PretrainConfig, arguments, __doc__)
+    config = build(PretrainConfig, given, where)
     mixture = Mixture(config.data)
     for folder in mixture.folders:
         check_stage(folder, "prepare", key="data")
@@ -31,10 +35,16 @@ def main(arguments: list[str]) -> None:
     tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
     for folder in mixture.folders:
         check_tokenizer(folder, config.tokenizer)
+    derived: list[str] = []
+    if config.depth is not None:
+        config, derived = derive_from_depth(config, given, tokenizer, where)
     key = "data" if isinstance(config.data, str) else "data.{}"
     inputs = {key.format(folder): digest(folder, "data") for folder in mixture.folders}
     inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
-    stage = Stage("pretrain", config.output_dir, config, inputs, arguments)
+    recipe = dataclasses.asdict(config)
+    for key in ("report_to", "profile"):  # they change nothing in the output
+        del recipe[key]
+    stage = Stage("pretrain", config.output_dir, recipe, inputs, arguments)
     if stage.is_current():
         return
     accelerator = build_accelerator(config)
@@ -47,18 +57,27 @@ def main(arguments: list[str]) -> None:
         stage.begin()
     accelerator.wait_for_everyone()
     training.resume()
+    start_trackers(accelerator, config.output_dir, stage.folder, recipe, training.step)
+    if derived:
+        accelerator.print("\n".join([f"pretrain: depth {config.depth}", *derived]))
     parameters = sum(parameter.numel() for parameter in accelerator.unwrap_model(training.model).parameters())
     tokens = config.max_steps * training.tokens_per_step
     accelerator.print(
         f"pretrain: {parameters / 1e6:.1f}M parameters; {tokens / 1e6:.1f}M tokens of "
         f"{training.train.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "
         f"{training.train.utilisation:.1%} of the slots scored); {accelerator.num_processes} x {accelerator.device}, "
-        f"precision {accelerator.mixed_precision}, {accelerator.gradient_accumulation_steps} accumulation steps"
+        f"precision {accelerator.mixed_precision}, {accelerator.gradient_accumulation_steps} accumulation steps; "
+        f"matrix products at {training.throughput.rate / 1e9:,.0f} GFLOP/s, the measure of MFU"
     )
     if len(mixture.folders) > 1:
         accelerator.print(training.train.describe(config.max_steps))
-    training.run(stage)
+    try:
+        training.run(stage)
+    except Interrupted:
+        accelerator.end_training()  # what the trackers still hold
+        raise
     export_model(accelerator, training.model, config.tokenizer, stage.folder)
+    accelerator.end_training()
     if accelerator.is_main_process:
         records = read_metrics(stage.folder / "metrics.jsonl")
         plot_losses(records, stage.folder / "loss.png", f"{parameters / 1e6:.1f}M parameters")
@@ -68,8 +87,8 @@ def main(arguments: list[str]) -> None:
             "validation_loss": training.validation_loss,
             "tokens_per_second": statistics.median(r["tokens_per_second"] for r in records if "loss" in r),
         }
-        stage.finish(metrics, wrote="model, checkpoints, metrics.jsonl, loss.png")
-    accelerator.end_training()
+        wrote = "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile
+        stage.finish(metrics, wrote)
 
 
 if __name__ == "__main__":  # as `accelerate launch -m training.pretrain` does

@@ -196,10 +196,11 @@ def describe(cls: type, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def parse(cls: type, arguments: list[str], usage: str) -> Any:
-    """A stage's configuration, a `cls`, from its command line: `--config FILE` and `--key value` overrides.
+def read_arguments(cls: type, arguments: list[str], usage: str) -> tuple[dict[str, Any], str]:
+    """What a stage's command line says, `--config FILE` and `--key value` overrides: `values` and `where` of `build`.
 
     Args:
+        cls: of the configuration.
         usage: the stage's docstring, shown above its options by `--help`.
     """
     if "--help" in arguments or "-h" in arguments:
@@ -207,5 +208,10 @@ def parse(cls: type, arguments: list[str], usage: str) -> Any:
         raise SystemExit(0)
     overrides = split_overrides(arguments)
     path = overrides.pop("config", None)
-    values = apply_overrides(read_yaml(path) if path else {}, overrides)
-    return build(cls, values, where=path or "command line")
+    return apply_overrides(read_yaml(path) if path else {}, overrides), path or "command line"
+
+
+def parse(cls: type, arguments: list[str], usage: str) -> Any:
+    """A stage's configuration, a `cls`, from its command line (see `read_arguments`)."""
+    values, where = read_arguments(cls, arguments, usage)
+    return build(cls, values, where)

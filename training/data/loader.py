@@ -92,6 +92,12 @@ class TokenLoader:
         return sum(len(packing.tokens) for packing in self.packings)
 
     @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text behind a token, on average over a run."""
+        ratios = [packing.text_bytes / len(packing.tokens) for packing in self.packings]
+        return float(self.mixture.shares @ ratios)
+
+    @property
     def utilisation(self) -> float:
         """Share of the slots of a run that are scored."""
         return float(self.mixture.shares @ [packing.utilisation for packing in self.packings])

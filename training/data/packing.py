@@ -40,6 +40,7 @@ class Packing(ABC):
     def __init__(self, shards: TokenShards, sequence_length: int):
         self.tokens = shards.tokens
         self.document_ends = shards.document_ends
+        self.text_bytes = shards.text_bytes
         self.sequence_length = sequence_length
 
     @abstractmethod

@@ -4,8 +4,9 @@ import math
 import re
 from typing import Any
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
@@ -13,11 +14,33 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.engine.config import PretrainConfig
 from training.engine.device import has_bf16, pick_attention, pick_device
 from training.engine.hub import generation_config, special_token_ids
+from training.engine.stage import partial
+from training.engine.throughput import matrix_parameters
+from training.engine.trackers import check_trackers
 from training.errors import UserError
+from training.optim.scaling import derive
+from training.recipe import build
 
 
-def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> ScratchForCausalLM:
-    """The network with random weights.
+def derive_from_depth(
+    config: PretrainConfig, given: dict[str, Any], tokenizer: PreTrainedTokenizerFast, where: str
+) -> tuple[PretrainConfig, list[str]]:
+    """The recipe with all that follows from its `depth`, and a line for each of these keys.
+
+    Args:
+        given: what the recipe and the command line say, and `where`, as for `build`.
+    """
+
+    def count(values: dict[str, Any]) -> int:
+        with torch.device("meta"):
+            return matrix_parameters(ScratchForCausalLM(model_config(build(PretrainConfig, values, where), tokenizer)))
+
+    values, lines = derive(config, given, count)
+    return build(PretrainConfig, values, where), lines
+
+
+def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> ScratchConfig:
+    """The dials of the network, checked.
 
     Raises:
         UserError: a dial of `model` is unknown or wrong, or the vocabulary is smaller than the tokenizer's.
@@ -25,23 +48,29 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     rows = math.ceil(len(tokenizer) / config.pad_vocab_to_multiple_of) * config.pad_vocab_to_multiple_of
     dials = {"vocab_size": rows, "max_position_embeddings": config.sequence_length} | config.model
     try:
-        model_config = ScratchConfig.from_preset(config.preset, **(special_token_ids(tokenizer) | dials))
+        network = ScratchConfig.from_preset(config.preset, **(special_token_ids(tokenizer) | dials))
     except (ValueError, StrictDataclassError) as error:
         raise UserError(_wrong_dial(error, dials)) from None
-    if model_config.vocab_size < len(tokenizer):
+    if network.vocab_size < len(tokenizer):
         raise UserError(
-            f"'model.vocab_size': {model_config.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens; "
+            f"'model.vocab_size': {network.vocab_size} is smaller than the tokenizer's {len(tokenizer)} tokens; "
             "leave it out or raise it"
         )
-    if model_config.max_position_embeddings < config.sequence_length:
+    if network.max_position_embeddings < config.sequence_length:
         raise UserError(
             f"'sequence_length': {config.sequence_length} exceeds model.max_position_embeddings "
-            f"({model_config.max_position_embeddings})"
+            f"({network.max_position_embeddings})"
         )
+    return network
+
+
+def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> ScratchForCausalLM:
+    """The network with random weights. Raises what `model_config` does."""
+    network = model_config(config, tokenizer)
     fastest = pick_attention(pick_device(), config.sequence_length, config.torch_compile)
     set_seed(config.seed)
-    model = ScratchForCausalLM._from_config(model_config, attn_implementation=config.attn_implementation or fastest)
-    model.generation_config = generation_config(tokenizer, model_config.vocab_size)  # for the samples
+    model = ScratchForCausalLM._from_config(network, attn_implementation=config.attn_implementation or fastest)
+    model.generation_config = generation_config(tokenizer, network.vocab_size)  # for the samples
     return model.float()
 
 
@@ -70,7 +99,12 @@ def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> lis
 
 def build_accelerator(config: PretrainConfig) -> Accelerator:
     bf16 = has_bf16(pick_device()) if config.bf16 is None else config.bf16
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    check_trackers(config.report_to)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=config.report_to or None,
+        project_config=ProjectConfiguration(logging_dir=str(partial(config.output_dir) / "trackers")),
+    )
     rows = config.per_device_train_batch_size * accelerator.num_processes
     if config.global_batch_size % rows:
         raise UserError(

@@ -16,6 +16,9 @@ class PretrainConfig:
         "runs/books/data: 1} takes exactly three sequences of code for each one of books"
     )
     tokenizer: str = required("folder of the tokenizer that made the shards")
+    depth: int | None = option(
+        None, "layers; width, batch, learning rates, weight decay and steps follow, unless they are given too"
+    )
     preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "kind of network: scratch, llama, qwen3 or gpt2"
     )
@@ -54,6 +57,10 @@ class PretrainConfig:
     save_total_limit: int = option(2, "checkpoints to keep")
     sample_prompts: list[str] = option(list, "beginnings to continue at every validation, to watch it learn")
     sample_tokens: int = option(48, "length of these samples")
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = option(
+        list, "trackers that get the figures of metrics.jsonl too: tensorboard, trackio, wandb"
+    )
+    profile: bool = option(False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile")
 
     def __post_init__(self):
         Mixture(self.data)  # raises ValueError
@@ -71,6 +78,8 @@ class PretrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")
+        if self.depth is not None and self.depth < 1:
+            raise ValueError(f"'depth' must be at least 1, not {self.depth}")
         if (
             self.document_mask
             and self.attn_implementation == "flash_attention_2"

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-import time
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -22,10 +22,12 @@ from training.engine.build import build_model, known_prompts
 from training.engine.checkpoint import newest_checkpoint, save_checkpoint
 from training.engine.config import PretrainConfig
 from training.engine.guards import LossSpikes, worse_than_chance
-from training.engine.metrics import MetricsLog
+from training.engine.metrics import MetricsLog, as_duration, in_words
+from training.engine.profile import Profiler, Spans, span_parts
 from training.engine.progress import progress_bar
 from training.engine.signals import Interrupted, StopSignals
 from training.engine.stage import Stage
+from training.engine.throughput import Throughput, matrix_product_rate, operations_per_token
 from training.errors import UserError
 from training.optim.build import build_optimizer
 from training.optim.schedule import learning_rate_factor
@@ -45,15 +47,25 @@ class Pretraining:
             )
             for split, rows in (("train", config.global_batch_size), ("validation", 1))
         )
+        # A loss in nats per token times this is bits per byte of text.
+        loaders = {"train": self.train, "validation": self.validation}
+        self.bits = {split: 1 / (loader.bytes_per_token * math.log(2)) for split, loader in loaders.items()}
         model = build_model(config, tokenizer)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
         model.to(accelerator.device)
         if config.torch_compile:
             model.compile_regions()
+        self.span = Spans(accelerator.device) if config.profile else nullcontext
+        if config.profile:
+            span_parts(model, self.span)
+        operations = operations_per_token(model, model.config, config.sequence_length)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = known_prompts(config.sample_prompts, tokenizer)
         self.tokens_per_step = config.global_batch_size * config.sequence_length
+        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+        rate = matrix_product_rate(accelerator.device, dtype) * accelerator.num_processes
+        self.throughput = Throughput(accelerator.device, self.tokens_per_step, operations, rate)
         self.step, self.validation_loss = 0, float("nan")
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
         self.spikes = LossSpikes()
@@ -76,7 +88,7 @@ class Pretraining:
                     "the same command goes on from the one before"
                 ) from None
             self.step, self.validation_loss = progress["step"], progress["validation_loss"]
-            self.losses = progress["losses"]
+            self.losses, self.throughput.seconds_before = progress["losses"], progress["seconds"]
             self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
 
     @property
@@ -101,43 +113,75 @@ class Pretraining:
             unit="step",
             disable=None if accelerator.is_main_process else True,
         )
-        since, since_step = time.monotonic(), self.step
+        profiler = None
+        if config.profile and accelerator.is_main_process:
+            profiler = Profiler(self.folder / "profile", self.span)
+        self.throughput.start(self.step)
         with StopSignals() as stop:
             while self.step < config.max_steps:
                 self.train_step()
                 last = self.step == config.max_steps
                 if self.losses and (self.step % config.logging_steps == 0 or last):
-                    rate = (self.step - since_step) * self.tokens_per_step / (time.monotonic() - since)
-                    loss = statistics.fmean(self.losses)
-                    if accelerator.is_main_process:
-                        learning_rate = self.optimizer.param_groups[0]["lr"]
-                        log.write(self.progress(loss=loss, learning_rate=learning_rate, tokens_per_second=round(rate)))
-                    bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
-                    since, since_step, self.losses = time.monotonic(), self.step, []
+                    with self.span("logging"):
+                        record = self.training_record()
+                        if accelerator.is_main_process:
+                            self.write(log, record)
+                            bar.set_postfix_str(in_words(record), refresh=False)
+                            if bar.disable:  # no terminal: lines that a scheduler's log shows
+                                left = as_duration(self.throughput.time_left(self.step, config.max_steps))
+                                bar.write(f"step {self.step}/{config.max_steps}: {in_words(record)}, {left} left")
+                        self.losses = []
                 bar.update()
                 if self.step % config.eval_steps == 0 or last:
-                    paused = time.monotonic()
-                    self.validation_loss = self.evaluate()
-                    if accelerator.is_main_process:
-                        log.write(self.progress(validation_loss=self.validation_loss, **self.validation_losses))
-                        bar.write(f"step {self.step}: validation loss {self.validation_loss:.3f}{self.samples()}")
-                    since += time.monotonic() - paused
+                    with self.span("evaluation"), self.throughput.paused():
+                        self.validation_loss = self.evaluate()
+                        if accelerator.is_main_process:
+                            record = self.validation_record()
+                            self.write(log, record)
+                            bits = record["validation_bits_per_byte"]
+                            sentence = f"validation loss {self.validation_loss:.3f}, {bits:.3f} bits/byte"
+                            bar.write(f"step {self.step}: {sentence}{self.samples()}")
                 if self.step % config.save_steps == 0 or last or stop.received:
-                    paused = time.monotonic()
-                    self.save()
-                    if accelerator.is_main_process:
-                        stage.heartbeat()
-                    since += time.monotonic() - paused
+                    with self.span("checkpointing"), self.throughput.paused():
+                        self.save()
+                        if accelerator.is_main_process:
+                            stage.heartbeat()
+                if profiler:
+                    with self.throughput.paused():
+                        bar.write(profiler.step(), end="")
                 if stop.received and not last:
                     bar.close()
                     raise Interrupted(
                         stop.received, f"stopped after step {self.step}, saved; the same command goes on from there"
                     )
         bar.close()
+        if profiler:
+            bar.write(profiler.finish(), end="")
+
+    def training_record(self) -> dict[str, float]:
+        """What metrics.jsonl and the trackers get at a logging step."""
+        loss = statistics.fmean(self.losses)
+        return self.progress(
+            loss=loss,
+            bits_per_byte=loss * self.bits["train"],
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            grad_norm=self.grad_norm,
+            **self.throughput.read(self.step),
+        )
+
+    def validation_record(self) -> dict[str, float]:
+        loss = self.validation_loss
+        bits = loss * self.bits["validation"]
+        return self.progress(validation_loss=loss, validation_bits_per_byte=bits, **self.validation_losses)
 
     def progress(self, **figures: float) -> dict[str, float]:
         """A record of metrics.jsonl."""
-        return {"step": self.step, "tokens": self.step * self.tokens_per_step, **figures}
+        seconds = round(self.throughput.seconds, 3)
+        return {"step": self.step, "tokens": self.step * self.tokens_per_step, "seconds": seconds, **figures}
+
+    def write(self, log: MetricsLog, record: dict[str, float]) -> None:
+        log.write(record)
+        self.accelerator.log({name: value for name, value in record.items() if name != "step"}, step=self.step)
 
     def check_start(self) -> None:
         """Random weights must do about as well as guessing."""
@@ -161,23 +205,28 @@ class Pretraining:
         config, accelerator = self.config, self.accelerator
         self.model.train()
         self.set_learning_rates()
-        windows, num_predictions = self.train.windows(self.step), self.train.num_predictions(self.step)
-        mine = windows[accelerator.process_index :: accelerator.num_processes]
+        with self.span("loader"):
+            windows, num_predictions = self.train.windows(self.step), self.train.num_predictions(self.step)
+            mine = windows[accelerator.process_index :: accelerator.num_processes]
         total, norm = torch.zeros((), device=accelerator.device), None
         for rows in range(0, len(mine), config.per_device_train_batch_size):
-            batch = self.train.read(mine[rows : rows + config.per_device_train_batch_size])
+            with self.span("loader"):
+                batch = self.train.read(mine[rows : rows + config.per_device_train_batch_size])
             with accelerator.accumulate(self.model):
-                # Sum over tokens divided by the tokens of the whole global batch: unequal parts still add up rightly.
-                loss = self.loss(batch, num_items_in_batch=num_predictions)
-                total += loss.detach()
-                # Undo the division by the accumulation steps (backward) and by the processes (gradient averaging).
-                accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
-                    finite = self.judge(accelerator.reduce(total, reduction="sum").item(), norm, windows)
-                if not accelerator.sync_gradients or finite:
-                    self.optimizer.step()
-                self.optimizer.zero_grad()
+                with self.span("forward"):
+                    # Sum over tokens divided by the tokens of the whole global batch: unequal parts add up rightly.
+                    loss = self.loss(batch, num_items_in_batch=num_predictions)
+                    total += loss.detach()
+                with self.span("backward"):
+                    # Undo the division by the accumulation steps (backward) and by the processes (averaged gradients).
+                    accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
+                with self.span("optimizer"):
+                    if accelerator.sync_gradients:
+                        norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
+                        finite = self.judge(accelerator.reduce(total, reduction="sum").item(), norm, windows)
+                    if not accelerator.sync_gradients or finite:
+                        self.optimizer.step()
+                    self.optimizer.zero_grad()
         self.step += 1
 
     def set_learning_rates(self) -> None:
@@ -279,7 +328,12 @@ class Pretraining:
         return text
 
     def save(self) -> None:
-        progress = {"step": self.step, "validation_loss": self.validation_loss, "losses": self.losses}
+        progress = {
+            "step": self.step,
+            "validation_loss": self.validation_loss,
+            "losses": self.losses,
+            "seconds": round(self.throughput.seconds, 3),
+        }
         save_checkpoint(
             self.accelerator,
             self.model,

@@ -1,13 +1,20 @@
-"""The numbers of a run: one JSON object a line, for people's tools and for our plots."""
+"""The numbers of a run: one JSON object a line, for people's tools and for our plots, and a line for the terminal."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+# Figures that depend on the machine and the moment; all others are the same whenever a recipe is run again.
+TIMINGS = ("seconds", "tokens_per_second", "mfu")
+
 
 class MetricsLog:
-    """Append-only `metrics.jsonl`. Lines have `step` and `tokens`, and either `loss` or `validation_loss`;
-    beside the latter, in a mixture of data, `validation_loss/FOLDER` for each folder of shards.
+    """Append-only `metrics.jsonl`.
+
+    Every line has `step`, `tokens` seen and `seconds` of training. Then those of training have `loss` (nats per token),
+    `bits_per_byte`, `learning_rate`, `grad_norm` (before clipping), `tokens_per_second` and `mfu` (the share of the
+    measured rate of matrix products); those of validation `validation_loss` and `validation_bits_per_byte`, and in
+    a mixture of data `validation_loss/FOLDER` for each folder of shards.
 
     Args:
         file: may exist from an interrupted run.
@@ -35,3 +42,18 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def in_words(record: dict[str, float]) -> str:
+    """A record of training on one line, without its step."""
+    return (
+        f"loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits/byte, lr {record['learning_rate']:.2g}, "
+        f"gradient {record['grad_norm']:.2g}, {record['tokens_per_second']:,} tokens/s, MFU {record['mfu']:.0%}"
+    )
+
+
+def as_duration(seconds: float) -> str:
+    """Such as 0:42, 12:05 or 3:25:00."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

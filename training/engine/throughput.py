@@ -1,0 +1,110 @@
+"""How fast a training runs: in tokens a second, and beside the fastest matrix product of its device (MFU)."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from modeling_scratch import ScratchConfig
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for everything that is queued on the device."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall time of `work` with everything it queued on the device."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def matrix_parameters(model: nn.Module) -> int:
+    """Weights of matrix products, the output matrix included. An embedding only looks up, unless it is that as well."""
+    return sum(weight.numel() for weight in {part.weight for part in model.modules() if isinstance(part, nn.Linear)})
+
+
+def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_length: int) -> int:
+    """Floating-point operations of a training step for each token, counted as PaLM does (appendix B of
+    https://arxiv.org/abs/2204.02311), which nanoGPT follows.
+
+    Forward and backward are 6 for each weight of a matrix product, and 12 * heads * head_dim * context in a layer for
+    the two products of attention. The context is the whole sequence, though causal attention needs half of it, or the
+    window of a sliding layer. What activation checkpointing computes again does not count.
+    """
+    windows = {"full_attention": sequence_length, "sliding_attention": min(config.sliding_window or 0, sequence_length)}
+    context = sum(windows[kind] for kind in config.layer_types)
+    return 6 * matrix_parameters(model) + 12 * config.num_attention_heads * config.head_dim * context
+
+
+def matrix_product(device: torch.device, dtype: torch.dtype, size: int) -> tuple[Callable[[], torch.Tensor], int]:
+    """A square matrix product, which no training step outruns, and its operations."""
+    generator = torch.Generator(device).manual_seed(0)  # the random state of the training stays as it is
+    left, right = torch.randn(2, size, size, generator=generator, device=device).to(dtype)
+    return lambda: left @ right, 2 * size**3
+
+
+def matrix_product_rate(device: torch.device, dtype: torch.dtype, budget: float = 0.2) -> float:
+    """Operations per second of the device's matrix products: the best of `budget` seconds of tries."""
+    work, operations = matrix_product(device, dtype, size=8192 if device.type == "cuda" else 1024)
+    work()  # the first one loads the library
+    deadline, best = time.monotonic() + budget, float("inf")
+    while time.monotonic() < deadline:
+        best = min(best, seconds(work, device))
+    return operations / best
+
+
+class Throughput:
+    """The clock of a training loop, which stands still during validations and checkpoints.
+
+    Args:
+        tokens_per_step: of all processes together.
+        operations_per_token: see `operations_per_token`.
+        rate: operations per second of the matrix products of all devices together.
+    """
+
+    def __init__(self, device: torch.device, tokens_per_step: int, operations_per_token: int, rate: float):
+        self.device = device
+        self.tokens_per_step = tokens_per_step
+        self.operations_per_token = operations_per_token
+        self.rate = rate
+        self.seconds_before = 0.0  # of training, in the interrupted runs that this one continues
+        self.start(step=0)
+
+    def start(self, step: int) -> None:
+        self.first_step = self.read_step = step
+        self.started = self.running_since = self.read_at = time.monotonic()
+        self.paused_at: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, validations and checkpoints left out."""
+        return self.seconds_before + (self.paused_at or time.monotonic()) - self.running_since
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        synchronize(self.device)  # steps still on their way are training
+        self.paused_at = time.monotonic()
+        yield
+        pause, self.paused_at = time.monotonic() - self.paused_at, None
+        self.running_since += pause
+        self.read_at += pause
+
+    def read(self, step: int) -> dict[str, float]:
+        """`tokens_per_second` and `mfu` since the last reading. Waits for the device."""
+        synchronize(self.device)
+        now = time.monotonic()
+        tokens_per_second = (step - self.read_step) * self.tokens_per_step / (now - self.read_at)
+        self.read_step, self.read_at = step, now
+        mfu = tokens_per_second * self.operations_per_token / self.rate
+        return {"tokens_per_second": round(tokens_per_second), "mfu": round(mfu, 4)}
+
+    def time_left(self, step: int, max_steps: int) -> float:
+        """Seconds to the end, by the pace of this process so far, pauses included."""
+        return (time.monotonic() - self.started) / max(1, step - self.first_step) * (max_steps - step)
