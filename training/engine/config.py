@@ -32,7 +32,8 @@ class PretrainConfig:
     packing: Literal["stream", "best_fit"] = option(
         "stream",
         "how documents fill sequences: stream cuts the text wherever a sequence is full; best_fit cuts only documents "
-        "longer than a sequence, loses no token, and pads the little that is left over",
+        "longer than a sequence, loses no token, and pads what is left over: little, unless most documents are between "
+        "half a sequence and a whole one",
     )
     document_mask: bool = option(
         False, "each document sees only itself: attention and positions start anew where a document does"
