@@ -23,7 +23,6 @@ import multiprocessing
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM
 from training.engine.device import has_bf16, pick_attention, pick_device
+from training.engine.throughput import matrix_parameters, matrix_product, seconds
 
 BASELINE = "transformers Llama"
 
@@ -125,23 +125,9 @@ def load_nanogpt(folder: Path, arguments: argparse.Namespace) -> nn.Module:
         return nanogpt.GPT(config)
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of `work` with everything it queued on the device."""
-    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
-    wait()
-    start = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - start
-
-
 def operations_per_token(model: nn.Module, arguments: argparse.Namespace) -> int:
     """Of a training step: forward and backward are 6 for each weight of a matrix product."""
-    # The output matrix multiplies, the embeddings only look up: a tied one counts once, by its own multiplication.
-    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
-    embeddings -= {module.weight for module in model.modules() if isinstance(module, nn.Linear)}
-    weights = sum(weight.numel() for weight in model.parameters()) - sum(weight.numel() for weight in embeddings)
-    return 6 * weights + 6 * arguments.layers * arguments.seq * arguments.hidden_size
+    return 6 * matrix_parameters(model) + 6 * arguments.layers * arguments.seq * arguments.hidden_size
 
 
 def library_loss(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
@@ -241,10 +227,9 @@ def race_training(arguments: argparse.Namespace, device: torch.device, dtype: to
         step = build_step(entry, models[entry.name], arguments, device, dtype)
         works[entry.name] = lambda step=step: [step() for _ in range(arguments.steps)]
     size = arguments.matmul_size or (8192 if device.type == "cuda" else 2048)
-    left, right = torch.randn(2, size, size, device=device, dtype=dtype)
-    works["matrix product"] = lambda: left @ right
+    works["matrix product"], operations = matrix_product(device, dtype, size)
     taken = race(works, arguments.rounds, device, "training")
-    peak = 2 * size**3 / min(taken.pop("matrix product"))
+    peak = operations / min(taken.pop("matrix product"))
 
     peers = [entry.name for entry in entries if not entry.ours]
     best_peer = min(peers, key=lambda name: statistics.median(taken[name]))
