@@ -45,11 +45,13 @@ def explain(error: Exception) -> str | None:
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk, or a used-up quota, is what an error comes from."""
+    """Whether a full disk, a used-up quota or the limit of a file's size (ulimit) is what an error comes from."""
     while error:
         # The Rust libraries quote the system; torch only notices that its file is shorter than it should be.
-        told = any(words in str(error) for words in ("No space left", "quota exceeded", "unexpected pos"))
-        if told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        told = any(
+            words in str(error) for words in ("No space left", "quota exceeded", "File too large", "unexpected pos")
+        )
+        if told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
             return True
         error = error.__cause__ or error.__context__
     return False

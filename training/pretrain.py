@@ -3,7 +3,9 @@
 One process: scratch pretrain --config recipes/quickstart/pretrain.yaml
 Several:     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training.pretrain --config RECIPE
 
-Interrupted, it goes on from its newest checkpoint when the same command is given again.
+Interrupted, it goes on from its newest checkpoint when the same command is given again. It ends with exit code 0 when
+it is done, 2 for a mistake in the recipe, 1 when the machine fails it (a full disk), and 130 or 143 when Ctrl-C or
+SIGTERM stopped it, after a checkpoint of the step it was at: a scheduler may start it again.
 """
 
 import dataclasses
@@ -13,12 +15,12 @@ import sys
 from training.data.mixture import Mixture
 from training.data.shards import check_hashes, check_tokenizer
 from training.engine.build import build_accelerator, derive_from_depth
-from training.engine.checkpoint import export_model
-from training.engine.config import PretrainConfig
+from training.engine.config import RUNTIME_KEYS, PretrainConfig
 from training.engine.loop import Pretraining
 from training.engine.metrics import read_metrics
 from training.engine.signals import Interrupted
 from training.engine.stage import Stage, check_stage, digest
+from training.engine.state import export_model
 from training.engine.trackers import start_trackers
 from training.engine.vocabulary import open_tokenizer
 from training.insight.plots import plot_losses
@@ -42,19 +44,19 @@ def main(arguments: list[str]) -> None:
     inputs = {key.format(folder): digest(folder, "data") for folder in mixture.folders}
     inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
     recipe = dataclasses.asdict(config)
-    for key in ("report_to", "profile"):  # they change nothing in the output
-        del recipe[key]
-    stage = Stage("pretrain", config.output_dir, recipe, inputs, arguments)
+    stage = Stage("pretrain", config.output_dir, recipe, inputs, arguments, RUNTIME_KEYS)
     if stage.is_current():
         return
+    if not config.restart:
+        stage.check_interrupted()
     accelerator = build_accelerator(config)
     training = Pretraining(config, stage.folder, tokenizer, accelerator)
     if accelerator.is_local_main_process:
         for folder in mixture.folders:
             check_hashes(folder)
-    # Only now, with all of the recipe known to be right: this discards the checkpoints of another recipe.
+    # Only now, with all of the recipe known to be right: a restart discards the checkpoints of the interrupted run.
     if accelerator.is_main_process:
-        stage.begin()
+        stage.begin(config.restart)
     accelerator.wait_for_everyone()
     training.resume()
     start_trackers(accelerator, config.output_dir, stage.folder, recipe, training.step)

@@ -1,54 +1,241 @@
 """Checkpoints that count only when they are whole.
 
-A checkpoint is a folder `step-00000500`: a plain Hugging Face directory, and below `state/` what Accelerate needs to go
-on (optimizer, random states, its own copy of the weights in the layout of the engine in use). It is written beside, as
-`step-00000500.tmp`, gets its completion marker, and is then renamed.
+A checkpoint is a folder `step-00000500`: a plain Hugging Face directory, and below `state/` what else it takes to go on
+(see `training.engine.state`). It is written beside, as `step-00000500.tmp`, and reaches the disk before it is renamed,
+so that even a power cut leaves the one before. Its marker, `complete.json`, holds the SHA-256 of every file: what does
+not agree with it is not gone on from.
 """
 
+import hashlib
 import json
+import os
 import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from accelerate import Accelerator
-
-from training.engine.hub import save_model
+from training.errors import UserError
 
 MARKER = "complete.json"
+Write = Callable[[Path], None]  # fills an empty folder with the files of a checkpoint
 
 
-def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint below `folder` and what its marker says, or None."""
-    for candidate in sorted(folder.glob("step-*[0-9]"), reverse=True):
-        if (candidate / MARKER).is_file():
-            return candidate, json.loads((candidate / MARKER).read_text())
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint.
+
+    Args:
+        progress: what `Checkpoints.save` was given.
+    """
+
+    folder: Path
+    progress: dict[str, Any] = field(hash=False)
+
+    @property
+    def step(self) -> int:
+        return self.progress["step"]
+
+    @property
+    def validation_loss(self) -> float | None:
+        return self.progress["validation_loss"]
+
+
+class Checkpoints:
+    """The checkpoints of a run. One process alone, the main one, may call this.
+
+    As a context manager it sees to it that a checkpoint on its way is written before the run ends, however it ends.
+
+    Args:
+        folder: holds them.
+        keep_last: how many of the newest to keep.
+        keep_best: how many to keep beside these, of those with the lowest validation loss.
+        asynchronous: write in a thread, while training goes on. One at a time: the next waits for the one before.
+        logs: of the run, which must have reached the disk before a checkpoint counts that comes after their lines.
+    """
+
+    def __init__(self, folder: Path, keep_last: int, keep_best: int, asynchronous: bool, logs: list[Path]):
+        self.folder, self.keep_last, self.keep_best = folder, keep_last, keep_best
+        self.asynchronous, self.logs = asynchronous, logs
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint. Removes what was being written when an earlier run died.
+
+        A damaged one is passed over with a line that names it. It is set aside as `step-00000500.damaged`, until the
+        run has come past it again.
+
+        Raises:
+            UserError: `folder` cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.half(0).mkdir(exist_ok=True)  # only to see whether it can be written
+        except OSError as error:
+            raise UserError(
+                f"'output_dir': {self.folder} cannot be written ({error.strerror}); change its permissions or choose "
+                "another output_dir"
+            ) from None
+        for leftover in self.folder.glob("step-*.tmp"):
+            shutil.rmtree(leftover)
+        passed_over = False
+        for folder in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
+            damage = _damage(folder)
+            if damage is None:
+                return _read(folder)
+            print(f"pretrain: warning: {folder} is damaged ({damage}), passed over")
+            aside = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            passed_over = True
+        if passed_over:
+            print("pretrain: no checkpoint is left, starting from step 0")
+        return None
+
+    def save(self, progress: dict[str, Any], capture: Callable[[], Write]) -> None:
+        """Write a checkpoint and drop those that are not to be kept.
+
+        Args:
+            progress: how far the run is, as JSON: at least `step`, the optimizer steps done, and `validation_loss`,
+                the finite one measured at this very step, or None.
+            capture: called at once, in the calling thread. What it returns may run in another thread, while training
+                changes the weights.
+        """
+        self.wait()
+        write = capture()
+        if self.asynchronous:
+            self._thread = threading.Thread(target=self._try, args=(progress, write), name="checkpoint")
+            self._thread.start()
+        else:
+            self._save(progress, write)
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread, if something did."""
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        """Until the last checkpoint is whole. Raises what went wrong with it."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is None:
+            self.wait()
+        elif self._thread and not issubclass(kind, KeyboardInterrupt):
+            self._thread.join()
+
+    def half(self, step: int) -> Path:
+        """Where the checkpoint of a step is written."""
+        return _trash(self.folder / f"step-{step:08d}")
+
+    def begin(self, step: int) -> Path:
+        """An empty folder to write the checkpoint of a step into."""
+        temporary = self.half(step)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        return temporary
+
+    def commit(self, progress: dict[str, Any]) -> None:
+        """Make the folder from `begin` count, now that it is filled, and drop those that are not to be kept."""
+        temporary = self.half(progress["step"])
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        content = {
+            "progress": progress,
+            "files": {path.relative_to(temporary).as_posix(): _sha256(path) for path in files},
+        }
+        (temporary / MARKER).write_text(json.dumps(content | {"sha256": _seal(content)}, indent=2) + "\n")
+        for path in (*self.logs, *temporary.rglob("*"), temporary):
+            sync(path)
+        temporary.rename(temporary.with_suffix(""))
+        sync(self.folder)
+        self._drop(progress["step"])
+
+    def _try(self, *args: object) -> None:
+        try:
+            self._save(*args)
+        except BaseException as error:  # raised again in the training thread
+            self._error = error
+
+    def _save(self, progress: dict[str, Any], write: Write) -> None:
+        temporary = self.begin(progress["step"])
+        try:
+            write(temporary)
+            self.commit(progress)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk has room again
+            raise
+
+    def _drop(self, step: int) -> None:
+        """All but the last, the best and those that cannot be read; and what the run has come past."""
+        whole = [checkpoint for folder in sorted(self.folder.glob("step-*[0-9]")) if (checkpoint := _read(folder))]
+        validated = [checkpoint for checkpoint in whole if checkpoint.validation_loss is not None]
+        validated.sort(key=lambda checkpoint: (checkpoint.validation_loss, -checkpoint.step))
+        kept = {*whole[-self.keep_last :], *validated[: self.keep_best]}
+        for checkpoint in whole:
+            if checkpoint not in kept:  # it is whole until the very moment when its name is gone
+                shutil.rmtree(checkpoint.folder.rename(_trash(checkpoint.folder)))
+        for aside in self.folder.glob("step-*.damaged"):
+            if aside.stem <= f"step-{step:08d}":
+                shutil.rmtree(aside)
+
+
+def sync(path: Path) -> None:
+    """Until a file, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _trash(folder: Path) -> Path:
+    """What `newest` removes: a checkpoint that is being written or dropped."""
+    return folder.with_name(folder.name + ".tmp")
+
+
+def _read(folder: Path) -> Checkpoint | None:
+    """What the marker says, or None if it cannot be read."""
+    try:
+        return Checkpoint(folder, json.loads((folder / MARKER).read_text())["progress"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        content = json.loads((folder / MARKER).read_text())
+        seal = content.pop("sha256")
+        if seal != _seal(content):
+            return f"{MARKER} has changed"
+        for name, sha256 in content["files"].items():
+            if _sha256(folder / name) != sha256:
+                return f"{name} has changed"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(folder)} is missing"
+    except (ValueError, KeyError, AttributeError):
+        return f"{MARKER} cannot be read"
+    except PermissionError:
+        raise
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
     return None
 
 
-def save_checkpoint(
-    accelerator: Accelerator, model: Any, tokenizer_dir: str, folder: Path, progress: dict[str, Any], keep: int
-) -> None:
-    """Write the checkpoint of `progress["step"]` and drop all but the newest `keep`. Every process calls this."""
-    target = folder / f"step-{progress['step']:08d}"
-    temporary = target.with_name(target.name + ".tmp")
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary / "state"))
-    export_model(accelerator, model, tokenizer_dir, temporary)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (temporary / MARKER).write_text(json.dumps(progress))
-        temporary.rename(target)
-        for old in sorted(folder.glob("step-*[0-9]"))[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+def _seal(content: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def export_model(accelerator: Accelerator, model: Any, tokenizer_dir: str, folder: Path) -> None:
-    """Gather the weights, wherever the engine keeps them, into one Hugging Face directory. Every process calls this."""
-    state_dict = accelerator.get_state_dict(model)
-    if accelerator.is_main_process:
-        save_model(accelerator.unwrap_model(model), tokenizer_dir, folder, state_dict=state_dict)
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -7,6 +7,33 @@ from training.data.mixture import Mixture
 from training.optim.build import OptimizerConfig
 from training.recipe import option, required
 
+# What says how and where to train, and what to show of it, but not what is learnt: these may differ when a run goes on.
+# `eval_sequences` is none of them: losses over different sequences make no curve, and no best checkpoint.
+RUNTIME_KEYS = frozenset(
+    {
+        "output_dir",
+        "tokenizer",  # a path; what lies there is compared by its digest
+        # equal up to the rounding of sums
+        "per_device_train_batch_size",
+        "activation_checkpointing",
+        "torch_compile",
+        "attn_implementation",
+        # records and files
+        "logging_steps",
+        "eval_steps",
+        "save_steps",
+        "keep_last",
+        "keep_best",
+        "async_save",
+        "restart",
+        "sample_prompts",
+        "sample_tokens",
+        "report_to",
+        "profile",
+        "on_nonfinite",  # what to do about a step that a run has not come past, if it was stopped by it
+    }
+)
+
 
 @dataclass
 class PretrainConfig:
@@ -55,7 +82,10 @@ class PretrainConfig:
     eval_steps: int = option(100, "steps between two validations")
     eval_sequences: int = option(64, "sequences of the validation split, evenly spread, that a validation looks at")
     save_steps: int = option(500, "steps between two checkpoints")
-    save_total_limit: int = option(2, "checkpoints to keep")
+    keep_last: int = option(2, "newest checkpoints to keep")
+    keep_best: int = option(0, "checkpoints to keep beside these, of those with the lowest validation loss")
+    async_save: bool = option(True, "write checkpoints in a thread while training goes on, from a copy in memory")
+    restart: bool = option(False, "start over: discard what an interrupted run left in output_dir")
     sample_prompts: list[str] = option(list, "beginnings to continue at every validation, to watch it learn")
     sample_tokens: int = option(48, "length of these samples")
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = option(
@@ -75,10 +105,12 @@ class PretrainConfig:
             "eval_steps",
             "eval_sequences",
             "save_steps",
-            "save_total_limit",
+            "keep_last",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")
+        if self.keep_best < 0:
+            raise ValueError(f"'keep_best' must be at least 0, not {self.keep_best}")
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"'depth' must be at least 1, not {self.depth}")
         if (

@@ -4,14 +4,12 @@ import math
 import statistics
 from contextlib import nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
-from safetensors import SafetensorError
+from accelerate.utils import DistributedType, broadcast_object_list
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
@@ -19,14 +17,16 @@ from training.data.loader import Batch, TokenLoader
 from training.data.mixture import Mixture
 from training.data.packing import IGNORED
 from training.engine.build import build_model, known_prompts
-from training.engine.checkpoint import newest_checkpoint, save_checkpoint
+from training.engine.checkpoint import Checkpoints
 from training.engine.config import PretrainConfig
 from training.engine.guards import LossSpikes, worse_than_chance
 from training.engine.metrics import MetricsLog, as_duration, in_words
 from training.engine.profile import Profiler, Spans, span_parts
 from training.engine.progress import progress_bar
+from training.engine.randomness import seed_step
 from training.engine.signals import Interrupted, StopSignals
 from training.engine.stage import Stage
+from training.engine.state import TrainingState, is_sharded, save_sharded
 from training.engine.throughput import Throughput, matrix_product_rate, operations_per_token
 from training.errors import UserError
 from training.optim.build import build_optimizer
@@ -70,30 +70,37 @@ class Pretraining:
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
         self.spikes = LossSpikes()
         self.validation_losses: dict[str, float] = {}  # of each member of a mixture
+        self.stop = StopSignals()
+        self.stopped_by: int | None = None  # the signal that all processes heed after this step
+        self.sharded = is_sharded(accelerator)
+        asynchronous = config.async_save and not self.sharded
+        self.logs = [folder / "metrics.jsonl", folder / "incidents.jsonl"]
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints", config.keep_last, config.keep_best, asynchronous, self.logs
+        )
+        if not self.sharded:
+            whole = accelerator.unwrap_model(self.model)
+            self.state = TrainingState(whole, self.optimizer.optimizer, config.tokenizer, copied=asynchronous)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one.
+        """Go on from the newest whole checkpoint, if there is one.
 
         Raises:
-            UserError: it is damaged.
+            UserError: it is of another model than the recipe's, or its folder cannot be written.
         """
-        newest = newest_checkpoint(self.checkpoints)
-        if newest:
-            checkpoint, progress = newest
-            try:
-                self.accelerator.load_state(str(checkpoint / "state"))
-            except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-                raise UserError(
-                    f"{checkpoint} cannot be read ({' '.join(str(error).split())}); if it is damaged, delete it, and "
-                    "the same command goes on from the one before"
-                ) from None
-            self.step, self.validation_loss = progress["step"], progress["validation_loss"]
-            self.losses, self.throughput.seconds_before = progress["losses"], progress["seconds"]
-            self.accelerator.print(f"pretrain: going on from step {self.step} ({checkpoint})")
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+        newest = self.checkpoints.newest() if self.accelerator.is_main_process else None
+        (newest,) = broadcast_object_list([newest])
+        if newest is None:
+            return
+        if self.sharded:
+            self.accelerator.load_state(str(newest.folder / "state"))
+        else:
+            self.state.restore(newest.folder)
+        progress = newest.progress
+        self.step, self.losses, self.throughput.seconds_before = newest.step, progress["losses"], progress["seconds"]
+        if newest.validation_loss is not None:
+            self.validation_loss = newest.validation_loss
+        self.accelerator.print(f"pretrain: going on from step {self.step} ({newest.folder})")
 
     def run(self, stage: Stage) -> None:
         """Train to `max_steps`.
@@ -103,8 +110,7 @@ class Pretraining:
         """
         config, accelerator = self.config, self.accelerator
         if accelerator.is_main_process:
-            log = MetricsLog(self.folder / "metrics.jsonl", self.step)
-            self.incidents = MetricsLog(self.folder / "incidents.jsonl", self.step)
+            log, self.incidents = (MetricsLog(file, self.step) for file in self.logs)
         if self.step == 0:
             self.check_start()
         bar = progress_bar(
@@ -117,9 +123,10 @@ class Pretraining:
         if config.profile and accelerator.is_main_process:
             profiler = Profiler(self.folder / "profile", self.span)
         self.throughput.start(self.step)
-        with StopSignals() as stop:
+        with self.stop, self.checkpoints:
             while self.step < config.max_steps:
                 self.train_step()
+                self.checkpoints.check()
                 last = self.step == config.max_steps
                 if self.losses and (self.step % config.logging_steps == 0 or last):
                     with self.span("logging"):
@@ -132,7 +139,8 @@ class Pretraining:
                                 bar.write(f"step {self.step}/{config.max_steps}: {in_words(record)}, {left} left")
                         self.losses = []
                 bar.update()
-                if self.step % config.eval_steps == 0 or last:
+                validated = self.step % config.eval_steps == 0 or last
+                if validated:
                     with self.span("evaluation"), self.throughput.paused():
                         self.validation_loss = self.evaluate()
                         if accelerator.is_main_process:
@@ -141,18 +149,19 @@ class Pretraining:
                             bits = record["validation_bits_per_byte"]
                             sentence = f"validation loss {self.validation_loss:.3f}, {bits:.3f} bits/byte"
                             bar.write(f"step {self.step}: {sentence}{self.samples()}")
-                if self.step % config.save_steps == 0 or last or stop.received:
+                if self.step % config.save_steps == 0 or last or self.stopped_by:
                     with self.span("checkpointing"), self.throughput.paused():
-                        self.save()
+                        self.save(validated)
                         if accelerator.is_main_process:
                             stage.heartbeat()
                 if profiler:
                     with self.throughput.paused():
                         bar.write(profiler.step(), end="")
-                if stop.received and not last:
+                if self.stopped_by and not last:
                     bar.close()
+                    self.checkpoints.wait()
                     raise Interrupted(
-                        stop.received, f"stopped after step {self.step}, saved; the same command goes on from there"
+                        self.stopped_by, f"stopped after step {self.step}, saved; the same command goes on from there"
                     )
         bar.close()
         if profiler:
@@ -204,6 +213,7 @@ class Pretraining:
         """
         config, accelerator = self.config, self.accelerator
         self.model.train()
+        seed_step(config.seed, self.step, accelerator.process_index, accelerator.device)
         self.set_learning_rates()
         with self.span("loader"):
             windows, num_predictions = self.train.windows(self.step), self.train.num_predictions(self.step)
@@ -223,7 +233,11 @@ class Pretraining:
                 with self.span("optimizer"):
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
-                        finite = self.judge(accelerator.reduce(total, reduction="sum").item(), norm, windows)
+                        # A wish to stop travels with the loss: every process learns of it at the same step.
+                        sums = torch.cat([total.view(1), self.stop.wishes().to(total)])
+                        loss, *wishes = accelerator.reduce(sums, reduction="sum").tolist()
+                        self.stopped_by = self.stop.agreed(wishes)
+                        finite = self.judge(loss, norm, windows)
                     if not accelerator.sync_gradients or finite:
                         self.optimizer.step()
                     self.optimizer.zero_grad()
@@ -271,7 +285,7 @@ class Pretraining:
         self.report("not finite", found, **details())
         raise UserError(
             f"{found}; lower the learning rates or max_grad_norm, or set on_nonfinite to skip "
-            f"(the newest checkpoint in {self.checkpoints} is from before)"
+            f"(the newest checkpoint in {self.checkpoints.folder} is from before)"
         )
 
     def loss(self, batch: Batch, **kwargs: Any) -> torch.Tensor:
@@ -312,33 +326,30 @@ class Pretraining:
 
     @torch.no_grad()
     def samples(self) -> str:
-        """Continuations of the sample prompts, as lines to print. Leaves the random state as it was."""
-        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        """Continuations of the sample prompts, as lines to print: always drawn from the same random numbers."""
+        if self.sharded:
             return ""  # one process alone cannot run a model that is sharded over several
         model, text = self.accelerator.unwrap_model(self.model), ""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed)
-            for prompt in self.prompts:
-                inputs = self.tokenizer(prompt, return_tensors="pt").to(self.accelerator.device)
-                output = model.generate(
-                    **inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=self.config.sample_tokens
-                )
-                lines = self.tokenizer.decode(output[0], skip_special_tokens=True).splitlines()
-                text += "\n" + "\n".join(f"    | {line}" for line in lines)
+        torch.manual_seed(self.config.seed)  # the next training step seeds anew
+        for prompt in self.prompts:
+            inputs = self.tokenizer(prompt, return_tensors="pt").to(self.accelerator.device)
+            output = model.generate(
+                **inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=self.config.sample_tokens
+            )
+            lines = self.tokenizer.decode(output[0], skip_special_tokens=True).splitlines()
+            text += "\n" + "\n".join(f"    | {line}" for line in lines)
         return text
 
-    def save(self) -> None:
+    def save(self, validated: bool) -> None:
+        """A checkpoint of this step, which may have been validated."""
+        finite = validated and math.isfinite(self.validation_loss)
         progress = {
             "step": self.step,
-            "validation_loss": self.validation_loss,
-            "losses": self.losses,
+            "validation_loss": self.validation_loss if finite else None,
+            "losses": list(self.losses),  # written in another thread
             "seconds": round(self.throughput.seconds, 3),
         }
-        save_checkpoint(
-            self.accelerator,
-            self.model,
-            self.config.tokenizer,
-            self.checkpoints,
-            progress,
-            keep=self.config.save_total_limit,
-        )
+        if self.sharded:
+            save_sharded(self.accelerator, self.model, self.config.tokenizer, self.checkpoints, progress)
+        elif self.accelerator.is_main_process:
+            self.checkpoints.save(progress, self.state.capture)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from training.engine.checkpoint import sync
+
 # Figures that depend on the machine and the moment; all others are the same whenever a recipe is run again.
 TIMINGS = ("seconds", "tokens_per_second", "mfu")
 
@@ -23,8 +25,14 @@ class MetricsLog:
 
     def __init__(self, file: Path, step: int):
         self.file = file
-        kept = [record for record in read_metrics(file) if record["step"] <= step] if step else []
-        self.file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        if not step:
+            self.file.write_text("")
+            return
+        kept = [record for record in read_metrics(file) if record["step"] <= step]
+        beside = file.with_name(file.name + ".tmp")  # whenever it dies, one of the two is whole
+        beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        sync(beside)
+        beside.replace(file)
 
     def write(self, record: dict[str, Any]) -> None:
         with self.file.open("a") as stream:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import torch
+
 
 class Interrupted(Exception):
     """Stopped by a signal, with everything saved.
@@ -23,13 +25,26 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """`with StopSignals() as stop:` and look at `stop.received` between steps. A second signal stops at once."""
+    """`with StopSignals() as stop:` and look at `stop.received` between steps. A second signal stops at once.
 
+    Of several processes perhaps only one gets a signal, and all must stop after the same step: sum their `wishes()`,
+    and ask `agreed` what the sum says.
+    """
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
     received: int | None = None
 
     def __enter__(self) -> "StopSignals":
-        self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._receive) for number in self.numbers}
         return self
+
+    def wishes(self) -> torch.Tensor:
+        """1 for the signal that was received, 0 for others, (signals,)."""
+        return torch.tensor([float(number == self.received) for number in self.numbers])
+
+    def agreed(self, wishes: list[float]) -> int | None:
+        """The signal by which to stop, given how many processes received each."""
+        return next((number for number, count in zip(self.numbers, wishes, strict=True) if count), None)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():

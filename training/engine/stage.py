@@ -7,6 +7,7 @@ the output holds the resolved recipe, a hash of every input, package versions, m
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -14,6 +15,7 @@ import platform
 import shlex
 import shutil
 import time
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +98,21 @@ class Stage:
             often to log, may be left out.
         inputs: name to digest (see `digest`) of everything it reads.
         arguments: its command line after the verb, for the command kept in the provenance.
+        runtime_keys: of the recipe, that are recorded but do not tell one output from another.
 
     Raises:
         UserError: `output_dir` holds something else.
     """
 
-    def __init__(self, name: str, output_dir: str, recipe: Any, inputs: dict[str, str], arguments: list[str]):
+    def __init__(
+        self,
+        name: str,
+        output_dir: str,
+        recipe: Any,
+        inputs: dict[str, str],
+        arguments: list[str],
+        runtime_keys: Set[str] = frozenset(),
+    ):
         self.name = name
         self.output_dir = Path(output_dir)
         if not self.output_dir.name:
@@ -112,7 +123,9 @@ class Stage:
         self.inputs = inputs
         self.arguments = arguments
         self.seconds_before = 0.0
-        identity = json.dumps([name, self.recipe, inputs], sort_keys=True, default=str)
+        self.runtime_keys = runtime_keys
+        essential = {key: value for key, value in self.recipe.items() if key not in runtime_keys}
+        identity = json.dumps([name, essential, inputs], sort_keys=True, default=str)
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         for folder in (self.output_dir, self.folder, self.old):
             found = written_by(folder)
@@ -132,17 +145,57 @@ class Stage:
         print(f"{self.name}: {self.output_dir} is up to date, skipped")
         return True
 
-    def begin(self) -> Path:
-        """The folder to work in, with what an interrupted run left there if its recipe and inputs were the same."""
+    def check_interrupted(self) -> None:
+        """Refuse to go on from what an interrupted run with another recipe or other inputs left.
+
+        Raises:
+            UserError: it lists what differs.
+        """
         record = read_provenance(self.folder)
-        if record and record["fingerprint"] != self.fingerprint:
-            print(f"{self.name}: recipe or inputs have changed since the interruption, starting over")
-            shutil.rmtree(self.folder)
-            record = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.seconds_before = record.get("seconds", 0.0)
-        self.started = time.monotonic()
-        self._write({})
+        if not record or record["fingerprint"] == self.fingerprint:
+            return
+        before, now = _flat(record["recipe"]), _flat(json.loads(json.dumps(self.recipe, default=str)))
+        changed = [
+            f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and key.split(".")[0] not in self.runtime_keys
+        ]
+        inputs = [name for name, digest in self.inputs.items() if record["inputs"].get(name) != digest]
+        if inputs:
+            changed.append(f"inputs changed: {', '.join(inputs)}")
+        what = ", ".join(changed) or "written by another version of scratch"
+        raise UserError(
+            f"'output_dir': {self.folder} holds an interrupted run of another recipe ({what}); choose another "
+            "output_dir, or discard that run with --restart true"
+        )
+
+    def begin(self, restart: bool = False) -> Path:
+        """The folder to work in, with what an interrupted run left there if its recipe and inputs were the same.
+
+        Args:
+            restart: discard that.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        record = read_provenance(self.folder)
+        try:
+            if record and (restart or record["fingerprint"] != self.fingerprint):
+                why = "as asked" if restart else "recipe or inputs have changed since the interruption"
+                print(f"{self.name}: {why}, starting over")
+                shutil.rmtree(self.folder)
+                record = {}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.seconds_before = record.get("seconds", 0.0)
+            self.started = time.monotonic()
+            self._write({})
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"'output_dir': {self.folder} cannot be written ({error.strerror}); change its permissions or choose "
+                "another folder"
+            ) from None
         return self.folder
 
     def heartbeat(self) -> None:
@@ -197,6 +250,14 @@ class Stage:
         temporary = _unfinished(self.folder)
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
         temporary.rename(self.folder / PROVENANCE)
+
+
+def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"model": {"hidden_size": 4}}` to `{"model.hidden_size": 4}`."""
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _unfinished(folder: Path) -> Path:

@@ -1,0 +1,170 @@
+"""What a checkpoint holds, and how it is put back.
+
+One process, or several that each hold the whole model, write plain files: the model directory, whose fp32 weights are
+also what is gone on from, and `state/optimizer.safetensors`, every tensor of the optimizer under the names of its
+parameter and of itself, as in `model.layers.0.mlp.up_proj.weight/momentum`. Schedule, data order and random draws
+follow from the step (see `training.engine.randomness`), so nothing else is needed, on any number of processes, and
+nothing is pickled. Engines that spread the model over processes (FSDP, DeepSpeed) write `state/` in their own layout.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from training.engine.checkpoint import Checkpoints, Write
+from training.engine.hub import read_weights, save_model
+from training.errors import UserError
+
+OPTIMIZER = "optimizer.safetensors"
+
+# Of config.json: how and by what it was written, not what the network is.
+_NOT_ARCHITECTURE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "_name_or_path"}
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether no process holds the whole model."""
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def export_model(accelerator: Accelerator, model: Any, tokenizer_dir: str, folder: Path) -> None:
+    """Gather the weights, wherever the engine keeps them, into one Hugging Face directory. Every process calls this."""
+    state_dict = accelerator.get_state_dict(model)
+    if accelerator.is_main_process:
+        save_model(accelerator.unwrap_model(model), tokenizer_dir, folder, state_dict=state_dict)
+
+
+def save_sharded(
+    accelerator: Accelerator,
+    model: Any,
+    tokenizer_dir: str,
+    checkpoints: Checkpoints,
+    progress: dict[str, Any],
+) -> None:
+    """Write a checkpoint of a model that is spread over the processes. Every process calls this, and all wait."""
+    folder = checkpoints.half(progress["step"])
+    if accelerator.is_main_process:
+        checkpoints.begin(progress["step"])
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(folder / "state"))
+    export_model(accelerator, model, tokenizer_dir, folder)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        checkpoints.commit(progress)
+    accelerator.wait_for_everyone()
+
+
+class TrainingState:
+    """The weights and the optimizer of a process that holds all of them.
+
+    Args:
+        model: unwrapped, of fp32 weights.
+        tokenizer_dir: of the tokenizer that goes into every checkpoint.
+        copied: whether `capture` copies what it captures, so that training may go on while it is written.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, tokenizer_dir: str | Path, copied: bool
+    ):
+        self.model, self.optimizer, self.tokenizer_dir, self.copied = model, optimizer, tokenizer_dir, copied
+        # For writing in another thread: shares the modules, but what saving sets (configuration, generation settings)
+        # is set here and not in the model that trains.
+        self.writer = copy.copy(model)
+        self.writer.config = copy.deepcopy(model.config)
+
+    def capture(self) -> Write:
+        """The state as it is now: a function that writes it into a folder."""
+        weights = self._host(self._weights())
+        states = self._host(self._optimizer_tensors())
+
+        def write(folder: Path) -> None:
+            save_model(self.writer, self.tokenizer_dir, folder, state_dict=weights)
+            (folder / "state").mkdir()
+            save_file(states, folder / "state" / OPTIMIZER)
+
+        return write
+
+    def restore(self, folder: Path) -> None:
+        """Put back what is in a checkpoint that is known to be undamaged.
+
+        Raises:
+            UserError: it is of another network or optimizer.
+        """
+        self._check_architecture(folder)
+        weights, own = read_weights(folder), self._weights()
+        _check_shapes(folder, {name: weight.shape for name, weight in own.items()}, weights)
+        with torch.no_grad():
+            for name, weight in own.items():
+                weight.copy_(weights[name])
+
+        found = load_file(folder / "state" / OPTIMIZER)
+        states: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in found.items():
+            parameter, _, key = name.rpartition("/")
+            states.setdefault(parameter, {})[key] = tensor
+        packed, expected = self.optimizer.state_dict(), {}
+        for names, group in zip(self._names(), packed["param_groups"], strict=True):
+            keys = {key for name in names for key in states.get(name, {})}
+            expected |= {f"{name}/{key}": own[name].shape for name in names for key in keys}
+            packed["state"] |= {number: states.get(name) for name, number in zip(names, group["params"], strict=True)}
+        _check_shapes(folder / "state", expected, found, broadcast=True)
+        self.optimizer.load_state_dict(packed)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """By name, each once: the second name of a tied weight is not there."""
+        seen: dict[int, str] = {}
+        tensors = self.model.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in tensors.items() if seen.setdefault(id(tensor), name) == name}
+
+    def _names(self) -> list[list[str]]:
+        """Of the parameters of each of the optimizer's groups."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [[names[parameter] for parameter in group["params"]] for group in self.optimizer.param_groups]
+
+    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        numbers = [name for group in self._names() for name in group]
+        state = self.optimizer.state_dict()["state"]
+        return {f"{numbers[number]}/{key}": tensor for number, kept in state.items() for key, tensor in kept.items()}
+
+    def _host(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().to("cpu", copy=self.copied).contiguous() for name, tensor in tensors.items()}
+
+    def _check_architecture(self, folder: Path) -> None:
+        found = type(self.model.config).from_pretrained(folder).to_dict()
+        wanted = self.model.config.to_dict()
+        differing = [
+            f"{key}: {found.get(key)} -> {wanted.get(key)}"
+            for key in sorted(found.keys() | wanted.keys() - _NOT_ARCHITECTURE)
+            if key not in _NOT_ARCHITECTURE and found.get(key) != wanted.get(key)
+        ]
+        if differing:
+            raise UserError(
+                f"{folder / 'config.json'} is not of the model that the recipe builds ({', '.join(differing)}); choose "
+                "another output_dir, or start over with --restart true"
+            )
+
+
+def _check_shapes(
+    folder: Path, expected: dict[str, torch.Size], found: dict[str, torch.Tensor], broadcast: bool = False
+) -> None:
+    """Refuse other names or shapes. With `broadcast`, a tensor may be a scalar, or one number a row, of its shape."""
+    wrong = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    wrong += [f"{name} is unknown" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        shape, wanted = found[name].shape, expected[name]
+        narrower = len(shape) <= len(wanted) and all(
+            size in (1, full) for size, full in zip(reversed(shape), reversed(wanted), strict=False)
+        )
+        if shape != wanted and not (broadcast and narrower):
+            wrong.append(f"{name} is {tuple(shape)} instead of {tuple(wanted)}")
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise UserError(
+            f"{folder} is not of the model or optimizer that the recipe builds ({min(wrong)}{more}); choose another "
+            "output_dir, or start over with --restart true"
+        )
