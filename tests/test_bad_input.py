@@ -359,8 +359,8 @@ def test_a_file_on_a_full_disk(place, capfd, verb, file):
     chosen = flags(options(verb))
     begin = Stage.begin
 
-    def begin_and_link(stage):
-        folder = begin(stage)
+    def begin_and_link(stage, *arguments):
+        folder = begin(stage, *arguments)
         (folder / file).symlink_to("/dev/full")
         return folder
 

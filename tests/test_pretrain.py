@@ -1,26 +1,24 @@
-"""The pretraining loop: exact after any interruption, and the same numbers by every way of sharing a batch."""
+"""The pretraining loop: it learns, and gives the same numbers by every way of sharing a batch.
+
+That it is exact after any interruption is in engine/test_kill.py.
+"""
 
 import json
 import math
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import pretrain
 from training.data.shards import write_manifest, write_shard
 from training.engine.metrics import TIMINGS
-from training.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 VOCAB_SIZE = 300
@@ -51,7 +49,7 @@ def arguments(text_data: dict[str, str], output_dir: Path, **options: object) ->
         "model.hidden_size": 32,
         "model.num_hidden_layers": 2,
         "model.num_attention_heads": 2,
-        "model.hidden_dropout": 0.1,  # so that an unrestored random state would show
+        "model.hidden_dropout": 0.1,  # so that random draws that differ would show
         "max_steps": STEPS,
         "sequence_length": 32,
         "global_batch_size": 8,
@@ -66,9 +64,9 @@ def arguments(text_data: dict[str, str], output_dir: Path, **options: object) ->
     return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """As in the processes that `start` makes: another number of threads adds up in another order."""
+    """As in the processes of a launcher: another number of threads adds up in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -82,12 +80,6 @@ def run(text_data: dict[str, str], output_dir: Path, **options: object) -> list[
     return metrics(output_dir)
 
 
-def start(text_data: dict[str, str], output_dir: Path, **options: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "training.cli", "pretrain", *arguments(text_data, output_dir, **options)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-
-
 def metrics(output_dir: Path) -> list[dict]:
     records = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in record.items() if key not in TIMINGS} for record in records]
@@ -99,25 +91,9 @@ def losses(records: list[dict]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def untouched(text_data, tmp_path_factory) -> Path:
-    """A run that nothing interrupted, in a process of its own."""
     folder = tmp_path_factory.mktemp("untouched") / "model"
-    process = start(text_data, folder)
-    assert process.wait() == 0, process.stderr.read()
+    run(text_data, folder)
     return folder
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    assert metrics(one) == metrics(other)
-    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def wait_for(folder: Path, sign: str, process: subprocess.Popen) -> None:
-    """Until a path that matches `sign` is in `folder`; without a pause, since some are there only for a moment."""
-    deadline = time.monotonic() + 120
-    while not any(folder.glob(sign)):
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
 
 
 def test_it_learns_and_leaves_a_model_directory(untouched):
@@ -134,67 +110,6 @@ def test_it_learns_and_leaves_a_model_directory(untouched):
     checkpoints = sorted(folder.name for folder in (untouched / "checkpoints").iterdir())
     assert checkpoints == ["step-00000006", "step-00000009"]
     AutoModelForCausalLM.from_pretrained(untouched / "checkpoints" / "step-00000006")
-
-
-# Killed before the first checkpoint, after it, and while one is being written.
-@pytest.mark.parametrize("sign", ["metrics.jsonl", "checkpoints/step-00000003", "checkpoints/*.tmp/state/*"])
-def test_killed_and_started_again_equals_untouched(text_data, untouched, tmp_path, sign):
-    save_steps = 1 if ".tmp" in sign else 3  # how often it saves does not change what it learns
-    process = start(text_data, tmp_path / "model", save_steps=save_steps)
-    wait_for(tmp_path / "model.partial", sign, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "model").exists()
-    process = start(text_data, tmp_path / "model", save_steps=save_steps)
-    assert process.wait() == 0, process.stderr.read()
-    assert_equal_runs(tmp_path / "model", untouched)
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(text_data, untouched, tmp_path, signum):
-    process = start(text_data, tmp_path / "model")
-    wait_for(tmp_path / "model.partial", "checkpoints/step-00000003", process)
-    process.send_signal(signum)
-    _, errors = process.communicate()
-    if process.returncode == 0:
-        pytest.fail("the run ended before the signal arrived; make it longer")
-    assert process.returncode == 128 + signum
-    assert "the same command goes on" in errors and "Traceback" not in errors
-    process = start(text_data, tmp_path / "model")
-    assert process.wait() == 0, process.stderr.read()
-    assert_equal_runs(tmp_path / "model", untouched)
-
-
-def test_a_torn_checkpoint_does_not_count(text_data, untouched, tmp_path):
-    process = start(text_data, tmp_path / "model")
-    newest = tmp_path / "model.partial" / "checkpoints" / "step-00000006"
-    wait_for(newest.parent, newest.name, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (newest / "complete.json").unlink()
-    process = start(text_data, tmp_path / "model")
-    assert process.wait() == 0, process.stderr.read()
-    assert_equal_runs(tmp_path / "model", untouched)
-
-
-def test_a_damaged_checkpoint_is_named(text_data, untouched, tmp_path):
-    work = tmp_path / "model.partial"
-    run(text_data, tmp_path / "model")
-    (tmp_path / "model").rename(work)  # as if it had been killed in its very last moment
-    newest = work / "checkpoints" / "step-00000009"
-    for file in ("model.safetensors", "optimizer.bin"):
-        whole = (newest / "state" / file).read_bytes()
-        for content in (whole[: len(whole) // 2], whole[:-1], b"", bytes(len(whole))):
-            (newest / "state" / file).write_bytes(content)
-            with pytest.raises(
-                UserError, match="step-00000009 cannot be read .*; if it is damaged, delete it"
-            ) as caught:
-                run(text_data, tmp_path / "model")
-            assert "\n" not in str(caught.value)
-        (newest / "state" / file).write_bytes(whole)
-    shutil.rmtree(newest)
-    run(text_data, tmp_path / "model")
-    assert_equal_runs(tmp_path / "model", untouched)
 
 
 def test_accumulation_equals_one_large_batch(text_data, tmp_path):

@@ -24,6 +24,8 @@ from forked import scratch, server
 from safetensors.torch import load_file
 from tiny_stages import MODEL, flags, write_data, write_tokenizer
 
+from training.engine.metrics import TIMINGS
+
 ROOT = Path(__file__).parents[2]
 STEPS = 100
 ACCUMULATION = 8
@@ -229,7 +231,7 @@ class Harness:
 
 def metrics(folder: Path) -> list[dict]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
+    return [{key: value for key, value in record.items() if key not in TIMINGS} for record in records]
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:

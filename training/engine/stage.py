@@ -135,7 +135,7 @@ class Stage:
                 raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
         if not self.output_dir.exists():
             # A crash between the two renames of `finish`. Several processes may get here: the first one does it.
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self.old.rename(self.output_dir)
 
     def is_current(self) -> bool:

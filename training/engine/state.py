@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from training.engine.checkpoint import Checkpoints, Write
@@ -25,6 +26,8 @@ OPTIMIZER = "optimizer.safetensors"
 
 # Of config.json: how and by what it was written, not what the network is.
 _NOT_ARCHITECTURE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "_name_or_path"}
+
+_ADVICE = "choose another output_dir, or start over with --restart true"
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
@@ -85,7 +88,7 @@ class TrainingState:
         def write(folder: Path) -> None:
             save_model(self.writer, self.tokenizer_dir, folder, state_dict=weights)
             (folder / "state").mkdir()
-            save_file(states, folder / "state" / OPTIMIZER)
+            save_file(states, folder / "state" / OPTIMIZER, metadata={"class": type(self.optimizer).__name__})
 
         return write
 
@@ -98,11 +101,11 @@ class TrainingState:
         self._check_architecture(folder)
         weights, own = read_weights(folder), self._weights()
         _check_shapes(folder, {name: weight.shape for name, weight in own.items()}, weights)
-        with torch.no_grad():
-            for name, weight in own.items():
-                weight.copy_(weights[name])
-
-        found = load_file(folder / "state" / OPTIMIZER)
+        with safe_open(folder / "state" / OPTIMIZER, "pt") as file:
+            written_by, kind = file.metadata()["class"], type(self.optimizer).__name__
+            found = {name: file.get_tensor(name) for name in file.keys()}
+        if written_by != kind:
+            raise UserError(f"{folder / 'state' / OPTIMIZER} is of {written_by}, the recipe asks for {kind}; {_ADVICE}")
         states: dict[str, dict[str, torch.Tensor]] = {}
         for name, tensor in found.items():
             parameter, _, key = name.rpartition("/")
@@ -113,6 +116,9 @@ class TrainingState:
             expected |= {f"{name}/{key}": own[name].shape for name in names for key in keys}
             packed["state"] |= {number: states.get(name) for name, number in zip(names, group["params"], strict=True)}
         _check_shapes(folder / "state", expected, found, broadcast=True)
+        with torch.no_grad():  # only now, with everything checked
+            for name, weight in own.items():
+                weight.copy_(weights[name])
         self.optimizer.load_state_dict(packed)
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -139,13 +145,13 @@ class TrainingState:
         wanted = self.model.config.to_dict()
         differing = [
             f"{key}: {found.get(key)} -> {wanted.get(key)}"
-            for key in sorted(found.keys() | wanted.keys() - _NOT_ARCHITECTURE)
-            if key not in _NOT_ARCHITECTURE and found.get(key) != wanted.get(key)
+            for key in sorted((found.keys() | wanted.keys()) - _NOT_ARCHITECTURE)
+            if found.get(key) != wanted.get(key)
         ]
         if differing:
             raise UserError(
-                f"{folder / 'config.json'} is not of the model that the recipe builds ({', '.join(differing)}); choose "
-                "another output_dir, or start over with --restart true"
+                f"{folder / 'config.json'} is not of the model that the recipe builds ({', '.join(differing)}); "
+                f"{_ADVICE}"
             )
 
 
@@ -165,6 +171,5 @@ def _check_shapes(
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"{folder} is not of the model or optimizer that the recipe builds ({min(wrong)}{more}); choose another "
-            "output_dir, or start over with --restart true"
+            f"{folder} is not of the model or optimizer that the recipe builds ({min(wrong)}{more}); {_ADVICE}"
         )
