@@ -7,6 +7,7 @@ process, without a launcher.
 
 import json
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from training import cli
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 CPU = {"ACCELERATE_USE_CPU": "true"}
 SHARDED = {**CPU, "SHARD_ON_CPU": "true"}
-STEPS = 4
+STEPS = 6
 ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": 0.001}
 BF16 = ADAMW | {"bf16": "true"}
 # Rounding in other orders; Muon's polar factors turn a last bit of a gradient into one of bf16, where they are bf16.
 ATOL = {"adamw": 2e-5, "muon": 1e-3}
+COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def pretrain(inputs, tmp_path_factory):
         settings = {
             **inputs,
             "output_dir": folder / name,
-            # Rows, matrices of a shape and steps' batches that two processes cannot share out evenly, and accumulation.
+            # Rows, and matrices of a shape, that two processes cannot share out evenly; accumulation; clipping.
             "model.hidden_size": 36,
             "model.intermediate_size": 49,
             "model.num_hidden_layers": 3,
@@ -58,9 +60,9 @@ def pretrain(inputs, tmp_path_factory):
             "max_grad_norm": 0.2,
             "bf16": "false",
             "logging_steps": 1,
-            "eval_steps": 2,
+            "eval_steps": STEPS // 2,
             "eval_sequences": 2,
-            "save_steps": 2,
+            "save_steps": STEPS // 2,
             **options,
         }
         return ["pretrain", *flags(settings)]
@@ -73,7 +75,7 @@ def losses(folder: Path) -> torch.Tensor:
     """Training and validation losses of all steps."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     found = [record.get("loss", record.get("validation_loss")) for record in records]
-    assert len(found) == STEPS + STEPS // 2
+    assert len(found) == STEPS + 2
     return torch.tensor(found)
 
 
@@ -136,6 +138,8 @@ def sharded(terminal, pretrain, inputs, tmp_path_factory):
         "recomputed": pretrain("recomputed", activation_checkpointing="true", **ADAMW),
         "one-to-two": pretrain("one-to-two", **ADAMW),
     }
+    if COMPILER:
+        two["compiled"] = pretrain("compiled", activation_checkpointing="true", torch_compile="true", **ADAMW)
     done |= launch(terminal, "fsdp2", 2, two, folder / "2", **SHARDED)
     interrupt(runs / "muon", runs / "two-to-one")
     again = {"two-to-one": pretrain("two-to-one")}
@@ -151,6 +155,12 @@ def test_sharded_runs_equal_one_process(sharded, pretrain, expected, name):
     found = losses(pretrain.folder / name)
     torch.testing.assert_close(found, expected[optimizer], atol=ATOL[optimizer], rtol=0)
     assert found[-2] < found[0] - 0.2
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_compiled_layers_of_a_sharded_model(sharded, pretrain, expected):
+    assert sharded["compiled"]["kind"] == "DistributedType.FSDP" and sharded["compiled"]["graphs"] > 0
+    torch.testing.assert_close(losses(pretrain.folder / "compiled"), expected["adamw"], atol=ATOL["adamw"], rtol=0)
 
 
 def test_a_sharded_loss_in_bf16_keeps_its_digits(sharded, pretrain, expected):
@@ -174,3 +184,74 @@ def test_a_sharded_checkpoint_is_also_a_model_directory(sharded, pretrain, tmp_p
     with torch.no_grad():
         logits, expected = model(input_ids).logits, other(input_ids).logits
     torch.testing.assert_close(logits, expected, atol=0.01 if name == "muon" else 1e-4, rtol=0)
+
+
+# --- Plain data parallel ---
+
+
+@pytest.fixture(scope="module")
+def parallel(terminal, pretrain, tmp_path_factory):
+    runs = {"ddp-adamw": pretrain("ddp-adamw", **ADAMW), "ddp-muon": pretrain("ddp-muon")}
+    return launch(terminal, "cpu", 2, runs, tmp_path_factory.mktemp("parallel") / "1", **CPU)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_data_parallel_runs_equal_one_process(parallel, pretrain, expected, optimizer):
+    run = parallel[f"ddp-{optimizer}"]
+    assert run == {"code": 0, "kind": "DistributedType.MULTI_CPU", "processes": 2, "graphs": 0}
+    found = losses(pretrain.folder / f"ddp-{optimizer}")
+    torch.testing.assert_close(found, expected[optimizer], atol=ATOL[optimizer], rtol=0)
+
+
+def test_a_mistake_is_told_once(terminal, pretrain, tmp_path):
+    """A batch that two processes cannot share out, though one process could take it."""
+    command = [*LAUNCH, ROOT / "recipes/accelerate/cpu.yaml", "-m", "training.pretrain"]
+    command += pretrain("uneven", global_batch_size=6)[1:]
+    wait_for(terminal.start(command, ROOT, tmp_path / "log", **CPU), tmp_path / "log", code=1)
+    (line,) = (line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("error"))
+    assert line == (
+        "error: 'global_batch_size': 6 is not a multiple of per_device_train_batch_size (2) x processes (2)"
+    )
+    assert not list(pretrain.folder.glob("uneven*"))
+
+
+# --- Two machines ---
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_two_machines_by_accelerate(terminal, pretrain, expected, tmp_path):
+    """Two launchers of one process each, with the file for several machines: sharded."""
+    (tmp_path / "runs.json").write_text(json.dumps({"machines": pretrain("machines")}))
+    config = [ROOT / "recipes" / "accelerate" / "multi-node.yaml", "--num_machines", 2, "--num_processes", 2]
+    address = ["--main_process_ip", "127.0.0.1", "--main_process_port", free_port()]
+    script = [ROOT / "tests" / "launched.py", tmp_path / "runs.json"]
+    both = [
+        terminal.start(
+            [*LAUNCH, *config, *address, "--machine_rank", rank, *script], tmp_path, tmp_path / f"{rank}.log", **SHARDED
+        )
+        for rank in range(2)
+    ]
+    for rank, machine in enumerate(both):
+        wait_for(machine, tmp_path / f"{rank}.log")
+    done = json.loads((tmp_path / "runs.done").read_text())["machines"]
+    assert done["kind"] == "DistributedType.FSDP" and done["processes"] == 2
+    torch.testing.assert_close(losses(pretrain.folder / "machines"), expected["muon"], atol=ATOL["muon"], rtol=0)
+
+
+def test_two_machines_by_torchrun(terminal, pretrain, expected, tmp_path):
+    """Two launchers of one process each, without a launch file: every process holds the whole model."""
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", 1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, *meeting]
+    command += ["--local-addr", "127.0.0.1", "-m", "training.pretrain", *pretrain("torchrun", **ADAMW)[1:]]
+    both = [terminal.start(command, ROOT, tmp_path / f"{number}.log", **CPU) for number in range(2)]
+    for number, machine in enumerate(both):
+        wait_for(machine, tmp_path / f"{number}.log")
+    printed = sorted((tmp_path / f"{number}.log").read_text() for number in range(2))
+    assert "2 x cpu" in printed[0] + printed[1]
+    assert sum("validation loss" in text for text in printed) == 1  # one process speaks
+    torch.testing.assert_close(losses(pretrain.folder / "torchrun"), expected["adamw"], atol=ATOL["adamw"], rtol=0)
