@@ -103,7 +103,7 @@ def launch(terminal, file: str, processes: int, runs: dict[str, list[str]], fold
     return done
 
 
-def wait_for(process, log: Path, code: int = 0, seconds: float = 200) -> None:
+def wait_for(process, log: Path, code: int = 0, seconds: float = 400) -> None:
     try:
         found = process.wait(seconds)
     finally:
@@ -183,7 +183,7 @@ def test_a_sharded_checkpoint_is_also_a_model_directory(sharded, pretrain, tmp_p
     other = AutoModelForCausalLM.from_pretrained(pretrain.folder / f"one-{name}")
     with torch.no_grad():
         logits, expected = model(input_ids).logits, other(input_ids).logits
-    torch.testing.assert_close(logits, expected, atol=0.01 if name == "muon" else 1e-4, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=0.05 if name == "muon" else 1e-4, rtol=0)
 
 
 # --- Plain data parallel ---
