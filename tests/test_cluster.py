@@ -5,21 +5,35 @@ each launch makes several runs (see launched.py), and the tests look at what the
 process, without a launcher.
 """
 
+import dataclasses
+import importlib.util
 import json
+import os
+import re
+import shlex
 import shutil
+import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils import DeepSpeedPlugin
 from safetensors.torch import load_file
 from terminal import ROOT
 from tiny_stages import flags, forget_accelerate, write_data, write_tokenizer
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.run import get_args_parser as torchrun_parser
 from transformers import AutoModelForCausalLM
 
 from training import cli
+from training.engine.config import PretrainConfig
+from training.recipe import parse as recipe_of
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 CPU = {"ACCELERATE_USE_CPU": "true"}
@@ -256,3 +270,133 @@ def test_two_machines_by_torchrun(terminal, pretrain, expected, tmp_path):
     assert "2 x cpu" in printed[0] + printed[1]
     assert sum("validation loss" in text for text in printed) == 1  # one process speaks
     torch.testing.assert_close(losses(pretrain.folder / "torchrun"), expected["adamw"], atol=ATOL["adamw"], rtol=0)
+
+
+# --- DeepSpeed ---
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed(terminal, pretrain, expected, tmp_path, stage):
+    runs = {"flat": pretrain("flat"), f"zero{stage}": pretrain(f"zero{stage}", **ADAMW)}
+    done = launch(terminal, f"zero{stage}", 2, runs, tmp_path / "launch", **SHARDED)
+    assert done["flat"]["code"] == 2
+    assert "error: 'optimizer.name': muon needs whole matrices" in (tmp_path / "launch" / "log").read_text()
+    assert not list(pretrain.folder.glob("flat*"))
+    run = done[f"zero{stage}"]
+    assert run["code"] == 0 and run["kind"] == "DistributedType.DEEPSPEED" and run["processes"] == 2
+    found = losses(pretrain.folder / f"zero{stage}")
+    torch.testing.assert_close(found, expected["adamw"], atol=ATOL["adamw"], rtol=0)
+    weights, wanted = (
+        load_file(pretrain.folder / name / "model.safetensors") for name in (f"zero{stage}", "one-adamw")
+    )
+    assert weights.keys() == wanted.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, wanted[name], atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_reads_its_file(stage):
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    file = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"zero{stage}.yaml"))
+    plugin = DeepSpeedPlugin(
+        zero_stage=file.deepspeed_config["zero_stage"],
+        offload_optimizer_device=file.deepspeed_config["offload_optimizer_device"],
+        offload_param_device=file.deepspeed_config["offload_param_device"],
+        zero3_save_16bit_model=file.deepspeed_config.get("zero3_save_16bit_model"),
+        gradient_accumulation_steps=2,
+        gradient_clipping=1.0,
+    )
+    config = DeepSpeedConfig(plugin.deepspeed_config | {"train_micro_batch_size_per_gpu": 4})
+    assert (config.zero_config.stage, config.train_batch_size) == (stage, 8)
+    assert config.zero_config.gather_16bit_weights_on_model_save == (stage == 3)
+
+
+# --- docs/cluster.md ---
+
+PAGE = (ROOT / "docs" / "cluster.md").read_text()
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+(SCRIPT,) = (block for block in BLOCKS if block.startswith("#!"))
+COMMANDS = [line for block in BLOCKS if block != SCRIPT for line in block.splitlines()]
+COMMANDS += re.findall(r"bash -c 'exec (.*?)'", SCRIPT.replace("\\\n", ""), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command):
+    words = shlex.split(re.sub(r'"\$.*?"(?= )', "1", command))  # what Slurm fills in
+    environment, program = ([], *words[:1]) if "=" not in words[0] else (words[:1], words[1])
+    rest = words[len(environment) + 1 :]
+    assert environment in ([], ["ACCELERATE_USE_CPU=true"])
+    if program == "accelerate":
+        assert rest.pop(0) == "launch"
+        parsed = launch_command_parser().parse_args(rest)
+        assert load_config_from_file(str(ROOT / parsed.config_file)).num_processes
+    else:
+        assert program == "torchrun"
+        parsed = torchrun_parser().parse_args(rest)
+    assert parsed.module and parsed.training_script == "training.pretrain"
+    key, recipe = parsed.training_script_args
+    assert key == "--config" and recipe_of(PretrainConfig, [key, str(ROOT / recipe)], "").max_steps
+
+
+def test_the_page_names_what_there_is():
+    for file in re.findall(r"`(\w+\.yaml)`", PAGE):
+        assert (ROOT / "recipes" / "accelerate" / file).is_file(), file
+    for path in re.findall(r"\b(?:recipes|training|tests|docs)/[\w./-]*\w", PAGE):
+        assert (ROOT / path).exists(), path
+    keys = {field.name for field in dataclasses.fields(PretrainConfig)}
+    named = set(re.findall(r"`([a-z]+_[a-z_]+)\b", PAGE))
+    assert named <= keys, named - keys
+
+
+STAND_INS = {
+    # Both machines are this one: every command once on each, but signals only once.
+    "srun": """while [[ $1 == --* ]]; do shift; done
+        [ "$1" = pkill ] && exec "$@"
+        for SLURM_NODEID in 0 1; do SLURM_NODEID=$SLURM_NODEID "$@" & done
+        wait -n; code=$?; wait; exit $code""",
+    "scontrol": """[ "$1" = show ] && echo 127.0.0.1 && echo 127.0.0.2
+        [ "$1" = requeue ] && echo "$2" >> requeued""",
+    # Of all training on this machine, only that of this test.
+    "pkill": """exec {pkill} "${{@:1:$#-1}}" "${{@: -1}}.*$PWD" """,
+    "accelerate": """exec {python} -m accelerate.commands.accelerate_cli "$@" """,
+}
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("pkill")), reason="no bash or no pkill")
+def test_slurm_script_saves_and_requeues(terminal, pretrain, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name, body in STAND_INS.items():
+        if name in ("pkill", "accelerate"):
+            body = body.format(pkill=shutil.which("pkill"), python=sys.executable)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    options = pretrain("slurm", output_dir=tmp_path / "model", max_steps=10_000, save_steps=10, eval_steps=10_000)
+    script = SCRIPT.replace("GPUS=8", "GPUS=1").replace("29500", str(free_port()))
+    script = script.replace("--config recipes/llama-1b/pretrain.yaml", shlex.join(options[1:]))
+    (tmp_path / "job").write_text(script)
+    subprocess.run(["bash", "-n", tmp_path / "job"], check=True)
+
+    slurm = {"SLURM_NNODES": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
+    slurm["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    stops = []
+    for attempt in range(2):
+        log = tmp_path / f"{attempt}.log"
+        job = terminal.start(["bash", tmp_path / "job"], tmp_path, log, **CPU, **slurm)
+        deadline = time.monotonic() + 200
+        already = max(stops, default=0)
+        while not any(
+            int(folder.name[-8:]) > already for folder in (tmp_path / "model.partial/checkpoints").glob("step-*[0-9]")
+        ):
+            assert job.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
+            time.sleep(0.1)
+        job.send_signal(signal.SIGTERM)
+        wait_for(job, log, code=1)
+        (stop,) = re.findall(r"stopped after step (\d+), saved", log.read_text())
+        stops.append(int(stop))
+        assert (tmp_path / "model.partial" / "checkpoints" / f"step-{stops[-1]:08d}" / "complete.json").is_file()
+    assert f"going on from step {stops[0]}" in log.read_text()
+    assert (tmp_path / "requeued").read_text() == "7\n7\n"
