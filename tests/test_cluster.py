@@ -309,8 +309,8 @@ def test_deepspeed_reads_its_file(stage):
         gradient_accumulation_steps=2,
         gradient_clipping=1.0,
     )
-    config = DeepSpeedConfig(plugin.deepspeed_config | {"train_micro_batch_size_per_gpu": 4})
-    assert (config.zero_config.stage, config.train_batch_size) == (stage, 8)
+    config = DeepSpeedConfig(plugin.deepspeed_config | {"train_micro_batch_size_per_gpu": 4, "train_batch_size": 8})
+    assert (config.zero_config.stage, config.gradient_accumulation_steps, config.gradient_clipping) == (stage, 2, 1.0)
     assert config.zero_config.gather_16bit_weights_on_model_save == (stage == 3)
 
 

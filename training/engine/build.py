@@ -147,8 +147,8 @@ def _fit_deepspeed(accelerator: Accelerator, config: PretrainConfig) -> None:
             "'optimizer.name': muon needs whole matrices, and DeepSpeed cuts them to flat pieces; use adamw, or FSDP "
             "(recipes/accelerate/fsdp2.yaml)"
         )
-    # Otherwise transformers would build the model already in flat pieces, with other random weights, and the optimizer's
-    # groups could not be told by the shapes of the parameters. It is cut when it is prepared.
+    # Otherwise transformers would build the model in flat pieces, with other random weights and no shapes by which to
+    # tell the optimizer's groups. DeepSpeed cuts it when it is prepared.
     unset_hf_deepspeed_config()
     # It takes these from its own configuration alone.
     accelerator.deepspeed_plugin.deepspeed_config |= {
