@@ -201,6 +201,15 @@ def test_a_sharded_checkpoint_is_also_a_model_directory(sharded, pretrain, expec
     torch.testing.assert_close(logits, wanted, atol=atol, rtol=0)
 
 
+def test_a_checkpoint_of_another_kind_of_launch_is_refused(sharded, pretrain, capsys):
+    shutil.copytree(pretrain.folder / "adamw", pretrain.folder / "other.partial")
+    forget_accelerate()
+    assert cli.main(pretrain("other", **ADAMW)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"step-{STEPS:08d} was written by FSDP, and this is " in line
+    assert "go on with a launch file of the same kind" in line
+
+
 # --- Plain data parallel ---
 
 
@@ -216,6 +225,14 @@ def test_data_parallel_runs_equal_one_process(parallel, pretrain, expected, opti
     assert run == {"code": 0, "kind": "DistributedType.MULTI_CPU", "processes": 2, "graphs": 0}
     found = losses(pretrain.folder / f"ddp-{optimizer}")
     torch.testing.assert_close(found, expected[optimizer], atol=ATOL[optimizer], rtol=0)
+
+
+def test_a_data_parallel_run_goes_on_in_one_process(parallel, pretrain, expected, capsys):
+    interrupt(pretrain.folder / "ddp-adamw")
+    forget_accelerate()
+    assert cli.main(pretrain("ddp-adamw", **ADAMW)) == 0
+    assert f"going on from step {STEPS // 2}" in capsys.readouterr().out
+    torch.testing.assert_close(losses(pretrain.folder / "ddp-adamw"), expected["adamw"], atol=ATOL["adamw"], rtol=0)
 
 
 def test_a_mistake_is_told_once(terminal, pretrain, tmp_path):
@@ -287,12 +304,22 @@ def test_deepspeed(terminal, pretrain, expected, tmp_path, stage):
     assert run["code"] == 0 and run["kind"] == "DistributedType.DEEPSPEED" and run["processes"] == 2
     found = losses(pretrain.folder / f"zero{stage}")
     torch.testing.assert_close(found, expected["adamw"], atol=ATOL["adamw"], rtol=0)
+    interrupt(pretrain.folder / f"zero{stage}")
+    launch(terminal, f"zero{stage}", 2, runs, tmp_path / "again", **SHARDED)
+    assert f"going on from step {STEPS // 2}" in (tmp_path / "again" / "log").read_text()
+    found = losses(pretrain.folder / f"zero{stage}")
+    torch.testing.assert_close(found, expected["adamw"], atol=ATOL["adamw"], rtol=0)
     weights, wanted = (
         load_file(pretrain.folder / name / "model.safetensors") for name in (f"zero{stage}", "one-adamw")
     )
     assert weights.keys() == wanted.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(weight, wanted[name], atol=1e-4, rtol=0, msg=name)
+
+    shutil.copytree(pretrain.folder / f"zero{stage}-whole", pretrain.folder / f"fewer{stage}.partial")
+    fewer = {f"fewer{stage}": pretrain(f"fewer{stage}", **ADAMW)}
+    assert launch(terminal, f"zero{stage}", 1, fewer, tmp_path / "fewer", **SHARDED)[f"fewer{stage}"]["code"] == 2
+    assert "written by 2 processes of DeepSpeed, which cannot go on with 1" in (tmp_path / "fewer" / "log").read_text()
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed")

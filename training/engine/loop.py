@@ -86,7 +86,7 @@ class Pretraining:
         """Go on from the newest whole checkpoint, if there is one.
 
         Raises:
-            UserError: it is of another model than the recipe's, another kind of launch wrote it, or its folder cannot be
+            UserError: it is of another model than the recipe's or of another kind of launch, or its folder cannot be
                 written.
         """
         newest = self.checkpoints.newest() if self.accelerator.is_main_process else None

@@ -4,8 +4,8 @@ One process, or several that each hold the whole model, write plain files: the m
 also what is gone on from, and `state/optimizer.safetensors`, every tensor of the optimizer under the names of its
 parameter and of itself, as in `model.layers.0.mlp.up_proj.weight/momentum`. Schedule, data order and random draws
 follow from the step (see `training.engine.randomness`), so nothing else is needed, on any number of processes, and
-nothing is pickled. Engines that spread the model over processes (FSDP, DeepSpeed) write `state/` in their own layout: FSDP's can be gone
-on from by any number of processes, DeepSpeed's by as many as wrote it.
+nothing is pickled. Engines that spread the model over processes (FSDP, DeepSpeed) write `state/` in their own layout:
+FSDP's is good for any number of processes, DeepSpeed's for as many as wrote it.
 """
 
 import copy
@@ -81,7 +81,7 @@ def check_layout(accelerator: Accelerator, folder: Path) -> None:
     """
     state, kinds = folder / "state", {DistributedType.FSDP: "FSDP", DistributedType.DEEPSPEED: "DeepSpeed"}
     kind = kinds.get(accelerator.distributed_type, WHOLE)
-    written = next(kind for pattern, kind in _LAYOUTS.items() if any(state.glob(pattern)))
+    written = next((writer for pattern, writer in _LAYOUTS.items() if any(state.glob(pattern))), kind)
     if written != kind:
         raise UserError(
             f"{folder} was written by {written}, and this is {kind}; go on with a launch file of the same kind, or "
