@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from training.optim import muon
 from training.optim.build import OptimizerConfig, build_optimizer
 from training.optim.muon import MuonAdamW, polar_factor
 from training.optim.schedule import learning_rate_factor
@@ -55,6 +56,23 @@ def test_muon_step_has_the_size_that_the_learning_rate_says():
         MuonAdamW([{"params": [matrix], "use_muon": True}], lr=0.02).step()
         spectral = torch.linalg.matrix_norm(matrix.detach(), 2).item()
         assert spectral == pytest.approx(0.02 * max(1, rows / columns) ** 0.5, rel=0.25)
+
+
+def test_muon_in_batches_equals_all_matrices_at_once(monkeypatch):
+    torch.manual_seed(0)
+    gradients = torch.randn(5, 6, 4)
+
+    def step() -> torch.Tensor:
+        matrices = [nn.Parameter(torch.ones(6, 4)) for _ in gradients]
+        for matrix, gradient in zip(matrices, gradients, strict=True):
+            matrix.grad = gradient.clone()
+        MuonAdamW([{"params": matrices, "use_muon": True}], polar_dtype=torch.float32).step()
+        return torch.stack(matrices).detach()
+
+    together = step()
+    for limit in (1, 2 * 6 * 4):  # elements: one matrix at a time, and two
+        monkeypatch.setattr(muon, "POLAR_BATCH", limit)
+        torch.testing.assert_close(step(), together, atol=1e-6, rtol=0)
 
 
 def test_adamw_groups_equal_torch_adamw():
