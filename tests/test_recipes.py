@@ -72,7 +72,10 @@ def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
 @pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").iterdir()), ids=name)
 def test_accelerate_reads_its_files(path):
     config = load_config_from_file(str(path))
+    kinds = {"cpu": "MULTI_GPU", "ddp": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+    assert config.distributed_type == kinds.get(path.stem, "FSDP")
     assert config.num_processes > 1 and config.mixed_precision in ("no", "bf16")
+    assert (config.num_machines > 1) == (path.stem == "multi-node")
     wrapped = (config.fsdp_config or {}).get("fsdp_transformer_layer_cls_to_wrap")
     assert config.distributed_type != "FSDP" or hasattr(modeling_scratch.modeling_scratch, wrapped)
 

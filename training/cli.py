@@ -4,6 +4,7 @@ import errno
 import importlib
 import sys
 
+from training.engine.processes import complain, one_voice, rank
 from training.engine.signals import Interrupted, no_interrupt_lost
 from training.errors import UserError
 
@@ -70,13 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: unknown verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
         return 2
     try:
-        with no_interrupt_lost():
+        with no_interrupt_lost(), one_voice():
             importlib.import_module(VERBS[verb][0]).main(rest)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except Interrupted as stopped:
-        print(f"{verb}: {stopped}", file=sys.stderr)
+        if rank() == 0:
+            print(f"{verb}: {stopped}", file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
         advice = "the same command goes on or starts again, earlier outputs are whole"
@@ -86,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         line = explain(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        complain(line)
         return 1
     return 0
 

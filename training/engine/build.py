@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
+from transformers.integrations import unset_hf_deepspeed_config
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.engine.config import PretrainConfig
@@ -98,6 +100,11 @@ def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> lis
 
 
 def build_accelerator(config: PretrainConfig) -> Accelerator:
+    """What the launch file asks for, made to fit the recipe.
+
+    Raises:
+        UserError: the batch cannot be shared among the processes, or the recipe and the launch file do not go together.
+    """
     bf16 = has_bf16(pick_device()) if config.bf16 is None else config.bf16
     check_trackers(config.report_to)
     accelerator = Accelerator(
@@ -116,4 +123,36 @@ def build_accelerator(config: PretrainConfig) -> Accelerator:
             "'on_nonfinite': DeepSpeed takes its steps by itself, so that none can be skipped; set it to stop"
         )
     accelerator.gradient_accumulation_steps = config.global_batch_size // rows
+    if accelerator.distributed_type == DistributedType.FSDP:
+        _fit_fsdp(accelerator)
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _fit_deepspeed(accelerator, config)
     return accelerator
+
+
+def _fit_fsdp(accelerator: Accelerator) -> None:
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise UserError("'fsdp_config.fsdp_version' of the launch file: must be 2, as in recipes/accelerate/fsdp2.yaml")
+    if plugin.mixed_precision_policy:
+        # Accelerate's own would add up gradients in bf16, and round every loss to it: 3 digits.
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
+        )
+
+
+def _fit_deepspeed(accelerator: Accelerator, config: PretrainConfig) -> None:
+    if config.optimizer.name == "muon":
+        raise UserError(
+            "'optimizer.name': muon needs whole matrices, and DeepSpeed cuts them to flat pieces; use adamw, or FSDP "
+            "(recipes/accelerate/fsdp2.yaml)"
+        )
+    # Otherwise transformers would build the model in flat pieces, with other random weights and no shapes by which to
+    # tell the optimizer's groups. DeepSpeed cuts it when it is prepared.
+    unset_hf_deepspeed_config()
+    # It takes these from its own configuration alone.
+    accelerator.deepspeed_plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": config.per_device_train_batch_size,
+        "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+        "gradient_clipping": config.max_grad_norm,
+    }

@@ -26,7 +26,7 @@ from training.engine.progress import progress_bar
 from training.engine.randomness import seed_step
 from training.engine.signals import Interrupted, StopSignals
 from training.engine.stage import Stage
-from training.engine.state import TrainingState, is_sharded, save_sharded
+from training.engine.state import TrainingState, check_layout, is_sharded, load_sharded, save_sharded
 from training.engine.throughput import Throughput, matrix_product_rate, operations_per_token
 from training.errors import UserError
 from training.optim.build import build_optimizer
@@ -86,14 +86,16 @@ class Pretraining:
         """Go on from the newest whole checkpoint, if there is one.
 
         Raises:
-            UserError: it is of another model than the recipe's, or its folder cannot be written.
+            UserError: it is of another model than the recipe's or of another kind of launch, or its folder cannot be
+                written.
         """
         newest = self.checkpoints.newest() if self.accelerator.is_main_process else None
         (newest,) = broadcast_object_list([newest])
         if newest is None:
             return
+        check_layout(self.accelerator, newest.folder)
         if self.sharded:
-            self.accelerator.load_state(str(newest.folder / "state"))
+            load_sharded(self.accelerator, newest.folder)
         else:
             self.state.restore(newest.folder)
         progress = newest.progress

@@ -4,7 +4,8 @@ One process, or several that each hold the whole model, write plain files: the m
 also what is gone on from, and `state/optimizer.safetensors`, every tensor of the optimizer under the names of its
 parameter and of itself, as in `model.layers.0.mlp.up_proj.weight/momentum`. Schedule, data order and random draws
 follow from the step (see `training.engine.randomness`), so nothing else is needed, on any number of processes, and
-nothing is pickled. Engines that spread the model over processes (FSDP, DeepSpeed) write `state/` in their own layout.
+nothing is pickled. Engines that spread the model over processes (FSDP, DeepSpeed) write `state/` in their own layout:
+FSDP's is good for any number of processes, DeepSpeed's for as many as wrote it.
 """
 
 import copy
@@ -23,6 +24,9 @@ from training.engine.hub import read_weights, save_model
 from training.errors import UserError
 
 OPTIMIZER = "optimizer.safetensors"
+
+WHOLE = "processes that each held the whole model"
+_LAYOUTS = {OPTIMIZER: WHOLE, "pytorch_model_fsdp*": "FSDP", "pytorch_model": "DeepSpeed"}  # below state/: who wrote it
 
 # Of config.json: how and by what it was written, not what the network is.
 _NOT_ARCHITECTURE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "_name_or_path"}
@@ -60,6 +64,37 @@ def save_sharded(
     if accelerator.is_main_process:
         checkpoints.commit(progress)
     accelerator.wait_for_everyone()
+
+
+def load_sharded(accelerator: Accelerator, folder: Path) -> None:
+    """Put back what `save_sharded` wrote, into as many processes as there are now. Every process calls this."""
+    accelerator.load_state(str(folder / "state"))
+    # Counts accumulated batches: none between two steps, and other numbers of them make a step by now.
+    accelerator.step = 0
+
+
+def check_layout(accelerator: Accelerator, folder: Path) -> None:
+    """Refuse a checkpoint whose state this kind of launch cannot read.
+
+    Raises:
+        UserError: another kind wrote it, or DeepSpeed with another number of processes.
+    """
+    state, kinds = folder / "state", {DistributedType.FSDP: "FSDP", DistributedType.DEEPSPEED: "DeepSpeed"}
+    kind = kinds.get(accelerator.distributed_type, WHOLE)
+    written = next((writer for pattern, writer in _LAYOUTS.items() if any(state.glob(pattern))), kind)
+    if written != kind:
+        raise UserError(
+            f"{folder} was written by {written}, and this is {kind}; go on with a launch file of the same kind, or "
+            "start over with --restart true"
+        )
+    if written == "DeepSpeed":
+        processes = len(list(state.glob("pytorch_model/*_optim_states.pt")))
+        if processes != accelerator.num_processes:
+            raise UserError(
+                f"{folder} was written by {processes} processes of DeepSpeed, which cannot go on with "
+                f"{accelerator.num_processes}; start as many as before (--num_processes), or start over with --restart "
+                "true"
+            )
 
 
 class TrainingState:

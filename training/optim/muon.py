@@ -3,6 +3,10 @@
 One object rather than two keeps every training engine simple: one state to save, one `step()` to wrap. Parameter groups
 say which rule they follow by `use_muon`. Muon: https://kellerjordan.github.io/posts/muon, with the polynomial of Polar
 Express, https://arxiv.org/abs/2505.16932. AdamW: https://arxiv.org/abs/1711.05101.
+
+Parameters may be sharded (DTensor, as FSDP2 makes them); the state is then sharded alike, and all but the polar factor
+happens on each process's own part. For the polar factor the processes share out the matrices: each gets the other parts
+of its own, and sends the results back.
 """
 
 from collections import defaultdict
@@ -10,6 +14,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor, Shard
+
+# Elements of the matrices that one process works on together: enough for full use of it, in a bounded memory.
+POLAR_BATCH = 2**26
 
 # Odd quintics a x + b x^3 + c x^5 that, one after the other, drive singular values in (0, 1] to 1 (Polar Express,
 # table for five steps; the last one also serves any further step). The first is steep, for the small values.
@@ -94,19 +102,35 @@ class MuonAdamW(torch.optim.Optimizer):
         for parameter in parameters:
             by_shape[parameter.shape].append(parameter)
         for (rows, columns), matrices in by_shape.items():
-            updates = []
-            for matrix in matrices:
-                state = self.state[matrix]
-                if not state:
-                    state["momentum"] = torch.zeros_like(matrix)
-                state["momentum"].lerp_(matrix.grad, 1 - group["momentum"])
-                updates.append(matrix.grad.lerp(state["momentum"], group["momentum"]))  # Nesterov's look ahead
-            # All matrices of a shape in one batched product: far fewer and larger kernels.
-            updates = polar_factor(torch.stack(updates), self.polar_dtype)
+            processes = matrices[0].device_mesh.size() if isinstance(matrices[0], DTensor) else 1
+            batch = processes * max(1, POLAR_BATCH // (rows * columns))
             step_size = group["lr"] * max(1, rows / columns) ** 0.5
-            for matrix, update in zip(matrices, updates, strict=True):
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update.to(matrix.dtype), alpha=-step_size)
+            # Many matrices of a shape in one batched product: far fewer and larger kernels.
+            for start in range(0, len(matrices), batch):
+                batch_of_matrices = matrices[start : start + batch]
+                updates = [self._averaged_gradient(matrix, group["momentum"]) for matrix in batch_of_matrices]
+                for matrix, update in zip(batch_of_matrices, self._polar_factors(updates), strict=True):
+                    local = _local(matrix)
+                    local.mul_(1 - group["lr"] * group["weight_decay"])
+                    local.add_(update.to(local.dtype), alpha=-step_size)
+
+    def _averaged_gradient(self, matrix: torch.Tensor, momentum: float) -> torch.Tensor:
+        state = self.state[matrix]
+        if not state:
+            state["momentum"] = torch.zeros_like(matrix)
+        state["momentum"].lerp_(matrix.grad, 1 - momentum)
+        return matrix.grad.lerp(state["momentum"], momentum)  # Nesterov's look ahead
+
+    def _polar_factors(self, matrices: list[torch.Tensor]) -> torch.Tensor:
+        """The polar factors of (rows, columns) matrices, stacked; of sharded ones, this process's parts."""
+        stacked = torch.stack(matrices).to(self.polar_dtype)  # (batch, rows, columns)
+        if not isinstance(stacked, DTensor):
+            return polar_factor(stacked, self.polar_dtype)
+        mesh, parts = stacked.device_mesh, stacked.placements
+        whole = [Shard(0)] * mesh.ndim  # each process some of the matrices, but all of their rows and columns
+        mine = polar_factor(stacked.redistribute(placements=whole).to_local(), self.polar_dtype)
+        factors = DTensor.from_local(mine, mesh, whole, shape=stacked.shape, stride=stacked.stride())
+        return factors.redistribute(placements=parts).to_local()
 
     def _adamw(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
@@ -117,9 +141,16 @@ class MuonAdamW(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
             state["step"] += 1
-            state["exp_avg"].lerp_(parameter.grad, 1 - beta1)
-            state["exp_avg_sq"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
             step = state["step"].item()
-            denominator = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.addcdiv_(state["exp_avg"], denominator, value=-group["lr"] / (1 - beta1**step))
+            weight, gradient = _local(parameter), _local(parameter.grad)
+            mean, mean_square = _local(state["exp_avg"]), _local(state["exp_avg_sq"])
+            mean.lerp_(gradient, 1 - beta1)
+            mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            denominator = (mean_square / (1 - beta2**step)).sqrt_().add_(group["eps"])
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.addcdiv_(mean, denominator, value=-group["lr"] / (1 - beta1**step))
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a tensor; it shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,34 @@
+"""One voice for the processes of a launcher: `RANK` in the environment says which of them this is, 0 the first."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+PATIENCE = 5  # seconds
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Only the first process prints. Any of them may still say on stderr what went wrong."""
+    if rank() == 0:
+        yield
+    else:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+
+
+def complain(line: str) -> None:
+    """Print an error.
+
+    A mistake in the recipe is the same in every process: the first tells it, and its launcher then ends the others,
+    which wait for that. What went wrong in another one alone is told after the wait.
+    """
+    if rank():
+        time.sleep(PATIENCE)
+    print(f"error{f' in process {rank()}' if rank() else ''}: {line}", file=sys.stderr)
