@@ -10,7 +10,7 @@ trains some steps, validates and saves. Figures are medians over rounds, a ratio
 rounds (above 1: faster than eager). A step is all that comes with every step, the loader, the metrics and the
 optimizer included; MFU is its operations, counted as PaLM does (training/engine/throughput.py), against the fastest
 square matrix product measured in the rounds in the same type. Shares are of the wall time with a validation every
---eval-steps and a checkpoint every --save-steps. The last line is all of it as JSON.
+--eval-steps and a checkpoint, written while the training waits, every --save-steps. The last line is all of it as JSON.
 """
 
 import argparse
@@ -102,6 +102,7 @@ def build(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[Pretr
         eval_steps=arguments.eval_steps,
         eval_sequences=arguments.eval_sequences,
         save_steps=arguments.save_steps,
+        async_save=False,  # all of its time in one place
     )
     config.optimizer.name = arguments.optimizer
     stage = Stage("pretrain", config.output_dir, config, {}, [])

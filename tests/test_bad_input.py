@@ -155,6 +155,8 @@ CASES = [
     ("pretrain", {"per_device_train_batch_size": 3}, "'global_batch_size': 4 is not a multiple of per_dev"),
     ("pretrain", {"global_batch_size": 4000}, "tokens, less than one batch of 4000 x 16; give more text or lower"),
     ("pretrain", {"max_steps": 0}, "'max_steps' must be at least 1, not 0"),
+    ("pretrain", {"keep_last": 0}, "'keep_last' must be at least 1, not 0"),
+    ("pretrain", {"keep_best": -1}, "'keep_best' must be at least 0, not -1"),
     ("pretrain", {"output_dir": "data"}, "'output_dir': data holds the output of 'prepare'"),
     ("evaluate", {"models": "{base: gone}"}, "'models.base': gone: no such folder"),
     ("evaluate", {"models": "{base: data}"}, "'models.base': data holds the output of 'prepare'"),

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     if derived:
         accelerator.print("\n".join([f"pretrain: depth {config.depth}", *derived]))
     parameters = sum(parameter.numel() for parameter in accelerator.unwrap_model(training.model).parameters())
-    tokens = config.max_steps * training.tokens_per_step
+    tokens = config.max_steps * training.throughput.tokens_per_step
     accelerator.print(
         f"pretrain: {parameters / 1e6:.1f}M parameters; {tokens / 1e6:.1f}M tokens of "
         f"{training.train.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "

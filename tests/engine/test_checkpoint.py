@@ -92,6 +92,7 @@ DAMAGES = {
     "has changed": lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
     "has changed ": lambda file: file.write_bytes(file.read_bytes()[:-2]),
     "has changed  ": lambda file: file.write_bytes(b""),
+    "has changed   ": lambda file: file.write_bytes(b"[1]"),
 }
 
 

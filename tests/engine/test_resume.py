@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tiny_stages import MODEL, flags, forget_accelerate, write_data, write_tokenizer
 
 from training.cli import main
+from training.engine import loop
 from training.engine.checkpoint import Checkpoints
 
 OPTIONS = {
@@ -179,4 +180,20 @@ def test_no_room_for_the_second_checkpoint(interrupted, finished, capfd, async_s
     assert [path.name for path in Path("new.partial/checkpoints").iterdir()] == ["step-00000001"]
     assert pretrain(save_steps=1) == 0
     assert "going on from step 1" in capfd.readouterr().out
+    assert files(Path("new"))["model.safetensors"] == files(finished / "new")["model.safetensors"]
+
+
+def test_an_engine_that_spreads_the_model(interrupted, finished, capfd, monkeypatch):
+    """Accelerate's own layout below `state/`, by the same rules; FSDP itself runs elsewhere."""
+    shutil.rmtree("new.partial")
+    monkeypatch.setattr(loop, "is_sharded", lambda accelerator: True)
+    assert pretrain(sample_prompts="[the]") == 0
+    Path("new").rename("new.partial")
+    newest = Path("new.partial/checkpoints/step-00000004")
+    assert (newest / "state" / "optimizer.bin").is_file() and (newest / "model.safetensors").is_file()
+    (newest / "state" / "optimizer.bin").write_bytes(b"half")
+    assert pretrain() == 0
+    said = capfd.readouterr().out
+    assert f"{newest} is damaged (state/optimizer.bin has changed), passed over" in said
+    assert "going on from step 2" in said
     assert files(Path("new"))["model.safetensors"] == files(finished / "new")["model.safetensors"]

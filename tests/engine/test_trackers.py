@@ -61,7 +61,7 @@ def test_tensorboard_and_the_clock_go_on_after_an_interruption(inputs, tmp_path,
     (tmp_path / "model").rename(tmp_path / "model.partial")
     checkpoints = tmp_path / "model.partial" / "checkpoints"
     shutil.rmtree(checkpoints / "step-00000006")
-    reached = json.loads((checkpoints / "step-00000003" / "complete.json").read_text())["seconds"]
+    reached = json.loads((checkpoints / "step-00000003" / "complete.json").read_text())["progress"]["seconds"]
     after = train(inputs, tmp_path / "model", report_to="[tensorboard]")
     assert [record["step"] for record in after] == [record["step"] for record in before] == [2, 3, 4, 6, 6]
     assert after[:2] == before[:2] and all(record["seconds"] > reached for record in after[2:])

@@ -86,19 +86,6 @@ def _wrong_dial(error: Exception, dials: dict[str, Any]) -> str:
     return f"'model{f'.{field[1]}' if field else ''}': {' '.join(str(cause).split())}"
 
 
-def known_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The prompts that the tokenizer can read: a character-level one knows only the characters of its own text."""
-    known = []
-    for prompt in prompts:
-        try:
-            tokenizer(prompt)
-        except Exception as error:  # tokenizers raises nothing narrower
-            print(f"pretrain: the sample prompt {prompt!r} is left out: {error}")
-        else:
-            known.append(prompt)
-    return known
-
-
 def build_accelerator(config: PretrainConfig) -> Accelerator:
     """What the launch file asks for, made to fit the recipe.
 

@@ -6,6 +6,7 @@ so that even a power cut leaves the one before. Its marker, `complete.json`, hol
 not agree with it is not gone on from.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -75,6 +76,8 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.half(0).mkdir(exist_ok=True)  # only to see whether it can be written
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             raise UserError(
                 f"'output_dir': {self.folder} cannot be written ({error.strerror}); change its permissions or choose "
                 "another output_dir"
@@ -207,7 +210,7 @@ def _read(folder: Path) -> Checkpoint | None:
     """What the marker says, or None if it cannot be read."""
     try:
         return Checkpoint(folder, json.loads((folder / MARKER).read_text())["progress"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -223,7 +226,7 @@ def _damage(folder: Path) -> str | None:
                 return f"{name} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return f"{MARKER} cannot be read"
     except PermissionError:
         raise

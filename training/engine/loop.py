@@ -10,24 +10,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from modeling_scratch import ScratchForCausalLM
 from training.data.loader import Batch, TokenLoader
 from training.data.mixture import Mixture
-from training.data.packing import IGNORED
-from training.engine.build import build_model, known_prompts
+from training.engine.build import build_model
 from training.engine.checkpoint import Checkpoints
 from training.engine.config import PretrainConfig
 from training.engine.guards import LossSpikes, worse_than_chance
-from training.engine.metrics import MetricsLog, as_duration, in_words
 from training.engine.profile import Profiler, Spans, span_parts
-from training.engine.progress import progress_bar
 from training.engine.randomness import seed_step
+from training.engine.report import LOGS, Report
 from training.engine.signals import Interrupted, StopSignals
 from training.engine.stage import Stage
 from training.engine.state import TrainingState, check_layout, is_sharded, load_sharded, save_sharded
 from training.engine.throughput import Throughput, matrix_product_rate, operations_per_token
+from training.engine.validation import readable_prompts, samples, validate
 from training.errors import UserError
 from training.optim.build import build_optimizer
 from training.optim.schedule import learning_rate_factor
@@ -47,40 +46,44 @@ class Pretraining:
             )
             for split, rows in (("train", config.global_batch_size), ("validation", 1))
         )
-        # A loss in nats per token times this is bits per byte of text.
-        loaders = {"train": self.train, "validation": self.validation}
-        self.bits = {split: 1 / (loader.bytes_per_token * math.log(2)) for split, loader in loaders.items()}
-        model = build_model(config, tokenizer)
-        if config.activation_checkpointing:
-            model.activation_checkpointing_enable()
-        model.to(accelerator.device)
-        if config.torch_compile:
-            model.compile_regions()
         self.span = Spans(accelerator.device) if config.profile else nullcontext
-        if config.profile:
-            span_parts(model, self.span)
-        operations = operations_per_token(model, model.config, config.sequence_length)
+        model = self.build()
+        self.throughput = self.start_clock(model)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
-        self.prompts = known_prompts(config.sample_prompts, tokenizer)
-        self.tokens_per_step = config.global_batch_size * config.sequence_length
-        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-        rate = matrix_product_rate(accelerator.device, dtype) * accelerator.num_processes
-        self.throughput = Throughput(accelerator.device, self.tokens_per_step, operations, rate)
-        self.step, self.validation_loss = 0, float("nan")
+        self.prompts = readable_prompts(config.sample_prompts, tokenizer)
+        self.step, self.validation_loss = 0, math.nan
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
         self.spikes = LossSpikes()
-        self.validation_losses: dict[str, float] = {}  # of each member of a mixture
         self.stop = StopSignals()
         self.stopped_by: int | None = None  # the signal that all processes heed after this step
         self.sharded = is_sharded(accelerator)
         asynchronous = config.async_save and not self.sharded
-        self.logs = [folder / "metrics.jsonl", folder / "incidents.jsonl"]
-        self.checkpoints = Checkpoints(
-            folder / "checkpoints", config.keep_last, config.keep_best, asynchronous, self.logs
-        )
+        logs = [folder / name for name in LOGS]
+        self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last, config.keep_best, asynchronous, logs)
         if not self.sharded:
-            whole = accelerator.unwrap_model(self.model)
-            self.state = TrainingState(whole, self.optimizer.optimizer, config.tokenizer, copied=asynchronous)
+            self.state = TrainingState(model, self.optimizer.optimizer, config.tokenizer, copied=asynchronous)
+
+    def build(self) -> ScratchForCausalLM:
+        """The network with random weights, where and how it is to run."""
+        model = build_model(self.config, self.tokenizer)
+        if self.config.activation_checkpointing:
+            model.activation_checkpointing_enable()
+        model.to(self.accelerator.device)
+        if self.config.torch_compile:
+            model.compile_regions()
+        if self.config.profile:
+            span_parts(model, self.span)
+        return model
+
+    def start_clock(self, model: ScratchForCausalLM) -> Throughput:
+        device = self.accelerator.device
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        return Throughput(
+            device,
+            tokens_per_step=self.config.global_batch_size * self.config.sequence_length,
+            operations_per_token=operations_per_token(model, model.config, self.config.sequence_length),
+            rate=matrix_product_rate(device, dtype) * self.accelerator.num_processes,
+        )
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one.
@@ -110,102 +113,47 @@ class Pretraining:
         Raises:
             Interrupted: a signal came; a checkpoint of the last whole step is written.
         """
-        config, accelerator = self.config, self.accelerator
-        if accelerator.is_main_process:
-            log, self.incidents = (MetricsLog(file, self.step) for file in self.logs)
+        config = self.config
+        sizes = {"train": self.train.bytes_per_token, "validation": self.validation.bytes_per_token}
+        self.report = Report(self.accelerator, self.folder, self.step, config.max_steps, self.throughput, sizes)
         if self.step == 0:
             self.check_start()
-        bar = progress_bar(
-            total=config.max_steps,
-            initial=self.step,
-            unit="step",
-            disable=None if accelerator.is_main_process else True,
-        )
         profiler = None
-        if config.profile and accelerator.is_main_process:
+        if config.profile and self.accelerator.is_main_process:
             profiler = Profiler(self.folder / "profile", self.span)
         self.throughput.start(self.step)
         with self.stop, self.checkpoints:
             while self.step < config.max_steps:
                 self.train_step()
                 self.checkpoints.check()
+                self.report.step()
                 last = self.step == config.max_steps
                 if self.losses and (self.step % config.logging_steps == 0 or last):
                     with self.span("logging"):
-                        record = self.training_record()
-                        if accelerator.is_main_process:
-                            self.write(log, record)
-                            bar.set_postfix_str(in_words(record), refresh=False)
-                            if bar.disable:  # no terminal: lines that a scheduler's log shows
-                                left = as_duration(self.throughput.time_left(self.step, config.max_steps))
-                                bar.write(f"step {self.step}/{config.max_steps}: {in_words(record)}, {left} left")
+                        rate = self.optimizer.param_groups[0]["lr"]
+                        self.report.training(self.step, statistics.fmean(self.losses), rate, self.grad_norm)
                         self.losses = []
-                bar.update()
                 validated = self.step % config.eval_steps == 0 or last
                 if validated:
                     with self.span("evaluation"), self.throughput.paused():
-                        self.validation_loss = self.evaluate()
-                        if accelerator.is_main_process:
-                            record = self.validation_record()
-                            self.write(log, record)
-                            bits = record["validation_bits_per_byte"]
-                            sentence = f"validation loss {self.validation_loss:.3f}, {bits:.3f} bits/byte"
-                            bar.write(f"step {self.step}: {sentence}{self.samples()}")
+                        self.evaluate()
                 if self.step % config.save_steps == 0 or last or self.stopped_by:
                     with self.span("checkpointing"), self.throughput.paused():
                         self.save(validated)
-                        if accelerator.is_main_process:
+                        if self.accelerator.is_main_process:
                             stage.heartbeat()
                 if profiler:
                     with self.throughput.paused():
-                        bar.write(profiler.step(), end="")
+                        self.report.say(profiler.step(), end="")
                 if self.stopped_by and not last:
-                    bar.close()
+                    self.report.close()
                     self.checkpoints.wait()
                     raise Interrupted(
                         self.stopped_by, f"stopped after step {self.step}, saved; the same command goes on from there"
                     )
-        bar.close()
+        self.report.close()
         if profiler:
-            bar.write(profiler.finish(), end="")
-
-    def training_record(self) -> dict[str, float]:
-        """What metrics.jsonl and the trackers get at a logging step."""
-        loss = statistics.fmean(self.losses)
-        return self.progress(
-            loss=loss,
-            bits_per_byte=loss * self.bits["train"],
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            grad_norm=self.grad_norm,
-            **self.throughput.read(self.step),
-        )
-
-    def validation_record(self) -> dict[str, float]:
-        loss = self.validation_loss
-        bits = loss * self.bits["validation"]
-        return self.progress(validation_loss=loss, validation_bits_per_byte=bits, **self.validation_losses)
-
-    def progress(self, **figures: float) -> dict[str, float]:
-        """A record of metrics.jsonl."""
-        seconds = round(self.throughput.seconds, 3)
-        return {"step": self.step, "tokens": self.step * self.tokens_per_step, "seconds": seconds, **figures}
-
-    def write(self, log: MetricsLog, record: dict[str, float]) -> None:
-        log.write(record)
-        self.accelerator.log({name: value for name, value in record.items() if name != "step"}, step=self.step)
-
-    def check_start(self) -> None:
-        """Random weights must do about as well as guessing."""
-        loss = self.evaluate()
-        complaint = worse_than_chance(loss, self.accelerator.unwrap_model(self.model).config.vocab_size)
-        if complaint:
-            self.report("worse than chance", complaint, step=0, validation_loss=loss)
-
-    def report(self, kind: str, sentence: str, **details: Any) -> None:
-        """Note an incident in incidents.jsonl, and print it."""
-        if self.accelerator.is_main_process:
-            self.incidents.write({"incident": kind, **details})
-            tqdm.write(f"pretrain: {sentence} (incidents.jsonl)")
+            self.report.say(profiler.finish(), end="")
 
     def train_step(self) -> None:
         """One optimizer step over one global batch.
@@ -277,14 +225,16 @@ class Pretraining:
         if math.isfinite(loss) and (norm is None or math.isfinite(self.grad_norm)):
             usual = self.spikes.see(loss)
             if usual is not None:
-                self.report("spike", f"the loss of step {step} jumped from {usual:.2f} to {loss:.2f}", **details())
+                self.report.incident(
+                    "spike", f"the loss of step {step} jumped from {usual:.2f} to {loss:.2f}", **details()
+                )
             self.losses.append(loss)
             return True
         found = f"step {step} has a loss of {loss} and a gradient of norm {self.grad_norm}"
         if self.config.on_nonfinite == "skip":
-            self.report("not finite", f"{found}; its batch is skipped", **details())
+            self.report.incident("not finite", f"{found}; its batch is skipped", **details())
             return False
-        self.report("not finite", found, **details())
+        self.report.incident("not finite", found, **details())
         raise UserError(
             f"{found}; lower the learning rates or max_grad_norm, or set on_nonfinite to skip "
             f"(the newest checkpoint in {self.checkpoints.folder} is from before)"
@@ -304,43 +254,28 @@ class Pretraining:
             **kwargs,
         ).loss
 
-    @torch.no_grad()
-    def evaluate(self) -> float:
-        """Mean loss of the tokens of `eval_sequences` rows of the validation split, always the same.
+    def check_start(self) -> None:
+        """Random weights must do about as well as guessing."""
+        loss, _ = self.validation_losses()
+        complaint = worse_than_chance(loss, self.accelerator.unwrap_model(self.model).config.vocab_size)
+        if complaint:
+            self.report.incident("worse than chance", complaint, step=0, validation_loss=loss)
 
-        Of a mixture the mean over its members by their shares; the loss of each is kept in `validation_losses`.
-        """
+    def evaluate(self) -> None:
+        """Loss on the validation split, and samples."""
+        self.validation_loss, by_folder = self.validation_losses()
+        written = ""
+        if self.accelerator.is_main_process and not self.sharded:  # one process cannot run a part of a model
+            model, config = self.accelerator.unwrap_model(self.model), self.config
+            written = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
+        self.report.validation(self.step, self.validation_loss, by_folder, written)
+
+    def validation_losses(self) -> tuple[float, dict[str, float]]:
+        """Mean over the mixture by its shares, and of each member."""
         self.model.eval()
-        losses, mixture, size = [], self.validation.mixture, self.config.per_device_train_batch_size
-        # Every process scores the same rows: a sharded model needs all of them in each forward pass.
-        for rows in self.validation.spread(self.config.eval_sequences):
-            total, scored = 0.0, 0
-            for start in range(0, len(rows), size):
-                batch = self.validation.read(rows[start : start + size])
-                count = int((batch.labels != IGNORED).sum())
-                total += self.loss(batch).item() * count
-                scored += count
-            losses.append(total / scored)
-        if len(losses) > 1:
-            named = zip(mixture.folders, losses, strict=True)
-            self.validation_losses = {f"validation_loss/{folder}": loss for folder, loss in named}
-        return float(mixture.shares @ losses)
-
-    @torch.no_grad()
-    def samples(self) -> str:
-        """Continuations of the sample prompts, as lines to print: always drawn from the same random numbers."""
-        if self.sharded:
-            return ""  # one process alone cannot run a model that is sharded over several
-        model, text = self.accelerator.unwrap_model(self.model), ""
-        torch.manual_seed(self.config.seed)  # the next training step seeds anew
-        for prompt in self.prompts:
-            inputs = self.tokenizer(prompt, return_tensors="pt").to(self.accelerator.device)
-            output = model.generate(
-                **inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=self.config.sample_tokens
-            )
-            lines = self.tokenizer.decode(output[0], skip_special_tokens=True).splitlines()
-            text += "\n" + "\n".join(f"    | {line}" for line in lines)
-        return text
+        size = self.config.per_device_train_batch_size
+        by_folder = validate(self.loss, self.validation, self.config.eval_sequences, size)
+        return float(self.validation.mixture.shares @ list(by_folder.values())), by_folder
 
     def save(self, validated: bool) -> None:
         """A checkpoint of this step, which may have been validated."""

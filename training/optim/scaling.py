@@ -4,8 +4,8 @@ The rules, and where they are from. N is the number of parameters in matrix prod
 tokens of a batch, D those of the whole run.
 
 - Width is 64 a layer, in whole heads of 128 (64 below a width of 256), and D = 12 N: nanochat, which swept both
-  (https://github.com/karpathy/nanochat). Chinchilla's 20 tokens per parameter (https://arxiv.org/abs/2203.15556) come
-  to about as many, since it counts embeddings too but finds less gain in small networks.
+  (https://github.com/karpathy/nanochat). Chinchilla has 20 tokens for every parameter, embeddings included
+  (https://arxiv.org/abs/2203.15556).
 - B grows as D^0.383, whatever N: Power Lines (https://arxiv.org/abs/2505.13738). Rounded to a power of two.
 - The rates of embeddings and output matrix, and all of AdamW's, fall as 1/sqrt(width), as nanochat has it. Muon's rate
   needs no change: its step has the same size relative to a matrix of any width.
