@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> None:
         f"pretrain: {parameters / 1e6:.1f}M parameters; {tokens / 1e6:.1f}M tokens of "
         f"{training.train.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "
         f"{training.train.utilisation:.1%} of the slots scored); {accelerator.num_processes} x {accelerator.device}, "
-        f"precision {accelerator.mixed_precision}, {accelerator.gradient_accumulation_steps} accumulation steps; "
+        f"precision {accelerator.mixed_precision}, {'compiled, ' * training.compiled}"
+        f"{accelerator.gradient_accumulation_steps} accumulation steps; "
         f"matrix products at {training.throughput.rate / 1e9:,.0f} GFLOP/s, the measure of MFU"
     )
     if len(mixture.folders) > 1:

@@ -14,7 +14,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.engine.config import PretrainConfig
-from training.engine.device import has_bf16, pick_attention, pick_device
+from training.engine.device import has_bf16, pick_device
 from training.engine.hub import generation_config, special_token_ids
 from training.engine.stage import partial
 from training.engine.throughput import matrix_parameters
@@ -69,9 +69,8 @@ def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> 
 def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> ScratchForCausalLM:
     """The network with random weights. Raises what `model_config` does."""
     network = model_config(config, tokenizer)
-    fastest = pick_attention(pick_device(), config.sequence_length, config.torch_compile)
     set_seed(config.seed)
-    model = ScratchForCausalLM._from_config(network, attn_implementation=config.attn_implementation or fastest)
+    model = ScratchForCausalLM._from_config(network, attn_implementation=config.attn_implementation)
     model.generation_config = generation_config(tokenizer, network.vocab_size)  # for the samples
     return model.float()
 

@@ -73,7 +73,9 @@ class PretrainConfig:
     )
     bf16: bool | None = option(None, "mixed precision; by default where the processor has bfloat16")
     activation_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
-    torch_compile: bool = option(False, "compile layers and loss; takes seconds, and a C++ compiler on a processor")
+    torch_compile: bool | None = option(
+        None, "compile layers and loss, which takes seconds; by default in long runs, where there is a compiler"
+    )
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
         None, "attention kernel; by default sdpa, but eager for short sequences compiled for a processor"
     )

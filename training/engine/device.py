@@ -1,8 +1,14 @@
 """What the processor at hand can do."""
 
+import importlib.util
+import os
+import shutil
+
 import torch
 
 LONGEST_EAGER = 512  # tokens in a sequence
+# Floating-point operations of a run from which compiling, ten seconds to a minute, saves more than it takes.
+LONG_ENOUGH_TO_COMPILE = {"cpu": 2e13, "cuda": 5e16}
 
 
 def pick_device() -> torch.device:
@@ -30,3 +36,13 @@ def pick_attention(device: torch.device, sequence_length: int, compiled: bool) -
     # PyTorch's fused attention for processors is slower than plain matrix products around a compiled softmax, until
     # the (seq, seq) scores outgrow the cache.
     return "eager" if compiled and device.type == "cpu" and sequence_length <= LONGEST_EAGER else "sdpa"
+
+
+def pays_to_compile(device: torch.device, operations: float) -> bool:
+    """Whether a training of so many floating-point operations should be compiled. It decides by nothing that is
+    measured, so that an interrupted run goes on as it began."""
+    if operations < LONG_ENOUGH_TO_COMPILE.get(device.type, float("inf")):
+        return False
+    if device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))

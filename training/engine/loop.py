@@ -3,6 +3,7 @@
 import math
 import statistics
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.data.mixture import Mixture
 from training.engine.build import build_model
 from training.engine.checkpoint import Checkpoints
 from training.engine.config import PretrainConfig
+from training.engine.device import pays_to_compile, pick_attention
 from training.engine.guards import LossSpikes, worse_than_chance
 from training.engine.profile import Profiler, Spans, span_parts
 from training.engine.randomness import seed_step
@@ -30,6 +32,10 @@ from training.engine.validation import readable_prompts, samples, validate
 from training.errors import UserError
 from training.optim.build import build_optimizer
 from training.optim.schedule import learning_rate_factor
+
+# Validations and samples come in other shapes than training. Compiling for them takes longer than they do, and would
+# make the training's own code depend on when they happen.
+not_compiled_for = partial(torch.compiler.set_stance, "eager_on_recompile")
 
 
 class Pretraining:
@@ -48,7 +54,6 @@ class Pretraining:
         )
         self.span = Spans(accelerator.device) if config.profile else nullcontext
         model = self.build()
-        self.throughput = self.start_clock(model)
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = readable_prompts(config.sample_prompts, tokenizer)
         self.step, self.validation_loss = 0, math.nan
@@ -64,26 +69,29 @@ class Pretraining:
             self.state = TrainingState(model, self.optimizer.optimizer, config.tokenizer, copied=asynchronous)
 
     def build(self) -> ScratchForCausalLM:
-        """The network with random weights, where and how it is to run."""
-        model = build_model(self.config, self.tokenizer)
-        if self.config.activation_checkpointing:
+        """The network with random weights, where and how it is to run; starts the clock that knows its operations."""
+        config, device = self.config, self.accelerator.device
+        model = build_model(config, self.tokenizer)
+        if config.activation_checkpointing:
             model.activation_checkpointing_enable()
-        model.to(self.accelerator.device)
-        if self.config.torch_compile:
-            model.compile_regions()
-        if self.config.profile:
-            span_parts(model, self.span)
-        return model
-
-    def start_clock(self, model: ScratchForCausalLM) -> Throughput:
-        device = self.accelerator.device
+        model.to(device)
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
-        return Throughput(
+        self.throughput = Throughput(
             device,
-            tokens_per_step=self.config.global_batch_size * self.config.sequence_length,
-            operations_per_token=operations_per_token(model, model.config, self.config.sequence_length),
+            tokens_per_step=config.global_batch_size * config.sequence_length,
+            operations_per_token=operations_per_token(model, model.config, config.sequence_length),
             rate=matrix_product_rate(device, dtype) * self.accelerator.num_processes,
         )
+        self.compiled = config.torch_compile
+        if self.compiled is None:
+            self.compiled = pays_to_compile(device, config.max_steps * self.throughput.operations_per_step)
+        if config.attn_implementation is None:
+            model.set_attn_implementation(pick_attention(device, config.sequence_length, self.compiled))
+        if self.compiled:
+            model.compile_regions()
+        if config.profile:
+            span_parts(model, self.span)
+        return model
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one.
@@ -267,14 +275,16 @@ class Pretraining:
         written = ""
         if self.accelerator.is_main_process and not self.sharded:  # one process cannot run a part of a model
             model, config = self.accelerator.unwrap_model(self.model), self.config
-            written = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
+            with not_compiled_for():
+                written = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
         self.report.validation(self.step, self.validation_loss, by_folder, written)
 
     def validation_losses(self) -> tuple[float, dict[str, float]]:
         """Mean over the mixture by its shares, and of each member."""
         self.model.eval()
         size = self.config.per_device_train_batch_size
-        by_folder = validate(self.loss, self.validation, self.config.eval_sequences, size)
+        with not_compiled_for():
+            by_folder = validate(self.loss, self.validation, self.config.eval_sequences, size)
         return float(self.validation.mixture.shares @ list(by_folder.values())), by_folder
 
     def save(self, validated: bool) -> None:

@@ -83,6 +83,10 @@ class Throughput:
         self.paused_at: float | None = None
 
     @property
+    def operations_per_step(self) -> int:
+        return self.tokens_per_step * self.operations_per_token
+
+    @property
     def seconds(self) -> float:
         """Of training so far, validations and checkpoints left out."""
         return self.seconds_before + (self.paused_at or time.monotonic()) - self.running_since
