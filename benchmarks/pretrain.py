@@ -8,7 +8,7 @@ Runs the loop of `scratch pretrain` itself, in a temporary folder and by default
 backward, optimizer, metrics, validations and checkpoints. Contestants take turns within every round, in which each
 trains some steps, validates and saves. Figures are medians over rounds, a ratio is the median of the ratios within
 rounds (above 1: faster than eager). A step is all that comes with every step, the loader, the metrics and the
-optimizer included; MFU is its operations, counted as PaLM does (training/engine/throughput.py), against the fastest
+optimizer included; MFU is its operations (counted in training/engine/throughput.py) against the fastest
 square matrix product measured in the rounds in the same type. Shares are of the wall time with a validation every
 --eval-steps and a checkpoint, written while the training waits, every --save-steps. The last line is all of it as JSON.
 """

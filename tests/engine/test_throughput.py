@@ -20,12 +20,14 @@ def network(preset: str, **dials) -> ScratchForCausalLM:
 @pytest.mark.parametrize(
     "preset, dials", [("scratch", {}), ("gpt2", {}), ("qwen3", {"num_key_value_heads": 2, "head_dim": 16})]
 )
-def test_operations_are_those_that_torch_counts(preset, dials):
+def test_operations_are_those_that_torch_counts_but_for_the_masked(preset, dials):
     model = network(preset, **dials)
     input_ids = torch.randint(48, (2, 24), generator=torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter:
         model(input_ids, labels=input_ids, use_cache=False).loss.backward()
-    assert counter.get_total_flops() == operations_per_token(model, model.config, 24) * input_ids.numel()
+    masked = 12 * 3 * model.config.num_attention_heads * model.config.head_dim * (24 - 12.5)  # mean of 1, 2, ... 24
+    operations = operations_per_token(model, model.config, 24)
+    assert counter.get_total_flops() == (operations + masked) * input_ids.numel()
 
 
 def test_a_sliding_layer_attends_to_its_window():
@@ -33,7 +35,8 @@ def test_a_sliding_layer_attends_to_its_window():
     layer_types = ["sliding_attention", "full_attention", "sliding_attention"]
     sliding = network("qwen3", sliding_window=6, layer_types=layer_types)
     saved = operations_per_token(whole, whole.config, 24) - operations_per_token(sliding, sliding.config, 24)
-    assert saved == 2 * 12 * 32 * (24 - 6)
+    seen = sum(min(position + 1, 6) for position in range(24)) / 24
+    assert saved == 2 * 12 * 32 * (12.5 - seen)
     # Shorter sequences than the window.
     assert operations_per_token(sliding, sliding.config, 4) == operations_per_token(whole, whole.config, 4)
 

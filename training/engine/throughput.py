@@ -31,16 +31,23 @@ def matrix_parameters(model: nn.Module) -> int:
 
 
 def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_length: int) -> int:
-    """Floating-point operations of a training step for each token, counted as PaLM does (appendix B of
-    https://arxiv.org/abs/2204.02311), which nanoGPT follows.
+    """Floating-point operations of a training step for each token, as PaLM counts them (appendix B of
+    https://arxiv.org/abs/2204.02311), but without what a causal mask hides.
 
-    Forward and backward are 6 for each weight of a matrix product, and 12 * heads * head_dim * context in a layer for
-    the two products of attention. The context is the whole sequence, though causal attention needs half of it, or the
-    window of a sliding layer. What activation checkpointing computes again does not count.
+    Forward and backward are 6 for each weight of a matrix product, and in a layer 12 * heads * head_dim for each
+    position that a token sees, on average, for the two products of attention. What activation checkpointing computes
+    again does not count.
     """
-    windows = {"full_attention": sequence_length, "sliding_attention": min(config.sliding_window or 0, sequence_length)}
-    context = sum(windows[kind] for kind in config.layer_types)
-    return 6 * matrix_parameters(model) + 12 * config.num_attention_heads * config.head_dim * context
+    seen = {"full_attention": _positions_seen(sequence_length, sequence_length)}
+    if config.sliding_window:
+        seen["sliding_attention"] = _positions_seen(sequence_length, min(config.sliding_window, sequence_length))
+    attention = 12 * config.num_attention_heads * config.head_dim * sum(seen[kind] for kind in config.layer_types)
+    return round(6 * matrix_parameters(model) + attention)
+
+
+def _positions_seen(sequence_length: int, window: int) -> float:
+    """Mean over a sequence of the positions that a token attends to: itself and those before it in its window."""
+    return window - window * (window - 1) / (2 * sequence_length)
 
 
 def matrix_product(device: torch.device, dtype: torch.dtype, size: int) -> tuple[Callable[[], torch.Tensor], int]:
