@@ -96,3 +96,28 @@ def test_the_textbook_loop_learns_the_same_merges():
     wrong = list(ours.ranks)[::-1]
     with pytest.raises(SystemExit, match="merge 0 of the textbook loop is another than ours"):
         naive_seconds(ours.count_words([text]), wrong, points=0)
+
+
+def test_shakespeare_benchmark_scores_the_whole_last_tenth(tmp_path):
+    text = "\n".join(f"CAT {number % 7}:\nI sat upon the mat of row {number}.\n" for number in range(400))
+    (tmp_path / "input.txt").write_text(text)
+    tiny = ["model.hidden_size=32", "model.num_hidden_layers=1", "max_steps=2", "eval_sequences=2"]
+    options = [f"--data={tmp_path}/input.txt", "--marks", "small", "--seeds", "3", "--set", *tiny]
+    results = json.loads(run("benchmarks.shakespeare", *options).splitlines()[-1])
+    assert results["benchmark"] == "shakespeare" and results["conditions"]["seeds"] == [3]
+    small = results["results"]["small"]
+    assert small["tokens"] == 2 * 12 * 64 and small["target"] == 1.88 and small["reached"] == 0
+    assert 1 < small["loss"] < 5 and 0 < small["seconds"] < small["command_seconds"]
+
+
+def test_ablation_benchmark_changes_one_thing(tmp_path):
+    lines = [json.dumps({"text": f"The {number % 7} cats of row {number} sat. " * 20}) for number in range(200)]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    sizes = ["--vocab-size=280", "--hidden-size=32", "--layers=1", "--heads=2", "--seq=16", "--batch=2", "--steps=2"]
+    options = [f"--data={tmp_path}/text.jsonl", "--rows", "batch-half", "--seeds", "0", *sizes]
+    output = run("benchmarks.ablation", *options)
+    rows = json.loads(output.splitlines()[-1])["rows"]
+    assert list(rows) == ["scratch", "batch-half"] and rows["scratch"]["difference_%"] == 0
+    assert rows["scratch"]["bits_per_byte"] != rows["batch-half"]["bits_per_byte"]
+    assert rows["scratch"]["parameters"] == rows["batch-half"]["parameters"]
+    assert "| **scratch** |" in output

@@ -46,6 +46,8 @@ TESTED = {
     "scratch chat": "test_chat",
     "scratch run recipes/shakespeare": "test_own_text",
     "scratch run recipes/tinystories": "test_own_text",
+    "scratch pretrain --depth": "test_depth_and_plot",
+    "scratch plot": "test_depth_and_plot",
     "scratch tokenizer": "test_tokenizers",
     "accelerate launch": "test_launch",
     "python -m benchmarks.model": "test_benchmark",
@@ -123,6 +125,15 @@ def test_tokenizers(terminal, copy_run):
     done = terminal.run(command("scratch tokenizer --compare"), place)
     assert done.stdout.startswith("A: runs/quickstart/tokenizer (512 tokens; ")
     assert "\nB: runs/single/tokenizer (300 tokens; " in done.stdout and "\nPython source " in done.stdout
+
+
+def test_depth_and_plot(terminal, copy_run):
+    place = copy_run("tokenizer", "data", "pretrain")
+    small = {"depth": 1, "sequence_length": 16, "global_batch_size": 4, "max_steps": 2}
+    done = terminal.run([*command("scratch pretrain --depth"), *flags(small)], place)
+    assert "pretrain: depth 1\n  model.num_hidden_layers " in done.stdout
+    done = terminal.run(command("scratch plot"), place)
+    assert "runs/deep/pretrain" in done.stdout and (place / "plot.png").is_file()
 
 
 def test_benchmark(terminal):

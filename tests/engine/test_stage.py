@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from training.engine import stage as stage_module
 from training.engine.stage import PROVENANCE, Stage, check_stage, digest, partial, read_provenance, written_by
 from training.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 def make(folder: Path, name="pretrain", recipe=None, inputs=None, arguments=()) -> Stage:
@@ -230,3 +234,24 @@ def test_damaged_provenance_is_named(out):
     (out / PROVENANCE).write_text('{"stage": "pre')
     with pytest.raises(UserError, match="provenance.json is damaged; delete"):
         make(out)
+
+
+def test_two_processes_never_work_on_the_same_folder(out, tmp_path):
+    script = """
+import sys
+from training.engine.stage import Stage
+
+stage = Stage("pretrain", sys.argv[1], {"seed": 0}, {}, [])
+stage.begin()
+print("begun", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", script, str(out)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(UserError, match="another process is at work on .*out; wait for it, stop it, or choose"):
+            make(out).begin()
+        other.kill()
+        other.wait()
+        complete(out)  # what it held ended with it
+    assert [path.name for path in out.parent.iterdir()] == ["out"]

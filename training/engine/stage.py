@@ -19,6 +19,8 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from training.errors import UserError
 from training.recipe import STAGES, split_overrides
 
@@ -176,10 +178,11 @@ class Stage:
             restart: discard that.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder cannot be written, or another process is at work there.
         """
         record = read_provenance(self.folder)
         try:
+            self._lock()
             if record and (restart or record["fingerprint"] != self.fingerprint):
                 why = "as asked" if restart else "recipe or inputs have changed since the interruption"
                 print(f"{self.name}: {why}, starting over")
@@ -198,6 +201,21 @@ class Stage:
             ) from None
         return self.folder
 
+    def _lock(self) -> None:
+        """Against a second process on the same folder, such as a worker that outlived its launcher. Ends with this
+        process, however it ends."""
+        self.output_dir.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.output_dir.with_name(self.output_dir.name + ".lock"), timeout=0, is_singleton=True)
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"'output_dir': another process is at work on {self.output_dir}; wait for it, stop it, or choose "
+                "another folder"
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            pass
+
     def heartbeat(self) -> None:
         """Keep the time spent so far, so that an interrupted and resumed stage reports all of it."""
         self._write({})
@@ -215,6 +233,8 @@ class Stage:
             self.output_dir.rename(self.old)
         self.folder.rename(self.output_dir)
         shutil.rmtree(self.old, ignore_errors=True)
+        self.lock.release(force=True)
+        Path(self.lock.lock_file).unlink(missing_ok=True)
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
         following = self._next_command()
         if following:
