@@ -1,10 +1,12 @@
 """YAML and overrides to a dataclass: what is understood, and how the rest is refused."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
+from training.engine.config import PretrainConfig
 from training.errors import UserError
 from training.recipe import nearest, option, parse, read_yaml, required, split_overrides
 
@@ -177,3 +179,25 @@ def test_help_names_every_key_with_its_default(capsys):
 def test_nearest():
     assert nearest("learning_rte", ["learning_rate", "seed"]) == "did you mean 'learning_rate'?"
     assert nearest("qqq", ["b", "a"]) == "known: a, b"
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        ({"seed": -1}, "'seed' must lie between 0 and 4294967295, not -1"),
+        ({"max_grad_norm": -1}, "'max_grad_norm' must be at least 0, not -1"),
+        ({"sample_tokens": 0}, "'sample_tokens' must be at least 1, not 0"),
+        (
+            {"keep_best": 1, "save_steps": 250, "eval_steps": 100},
+            "'save_steps' (250) must be a multiple of 'eval_steps'",
+        ),
+        ({"optimizer.adam_beta1": 1}, "'optimizer.adam_beta1' must be at least 0 and below 1, not 1"),
+        ({"optimizer.decay_fraction": -0.4}, "'optimizer.decay_fraction' must be at least 0 and at most 1, not -0.4"),
+        ({"optimizer.learning_rate": "-1"}, "'optimizer.learning_rate' must be at least 0 and finite, not -1"),
+        ({"optimizer.warmup_steps": -3}, "'optimizer.warmup_steps' must be at least 0, not -3"),
+    ],
+)
+def test_numbers_that_pretraining_cannot_use_are_refused(options, complaint):
+    given = {"output_dir": "o", "data": "d", "tokenizer": "t"} | options
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        parse(PretrainConfig, [part for key, value in given.items() for part in (f"--{key}", str(value))], "")

@@ -6,11 +6,10 @@ measured in training (thin, smoothed) and in validations (with marks), and print
 
 import argparse
 import os.path
-import statistics
 from pathlib import Path
 from typing import Any
 
-from training.engine.metrics import read_metrics
+from training.engine.metrics import median_rate, read_metrics
 from training.engine.stage import partial
 from training.errors import UserError
 from training.eval.table import Row, as_text
@@ -68,9 +67,9 @@ def _table(curves: dict[str, list[dict[str, Any]]]) -> list[Row]:
     rows: list[Row] = [["run", "steps", "tokens", "minutes", "last validation loss", "best", "tokens/s"]]
     for name, records in curves.items():
         validation = [record["validation_loss"] for record in records if "validation_loss" in record]
-        rates = [record["tokens_per_second"] for record in records if "tokens_per_second" in record]
         minutes = f"{records[-1]['seconds'] / 60:.1f}" if "seconds" in records[-1] else ""
         last, best = (f"{validation[-1]:.4f}", f"{min(validation):.4f}") if validation else ("", "")
-        rate = f"{statistics.median(rates):,.0f}" if rates else ""
-        rows.append([name, f"{records[-1]['step']:,}", f"{records[-1]['tokens']:,}", minutes, last, best, rate])
+        rate = f"{median_rate(records):,.0f}" if any("tokens_per_second" in record for record in records) else ""
+        tokens = f"{records[-1]['tokens']:,}" if "tokens" in records[-1] else ""
+        rows.append([name, f"{records[-1]['step']:,}", tokens, minutes, last, best, rate])
     return rows

@@ -9,7 +9,6 @@ SIGTERM stopped it, after a checkpoint of the step it was at: a scheduler may st
 """
 
 import dataclasses
-import statistics
 import sys
 
 from training.data.mixture import Mixture
@@ -17,7 +16,8 @@ from training.data.shards import check_hashes, check_tokenizer
 from training.engine.build import build_accelerator, derive_from_depth
 from training.engine.config import RUNTIME_KEYS, PretrainConfig
 from training.engine.loop import Pretraining
-from training.engine.metrics import read_metrics
+from training.engine.metrics import median_rate, read_metrics
+from training.engine.processes import local_rank
 from training.engine.signals import Interrupted
 from training.engine.stage import Stage, check_stage, digest
 from training.engine.state import export_model
@@ -49,11 +49,12 @@ def main(arguments: list[str]) -> None:
         return
     if not config.restart:
         stage.check_interrupted()
-    accelerator = build_accelerator(config)
-    training = Pretraining(config, stage.folder, tokenizer, accelerator)
-    if accelerator.is_local_main_process:
+    # Once a run, since it reads everything; before the processes meet, for they wait only so long for one another.
+    if local_rank() == 0 and not stage.folder.exists():
         for folder in mixture.folders:
             check_hashes(folder)
+    accelerator = build_accelerator(config)
+    training = Pretraining(config, stage.folder, tokenizer, accelerator)
     # Only now, with all of the recipe known to be right: a restart discards the checkpoints of the interrupted run.
     if accelerator.is_main_process:
         stage.begin(config.restart)
@@ -88,7 +89,7 @@ def main(arguments: list[str]) -> None:
             "parameters": parameters,
             "tokens": tokens,
             "validation_loss": training.validation_loss,
-            "tokens_per_second": statistics.median(r["tokens_per_second"] for r in records if "loss" in r),
+            "tokens_per_second": median_rate(records),
         }
         wrote = "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile
         stage.finish(metrics, wrote)

@@ -178,6 +178,14 @@ def apply_overrides(values: dict[str, Any], overrides: dict[str, str]) -> dict[s
     return values
 
 
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"model": {"hidden_size": 4}}` to `{"model.hidden_size": 4}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def describe(cls: type, prefix: str = "") -> str:
     """The lines of `--help`: every key with its default and meaning."""
     lines = []

@@ -65,7 +65,7 @@ def test_the_processes_of_a_step_share_its_rows_and_their_count(make, processes)
         parts = [make().windows(step)[rank::processes] for rank in range(processes)]
         assert np.array_equal(np.stack(parts, axis=1).ravel(), rows)
         scored = sum(int((data.read(part).labels != -100).sum()) for part in parts)
-        assert scored == data.num_predictions(step)
+        assert scored == data.num_predictions(data.windows(step))
 
 
 def test_a_batch_reaches_into_the_next_epochs():

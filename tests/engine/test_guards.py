@@ -68,7 +68,7 @@ def test_a_loss_that_is_no_number_stops_the_run(inputs, tmp_path, broken_step):
         train(inputs, tmp_path / "model")
     [incident] = incidents(tmp_path / "model.partial")
     assert incident["step"] == 3 and incident["incident"] == "not finite"
-    assert incident["documents"] and math.isnan(incident["grad_norm"])
+    assert incident["documents"] and incident["loss"] is None and incident["grad_norm"] is None  # JSON has no nan
 
 
 def test_or_its_batch_is_skipped_and_nothing_of_it_stays(inputs, tmp_path, broken_step):
@@ -77,6 +77,13 @@ def test_or_its_batch_is_skipped_and_nothing_of_it_stays(inputs, tmp_path, broke
     assert [record["step"] for record in records if "loss" in record] == [1, 2, 4, 5]
     assert all(math.isfinite(record["loss"]) for record in records if "loss" in record)
     assert [incident["step"] for incident in incidents(tmp_path / "model")] == [3]
+
+
+def test_but_not_for_ever(inputs, tmp_path, monkeypatch):
+    honest = Pretraining.loss
+    monkeypatch.setattr(Pretraining, "loss", lambda *args, **kwargs: honest(*args, **kwargs) * math.nan)
+    with pytest.raises(UserError, match="step 10 has a loss of nan .* 10 in a row are too many"):
+        train(inputs, tmp_path / "model", on_nonfinite="skip", max_steps=12)
 
 
 def test_weights_that_start_too_large_are_worse_than_chance(inputs, tmp_path, capsys):

@@ -319,5 +319,5 @@ def test_a_signal_to_one_of_two_processes_stops_both(stages, one_thread, tmp_pat
     assert harness.run.wait() == 1, harness.said()
     said = harness.output.read_text()
     (step,) = {line.split("after step ")[1].split(",")[0] for line in said.splitlines() if "stopped after" in line}
-    assert said.count(f"stopped after step {step}, saved") == 2
+    assert said.count(f"stopped after step {step}, saved") == 1  # the first process speaks for all
     assert (harness.work / "checkpoints" / f"step-{int(step):08d}" / "complete.json").is_file()

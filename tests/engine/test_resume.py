@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_stages import MODEL, flags, forget_accelerate, write_data, write_tokenizer
 
@@ -108,6 +109,22 @@ def test_what_does_not_change_what_is_learnt_may_differ(interrupted, finished, c
     assert len(list(Path("new/checkpoints").iterdir())) == 3
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_goes_on_exactly(finished, tmp_path, monkeypatch, capfd):
+    """With dropout from compiled code, and validations and samples in other shapes between the steps."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    options = {"torch_compile": "true", "model.hidden_dropout": 0.1, "eval_steps": 1, "sample_prompts": "[the cat]"}
+    assert pretrain(output_dir="whole", **options) == 0
+    shutil.copytree("whole", "half.partial")
+    shutil.rmtree("half.partial/checkpoints/step-00000004")
+    torch.compiler.reset()  # as in a new process
+    assert pretrain(output_dir="half", **options) == 0
+    assert "going on from step 2" in capfd.readouterr().out
+    whole, half = (Path(run, "model.safetensors").read_bytes() for run in ("whole", "half"))
+    assert whole == half
+
+
 def test_a_finished_run_is_skipped(interrupted, capfd):
     Path("new.partial").rename("new")
     before = files(Path("."))
@@ -148,7 +165,7 @@ def test_a_checkpoint_of_another_network_is_refused(interrupted, capfd):
 @pytest.mark.parametrize(
     "output_dir, said",
     [
-        ("text/new", "'output_dir': text/new.partial cannot be written (Not a directory)"),
+        ("text/new", "'output_dir': text/new.partial cannot be written (File exists)"),
         ("text", "'output_dir': text was not written by scratch"),
         ("/proc/new", "'output_dir': /proc/new.partial cannot be written (No such file or directory)"),
     ],

@@ -115,9 +115,9 @@ class TokenLoader:
                 rows[now] = self._first_row[member] + self._order(int(member), int(epoch))[offsets[now]]
         return rows
 
-    def num_predictions(self, step: int) -> int:
-        """How many labels of a step are scored, over all processes."""
-        members = self._by_member(self.windows(step))
+    def num_predictions(self, rows: np.ndarray) -> int:
+        """How many labels of these rows are scored."""
+        members = self._by_member(rows)
         return sum(int(self.packings[member].predictions(rows).sum()) for member, _, rows in members)
 
     def read(self, rows: np.ndarray) -> Batch:

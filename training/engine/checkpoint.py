@@ -74,7 +74,10 @@ class Checkpoints:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.half(0).mkdir(exist_ok=True)  # only to see whether it can be written
+            for leftover in self.folder.glob("step-*.tmp"):  # first: a full disk may need the room
+                shutil.rmtree(leftover)
+            self.half(0).mkdir()  # only to see whether it can be written
+            self.half(0).rmdir()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -82,8 +85,6 @@ class Checkpoints:
                 f"'output_dir': {self.folder} cannot be written ({error.strerror}); change its permissions or choose "
                 "another output_dir"
             ) from None
-        for leftover in self.folder.glob("step-*.tmp"):
-            shutil.rmtree(leftover)
         passed_over = False
         for folder in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
             damage = _damage(folder)

@@ -1,5 +1,6 @@
 """The keys of a pretraining recipe."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,11 +109,20 @@ class PretrainConfig:
             "eval_sequences",
             "save_steps",
             "keep_last",
+            "sample_tokens",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' must be at least 1, not {getattr(self, name)}")
-        if self.keep_best < 0:
-            raise ValueError(f"'keep_best' must be at least 0, not {self.keep_best}")
+        for name in ("keep_best", "max_grad_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"'{name}' must be at least 0, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"'seed' must lie between 0 and {2**32 - 1}, not {self.seed}")
+        if self.keep_best and self.save_steps % self.eval_steps:
+            raise ValueError(
+                f"'keep_best' knows the loss of a checkpoint only where a validation falls on it: 'save_steps' "
+                f"({self.save_steps}) must be a multiple of 'eval_steps' ({self.eval_steps})"
+            )
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"'depth' must be at least 1, not {self.depth}")
         if (

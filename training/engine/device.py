@@ -3,6 +3,9 @@
 import importlib.util
 import os
 import shutil
+import sys
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -43,6 +46,9 @@ def pays_to_compile(device: torch.device, operations: float) -> bool:
     measured, so that an interrupted run goes on as it began."""
     if operations < LONG_ENOUGH_TO_COMPILE.get(device.type, float("inf")):
         return False
+    compiler = "clang++" if sys.platform == "darwin" else "g++"
+    has_compiler = shutil.which(os.environ.get("CXX", compiler)) is not None
     if device.type == "cuda":
-        return importlib.util.find_spec("triton") is not None
-    return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
+        return has_compiler and importlib.util.find_spec("triton") is not None
+    # Python's own headers are a package of their own on many systems (python3-dev).
+    return has_compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()

@@ -10,6 +10,7 @@ from collections import deque
 
 HISTORY = 64  # steps that tell what is usual
 SPIKE = 8.0  # standard deviations, estimated robustly, above the median
+MOST_SKIPPED = 10  # steps in a row; then it is not the batch that is at fault
 CHANCE_MARGIN = 1.1  # of the loss of a uniform guess; initial weights at their usual size stay within it
 
 

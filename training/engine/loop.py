@@ -20,7 +20,7 @@ from training.engine.build import build_model
 from training.engine.checkpoint import Checkpoints
 from training.engine.config import PretrainConfig
 from training.engine.device import pays_to_compile, pick_attention
-from training.engine.guards import LossSpikes, worse_than_chance
+from training.engine.guards import MOST_SKIPPED, LossSpikes, worse_than_chance
 from training.engine.profile import Profiler, Spans, span_parts
 from training.engine.randomness import seed_step
 from training.engine.report import LOGS, Report
@@ -55,10 +55,10 @@ class Pretraining:
         self.span = Spans(accelerator.device) if config.profile else nullcontext
         model = self.build()
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
-        self.prompts = readable_prompts(config.sample_prompts, tokenizer)
+        self.prompts = readable_prompts(config.sample_prompts, tokenizer, config.sequence_length)
         self.step, self.validation_loss = 0, math.nan
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
-        self.spikes = LossSpikes()
+        self.spikes, self.skipped = LossSpikes(), 0
         self.stop = StopSignals()
         self.stopped_by: int | None = None  # the signal that all processes heed after this step
         self.sharded = is_sharded(accelerator)
@@ -156,8 +156,10 @@ class Pretraining:
                 if self.stopped_by and not last:
                     self.report.close()
                     self.checkpoints.wait()
+                    self.accelerator.wait_for_everyone()  # a launcher gives the others little time once one has ended
+                    again = "the same command without --restart" if config.restart else "the same command"
                     raise Interrupted(
-                        self.stopped_by, f"stopped after step {self.step}, saved; the same command goes on from there"
+                        self.stopped_by, f"stopped after step {self.step}, saved; {again} goes on from there"
                     )
         self.report.close()
         if profiler:
@@ -174,7 +176,8 @@ class Pretraining:
         seed_step(config.seed, self.step, accelerator.process_index, accelerator.device)
         self.set_learning_rates()
         with self.span("loader"):
-            windows, num_predictions = self.train.windows(self.step), self.train.num_predictions(self.step)
+            windows = self.train.windows(self.step)
+            num_predictions = self.train.num_predictions(windows)
             mine = windows[accelerator.process_index :: accelerator.num_processes]
         total, norm = torch.zeros((), device=accelerator.device), None
         for rows in range(0, len(mine), config.per_device_train_batch_size):
@@ -237,14 +240,17 @@ class Pretraining:
                     "spike", f"the loss of step {step} jumped from {usual:.2f} to {loss:.2f}", **details()
                 )
             self.losses.append(loss)
+            self.skipped = 0
             return True
         found = f"step {step} has a loss of {loss} and a gradient of norm {self.grad_norm}"
-        if self.config.on_nonfinite == "skip":
+        self.skipped += 1
+        if self.config.on_nonfinite == "skip" and self.skipped < MOST_SKIPPED:
             self.report.incident("not finite", f"{found}; its batch is skipped", **details())
             return False
         self.report.incident("not finite", found, **details())
+        advice = "set on_nonfinite to skip" if self.skipped < MOST_SKIPPED else f"{MOST_SKIPPED} in a row are too many"
         raise UserError(
-            f"{found}; lower the learning rates or max_grad_norm, or set on_nonfinite to skip "
+            f"{found}; lower the learning rates or max_grad_norm and start over with --restart true, or {advice} "
             f"(the newest checkpoint in {self.checkpoints.folder} is from before)"
         )
 

@@ -1,10 +1,13 @@
 """The numbers of a run: one JSON object a line, for people's tools and for our plots, and a line for the terminal."""
 
 import json
+import math
+import statistics
 from pathlib import Path
 from typing import Any
 
 from training.engine.checkpoint import sync
+from training.errors import UserError
 
 # Figures that depend on the machine and the moment; all others are the same whenever a recipe is run again.
 TIMINGS = ("seconds", "tokens_per_second", "mfu")
@@ -35,21 +38,43 @@ class MetricsLog:
         beside.replace(file)
 
     def write(self, record: dict[str, Any]) -> None:
+        """A figure that is no number becomes null: JSON has no other word for it."""
+        record = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in record.items()
+        }
         with self.file.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """All records; a last line torn by a crash is left out."""
+    """All records, without figures that are null; a last line torn by a crash is left out.
+
+    Raises:
+        UserError: the file holds something else.
+    """
     if not file.is_file():
         return []
     records = []
-    for line in file.read_text().splitlines():
+    try:
+        lines = file.read_text().splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: no text, so no records of a training") from None
+    for line in lines:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             break
+        if not isinstance(record, dict) or "step" not in record:
+            raise UserError(f"{file}: these are no records of a training, which have a 'step' each")
+        records.append({key: value for key, value in record.items() if value is not None})
     return records
+
+
+def median_rate(records: list[dict[str, Any]]) -> float:
+    """Tokens per second; not a number where nothing was trained."""
+    rates = [record["tokens_per_second"] for record in records if "tokens_per_second" in record]
+    return statistics.median(rates) if rates else math.nan
 
 
 def in_words(record: dict[str, float]) -> str:

@@ -13,6 +13,15 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def local_rank() -> int:
+    """The number of this process on its own machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
     """Only the first process prints. Any of them may still say on stderr what went wrong."""

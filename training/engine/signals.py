@@ -25,7 +25,8 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """`with StopSignals() as stop:` and look at `stop.received` between steps. A second signal stops at once.
+    """`with StopSignals() as stop:` and look at `stop.received` between steps. A second signal stops
+    at once, though a checkpoint on its way is still written.
 
     Of several processes perhaps only one gets a signal, and all must stop after the same step: sum their `wishes()`,
     and ask `agreed` what the sum says.

@@ -19,10 +19,13 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from training.errors import UserError
-from training.recipe import STAGES, split_overrides
+from training.recipe import STAGES, flatten, split_overrides
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 PROVENANCE = "provenance.json"
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
@@ -156,7 +159,7 @@ class Stage:
         record = read_provenance(self.folder)
         if not record or record["fingerprint"] == self.fingerprint:
             return
-        before, now = _flat(record["recipe"]), _flat(json.loads(json.dumps(self.recipe, default=str)))
+        before, now = flatten(record["recipe"]), flatten(json.loads(json.dumps(self.recipe, default=str)))
         changed = [
             f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
             for key in sorted(before.keys() | now.keys())
@@ -180,9 +183,9 @@ class Stage:
         Raises:
             UserError: the folder cannot be written, or another process is at work there.
         """
-        record = read_provenance(self.folder)
         try:
             self._lock()
+            record = read_provenance(self.folder)
             if record and (restart or record["fingerprint"] != self.fingerprint):
                 why = "as asked" if restart else "recipe or inputs have changed since the interruption"
                 print(f"{self.name}: {why}, starting over")
@@ -205,15 +208,16 @@ class Stage:
         """Against a second process on the same folder, such as a worker that outlived its launcher. Ends with this
         process, however it ends."""
         self.output_dir.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.output_dir.with_name(self.output_dir.name + ".lock"), timeout=0, is_singleton=True)
+        self.lock = self.output_dir.with_name(self.output_dir.name + ".lock").open("w")
         try:
-            self.lock.acquire()
-        except Timeout:
+            if fcntl:
+                fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise UserError(
                 f"'output_dir': another process is at work on {self.output_dir}; wait for it, stop it, or choose "
                 "another folder"
             ) from None
-        except NotImplementedError:  # a file system without locks
+        except OSError:  # a file system without locks
             pass
 
     def heartbeat(self) -> None:
@@ -233,8 +237,8 @@ class Stage:
             self.output_dir.rename(self.old)
         self.folder.rename(self.output_dir)
         shutil.rmtree(self.old, ignore_errors=True)
-        self.lock.release(force=True)
-        Path(self.lock.lock_file).unlink(missing_ok=True)
+        Path(self.lock.name).unlink(missing_ok=True)
+        self.lock.close()
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
         following = self._next_command()
         if following:
@@ -270,14 +274,6 @@ class Stage:
         temporary = _unfinished(self.folder)
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
         temporary.rename(self.folder / PROVENANCE)
-
-
-def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"model": {"hidden_size": 4}}` to `{"model.hidden_size": 4}`."""
-    flat: dict[str, Any] = {}
-    for key, value in recipe.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _unfinished(folder: Path) -> Path:

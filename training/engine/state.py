@@ -149,7 +149,8 @@ class TrainingState:
         for names, group in zip(self._names(), packed["param_groups"], strict=True):
             keys = {key for name in names for key in states.get(name, {})}
             expected |= {f"{name}/{key}": own[name].shape for name in names for key in keys}
-            packed["state"] |= {number: states.get(name) for name, number in zip(names, group["params"], strict=True)}
+            numbered = zip(names, group["params"], strict=True)
+            packed["state"] |= {number: states[name] for name, number in numbered if name in states}
         _check_shapes(folder / "state", expected, found, broadcast=True)
         with torch.no_grad():  # only now, with everything checked
             for name, weight in own.items():

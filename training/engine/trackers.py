@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from training.errors import UserError
+from training.recipe import flatten
 
 PROJECT = "scratch"
 
@@ -38,15 +39,9 @@ def start_trackers(accelerator: Accelerator, output_dir: str, folder: Path, reci
         "trackio": {"name": output_dir, "resume": "allow"},
         "wandb": {"name": output_dir, "dir": str(folder)},
     }
-    accelerator.init_trackers(PROJECT, _flat(recipe), settings)
-
-
-def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys, and values that every tracker can store."""
-    flat: dict[str, Any] = {}
-    for key, value in recipe.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return flat
+    # Values that every tracker can store.
+    flat = {
+        key: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for key, value in flatten(recipe).items()
+    }
+    accelerator.init_trackers(PROJECT, flat, settings)

@@ -41,20 +41,26 @@ def samples(
     torch.manual_seed(seed)  # the next training step seeds anew
     for prompt in prompts:
         inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-        output = model.generate(**inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=new_tokens)
+        room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
+        length = min(new_tokens, room)
+        output = model.generate(**inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=length)
         lines = tokenizer.decode(output[0], skip_special_tokens=True).splitlines()
         text += "\n" + "\n".join(f"    | {line}" for line in lines)
     return text
 
 
-def readable_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The prompts that the tokenizer can read: a character-level one knows only the characters of its own text."""
+def readable_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast, context: int) -> list[str]:
+    """The prompts that the tokenizer can read, a character-level one knows only the characters of its own text, and
+    that leave room in the context, in tokens, to go on."""
     readable = []
     for prompt in prompts:
         try:
-            tokenizer(prompt)
+            tokens = len(tokenizer(prompt)["input_ids"])
         except Exception as error:  # tokenizers raises nothing narrower
             print(f"pretrain: the sample prompt {prompt!r} is left out: {error}")
-        else:
+            continue
+        if 0 < tokens < context:
             readable.append(prompt)
+        else:
+            print(f"pretrain: the sample prompt {prompt!r} is left out: {tokens} tokens, and the context is {context}")
     return readable

@@ -29,6 +29,7 @@ from typing import Any
 from modeling_scratch import PRESETS
 from modeling_scratch.configuration_scratch import is_number
 from training.engine.config import PretrainConfig
+from training.engine.processes import world_size
 from training.errors import UserError
 
 QUICKSTART_BATCH, QUICKSTART_HORIZON, QUICKSTART_WIDTH = 4096, 550 * 4096, 256  # tokens, tokens, hidden_size
@@ -130,7 +131,8 @@ def derive(
         rows = math.ceil(rows / config.per_device_train_batch_size) * config.per_device_train_batch_size
     rule = f"{rows * length:,} tokens, {rule}: {QUICKSTART_BATCH:,} x (tokens / 2.25M)^{BATCH_EXPONENT} (Power Lines)"
     rows = settle("global_batch_size", rows, rule)
-    at_once = next(count for count in range(min(rows, 16), 0, -1) if rows % count == 0)
+    share = rows // world_size() or 1  # a batch that cannot be shared is refused later
+    at_once = next(count for count in range(min(share, 16), 0, -1) if share % count == 0)
     settle("per_device_train_batch_size", at_once, "at most 16 sequences at once; the rest is accumulated")
     batch = rows * length
     rule = f"{TOKENS_PER_PARAMETER} tokens for each of {parameters / 1e6:,.2f}M matrix parameters (nanochat)"
