@@ -189,7 +189,7 @@ def test_nearest():
         ({"sample_tokens": 0}, "'sample_tokens' must be at least 1, not 0"),
         (
             {"keep_best": 1, "save_steps": 250, "eval_steps": 100},
-            "'save_steps' (250) must be a multiple of 'eval_steps'",
+            "'save_steps' (250) and 'eval_steps' (100)",
         ),
         ({"optimizer.adam_beta1": 1}, "'optimizer.adam_beta1' must be at least 0 and below 1, not 1"),
         ({"optimizer.decay_fraction": -0.4}, "'optimizer.decay_fraction' must be at least 0 and at most 1, not -0.4"),

@@ -124,6 +124,15 @@ def test_rates_know_the_optimizer_and_a_tied_embedding(scaled):
     assert wide.learning_rate == pytest.approx(0.0005, rel=0.2)
 
 
+@pytest.mark.parametrize("processes", [2, 8])
+def test_several_processes_share_the_same_batch(scaled, monkeypatch, processes):
+    alone, _ = scaled(depth=4)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    shared, _ = scaled(depth=4)
+    assert shared.global_batch_size == alone.global_batch_size
+    assert shared.global_batch_size % (shared.per_device_train_batch_size * processes) == 0
+
+
 def test_every_number_comes_with_its_rule_on_a_line(scaled):
     config, lines = scaled(depth=5)
     assert {line.split()[0] for line in lines} == DERIVED and len(lines) == len(DERIVED)

@@ -118,10 +118,10 @@ class PretrainConfig:
                 raise ValueError(f"'{name}' must be at least 0, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"'seed' must lie between 0 and {2**32 - 1}, not {self.seed}")
-        if self.keep_best and self.save_steps % self.eval_steps:
+        if self.keep_best and self.save_steps % self.eval_steps and self.eval_steps % self.save_steps:
             raise ValueError(
-                f"'keep_best' knows the loss of a checkpoint only where a validation falls on it: 'save_steps' "
-                f"({self.save_steps}) must be a multiple of 'eval_steps' ({self.eval_steps})"
+                f"'keep_best' knows the loss of a checkpoint only where a validation falls on it: one of 'save_steps' "
+                f"({self.save_steps}) and 'eval_steps' ({self.eval_steps}) must be a multiple of the other"
             )
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"'depth' must be at least 1, not {self.depth}")
