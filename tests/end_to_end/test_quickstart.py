@@ -48,7 +48,7 @@ FILES = {
         "manifest.json",
         "provenance.json",
     },
-    "pretrain": MODEL | {"metrics.jsonl", "loss.png"},
+    "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
     "dpo": MODEL | {"metrics.jsonl", "loss.png"},
     "evaluate": {
