@@ -1,5 +1,6 @@
 """What goes wrong at the keyboard or in the machine: one line with the thing and the remedy, and nothing is lost."""
 
+import gc
 import json
 import os
 import shutil
@@ -386,6 +387,7 @@ def small_disk(tmp_path):
     if mounted.returncode:
         pytest.skip("mounting a disk takes root")
     yield folder
+    gc.collect()  # an error that was caught may still hold the lock of its stage
     subprocess.run(["umount", folder], check=True)
 
 

@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_network_is_refused(interrupted, capfd):
 @pytest.mark.parametrize(
     "output_dir, said",
     [
-        ("text/new", "'output_dir': text/new.partial cannot be written (File exists)"),
+        ("text/new", "'output_dir': text/new.partial cannot be written (Not a directory)"),
         ("text", "'output_dir': text was not written by scratch"),
         ("/proc/new", "'output_dir': /proc/new.partial cannot be written (No such file or directory)"),
     ],

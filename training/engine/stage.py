@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-PROVENANCE = "provenance.json"
+PROVENANCE, LOCK = "provenance.json", ".lock"
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
 
 
@@ -136,7 +136,7 @@ class Stage:
             found = written_by(folder)
             if found and found != name:
                 raise UserError(f"'output_dir': {folder} holds the output of '{found}'; choose another for {name}")
-            if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - {_unfinished(folder)}):
+            if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _first(folder)):
                 raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
         if not self.output_dir.exists():
             # A crash between the two renames of `finish`. Several processes may get here: the first one does it.
@@ -184,14 +184,15 @@ class Stage:
             UserError: the folder cannot be written, or another process is at work there.
         """
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._lock()
             record = read_provenance(self.folder)
             if record and (restart or record["fingerprint"] != self.fingerprint):
                 why = "as asked" if restart else "recipe or inputs have changed since the interruption"
                 print(f"{self.name}: {why}, starting over")
-                shutil.rmtree(self.folder)
+                for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 record = {}
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.seconds_before = record.get("seconds", 0.0)
             self.started = time.monotonic()
             self._write({})
@@ -207,8 +208,7 @@ class Stage:
     def _lock(self) -> None:
         """Against a second process on the same folder, such as a worker that outlived its launcher. Ends with this
         process, however it ends."""
-        self.output_dir.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = self.output_dir.with_name(self.output_dir.name + ".lock").open("w")
+        self.lock = (self.folder / LOCK).open("w")
         try:
             if fcntl:
                 fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,12 +232,12 @@ class Stage:
             wrote: what is in the folder, in a few words for the person.
         """
         self._write(metrics)
+        (self.folder / LOCK).unlink()
         if self.output_dir.exists():
             shutil.rmtree(self.old, ignore_errors=True)
             self.output_dir.rename(self.old)
         self.folder.rename(self.output_dir)
         shutil.rmtree(self.old, ignore_errors=True)
-        Path(self.lock.name).unlink(missing_ok=True)
         self.lock.close()
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
         following = self._next_command()
@@ -274,6 +274,11 @@ class Stage:
         temporary = _unfinished(self.folder)
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
         temporary.rename(self.folder / PROVENANCE)
+
+
+def _first(folder: Path) -> set[Path]:
+    """What a stage that died in its first moment may leave."""
+    return {_unfinished(folder), folder / LOCK}
 
 
 def _unfinished(folder: Path) -> Path:
