@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 from test_modeling import DIALS
 from tiny_model import build, logits, tokens
@@ -169,6 +170,7 @@ def test_an_interrupted_text_leaves_the_model_as_it_was():
 
 
 def test_autocast_is_the_ordinary_paths_affair(steps):
+    AcceleratorState._reset_state(reset_partial_state=True)  # of tests before
     model = Accelerator(cpu=True, mixed_precision="bf16").prepare(build())
     model.generate(tokens(1, 5), max_new_tokens=4)
     assert not steps

@@ -6,12 +6,12 @@ transformers' own shared tests (`tests/conformance`) pass with many of them.
 import os
 import shutil
 import sys
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
+from fork_server import fork_server
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "modeling_scratch"
@@ -257,8 +257,6 @@ def run_tests(folder: Path, tests: list[str]):
 @pytest.fixture(scope="module")
 def failures():
     """A function that runs tests on a copy of the package: the failures' messages."""
-    processes = get_context("forkserver")  # its processes start with the heavy libraries, and without the package
-    processes.set_forkserver_preload(["pytest", "torch", "transformers.modeling_utils", "transformers.generation"])
 
     def run(folder: Path, tests: list[str]) -> list[str]:
         process = processes.Process(target=run_tests, args=(folder, tests))
@@ -269,7 +267,9 @@ def failures():
         assert not list(report.iter("skipped")) and next(report.iter("testcase"), None) is not None
         return [mark.get("message") for tag in ("failure", "error") for mark in report.iter(tag)]
 
-    return run
+    # Its processes start with the heavy libraries, and without the package.
+    with fork_server("pytest", "torch", "transformers.modeling_utils", "transformers.generation") as processes:
+        yield run
 
 
 def test_the_copy_without_a_defect_passes(failures, tmp_path):

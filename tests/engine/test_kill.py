@@ -16,11 +16,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
-from forked import scratch, server
+from fork_server import fork_server
+from forked import scratch
 from safetensors.torch import load_file
 from tiny_stages import MODEL, flags, write_data, write_tokenizer
 
@@ -62,11 +64,17 @@ def one_thread():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server(one_thread):
+    with fork_server("training.cli", "training.pretrain"):
+        yield
+
+
 class Forked:
     """A run as a process of the fork server."""
 
     def __init__(self, arguments: list[str], output: Path):
-        self.process = server().Process(target=scratch, args=(["pretrain", *arguments], output))
+        self.process = get_context("forkserver").Process(target=scratch, args=(["pretrain", *arguments], output))
         self.process.start()
 
     def ended(self) -> int | None:
