@@ -35,7 +35,7 @@ from training.optim.schedule import learning_rate_factor
 
 # Validations and samples come in other shapes than training. Compiling for them takes longer than they do, and would
 # make the training's own code depend on when they happen.
-not_compiled_for = partial(torch.compiler.set_stance, "eager_on_recompile")
+without_compiling = partial(torch.compiler.set_stance, "eager_on_recompile")
 
 
 class Pretraining:
@@ -84,7 +84,9 @@ class Pretraining:
         )
         self.compiled = config.torch_compile
         if self.compiled is None:
-            self.compiled = pays_to_compile(device, config.max_steps * self.throughput.operations_per_step)
+            own_engine = self.accelerator.distributed_type == DistributedType.DEEPSPEED  # hooks every module
+            operations = config.max_steps * self.throughput.operations_per_step
+            self.compiled = not own_engine and pays_to_compile(device, operations)
         if config.attn_implementation is None:
             model.set_attn_implementation(pick_attention(device, config.sequence_length, self.compiled))
         if self.compiled:
@@ -281,7 +283,7 @@ class Pretraining:
         written = ""
         if self.accelerator.is_main_process and not self.sharded:  # one process cannot run a part of a model
             model, config = self.accelerator.unwrap_model(self.model), self.config
-            with not_compiled_for():
+            with without_compiling():
                 written = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
         self.report.validation(self.step, self.validation_loss, by_folder, written)
 
@@ -289,7 +291,7 @@ class Pretraining:
         """Mean over the mixture by its shares, and of each member."""
         self.model.eval()
         size = self.config.per_device_train_batch_size
-        with not_compiled_for():
+        with without_compiling():
             by_folder = validate(self.loss, self.validation, self.config.eval_sequences, size)
         return float(self.validation.mixture.shares @ list(by_folder.values())), by_folder
 
