@@ -13,7 +13,7 @@ from tiny_stages import LINES, MODEL, VOCAB_SIZE, flags, forget_accelerate, writ
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.cli import main
-from training.data.shards import MANIFEST, write_manifest, write_shard
+from training.data.shards import MANIFEST, sha256, write_manifest, write_shard
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
@@ -138,6 +138,10 @@ def empty(file: Path) -> None:
 def falling(file: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[8:16] + content[:8] + content[16:])
+    manifest = file.with_name(MANIFEST)  # that of a faulty tool, which was written after the fault
+    content = json.loads(manifest.read_text())
+    content["splits"]["train"]["sha256"][file.name] = sha256(file)
+    manifest.write_text(json.dumps(content))
 
 
 def test_attention_that_would_let_documents_see_each_other_is_refused(place, capfd):
