@@ -133,7 +133,7 @@ def test_depth_and_plot(terminal, copy_run):
     done = terminal.run([*command("scratch pretrain --depth"), *flags(small)], place)
     assert "pretrain: depth 1\n  model.num_hidden_layers " in done.stdout
     done = terminal.run(command("scratch plot"), place)
-    assert "\nquickstart " in done.stdout and "\ndeep " in done.stdout and (place / "plot.png").is_file()
+    assert "\nquickstart " in done.stdout and "\nsmall " in done.stdout and (place / "plot.png").is_file()
 
 
 def test_benchmark(terminal):
