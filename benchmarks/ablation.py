@@ -6,30 +6,27 @@
 Every row is a run of the real `scratch pretrain`. The first row is the `scratch` preset with Muon and the schedule that
 our recipes use; each other row changes what its name says. Compared is the loss on the validation split in bits per
 byte, after the same number of tokens. A difference within twice the spread of the seeds is not one. Rows take turns
-within a seed. The last line is all of it as JSON.
+within a seed; --jobs at a time, each with its share of the processor. The last line is all of it as JSON.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM
 
-from benchmarks.model import processor_name
+from benchmarks.machine import conditions as machine
+from benchmarks.stages import scratch
+from modeling_scratch import ScratchForCausalLM
 from training.data.shards import open_shards
 from training.engine.device import pick_device
 from training.eval.bits_per_byte import bits_per_byte
 
-ROOT = Path(__file__).parents[1]
 BASELINE = "scratch"
 
 
@@ -93,15 +90,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--max-bytes", type=int, default=10_000_000, help="of text to read")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; small ones gain from one for each core")
     return parser.parse_args()
-
-
-def scratch(verb: str, options: dict[str, Any]) -> None:
-    flags = [f"--{key}={value}" for key, value in options.items()]
-    command = [sys.executable, "-m", "training.cli", verb, *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"TQDM_DISABLE": "1"})
-    if done.returncode:
-        raise SystemExit(f"scratch {verb} failed: {done.stderr.strip()}")
 
 
 def options_of(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -133,10 +123,10 @@ def options_of(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def run(folder: Path, row: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:
     output = folder / f"{row}-{seed}"
     paths = {"data": folder / "data", "tokenizer": folder / "tokenizer", "output_dir": output}
-    scratch("pretrain", options_of(row, arguments) | paths | {"seed": seed})
+    scratch("pretrain", options_of(row, arguments) | paths | {"seed": seed}, torch.get_num_threads())
     provenance = json.loads((output / "provenance.json").read_text())
     validation = open_shards(folder / "data", "validation")
-    model = AutoModelForCausalLM.from_pretrained(output).to(pick_device()).eval()
+    model = ScratchForCausalLM.from_pretrained(output).to(pick_device()).eval()
     score = bits_per_byte(
         model, validation.tokens, validation.text_bytes, model.config.eos_token_id, arguments.seq, batch_size=16
     )
@@ -151,18 +141,18 @@ def main() -> None:
     arguments = parse_arguments()
     rows = [BASELINE, *(row for row in arguments.rows if row != BASELINE)]
     runs: dict[str, list] = {row: [] for row in rows}
+    torch.set_num_threads(max(1, torch.get_num_threads() // arguments.jobs))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data = {"data.path": arguments.data, "data.max_bytes": arguments.max_bytes, "data.validation_fraction": 0.03}
         scratch("tokenizer", data | {"output_dir": folder / "tokenizer", "vocab_size": arguments.vocab_size})
         scratch("prepare", data | {"output_dir": folder / "data", "tokenizer": folder / "tokenizer"})
-        with tqdm(total=len(rows) * len(arguments.seeds), unit="run") as bar:
-            for seed in arguments.seeds:
-                for row in rows:
-                    result = run(folder, row, seed, arguments)
-                    bar.write(f"{row:24} seed {seed}: {result['bits_per_byte']:.4f} bits per byte")
-                    bar.update()
-                    runs[row].append(result)
+        turns = [(row, seed) for seed in arguments.seeds for row in rows]
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            results = pool.map(lambda turn: run(folder, *turn, arguments), turns)
+            for (row, seed), result in zip(turns, tqdm(results, total=len(turns), unit="run"), strict=True):
+                tqdm.write(f"{row:24} seed {seed}: {result['bits_per_byte']:.4f} bits per byte")
+                runs[row].append(result)
 
     def mean(row: str) -> float:
         return statistics.fmean(result["bits_per_byte"] for result in runs[row])
@@ -176,6 +166,7 @@ def main() -> None:
             "difference_%": round(100 * (mean(row) / mean(BASELINE) - 1), 2),
             "tokens_per_second": round(statistics.median(result["tokens_per_second"] for result in runs[row])),
             "parameters": runs[row][0]["parameters"],
+            "each": [round(value, 4) for value in values],
         }
     tokens = arguments.batch * arguments.seq * arguments.steps
     print(f"\n{tokens:,} tokens a run, seeds {arguments.seeds}\n")
@@ -187,14 +178,7 @@ def main() -> None:
             f"| {name} | {figures['bits_per_byte']:.4f} | {spread} | {figures['difference_%']:+.2f} % "
             f"| {figures['parameters'] / 1e6:.2f}M |"
         )
-    device = pick_device()
-    conditions = vars(arguments) | {
-        "device": device.type,
-        "processor": processor_name(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    conditions = vars(arguments) | machine(pick_device())
     print()
     print(json.dumps({"benchmark": "ablation", "conditions": conditions, "rows": table}))
 

@@ -20,7 +20,6 @@ import contextlib
 import importlib.util
 import json
 import multiprocessing
-import platform
 import statistics
 import sys
 from collections.abc import Callable
@@ -28,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from torch import nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.machine import conditions as machine
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM
 from training.engine.device import has_bf16, pick_attention, pick_device
 from training.engine.throughput import matrix_parameters, matrix_product, seconds
@@ -327,15 +326,6 @@ def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: 
     return figures
 
 
-def processor_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")  # on Linux, where platform knows no more than "x86_64"
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def print_table(title: str, figures: dict[str, dict]) -> None:
     columns = list(figures[BASELINE])
     print(f"\n{title:44}" + "".join(f"{column:>18}" for column in columns))
@@ -354,17 +344,10 @@ def main() -> None:
     measurable = device.type == "cuda" or Path("/proc/self/status").exists()
     memory = measure_memory(arguments, device, dtype) if measurable else {}
 
-    processor = processor_name(device)
     conditions = {name: value for name, value in vars(arguments).items() if name != "nanogpt"}
-    conditions |= {
-        "device": device.type,
-        "processor": processor,
-        "threads": torch.get_num_threads(),
-        "dtype": dtype_name,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-    print(f"{processor}, {conditions['threads']} threads, {dtype_name}, matrix product {peak / 1e12:.3f} TFLOP/s")
+    conditions |= {"dtype": dtype_name} | machine(device)
+    where = f"{conditions['processor']}, {conditions['threads']} threads"
+    print(f"{where}, {dtype_name}, matrix product {peak / 1e12:.3f} TFLOP/s")
     print_table("training", training)
     for batch, figures in generation.items():
         print_table(f"generation, batch {batch}", figures)

@@ -24,10 +24,9 @@ from pathlib import Path
 import accelerate
 import numpy as np
 import torch
-import transformers
 from tqdm import tqdm
 
-from benchmarks.model import processor_name
+from benchmarks.machine import conditions as machine
 from modeling_scratch import PRESETS
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.data.shards import write_manifest, write_shard
@@ -173,22 +172,15 @@ def main() -> None:
     figures = {name: summary(taken[name], taken["eager"], runs[name][0], peak) for name in names}
     parameters = sum(parameter.numel() for parameter in runs["eager"][0].model.parameters())
 
-    processor = processor_name(device)
     conditions = {name: value for name, value in vars(arguments).items() if name not in ("data", "tokenizer")}
     conditions |= {
         "text": "shards" if arguments.data else "random",
         "parameters": parameters,
-        "device": device.type,
-        "processor": processor,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,
-    }
+    } | machine(device)
+    where = f"{conditions['processor']}, {conditions['threads']} threads"
     rate = f"matrix product {peak / 1e12:.3f} TFLOP/s"
-    print(
-        f"{processor}, {conditions['threads']} threads, {arguments.dtype}, {rate}, {parameters / 1e6:.1f}M parameters"
-    )
+    print(f"{where}, {arguments.dtype}, {rate}, {parameters / 1e6:.1f}M parameters")
     columns = [column for column in figures["eager"] if column != "shares"]
     print(f"\n{'training':14}" + "".join(f"{column:>18}" for column in columns))
     for name, row in figures.items():

@@ -19,7 +19,6 @@ the end. The last line is all of it as JSON.
 import argparse
 import importlib.util
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -31,15 +30,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from benchmarks.model import processor_name
+from benchmarks.machine import conditions as machine
+from benchmarks.stages import ROOT, scratch
+from modeling_scratch import ScratchForCausalLM
 from training.engine.device import has_bf16, pick_device
 from training.eval.bits_per_byte import bits_per_byte
 
-ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes" / "shakespeare"
 TARGETS = {"small": 1.88, "large": 1.4697}
 # On top of the recipe. Not compiled: that takes as long as the whole run.
@@ -86,22 +85,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def scratch(verb: str, options: dict[str, Any]) -> float:
-    """Run a stage by its recipe; wall seconds."""
-    flags = [f"--{key}={value}" for key, value in options.items()]
-    command = [sys.executable, "-m", "training.cli", verb, "--config", str(RECIPES / f"{verb}.yaml"), *flags]
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"TQDM_DISABLE": "1"})
-    if done.returncode:
-        raise SystemExit(f"scratch {verb} failed: {done.stderr.strip()}")
-    return time.monotonic() - started
+def recipe(verb: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {"config": RECIPES / f"{verb}.yaml"} | options
 
 
 def make_shards(folder: Path, data: Path | None) -> str:
     """Tokenizer and shards of the recipe. Returns the text behind nanoGPT's validation split."""
     source = {"data.path": data.resolve()} if data else {}
-    scratch("tokenizer", source | {"output_dir": folder / "tokenizer"})
-    scratch("prepare", source | {"output_dir": folder / "data", "tokenizer": folder / "tokenizer"})
+    paths = {"output_dir": folder / "data", "tokenizer": folder / "tokenizer"}
+    scratch("tokenizer", recipe("tokenizer", source | {"output_dir": folder / "tokenizer"}))
+    scratch("prepare", recipe("prepare", source | paths))
     if data:
         text = data.read_text()
     else:
@@ -114,11 +107,11 @@ def make_shards(folder: Path, data: Path | None) -> str:
 def run_ours(folder: Path, options: dict[str, Any], seed: int, validation: str) -> dict[str, float]:
     output = folder / "model"
     paths = {"data": folder / "data", "tokenizer": folder / "tokenizer", "output_dir": output}
-    command = scratch("pretrain", options | paths | {"seed": seed})
+    command = scratch("pretrain", recipe("pretrain", options | paths | {"seed": seed}))
     provenance = json.loads((output / "provenance.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(output)
     tokens = np.array(tokenizer(validation, add_special_tokens=False)["input_ids"])
-    model = AutoModelForCausalLM.from_pretrained(output).to(pick_device()).eval()
+    model = ScratchForCausalLM.from_pretrained(output).to(pick_device()).eval()
     score = bits_per_byte(
         model, tokens, len(validation.encode()), tokenizer.eos_token_id, model.config.max_position_embeddings
     )
@@ -215,23 +208,13 @@ def main() -> None:
         ]
         results["small"]["times_as_fast_as_nanogpt"] = round(statistics.median(ratios), 2)
     columns = ("loss", "spread", "target", "reached", "runs", "seconds", "command_seconds", "tokens", "parameters")
-    print(
-        f"{processor_name(device)}, {torch.get_num_threads()} threads\n\n{'':10}" + "".join(f"{c:>17}" for c in columns)
-    )
+    conditions = {"seeds": arguments.seeds, "set": overrides, "bf16": has_bf16(device)} | machine(device)
+    print(f"{conditions['processor']}, {conditions['threads']} threads\n")
+    print(f"{'':10}" + "".join(f"{column:>17}" for column in columns))
     for name, row in results.items():
         print(f"{name:10}" + "".join(f"{row[column] if row[column] is not None else '':>17}" for column in columns))
     if "nanoGPT" in results:
         print(f"\nsmall is {results['small']['times_as_fast_as_nanogpt']} times as fast as nanoGPT")
-    conditions = {
-        "seeds": arguments.seeds,
-        "set": overrides,
-        "device": device.type,
-        "processor": processor_name(device),
-        "threads": torch.get_num_threads(),
-        "bf16": has_bf16(device),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
     print()
     print(json.dumps({"benchmark": "shakespeare", "conditions": conditions, "results": results}))
 

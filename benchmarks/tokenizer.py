@@ -35,7 +35,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from tqdm import tqdm
 
-from benchmarks.model import processor_name
+from benchmarks.machine import processor_name
 from modeling_scratch.tokenization_base import SPECIAL_TOKENS
 from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, Pair, ScratchTokenizer
 from training.data.corpus import PYTHON, DataConfig, load_corpus

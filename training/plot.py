@@ -9,7 +9,7 @@ import os.path
 from pathlib import Path
 from typing import Any
 
-from training.engine.metrics import median_rate, read_metrics
+from training.engine.metrics import METRICS, median_rate, read_metrics
 from training.engine.stage import partial
 from training.errors import UserError
 from training.eval.table import Row, as_text
@@ -57,7 +57,7 @@ def _names(runs: list[str]) -> dict[str, str]:
 
 def _read(run: Path) -> list[dict[str, Any]]:
     folders = [folder for parent in (run, run / "pretrain") for folder in (parent, partial(parent))]
-    for file in [run, *(folder / "metrics.jsonl" for folder in folders)]:
+    for file in [run, *(folder / METRICS for folder in folders)]:
         if file.is_file() and (records := read_metrics(file)):
             return records
     raise UserError(f"{run}: no metrics there; give the folder of a pretraining, or its metrics.jsonl")

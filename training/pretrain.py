@@ -11,12 +11,11 @@ SIGTERM stopped it, after a checkpoint of the step it was at: a scheduler may st
 import dataclasses
 import sys
 
-from training.data.mixture import Mixture
 from training.data.shards import check_hashes, check_tokenizer
 from training.engine.build import build_accelerator, derive_from_depth
 from training.engine.config import RUNTIME_KEYS, PretrainConfig
 from training.engine.loop import Pretraining
-from training.engine.metrics import median_rate, read_metrics
+from training.engine.metrics import METRICS, median_rate, read_metrics
 from training.engine.processes import local_rank
 from training.engine.signals import Interrupted
 from training.engine.stage import Stage, check_stage, digest
@@ -30,18 +29,18 @@ from training.recipe import build, read_arguments
 def main(arguments: list[str]) -> None:
     given, where = read_arguments(PretrainConfig, arguments, __doc__)
     config = build(PretrainConfig, given, where)
-    mixture = Mixture(config.data)
-    for folder in mixture.folders:
+    folders = config.mixture.folders
+    for folder in folders:
         check_stage(folder, "prepare", key="data")
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
     tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
-    for folder in mixture.folders:
+    for folder in folders:
         check_tokenizer(folder, config.tokenizer)
     derived: list[str] = []
     if config.depth is not None:
         config, derived = derive_from_depth(config, given, tokenizer, where)
     key = "data" if isinstance(config.data, str) else "data.{}"
-    inputs = {key.format(folder): digest(folder, "data") for folder in mixture.folders}
+    inputs = {key.format(folder): digest(folder, "data") for folder in folders}
     inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
     recipe = dataclasses.asdict(config)
     stage = Stage("pretrain", config.output_dir, recipe, inputs, arguments, RUNTIME_KEYS)
@@ -51,7 +50,7 @@ def main(arguments: list[str]) -> None:
         stage.check_interrupted()
     # Once a run, since it reads everything; before the processes meet, for they wait only so long for one another.
     if local_rank() == 0 and not stage.folder.exists():
-        for folder in mixture.folders:
+        for folder in folders:
             check_hashes(folder)
     accelerator = build_accelerator(config)
     training = Pretraining(config, stage.folder, tokenizer, accelerator)
@@ -73,7 +72,7 @@ def main(arguments: list[str]) -> None:
         f"{accelerator.gradient_accumulation_steps} accumulation steps; "
         f"matrix products at {training.throughput.rate / 1e9:,.0f} GFLOP/s, the measure of MFU"
     )
-    if len(mixture.folders) > 1:
+    if len(folders) > 1:
         accelerator.print(training.train.describe(config.max_steps))
     try:
         training.run(stage)
@@ -83,7 +82,7 @@ def main(arguments: list[str]) -> None:
     export_model(accelerator, training.model, config.tokenizer, stage.folder)
     accelerator.end_training()
     if accelerator.is_main_process:
-        records = read_metrics(stage.folder / "metrics.jsonl")
+        records = read_metrics(stage.folder / METRICS)
         plot_losses(records, stage.folder / "loss.png", f"{parameters / 1e6:.1f}M parameters")
         metrics = {
             "parameters": parameters,

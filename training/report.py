@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.engine.metrics import read_metrics
+from training.engine.metrics import METRICS, read_metrics
 from training.engine.stage import PROVENANCE
 from training.errors import UserError
 from training.eval.table import Row, as_markdown, as_text, results_table
@@ -41,7 +41,7 @@ def write_summary(run_dir: Path) -> str:
     results_file = run_dir / "evaluate" / "results.json"
     results = json.loads(results_file.read_text(encoding="utf-8")) if "evaluate" in stages else {}
     models = results.get("models", {})
-    curve = read_metrics(run_dir / "pretrain" / "metrics.jsonl")
+    curve = read_metrics(run_dir / "pretrain" / METRICS)
 
     summary = {
         "run": run_dir.name,

@@ -168,7 +168,7 @@ def test_whatever_goes_wrong_the_one_before_is_whole(log, monkeypatch):
 
         return call
 
-    for target, name in ((checkpoint_module, "sync"), (checkpoint_module, "_sha256"), (Path, "rename")):
+    for target, name in ((checkpoint_module, "sync"), (checkpoint_module, "sha256"), (Path, "rename")):
         monkeypatch.setattr(target, name, counted(getattr(target, name)))
     save(make(log), 1)
     for count in range(12):

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from training.engine.metrics import METRICS
 from training.engine.stage import Stage, check_stage, digest
 from training.errors import UserError
 from training.recipe import apply_overrides, build, check_scalar, nearest, read_yaml, split_overrides
@@ -171,7 +172,7 @@ def train(
         save_model(trained, start, folder, state_dict)
         history = [record for record in trainer.state.log_history if "loss" in record]
         lines = (json.dumps(record) + "\n" for record in trainer.state.log_history)
-        (folder / "metrics.jsonl").write_text("".join(lines))
+        (folder / METRICS).write_text("".join(lines))
         plot_losses(history, folder / "loss.png", name, unit="step")
         figures = {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
         shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on

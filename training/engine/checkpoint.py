@@ -6,7 +6,6 @@ so that even a power cut leaves the one before. Its marker, `complete.json`, hol
 not agree with it is not gone on from.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from training.errors import UserError
+from training.data.shards import sha256
+from training.errors import writing_to
 
 MARKER = "complete.json"
 Write = Callable[[Path], None]  # fills an empty folder with the files of a checkpoint
@@ -72,19 +72,12 @@ class Checkpoints:
         Raises:
             UserError: `folder` cannot be written.
         """
-        try:
+        with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob("step-*.tmp"):  # first: a full disk may need the room
                 shutil.rmtree(leftover)
             self.half(0).mkdir()  # only to see whether it can be written
             self.half(0).rmdir()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"'output_dir': {self.folder} cannot be written ({error.strerror}); change its permissions or choose "
-                "another output_dir"
-            ) from None
         passed_over = False
         for folder in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
             damage = _damage(folder)
@@ -155,7 +148,7 @@ class Checkpoints:
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         content = {
             "progress": progress,
-            "files": {path.relative_to(temporary).as_posix(): _sha256(path) for path in files},
+            "files": {path.relative_to(temporary).as_posix(): sha256(path) for path in files},
         }
         (temporary / MARKER).write_text(json.dumps(content | {"sha256": _seal(content)}, indent=2) + "\n")
         for path in (*self.logs, *temporary.rglob("*"), temporary):
@@ -222,8 +215,8 @@ def _damage(folder: Path) -> str | None:
         seal = content.pop("sha256")
         if seal != _seal(content):
             return f"{MARKER} has changed"
-        for name, sha256 in content["files"].items():
-            if _sha256(folder / name) != sha256:
+        for name, expected in content["files"].items():
+            if sha256(folder / name) != expected:
                 return f"{name} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
@@ -238,8 +231,3 @@ def _damage(folder: Path) -> str | None:
 
 def _seal(content: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

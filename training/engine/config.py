@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from training.data.mixture import Mixture
@@ -96,8 +97,13 @@ class PretrainConfig:
     )
     profile: bool = option(False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile")
 
+    @cached_property
+    def mixture(self) -> Mixture:
+        """Of `data`. Raises ValueError: a weight is wrong."""
+        return Mixture(self.data)
+
     def __post_init__(self):
-        Mixture(self.data)  # raises ValueError
+        self.mixture  # raises what is wrong with it
         for name in (
             "pad_vocab_to_multiple_of",
             "max_steps",

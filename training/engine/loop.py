@@ -15,15 +15,15 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchForCausalLM
 from training.data.loader import Batch, TokenLoader
-from training.data.mixture import Mixture
 from training.engine.build import build_model
 from training.engine.checkpoint import Checkpoints
 from training.engine.config import PretrainConfig
 from training.engine.device import pays_to_compile, pick_attention
 from training.engine.guards import MOST_SKIPPED, LossSpikes, worse_than_chance
+from training.engine.metrics import LOGS
 from training.engine.profile import Profiler, Spans, span_parts
 from training.engine.randomness import seed_step
-from training.engine.report import LOGS, Report
+from training.engine.report import Report
 from training.engine.signals import Interrupted, StopSignals
 from training.engine.stage import Stage
 from training.engine.state import TrainingState, check_layout, is_sharded, load_sharded, save_sharded
@@ -45,10 +45,9 @@ class Pretraining:
         self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
     ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
-        mixture = Mixture(config.data)
         self.train, self.validation = (
             TokenLoader.open(
-                mixture, split, config.packing, config.sequence_length, rows, config.seed, config.document_mask
+                config.mixture, split, config.packing, config.sequence_length, rows, config.seed, config.document_mask
             )
             for split, rows in (("train", config.global_batch_size), ("validation", 1))
         )

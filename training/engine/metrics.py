@@ -9,6 +9,7 @@ from typing import Any
 from training.engine.checkpoint import sync
 from training.errors import UserError
 
+LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
 # Figures that depend on the machine and the moment; all others are the same whenever a recipe is run again.
 TIMINGS = ("seconds", "tokens_per_second", "mfu")
 

@@ -7,11 +7,9 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from training.engine.metrics import MetricsLog, as_duration, in_words
+from training.engine.metrics import INCIDENTS, LOGS, MetricsLog, as_duration, in_words
 from training.engine.progress import progress_bar
 from training.engine.throughput import Throughput
-
-LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
 
 
 class Report:

@@ -7,7 +7,6 @@ the output holds the resolved recipe, a hash of every input, package versions, m
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -19,7 +18,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from training.errors import UserError
+from training.errors import UserError, writing_to
 from training.recipe import STAGES, flatten, split_overrides
 
 try:
@@ -183,7 +182,7 @@ class Stage:
         Raises:
             UserError: the folder cannot be written, or another process is at work there.
         """
-        try:
+        with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock()
             record = read_provenance(self.folder)
@@ -196,13 +195,6 @@ class Stage:
             self.seconds_before = record.get("seconds", 0.0)
             self.started = time.monotonic()
             self._write({})
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"'output_dir': {self.folder} cannot be written ({error.strerror}); change its permissions or choose "
-                "another folder"
-            ) from None
         return self.folder
 
     def _lock(self) -> None:

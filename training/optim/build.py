@@ -31,21 +31,18 @@ class OptimizerConfig:
     final_fraction: float = option(0.0, "what is left of the learning rates at the last step")
 
     def __post_init__(self):
-        for name in ("learning_rate", "embedding_learning_rate", "head_learning_rate", "scalar_learning_rate"):
-            self._check(name, most=math.inf)
-        self._check("weight_decay", most=math.inf)
-        for name in ("decay_fraction", "final_fraction"):
-            self._check(name, most=1)
-        for name in ("momentum", "adam_beta1", "adam_beta2"):
-            self._check(name, below=1)
+        rates = ("learning_rate", "embedding_learning_rate", "head_learning_rate", "scalar_learning_rate")
+        for names, fits, words in (
+            ((*rates, "weight_decay"), lambda value: value < math.inf, "finite"),
+            (("decay_fraction", "final_fraction"), lambda value: value <= 1, "at most 1"),
+            (("momentum", "adam_beta1", "adam_beta2"), lambda value: value < 1, "below 1"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not (value >= 0 and fits(value)):
+                    raise ValueError(f"'optimizer.{name}' must be at least 0 and {words}, not {value}")
         if self.warmup_steps < 0:
             raise ValueError(f"'optimizer.warmup_steps' must be at least 0, not {self.warmup_steps}")
-
-    def _check(self, name: str, most: float = 1, below: float = math.inf) -> None:
-        value = getattr(self, name)
-        if not (0 <= value <= most and value < below):
-            limit = f"below {below}" if below < math.inf else "finite" if most == math.inf else f"at most {most}"
-            raise ValueError(f"'optimizer.{name}' must be at least 0 and {limit}, not {value}")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
