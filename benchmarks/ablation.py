@@ -71,6 +71,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "qwen3": {"preset": "qwen3"},
     "llama": {"preset": "llama"},
     "gpt2": {"preset": "gpt2", "optimizer.embedding_learning_rate": 0.004},
+    # where most people start: one of these, with one learning rate
+    "llama-adamw-cosine-1e-3": {"preset": "llama"} | adamw(1e-3, **COSINE),
+    "llama-adamw-cosine-3e-3": {"preset": "llama"} | adamw(3e-3, **COSINE),
+    "llama-adamw-cosine-6e-3": {"preset": "llama"} | adamw(6e-3, **COSINE),
 }
 
 
