@@ -23,10 +23,12 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -38,7 +40,10 @@ from tqdm import tqdm
 from benchmarks.machine import processor_name
 from modeling_scratch.tokenization_base import SPECIAL_TOKENS
 from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, Pair, ScratchTokenizer
-from training.data.corpus import PYTHON, DataConfig, load_corpus
+from training.data.config import DataConfig
+from training.data.corpus import open_corpus
+from training.data.sources import PYTHON
+from training.data.splitting import SPLITS
 
 OURS, NAIVE, RUST = "ours", "textbook loop", "Rust library"
 VALIDATION = 0.05
@@ -185,9 +190,10 @@ def main() -> None:
         max_bytes=round(arguments.megabytes * 1e6 / (1 - VALIDATION)),
         validation_fraction=VALIDATION,
     )
-    corpus = load_corpus(config)
-    texts, held_out = ([document.text for document in split] for split in (corpus.train, corpus.validation))
-    size = sum(document.size for document in corpus.train)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = open_corpus(config, Path(folder))
+        texts, held_out = ([document.text for document in corpus.documents(split)] for split in SPLITS)
+    size = corpus.size("train")
     training, ours, rust = race_training(texts, arguments)
     encoding = race_encoding(held_out, ours, rust, arguments.rounds)
 

@@ -63,7 +63,7 @@ def world(tmp_path_factory):
     documents = [[*tokenizer.encode(text), tokenizer.vocab[END_OF_TEXT]] for text in TEXTS]
     entry = write_shard(data, "validation", documents, len(tokenizer), "tokenizer")
     entry["bytes"] = sum(len(text.encode()) for text in TEXTS)
-    write_manifest(data, {"validation": entry}, root / "tokenizer", len(tokenizer), funnel={})
+    write_manifest(data, {"validation": entry}, root / "tokenizer", len(tokenizer), {})
     asked = [[turn("user", f"Write add_{n}.")] for n in range(6)]
     write_lines(
         data / "instructions" / "validation.jsonl",

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -8,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import prepare
-from training.data.corpus import Corpus, DataConfig, load_corpus
-from training.data.filters import Funnel
+from training.data.config import DataConfig
+from training.data.corpus import open_corpus
 from training.data.shards import open_shards, read_manifest
 from training.data.sources import Document
 from training.errors import UserError
@@ -93,9 +94,10 @@ def test_the_tokens_on_disk_are_those_of_our_own_tokenizer(tmp_path, options):
     ours.save(tmp_path / "tokenizer")
     counts = {f"{kind}.{split}": 0 for kind in ("instructions", "preferences") for split in ("train", "validation")}
     prepare.main(arguments(tmp_path, **counts, tasks=0))
-    corpus = load_corpus(DataConfig(path=str(folder), split_by="package", validation_fraction=0.25))
+    data = DataConfig(path=str(folder), split_by="package", validation_fraction=0.25)
+    corpus = open_corpus(data, tmp_path / "work", workers=1)
     for split in ("train", "validation"):
-        documents = getattr(corpus, split)
+        documents = list(corpus.documents(split))
         expected = [[*ours.encode(document.text, split_special_tokens=True), 0] for document in documents]
         assert open_shards(tmp_path / "data", split).tokens.tolist() == sum(expected, [])
         assert all(ours.decode(ids[:-1]) == document.text for ids, document in zip(expected, documents, strict=True))
@@ -157,7 +159,8 @@ def test_functions_of_validation_are_not_in_train(place):
     """A package that copies a held-out function must not teach it."""
     train = Document("a", "a", "\n\n".join(map(function, range(10))))
     validation = Document("b", "b", "\n\n".join(map(function, range(8, 12))))
-    corpus = Corpus([train], [validation], Funnel(), {"train": [], "validation": []})
+    documents = {"train": [train], "validation": [validation]}
+    corpus = SimpleNamespace(everything=documents.get)
     options = {
         "output_dir": str(place / "data"),
         "tokenizer": str(place / "tokenizer"),

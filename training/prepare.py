@@ -7,7 +7,7 @@ function out. Every document read is accounted for in the printed table and in m
 
 import itertools
 import json
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,20 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from training.data.corpus import Corpus, DataConfig, corpus_digest, load_corpus
+from training.data.config import DataConfig
+from training.data.corpus import Corpus, corpus_digest, open_corpus
+from training.data.curation import Curation
+from training.data.encoding import Encoder, describe_shares, write_mixture
+from training.data.evidence import explain, write_evidence
 from training.data.functions import Function, fingerprints, mine_functions
 from training.data.pairs import fitting, instruction, preferences
-from training.data.shards import write_manifest, write_shard
-from training.data.sources import Document
+from training.data.shards import write_manifest
+from training.data.splitting import SPLITS
 from training.data.tasks import body_choice, docstring_choice
-from training.engine.progress import progress_bar
 from training.engine.stage import Stage, check_stage, digest
 from training.engine.vocabulary import open_tokenizer
 from training.errors import UserError
 from training.recipe import option, parse, required
-
-_BATCH_BYTES = 2_000_000  # of text handed to the tokenizer at once
 
 
 @dataclass
@@ -44,6 +45,8 @@ class PrepareConfig:
     instructions: PairConfig = option(PairConfig, "signature and summary to function, for `scratch sft`")
     preferences: PairConfig = option(PairConfig, "right body over wrong body, for `scratch dpo`")
     tasks: int = option(0, "items of each multiple-choice task for lm-eval, from the held-out packages")
+    explain: int = option(0, "show this many of the documents that each rule dropped, with what condemned them")
+    workers: int = option(0, "processes that clean and judge documents; 0 for one each core")
     max_tokens: int = option(256, "the longest instruction, question and answer in the chat template, in tokens")
 
     @property
@@ -57,18 +60,28 @@ def main(arguments: list[str]) -> None:
     check_stage(config.tokenizer, "tokenizer", "pretrain", "sft", "dpo", "export", "import", key="tokenizer")
     tokenizer = load_tokenizer(config)
     inputs = {"tokenizer": digest(config.tokenizer, "tokenizer"), "data": corpus_digest(config.data)}
-    stage = Stage("prepare", config.output_dir, config, inputs, arguments)
+    stage = Stage("prepare", config.output_dir, config, inputs, arguments, runtime_keys={"workers", "explain"})
     if stage.is_current():
+        print_explanations(config)
         return
     folder = stage.begin()
-    corpus = load_corpus(config.data)
+    work = folder / "work"  # what an interrupted run goes on from
+    corpus = open_corpus(config.data, work, config.workers)
     print(corpus.funnel)
-    metrics = write_shards(corpus, tokenizer, config, folder)
+    metrics = write_shards(corpus, tokenizer, config, folder, work)
     if config.pairs:
         metrics |= write_pairs(corpus, tokenizer, config, folder)
+    shutil.rmtree(work, ignore_errors=True)  # there is none of the Python corpus
+    print_explanations(config, folder)
     train = metrics["train"]
     wrote = f"{train['tokens'] / 1e6:.2f} M training tokens, {train['bytes_per_token']:.2f} bytes each"
     stage.finish(metrics, wrote)
+
+
+def print_explanations(config: PrepareConfig, folder: Path | None = None) -> None:
+    folder = folder or Path(config.output_dir)
+    if config.explain and not config.data.is_python:
+        print(explain(folder, config.explain))
 
 
 def load_tokenizer(config: PrepareConfig) -> PreTrainedTokenizerFast:
@@ -84,20 +97,20 @@ def load_tokenizer(config: PrepareConfig) -> PreTrainedTokenizerFast:
 
 
 def write_shards(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PrepareConfig, folder: Path
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PrepareConfig, folder: Path, work: Path
 ) -> dict[str, Any]:
     """Both splits and the manifest; returns the counts of each split."""
-    # Source code may spell control tokens out; in a document they are text like any other.
-    plain = Tokenizer.from_file(str(Path(config.tokenizer) / "tokenizer.json"))
-    plain.encode_special_tokens = True
-    plain.no_truncation()
-    plain.no_padding()
-    splits, vocab_size = {}, len(tokenizer)
-    for split, documents in (("train", corpus.train), ("validation", corpus.validation)):
-        ids = encode(documents, plain, tokenizer.eos_token_id, split)
-        splits[split] = write_shard(folder, split, ids, vocab_size, Path(config.tokenizer).name)
-        splits[split]["bytes"] = sum(document.size for document in documents)
-    write_manifest(folder, splits, Path(config.tokenizer), vocab_size, corpus.funnel.as_dict())
+    encoder = Encoder(Path(config.tokenizer), tokenizer.eos_token_id, len(tokenizer))
+    splits, notes = {}, {"funnel": corpus.funnel.as_dict()}
+    if isinstance(corpus, Curation):
+        notes |= write_evidence(corpus, folder)
+    if config.data.sources:
+        splits["train"], notes["sources"] = write_mixture(corpus, config.data, encoder, folder, work)
+        print(describe_shares(notes["sources"]))
+    for split in SPLITS:
+        if split not in splits:
+            splits[split], _ = encoder.write(folder, split, corpus.documents(split), corpus.size(split))
+    write_manifest(folder, splits, Path(config.tokenizer), len(tokenizer), notes)
     return {
         split: {
             "tokens": entry["tokens"],
@@ -107,26 +120,6 @@ def write_shards(
         }
         for split, entry in splits.items()
     }
-
-
-def encode(documents: list[Document], tokenizer: Tokenizer, end: int, split: str) -> Iterator[list[int]]:
-    """The tokens of each document, then the end-of-text token."""
-    total = sum(document.size for document in documents)
-    with progress_bar(total=total, desc=f"tokenizing {split}", unit="B", unit_scale=True) as bar:
-        batch, size = [], 0
-        for position, document in enumerate(documents, start=1):
-            batch.append(document.text)
-            size += document.size
-            if size >= _BATCH_BYTES or position == len(documents):
-                try:
-                    encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-                except Exception as error:  # tokenizers raises nothing narrower
-                    message = f"'tokenizer': it cannot read all of the text ({error}); train it on the same text"
-                    raise UserError(message) from None
-                for encoding in encodings:
-                    yield [*encoding.ids, end]
-                bar.update(size)
-                batch, size = [], 0
 
 
 def write_pairs(

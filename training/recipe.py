@@ -115,7 +115,13 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
                 return _convert(value, choice, where, key)
             except UserError:
                 continue
-        return _convert(value, choices[-1], where, key)
+        try:
+            return _convert(value, choices[-1], where, key)
+        except UserError:
+            if not set(choices) <= _TYPE_NAMES.keys():
+                raise
+            names = " or ".join(_TYPE_NAMES[choice] for choice in choices)
+            raise UserError(f"{where}: '{key}' takes {names}, not {value!r}") from None
     if origin is typing.Literal:
         if value not in arguments:
             raise UserError(f"{where}: '{key}' must be one of {', '.join(map(str, arguments))}, not {value!r}")
@@ -124,6 +130,8 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
         if not isinstance(value, list):
             raise UserError(f"{where}: '{key}' takes a list, not {value!r}")
         return [_convert(item, arguments[0], where, key) for item in value]
+    if origin is dict and isinstance(value, dict) and arguments[1] is not Any:
+        return {name: _convert(item, arguments[1], where, f"{key}.{name}") for name, item in value.items()}
     kind = origin or hint
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
@@ -193,14 +201,17 @@ def describe(cls: type, prefix: str = "") -> str:
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
-        if dataclasses.is_dataclass(hints[field.name]):
-            lines.append(describe(hints[field.name], f"{prefix}{field.name}."))
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            lines.append(describe(hint, f"{prefix}{field.name}."))
             continue
         if field.default is not dataclasses.MISSING:
             default = f" [{'none' if field.default is None else field.default}]"
         else:
             default = "" if field.default_factory is not dataclasses.MISSING else " [required]"
         lines.append(f"  --{prefix}{field.name}{default}\n        {field.metadata.get('help', '')}")
+        if typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
+            lines.append(describe(typing.get_args(hint)[1], f"{prefix}{field.name}.NAME."))
     return "\n".join(lines)
 
 

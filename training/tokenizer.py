@@ -9,19 +9,25 @@ or model folders, or names on the Hub, and prints bytes per token by kind of tex
 """
 
 import argparse
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_scratch.tokenization_base import SPECIAL_TOKENS
 from modeling_scratch.tokenization_character import CharacterTokenizer
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
-from training.data.corpus import DataConfig, corpus_digest, load_corpus
-from training.data.ordering import shuffle_key
+from training.data.blocks import in_blocks
+from training.data.config import DataConfig
+from training.data.corpus import Corpus, corpus_digest, open_corpus
 from training.data.sources import Document
+from training.data.splitting import SPLITS, split_key
 from training.engine.progress import progress_bar
 from training.engine.stage import Stage
 from training.engine.vocabulary import open_tokenizer
@@ -29,7 +35,7 @@ from training.eval.compression import compare, kinds_of_text
 from training.recipe import option, parse, required
 
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-BATCH = 256  # documents encoded at once
+BATCH_BYTES = 1_000_000  # of text encoded at once
 COMPARED_BYTES = 5_000_000  # of the user's own text
 
 
@@ -66,18 +72,20 @@ def main(arguments: list[str]) -> None:
     stage = Stage("tokenizer", config.output_dir, config, {"data": corpus_digest(config.data)}, arguments)
     if stage.is_current():
         return
-    corpus = load_corpus(config.data)
     folder = stage.begin()
+    work = folder / "work"  # what an interrupted run goes on from
+    corpus = open_corpus(config.data, work)
     started = time.monotonic()
     if config.kind == "bpe":
-        tokenizer = _train_bpe(corpus.train, config)
+        tokenizer = _train_bpe(corpus, config)
     else:  # the alphabet of all the text: a character seen only in validation must still have a token
-        tokenizer = CharacterTokenizer.train(document.text for document in corpus.train + corpus.validation)
+        tokenizer = CharacterTokenizer.train(document.text for split in SPLITS for document in corpus.documents(split))
     seconds = time.monotonic() - started
     tokenizer.save(folder, config.model_max_length)
 
     # Through the saved folder: what every later stage will open.
-    size, tokens = _count_tokens(AutoTokenizer.from_pretrained(folder), corpus.validation)
+    size, tokens = _count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
+    shutil.rmtree(work, ignore_errors=True)  # there is none of the Python corpus
     print(
         f"tokenizer: {len(tokenizer)} tokens learnt in {seconds:.1f} s; "
         f"{size / tokens:.2f} bytes per token on {size / 1e6:.2f} MB of held-out text"
@@ -102,16 +110,18 @@ def print_comparison(arguments: list[str]) -> None:
     tokenizers = {name: open_tokenizer(name, "compare") for name in options.compare}
     kinds = {}
     if options.path:
-        corpus = load_corpus(DataConfig(path=options.path, text_column=options.text_column, max_bytes=COMPARED_BYTES))
-        kinds[options.path] = [document.text for document in corpus.train + corpus.validation]
+        data = DataConfig(path=options.path, text_column=options.text_column, max_bytes=COMPARED_BYTES)
+        with tempfile.TemporaryDirectory() as folder:
+            corpus = open_corpus(data, Path(folder))
+            kinds[options.path] = [document.text for split in SPLITS for document in corpus.documents(split)]
     print(compare(tokenizers, kinds_of_text() | kinds))
 
 
-def _train_bpe(documents: list[Document], config: TokenizerConfig) -> ScratchTokenizer:
+def _train_bpe(corpus: Corpus, config: TokenizerConfig) -> ScratchTokenizer:
     with progress_bar(total=config.vocab_size - SMALLEST_VOCABULARY, desc="learning merges", unit=" merges") as bar:
 
         def texts() -> Iterator[str]:
-            yield from progress_bar(_sample(documents, config), desc="counting words", unit=" documents", leave=False)
+            yield from progress_bar(_sample(corpus, config), desc="counting words", unit=" documents", leave=False)
             bar.reset()  # its clock starts when the counting is over
 
         tokenizer = ScratchTokenizer.train(
@@ -129,25 +139,29 @@ def _train_bpe(documents: list[Document], config: TokenizerConfig) -> ScratchTok
     return tokenizer
 
 
-def _sample(documents: list[Document], config: TokenizerConfig) -> list[str]:
+def _sample(corpus: Corpus, config: TokenizerConfig) -> Iterator[str]:
     """Texts of at most `max_bytes` together, drawn from the whole corpus and not from its beginning."""
     if config.max_bytes is None:
-        return [document.text for document in documents]
-    remaining, texts = config.max_bytes, []
-    for document in sorted(documents, key=lambda document: shuffle_key(config.data.seed, document.id)):
-        texts.append(document.text.encode()[:remaining].decode(errors="ignore"))
-        remaining -= document.size
-        if remaining <= 0:
-            break
-    return texts
+        yield from (document.text for document in corpus.documents("train"))
+        return
+    keys, sizes = [], []
+    for document in corpus.documents("train"):
+        keys.append(split_key(config.data.seed, document.id))
+        sizes.append(document.size)
+    order = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
+    before = np.zeros(len(order), dtype=np.int64)  # bytes of the documents drawn before each
+    before[order[1:]] = np.cumsum(np.array(sizes)[order[:-1]])
+    for document, used in zip(corpus.documents("train"), before.tolist(), strict=True):
+        if used < config.max_bytes:
+            yield document.text.encode()[: config.max_bytes - used].decode(errors="ignore")
 
 
-def _count_tokens(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> tuple[int, int]:
+def _count_tokens(tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document]) -> tuple[int, int]:
     """Bytes and tokens of documents."""
     size = tokens = 0
-    for start in progress_bar(range(0, len(documents), BATCH), desc="measuring", unit=" batches", leave=False):
-        texts = [document.text for document in documents[start : start + BATCH]]
-        size += sum(len(text.encode()) for text in texts)
+    for batch in progress_bar(in_blocks(documents, BATCH_BYTES), desc="measuring", unit=" batches", leave=False):
+        size += sum(document.size for document in batch)
+        texts = [document.text for document in batch]
         encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         tokens += sum(len(encoding) for encoding in encodings)
     return size, tokens

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 import torch
@@ -49,6 +50,7 @@ TESTED = {
     "scratch pretrain --depth": "test_depth_and_plot",
     "scratch plot": "test_depth_and_plot",
     "scratch tokenizer": "test_tokenizers",
+    "scratch prepare": "test_prepare",
     "accelerate launch": "test_launch",
     "python -m benchmarks.model": "test_benchmark",
     "trl sft": "test_trl",
@@ -125,6 +127,16 @@ def test_tokenizers(terminal, copy_run):
     done = terminal.run(command("scratch tokenizer --compare"), place)
     assert done.stdout.startswith("A: runs/quickstart/tokenizer (512 tokens; ")
     assert "\nB: runs/single/tokenizer (300 tokens; " in done.stdout and "\nPython source " in done.stdout
+
+
+def test_prepare(terminal, copy_run):
+    place = copy_run("tokenizer")
+    texts = [text for _, text in sorted(topics.items())] + ["Too short."]
+    (place / "books.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    done = terminal.run(command("scratch prepare"), place)
+    assert "too_few_words: 2 (at least 20)" in done.stdout
+    manifest = json.loads((place / "runs" / "mine" / "data" / "manifest.json").read_text())
+    assert manifest["funnel"]["read"]["documents"] == len(texts)
 
 
 def test_depth_and_plot(terminal, copy_run):

@@ -55,16 +55,15 @@ def write_shard(
 
 
 def write_manifest(
-    folder: Path, splits: dict[str, Any], tokenizer_dir: Path, vocab_size: int, funnel: dict[str, Any]
+    folder: Path, splits: dict[str, Any], tokenizer_dir: Path, vocab_size: int, notes: dict[str, Any]
 ) -> None:
-    """Write `manifest.json`: what the shards hold, and which tokenizer made them."""
+    """Write `manifest.json`: what the shards hold, which tokenizer made them, and notes on how."""
     manifest = {
         "token_dtype": token_dtype(vocab_size).name,
         "vocab_size": vocab_size,
         "tokenizer_sha256": sha256(tokenizer_dir / "tokenizer.json"),
         "splits": splits,
-        "funnel": funnel,
-    }
+    } | notes
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
@@ -120,14 +119,23 @@ def open_shards(folder: str | Path, split: str) -> TokenShards:
     path = Path(folder) / entry["file"]
     if not entry["tokens"]:
         raise UserError(f"'data': {folder}: the split '{split}' is empty; run `scratch prepare` with more text")
-    tokens = _map(path, np.dtype(manifest["token_dtype"]).newbyteorder("<"), entry["tokens"])
+    return open_shard(path, entry, manifest["vocab_size"])
+
+
+def open_shard(path: Path, entry: dict[str, Any], vocab_size: int) -> TokenShards:
+    """Open one shard by its part of the manifest.
+
+    Raises:
+        UserError: the files do not have the size that it says.
+    """
+    tokens = _map(path, token_dtype(vocab_size), entry["tokens"])
     # Signed, for arithmetic without surprises; no corpus has 2**63 tokens.
     document_ends = _map(_beside(path, "index"), np.dtype("<i8"), entry["documents"])
     if document_ends[-1] != len(tokens) or document_ends[0] < 0 or (np.diff(document_ends) < 0).any():
         raise UserError(
             f"'data': {path}.index is damaged: it does not rise to the number of tokens; run `scratch prepare`"
         )
-    return TokenShards(tokens, document_ends, entry["bytes"], manifest["vocab_size"])
+    return TokenShards(tokens, document_ends, entry["bytes"], vocab_size)
 
 
 def check_hashes(folder: str | Path) -> None:

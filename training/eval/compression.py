@@ -13,7 +13,8 @@ from pydoc_data.topics import topics
 
 from transformers import PreTrainedTokenizerBase
 
-from training.data.corpus import DataConfig, load_corpus
+from training.data.config import DataConfig
+from training.data.python_corpus import PythonCorpus
 
 PYTHON_BYTES = 5_000_000  # to read; the part that is held out is measured
 DEEP = 12  # spaces before a line that make it a deeply indented one
@@ -58,7 +59,7 @@ SAMPLES = {
 
 def kinds_of_text() -> dict[str, list[str]]:
     """Texts by kind. The Python ones depend on the packages of this machine; the others are always the same."""
-    documents = [document.text for document in load_corpus(DataConfig(max_bytes=PYTHON_BYTES)).validation]
+    documents = [document.text for document in PythonCorpus(DataConfig(max_bytes=PYTHON_BYTES)).documents("validation")]
     return {
         "Python source": documents,
         "its docstrings": [docstring for text in documents for docstring in _docstrings(text)],

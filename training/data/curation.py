@@ -1,0 +1,298 @@
+"""From sources to clean documents, in passes that bound the memory and that a killed run goes on from.
+
+1. Every source is read in blocks. Workers clean each document, judge it by the rules, and leave a block on disk: what
+   passed, with its hashes.
+2. On the hashes alone, those of all sources together: duplicates go, the first of each stays.
+3. Train and validation are told apart, and `Curation.documents` streams either.
+
+All is in the order of the sources and their blocks, so the number of workers and interruptions change nothing.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from training.data.blocks import Block, BlockStore, in_blocks
+from training.data.config import DataConfig
+from training.data.dedup.exact import first_of_each
+from training.data.dedup.lines import RepeatedLines, repeated_lines
+from training.data.dedup.neighbours import near_duplicates
+from training.data.funnel import Funnel
+from training.data.limits import Limits
+from training.data.sources import Document, Position, SourceConfig, SourceReader
+from training.data.splitting import SPLITS, Split, hold_out, line_end, whole_characters
+from training.data.steps import Steps, curate_block
+from training.data.workers import Workers
+from training.engine.progress import progress_bar
+from training.errors import UserError
+
+NEAR_DUPLICATES, CONTAMINATED = "near_duplicates.jsonl", "contaminated.jsonl"
+TRAIN, VALIDATION, DROPPED = range(3)  # what becomes of a document that passed the rules
+
+
+class Curation:
+    """The clean documents of all sources of a recipe.
+
+    Args:
+        folder: for the blocks; what an interrupted run left there is used.
+        workers: processes.
+
+    Attributes:
+        funnel: what became of every document read.
+        fates: (documents,) TRAIN, VALIDATION or DROPPED, of those that passed the rules.
+        sizes: (documents,) bytes that they have in the end.
+
+    Raises:
+        UserError: nothing to read, nothing left, or nothing to hold out.
+    """
+
+    def __init__(self, config: DataConfig, folder: Path, workers: int):
+        self.config, self.folder = config, folder
+        self.stores = {name: BlockStore(folder / "blocks" / (name or "text")) for name in config.named_sources}
+        with Workers(workers, Steps, config) as pool:
+            for name, source in config.named_sources.items():
+                self._curate(name, source, pool)
+        self.ranges: dict[str, range] = {}  # the places of each source's documents
+        self.cuts: dict[int, int] = {}  # bytes of the documents that a limit falls in
+        self.repeated_lines: RepeatedLines | None = None
+        self.halved: tuple[int, int] | None = (
+            None  # the document that both splits share, and the bytes of it to train on
+        )
+        self._gather()
+        self._drop_exact_duplicates()
+        if config.dedup.near:
+            self._drop_near_duplicates()
+        if config.decontamination.evaluation:
+            self._drop_contaminated()
+        if config.dedup.lines:
+            self._drop_repeated_lines()
+        self._split()
+
+    def documents(self, split: Split, source: str | None = None) -> Iterator[Document]:
+        """Of one source, or of all of them in their order."""
+        number = SPLITS.index(split)
+        for place, document in self._stored(source):
+            if self.halved and place == self.halved[0]:
+                cut = self.halved[1]
+                text = document.text.encode()
+                yield replace(document, text=(text[cut:] if number else text[:cut]).decode())
+            elif self.fates[place] == number:
+                yield document
+
+    def everything(self, split: Split) -> Iterator[Document]:
+        """There is no more than that."""
+        return self.documents(split)
+
+    def size(self, split: Split, source: str | None = None) -> int:
+        """Bytes of the text of a split."""
+        places = self.ranges[source] if source else range(len(self.fates))
+        here = slice(places.start, places.stop)
+        size = int(self.sizes[here][self.fates[here] == SPLITS.index(split)].sum())
+        if self.halved and self.halved[0] in places:
+            place, cut = self.halved
+            moved = int(self.sizes[place]) - cut
+            size += moved if split == "validation" else -moved
+        return size
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Of all blocks, in order; see `steps.curate_block`."""
+        for store in self.stores.values():
+            for number in range(store.end["blocks"]):
+                yield store.record(number)
+
+    def _stored(self, source: str | None = None) -> Iterator[tuple[int, Document]]:
+        """Documents that have not been dropped, with their places, within the limits and without repeated lines."""
+        for name in [source] if source else self.stores:
+            place, store = self.ranges[name].start, self.stores[name]
+            for number in range(store.end["blocks"]):
+                for index, document in enumerate(store.documents(number), start=place):
+                    if self.fates[index] == DROPPED:
+                        continue
+                    if index in self.cuts:
+                        document = replace(document, text=document.text.encode()[: self.cuts[index]].decode())
+                    if self.repeated_lines:
+                        document = replace(document, text=self.repeated_lines.prune(document.text, index))
+                    yield index, document
+                place += store.record(number)["passed"]
+
+    def _curate(self, name: str, source: SourceConfig, workers: Workers) -> None:
+        """The first pass over a source: fill its store."""
+        store = self.stores[name]
+        if store.end:
+            return
+        done = [store.record(number) for number in range(len(store))]
+        start = Position(**done[-1]["position"]) if done else Position()
+        reading, limits = Funnel(step="reading"), Limits(source)
+        reader = SourceReader(source, name, reading, start, self.config.key_of(name))
+
+        def tasks() -> Iterator[tuple[BlockStore, Block]]:
+            for number, block in enumerate(in_blocks(reader), start=len(done)):
+                yield store, Block(number, block, reading.take(), asdict(reader.position))
+
+        blocks = 0
+        with progress_bar(total=source.max_bytes, desc=f"curating {name or 'text'}", unit="B", unit_scale=True) as bar:
+            for record in itertools.chain(done, workers.map(curate_block, tasks())):
+                limits.add(store.array(blocks, "sizes"))
+                bar.update(record["funnel"]["kept"]["bytes"])
+                blocks += 1
+                if limits.reached:
+                    break
+        # What was read beyond the limit, because the workers were ahead of it, does not count.
+        last = {} if limits.reached else reading.take()
+        store.finish(blocks, {"documents": limits.documents, "cut": limits.cut, "reading": last})
+
+    def _gather(self) -> None:
+        """The funnel so far, the sizes, and what lies within the limits of the sources."""
+        self.funnel = Funnel()
+        for content in (
+            *(record["funnel"] for record in self.records()),
+            *(s.end["reading"] for s in self.stores.values()),
+        ):
+            self.funnel.add(Funnel(content))
+        self._check_some(self.funnel.kept["documents"], "train")
+        self.sizes = self._column("sizes")
+        self.fates = np.full(len(self.sizes), TRAIN, dtype=np.uint8)
+        beyond, place = np.zeros(len(self.sizes), dtype=bool), 0
+        for name, store in self.stores.items():
+            passed = sum(store.record(number)["passed"] for number in range(store.end["blocks"]))
+            self.ranges[name] = range(place, place + passed)
+            within = store.end["documents"]
+            if store.end["cut"] is not None:
+                last = place + within - 1
+                text = next(document.text for index, document in self._stored(name) if index == last)
+                cut = whole_characters(text, store.end["cut"])
+                self.funnel.trim_kept("beyond the limit", int(self.sizes[last]) - cut)
+                self.sizes[last] = self.cuts[last] = cut
+                within -= cut == 0
+            beyond[place + within : place + passed] = True
+            place += passed
+        self._drop(np.flatnonzero(beyond), "beyond the limit", "limit")
+
+    def _drop_exact_duplicates(self) -> None:
+        alive = self._alive()
+        repeats = first_of_each(self._column("hashes")[alive]) != np.arange(len(alive))
+        self._drop(alive[repeats], "duplicate", "duplicates")
+
+    def _drop_near_duplicates(self) -> None:
+        """They are listed in near_duplicates.jsonl, each with the document that it repeats."""
+        minhash, alive = self.config.dedup.minhash, self._alive()
+        # On disk: the signatures of ten gigabytes of text are gigabytes themselves.
+        file, place = self.folder / "signatures.npy", 0
+        signatures = open_memmap(file, "w+", np.uint32, (len(alive), minhash.permutations))
+        for store in self.stores.values():
+            for number in range(store.end["blocks"]):
+                block = store.array(number, "signatures")
+                first, last = np.searchsorted(alive, (place, place + len(block)))
+                signatures[first:last] = block[alive[first:last] - place]
+                place += len(block)
+        found = near_duplicates(signatures, minhash)
+        dropped, kept = alive[found.dropped], alive[found.kept]
+        self._drop(dropped, "near duplicate", "duplicates")
+        ids = self._ids(np.union1d(dropped, kept))
+        with (self.folder / NEAR_DUPLICATES).open("w") as stream:
+            for one, other, jaccard in zip(dropped.tolist(), kept.tolist(), found.jaccard.tolist(), strict=True):
+                pair = {"dropped": ids[one], "kept": ids[other], "jaccard": round(jaccard, 3)}
+                stream.write(json.dumps(pair) + "\n")
+        file.unlink()
+
+    def _drop_contaminated(self) -> None:
+        """They are listed in contaminated.jsonl, each with the items it meets and the words they share."""
+        wanted = self.config.decontamination
+        decontaminator = wanted.decontaminator()
+        counts = self._column("matches_of_each")
+        owners = np.repeat(np.arange(len(counts)), counts)
+        matches = self._column("matches")
+        living = self.fates[owners] != DROPPED
+        owners, matches = owners[living], matches[living]
+        common = np.bincount(matches, minlength=decontaminator.runs) > wanted.max_documents
+        decontaminator = decontaminator.without(common)
+        condemned = np.unique(owners[~common[matches]])
+        met = set(condemned.tolist())
+        with (self.folder / CONTAMINATED).open("w") as stream:
+            for place, document in self._stored():
+                if place in met:
+                    for item, words in decontaminator.hits(document.text):
+                        stream.write(json.dumps({"document": document.id, "item": item, "words": words}) + "\n")
+        self._drop(condemned, "contaminated", "decontamination")
+
+    def _drop_repeated_lines(self) -> None:
+        ends = np.cumsum(self._column("lines_of_each"))
+        of_each = np.split(self._column("lines"), ends[:-1])
+        of_each = [lines if fate != DROPPED else lines[:0] for lines, fate in zip(of_each, self.fates, strict=True)]
+        self.repeated_lines = repeated_lines(of_each, self.config.dedup.line, self.folder)
+        empty = []
+        for place, document in self._stored():
+            self.funnel.trim_kept("repeated lines", int(self.sizes[place]) - document.size)
+            self.sizes[place] = document.size
+            if not document.text.strip():
+                empty.append(place)
+        self._drop(np.array(empty, dtype=np.int64), "repeated lines only", "duplicates")
+
+    def _drop(self, places: np.ndarray, reason: str, step: str) -> None:
+        self.fates[places] = DROPPED
+        self.funnel.drop_kept(reason, int(self.sizes[places].sum()), step, len(places))
+
+    def _alive(self) -> np.ndarray:
+        return np.flatnonzero(self.fates != DROPPED)
+
+    def _split(self) -> None:
+        """Hold out the validation split."""
+        alive = self._alive()
+        sizes = self.sizes[alive]
+        target = self.config.validation_fraction * sizes.sum()
+        split_by = self.config.split_by or ("document" if len(alive) > 1 else "position")
+        if split_by == "position":
+            self._split_by_position(alive, int(sizes.sum() - target))
+        else:
+            units, members = np.unique(self._column(split_by)[alive], return_inverse=True)
+            if len(units) < 2:
+                raise UserError(
+                    f"'data.split_by': {self.config.where} holds a single {split_by}, so none can be held out for "
+                    "validation; set split_by: position"
+                )
+            held_out = hold_out(units, np.bincount(members, sizes), target)
+            self.fates[alive[held_out[members]]] = VALIDATION
+        for number, split in enumerate(SPLITS):
+            documents = int((self.fates == number).sum()) + (number == VALIDATION and self.halved is not None)
+            self._check_some(documents, split)
+            self.funnel.splits[split] = {"documents": documents, "bytes": self.size(split)}
+
+    def _split_by_position(self, alive: np.ndarray, target: int) -> None:
+        """The first `target` bytes are train, the rest validation; the cut falls on a line's end where there is one."""
+        ends = np.cumsum(self.sizes[alive])
+        self.fates[alive[ends > target]] = VALIDATION
+        index = int(np.searchsorted(ends, target, side="right"))
+        place, before = int(alive[index]), int(ends[index] - self.sizes[alive[index]])
+        text = next(document.text for stored, document in self._stored() if stored == place)
+        cut = line_end(text, target - before)
+        if cut:
+            self.halved, self.fates[place] = (place, cut), TRAIN
+
+    def _check_some(self, documents: int, split: Split) -> None:
+        if not documents:
+            reasons = self.funnel.reasons() or "it is empty"
+            raise UserError(f"{self.config.where}: no text left for {split} after cleaning ({reasons})")
+
+    def _ids(self, places: np.ndarray) -> dict[int, str]:
+        """Of the documents at these places, which rise."""
+        ids, first = {}, 0
+        for store in self.stores.values():
+            for number in range(store.end["blocks"]):
+                passed = store.record(number)["passed"]
+                here = set(places[slice(*np.searchsorted(places, (first, first + passed)))].tolist())
+                if here:
+                    documents = enumerate(store.documents(number), start=first)
+                    ids |= {place: document.id for place, document in documents if place in here}
+                first += passed
+        return ids
+
+    def _column(self, name: str) -> np.ndarray:
+        """An array of all blocks of all sources, in order."""
+        stores = self.stores.values()
+        return np.concatenate([store.array(number, name) for store in stores for number in range(store.end["blocks"])])

@@ -1,0 +1,149 @@
+"""Texts of evaluation sets, from files of records and from lm-eval's task files."""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.errors import UserError
+from training.recipe import nearest
+
+_RECORDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_TASKS = (".yaml", ".yml")
+# A task is judged by its test split, or by its validation split where it has no other.
+_JUDGED_BY = ("test_split", "validation_split")
+
+
+def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """Names and texts of the items in a file: every text of a record, lists and mappings in it included.
+
+    Args:
+        path: records, one a line (.jsonl) or in a list (.json), or an lm-eval task (.yaml) whose data is such a local
+            file or a data set that `datasets` can open.
+        fields: of a record; all of them, if none is given.
+
+    Yields:
+        The file's (or task's) name with the line's number, and a text; several texts of a record come one by one.
+
+    Raises:
+        UserError: no such file, an unknown kind, not readable, or a record without one of the fields.
+    """
+    if not path.is_file():
+        raise UserError(f"'evaluation': no such file: {path}")
+    if path.name.endswith(_TASKS):
+        yield from _task_items(path, fields)
+    elif path.name.endswith(_RECORDS):
+        yield from _texts_of(path.name, _records(path), fields)
+    else:
+        raise UserError(f"'evaluation': {path}: unknown kind of file; readable are {' '.join(_RECORDS + _TASKS)}")
+
+
+def _texts_of(
+    name: str, records: Iterator[tuple[int, dict[str, Any]]], fields: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    for number, record in records:
+        for field in fields or record:
+            if field not in record:
+                raise UserError(f"'fields': {name}:{number} has no field '{field}'; {nearest(field, record)}")
+            for text in _texts(record[field]):
+                yield f"{name}:{number}", text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSON file with their numbers, from 1: those of its lines."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 1
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            if ".jsonl" in path.suffixes:
+                records = ((number, json.loads(line)) for number, line in enumerate(stream, 1) if line.strip())
+            else:
+                content = json.load(stream)
+                records = enumerate(content if isinstance(content, list) else [content], 1)
+            for number, record in records:
+                if not isinstance(record, dict):
+                    raise UserError(f"{path}:{number}: an item is an object with fields, not {record!r:.40}")
+                yield number, record
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: after record {number}: not valid JSON ({error.msg})") from None
+    except (UnicodeDecodeError, EOFError, OSError) as error:
+        raise UserError(f"{path}: cannot be read, damaged, or not UTF-8 ({error})") from None
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Task files name functions of their own (`!function utils.process_docs`), which nobody calls here."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: None)
+
+
+def _read_task(path: Path) -> dict[str, Any]:
+    """A task's keys, with those of the files that it includes."""
+    if not path.is_file():
+        raise UserError(f"'evaluation': no such file: {path}")
+    try:
+        task = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(task, dict):
+        raise UserError(f"{path}: an lm-eval task is a mapping of keys, not a {type(task).__name__}")
+    included: dict[str, Any] = {}
+    includes = task.pop("include", [])
+    for name in [includes] if isinstance(includes, str) else includes:
+        included |= _read_task(path.parent / name)
+    return included | task
+
+
+def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+    task = _read_task(path)
+    name = task.get("task")
+    if not isinstance(name, str) or not task.get("dataset_path"):
+        raise UserError(f"{path}: has no 'task' with a 'dataset_path' of its own; name the files of single tasks")
+    splits = [task[key] for key in _JUDGED_BY if task.get(key)][:1]
+    if not splits:
+        raise UserError(f"{path}: has neither 'test_split' nor 'validation_split'")
+    options = task.get("dataset_kwargs") or {}
+    files = options.get("data_files")
+    if task["dataset_path"] == "json" and files:
+        if isinstance(files, dict):
+            if splits[0] not in files:
+                raise UserError(f"{path}: 'data_files' has no split '{splits[0]}'; {nearest(splits[0], files)}")
+            files = files[splits[0]]
+        for file in map(Path, [files] if isinstance(files, str) else files):
+            if not file.is_file():
+                raise UserError(
+                    f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)"
+                )
+            yield from _texts_of(name, _records(file), fields)
+    else:
+        rows = _dataset(path, task["dataset_path"], task.get("dataset_name"), splits[0], options)
+        yield from _texts_of(name, enumerate(rows, 1), fields)
+
+
+def _dataset(path: Path, dataset: str, subset: str | None, split: str, options: dict[str, Any]) -> Iterator[dict]:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"{path}: to read '{dataset}' takes the package datasets: pip install 'scratch[train]'"
+        ) from None
+    try:
+        return iter(datasets.load_dataset(dataset, name=subset, split=split, **options))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: data set '{dataset}' cannot be read: {reason}") from None

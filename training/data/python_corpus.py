@@ -1,0 +1,131 @@
+"""The corpus that is always there: the Python source installed on this machine.
+
+Packages are the unit of everything: none may fill too much of the text, whole ones are held out, and what a limit
+leaves out is kept in mind, since there is more to mine for examples than there is to train on.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from training.data import filters, sources
+from training.data.config import DataConfig
+from training.data.funnel import Funnel
+from training.data.ordering import shuffle_key
+from training.data.sources import Document, PythonFile
+from training.data.splitting import SPLITS, Split, hold_out, split_key
+from training.engine.progress import progress_bar
+from training.errors import UserError
+
+# With a limit on the corpus, no package may fill more than this share of it: what a model sees of Python should not
+# be mostly torch because torch is large.
+PACKAGE_SHARE = 0.08
+PACKAGE_BYTES = 10_000  # which any package may fill: in a tiny corpus the share is less than a file
+
+
+class PythonCorpus:
+    """Files in an order drawn from the seed, so that a limit leaves many packages and not those first in the alphabet.
+
+    The packages of the validation split are chosen by the size of all their files, and each split is then filled up
+    to its part of `max_bytes`: a few megabytes of validation text come from many packages. Packages copy from each
+    other, so validation files that repeat training text go as well.
+
+    Attributes:
+        funnel: what became of every file.
+
+    Raises:
+        UserError: nothing is left for a split.
+    """
+
+    def __init__(self, config: DataConfig):
+        self.config, self.funnel = config, Funnel()
+        self._documents: dict[Split, list[Document]] = {split: [] for split in SPLITS}
+        # Files that `max_bytes` left out; no file of one split's packages is in the other.
+        self._spare: dict[Split, list[PythonFile]] = {split: [] for split in SPLITS}
+        self._read()
+        self._drop_copies()
+        for split, documents in self._documents.items():
+            if not documents:
+                reasons = self.funnel.reasons() or "it is empty"
+                raise UserError(f"{config.where}: no text left for {split} after cleaning ({reasons})")
+            for document in documents:
+                self.funnel.keep(document.size)
+            self.funnel.splits[split] = {"documents": len(documents), "bytes": self.size(split)}
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        yield from self._documents[split]
+
+    def size(self, split: Split) -> int:
+        """Bytes of the text of a split."""
+        return sum(document.size for document in self._documents[split])
+
+    def everything(self, split: Split) -> Iterator[Document]:
+        """The documents of a split, then the spare files: more to mine than there is to train on."""
+        documents, files = self._documents[split], self._spare[split]
+        with progress_bar(total=len(documents) + len(files), desc=f"mining {split}", unit=" files") as bar:
+            for document in documents:
+                yield document
+                bar.update()
+            for file in files:
+                text = sources.read_python(file.path)
+                if text is not None and not filters.is_generated(text):
+                    yield Document(file.id, file.group, text)
+                bar.update()
+
+    def _read(self) -> None:
+        config, files, sizes = self.config, [], Counter()
+        for file in sorted(sources.python_files(), key=lambda file: shuffle_key(config.seed, file.id)):
+            reason = filters.path_reason(file.id)
+            if reason:
+                self.funnel.drop(reason, file.size)
+            else:
+                files.append(file)
+                sizes[file.group] += file.size
+        held_out = self._hold_out(sizes)
+        budget = config.max_bytes or math.inf
+        limits = {"train": (1 - config.validation_fraction) * budget, "validation": config.validation_fraction * budget}
+        per_package, totals, seen = Counter(), Counter(), set()
+        total = config.max_bytes or sizes.total()
+        with progress_bar(total=total, desc="reading Python", unit="B", unit_scale=True) as bar:
+            for file in files:
+                split = "validation" if file.group in held_out else "train"
+                reason, step = None, "limit"
+                if per_package[file.group] + file.size > max(PACKAGE_SHARE * limits[split], PACKAGE_BYTES):
+                    reason = f"package over {PACKAGE_SHARE:.0%} of the split"
+                elif totals[split] + file.size > limits[split]:
+                    reason = "beyond max_bytes"
+                if reason:
+                    self._spare[split].append(file)
+                else:
+                    text, step = sources.read_python(file.path), "rules"
+                    reason = "undecodable" if text is None else filters.code_reason(text)
+                    if not reason and (reason := filters.duplicate(text, seen)):
+                        step = "duplicates"
+                if reason:
+                    self.funnel.drop(reason, file.size, step)
+                    continue
+                document = Document(file.id, file.group, text)
+                self._documents[split].append(document)
+                per_package[file.group] += document.size
+                totals[split] += document.size
+                bar.update(document.size)
+
+    def _hold_out(self, sizes: Counter) -> set[str]:
+        """Packages for validation."""
+        if not sizes:
+            return set()
+        packages = list(sizes)
+        keys = np.array([split_key(self.config.seed, package) for package in packages], dtype=np.uint64)
+        target = self.config.validation_fraction * sizes.total()
+        mask = hold_out(keys, np.array([sizes[package] for package in packages]), target)
+        return {package for package, held_out in zip(packages, mask, strict=True) if held_out}
+
+    def _drop_copies(self) -> None:
+        """Of training text, from validation."""
+        train_lines = set().union(*(filters.long_lines(document.text) for document in self._documents["train"]))
+        for document in self._documents["validation"].copy():
+            if filters.repeats(document.text, train_lines):
+                self._documents["validation"].remove(document)
+                self.funnel.drop("copy of training text", document.size, "duplicates")

@@ -1,0 +1,23 @@
+"""Where documents come from: installed Python source, local files, standard input, the Hub."""
+
+from training.data.sources.config import PYTHON, STDIN, SourceConfig
+from training.data.sources.document import Document
+from training.data.sources.files import is_hub_id
+from training.data.sources.identity import check_distinct, source_digest
+from training.data.sources.python import PythonFile, python_files, read_python
+from training.data.sources.reader import Position, SourceReader
+
+__all__ = [
+    "PYTHON",
+    "STDIN",
+    "Document",
+    "Position",
+    "PythonFile",
+    "SourceConfig",
+    "SourceReader",
+    "check_distinct",
+    "is_hub_id",
+    "python_files",
+    "read_python",
+    "source_digest",
+]

@@ -1,0 +1,68 @@
+"""What reading gives: documents, or the reason why there is none."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, the same on every machine that reads the same source.
+
+    Attributes:
+        id: its name within the corpus.
+        group: what it was published with, such as its package; the unit of a split without leaks.
+    """
+
+    id: str
+    group: str
+    text: str
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the text as UTF-8."""
+        return len(self.text.encode())
+
+
+class Record(NamedTuple):
+    """A text as its file holds it.
+
+    Attributes:
+        number: of the line, row or piece it begins at, from 1; None for the only text of its file.
+        encoding: what its bytes were decoded from.
+    """
+
+    number: int | None
+    text: str
+    encoding: str = "utf-8"
+
+
+class Dropped(NamedTuple):
+    """A record without a text to go on with.
+
+    Attributes:
+        reason: its name in the funnel.
+        size: in bytes, as stored.
+        detail: for a broken record, what is wrong with it.
+    """
+
+    number: int | None
+    reason: str
+    size: int
+    detail: str | None = None
+
+
+class Damaged(Exception):
+    """What is left of a file cannot be read, and nobody knows how many records that were."""
+
+
+class NoColumn(Exception):
+    """The records of a file have other columns than the one that should hold the text."""
+
+    def __init__(self, names: list[str]):
+        super().__init__(names)
+        self.names = names
+
+
+class NotText(Exception):
+    """The column is there, and holds something other than text in every record."""
