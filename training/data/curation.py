@@ -1,35 +1,33 @@
-"""From sources to clean documents, in passes that bound the memory and that a killed run goes on from.
+"""From sources to clean documents, with memory for some hundred bytes of each.
 
-1. Every source is read in blocks. Workers clean each document, judge it by the rules, and leave a block on disk: what
-   passed, with its hashes.
-2. On the hashes alone, those of all sources together: duplicates go, the first of each stays.
+1. The first pass (first_pass.py) leaves the documents that pass the rules on disk, in blocks, with their hashes.
+2. On the hashes alone, those of all sources together: what holds items of an evaluation set goes, and all
+   duplicates but the first.
 3. Train and validation are told apart, and `Curation.documents` streams either.
 
 All is in the order of the sources and their blocks, so the number of workers and interruptions change nothing.
 """
 
-import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from training.data.blocks import Block, BlockStore, in_blocks
+from training.data.blocks import BlockStore
 from training.data.config import DataConfig
 from training.data.dedup.exact import first_of_each
 from training.data.dedup.lines import RepeatedLines, repeated_lines
 from training.data.dedup.neighbours import near_duplicates
+from training.data.first_pass import fill
 from training.data.funnel import Funnel
-from training.data.limits import Limits
-from training.data.sources import Document, Position, SourceConfig, SourceReader
+from training.data.sources import Document
 from training.data.splitting import SPLITS, Split, hold_out, line_end, whole_characters
-from training.data.steps import Steps, curate_block
+from training.data.steps import Steps
 from training.data.workers import Workers
-from training.engine.progress import progress_bar
 from training.errors import UserError
 
 NEAR_DUPLICATES, CONTAMINATED = "near_duplicates.jsonl", "contaminated.jsonl"
@@ -57,13 +55,11 @@ class Curation:
         self.stores = {name: BlockStore(folder / "blocks" / (name or "text")) for name in config.named_sources}
         with Workers(workers, Steps, config) as pool:
             for name, source in config.named_sources.items():
-                self._curate(name, source, pool)
+                fill(self.stores[name], name, source, config.key_of(name), pool)
         self.ranges: dict[str, range] = {}  # the places of each source's documents
         self.cuts: dict[int, int] = {}  # bytes of the documents that a limit falls in
         self.repeated_lines: RepeatedLines | None = None
-        self.halved: tuple[int, int] | None = (
-            None  # the document that both splits share, and the bytes of it to train on
-        )
+        self.halved: tuple[int, int] | None = None  # the document that both splits share, and its bytes in train
         self._gather()
         self._drop_exact_duplicates()
         if config.dedup.near:
@@ -85,9 +81,7 @@ class Curation:
             elif self.fates[place] == number:
                 yield document
 
-    def everything(self, split: Split) -> Iterator[Document]:
-        """There is no more than that."""
-        return self.documents(split)
+    everything = documents  # there is no more than that
 
     def size(self, split: Split, source: str | None = None) -> int:
         """Bytes of the text of a split."""
@@ -121,40 +115,13 @@ class Curation:
                     yield index, document
                 place += store.record(number)["passed"]
 
-    def _curate(self, name: str, source: SourceConfig, workers: Workers) -> None:
-        """The first pass over a source: fill its store."""
-        store = self.stores[name]
-        if store.end:
-            return
-        done = [store.record(number) for number in range(len(store))]
-        start = Position(**done[-1]["position"]) if done else Position()
-        reading, limits = Funnel(step="reading"), Limits(source)
-        reader = SourceReader(source, name, reading, start, self.config.key_of(name))
-
-        def tasks() -> Iterator[tuple[BlockStore, Block]]:
-            for number, block in enumerate(in_blocks(reader), start=len(done)):
-                yield store, Block(number, block, reading.take(), asdict(reader.position))
-
-        blocks = 0
-        with progress_bar(total=source.max_bytes, desc=f"curating {name or 'text'}", unit="B", unit_scale=True) as bar:
-            for record in itertools.chain(done, workers.map(curate_block, tasks())):
-                limits.add(store.array(blocks, "sizes"))
-                bar.update(record["funnel"]["kept"]["bytes"])
-                blocks += 1
-                if limits.reached:
-                    break
-        # What was read beyond the limit, because the workers were ahead of it, does not count.
-        last = {} if limits.reached else reading.take()
-        store.finish(blocks, {"documents": limits.documents, "cut": limits.cut, "reading": last})
-
     def _gather(self) -> None:
         """The funnel so far, the sizes, and what lies within the limits of the sources."""
         self.funnel = Funnel()
-        for content in (
-            *(record["funnel"] for record in self.records()),
-            *(s.end["reading"] for s in self.stores.values()),
-        ):
-            self.funnel.add(Funnel(content))
+        for record in self.records():
+            self.funnel.add(Funnel(record["funnel"]))
+        for store in self.stores.values():
+            self.funnel.add(Funnel(store.end["reading"]))
         self._check_some(self.funnel.kept["documents"], "train")
         self.sizes = self._column("sizes")
         self.fates = np.full(len(self.sizes), TRAIN, dtype=np.uint8)
