@@ -60,7 +60,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no-qk-norm": {"model.qk_norm": "false"},
     "no-softcap": {"model.final_logit_softcapping": "null"},
     "softcap-30": {"model.final_logit_softcapping": 30},
-    "no-embedding-shortcut": {"model.embedding_shortcut": "false"},
+    "embedding-shortcut": {"model.embedding_shortcut": "true"},
     "no-zero-init": {"model.zero_init_projections": "false"},
     "layer-norm": {"model.norm_type": "layer", "model.qk_norm": "true"},
     "tied": {"model.tie_word_embeddings": "true", "optimizer.embedding_learning_rate": 0.004},

@@ -30,7 +30,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mlp_type": "relu2",
         "qk_norm": True,
         "final_logit_softcapping": 15.0,
-        "embedding_shortcut": True,
     },
 }
 

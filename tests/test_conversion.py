@@ -185,7 +185,7 @@ def test_of_several_dtypes_the_widest_holds_them_all():
         ("llama", {"embedding_shortcut": True}, "llama", ["embedding_shortcut is True"]),
         ("llama", {"hidden_dropout": 0.1}, "llama", ["hidden_dropout is 0.1", "training only"]),
         ("llama", {"hidden_size": 30, "head_dim": 8}, "llama", ["hidden_size is 30"]),
-        ("scratch", {}, "llama", ["mlp_type", "qk_norm", "final_logit_softcapping", "embedding_shortcut"]),
+        ("scratch", {}, "llama", ["mlp_type", "qk_norm", "final_logit_softcapping"]),
         ("gpt2", {"num_key_value_heads": 2}, "gpt2", ["num_key_value_heads is 2"]),
         ("gpt2", {"head_dim": 16}, "gpt2", ["head_dim is 16"]),
         ("gpt2", {"mlp_bias": False}, "gpt2", ["mlp_bias is False"]),

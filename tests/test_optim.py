@@ -119,10 +119,10 @@ def test_muon_refuses_vectors():
         MuonAdamW([{"params": [nn.Parameter(torch.ones(3))], "use_muon": True}])
 
 
-@pytest.mark.parametrize("preset", ["gpt2", "scratch"])
-def test_every_parameter_is_in_one_group_with_its_rule(preset):
+@pytest.mark.parametrize("dials", [{"preset": "gpt2"}, {"preset": "scratch", "embedding_shortcut": True}])
+def test_every_parameter_is_in_one_group_with_its_rule(dials):
     config = ScratchConfig.from_preset(
-        preset, vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, **dials
     )
     model = ScratchForCausalLM(config)
     optimizer = build_optimizer(model, OptimizerConfig())
