@@ -178,7 +178,7 @@ def _source_table(config: DataConfig, sources: dict[str, dict[str, Any]]) -> lis
     mixed = any("taken" in row for row in sources.values())
     table = [["source", "read from", "licence", "documents", "MB", *(["tokens taken", "share"] if mixed else [])]]
     for (name, row), source in zip(sources.items(), config.named_sources.values(), strict=True):
-        licence = row["license"] or "not stated"
+        licence = row["license"] or ("of each package its own" if source.path == PYTHON else "not stated")
         origin = "the installed Python source" if source.path == PYTHON else shown_path(source.path)
         origin = {"FOLDER": "a folder", STDIN: "standard input"}.get(origin, origin)
         cells = [plain(name), plain(origin), plain(licence), f"{row['documents']:,}", f"{row['bytes'] / 1e6:,.2f}"]

@@ -170,7 +170,7 @@ class Curation:
         dropped, kept = alive[repeats], alive[firsts[repeats]]
         self.copies["exact"] = np.unique(kept, return_counts=True)[1]
         ids = self._ids(np.unique(kept[:SAMPLES]))
-        whys = [f"the text of {ids[place]}" for place in kept[:SAMPLES].tolist()]
+        whys = [f"the text of {_file(ids[place])}" for place in kept[:SAMPLES].tolist()]
         self._drop(dropped, "duplicate", "duplicates", whys)
 
     def _drop_near_duplicates(self) -> None:
@@ -190,7 +190,8 @@ class Curation:
         self.copies["near"] = np.unique(kept, return_counts=True)[1]
         ids = self._ids(np.union1d(dropped, kept))
         similar = zip(kept[:SAMPLES].tolist(), found.jaccard[:SAMPLES].tolist(), strict=True)
-        whys = [f"{jaccard:.3f} similar to {ids[place]} (below {minhash.threshold:g})" for place, jaccard in similar]
+        limit = f"below {minhash.threshold:g}"
+        whys = [f"{jaccard:.3f} similar to {_file(ids[place])} ({limit})" for place, jaccard in similar]
         self._drop(dropped, "near duplicate", "duplicates", whys)
         with (self.folder / NEAR_DUPLICATES).open("w") as stream:
             for one, other, jaccard in zip(dropped.tolist(), kept.tolist(), found.jaccard.tolist(), strict=True):
@@ -300,3 +301,8 @@ class Curation:
         """An array of all blocks of all sources, in order."""
         stores = self.stores.values()
         return np.concatenate([store.array(number, name) for store in stores for number in range(store.end["blocks"])])
+
+
+def _file(identity: str) -> str:
+    """A document's name without the folders, which are the person's own."""
+    return identity.rsplit("/", 1)[-1]

@@ -17,13 +17,13 @@ SAMPLES_PAGE = "samples.md"
 _OF_EACH = 2  # dropped documents of a reason
 _KEPT = 5  # documents where nothing was dropped
 _WIDTH = 240  # characters of a document
-_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_MARKS = re.compile(r"[&<>\\`*_~|#!$^:@{}\[\]]|(?<=[wW]{3})\.")  # of Markdown, HTML, formulas, and addresses
 
 
 def plain(text: str) -> str:
     """A text as Markdown that shows it and nothing else: no mark-up, tag, link or table border in it works."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return _PUNCTUATION.sub(lambda match: f"&#{ord(match[0])};", line)
+    return _MARKS.sub(lambda match: f"&#{ord(match[0])};", line)
 
 
 def write_samples(corpus: Corpus, folder: Path, seed: int, redact: Redactor) -> None:

@@ -92,7 +92,7 @@ def _draw_losses(axes: Any, unit: str, funnel: Funnel, losses: dict[str, dict[st
         outside = {"ha": "left", "x": start + width, "dx": 4} if start + width < 0.6 * read else None
         outside = outside or {"ha": "right", "x": start, "dx": -4}
         inside = first_or_last and width > 0.3 * read
-        amount = f"{short_count(float(f'{width:.3g}'), 0)}{'B' if unit == 'bytes' else ''}"
+        amount = f"{short_count(float(f'{width:.3g}'), 0)}{' B' if unit == 'bytes' else ''}"
         text = f"{amount}  {share}" if first_or_last else share
         if inside:
             axes.annotate(text, (start, place), (6, 0), textcoords="offset points", va="center", color="white")
