@@ -18,6 +18,7 @@ from training.data.histogram import by_powers_of_two
 from training.data.samples import plain
 from training.data.shards import open_shards, read_manifest
 from training.data.sources import SourceConfig
+from training.insight.funnel import visible_losses
 
 QUESTION = "Which of the two grey cats that live behind the old mill caught the larger fish yesterday"
 MAIL = "anna@meier-und-sohn.de"
@@ -94,6 +95,19 @@ def test_distributions(prepared):
     manifest = read_manifest(prepared)
     assert sum(manifest["lengths"].values()) == manifest["funnel"]["kept"]["documents"]
     assert manifest["copies"] == {"exact": {"1": 3}, "near": {"1": 1}}
+
+
+def test_small_losses_share_a_row_of_the_picture():
+    funnel = Funnel()
+    funnel.keep(100_000)
+    for size in (1, 2, 3):
+        funnel.drop(f"rule {size}", size, documents=0)
+    funnel.drop("a whole lot", 50_000)
+    funnel.drop("duplicate", 1, "duplicates", documents=0)
+    shown = visible_losses(funnel)
+    assert list(shown) == ["a whole lot", "3 more (rules)", "duplicate"]
+    assert shown["3 more (rules)"] == {"documents": 0, "bytes": 6, "step": "rules"}
+    assert sum(row["bytes"] for row in shown.values()) == funnel.read["bytes"] - funnel.kept["bytes"]
 
 
 def test_samples_show_every_reason_and_no_personal_data(prepared):

@@ -11,6 +11,7 @@ from training.data.corpus import Corpus
 from training.data.evidence import DROPPED
 from training.data.ordering import shuffle_key
 from training.data.pii import Redactor
+from training.data.steps import SAMPLE_CHARACTERS
 from training.eval.table import as_markdown
 
 SAMPLES_PAGE = "samples.md"
@@ -43,10 +44,11 @@ def write_samples(corpus: Corpus, folder: Path, seed: int, redact: Redactor) -> 
                 if counts[sample["reason"]] <= _OF_EACH:
                     dropped.append(sample)
     dropped.sort(key=lambda sample: sample["reason"])
-    drawn = ((shuffle_key(seed, f"sample:{document.id}"), document) for document in corpus.documents("train"))
-    # Of a long document no more is kept in mind than what is redacted and shown.
-    drawn = ((key, number, cell(document.id, document.text)) for number, (key, document) in enumerate(drawn))
-    kept = [text for _, _, text in heapq.nsmallest(len(dropped) or _KEPT, drawn)]
+    drawn = (
+        (shuffle_key(seed, f"sample:{document.id}"), document.id, document.text[:SAMPLE_CHARACTERS])
+        for document in corpus.documents("train")
+    )
+    kept = [cell(identity, text) for _, identity, text in heapq.nsmallest(len(dropped) or _KEPT, drawn)]
     table = [["kept", "dropped", "by"]]
     for one, other in itertools.zip_longest(kept, dropped):
         cells = [cell(other["id"], other["text"]), plain(redact(other["why"]).text)] if other else ["", ""]

@@ -26,7 +26,7 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    losses = _visible(funnel)
+    losses = visible_losses(funnel)
     copies = {kind: counts for kind, counts in copies.items() if counts}
     with plt.rc_context(STYLE):
         heights = [1.4 + 0.3 * (len(losses) + 2), 3.2]
@@ -53,7 +53,7 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
         plt.close(figure)
 
 
-def _visible(funnel: Funnel) -> dict[str, dict[str, Any]]:
+def visible_losses(funnel: Funnel) -> dict[str, dict[str, Any]]:
     """The losses by reason; the small ones of each step, where there are several, in one row."""
     read, losses = funnel.read, funnel.losses()
     small = {
@@ -87,18 +87,15 @@ def _draw_losses(axes: Any, unit: str, funnel: Funnel, losses: dict[str, dict[st
     for place, (_, start, width, colour) in enumerate(bars):
         axes.barh(place, width, left=start, height=0.72, color=colour)
         share = "0" if not width else f"{width / read:.1%}" if width >= 0.001 * read else "< 0.1%"
-        first_or_last = place in (0, len(bars) - 1)
-        # Beside the bar, on the side where there is room.
-        outside = {"ha": "left", "x": start + width, "dx": 4} if start + width < 0.6 * read else None
-        outside = outside or {"ha": "right", "x": start, "dx": -4}
-        inside = first_or_last and width > 0.3 * read
-        amount = f"{short_count(float(f'{width:.3g}'), 0)}{' B' if unit == 'bytes' else ''}"
-        text = f"{amount}  {share}" if first_or_last else share
-        if inside:
-            axes.annotate(text, (start, place), (6, 0), textcoords="offset points", va="center", color="white")
+        total = place in (0, len(bars) - 1)
+        text = f"{short_count(float(f'{width:.3g}'), 0)}  {share}" if total else share
+        style = {"textcoords": "offset points", "va": "center", "fontsize": 8.5}
+        if total and width > 0.3 * read:
+            axes.annotate(text, (start, place), (6, 0), color="white", **style)
+        elif start + width < 0.6 * read:  # beside the bar, on the side where there is room
+            axes.annotate(text, (start + width, place), (4, 0), ha="left", **style)
         else:
-            spot = (outside["x"], place), (outside["dx"], 0)
-            axes.annotate(text, *spot, textcoords="offset points", va="center", ha=outside["ha"], fontsize=8.5)
+            axes.annotate(text, (start, place), (-4, 0), ha="right", **style)
     axes.set_yticks(range(len(bars)), [name.replace("_", " ") for name, *_ in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, read)
