@@ -19,7 +19,7 @@ VERBS = {
     "evaluate": ("training.evaluate", "bits per byte, answers, preferences and lm-eval tasks, model by model"),
     "export": ("training.export", "the directory to publish, with its model card; of our class or a stock one"),
     "import": ("training.import_model", "a Llama, Qwen3 or GPT-2 of transformers as a model of ours"),
-    "push": ("training.push", "upload an exported directory to the Hub"),
+    "push": ("training.push", "upload an exported directory to the Hub, or a corpus (--dataset)"),
     "chat": ("training.chat_cli", "talk to a model in the terminal"),
     "serve": ("training.serve", "an OpenAI-shaped server (`transformers serve`) that knows our classes"),
     "plot": ("training.plot", "the curves of several pretrainings in one picture, and a table"),

@@ -1,8 +1,9 @@
 """scratch prepare: documents in; token shards, instruction pairs, preference pairs and task items out.
 
 Reads text, drops what is broken, generated or repeated, holds out a validation split that nothing leaks into, and
-writes the tokens in datatrove's layout. From Python source it also mines functions: signature and summary in, the
-function out. Every document read is accounted for in the printed table and in manifest.json.
+writes the tokens in datatrove's layout, with a picture and a data card for the Hub. From Python source it also mines
+functions: signature and summary in, the function out. Every document read is accounted for in the printed table and in
+manifest.json.
 """
 
 import itertools
@@ -15,14 +16,18 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from training.data.card import CARD, PICTURE, changes, label, write_card
 from training.data.config import DataConfig
 from training.data.corpus import Corpus, corpus_digest, open_corpus
 from training.data.curation import Curation
 from training.data.encoding import Encoder, describe_shares, write_mixture
 from training.data.evidence import explain, write_evidence
 from training.data.functions import Function, fingerprints, mine_functions
+from training.data.histogram import by_powers_of_two
 from training.data.pairs import fitting, instruction, preferences
-from training.data.shards import write_manifest
+from training.data.pii import Redactor
+from training.data.samples import write_samples
+from training.data.shards import read_manifest, write_manifest
 from training.data.splitting import SPLITS
 from training.data.tasks import body_choice, docstring_choice
 from training.engine.stage import Stage, check_stage, digest
@@ -67,15 +72,19 @@ def main(arguments: list[str]) -> None:
     folder = stage.begin()
     work = folder / "work"  # what an interrupted run goes on from
     corpus = open_corpus(config.data, work, config.workers)
-    print(corpus.funnel)
     metrics = write_shards(corpus, tokenizer, config, folder, work)
+    print(corpus.funnel)
     if config.pairs:
         metrics |= write_pairs(corpus, tokenizer, config, folder)
+    write_report(corpus, config, folder)
     shutil.rmtree(work, ignore_errors=True)  # there is none of the Python corpus
     print_explanations(config, folder)
     train = metrics["train"]
     wrote = f"{train['tokens'] / 1e6:.2f} M training tokens, {train['bytes_per_token']:.2f} bytes each"
     stage.finish(metrics, wrote)
+    print(
+        f"look at {config.output_dir}/{PICTURE} and {CARD}; scratch push {config.output_dir} YOUR_NAME/DATA --dataset"
+    )
 
 
 def print_explanations(config: PrepareConfig, folder: Path | None = None) -> None:
@@ -101,15 +110,26 @@ def write_shards(
 ) -> dict[str, Any]:
     """Both splits and the manifest; returns the counts of each split."""
     encoder = Encoder(Path(config.tokenizer), tokenizer.eos_token_id, len(tokenizer))
-    splits, notes = {}, {"funnel": corpus.funnel.as_dict()}
+    splits, notes, shares = {}, {}, {}
     if isinstance(corpus, Curation):
         notes |= write_evidence(corpus, folder)
     if config.data.sources:
-        splits["train"], notes["sources"] = write_mixture(corpus, config.data, encoder, folder, work)
-        print(describe_shares(notes["sources"]))
+        splits["train"], shares = write_mixture(corpus, config.data, encoder, folder, work)
+        print(describe_shares(shares))
     for split in SPLITS:
         if split not in splits:
             splits[split], _ = encoder.write(folder, split, corpus.documents(split), corpus.size(split))
+    tokens = {split: entry["tokens"] for split, entry in splits.items()}
+    if shares:  # the mixture repeats and leaves out, the funnel counts what there is
+        tokens["train"] = sum(row["tokens"] for row in shares.values())
+    corpus.funnel.count_tokens(tokens)
+    notes = {"funnel": corpus.funnel.as_dict()} | notes
+    notes["sources"] = {
+        label(config.data, name): {"license": source.license} | corpus.counts(name) | shares.get(name, {})
+        for name, source in config.data.named_sources.items()
+    }
+    notes["lengths"] = by_powers_of_two(corpus.lengths())
+    notes["copies"] = {kind: by_powers_of_two(counts) for kind, counts in corpus.copies.items()}
     write_manifest(folder, splits, Path(config.tokenizer), len(tokenizer), notes)
     return {
         split: {
@@ -120,6 +140,16 @@ def write_shards(
         }
         for split, entry in splits.items()
     }
+
+
+def write_report(corpus: Corpus, config: PrepareConfig, folder: Path) -> None:
+    """The picture, samples and the data card, of shards that are written."""
+    from training.insight.funnel import draw_funnel  # imports matplotlib
+
+    manifest = read_manifest(folder)
+    draw_funnel(folder / PICTURE, corpus.funnel, manifest["lengths"], manifest["copies"])
+    write_samples(corpus, folder, config.data.seed, Redactor(config.data.pii))
+    write_card(folder, config.data, changes(config), corpus.funnel)
 
 
 def write_pairs(

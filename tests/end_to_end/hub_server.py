@@ -1,4 +1,5 @@
-"""A model hub on the loopback interface: as much of the Hub's HTTP interface as pushing and pulling a model takes.
+"""A model hub on the loopback interface: as much of the Hub's HTTP interface as pushing and pulling a model or
+a data set takes.
 
 Repositories live in memory. Large files go through the Git LFS protocol, small ones inside the commit, as on the Hub.
 """
@@ -22,7 +23,7 @@ class Hub(ThreadingHTTPServer):
     """The server and what it holds.
 
     Attributes:
-        files: path to bytes, for every repository by its `owner/name`.
+        files: path to bytes, for every repository by its `owner/name`, that of a data set behind `datasets/`.
         commits: newest commit of every repository.
         refusal: how a path begins, and the status code with which to answer it from now on; None to work.
     """
@@ -93,11 +94,15 @@ class _Request(BaseHTTPRequestHandler):
     def create(self, body: bytes) -> None:
         asked = json.loads(body)
         repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
+        if asked.get("type") == "dataset":
+            repo = f"datasets/{repo}"
         if repo in self.server.files:
             return self.answer(409, {"error": "exists", "url": f"{self.server.url}/{repo}"})
         self.server.files[repo] = {}
         self.server.commits[repo] = hashlib.sha1(repo.encode()).hexdigest()
-        return self.answer(200, {"url": f"{self.server.url}/{repo}", "name": repo, "id": repo})
+        return self.answer(
+            200, {"url": f"{self.server.url}/{repo}", "name": repo, "id": repo.removeprefix("datasets/")}
+        )
 
     def validate_card(self, body: bytes) -> None:
         self.answer(200, {"errors": [], "warnings": []})
@@ -170,15 +175,15 @@ class _Request(BaseHTTPRequestHandler):
         return self.answer(200, content, **headers, Content_Type="application/octet-stream")
 
 
-_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_REPO = r"(?P<repo>(datasets/)?[\w.-]+/[\w.-]+)"
 _ROUTES = [
     (("POST",), "/api/repos/create", _Request.create),
     (("POST",), "/api/validate-yaml", _Request.validate_card),
-    (("POST",), rf"/api/models/{_REPO}/preupload/main", _Request.preupload),
+    (("POST",), rf"/api/(models/)?{_REPO}/preupload/main", _Request.preupload),
     (("POST",), rf"/{_REPO}\.git/info/lfs/objects/batch", _Request.lfs_batch),
     (("PUT",), r"/large/(?P<oid>[0-9a-f]{64})", _Request.take_large),
-    (("POST",), rf"/api/models/{_REPO}/commit/main", _Request.commit),
-    (("GET", "HEAD"), rf"/api/models/{_REPO}(/revision/[\w.-]+)?", _Request.describe),
-    (("GET",), rf"/api/models/{_REPO}/tree/[\w.-]+(/(?P<folder>.+))?", _Request.tree),
+    (("POST",), rf"/api/(models/)?{_REPO}/commit/main", _Request.commit),
+    (("GET", "HEAD"), rf"/api/(models/)?{_REPO}(/revision/[\w.-]+)?", _Request.describe),
+    (("GET",), rf"/api/(models/)?{_REPO}/tree/[\w.-]+(/(?P<folder>.+))?", _Request.tree),
     (("GET", "HEAD"), rf"/{_REPO}/resolve/[\w.-]+/(?P<file>.+)", _Request.resolve),
 ]

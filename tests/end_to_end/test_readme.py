@@ -56,7 +56,8 @@ TESTED = {
     "trl sft": "test_trl",
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
-    "scratch push": "test_push",
+    "scratch push runs/quickstart": "test_push",
+    "scratch push runs/mine": "test_prepare",
     "scratch import": "test_doors",
     "scratch export": "test_doors",
 }
@@ -137,6 +138,10 @@ def test_prepare(terminal, copy_run):
     assert "too_few_words: 2 (at least 20)" in done.stdout
     manifest = json.loads((place / "runs" / "mine" / "data" / "manifest.json").read_text())
     assert manifest["funnel"]["read"]["documents"] == len(texts)
+    with running_hub() as hub:
+        online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        terminal.run(command("scratch push runs/mine"), place, HF_HOME=str(place / "home"), **online)
+        assert "funnel.png" in hub.files["datasets/YOUR_NAME/mine"]
 
 
 def test_depth_and_plot(terminal, copy_run):
@@ -221,7 +226,7 @@ def test_serve(terminal, quickstart_run, tmp_path):
 def test_push(terminal, quickstart_run, tmp_path):
     with running_hub() as hub:
         online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-        terminal.run(command("scratch push"), quickstart_run, HF_HOME=str(tmp_path / "home"), **online)
+        terminal.run(command("scratch push runs/quickstart"), quickstart_run, HF_HOME=str(tmp_path / "home"), **online)
         assert "model.safetensors" in hub.files["YOUR_NAME/scratch-quickstart"]
 
 

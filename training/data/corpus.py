@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from training.data.config import DataConfig
 from training.data.curation import Curation
 from training.data.funnel import Funnel
@@ -18,10 +20,15 @@ class Corpus(Protocol):
     """Documents of both splits, streamed, and what became of every document read."""
 
     funnel: Funnel
+    copies: dict[str, np.ndarray]
 
     def documents(self, split: Split, source: str | None = None) -> Iterator[Document]: ...
 
     def size(self, split: Split, source: str | None = None) -> int: ...
+
+    def lengths(self) -> np.ndarray: ...
+
+    def counts(self, source: str) -> dict[str, int]: ...
 
     def everything(self, split: Split) -> Iterator[Document]: ...
 

@@ -26,7 +26,7 @@ from training.data.first_pass import fill
 from training.data.funnel import Funnel
 from training.data.sources import Document
 from training.data.splitting import SPLITS, Split, hold_out, line_end, whole_characters
-from training.data.steps import Steps
+from training.data.steps import SAMPLE_CHARACTERS, SAMPLES, Steps
 from training.data.workers import Workers
 from training.errors import UserError
 
@@ -45,6 +45,7 @@ class Curation:
         funnel: what became of every document read.
         fates: (documents,) TRAIN, VALIDATION or DROPPED, of those that passed the rules.
         sizes: (documents,) bytes that they have in the end.
+        copies: by kind of duplicate (exact, near): (kept documents with copies,) how many each had.
 
     Raises:
         UserError: nothing to read, nothing left, or nothing to hold out.
@@ -59,6 +60,8 @@ class Curation:
         self.ranges: dict[str, range] = {}  # the places of each source's documents
         self.cuts: dict[int, int] = {}  # bytes of the documents that a limit falls in
         self.repeated_lines: RepeatedLines | None = None
+        self.copies: dict[str, np.ndarray] = {}
+        self._whys: dict[str, dict[int, str]] = {}  # by reason, what condemned the first documents, by place
         self.halved: tuple[int, int] | None = None  # the document that both splits share, and its bytes in train
         self._gather()
         self._drop_exact_duplicates()
@@ -93,6 +96,24 @@ class Curation:
             moved = int(self.sizes[place]) - cut
             size += moved if split == "validation" else -moved
         return size
+
+    def lengths(self) -> np.ndarray:
+        """Bytes of each document kept.  # (documents,)"""
+        return self.sizes[self.fates != DROPPED]
+
+    def counts(self, source: str) -> dict[str, int]:
+        """What was kept of a source."""
+        here = slice(self.ranges[source].start, self.ranges[source].stop)
+        sizes = self.sizes[here][self.fates[here] != DROPPED]
+        return {"documents": len(sizes), "bytes": int(sizes.sum())}
+
+    def samples(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Of the documents that passed the rules and were dropped later, by reason; as in `steps.curate_block`."""
+        for reason, whys in self._whys.items():
+            for place, document in self._at(np.array(sorted(whys), dtype=np.int64)):
+                # What holds an item of an evaluation must not be published beside the model's text.
+                text = "" if reason == "contaminated" else document.text[:SAMPLE_CHARACTERS]
+                yield reason, {"id": document.id, "why": whys[place], "text": text}
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Of all blocks, in order; see `steps.curate_block`."""
@@ -139,12 +160,18 @@ class Curation:
                 within -= cut == 0
             beyond[place + within : place + passed] = True
             place += passed
-        self._drop(np.flatnonzero(beyond), "beyond the limit", "limit")
+        places = np.flatnonzero(beyond)
+        self._drop(places, "beyond the limit", "limit", ["its source had reached its limit"] * len(places[:SAMPLES]))
 
     def _drop_exact_duplicates(self) -> None:
         alive = self._alive()
-        repeats = first_of_each(self._column("hashes")[alive]) != np.arange(len(alive))
-        self._drop(alive[repeats], "duplicate", "duplicates")
+        firsts = first_of_each(self._column("hashes")[alive])
+        repeats = firsts != np.arange(len(alive))
+        dropped, kept = alive[repeats], alive[firsts[repeats]]
+        self.copies["exact"] = np.unique(kept, return_counts=True)[1]
+        ids = self._ids(np.unique(kept[:SAMPLES]))
+        whys = [f"the text of {_file(ids[place])}" for place in kept[:SAMPLES].tolist()]
+        self._drop(dropped, "duplicate", "duplicates", whys)
 
     def _drop_near_duplicates(self) -> None:
         """They are listed in near_duplicates.jsonl, each with the document that it repeats."""
@@ -160,8 +187,12 @@ class Curation:
                 place += len(block)
         found = near_duplicates(signatures, minhash)
         dropped, kept = alive[found.dropped], alive[found.kept]
-        self._drop(dropped, "near duplicate", "duplicates")
+        self.copies["near"] = np.unique(kept, return_counts=True)[1]
         ids = self._ids(np.union1d(dropped, kept))
+        similar = zip(kept[:SAMPLES].tolist(), found.jaccard[:SAMPLES].tolist(), strict=True)
+        limit = f"below {minhash.threshold:g}"
+        whys = [f"{jaccard:.3f} similar to {_file(ids[place])} ({limit})" for place, jaccard in similar]
+        self._drop(dropped, "near duplicate", "duplicates", whys)
         with (self.folder / NEAR_DUPLICATES).open("w") as stream:
             for one, other, jaccard in zip(dropped.tolist(), kept.tolist(), found.jaccard.tolist(), strict=True):
                 pair = {"dropped": ids[one], "kept": ids[other], "jaccard": round(jaccard, 3)}
@@ -180,13 +211,14 @@ class Curation:
         common = np.bincount(matches, minlength=decontaminator.runs) > wanted.max_documents
         decontaminator = decontaminator.without(common)
         condemned = np.unique(owners[~common[matches]])
-        met = set(condemned.tolist())
+        met, whys = set(condemned.tolist()), {}
         with (self.folder / CONTAMINATED).open("w") as stream:
             for place, document in self._stored():
                 if place in met:
                     for item, words in decontaminator.hits(document.text):
+                        whys.setdefault(place, f"words of {item}")
                         stream.write(json.dumps({"document": document.id, "item": item, "words": words}) + "\n")
-        self._drop(condemned, "contaminated", "decontamination")
+        self._drop(condemned, "contaminated", "decontamination", list(whys.values()))
 
     def _drop_repeated_lines(self) -> None:
         ends = np.cumsum(self._column("lines_of_each"))
@@ -199,9 +231,12 @@ class Curation:
             self.sizes[place] = document.size
             if not document.text.strip():
                 empty.append(place)
-        self._drop(np.array(empty, dtype=np.int64), "repeated lines only", "duplicates")
+        whys = ["every line stands in many documents"] * len(empty[:SAMPLES])
+        self._drop(np.array(empty, dtype=np.int64), "repeated lines only", "duplicates", whys)
 
-    def _drop(self, places: np.ndarray, reason: str, step: str) -> None:
+    def _drop(self, places: np.ndarray, reason: str, step: str, whys: list[str]) -> None:
+        """Drop documents; `whys` says of the first of them what condemned each."""
+        self._whys[reason] = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), whys)}
         self.fates[places] = DROPPED
         self.funnel.drop_kept(reason, int(self.sizes[places].sum()), step, len(places))
 
@@ -248,18 +283,26 @@ class Curation:
 
     def _ids(self, places: np.ndarray) -> dict[int, str]:
         """Of the documents at these places, which rise."""
-        ids, first = {}, 0
+        return {place: document.id for place, document in self._at(places)}
+
+    def _at(self, places: np.ndarray) -> Iterator[tuple[int, Document]]:
+        """The documents at these places, which rise, as they passed the rules."""
+        first = 0
         for store in self.stores.values():
             for number in range(store.end["blocks"]):
                 passed = store.record(number)["passed"]
                 here = set(places[slice(*np.searchsorted(places, (first, first + passed)))].tolist())
                 if here:
                     documents = enumerate(store.documents(number), start=first)
-                    ids |= {place: document.id for place, document in documents if place in here}
+                    yield from ((place, document) for place, document in documents if place in here)
                 first += passed
-        return ids
 
     def _column(self, name: str) -> np.ndarray:
         """An array of all blocks of all sources, in order."""
         stores = self.stores.values()
         return np.concatenate([store.array(number, name) for store in stores for number in range(store.end["blocks"])])
+
+
+def _file(identity: str) -> str:
+    """A document's name without the folders, which are the person's own."""
+    return identity.rsplit("/", 1)[-1]

@@ -21,13 +21,19 @@ def write_evidence(curation: Curation, folder: Path) -> dict[str, Any]:
     """
     counts, mended, redacted = Counter(), Counter(), Counter()
     with (folder / DROPPED).open("w", encoding="utf-8") as stream:
+
+        def keep(reason: str, samples: list[dict[str, str]]) -> None:
+            for sample in samples[: SHOWN - counts[reason]]:
+                stream.write(json.dumps({"reason": reason} | sample, ensure_ascii=False) + "\n")
+                counts[reason] += 1
+
         for record in curation.records():
             mended.update(record["mended"])
             redacted.update(record["redacted"])
             for reason, samples in record["samples"].items():
-                for sample in samples[: SHOWN - counts[reason]]:
-                    stream.write(json.dumps({"reason": reason} | sample, ensure_ascii=False) + "\n")
-                    counts[reason] += 1
+                keep(reason, samples)
+        for reason, sample in curation.samples():
+            keep(reason, [sample])
     for name in (NEAR_DUPLICATES, CONTAMINATED):
         if (curation.folder / name).exists():
             shutil.move(curation.folder / name, folder / name)

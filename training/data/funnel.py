@@ -4,6 +4,7 @@ from typing import Any
 
 STEPS = ("reading", "rules", "limit", "duplicates", "decontamination")  # in the order in which a document meets them
 Row = dict[str, Any]
+ESTIMATED = "~ estimated from bytes, at the tokens per byte of what was kept"
 
 
 class Funnel:
@@ -18,6 +19,7 @@ class Funnel:
         dropped: by reason, documents and bytes and the step that has the reason.
         trimmed: by reason, bytes that were taken out of texts that went on.
         splits: of the kept ones, by split.
+        tokens_per_byte: of what was kept; None until `count_tokens`.
     """
 
     def __init__(self, content: dict[str, Any] | None = None, step: str = "rules"):
@@ -26,6 +28,7 @@ class Funnel:
         self.dropped: dict[str, Row] = content.get("dropped", {})
         self.trimmed: dict[str, int] = content.get("trimmed", {})
         self.splits: dict[str, Row] = content.get("splits", {})
+        self.tokens_per_byte: float | None = content.get("tokens_per_byte")
 
     def keep(self, size: int) -> None:
         self.kept["documents"] += 1
@@ -52,6 +55,19 @@ class Funnel:
         self.kept["bytes"] -= size
         self.trim(reason, size)
 
+    def count_tokens(self, tokens: dict[str, int]) -> None:
+        """Tokens by split, counted. What was dropped never met the tokenizer: its tokens are estimated from its bytes,
+        at the rate of what was kept."""
+        self.kept["tokens"] = sum(tokens.values())
+        self.tokens_per_byte = self.kept["tokens"] / self.kept["bytes"]
+        for split, count in tokens.items():
+            self.splits[split]["tokens"] = count
+        for row in self.dropped.values():
+            row["tokens"] = self._estimate(row["bytes"])
+
+    def _estimate(self, size: int) -> int:
+        return round(size * self.tokens_per_byte)
+
     def add(self, other: "Funnel") -> None:
         """The outcomes of more documents."""
         for unit in ("documents", "bytes"):
@@ -69,11 +85,16 @@ class Funnel:
 
     @property
     def read(self) -> Row:
-        rows = [self.kept, *self.dropped.values()]
-        return {
-            "documents": sum(row["documents"] for row in rows),
-            "bytes": sum(row["bytes"] for row in rows) + sum(self.trimmed.values()),
-        }
+        rows = [self.kept, *self.dropped.values(), *self._trimmed_rows().values()]
+        units = ["documents", "bytes"] + ["tokens"] * (self.tokens_per_byte is not None)
+        return {unit: sum(row[unit] for row in rows) for unit in units}
+
+    def _trimmed_rows(self) -> dict[str, Row]:
+        rows = {reason: {"documents": 0, "bytes": size, "step": "cleaning"} for reason, size in self.trimmed.items()}
+        if self.tokens_per_byte is not None:
+            for row in rows.values():
+                row["tokens"] = self._estimate(row["bytes"])
+        return rows
 
     def reasons(self) -> str:
         """The reasons in a few words, most frequent first, for an error message."""
@@ -93,13 +114,25 @@ class Funnel:
             "dropped": dict(sorted(self.dropped.items(), key=place)),
             "kept": self.kept,
             "splits": self.splits,
-        }
+        } | ({} if self.tokens_per_byte is None else {"tokens_per_byte": self.tokens_per_byte})
+
+    def losses(self) -> dict[str, Row]:
+        """What was trimmed and dropped, from top to bottom, by reason; the `step` of what was trimmed is cleaning."""
+        return dict(sorted(self._trimmed_rows().items())) | self.as_dict()["dropped"]
+
+    def table(self) -> list[list[str]]:
+        """Every step with its documents, megabytes and tokens, under a header."""
+        rows = {"read": self.read} | {f"- {reason}": row for reason, row in self.losses().items()}
+        rows |= {"kept": self.kept} | self.splits
+        table = [["", "documents", "MB", "tokens"]]
+        for name, row in rows.items():
+            estimated = "" if name in ("kept", *self.splits) else "~"
+            tokens = f"{estimated}{row['tokens']:,}" if "tokens" in row else ""
+            table.append([name, f"{row['documents']:,}", f"{row['bytes'] / 1e6:,.2f}", tokens])
+        return table
 
     def __str__(self) -> str:
-        content = self.as_dict()
-        rows = [("read", content["read"])]
-        rows += [(f"- {reason}", {"documents": 0, "bytes": size}) for reason, size in content["trimmed"].items()]
-        rows += [(f"- {reason}", row) for reason, row in content["dropped"].items()]
-        rows += [("kept", content["kept"]), *content["splits"].items()]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}{row['documents']:>12,}{row['bytes'] / 1e6:>10.2f} MB" for name, row in rows)
+        table = self.table()
+        width = max(len(row[0]) for row in table)
+        lines = [f"{name:<{width}}{documents:>12}{size:>12}{tokens:>18}" for name, documents, size, tokens in table]
+        return "\n".join(line.rstrip() for line in lines) + f"\n{ESTIMATED}" * (self.tokens_per_byte is not None)

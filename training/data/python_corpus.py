@@ -41,6 +41,7 @@ class PythonCorpus:
 
     def __init__(self, config: DataConfig):
         self.config, self.funnel = config, Funnel()
+        self.copies: dict[str, np.ndarray] = {}  # which file a copy repeats is not kept in mind
         self._documents: dict[Split, list[Document]] = {split: [] for split in SPLITS}
         # Files that `max_bytes` left out; no file of one split's packages is in the other.
         self._spare: dict[Split, list[PythonFile]] = {split: [] for split in SPLITS}
@@ -60,6 +61,14 @@ class PythonCorpus:
     def size(self, split: Split) -> int:
         """Bytes of the text of a split."""
         return sum(document.size for document in self._documents[split])
+
+    def lengths(self) -> np.ndarray:
+        """Bytes of each document kept.  # (documents,)"""
+        return np.array([document.size for documents in self._documents.values() for document in documents])
+
+    def counts(self, source: str) -> dict[str, int]:
+        """What was kept, of the one source that there is."""
+        return {unit: self.funnel.kept[unit] for unit in ("documents", "bytes")}
 
     def everything(self, split: Split) -> Iterator[Document]:
         """The documents of a split, then the spare files: more to mine than there is to train on."""

@@ -78,7 +78,9 @@ def curate_block(steps: Steps, task: tuple[BlockStore, Block]) -> dict[str, Any]
             funnel.drop(reason, document.size)
             of_reason = samples.setdefault(reason, [])
             if len(of_reason) < SAMPLES:
-                of_reason.append({"id": document.id, "why": str(rejection), "text": text[:SAMPLE_CHARACTERS]})
+                # They are shown and published, so they keep to what the recipe says of personal data.
+                why, shown = (steps.redact(part).text for part in (str(rejection), text))
+                of_reason.append({"id": document.id, "why": why, "text": shown[:SAMPLE_CHARACTERS]})
             continue
         text, replaced = steps.redact(text)
         mended.update(repairs)

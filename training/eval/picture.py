@@ -9,6 +9,20 @@ from training.eval.table import measures
 # Okabe and Ito's palette, told apart by all kinds of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 INK, FAINT = "#222222", "#8A8A8A"
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 
 
 def draw_summary(path: Path, curve: list[dict[str, Any]], models: dict[str, dict[str, Any]]) -> None:
@@ -34,21 +48,7 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: dict[str, dict
     below = [(1.0, lambda axes: _draw_shares(axes, models, named))] if named else []
     strips = [panels for panels in (above, below) if panels]
 
-    style = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": FAINT,
-        "axes.titlesize": 11,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.titlepad": 12,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
-    with plt.rc_context(style):
+    with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(10.5, 3.9 * len(strips)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         parts = figure.subfigures(len(strips), 1, squeeze=False)[:, 0]
@@ -79,13 +79,13 @@ def _draw_curve(axes: Any, curve: list[dict[str, Any]]) -> None:
     ticks = [tick for tick in (0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12) if min(losses) <= tick <= max(losses)]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.xaxis.set_major_formatter(_short_count)
+    axes.xaxis.set_major_formatter(short_count)
     axes.set_xlim(0, 1.08 * max(line["tokens"] for line in curve))
     axes.grid(axis="y", color=FAINT, alpha=0.2)
     axes.legend(frameon=False)
 
 
-def _short_count(count: float, _: int) -> str:
+def short_count(count: float, _: int) -> str:
     """5000000 as 5M; what matplotlib calls for a tick."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= unit:

@@ -1,0 +1,13 @@
+"""Distributions in a few numbers, however many values there are."""
+
+import numpy as np
+
+
+def by_powers_of_two(values: np.ndarray) -> dict[str, int]:
+    """How many values lie from each power of two up to the next: {"1": ones, "2": twos and threes, "4": ...}.
+
+    Args:
+        values: (values,) positive integers.
+    """
+    counts = np.bincount(np.frexp(values)[1])  # 2**(exponent - 1) <= value < 2**exponent
+    return {str(2 ** (exponent - 1)): int(count) for exponent, count in enumerate(counts) if count}
