@@ -8,7 +8,7 @@ quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to fourte
 	$(BIN)/scratch run recipes/quickstart
 
 test: $(INSTALLED)  ## all tests, ten to twenty minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 install: $(INSTALLED)  ## only the environment
 

@@ -1,10 +1,27 @@
-"""One small main job for all tests of whole commands."""
+"""How tests share the processor, and one small main job for all tests of whole commands."""
 
+import os
 import shutil
 from pathlib import Path
 
-import pytest
-from terminal import ROOT, SMALL, Terminal, flags
+# Several tests at a time share the cores. Before torch is imported, which counts its threads once.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
+import pytest  # noqa: E402
+from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
+
+# Files whose tests start launchers, which meet at one port of the machine.
+LAUNCHING = ("test_cluster.py", "test_gradients.py", "test_kill.py", "test_pretrain.py", "test_pretrain_data.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n`, the tests of a file run in one process, for they share fixtures; so do whole commands, which share
+    `quickstart_run`, and launchers."""
+    for item in items:
+        alone = "end_to_end" in item.path.parts or item.path.name in LAUNCHING
+        item.add_marker(pytest.mark.xdist_group("commands" if alone else item.path.name))
 
 
 @pytest.fixture(scope="session")
