@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to fourteen minutes
 	$(BIN)/scratch run recipes/quickstart
 
-test: $(INSTALLED)  ## all tests, ten to twenty minutes
+test: $(INSTALLED)  ## all tests, fifteen to twenty minutes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 install: $(INSTALLED)  ## only the environment
