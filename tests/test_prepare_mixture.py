@@ -81,6 +81,7 @@ def test_what_a_mixture_cannot_be_is_one_line(place):
         ({"../books": books}, {}, "a name is letters"),
         ({"books": books | {"weight": 1}, "code": source(place, "code")}, {}, "weights to all sources or to none"),
         ({"books": books}, {"path": "b.txt"}, "give 'path' and 'max_bytes' there"),
+        ({}, {"path": "b.txt", "max_tokens": 5}, "are for a mixture of 'sources'"),
     ):
         with pytest.raises(UserError, match=message):
             prepare.main(recipe(place, sources, **data))

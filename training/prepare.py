@@ -81,10 +81,9 @@ def main(arguments: list[str]) -> None:
     print_explanations(config, folder)
     train = metrics["train"]
     wrote = f"{train['tokens'] / 1e6:.2f} M training tokens, {train['bytes_per_token']:.2f} bytes each"
+    out = config.output_dir
+    print(f"look at {out}/{PICTURE} and {CARD}; to publish: scratch push {out} YOUR_NAME/DATA --dataset")
     stage.finish(metrics, wrote)
-    print(
-        f"look at {config.output_dir}/{PICTURE} and {CARD}; scratch push {config.output_dir} YOUR_NAME/DATA --dataset"
-    )
 
 
 def print_explanations(config: PrepareConfig, folder: Path | None = None) -> None:

@@ -126,6 +126,10 @@ def test_python_digest_follows_the_installed_packages(monkeypatch):
     assert corpus_digest(DataConfig()) != before
 
 
-def test_python_refuses_another_split():
+def test_python_refuses_what_it_would_not_do():
     with pytest.raises(UserError, match="split_by"):
         build(DataConfig, {"split_by": "position"}, "recipe.yaml")
+    with pytest.raises(UserError, match="'pii' has no effect on the Python corpus"):
+        build(DataConfig, {"pii": {"kinds": ["email"]}}, "recipe.yaml")
+    sources = {"code": {"path": "python"}}
+    assert build(DataConfig, {"sources": sources, "pii": {"kinds": ["email"]}}, "recipe.yaml").pii.kinds == ["email"]

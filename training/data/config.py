@@ -35,6 +35,7 @@ class DataConfig:
     text_column: str = option("text", "the column that holds the text (jsonl, csv, parquet, arrow, Hub)")
     subset: str | None = option(None, "configuration of a Hub dataset")
     split: str = option("train", "split of a Hub dataset")
+    license: str | None = option(None, "the licence of the text, for the data card")
     max_bytes: int | None = option(None, "stop at this many bytes of clean text (UTF-8)")
     sources: dict[str, SourceConfig] = option(
         dict, "several sources in place of 'path': name to its own path, text_column, weight, max_bytes, ..."
@@ -66,6 +67,15 @@ class DataConfig:
         for name in self.sources:
             if not re.fullmatch(r"\w[\w-]*", name):
                 raise ValueError(f"'sources': a name is letters, digits, - and _, not '{name}'")
+        if not self.sources and (self.max_tokens is not None or self.temperature != 1):
+            raise ValueError("'max_tokens' and 'temperature' are for a mixture of 'sources'")
+        for name in ("cleaning", "pii", "rules", "dedup", "decontamination"):
+            steps = getattr(self, name)
+            if self.is_python and steps != type(steps)():
+                raise ValueError(
+                    f"'{name}' has no effect on the Python corpus, which has rules of its own; give it as one of "
+                    "'sources' (sources: {code: {path: python}}) to have them asked instead"
+                )
         if self.is_python and self.split_by not in (None, "package"):
             raise ValueError("'split_by' of the Python corpus is package, so that nothing leaks into validation")
 
@@ -83,6 +93,7 @@ class DataConfig:
                 text_column=self.text_column,
                 subset=self.subset,
                 split=self.split,
+                license=self.license,
                 max_bytes=self.max_bytes,
             )
         }
