@@ -8,7 +8,7 @@ quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to fourte
 	$(BIN)/scratch run recipes/quickstart
 
 test: $(INSTALLED)  ## all tests, fifteen to twenty minutes
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 install: $(INSTALLED)  ## only the environment
 

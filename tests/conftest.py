@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 # Several tests at a time share the cores. Before torch is imported, which counts its threads once.
@@ -16,12 +17,27 @@ from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
 LAUNCHING = ("test_cluster.py", "test_gradients.py", "test_kill.py", "test_pretrain.py", "test_pretrain_data.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """With `-n`, the tests of a file run in one process, for they share fixtures; so do whole commands, which share
-    `quickstart_run`, and launchers."""
-    for item in items:
-        alone = "end_to_end" in item.path.parts or item.path.name in LAUNCHING
-        item.add_marker(pytest.mark.xdist_group("commands" if alone else item.path.name))
+    `quickstart_run`, and launchers. (`--dist loadgroup` is silently without effect under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(nodeid.split("::")[0])
+            return "commands" if "end_to_end" in path.parts or path.name in LAUNCHING else str(path)
+
+    return ByFile(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_accelerate_of_other_files() -> None:
+    """Accelerate keeps its first precision and device for the life of a process, here that of many files."""
+    if "accelerate" in sys.modules:
+        from tiny_stages import forget_accelerate
+
+        forget_accelerate()
 
 
 @pytest.fixture(scope="session")
