@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from training.recipe import STAGES, build, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))
-TRL = {"sft": "SFTConfig", "dpo": "DPOConfig"}
+TRL = {"sft": "trl:SFTConfig", "dpo": "trl:DPOConfig"}
 
 
 def name(path: Path) -> str:
@@ -61,7 +62,7 @@ def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
     ours = parse_trl(TRL[path.stem], ["--config", str(path)], "")
     assert ours.training.output_dir == f"runs/{path.parent.name}/{path.stem}"
 
-    classes = (trl.ScriptArguments, getattr(trl, TRL[path.stem]), trl.ModelConfig, trl.DatasetMixtureConfig)
+    classes = (trl.ScriptArguments, resolve_name(TRL[path.stem]), trl.ModelConfig, trl.DatasetMixtureConfig)
     # The stock program needs to be told what we fill in ourselves.
     arguments = ["--config", str(path), "--use_cpu", "true", "--bf16", str(ours.training.bf16)]
     script, training, model, datasets = trl.TrlParser(classes).parse_args_and_config(arguments)

@@ -1,7 +1,8 @@
 """The directory to publish, with its model card: scratch export --config recipes/quickstart/export.yaml
 
 With --to llama, qwen3 or gpt2 a model that is of that architecture becomes one of transformers' own class: the same
-logits, and no code in the directory, so that everything opens it that opens a Llama.
+logits, and no code in the directory, so that everything opens it that opens a Llama. With --adapter a PEFT adapter of
+the model, such as `trl sft` leaves, is merged into it first.
 """
 
 import json
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from modeling_scratch import ScratchConfig
 from modeling_scratch.conversion_scratch import stock_config, to_stock
+from training.chat.adapters import check_adapter, merge_adapter
 from training.engine.hub import no_progress_bars, save_model
 from training.engine.parity import check_parity
 from training.engine.stage import Stage, check_stage, digest, read_provenance, written_by
@@ -27,6 +29,7 @@ from training.recipe import option, parse, required
 class ExportConfig:
     output_dir: str = required("folder to publish")
     model: str = required("folder of the model to publish, the output of pretrain, sft, dpo or import")
+    adapter: str | None = option(None, "folder of a PEFT adapter that was trained on the model, to be merged into it")
     to: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "its class: ours, with its code, or the one of transformers that it is (llama, qwen3, gpt2)"
     )
@@ -114,6 +117,11 @@ def main(arguments: list[str]) -> None:
     if config.to != "scratch":
         check_door(config)
     inputs = {"model": digest(config.model, "model")}
+    if config.adapter:
+        if config.to != "scratch":
+            raise UserError("'adapter' and 'to' do not go together: the logits of a merged model are nobody else's")
+        check_adapter(config.adapter, config.model, "adapter")
+        inputs["adapter"] = digest(config.adapter, "adapter")
     if config.evaluation:
         check_stage(config.evaluation, "evaluate", key="evaluation")
         inputs["evaluation"] = digest(config.evaluation, "evaluation")
@@ -121,14 +129,16 @@ def main(arguments: list[str]) -> None:
     if stage.is_current():
         return
     check_weights(config.model, "model")
-    folder = stage.begin()
     with no_progress_bars():
         model = AutoModelForCausalLM.from_pretrained(config.model)
+        if config.adapter:
+            model = merge_adapter(model, config.adapter, "adapter")
+        folder = stage.begin()
         if config.to != "scratch":
             model = to_stock(model, config.to)
     save_model(model, config.model, folder)
-    provenance = lineage(Path(config.model))
-    chat = provenance[-1]["stage"] not in ("pretrain", "import")
+    provenance = (lineage(Path(config.adapter).parent) if config.adapter else []) or lineage(Path(config.model))
+    chat = bool(config.adapter) or provenance[-1]["stage"] not in ("pretrain", "import")
     (folder / "README.md").write_text(model_card(config, model, provenance, chat))
     metrics, wrote = {"parameters": model.num_parameters()}, "model, tokenizer, code, model card"
     del model

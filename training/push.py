@@ -1,12 +1,13 @@
 """Upload a model or a corpus to the Hub: scratch push runs/quickstart/export YOUR_NAME/MODEL [--private]
 
 With --dataset the folder is an output of `scratch prepare`: shards, card, picture and samples go; what names folders of
-this machine, and the text that was dropped, stay here.
+this machine, and the text that was dropped, stay here. An adapter goes as it is: runs/quickstart/dpo/adapter.
 """
 
 import argparse
 from pathlib import Path
 
+from training.chat.adapters import is_adapter
 from training.data.card import CARD, PUBLISHED
 from training.data.shards import check_hashes, read_manifest
 from training.engine.stage import PROVENANCE, written_by
@@ -15,7 +16,7 @@ from training.errors import UserError
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="scratch push", description=__doc__)
-    parser.add_argument("folder", help="output of `scratch export`, or of `scratch prepare` with --dataset")
+    parser.add_argument("folder", help="output of `scratch export`, an adapter, or with --dataset of `scratch prepare`")
     parser.add_argument("repo_id", help="where to, such as your-name/your-model; made if it does not exist")
     parser.add_argument("--private", action="store_true", help="only you can see it")
     parser.add_argument("--dataset", action="store_true", help="a corpus, as a dataset repository")
@@ -54,9 +55,11 @@ def main(arguments: list[str]) -> None:
 
 
 def check_model(folder: str) -> None:
-    """Raises UserError: not a directory to publish."""
+    """Raises UserError: not a directory to publish, nor an adapter."""
     if written_by(folder) == "prepare":
         raise UserError(f"{folder} is the output of 'prepare', no model; give --dataset to push it as a corpus")
+    if is_adapter(folder):
+        return
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: no model there; `scratch export` writes one")
     if written_by(folder) not in (None, "export"):

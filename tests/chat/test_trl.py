@@ -83,6 +83,11 @@ def test_dpo_merges_its_adapter(place):
     assert before.keys() == after.keys()  # no trace of the adapter
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("proj" in name for name in changed)
+    assert {path.name for path in (place / "new" / "adapter").iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
 
 
 def test_an_interrupted_run_goes_on(place, monkeypatch):
@@ -120,7 +125,12 @@ def test_no_checkpoint_no_resume(tmp_path):
     for step in (9, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        (tmp_path / f"checkpoint-{step}" / "rng_state_0.pth").touch()
+    assert stage.newest_checkpoint(tmp_path) is None
+    (tmp_path / "checkpoint-100" / "rng_state.pth").touch()
     assert stage.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+    (tmp_path / "checkpoint-9" / "rng_state_1.pth").touch()
+    assert stage.newest_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-9")
 
 
 def test_an_evaluation_split(place):
@@ -133,9 +143,9 @@ def test_an_evaluation_split(place):
 
 def test_what_depends_on_the_processor_is_filled_in():
     required = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d"]
-    recipe = stage.parse_trl("SFTConfig", required, "")
+    recipe = stage.parse_trl("trl:SFTConfig", required, "")
     assert recipe.training.report_to == [] and isinstance(recipe.training.bf16, bool)
-    recipe = stage.parse_trl("SFTConfig", [*required, "--bf16=false"], "")
+    recipe = stage.parse_trl("trl:SFTConfig", [*required, "--bf16=false"], "")
     assert recipe.training.bf16 is False
     assert recipe.values == {"model_name_or_path": "m", "output_dir": "o", "dataset_name": "d", "bf16": False}
 

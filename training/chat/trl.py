@@ -1,21 +1,27 @@
 """A TRL trainer as a stage: the recipe has TRL's own field names, the output is a plain model directory.
 
 The stock program runs the same recipe (`trl sft --config sft.yaml`). What we add: unknown keys and missing files are
-found before anything is loaded, settings that depend on the processor are filled in, an interrupted run goes on, and
-the result (LoRA merged in) is saved as every other model of ours.
+found before anything is loaded, data of other shapes are converted, settings that depend on the processor are filled
+in, an interrupted run goes on, and the result (LoRA merged in, the adapter beside it) is saved as every other model of
+ours.
 """
 
+import argparse
 import dataclasses
 import json
 import shutil
 import tempfile
 import typing
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
 
+from training.chat.adapters import check_quantization, is_adapter, merge_adapter, save_adapter
+from training.chat.shapes import Shape, take_shape, text
 from training.engine.metrics import METRICS
 from training.engine.stage import Stage, check_stage, digest
 from training.errors import UserError
@@ -38,7 +44,8 @@ def parse_trl(config_class: str, arguments: list[str], usage: str) -> TrlRecipe:
     """Parse `--config FILE` and `--key value` overrides into TRL's dataclasses.
 
     Args:
-        config_class: name of the trainer's configuration in trl, such as `SFTConfig`.
+        config_class: the trainer's configuration, such as `trl:SFTConfig`.
+        usage: the stage's docstring, shown above TRL's options by `--help`.
 
     Raises:
         UserError: an unknown key (with the nearest right one), a wrong type, or settings that contradict each other.
@@ -50,9 +57,10 @@ def parse_trl(config_class: str, arguments: list[str], usage: str) -> TrlRecipe:
 
     # TRL calls options of transformers by names that a later release will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    classes = (trl.ScriptArguments, getattr(trl, config_class), trl.ModelConfig, trl.DatasetMixtureConfig)
-    parser = trl.TrlParser(classes, description=usage, allow_abbrev=False)
+    classes = (trl.ScriptArguments, resolve_name(config_class), trl.ModelConfig, trl.DatasetMixtureConfig)
+    parser = trl.TrlParser(classes, usage=argparse.SUPPRESS, allow_abbrev=False)
     if "--help" in arguments or "-h" in arguments:
+        print(f"{usage.strip()}\n\nAll of TRL's fields, as keys of the recipe or as --key value:\n")
         parser.print_help()
         raise SystemExit(0)
     overrides = split_overrides(arguments)
@@ -95,18 +103,31 @@ def parse_trl(config_class: str, arguments: list[str], usage: str) -> TrlRecipe:
 
 
 def train(
-    name: str, trainer_class: str, config_class: str, columns: tuple[set[str], ...], arguments: list[str], usage: str
+    name: str,
+    trainer_class: str,
+    config_class: str,
+    shapes: tuple[Shape, ...],
+    arguments: list[str],
+    usage: str,
+    preview: Callable[[Any], None] | None = None,
 ) -> None:
     """The whole stage: parse, train with TRL, merge adapters, save. Every process calls this.
 
     Args:
         name: the verb.
-        trainer_class, config_class: names in trl, such as `SFTTrainer` and `SFTConfig`.
-        columns: the sets of columns that the trainer takes; the data must have all of one set.
+        trainer_class, config_class: such as `trl:SFTTrainer` and `trl:SFTConfig`.
+        shapes: of the data that the trainer takes.
+        preview: given the trainer, ready to train, it is called instead, and nothing is written.
     """
     recipe = parse_trl(config_class, arguments, usage)
     start, training = recipe.model.model_name_or_path, recipe.training
+    check_quantization(recipe.model, recipe.where)
     if Path(start).exists() or start.startswith(("runs/", "./", "/", "../")):
+        if is_adapter(start):
+            raise UserError(
+                f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
+                "scratch export --model BASE --adapter ADAPTER"
+            )
         check_stage(start, "pretrain", "sft", "dpo", "export", "import", key="model_name_or_path")
         inputs = {"model": digest(start, "model_name_or_path")}
     else:
@@ -116,45 +137,23 @@ def train(
         if Path(file).stat().st_size == 0:
             raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
     stage = Stage(name, training.output_dir, recipe.values, inputs, arguments)
-    if stage.is_current():
+    if not preview and stage.is_current():
         return
 
-    import trl
-    from transformers import AutoModelForCausalLM
-
-    from training.engine.hub import save_model
-    from training.engine.vocabulary import check_vocabulary, open_tokenizer
-    from training.engine.weights import check_weights
+    from training.engine.hub import save_model, save_tokenizer
     from training.insight.plots import plot_losses
 
-    data = load_data(recipe, columns)
-    tokenizer = open_tokenizer(start, "model_name_or_path")
-    try:
-        check_weights(start, "model_name_or_path", training.trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            start,
-            dtype=recipe.model.dtype or "float32",
-            attn_implementation=recipe.model.attn_implementation,
-            trust_remote_code=training.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"'model_name_or_path': no model at {start} ({_one_line(error)})") from None
-    check_vocabulary(tokenizer, model.config, start, "model_name_or_path")
+    with tempfile.TemporaryDirectory() as nowhere:  # a mistake found while the trainer is made leaves nothing behind
+        training.output_dir = nowhere
+        trainer = build_trainer(name, trainer_class, recipe, shapes)
+        if preview:
+            preview(trainer)
+            return
     with training.main_process_first(local=False):
         folder = stage.begin() if training.process_index == 0 else stage.folder
+        (folder / "trainer").mkdir(exist_ok=True)
     training.output_dir = str(folder / "trainer")
-    try:
-        trainer = getattr(trl, trainer_class)(
-            model=model,
-            args=training,
-            train_dataset=data[recipe.script.dataset_train_split],
-            eval_dataset=data[recipe.script.dataset_test_split] if training.eval_strategy != "no" else None,
-            processing_class=tokenizer,
-            peft_config=trl.get_peft_config(recipe.model),
-        )
-    except ValueError as error:
-        raise UserError(f"{recipe.where}: {_one_line(error)}") from None
-    checkpoint = newest_checkpoint(folder / "trainer")
+    checkpoint = newest_checkpoint(folder / "trainer", training.world_size)
     if checkpoint and trainer.is_world_process_zero():
         print(f"{name}: going on from {checkpoint}")
     try:
@@ -164,27 +163,112 @@ def train(
             stage.heartbeat()
 
     trained, state_dict = trainer.accelerator.unwrap_model(trainer.model), None
+    wrote = "model, metrics.jsonl, loss.png"
     if recipe.model.use_peft:
-        trained = trained.merge_and_unload()
+        if trainer.is_world_process_zero():
+            save_adapter(trained, start, folder / "adapter")
+            wrote = "model with the adapter merged in, adapter, metrics.jsonl, loss.png"
+            trained = _merged(trained, recipe, folder / "adapter")
     else:  # wherever the engine keeps the weights
         state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         save_model(trained, start, folder, state_dict)
+        if any(getattr(training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
+            save_tokenizer(trainer.processing_class, folder)
         history = [record for record in trainer.state.log_history if "loss" in record]
         lines = (json.dumps(record) + "\n" for record in trainer.state.log_history)
         (folder / METRICS).write_text("".join(lines))
         plot_losses(history, folder / "loss.png", name, unit="step")
         figures = {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
         shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
-        stage.finish(figures, wrote="model, metrics.jsonl, loss.png")
+        stage.finish(figures, wrote)
     trainer.accelerator.end_training()
 
 
-def load_data(recipe: TrlRecipe, columns: tuple[set[str], ...]) -> Any:
-    """The splits that a recipe names, with the columns that its trainer takes.
+def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tuple[Shape, ...]) -> Any:
+    """The trainer with its model, tokenizer and data, ready to train.
 
     Raises:
-        UserError: data that cannot be read, hold nothing, or have other columns.
+        UserError: one of them cannot be had, or they do not go together.
+    """
+    import trl
+    from jinja2 import TemplateError
+    from transformers import set_seed
+
+    from training.engine.vocabulary import open_tokenizer
+
+    script, training = recipe.script, recipe.training
+    set_seed(training.seed)  # `test_split_size` draws from numpy's generator
+    with training.main_process_first(local=False):
+        data = load_data(recipe)
+        split, told = take_shape(data[script.dataset_train_split], shapes_of(recipe, shapes), recipe.where)
+        held_out = None
+        if training.eval_strategy != "no":
+            held_out, _ = take_shape(data[script.dataset_test_split], shapes_of(recipe, shapes), recipe.where)
+    print(f"{name}: data taken as {told}")
+    tokenizer = open_tokenizer(recipe.model.model_name_or_path, "model_name_or_path")
+    try:
+        return resolve_name(trainer_class)(
+            model=open_model(recipe, tokenizer),
+            args=training,
+            train_dataset=split,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            peft_config=trl.get_peft_config(recipe.model),
+        )
+    except (ValueError, TemplateError) as error:
+        raise UserError(f"{recipe.where}: {_one_line(error)}") from None
+
+
+def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
+    """The model to start from, which has a row for each token.
+
+    Raises:
+        UserError: none there, damaged weights, or too small an embedding.
+    """
+    import trl
+    from transformers import AutoModelForCausalLM
+
+    from training.engine.vocabulary import check_vocabulary
+    from training.engine.weights import check_weights
+
+    start = recipe.model.model_name_or_path
+    try:
+        check_weights(start, "model_name_or_path", recipe.training.trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            start,
+            revision=recipe.model.model_revision,
+            dtype=recipe.model.dtype or "float32",
+            attn_implementation=recipe.model.attn_implementation,
+            trust_remote_code=recipe.training.trust_remote_code,
+            quantization_config=trl.get_quantization_config(recipe.model),
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"'model_name_or_path': no model at {start} ({_one_line(error)})") from None
+    check_vocabulary(tokenizer, model.config, start, "model_name_or_path")
+    return model
+
+
+def _merged(model: Any, recipe: TrlRecipe, adapter: Path) -> Any:
+    """The trained adapter in the weights of the base; of a quantised base in those that it had before."""
+    if not (recipe.model.load_in_4bit or recipe.model.load_in_8bit):
+        return model.merge_and_unload()
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(
+        recipe.model.model_name_or_path,
+        revision=recipe.model.model_revision,
+        dtype=recipe.model.dtype or "float32",
+        trust_remote_code=recipe.training.trust_remote_code,
+    )
+    return merge_adapter(base, adapter, "adapter")
+
+
+def load_data(recipe: TrlRecipe) -> Any:
+    """The splits that a recipe names.
+
+    Raises:
+        UserError: data that cannot be read, or lack a split.
     """
     import datasets
     import trl
@@ -195,7 +279,9 @@ def load_data(recipe: TrlRecipe, columns: tuple[set[str], ...]) -> Any:
         if mixture.datasets:
             data = trl.get_dataset(mixture)
         else:
-            data = datasets.load_dataset(script.dataset_name, name=script.dataset_config)
+            data = datasets.load_dataset(
+                script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming
+            )
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         raise UserError(f"{recipe.where}: 'datasets' cannot be read ({_one_line(cause)})") from cause
@@ -203,12 +289,13 @@ def load_data(recipe: TrlRecipe, columns: tuple[set[str], ...]) -> Any:
     for split in (script.dataset_train_split, *evaluated):
         if split not in data:
             raise UserError(f"{recipe.where}: the data have no split '{split}'; {nearest(split, data)}")
-    found = data[script.dataset_train_split].column_names  # None in a stream that does not know them beforehand
-    text = getattr(recipe.training, "dataset_text_field", None)
-    if found and text not in found and not any(wanted <= set(found) for wanted in columns):
-        known = ", or ".join("+".join(sorted(wanted)) for wanted in columns)
-        raise UserError(f"{recipe.where}: 'datasets' have the columns {', '.join(found)}; it takes {known}")
     return data
+
+
+def shapes_of(recipe: TrlRecipe, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """With plain text in the column that the recipe names, where the trainer learns from plain text."""
+    column = getattr(recipe.training, "dataset_text_field", None)
+    return (*shapes, text(column)) if column else shapes
 
 
 def data_files(datasets: list[Any]) -> list[str]:
@@ -221,14 +308,20 @@ def data_files(datasets: list[Any]) -> list[str]:
     return files
 
 
-def newest_checkpoint(folder: Path) -> str | None:
-    """The newest of the Trainer's checkpoints that is whole: the last file it writes is there and can be read."""
+def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
+    """The newest of the Trainer's checkpoints that is whole: the last files that its processes write are there.
+
+    Args:
+        world_size: processes, each of which keeps the state of its random draws in a file of its own.
+    """
+    draws = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
             json.loads((checkpoint / "trainer_state.json").read_text())
         except (OSError, ValueError):
             continue
-        return str(checkpoint)
+        if all((checkpoint / name).is_file() for name in draws):
+            return str(checkpoint)
     return None
 
 

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from modeling_scratch import ScratchConfig
+from modeling_scratch.tokenization_base import use_version_4_names
 from training.errors import UserError
 
 GENERATION_CONFIG = "generation_config.json"
@@ -114,6 +115,22 @@ def copy_tokenizer(source: str | Path, folder: str | Path) -> list[str]:
     for name in found:
         shutil.copyfile(Path(source) / name, Path(folder) / name)
     return found
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+    """Write a tokenizer that was changed since its files were read: its special tokens, or its chat template.
+
+    Args:
+        folder: of a model, whose generation then ends at the tokenizer's end of text too.
+    """
+    tokenizer.save_pretrained(folder)
+    use_version_4_names(folder)
+    settings = GenerationConfig.from_pretrained(folder)
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    if tokenizer.eos_token_id not in ends:
+        settings.eos_token_id = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
+    settings.pad_token_id = tokenizer.pad_token_id
+    settings.save_pretrained(folder)
 
 
 def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:

@@ -263,6 +263,8 @@ class Stage:
             "metrics": metrics,
             "command": shlex.join(["scratch", self.name, *self.arguments]),
         }
+        if (self.folder / "tokenizer.json").is_file():  # the tokens that the output means
+            record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
         temporary = _unfinished(self.folder)
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
         temporary.rename(self.folder / PROVENANCE)

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.engine.hub import TOKENIZER_FILES
+from training.engine.stage import digest, read_provenance, written_by
 from training.errors import UserError
 
 
@@ -50,13 +51,19 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
     """Refuse a model that lacks a row for some token. One with more rows than tokens is in order.
 
     Raises:
-        UserError: the tokenizer is larger than the model's embedding.
+        UserError: the tokenizer is larger than the model's embedding, or is not the one that the model was saved with.
     """
     tokens, embedded = len(tokenizer), config.get_text_config().vocab_size
     if embedded < tokens:
         raise UserError(
             f"'{key}': {name}: the tokenizer has {tokens} tokens but the model embeds {embedded} (vocab_size); "
             f"put back the tokenizer it was trained with, or make room with model.resize_token_embeddings({tokens})"
+        )
+    noted = read_provenance(name).get("tokenizer_sha256")
+    if noted and noted != digest(Path(name) / "tokenizer.json", key):
+        raise UserError(
+            f"'{key}': {name}/tokenizer.json is not the one that {written_by(name)} left there; put that back, for to "
+            "this model the tokens of another mean nothing"
         )
 
 

@@ -1,0 +1,173 @@
+"""The shapes of tuning data: told by their columns, turned into what TRL's trainers take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from training.errors import UserError
+
+Record = dict[str, Any]
+
+# `datasets` keeps what was converted in its cache, by this number among others: raise it when a conversion changes.
+VERSION = 1
+
+ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A set of columns, and what becomes of a record that has them.
+
+    Args:
+        name: what people call it.
+        columns: all of them must be there.
+        optional: taken along where they are there; all other columns are left behind.
+        convert: a record with these columns to one that the trainer takes. Raises ValueError, which says what is wrong
+            with the record.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    convert: Callable[[Record], Record] = dict
+
+    def __str__(self) -> str:
+        return "+".join(self.columns) + (f" ({self.name})" if self.name not in self.columns else "")
+
+
+def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, str]:
+    """The data as the trainer takes them, and a line that says what they were taken for.
+
+    Args:
+        data: a split, a `Dataset` or an `IterableDataset`.
+        shapes: those that the trainer knows; the first that fits is taken.
+        where: what to call the recipe in an error.
+
+    Raises:
+        UserError: none fits, or a record is not as its shape has it. In a stream that shows when it is read.
+    """
+    found = data.column_names or list(next(iter(data)))  # a stream may not know its columns beforehand
+    shape = next((shape for shape in shapes if set(shape.columns) <= set(found)), None)
+    if shape is None:
+        known = ", or ".join(map(str, shapes))
+        raise UserError(f"{where}: 'datasets' have the columns {', '.join(found)}; it takes {known}")
+    taken = [column for column in found if column in shape.columns + shape.optional]
+    ignored = [column for column in found if column not in taken]
+
+    def convert(record: Record, number: int, version: int) -> Record:
+        try:
+            return shape.convert(dict(record))
+        except ValueError as error:
+            raise UserError(f"{where}: 'datasets', record {number + 1}: {error}") from None
+
+    data = data.select_columns(taken)
+    data = data.map(convert, with_indices=True, fn_kwargs={"version": VERSION}, remove_columns=taken)
+    line = f"{shape.name} ({', '.join(taken)})" if shape.name not in taken else ", ".join(taken)
+    return data, line + (f"; ignored: {', '.join(ignored)}" if ignored else "")
+
+
+def check_messages(value: Any, column: str) -> list[Record]:
+    """A conversation: messages with a role, and with words or calls of tools.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"'{column}' is no list of messages")
+    for number, message in enumerate(value, start=1):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise ValueError(f"message {number} of '{column}' has no role")
+        if not isinstance(message.get("content"), (str, list)) and not message.get("tool_calls"):
+            raise ValueError(f"message {number} of '{column}' has no content")
+    return value
+
+
+def check_text(record: Record, *columns: str) -> None:
+    """Raises ValueError: a column that holds no text."""
+    for column in columns:
+        if not isinstance(record[column], str):
+            raise ValueError(f"'{column}' is no text")
+
+
+def conversation(record: Record) -> Record:
+    return record | {"messages": check_messages(record["messages"], "messages")}
+
+
+def sharegpt(record: Record) -> Record:
+    """`conversations`, whose messages have from and value, or role and content already, to `messages`."""
+    turns = record["conversations"]
+    if not isinstance(turns, list):
+        raise ValueError("'conversations' is no list of messages")
+    messages = []
+    for number, turn in enumerate(turns, start=1):
+        turn = turn if isinstance(turn, dict) else {}
+        role = turn.get("from") or turn.get("role")
+        if role not in ROLES:
+            raise ValueError(f"message {number} of 'conversations' is from {role!r}; known: {', '.join(ROLES)}")
+        value = turn.get("value")
+        messages.append({"role": ROLES[role], "content": turn.get("content") if value is None else value})
+    others = {column: record[column] for column in record if column != "conversations"}
+    return others | {"messages": check_messages(messages, "conversations")}
+
+
+def prompt_and_completion(record: Record) -> Record:
+    """Both as text, or both as messages."""
+    if isinstance(record["prompt"], str):
+        check_text(record, "completion")
+    else:
+        for column in ("prompt", "completion"):
+            check_messages(record[column], column)
+    return record
+
+
+def pair(question: str, answer: str, context: str | None = None) -> Callable[[Record], Record]:
+    """A conversion of records with these columns to a prompt and a completion of one message each.
+
+    Args:
+        context: of the column with what the question is about, which follows it after a blank line.
+    """
+
+    def convert(record: Record) -> Record:
+        check_text(record, question, answer)
+        words = "\n\n".join(filter(None, [record[question], context and record.get(context)]))
+        return {
+            "prompt": [{"role": "user", "content": words}],
+            "completion": [{"role": "assistant", "content": record[answer]}],
+        }
+
+    return convert
+
+
+def tokenized(record: Record) -> Record:
+    if not record["input_ids"]:
+        raise ValueError("'input_ids' is empty")
+    return record
+
+
+_TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # which a chat template takes beside the messages
+
+# What supervised fine-tuning takes. Of several that fit the first: records of UltraChat have messages and a prompt.
+INSTRUCTIONS = (
+    Shape("tokens", ("input_ids",), ("labels", "completion_mask", "assistant_masks"), tokenized),
+    Shape("messages", ("messages",), _TEMPLATE_COLUMNS, conversation),
+    Shape("pairs", ("prompt", "completion"), _TEMPLATE_COLUMNS, prompt_and_completion),
+    Shape("ShareGPT", ("conversations",), _TEMPLATE_COLUMNS, sharegpt),
+    Shape("alpaca", ("instruction", "output"), ("input",), pair("instruction", "output", "input")),
+    Shape("Dolly", ("instruction", "response"), ("context",), pair("instruction", "response", "context")),
+    Shape("questions", ("question", "answer"), (), pair("question", "answer")),
+)
+
+PREFERENCES = (
+    Shape("preferences", ("prompt", "chosen", "rejected"), _TEMPLATE_COLUMNS),
+    Shape("the prompt in both", ("chosen", "rejected"), _TEMPLATE_COLUMNS),
+)
+
+
+def text(column: str) -> Shape:
+    """Plain text in a column of that name, all of it to be learned."""
+
+    def convert(record: Record) -> Record:
+        check_text(record, column)
+        return record
+
+    return Shape("text", (column,), (), convert)
