@@ -195,6 +195,7 @@ def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tupl
     from jinja2 import TemplateError
     from transformers import set_seed
 
+    from training.chat.order import OrderByEpoch
     from training.engine.vocabulary import open_tokenizer
 
     script, training = recipe.script, recipe.training
@@ -208,7 +209,7 @@ def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tupl
     print(f"{name}: data taken as {told}")
     tokenizer = open_tokenizer(recipe.model.model_name_or_path, "model_name_or_path")
     try:
-        return resolve_name(trainer_class)(
+        trainer = resolve_name(trainer_class)(
             model=open_model(recipe, tokenizer),
             args=training,
             train_dataset=split,
@@ -218,6 +219,8 @@ def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tupl
         )
     except (ValueError, TemplateError) as error:
         raise UserError(f"{recipe.where}: {_one_line(error)}") from None
+    trainer.add_callback(OrderByEpoch())
+    return trainer
 
 
 def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
