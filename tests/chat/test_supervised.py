@@ -135,7 +135,7 @@ def unfirst(labels: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-@pytest.mark.parametrize("limit", [256, 110, 50])
+@pytest.mark.parametrize("limit", [256, 70])
 def test_assistant_only_loss(place, packing, limit):
     records = [{"messages": messages} for messages in CONVERSATIONS]
     trainer = trainer_of(records, assistant_only_loss="true", packing=str(packing).lower(), max_length=limit)
@@ -146,7 +146,7 @@ def test_assistant_only_loss(place, packing, limit):
         ids, labels = expected(text, assistant_spans(text), limit)
         if any(label != -100 for label in labels[1:]):  # else it is left out
             wanted[ids] = unfirst(labels) if packing else labels
-    assert len(wanted) == {256: 5, 110: 3, 50: 1}[limit]
+    assert len(wanted) == {256: 5, 70: 2}[limit]  # two are the same by then, two have lost their answer
     assert batches_by_sample(trainer) == wanted
 
 
@@ -229,11 +229,11 @@ def test_packing_that_would_leak_is_refused(place):
 def test_what_is_cut_is_counted(place, capsys):
     for options, lines in (
         ({}, []),
-        ({"max_length": 110}, ["4 exceed max_length 110 and are cut at their end", "2 with nothing scored in what is"]),
-        ({"max_length": 110, "truncation_mode": "keep_end"}, ["4 exceed max_length 110 and are cut at their start"]),
+        ({"max_length": 70}, ["5 exceed max_length 70 and are cut at their end", "2 with nothing scored in what is"]),
+        ({"max_length": 70, "truncation_mode": "keep_end"}, ["5 exceed max_length 70 and are cut at their start"]),
         (
-            {"max_length": 110, "packing": "true", "packing_strategy": "bfd_split"},
-            ["4 exceed max_length 110 and go on in another sequence"],
+            {"max_length": 70, "packing": "true", "packing_strategy": "bfd_split"},
+            ["5 exceed max_length 70 and go on in another sequence"],
         ),
     ):
         trainer_of(RECORDS, assistant_only_loss="true", **options)

@@ -82,7 +82,7 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
         raise UserError(f"'{key}': {folder}/{ADAPTER_CONFIG} is damaged; get it again") from None
     trained_on = read_provenance(Path(folder).parent).get("inputs", {}).get("model")  # of the stage that made it
     if trained_on and trained_on != digest(base, "model"):
-        raise UserError(f"'{key}': {folder} was trained on {noted}, whose weights are not those of {base}")
+        raise UserError(f"'{key}': {folder} was trained on other weights than those of {base} (it notes {noted})")
 
 
 def merge_adapter(base: PreTrainedModel, folder: str | Path, key: str) -> PreTrainedModel:
@@ -91,12 +91,16 @@ def merge_adapter(base: PreTrainedModel, folder: str | Path, key: str) -> PreTra
     Raises:
         UserError: matrices that the base has not, or of another shape: it is an adapter for another base.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils.save_and_load import load_peft_weights
     from safetensors import SafetensorError
 
     name = base.config._name_or_path
     try:
         adapted = PeftModel.from_pretrained(base, folder)
+        strange = load_peft_weights(folder).keys() ^ get_peft_model_state_dict(adapted).keys()  # PEFT only warns
+        if strange:
+            raise ValueError(f"{len(strange)} tensors do not match, such as {min(strange)}")
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         reason = reason if len(reason) <= 150 else reason[:147] + "..."

@@ -7,21 +7,18 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class OrderByEpoch(TrainerCallback):
-    """Tells the sampler which epoch begins.
+    """Gives a sampler that has not one, such as that which groups by length, a generator seeded by the epoch.
 
-    The Trainer by itself tells it to those it reaches: a sampler that groups by length draws from the generator that
-    dropout draws from too, and comes out otherwise after an interruption; and of several processes one that goes on
-    reaches no sampler at all, for there it lies under three wrappers.
+    By itself it draws from the generator that dropout draws from too: it comes out otherwise when an interrupted run
+    goes on, and differently in every process of several. Samplers that are told the epoch are left alone.
     """
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, train_dataloader: Any, **_: Any
     ) -> None:
         batches = train_dataloader.batch_sampler
-        while hasattr(batches, "batch_sampler"):
+        while hasattr(batches, "batch_sampler"):  # Accelerate wraps it, and once more to skip
             batches = batches.batch_sampler
-        sampler, epoch = getattr(batches, "sampler", None), int(state.epoch)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        elif hasattr(sampler, "generator"):
-            sampler.generator = torch.Generator().manual_seed(args.seed + epoch)
+        sampler = getattr(batches, "sampler", None)
+        if hasattr(sampler, "generator") and not hasattr(sampler, "set_epoch"):
+            sampler.generator = torch.Generator().manual_seed(args.seed + int(state.epoch))

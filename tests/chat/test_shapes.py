@@ -1,0 +1,110 @@
+"""Shapes of tuning data: what is recognised, what it becomes, and what is said of all else."""
+
+import pytest
+from datasets import Dataset
+
+from training.chat.shapes import INSTRUCTIONS, PREFERENCES, take_shape, text
+from training.errors import UserError
+
+USER, ASSISTANT = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
+SYSTEM = {"role": "system", "content": "Speak."}
+TOOL = {"role": "tool", "content": "1"}
+PAIR = {"prompt": [USER], "completion": [ASSISTANT]}
+SHAREGPT = [
+    {"from": "system", "value": "Speak."},
+    {"from": "human", "value": "Where?"},
+    {"from": "tool", "value": "1"},
+    {"from": "gpt", "value": "Here."},
+]
+
+TAKEN = [
+    # a record, what it becomes, what is said
+    ({"messages": [USER, ASSISTANT], "id": 1}, {"messages": [USER, ASSISTANT]}, "messages; ignored: id"),
+    ({"messages": [USER, ASSISTANT], "prompt": "Where?"}, {"messages": [USER, ASSISTANT]}, "messages; ignored: prompt"),
+    ({"messages": [USER], "tools": "[]"}, {"messages": [USER], "tools": "[]"}, "messages, tools"),
+    (PAIR, PAIR, "pairs (prompt, completion)"),
+    (
+        {"prompt": "1 + 1 =", "completion": " 2"},
+        {"prompt": "1 + 1 =", "completion": " 2"},
+        "pairs (prompt, completion)",
+    ),
+    (
+        {"conversations": SHAREGPT, "source": "x"},
+        {"messages": [SYSTEM, USER, TOOL, ASSISTANT]},
+        "ShareGPT (conversations); ignored: source",
+    ),
+    ({"conversations": [USER, ASSISTANT]}, {"messages": [USER, ASSISTANT]}, "ShareGPT (conversations)"),
+    ({"instruction": "Where?", "input": "", "output": "Here."}, PAIR, "alpaca (instruction, input, output)"),
+    ({"instruction": "Where?", "input": None, "output": "Here."}, PAIR, "alpaca (instruction, input, output)"),
+    ({"instruction": "Where?", "output": "Here."}, PAIR, "alpaca (instruction, output)"),
+    (
+        {"instruction": "Where", "input": "is it?", "output": "Here.", "chosen": "Here."},
+        {"prompt": [{"role": "user", "content": "Where\n\nis it?"}], "completion": [ASSISTANT]},
+        "alpaca (instruction, input, output); ignored: chosen",
+    ),
+    (
+        {"instruction": "Where", "context": "is it?", "response": "Here.", "category": "a"},
+        {"prompt": [{"role": "user", "content": "Where\n\nis it?"}], "completion": [ASSISTANT]},
+        "Dolly (instruction, context, response); ignored: category",
+    ),
+    ({"question": "Where?", "answer": "Here."}, PAIR, "questions (question, answer)"),
+    ({"text": "Here.", "n": 1}, {"text": "Here."}, "text; ignored: n"),
+    (
+        {"input_ids": [1], "labels": [1], "n": 1},
+        {"input_ids": [1], "labels": [1]},
+        "tokens (input_ids, labels); ignored: n",
+    ),
+]
+
+
+@pytest.mark.parametrize("record, becomes, told", TAKEN, ids=lambda value: value if isinstance(value, str) else "")
+def test_recognised(record, becomes, told):
+    data, line = take_shape(Dataset.from_list([record] * 2), (*INSTRUCTIONS, text("text")), "recipe")
+    assert list(data) == [becomes] * 2 and line == told
+    stream, line = take_shape(
+        Dataset.from_list([record]).to_iterable_dataset(), (*INSTRUCTIONS, text("text")), "recipe"
+    )
+    assert list(stream) == [becomes] and line == told
+
+
+def refusal(records: list[dict], shapes=INSTRUCTIONS) -> str:
+    with pytest.raises(UserError) as told:
+        take_shape(Dataset.from_list(records), shapes, "recipe")
+    return str(told.value)
+
+
+def test_unknown_columns_are_named_beside_the_known_shapes():
+    line = refusal([{"id": 1, "body": "x"}])
+    assert line.startswith(
+        "recipe: 'datasets' have the columns id, body; it takes input_ids (tokens), or messages, or "
+    )
+    assert "conversations (ShareGPT), or instruction+output (alpaca)" in line
+    line = refusal([{"messages": [USER]}], PREFERENCES)
+    assert line.endswith("it takes prompt+chosen+rejected (preferences), or chosen+rejected (the prompt in both)")
+
+
+@pytest.mark.parametrize(
+    "good, bad, message",
+    [
+        ({"messages": [USER]}, {"messages": []}, "record 2: 'messages' is no list of messages"),
+        ({"messages": [USER]}, {"messages": None}, "record 2: 'messages' is no list of messages"),
+        (
+            {"messages": [USER]},
+            {"messages": [USER, {"role": "user"}]},
+            "record 2: message 2 of 'messages' has no content",
+        ),
+        ({"messages": [USER]}, {"messages": [{"content": "x"}]}, "record 2: message 1 of 'messages' has no role"),
+        ({"conversations": SHAREGPT}, {"conversations": None}, "record 2: 'conversations' is no list of messages"),
+        (
+            {"conversations": SHAREGPT},
+            {"conversations": [{"from": "bard", "value": "x"}]},
+            "record 2: message 1 of 'conversations' is from 'bard'; known: human, gpt, user, assistant, system, tool",
+        ),
+        ({"prompt": "a", "completion": "b"}, {"prompt": "a"}, "record 2: 'completion' is no text"),
+        (PAIR, {"prompt": [USER], "completion": None}, "record 2: 'completion' is no list of messages"),
+        ({"instruction": "a", "output": "b"}, {"instruction": "a"}, "record 2: 'output' is no text"),
+        ({"input_ids": [1]}, {"input_ids": []}, "record 2: 'input_ids' is empty"),
+    ],
+)
+def test_the_record_at_fault_is_named(good, bad, message):
+    assert f"recipe: 'datasets', {message}" == refusal([good, bad, good])
