@@ -206,8 +206,12 @@ TRL_CASES = [
     ("sft", {"datasets": datasets("broken.jsonl")}, "'datasets' cannot be read"),
     ("sft", {"datasets": datasets("data/preferences/train.jsonl")}, "have the columns prompt, chosen, rejected"),
     ("sft", {"datasets": datasets("text.jsonl"), "assistant_only_loss": "true"}, "assistant_only_loss"),
+    ("sft", {"datasets": datasets("odd.jsonl")}, "'datasets', record 1: message 1 of 'messages' has no content"),
+    ("sft", {"load_in_4bit": "true"}, "'load_in_4bit': a quantised model is trained through an adapter alone"),
+    ("sft", {"load_in_8bit": "true", "use_peft": "true"}, "'load_in_8bit' needs a CUDA card, and there is none"),
+    ("sft", {"use_peft": "true"}, "target_modules"),
     ("sft", {"output_dir": "pretrain"}, "'output_dir': pretrain holds the output of 'pretrain'"),
-    ("dpo", {"datasets": datasets("data/instructions/train.jsonl")}, "takes chosen+prompt+rejected, or chosen+rej"),
+    ("dpo", {"datasets": datasets("data/instructions/train.jsonl")}, "it takes prompt+chosen+rejected (pref"),
     ("dpo", {"beta": "high"}, "'beta' takes a number, not 'high'"),
     ("dpo", {"max_prompt_lenth": 3}, "unknown key 'max_prompt_lenth'"),
 ]
@@ -220,6 +224,8 @@ def test_one_line_from_trl(place, capfd, monkeypatch, verb, changes, message):
     (place / "empty.jsonl").touch()
     (place / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
     (place / "text.jsonl").write_text('{"text": "fine"}\n')
+    (place / "odd.jsonl").write_text('{"messages": [{"role": "user"}]}\n')
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (place / "thesis").mkdir()
     (place / "thesis" / "chapter.txt").write_text("mine")
     line = refused(place, capfd, verb, changes)
@@ -307,6 +313,20 @@ def test_a_tokenizer_that_outgrew_its_model(place, capfd, verb, key, folder):
     line = refused(place, capfd, verb, {})
     assert f"error: '{key}': pretrain: the tokenizer has 282 tokens but the model embeds 280 (vocab_size);" in line
     assert "put back the tokenizer it was trained with, or make room with model.resize_token_embeddings(282)" in line
+
+
+@pytest.mark.parametrize("verb", ["sft", "chat"])
+def test_a_tokenizer_of_the_same_size_that_is_not_the_models(place, capfd, verb):
+    content = json.loads((place / "pretrain" / "tokenizer.json").read_text())
+    tokens = list(content["model"]["vocab"])
+    content["model"]["vocab"] = {token: number for number, token in enumerate(tokens[:4] + tokens[:3:-1])}
+    (place / "pretrain" / "tokenizer.json").write_text(json.dumps(content))
+    if verb == "chat":
+        assert main([verb, "pretrain"]) == 2
+        line = capfd.readouterr().err
+    else:
+        line = refused(place, capfd, verb, {})
+    assert "pretrain/tokenizer.json is not the one that pretrain left there; put that back" in line
 
 
 @pytest.mark.parametrize("verb", ["chat", "serve"])

@@ -269,6 +269,12 @@ def test_a_template_without_marks(place):
     assert "its tokenizer has no chat template" in refusal(RECORDS)
 
 
+def test_a_stream(place):
+    """Of unknown length: nothing is counted, and it is learned all the same."""
+    main(arguments([{"conversations": messages} for messages in CONVERSATIONS], streaming="true"))
+    assert (place / "new" / "model.safetensors").is_file()
+
+
 def test_no_answer_to_learn(place):
     line = refusal([*RECORDS, {"messages": [FIRST]}], assistant_only_loss="true")
     assert line.startswith("'assistant_only_loss': record 6 of the data has no message of the assistant")

@@ -1,6 +1,8 @@
 """sft and dpo as stages: what TRL trains is saved as every other model, and an interrupted run goes on."""
 
+import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -154,3 +156,24 @@ def test_local_files_of_a_recipe():
     named = ["a", ["b", "c"], {"x": "d", "y": ["e"]}]
     datasets = [{"path": "hub/name"}, *({"path": "json", "data_files": files} for files in named)]
     assert stage.data_files(datasets) == ["a", "b", "c", "d", "e"]
+
+
+def test_help_begins_with_what_a_person_needs(capsys):
+    """Before TRL's three hundred fields: the data, and the keys that matter with the defaults they really have."""
+    import trl
+
+    from training.sft import main
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    own, theirs = printed.split("All of TRL's fields")
+    assert own.startswith("Supervised fine-tuning") and "--lora_target_modules" in theirs
+    keys = own.split("The keys that matter most")[1]
+    defaults = {
+        field.name: field.default for config in (trl.SFTConfig, trl.ModelConfig) for field in dataclasses.fields(config)
+    }
+    found = dict(re.findall(r"([a-z_0-9]+): ([\d.e-]+|false)", keys))
+    assert len(found) > 8
+    for name, value in found.items():
+        assert defaults[name] == (False if value == "false" else float(value)), name

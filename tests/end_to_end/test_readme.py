@@ -53,6 +53,7 @@ TESTED = {
     "scratch prepare": "test_prepare",
     "accelerate launch": "test_launch",
     "python -m benchmarks.model": "test_benchmark",
+    "scratch sft": "test_preview",
     "trl sft": "test_trl",
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
@@ -187,6 +188,11 @@ def test_python_block(terminal, quickstart_run, without_package):
     (code,) = blocks("python")
     done = terminal.run([sys.executable, "-c", code], quickstart_run, **without_package)
     assert "def add(a, b):" in done.stdout
+
+
+def test_preview(terminal, quickstart_run):
+    done = terminal.run(command("scratch sft"), quickstart_run)
+    assert "sft: data taken as messages\n" in done.stdout and done.stdout.count("<|im_end|>⟧") == 2
 
 
 def test_trl(terminal, quickstart_run, without_package, tmp_path):

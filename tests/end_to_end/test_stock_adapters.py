@@ -53,7 +53,7 @@ assert torch.equal(logits(again), one)
 
 
 def test_stock_peft_takes_what_sft_leaves(terminal, tmp_path, monkeypatch, without_package):
-    """In a process without this package: load, swap, switch off, merge (to the bits of our merged model), push, pull."""
+    """In a process without this package: load, swap, switch off, merge (to the bit our merged model), push, pull."""
     monkeypatch.chdir(tmp_path)
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     write_data(tmp_path / "data", tokenizer)

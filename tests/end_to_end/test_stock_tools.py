@@ -115,23 +115,30 @@ def test_tokenizer(export):
     assert encoded["assistant_masks"].index(1) == len(prompt)
 
 
-@pytest.mark.parametrize("verb", ["sft", "dpo"])
-def test_trl(terminal, quickstart_run, export, without_package, tmp_path, verb):
+# On a machine without a GPU; what our own command fills in by itself.
+ON_THE_CPU = {"use_cpu": "true", "bf16": "false", "report_to": "none"}
+TWO_PROCESSES = "recipes/accelerate/cpu.yaml"
+
+
+@pytest.mark.parametrize("verb, processes", [("sft", 1), ("dpo", 1), ("sft", 2)])
+def test_trl(terminal, quickstart_run, export, without_package, tmp_path, verb, processes):
     """The stock program, on our recipe, trains on from the exported directory, and its own output opens again."""
-    overrides = {
+    overrides = ON_THE_CPU | {
         "model_name_or_path": "runs/quickstart/export",
         "output_dir": tmp_path / verb,
         "max_steps": 2,
         "warmup_steps": 0,
         "per_device_train_batch_size": 4,
-        "use_cpu": "true",
-        "bf16": "false",
-        "report_to": "none",
     }
-    flags = [part for key, value in overrides.items() for part in (f"--{key}", value)]
-    command = [program("trl"), verb, "--config", f"recipes/quickstart/{verb}.yaml", *flags]
-    done = terminal.run(command, quickstart_run, **without_package)
+    launcher, environment = [], without_package
+    if processes > 1:
+        overrides |= {"train_sampling_strategy": "sequential", "logging_steps": 1}
+        launcher, environment = ["--accelerate_config", TWO_PROCESSES], environment | {"ACCELERATE_USE_CPU": "true"}
+    command = [program("trl"), verb, "--config", f"recipes/quickstart/{verb}.yaml", *launcher, *flag_pairs(overrides)]
+    done = terminal.run(command, quickstart_run, **environment)
     assert "Training completed" in done.stdout
+    if processes > 1:
+        assert f"'num_tokens': '{count_tokens(quickstart_run, 2 * 4 * processes)}'" in done.stdout
     if verb == "dpo":
         adapter = load_file(tmp_path / verb / "adapter_model.safetensors")
         moved = [name for name, weight in adapter.items() if "lora_B" in name and weight.any()]
@@ -140,6 +147,44 @@ def test_trl(terminal, quickstart_run, export, without_package, tmp_path, verb):
         terminal.run([sys.executable, "-c", OPEN, tmp_path / verb], tmp_path, **without_package)
         before, after = (load_file(folder / "model.safetensors") for folder in (export, tmp_path / verb))
         assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def flag_pairs(options: dict[str, object]) -> list[object]:
+    return [part for key, value in options.items() for part in (f"--{key}", value)]
+
+
+def count_tokens(place: Path, number: int) -> int:
+    """Of the first instructions, as the recipe of sft has them."""
+    run = place / "runs" / "quickstart"
+    lines = (run / "data" / "instructions" / "train.jsonl").read_text().splitlines()[:number]
+    tokenizer = AutoTokenizer.from_pretrained(run / "export")
+    rendered = (tokenizer.apply_chat_template(json.loads(line)["messages"])["input_ids"] for line in lines)
+    return sum(min(len(ids), 256) for ids in rendered)
+
+
+def test_two_processes_of_ours_learn_what_one_does(terminal, quickstart_run, tmp_path):
+    """`accelerate launch -m training.sft` with half the batch each: the same losses, and weights to 1e-6."""
+    options = {"max_steps": 2, "warmup_steps": 0, "logging_steps": 1, "bf16": "false", "report_to": "none"}
+    options |= {"train_sampling_strategy": "sequential", "optim": "sgd", "learning_rate": 0.1}
+    two = [program("accelerate"), "launch", "--config_file", TWO_PROCESSES, "-m", "training.sft"]
+    for name, batch, command in (("one", 8, [sys.executable, "-m", "training.sft"]), ("two", 4, two)):
+        own = {"output_dir": tmp_path / name, "per_device_train_batch_size": batch}
+        recipe = ["--config", "recipes/quickstart/sft.yaml", *flag_pairs(options | own)]
+        done = terminal.run([*command, *recipe], quickstart_run, ACCELERATE_USE_CPU="true")
+        assert done.stdout.count("sft: wrote ") == 1
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    for mine, theirs in zip(one[:2], two[:2], strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5) and mine["num_tokens"] == theirs["num_tokens"]
+    assert one[1]["num_tokens"] == count_tokens(quickstart_run, 16)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-6) for name in before)
+    assert not torch.equal(
+        before["lm_head.weight"],
+        load_file(quickstart_run / "runs/quickstart/pretrain/model.safetensors")["lm_head.weight"],
+    )
 
 
 def test_lm_eval(terminal, quickstart_run, without_package, tmp_path):

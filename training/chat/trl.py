@@ -207,7 +207,7 @@ def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tupl
         if training.eval_strategy != "no":
             held_out, _ = take_shape(data[script.dataset_test_split], shapes_of(recipe, shapes), recipe.where)
     print(f"{name}: data taken as {told}")
-    tokenizer = open_tokenizer(recipe.model.model_name_or_path, "model_name_or_path")
+    tokenizer = open_tokenizer(recipe.model.model_name_or_path, "model_name_or_path", recipe.model.model_revision)
     try:
         trainer = resolve_name(trainer_class)(
             model=open_model(recipe, tokenizer),
@@ -235,12 +235,12 @@ def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
     from training.engine.vocabulary import check_vocabulary
     from training.engine.weights import check_weights
 
-    start = recipe.model.model_name_or_path
+    start, revision = recipe.model.model_name_or_path, recipe.model.model_revision
     try:
-        check_weights(start, "model_name_or_path", recipe.training.trust_remote_code)
+        check_weights(start, "model_name_or_path", recipe.training.trust_remote_code, revision)
         model = AutoModelForCausalLM.from_pretrained(
             start,
-            revision=recipe.model.model_revision,
+            revision=revision,
             dtype=recipe.model.dtype or "float32",
             attn_implementation=recipe.model.attn_implementation,
             trust_remote_code=recipe.training.trust_remote_code,

@@ -17,11 +17,12 @@ def has_tokenizer(folder: str | Path) -> bool:
     return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
 
 
-def open_tokenizer(name: str | Path, key: str) -> PreTrainedTokenizerBase:
+def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, or of a name on the Hub.
 
     Args:
         key: of the recipe, or the flag, that named it.
+        revision: of a name on the Hub.
 
     Raises:
         UserError: a file of it is damaged, or there is none.
@@ -42,7 +43,7 @@ def open_tokenizer(name: str | Path, key: str) -> PreTrainedTokenizerBase:
                     f"put back a whole one, or delete {folder} and run its stage again"
                 ) from None
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise UserError(f"'{key}': no tokenizer at {name} ({_one_line(error)})") from None
 

@@ -12,7 +12,7 @@ from training.engine.hub import no_progress_bars
 from training.errors import UserError
 
 
-def check_weights(model: str, key: str, trust_remote_code: bool | None = None) -> None:
+def check_weights(model: str, key: str, trust_remote_code: bool | None = None, revision: str = "main") -> None:
     """Refuse a causal language model whose weights are not exactly those of its `config.json`.
 
     transformers itself starts missing weights at random, leaves out those it has no place for, and goes on. Here its
@@ -22,6 +22,7 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None) -
     Args:
         model: a folder, or a name on the Hub.
         key: what the recipe calls it.
+        revision: of a name on the Hub.
 
     Raises:
         UserError: weights missing, unknown or of another shape, files damaged, missing or not safetensors, or a
@@ -33,6 +34,7 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None) -
         with no_progress_bars():
             _, report = AutoModelForCausalLM.from_pretrained(
                 model,
+                revision=revision,
                 device_map="meta",
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported instead of raised
