@@ -269,6 +269,21 @@ def test_a_template_without_marks(place):
     assert "its tokenizer has no chat template" in refusal(RECORDS)
 
 
+@pytest.mark.parametrize("packing", ["true", "false"])
+def test_it_learns_what_the_stock_trainer_learns(place, packing):
+    """To the bit: what is counted and tried changes nothing, neither the order nor a random draw."""
+    options = {"max_steps": 4, "packing": packing, "shuffle_dataset": "true", "max_length": 110, "seed": 3}
+    options |= {"use_peft": "true", "lora_target_modules": "all-linear", "lora_dropout": 0.2}
+    learned = []
+    for trainer_class in ("trl:SFTTrainer", "training.chat.supervised:SupervisedTrainer"):
+        recipe = parse_trl("trl:SFTConfig", arguments(RECORDS, **options), "")
+        trainer = build_trainer("sft", trainer_class, recipe, INSTRUCTIONS)
+        trainer.train()
+        learned.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
+        forget_accelerate()
+    assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
+
+
 def test_a_stream(place):
     """Of unknown length: nothing is counted, and it is learned all the same."""
     main(arguments([{"conversations": messages} for messages in CONVERSATIONS], streaming="true"))

@@ -230,7 +230,6 @@ def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
         UserError: none there, damaged weights, or too small an embedding.
     """
     import trl
-    from transformers import AutoModelForCausalLM
 
     from training.engine.vocabulary import check_vocabulary
     from training.engine.weights import check_weights
@@ -238,12 +237,9 @@ def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
     start, revision = recipe.model.model_name_or_path, recipe.model.model_revision
     try:
         check_weights(start, "model_name_or_path", recipe.training.trust_remote_code, revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            start,
-            revision=revision,
-            dtype=recipe.model.dtype or "float32",
+        model = _load(
+            recipe,
             attn_implementation=recipe.model.attn_implementation,
-            trust_remote_code=recipe.training.trust_remote_code,
             quantization_config=trl.get_quantization_config(recipe.model),
         )
     except (OSError, ValueError) as error:
@@ -252,19 +248,23 @@ def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
     return model
 
 
-def _merged(model: Any, recipe: TrlRecipe, adapter: Path) -> Any:
-    """The trained adapter in the weights of the base; of a quantised base in those that it had before."""
-    if not (recipe.model.load_in_4bit or recipe.model.load_in_8bit):
-        return model.merge_and_unload()
+def _load(recipe: TrlRecipe, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         recipe.model.model_name_or_path,
         revision=recipe.model.model_revision,
         dtype=recipe.model.dtype or "float32",
         trust_remote_code=recipe.training.trust_remote_code,
+        **options,
     )
-    return merge_adapter(base, adapter, "adapter")
+
+
+def _merged(model: Any, recipe: TrlRecipe, adapter: Path) -> Any:
+    """The trained adapter in the weights of the base; of a quantised base in those that it had before."""
+    if recipe.model.load_in_4bit or recipe.model.load_in_8bit:
+        return merge_adapter(_load(recipe), adapter, "adapter")
+    return model.merge_and_unload()
 
 
 def load_data(recipe: TrlRecipe) -> Any:
