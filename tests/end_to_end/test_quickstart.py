@@ -49,7 +49,9 @@ FILES = {
     },
     "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
-    "dpo": MODEL | {"metrics.jsonl", "loss.png"},
+    "dpo": MODEL
+    | {"metrics.jsonl", "loss.png"}
+    | {f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "README.md")},
     "evaluate": {
         "results.json",
         "results.md",
