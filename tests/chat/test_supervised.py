@@ -292,7 +292,7 @@ def test_a_stream(place):
 
 def test_no_answer_to_learn(place):
     line = refusal([*RECORDS, {"messages": [FIRST]}], assistant_only_loss="true")
-    assert line.startswith("'assistant_only_loss': record 6 of the data has no message of the assistant")
+    assert line.startswith("'assistant_only_loss': record 6 of train has no message of the assistant")
 
 
 def test_a_template_of_the_recipe_goes_with_the_model(place):

@@ -49,6 +49,8 @@ class SupervisedTrainer(SFTTrainer):
         """TRL's own preparation in two goes, tokens and labels first, so that what the rest cuts can be counted."""
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, name)
+        if args.assistant_only_loss and "input_ids" not in dataset.column_names:
+            check_answers(dataset, name)
         whole_samples = copy.copy(args)
         whole_samples.max_length, whole_samples.shuffle_dataset = None, False
         whole = super()._prepare_dataset(dataset, processing_class, whole_samples, False, formatting_func, name)
@@ -164,11 +166,19 @@ def check_template(tokenizer: PreTrainedTokenizerBase, args: SFTConfig, data: An
                 "{% endgeneration %}); name one that does with chat_template_path, or give prompt and completion, of "
                 "which the completion alone is scored without marks"
             ) from None
-    columns = [column for column in ("messages", "completion") if column in next(iter(data))]
-    for number, record in enumerate(data.select_columns(columns) if isinstance(data, Dataset) else (), start=1):
-        if not any(message["role"] == "assistant" for message in record[columns[0]]):
+
+
+def check_answers(data: Dataset, name: str) -> None:
+    """Refuse conversations in which nobody answers, where the answers alone are scored.
+
+    Raises:
+        UserError: names the record.
+    """
+    column = "messages" if "messages" in data.column_names else "completion"
+    for number, messages in enumerate(data[column], start=1):
+        if not any(message["role"] == "assistant" for message in messages):
             raise UserError(
-                f"'assistant_only_loss': record {number} of the data has no message of the assistant, so nothing in it "
+                f"'assistant_only_loss': record {number} of {name} has no message of the assistant, so nothing in it "
                 "is scored; take it out"
             )
 
