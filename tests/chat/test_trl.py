@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,3 +178,13 @@ def test_help_begins_with_what_a_person_needs(capsys):
     assert len(found) > 8
     for name, value in found.items():
         assert defaults[name] == (False if value == "false" else float(value)), name
+
+
+def test_the_recipes_in_the_documentation(tmp_path):
+    """Every key of docs/tuning.md is one of TRL's; its second recipe is more keys for the first."""
+    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "sft.yaml").write_text("".join(blocks))
+    recipe = stage.parse_trl("trl:SFTConfig", ["--config", str(tmp_path / "sft.yaml")], "")
+    assert recipe.training.packing and recipe.model.use_dora and recipe.model.lora_target_modules == "all-linear"
+    assert recipe.datasets.datasets[0].data_files == {"train": "instructions.jsonl"} and len(blocks) == 2
