@@ -192,7 +192,9 @@ def test_python_block(terminal, quickstart_run, without_package):
 
 def test_preview(terminal, quickstart_run):
     done = terminal.run(command("scratch sft"), quickstart_run)
-    assert "sft: data taken as messages\n" in done.stdout and done.stdout.count("<|im_end|>⟧") == 2
+    assert (
+        "sft: data taken as messages; ignored: name, group\n" in done.stdout and done.stdout.count("<|im_end|>⟧") == 2
+    )
 
 
 def test_trl(terminal, quickstart_run, without_package, tmp_path):

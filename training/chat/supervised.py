@@ -124,13 +124,12 @@ class SupervisedTrainer(SFTTrainer):
                 for key, value in self.data_collator(samples).items()
                 if key != "labels"
             }
-            with torch.no_grad():
-                said.append(
-                    self.model(**row, use_cache=False).logits[0, length : 2 * length].float()
-                )  # (length, vocab)
+            with torch.no_grad(), self.accelerator.autocast():
+                logits = self.model(**row, use_cache=False).logits  # (1, 2 * length, vocab)
+            said.append(logits[0, length : 2 * length].float())
         self.model.train(training)
         change, size = (said[0] - said[1]).abs().max(), said[0].abs().max()
-        if change > 1e-3 * size:
+        if change > 1e-5 * size:  # apart, it is 0 but for kernels that add up in another order
             key = "packing" if self.args.packing else "padding_free"
             raise UserError(
                 f"'{key}': with attn_implementation {self.model.config._attn_implementation} this model lets samples "
