@@ -54,9 +54,12 @@ def test_an_item_shorter_than_the_run_is_looked_for_whole(found):
     assert not found.hits(document(SHORT.rsplit(" ", 1)[0]))
 
 
-def test_what_is_too_short_is_counted_and_not_looked_for(found):
-    assert found.items == 2 and found.unsearchable == 1
+def test_what_is_too_short_is_not_looked_for(found):
+    """An item counts as too short when nothing of it is looked for."""
+    assert found.counts == {"searched": 2, "too short": 0}
     assert not found.hits(document(ANSWER))
+    mixed = Decontaminator([("a", ANSWER), ("b", "yes"), ("b", QUESTION), ("c", "no"), ("c", "yes"), ("b", "no")])
+    assert mixed.counts == {"searched": 1, "too short": 2}
 
 
 def test_every_item_that_is_met_is_told():
@@ -169,7 +172,7 @@ def test_the_tasks_of_the_recipes_are_understood(tmp_path, monkeypatch):
     for name in ("body_choice", "docstring_choice"):
         write(folder / f"{name}.jsonl", {"query": QUESTION, "choices": [prose(9), prose(3)], "gold": 0})
     found = Decontaminator.from_files(sorted(recipes.glob("*.yaml")))
-    assert found.items == 4 and found.unsearchable == 2
+    assert found.counts == {"searched": 2, "too short": 0}
     hits = [name for name, _ in found.hits(document(QUESTION))]
     assert hits == ["scratch_body_choice:1", "scratch_docstring_choice:1"]
 

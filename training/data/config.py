@@ -69,7 +69,7 @@ class DataConfig:
                 raise ValueError(f"'sources': a name is letters, digits, - and _, not '{name}'")
         if not self.sources and (self.max_tokens is not None or self.temperature != 1):
             raise ValueError("'max_tokens' and 'temperature' are for a mixture of 'sources'")
-        for name in ("cleaning", "pii", "rules", "dedup", "decontamination"):
+        for name in ("cleaning", "pii", "rules", "dedup"):
             steps = getattr(self, name)
             if self.is_python and steps != type(steps)():
                 raise ValueError(
