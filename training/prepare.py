@@ -125,6 +125,12 @@ def write_shards(
     if isinstance(corpus, Curation):
         notes |= write_evidence(corpus, folder)
     if config.data.sources:
+        for name in config.data.sources:
+            if not corpus.size("train", name):
+                why = corpus.funnel.reasons() or "it is empty"
+                raise UserError(
+                    f"'{config.data.key_of(name)}': nothing of it is left to train on; dropped in all: {why}"
+                )
         splits["train"], shares = write_mixture(corpus, config.data, encoder, folder, work)
         print(describe_shares(shares))
     for split in SPLITS:

@@ -98,6 +98,14 @@ class DataConfig:
             )
         }
 
+    def cleaning_of(self, name: str) -> CleaningConfig:
+        """What is mended in the texts of a source."""
+        return self.named_sources[name].cleaning or self.cleaning
+
+    def rules_of(self, name: str) -> RulesConfig:
+        """What drops a document of a source."""
+        return self.named_sources[name].rules or self.rules
+
     def key_of(self, name: str) -> str:
         """Where in the recipe a source stands."""
         return f"data.sources.{name}" if name else "data"

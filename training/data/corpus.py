@@ -73,6 +73,6 @@ def corpus_digest(config: DataConfig) -> str:
     digests = [f"{name}:{source_digest(source, config.key_of(name))}" for name, source in config.named_sources.items()]
     for path in map(Path, config.decontamination.evaluation):
         digests += [digest(file, "data.decontamination.evaluation") for file in [*task_files(path), path]]
-    if config.rules.profanity:
-        digests.append(digest(config.rules.profanity, "data.rules.profanity"))
+    rules = {config.rules_of(name).profanity for name in config.named_sources} - {None}
+    digests += [digest(path, "rules.profanity") for path in sorted(rules)]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

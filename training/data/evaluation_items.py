@@ -116,7 +116,7 @@ def task_files(path: Path) -> list[Path]:
     """The local files of records that an lm-eval task is judged by; none if that is a data set, or `path` no task.
 
     Raises:
-        UserError: no such file, a task that cannot be read, or one that names no split to be judged by.
+        UserError: no such task, one that cannot be read, or one that names no split to be judged by.
     """
     _check_file(path)
     return _files(path, *_judged(path)) if path.name.endswith(_TASKS) else []
@@ -141,17 +141,15 @@ def _files(path: Path, task: dict[str, Any], split: str) -> list[Path]:
         if split not in files:
             raise UserError(f"{path}: 'data_files' has no split '{split}'; {nearest(split, files)}")
         files = files[split]
-    found = [Path(file) for file in ([files] if isinstance(files, str) else files)]
-    for file in found:
-        if not file.is_file():
-            raise UserError(f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)")
-    return found
+    return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
 
 
 def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
     task, split = _judged(path)
     files = _files(path, task, split)
     for file in files:
+        if not file.is_file():
+            raise UserError(f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)")
         yield from _texts_of(task["task"], _records(file), fields)
     if not files:
         options = task.get("dataset_kwargs") or {}
