@@ -25,7 +25,7 @@ def function(number: int) -> str:
     draw = random.Random(number)
     name, *words = ("".join(draw.choices("abcdefghij", k=6)) for _ in range(40))
     body = "".join(f"    {words[index]} = {words[index + 1]} + {number}\n" for index in range(10, 38))
-    return f'def {name}({words[0]}):\n    """Return the {" ".join(words[:6])} alone."""\n{body}    return {words[39 - 1]}\n'
+    return f'def {name}({words[0]}):\n    """Return the {" ".join(words[:6])} alone."""\n{body}    return {words[38]}\n'
 
 
 @pytest.fixture
