@@ -5,13 +5,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from tiny_stages import LINES, write_text
+from tiny_stages import write_text
 
 from training import run
 from training.cli import main
 from training.engine.stage import Stage
 from training.errors import UserError
-from training.recipe import STAGES, split_overrides
+from training.prepare import PrepareConfig
+from training.recipe import STAGES, parse, split_overrides
 
 ROOT = Path(__file__).parents[1]
 
@@ -162,7 +163,7 @@ def exam(folder, tmp_path, monkeypatch):
         "own": "json\ndataset_kwargs: {data_files: {test: runs/x/data/tasks/body_choice.jsonl}}",
     }.items():
         (tmp_path / "lm_eval" / f"{name}.yaml").write_text(f"task: {name}\ntest_split: test\ndataset_path: {data}\n")
-    (tmp_path / "exam.jsonl").write_text(json.dumps({"question": " ".join(LINES[3].split() * 3)}) + "\n")
+    (tmp_path / "exam.jsonl").write_text('{"question": "Which of the two cats came home when it was already late?"}\n')
     (folder / "evaluate.yaml").write_text(
         "output_dir: runs/x/evaluate\ndata: runs/x/data\nmodels: {base: runs/x/pretrain}\n"
         "tasks_dir: lm_eval\ntasks: [exam, hub, own, hellaswag]\n"
@@ -185,6 +186,8 @@ def test_what_the_folder_evaluates_is_kept_out_of_its_text(exam, capsys):
         "evaluate": [],
     }
     assert "asks lm_eval/exam.yaml: prepare drops training text" in capsys.readouterr().out
+    config = parse(PrepareConfig, ["--config", str(exam / "prepare.yaml"), flag], "")
+    assert config.data.decontamination.evaluation == ["lm_eval/exam.yaml"]
     both = '--data.decontamination.evaluation=["lm_eval/exam.yaml", "lm_eval/own.yaml"]'
     assert told(exam)["prepare"] == [both]  # that writes no tasks
     capsys.readouterr()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from training.data.decontamination import DecontaminationConfig, Decontaminator
 from training.data.evaluation_items import read_items
+from training.data.sources import Document
 from training.errors import UserError
 
 QUESTION = "Which of these gases do green plants take out of the air to make their food, and when?"
@@ -75,10 +76,12 @@ def test_common_phrases_condemn_nothing():
     documents = [document(licence)] * 11 + [document(QUESTION), prose(100)]
     matches = [found.matches(text) for text in documents]
     assert all(map(found.condemns, matches[:12]))
-    counts = np.zeros(found.runs, int)
-    for match in matches:
-        counts[match] += 1
-    left = found.without(counts > 10)
+    owners, met = found.meet((number, Document("", "", text)) for number, text in enumerate(documents, 100))
+    counts = np.bincount(met, minlength=found.runs)
+    assert set(owners) == set(range(100, 112)) and counts.max() == 11
+    condemned, left = found.condemned(owners, met, max_documents=10)
+    assert condemned.tolist() == [111]
+    assert found.condemned(owners, met, max_documents=11)[0].tolist() == list(range(100, 112))
     assert [left.condemns(match) for match in matches] == [False] * 11 + [True, False]
     assert left.hits(documents[0]) == [] and [name for name, _ in left.hits(documents[11])] == ["b"]
     assert left.condemns(left.matches(document(licence + " of this book about seals")))
