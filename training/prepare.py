@@ -208,7 +208,9 @@ def write_held_out(
         for text in texts_in(row)
     )
     wanted = config.data.decontamination
-    corpus.keep_out(Decontaminator(items, wanted.ngram, wanted.min_words))
+    decontaminator = Decontaminator(items, wanted.ngram, wanted.min_words)
+    if any(decontaminator.counts.values()):  # none where nothing but pairs to train on is wanted
+        corpus.keep_out(decontaminator)
     return held_out, write_records(folder, records)
 
 
