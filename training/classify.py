@@ -7,6 +7,7 @@ AutoModelForSequenceClassification and `pipeline("text-classification")`.
 """
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,7 @@ def main(arguments: list[str]) -> None:
     finally:
         stage.heartbeat()
 
+    trainer.args.train_sampling_strategy = "sequential"  # predictions come in the order of the texts, not by length
     results = {name: trainer.predict(examples[name]) for name in ("validation", "test")}
     figures = {name: score(outcome, labels, positive) for name, outcome in results.items()}
     if config.baseline:
@@ -106,6 +108,7 @@ def main(arguments: list[str]) -> None:
     save_model(trainer.model, config.model, folder)
     write_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
+    shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
     stage.finish(
         {"labels": labels, "positive": positive} | figures, "model, predictions.jsonl, confusion.png, loss.png"
     )
