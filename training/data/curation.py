@@ -9,6 +9,7 @@ All is in the order of the sources and their blocks, so the number of workers an
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.lib.format import open_memmap
 
 from training.data.blocks import BlockStore
 from training.data.config import DataConfig
+from training.data.decontamination import Decontaminator
 from training.data.dedup.exact import first_of_each
 from training.data.dedup.lines import RepeatedLines, repeated_lines
 from training.data.dedup.neighbours import near_duplicates
@@ -30,7 +32,7 @@ from training.data.steps import SAMPLE_CHARACTERS, SAMPLES, Steps
 from training.data.workers import Workers
 from training.errors import UserError
 
-NEAR_DUPLICATES, CONTAMINATED = "near_duplicates.jsonl", "contaminated.jsonl"
+NEAR_DUPLICATES = "near_duplicates.jsonl"
 TRAIN, VALIDATION, DROPPED = range(3)  # what becomes of a document that passed the rules
 
 
@@ -46,6 +48,8 @@ class Curation:
         fates: (documents,) TRAIN, VALIDATION or DROPPED, of those that passed the rules.
         sizes: (documents,) bytes that they have in the end.
         copies: by kind of duplicate (exact, near): (kept documents with copies,) how many each had.
+        contaminated: which document met which evaluation item, and the words that they share.
+        items: of evaluations, how many were `searched` and how many were `too short` for it.
 
     Raises:
         UserError: nothing to read, nothing left, or nothing to hold out.
@@ -53,6 +57,8 @@ class Curation:
 
     def __init__(self, config: DataConfig, folder: Path, workers: int):
         self.config, self.folder = config, folder
+        self.contaminated: list[dict[str, str]] = []
+        self.items: Counter[str] = Counter()
         self.stores = {name: BlockStore(folder / "blocks" / (name or "text")) for name in config.named_sources}
         with Workers(workers, Steps, config) as pool:
             for name, source in config.named_sources.items():
@@ -86,6 +92,19 @@ class Curation:
 
     everything = documents  # there is no more than that
 
+    def keep_out(self, decontaminator: Decontaminator) -> None:
+        """Drop training documents that hold an item. The one that both splits share, if there is such, stays.
+
+        Raises:
+            UserError: nothing is left to train on.
+        """
+        shared = self.halved and self.halved[0]
+        train = (pair for pair in self._stored() if self.fates[pair[0]] == TRAIN and pair[0] != shared)
+        self._drop_meeting(decontaminator, *decontaminator.meet(train))
+        row = {"documents": int((self.fates == TRAIN).sum()), "bytes": self.size("train")}
+        self._check_some(row["documents"], "train")
+        self.funnel.splits["train"] = row
+
     def size(self, split: Split, source: str | None = None) -> int:
         """Bytes of the text of a split."""
         places = self.ranges[source] if source else range(len(self.fates))
@@ -114,6 +133,14 @@ class Curation:
                 # What holds an item of an evaluation must not be published beside the model's text.
                 text = "" if reason == "contaminated" else document.text[:SAMPLE_CHARACTERS]
                 yield reason, {"id": document.id, "why": whys[place], "text": text}
+
+    def encodings(self) -> Counter[str]:
+        """How many documents were read from each encoding that is not UTF-8."""
+        found = Counter()
+        for store in self.stores.values():
+            if store.end["blocks"]:
+                found.update(store.record(store.end["blocks"] - 1)["position"]["encodings"])  # up to there
+        return found
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Of all blocks, in order; see `steps.curate_block`."""
@@ -200,25 +227,25 @@ class Curation:
         file.unlink()
 
     def _drop_contaminated(self) -> None:
-        """They are listed in contaminated.jsonl, each with the items it meets and the words they share."""
-        wanted = self.config.decontamination
-        decontaminator = wanted.decontaminator()
         counts = self._column("matches_of_each")
         owners = np.repeat(np.arange(len(counts)), counts)
-        matches = self._column("matches")
         living = self.fates[owners] != DROPPED
-        owners, matches = owners[living], matches[living]
-        common = np.bincount(matches, minlength=decontaminator.runs) > wanted.max_documents
-        decontaminator = decontaminator.without(common)
-        condemned = np.unique(owners[~common[matches]])
+        self._drop_meeting(
+            self.config.decontamination.decontaminator(), owners[living], self._column("matches")[living]
+        )
+
+    def _drop_meeting(self, decontaminator: Decontaminator, owners: np.ndarray, matches: np.ndarray) -> None:
+        """Of documents with runs of words of items (see `Decontaminator.meet`), those that hold an item."""
+        self.items.update(decontaminator.counts)
+        condemned, decontaminator = decontaminator.condemned(owners, matches, self.config.decontamination.max_documents)
         met, whys = set(condemned.tolist()), {}
-        with (self.folder / CONTAMINATED).open("w") as stream:
-            for place, document in self._stored():
-                if place in met:
-                    for item, words in decontaminator.hits(document.text):
-                        whys.setdefault(place, f"words of {item}")
-                        stream.write(json.dumps({"document": document.id, "item": item, "words": words}) + "\n")
-        self._drop(condemned, "contaminated", "decontamination", list(whys.values()))
+        for place, document in self._stored():
+            if place in met:
+                for item, words in decontaminator.hits(document.text):
+                    whys.setdefault(place, f"words of {item}")
+                    self.contaminated.append({"document": document.id, "item": item, "words": words})
+        # In the text that was kept: a limit may have cut off the item.
+        self._drop(np.array(list(whys), dtype=np.int64), "contaminated", "decontamination", list(whys.values()))
 
     def _drop_repeated_lines(self) -> None:
         ends = np.cumsum(self._column("lines_of_each"))
@@ -236,7 +263,8 @@ class Curation:
 
     def _drop(self, places: np.ndarray, reason: str, step: str, whys: list[str]) -> None:
         """Drop documents; `whys` says of the first of them what condemned each."""
-        self._whys[reason] = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), whys)}
+        told = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), whys)}
+        self._whys[reason] = self._whys.get(reason, {}) | told
         self.fates[places] = DROPPED
         self.funnel.drop_kept(reason, int(self.sizes[places].sum()), step, len(places))
 

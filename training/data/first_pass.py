@@ -33,7 +33,7 @@ def fill(store: BlockStore, name: str, source: SourceConfig, key: str, workers: 
 
     def tasks() -> Iterator[tuple[BlockStore, Block]]:
         for number, documents in enumerate(in_blocks(reader), start=len(done)):
-            yield store, Block(number, documents, reading.take(), asdict(reader.position))
+            yield store, Block(number, documents, reading.take(), asdict(reader.position), name)
 
     blocks = 0
     with progress_bar(total=source.max_bytes, desc=f"curating {name or 'text'}", unit="B", unit_scale=True) as bar:
