@@ -45,7 +45,7 @@ FILES = {
         *(f"{split}-00000.ds{end}" for split in ("train", "validation") for end in ("", ".index", ".metadata")),
         *(f"{kind}/{split}.jsonl" for split in ("train", "validation") for kind in ("instructions", "preferences")),
         *(f"tasks/{task}_choice.jsonl" for task in ("body", "docstring")),
-        *("manifest.json", "provenance.json", "README.md", "samples.md", "funnel.png"),
+        *("manifest.json", "provenance.json", "README.md", "samples.md", "funnel.png", "contaminated.jsonl"),
     },
     "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
