@@ -77,14 +77,18 @@ class Workers:
 def _begin(start: Callable[..., Any], *arguments: Any) -> None:
     global _state
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent(multiprocessing.parent_process())
     _state = start(*arguments)
 
 
-def _die_with_parent() -> None:
+def end_with_parent(parent: multiprocessing.Process) -> None:
     """A worker whose parent was killed would wait for work for ever."""
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+
+    def look() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def _work(work: Callable[[Any, Task], Result], task: Task) -> Result:
