@@ -3,28 +3,24 @@
 import contextlib
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import multiprocess
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from loguru import logger
 
 from training.data.cluster import EngineConfig
-from training.data.workers import available_cores, end_with_parent
+from training.data.workers import Workers, available_cores
 from training.errors import UserError
 
 Task = Callable[[Any, int, int], None]  # as datatrove calls it: documents, which of all tasks it is, how many there are
 
 JOB = "job"  # the number that Slurm gave
 _POLL = 30  # seconds from one look at Slurm's queue to the next; the first ones come sooner
-_GRACE = 10  # seconds that processes have to end by themselves
 _ROOT = Path(__file__).parents[2]
 
 
@@ -43,57 +39,36 @@ def start(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path)
 
 def _local(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) -> None:
     workers = min(config.workers or available_cores(), tasks)
-    executor = _Local([task], tasks, workers, str(folder), start_method="spawn", skip_completed=False)
-    with _quiet(), _deaths_noticed():
-        executor.run()
+    _Local([task], tasks, workers, str(folder), skip_completed=False).run()
 
 
 class _Local(LocalPipelineExecutor):
-    def _launch_run_for_rank(self, *arguments: Any, **options: Any) -> Any:
-        if multiprocess.parent_process():
-            logger.disable("datatrove")
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-            end_with_parent(multiprocess.parent_process())
-        return super()._launch_run_for_rank(*arguments, **options)
+    """datatrove's own pool waits for ever for a process that was killed, and its processes outlive a killed parent."""
+
+    def run(self) -> None:
+        self.save_executor_as_json()
+        with Workers(self.workers, _silence, flag="--engine.workers") as workers, _quiet():
+            for _ in workers.map(_run_task, ((self, rank) for rank in range(self.tasks))):
+                pass
+
+
+def _silence() -> None:
+    logger.disable("datatrove")
+
+
+def _run_task(_: None, task: tuple[LocalPipelineExecutor, int]) -> None:
+    executor, rank = task
+    executor._run_for_rank(rank)
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """What datatrove logs is for files and not for the terminal, where every mistake would show as a traceback."""
     logger.disable("datatrove")
     try:
         yield
     finally:
         logger.enable("datatrove")
-
-
-@contextlib.contextmanager
-def _deaths_noticed():
-    """A pool of multiprocessing waits for ever for a process that was killed: end that wait."""
-    over, killed = threading.Event(), threading.Event()
-
-    def look() -> None:
-        before = set()
-        while not over.wait(0.5):
-            now = {process.pid for process in multiprocess.active_children()}
-            if before - now and not over.wait(_GRACE):
-                killed.set()
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                return
-            before = now
-
-    threading.Thread(target=look, daemon=True).start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not killed.is_set():
-            raise
-        raise UserError(
-            "a task was killed, most likely for want of memory; the same command goes on, with fewer of them at a "
-            "time: --engine.workers"
-        ) from None
-    finally:
-        over.set()
 
 
 def _ray(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) -> None:

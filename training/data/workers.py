@@ -33,10 +33,11 @@ class Workers:
     Args:
         count: processes; with 1, or for a single task, the work is done in this one.
         start: a function of a module, since workers import it anew.
+        flag: that sets their number, for error messages.
     """
 
-    def __init__(self, count: int, start: Callable[..., Any], *arguments: Any):
-        self.count, self.start, self.arguments = count, start, arguments
+    def __init__(self, count: int, start: Callable[..., Any], *arguments: Any, flag: str = "--workers"):
+        self.count, self.start, self.arguments, self.flag = count, start, arguments, flag
         # Not forked: libraries with threads of their own (Rust's, OpenMP's) do not survive that.
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(count, context, _begin, (start, *arguments))  # starts none before it must
@@ -70,25 +71,21 @@ class Workers:
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed, most likely for want of memory; the same command goes on, "
-                f"with fewer of them: --workers {max(1, self.count // 2)}"
+                f"with fewer of them: {self.flag} {max(1, self.count // 2)}"
             ) from None
 
 
 def _begin(start: Callable[..., Any], *arguments: Any) -> None:
     global _state
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    end_with_parent(multiprocessing.parent_process())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     _state = start(*arguments)
 
 
-def end_with_parent(parent: multiprocessing.Process) -> None:
+def _die_with_parent() -> None:
     """A worker whose parent was killed would wait for work for ever."""
-
-    def look() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _work(work: Callable[[Any, Task], Result], task: Task) -> Result:
