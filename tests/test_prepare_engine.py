@@ -164,9 +164,10 @@ STAND_INS = {
         cp "${@: -1}" "$SPOOL/script-$job"
         last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$SPOOL/script-$job")
         export SLURM_JOB_ID=$job SLURM_NODELIST=here
-        for task in $(seq 0 $last); do
-            SLURM_ARRAY_TASK_ID=$task bash "$SPOOL/script-$job" || true
-        done > "$SPOOL/log-$job" 2>&1 && touch "$SPOOL/over-$job" &
+        (
+            for task in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$task bash "$SPOOL/script-$job"; done
+            touch "$SPOOL/over-$job"
+        ) > "$SPOOL/log-$job" 2>&1 &
         echo "Submitted batch job $job" """,
     "squeue": """
         [ -e "$SPOOL/over-$3" ] || { echo $3; exit 0; }
@@ -208,3 +209,72 @@ def test_slurm_jobs_write_the_same_bytes(place, slurm, capsys):
         assert f"#SBATCH --{option}\n" in script
     assert "qos" not in script and "job-name=scratch-curating" in script
     assert len(list(slurm.glob("script-*"))) == 2  # nothing but these
+
+
+@needs_datatrove
+def test_what_goes_wrong_on_slurm_is_one_line(place, slurm, monkeypatch):
+    def refused(match: str, **options: object) -> None:
+        data = {"sources": {"a": {"path": "a", "max_broken": 0.5}, "b": {"path": "b"} | options}}
+        with pytest.raises(UserError, match=match) as caught:
+            prepare.main(recipe(place, "spread", data, engine=ENGINE))
+        assert "\n" not in str(caught.value) and not (place / "spread").exists()
+
+    (slurm / "refuse").touch()
+    refused("sbatch refused the job")
+    (slurm / "refuse").unlink()
+    refused("'data.sources.b.text_column': b/6.jsonl has no column 'txt'; did you mean 'text'", text_column="txt")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    refused("outside of it")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
+    (place / "bin" / "srun").write_text("#!/bin/bash\nexit 1\n")
+    refused(
+        r"curating: \d+ of \d+ parts are not complete; why is in .*spread.partial/work/tasks/curating/\d+; the same"
+    )
+    (place / "bin" / "sbatch").unlink()
+    refused("there is no sbatch on this machine")
+
+
+@needs_datatrove
+def test_a_job_that_is_still_at_it_is_waited_for(tmp_path, monkeypatch):
+    """And not given a second time."""
+    from training.data import engines
+
+    spread = cluster.Cluster(EngineConfig(kind="slurm", partition="long"), tmp_path)
+    done, calls = [], []
+    monkeypatch.setattr(engines, "start", lambda *arguments: calls.append("start"))
+    monkeypatch.setattr(engines, "submitted", lambda folder: f"job of {folder.name}")
+    monkeypatch.setattr(engines, "wait", lambda job: done.extend("ab") or calls.append(job))
+    cluster.share_out(tmp_path / "curating" / "000", [["a", "b"]], list)
+    spread.spread("curating", ["a", "b"], [1, 1], list, done.__contains__)
+    assert calls == ["job of 000"] and len(list((tmp_path / "curating").iterdir())) == 1
+
+
+def test_shares_are_even_and_in_order():
+    sizes = [5, 40, 1, 1, 30, 5, 8, 10]
+    shares = deal(range(8), sizes, 3)
+    assert sorted(sum(shares, [])) == list(range(8)) and all(share == sorted(share) for share in shares)
+    assert max(sum(sizes[item] for item in share) for share in shares) == 40
+    assert deal("ab", [1, 1], 16) == [["a"], ["b"]]
+
+
+def test_without_datatrove_it_is_one_line(place, monkeypatch):
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"datatrove is not installed; pip install 'scratch\[cluster\]'"):
+        prepare.main(recipe(place, "spread", mixture(place), engine={"kind": "local"}))
+    assert not (place / "spread").exists()
+
+
+def test_what_an_engine_cannot_be_is_one_line(place):
+    for engine, message in (
+        ({"kind": "spark"}, "'engine.kind' must be one of local, slurm, ray"),
+        ({"kind": "slurm"}, "'engine.partition' names the Slurm partition"),
+        ({"tasks": 4}, "'engine.tasks' has no effect without 'engine.kind': local or slurm or ray"),
+        ({"kind": "local", "partition": "long"}, "'engine.partition' has no effect without 'engine.kind': slurm"),
+        ({"kind": "local", "tasks": 0}, "are positive numbers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare.main(recipe(place, "spread", mixture(place), engine=engine))
+    with pytest.raises(UserError, match="'workers' has no effect beside an 'engine'"):
+        prepare.main(recipe(place, "spread", mixture(place), engine={"kind": "local"}, workers=2))
+    with pytest.raises(UserError, match="the Python corpus is read by one process"):
+        build(prepare.PrepareConfig, {"output_dir": "a", "tokenizer": "b", "engine": {"kind": "local"}}, "a recipe")

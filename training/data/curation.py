@@ -27,6 +27,7 @@ from training.data.dedup.lines import repeated_lines
 from training.data.dedup.neighbours import near_duplicates
 from training.data.first_pass import check_sources, fill, fill_alone, source_parts
 from training.data.funnel import Funnel
+from training.data.ordering import draw
 from training.data.sources import Document
 from training.data.splitting import SPLITS, Split, hold_out, line_end, whole_characters
 from training.data.steps import SAMPLE_CHARACTERS, SAMPLES, Steps
@@ -97,6 +98,20 @@ class Curation:
             moved = int(self.sizes[place]) - cut
             size += moved if split == "validation" else -moved
         return size
+
+    def sample(self, count: int, seed: int) -> list[Document]:
+        """Training documents."""
+        train = (
+            (identity, place)
+            for first, _, block in self._placed()
+            for place, identity in enumerate(block.ids(), start=first)
+            if self.verdicts.fates[place] == TRAIN
+        )
+        places = draw(train, count, seed)
+        found = {place: self.verdicts.trimmed(place, document) for place, document in self._at(np.sort(places))}
+        if self.verdicts.halved and (place := self.verdicts.halved[0]) in found:
+            found[place] = self.verdicts.half(found[place], "train")
+        return [found[place] for place in places]
 
     def lengths(self) -> np.ndarray:
         """Bytes of each document kept.  # (documents,)"""

@@ -44,9 +44,7 @@ class Verdicts:
         number = SPLITS.index(split)
         for place, document in self.living(blocks):
             if self.halved and place == self.halved[0]:
-                cut = self.halved[1]
-                text = document.text.encode()
-                yield replace(document, text=(text[cut:] if number else text[:cut]).decode())
+                yield self.half(document, split)
             elif self.fates[place] == number:
                 yield document
 
@@ -65,6 +63,11 @@ class Verdicts:
         if self.lines:
             document = replace(document, text=self.lines.prune(document.text, place))
         return document
+
+    def half(self, document: Document, split: Split) -> Document:
+        """What a split has of the document that both share."""
+        text, cut = document.text.encode(), self.halved[1]
+        return replace(document, text=(text[:cut] if split == "train" else text[cut:]).decode())
 
     def save(self, folder: Path) -> None:
         """For other processes, which `open` it."""

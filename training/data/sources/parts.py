@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from training.data.sources.config import SourceConfig
 from training.data.sources.files import SourceFile, is_local, list_files
 
-PART_BYTES = 64_000_000  # as stored: half a minute of work for one core, some minutes where they are compressed
+PART_BYTES = 16_000_000  # as stored: seconds of work for one core, half a minute where they are compressed
 
 
 @dataclass(frozen=True)
