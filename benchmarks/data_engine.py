@@ -3,8 +3,9 @@
     python -m benchmarks.data_engine --data 'books_0*.jsonl.gz'
 
 The contestants take turns: one process without an engine, then tasks of the local engine, one at a time and several.
-Processor time is that of all processes together; on a busy machine it is what can be compared. What no engine spreads
-is timed apart, on made-up hashes: the passes over all documents, with the memory they take, and the joining of tokens.
+Processor time is that of all processes together, with what each takes to start; on a busy machine it is what can be
+compared. Then the steps by themselves, in one process: what is spread, and what is not. Last, on made-up hashes and
+tokens, what is not spread for a great many documents, with the memory that it takes.
 """
 
 import argparse
@@ -22,15 +23,27 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
+from training.data.cleaning import CleaningConfig
+from training.data.config import DataConfig, DedupConfig
+from training.data.curation import Curation
 from training.data.dedup.exact import first_of_each
 from training.data.dedup.minhash import MinHashConfig
 from training.data.dedup.neighbours import near_duplicates
+from training.data.encoding import Encoder
+from training.data.encoding_parts import encode_parts, join_parts, token_parts
+from training.data.first_pass import fill_alone, source_parts
+from training.data.rules import RulesConfig
 from training.data.shards import join_shards, write_shard
+from training.data.sources import parts as sizes
+from training.data.splitting import SPLITS
 
 ROOT = Path(__file__).parents[1]
+PLAIN, SPREAD = "no engine", ("curating", "tokenizing")
 PROGRAM = """
 import sys
 from training.data.sources import parts
@@ -69,6 +82,39 @@ def prepare(arguments: argparse.Namespace, folder: Path, name: str, *options: st
     return {"seconds": time.monotonic() - started, "processor_seconds": processor}
 
 
+def steps(arguments: argparse.Namespace) -> None:
+    """Prints the processor seconds of each step, those of tasks in this process."""
+    rules, cleaning = RulesConfig(set=arguments.rules), CleaningConfig(set=arguments.rules)
+    config = DataConfig(path=arguments.data, rules=rules, cleaning=cleaning, dedup=DedupConfig(near=True))
+    tokenizer = Path(arguments.tokenizer)
+    encoder = Encoder(tokenizer, 0, Tokenizer.from_file(str(tokenizer / "tokenizer.json")).get_vocab_size())
+    sizes.PART_BYTES = round(arguments.part_megabytes * 1e6)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    seconds, started = {}, time.process_time()
+
+    def lap(name: str) -> None:
+        nonlocal started
+        seconds[name] = round(time.process_time() - started, 3)
+        started = time.process_time()
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        fill_alone(sum(source_parts(config, folder).values(), []), config)
+        lap("curating")
+        curation = Curation(config, folder, workers=1)
+        curation.verdicts.save(folder / "verdicts")
+        lap("hashes")
+        parts = token_parts(curation)
+        lap("")
+        encode_parts(parts, encoder, folder / "verdicts")
+        lap("tokenizing")
+        for split in SPLITS:
+            join_parts(folder, split, split, parts, encoder)
+        lap("joining")
+    del seconds[""]
+    print(json.dumps(seconds))
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -77,12 +123,10 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def apart(work: str, count: int, folder: Path) -> dict[str, float]:
-    """What one of the functions below prints, in a process of its own."""
-    call = (
-        f"from benchmarks import data_engine as b; from pathlib import Path; b.{work}({count}, Path({str(folder)!r}))"
-    )
-    found = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True, check=True)
+def apart(call: str) -> dict[str, float]:
+    """What one of the functions here prints, called in a process of its own."""
+    code = f"from argparse import Namespace; from pathlib import *; from benchmarks.data_engine import *; {call}"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(found.stdout)
 
 
@@ -145,10 +189,10 @@ def join(count: int, folder: Path) -> None:
         join_shards(folder, "train", parts, 8192, "made up")
 
 
-def main() -> None:
-    arguments = read_arguments()
-    plain, engine = "no engine", f"--engine.kind=local --engine.tasks={arguments.tasks}".split()
-    contestants = {plain: ["--workers=1"], "engine, 1 at a time": [*engine, "--engine.workers=1"]}
+def race(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Whole runs, with and without an engine."""
+    engine = f"--engine.kind=local --engine.tasks={arguments.tasks}".split()
+    contestants = {PLAIN: ["--workers=1"], "engine, 1 at a time": [*engine, "--engine.workers=1"]}
     contestants[f"engine, {arguments.workers} at a time"] = [*engine, f"--engine.workers={arguments.workers}"]
     found = {name: [] for name in contestants}
     with tempfile.TemporaryDirectory() as temporary:
@@ -156,32 +200,40 @@ def main() -> None:
             for place, (name, options) in enumerate(contestants.items()):
                 found[name].append(prepare(arguments, Path(temporary), f"{number}-{place}", *options))
         outputs = [contents(path) for path in Path(temporary).iterdir() if path.is_dir()]
-        same = all(output == outputs[0] for output in outputs)
-        manifest = json.loads(next(Path(temporary).glob("0-0/manifest.json")).read_text())
-    read = manifest["funnel"]["read"]
-    megabytes = read["bytes"] / 1e6
+        read = json.loads((Path(temporary) / "0-0" / "manifest.json").read_text())["funnel"]["read"]
     medians = {
         name: {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
         for name, runs in found.items()
     }
-    print(f"{read['documents']:,} documents, {megabytes:.1f} MB; all outputs the same bytes: {same}")
-    print(f"{'':<24}{'seconds':>10}{'processor seconds':>20}{'MB/s a core':>14}")
-    for name, row in medians.items():
-        rate = megabytes / row["processor_seconds"]
-        print(f"{name:<24}{row['seconds']:>10.1f}{row['processor_seconds']:>20.1f}{rate:>14.2f}")
-    passes = {}
+    seconds = {name: row["processor_seconds"] for name, row in medians.items()}
+    ratios = {name: round(seconds[PLAIN] / seconds[name], 3) for name in seconds}
+    same = all(output == outputs[0] for output in outputs)
+    return {"read": read, "same_bytes": same, "medians": medians, "ratios": ratios}
+
+
+def main() -> None:
+    arguments = read_arguments()
+    result = {"conditions": vars(arguments) | {"machine": platform.machine(), "cores": os.cpu_count()}}
+    result |= race(arguments)
+    read = result["read"]
+    print(f"{read['documents']:,} documents, {read['bytes'] / 1e6:.1f} MB; the same bytes: {result['same_bytes']}\n")
+    print(f"{'whole runs':<24}{'seconds':>14}{'processor seconds':>20}")
+    for name, row in result["medians"].items():
+        print(f"{name:<24}{row['seconds']:>14.1f}{row['processor_seconds']:>20.1f}")
+    rounds = [apart(f"steps({arguments})") for _ in range(arguments.rounds)]
+    result["steps"] = {step: round(statistics.median(row[step] for row in rounds), 3) for step in rounds[0]}
+    print(f"\n{'steps':<24}{'spread':>14}{'processor seconds':>20}{'MB/s':>10}")
+    for step, seconds in result["steps"].items():
+        spread = "yes" if step in SPREAD else "no"
+        print(f"{step:<24}{spread:>14}{seconds:>20.1f}{read['bytes'] / 1e6 / seconds:>10.2f}")
+    result["passes"] = {}
     print(f"\n{'for all documents':<24}{'seconds a million':>20}{'bytes a document':>20}")
     for work in ("exact", "near", "join"):
         with tempfile.TemporaryDirectory() as temporary:
-            row = apart(work, arguments.documents, Path(temporary))
-        row["seconds"] = round(row["seconds"] * 1e6 / arguments.documents, 3)
-        passes[work] = row | {"bytes_a_document": round(row["bytes_a_document"])}
-        print(f"{work:<24}{row['seconds']:>20.2f}{passes[work]['bytes_a_document']:>20}")
-    conditions = vars(arguments) | {"machine": platform.machine(), "cores": os.cpu_count(), "megabytes": megabytes}
-    ratios = {
-        name: round(medians[plain]["processor_seconds"] / row["processor_seconds"], 3) for name, row in medians.items()
-    }
-    result = {"conditions": conditions, "same_bytes": same, "medians": medians, "ratios": ratios, "passes": passes}
+            row = apart(f"{work}({arguments.documents}, Path({temporary!r}))")
+        row = {"seconds": round(row["seconds"] * 1e6 / arguments.documents, 3), "bytes": round(row["bytes_a_document"])}
+        result["passes"][work] = row
+        print(f"{work:<24}{row['seconds']:>20.2f}{row['bytes']:>20}")
     print(json.dumps(result))
 
 

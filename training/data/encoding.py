@@ -109,12 +109,13 @@ def write_mixture(
     wanted = tokens_to_take(sources, available, config.temperature, config.max_tokens)
     lengths = [np.diff(part.document_ends, prepend=0) for part in parts]
     chosen, tokens_of = zip(*map(choose, lengths, wanted.tolist(), [config.seed] * len(parts)), strict=True)
-    order = list(zip(*(array.tolist() for array in interleave(tokens_of)), strict=True))
+    order = interleave(tokens_of)
     size = 0
 
     def ids() -> Iterator[np.ndarray]:
         nonlocal size
-        for source, number in progress_bar(order, desc="mixing", unit=" documents", unit_scale=True):
+        pairs = zip(*order, strict=True)
+        for source, number in progress_bar(pairs, "mixing", len(order[0]), unit=" documents", unit_scale=True):
             document, count = chosen[source][number], tokens_of[source][number]
             start = parts[source].document_ends[document] - lengths[source][document]
             tokens = parts[source].tokens[start : start + count]

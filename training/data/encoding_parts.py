@@ -32,13 +32,9 @@ class TokenPart:
 
 def encode_spread(curation: Curation, encoder: Encoder, cluster: Cluster) -> Writer:
     """By the tasks of a cluster. The returned one joins what they wrote."""
-    base, verdicts = curation.folder / "tokens", curation.folder / "verdicts"
+    verdicts = curation.folder / "verdicts"
     curation.verdicts.save(verdicts)
-    parts = [
-        TokenPart(source, blocks, base / (source or "text") / f"{number:05}")
-        for source, of_source in curation.blocks.items()
-        for number, blocks in enumerate(of_source)
-    ]
+    parts = token_parts(curation)
     missing = [part for part in parts if not part.complete.is_file()]
     sizes = [sum(block.passed for block in part.blocks) for part in missing]
     work = partial(encode_parts, encoder=encoder, verdicts=verdicts)
@@ -46,9 +42,18 @@ def encode_spread(curation: Curation, encoder: Encoder, cluster: Cluster) -> Wri
 
     def write(folder: Path, name: str, split: Split, source: str | None = None) -> Written:
         wanted = [part for part in parts if source in (None, part.source)]
-        return join(folder, name, split, wanted, encoder)
+        return join_parts(folder, name, split, wanted, encoder)
 
     return write
+
+
+def token_parts(curation: Curation) -> list[TokenPart]:
+    """In the order of the documents."""
+    return [
+        TokenPart(source, blocks, curation.folder / "tokens" / (source or "text") / f"{number:05}")
+        for source, of_source in curation.blocks.items()
+        for number, blocks in enumerate(of_source)
+    ]
 
 
 def encode_parts(parts: Sequence[TokenPart], encoder: Encoder, verdicts: Path) -> None:
@@ -65,7 +70,7 @@ def encode_parts(parts: Sequence[TokenPart], encoder: Encoder, verdicts: Path) -
         temporary.replace(part.complete)
 
 
-def join(folder: Path, name: str, split: Split, parts: Sequence[TokenPart], encoder: Encoder) -> Written:
+def join_parts(folder: Path, name: str, split: Split, parts: Sequence[TokenPart], encoder: Encoder) -> Written:
     """The shard `name` of the tokens that parts have of a split."""
     folders = [part.folder for part in parts]
     sizes = np.concatenate([np.load(part / f"{split}-sizes.npy") for part in folders])
