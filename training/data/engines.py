@@ -80,16 +80,15 @@ def _ray(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) 
             ray.init(runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}}, log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
             raise UserError(f"'engine.kind': no Ray cluster answers ({error}); set RAY_ADDRESS") from None
-    executor = RayPipelineExecutor(
-        [task],
-        tasks,
-        config.workers or -1,
-        logging_dir=str(folder),
-        skip_completed=False,
-        mem_per_cpu_gb=config.memory_gb,
-    )
     with _quiet():
-        executor.run()
+        RayPipelineExecutor(
+            [task],
+            tasks,
+            config.workers or -1,
+            logging_dir=str(folder),
+            skip_completed=False,
+            mem_per_cpu_gb=config.memory_gb,
+        ).run()
 
 
 def _slurm(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) -> None:
