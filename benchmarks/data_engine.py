@@ -213,7 +213,10 @@ def race(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     arguments = read_arguments()
-    result = {"conditions": vars(arguments) | {"machine": platform.machine(), "cores": os.cpu_count()}}
+    result = {
+        "benchmark": "data_engine",
+        "conditions": vars(arguments) | {"machine": platform.machine(), "cores": os.cpu_count()},
+    }
     result |= race(arguments)
     read = result["read"]
     print(f"{read['documents']:,} documents, {read['bytes'] / 1e6:.1f} MB; the same bytes: {result['same_bytes']}\n")
