@@ -19,6 +19,7 @@ from training.errors import UserError
 from training.recipe import build
 
 ROOT = Path(__file__).parents[1]
+STAGES = ["curating", "pruning", "tokenizing"]
 FOOTER = "This line is the footer of every page of the site, and says nothing at all.\n"
 needs_datatrove = pytest.mark.skipif(not cluster.importlib.util.find_spec("datatrove"), reason="no datatrove")
 
@@ -89,7 +90,7 @@ def test_local_tasks_write_the_same_bytes(place, kind, capsys):
     engine = {"kind": "local", "tasks": 3, "workers": 2}
     prepare.main(recipe(place, "spread", data, engine=engine))
     printed = capsys.readouterr().out
-    assert "tasks (local)" in printed
+    assert [line.split(":")[0] for line in printed.splitlines() if "tasks (local)" in line] == STAGES
     check_same(place, "plain", "spread")
     funnel = json.loads((place / "spread" / "manifest.json").read_text())["funnel"]
     expected = {"duplicate", "near duplicate", "contaminated", "same file twice", "broken record", "empty"}
@@ -203,12 +204,13 @@ def test_slurm_jobs_write_the_same_bytes(place, slurm, capsys):
     prepare.main(recipe(place, "spread", data, engine=ENGINE))
     check_same(place, "plain", "spread")
     printed = capsys.readouterr().out
-    assert "Slurm job 100; this command waits" in printed and "Slurm job 101" in printed
+    for number, stage in enumerate(STAGES):
+        assert f"{stage}: Slurm job {100 + number}; this command waits" in printed
     script = (slurm / "script-100").read_text()
     for option in ("partition=long", "time=24:00:00", "mem-per-cpu=8G", "account=mine", "array=0-1", "cpus-per-task=1"):
         assert f"#SBATCH --{option}\n" in script
     assert "qos" not in script and "job-name=scratch-curating" in script
-    assert len(list(slurm.glob("script-*"))) == 2  # nothing but these
+    assert len(list(slurm.glob("script-*"))) == 3  # nothing but these
 
 
 @needs_datatrove
@@ -226,12 +228,13 @@ def test_what_goes_wrong_on_slurm_is_one_line(place, slurm, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     refused("outside of it")
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
+    monkeypatch.setattr(cluster, "LATE", 0)
     (place / "bin" / "srun").write_text("#!/bin/bash\nexit 1\n")
     refused(
         r"curating: \d+ of \d+ parts are not complete; why is in .*spread.partial/work/tasks/curating/\d+; the same"
     )
     (place / "bin" / "sbatch").unlink()
-    refused("there is no sbatch on this machine")
+    refused("there is no sbatch or squeue on this machine")
 
 
 @needs_datatrove

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pickle
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ Item = TypeVar("Item")
 
 SHARES, ERRORS = "shares", "errors"  # of tasks, by their numbers
 _LOOK = 5  # seconds from one look at what is complete to the next
+LATE = 60  # seconds after which a network file system shows what another machine wrote
 
 
 @dataclass
@@ -118,17 +120,17 @@ class Cluster:
                 engines.start(self.config, name, Share(folder, os.getcwd()), len(shares), folder)
                 job = engines.submitted(folder)
             if job:
-                print(
-                    f"{name}: Slurm job {job}; this command waits for it, and goes on if it is stopped and given again"
-                )
+                print(f"{name}: Slurm job {job}; this command waits for it, also if it is stopped and given again")
                 engines.wait(job)
         for error in sorted((folder / ERRORS).iterdir()):
             raise UserError(error.read_text())
-        missing = sum(not done(item) for item in items)
+        missing, deadline = items, time.monotonic() + (0 if self.config.kind == "local" else LATE)
+        while (missing := [item for item in missing if not done(item)]) and time.monotonic() < deadline:
+            time.sleep(_LOOK)
         if missing:
             raise UserError(
-                f"{name}: {missing:,} of {len(items):,} parts are not complete; why is in {folder}; the same command "
-                "goes on with those"
+                f"{name}: {len(missing):,} of {len(items):,} parts are not complete; why is in {folder}; the same "
+                "command goes on with those"
             )
 
 

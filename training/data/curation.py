@@ -5,7 +5,8 @@
    duplicates but the first.
 3. Train and validation are told apart, and `Curation.documents` streams either.
 
-The first step can be spread over machines (cluster.py), the second cannot.
+What reads all text can be spread over machines (cluster.py): the first step, and of the second the look for what is
+left of documents without repeated lines.
 
 All is in the order of the sources and their blocks, so the number of workers and interruptions change nothing.
 """
@@ -28,6 +29,7 @@ from training.data.dedup.neighbours import near_duplicates
 from training.data.first_pass import check_sources, fill, fill_alone, source_parts
 from training.data.funnel import Funnel
 from training.data.ordering import draw
+from training.data.pruning import PrunedPart, prune_parts, pruned
 from training.data.sources import Document
 from training.data.splitting import SPLITS, Split, hold_out, line_end, whole_characters
 from training.data.steps import SAMPLE_CHARACTERS, SAMPLES, Steps
@@ -44,7 +46,7 @@ class Curation:
     Args:
         folder: for the blocks; what an interrupted run left there is used.
         workers: processes.
-        cluster: that the first pass is spread over, in place of them.
+        cluster: that what reads the text is spread over, in place of them.
 
     Attributes:
         funnel: what became of every document read.
@@ -58,7 +60,7 @@ class Curation:
     """
 
     def __init__(self, config: DataConfig, folder: Path, workers: int, cluster: Cluster | None = None):
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.cluster = config, folder, cluster
         self.parts = source_parts(config, folder)
         if cluster:
             missing = [part for parts in self.parts.values() for part in parts if not part.store.end]
@@ -231,19 +233,37 @@ class Curation:
         self._drop(condemned, "contaminated", "decontamination", list(whys.values()))
 
     def _drop_repeated_lines(self) -> None:
-        ends = np.cumsum(self._column("lines_of_each"))
-        of_each = np.split(self._column("lines"), ends[:-1])
-        fates = self.verdicts.fates
-        of_each = [lines if fate != DROPPED else lines[:0] for lines, fate in zip(of_each, fates, strict=True)]
-        self.verdicts.lines = repeated_lines(of_each, self.config.dedup.line, self.folder)
-        empty = []
-        for place, document in self.verdicts.living(self._placed()):
-            self.funnel.trim_kept("repeated lines", int(self.sizes[place]) - document.size)
-            self.sizes[place] = document.size
-            if not document.text.strip():
-                empty.append(place)
+        self.verdicts.lines = repeated_lines(self._lines(), self.config.dedup.line, self.folder)
+        alive, found = self._alive(), self._pruned()
+        self.funnel.trim_kept("repeated lines", int((self.sizes[alive] - found[:, 0]).sum()))
+        self.sizes[alive] = found[:, 0]
+        empty = alive[found[:, 1] == 1]
         whys = ["every line stands in many documents"] * len(empty[:SAMPLES])
-        self._drop(np.array(empty, dtype=np.int64), "repeated lines only", "duplicates", whys)
+        self._drop(empty, "repeated lines only", "duplicates", whys)
+
+    def _lines(self) -> Iterator[np.ndarray]:
+        """The hashes of each document's lines; none of one that has been dropped."""
+        for first, passed, block in self._placed():
+            of_each = np.split(block.array("lines"), np.cumsum(block.array("lines_of_each"))[:-1])
+            for lines, fate in zip(of_each, self.verdicts.fates[first : first + passed]):
+                yield lines if fate != DROPPED else lines[:0]
+
+    def _pruned(self) -> np.ndarray:
+        """As `pruning.pruned`, of all documents."""
+        if not self.cluster:
+            return pruned(self.verdicts, self._placed())
+        parts = [
+            PrunedPart(blocks, self.folder / "pruned" / (source or "text") / f"{number:05}.npy")
+            for source, of_source in self.blocks.items()
+            for number, blocks in enumerate(of_source)
+        ]
+        missing = [part for part in parts if not part.file.is_file()]
+        sizes = [sum(block.passed for block in part.blocks) for part in missing]
+        verdicts = self.folder / "lines"
+        self.verdicts.save(verdicts)
+        work = partial(prune_parts, verdicts=verdicts)
+        self.cluster.spread("pruning", missing, sizes, work, lambda part: part.file.is_file())
+        return np.concatenate([np.load(part.file) for part in parts])
 
     def _drop(self, places: np.ndarray, reason: str, step: str, whys: list[str]) -> None:
         """Drop documents; `whys` says of the first of them what condemned each."""

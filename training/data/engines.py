@@ -21,6 +21,7 @@ Task = Callable[[Any, int, int], None]  # as datatrove calls it: documents, whic
 
 JOB = "job"  # the number that Slurm gave
 _POLL = 30  # seconds from one look at Slurm's queue to the next; the first ones come sooner
+_NO_SLURM = "'engine.kind': slurm: there is no sbatch or squeue on this machine; log in where jobs are given"
 _ROOT = Path(__file__).parents[2]
 
 
@@ -114,9 +115,7 @@ def _slurm(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path
         with _quiet():
             executor.run()
     except FileNotFoundError:
-        raise UserError(
-            "'engine.kind': slurm: there is no sbatch on this machine; log in where jobs are given"
-        ) from None
+        raise UserError(_NO_SLURM) from None
     except subprocess.CalledProcessError as error:
         raise UserError(
             f"'engine': sbatch refused the job (exit code {error.returncode}); its words are above"
@@ -145,7 +144,10 @@ def wait(job: str) -> None:
 
 
 def _queued(job: str) -> bool:
-    found = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True)
+    try:
+        found = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError(_NO_SLURM) from None
     if found.returncode:
         # A job that is long over is not known any more; what else goes wrong may be over in a moment.
         return "invalid job id" not in found.stderr.lower()
