@@ -102,7 +102,7 @@ def test_local_tasks_write_the_same_bytes(place, kind, capsys):
 
 # Tasks import it anew. With a victim, the one that has done some of its share kills it, or itself.
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 from training.data import blocks, encoding
 from training.data.sources import parts
 blocks.BLOCK_DOCUMENTS = 20
@@ -114,6 +114,7 @@ def deadly(owner, name, after, victim):
         calls.append(name)
         if len(calls) > after:
             os.kill(victim, signal.SIGKILL)
+            time.sleep(60)  # until it ends with the command
         return method(*arguments, **options)
     setattr(owner, name, call)
 
@@ -123,8 +124,8 @@ if __name__ == "__mp_main__":
     if sys.argv[1] == "task":
         deadly(encoding.Encoder, "write", 2, os.getpid())
 
-from training.cli import main
 if __name__ == "__main__":
+    from training.cli import main
     sys.exit(main(["prepare", *sys.argv[2:]]))
 """
 
