@@ -75,3 +75,26 @@ def test_what_a_step_lacks_is_one_line(place):
         with pytest.raises(UserError, match=message):
             prepare.main(recipe(place, books, **data))
         assert not (place / "out").exists()
+
+
+def test_what_was_not_utf_8_is_told(place, capsys):
+    (place / "pages").mkdir()
+    for number in range(20):
+        text = f"Page {number}: le garçon déjà vu, là-bas, à côté du château."
+        (place / "pages" / f"{number:02}.txt").write_bytes(text.encode("cp1252" if number < 3 else "utf-8"))
+    prepare.main(recipe(place, {"pages": {"path": str(place / "pages"), "encoding": "cp1252"}}))
+    assert "documents that were not UTF-8: 3 cp1252" in capsys.readouterr().out
+    assert read_manifest(place / "out")["encodings"] == {"cp1252": 3}
+    assert "Decoded from what is not UTF-8: 3 cp1252" in (place / "out" / "README.md").read_text()
+
+
+def test_items_too_short_to_look_for_are_told(place, capsys):
+    with (place / "exam.jsonl").open("a") as stream:
+        stream.writelines('{"question": "Why not?", "answer": "Because."}\n' for _ in range(4))
+    data = {"decontamination": {"evaluation": [str(place / "exam.jsonl")]}}
+    prepare.main(recipe(place, {"books": source(place, "books")}, **data))
+    told = "evaluation items: 1 looked for, 4 too short to look for (no text of 8 words)"
+    assert told in capsys.readouterr().out
+    assert read_manifest(place / "out")["evaluation_items"] == {"searched": 1, "too short": 4}
+    card = (place / "out" / "README.md").read_text()
+    assert "with one of 1 evaluation items (4 more are too short to look for)" in card

@@ -112,6 +112,26 @@ def test_a_mixture_packed_and_masked(place, capfd):
     torch.testing.assert_close(losses("parts"), curve, atol=2e-5, rtol=0)
 
 
+def test_weights_that_change_in_the_course_of_a_run(place, capfd):
+    """A folder that comes last only is an input like the others, and what it adds to the losses is told."""
+    changing = {"data": "lines", "curriculum": "{0.5: {lines: 1, pages: 3}}", "per_device_train_batch_size": 8}
+    assert pretrain(**changing, output_dir="whole") == 0
+    printed = capfd.readouterr().out
+    assert "    pages: 37.50% of the sequences wished, 37.50% in this run, " in printed
+    assert "    from step 0: 100.00% lines, 0.00% pages\n    from step 6: 25.00% lines, 75.00% pages\n" in printed
+    inputs = json.loads(Path("whole/provenance.json").read_text())["inputs"]
+    assert inputs.keys() == {"data.lines", "data.pages", "tokenizer"}
+    first, last = (record for record in records("whole") if "validation_loss" in record)
+    gain = {
+        folder: first[f"validation_loss/{folder}"] - last[f"validation_loss/{folder}"] for folder in ("lines", "pages")
+    }
+    assert gain["pages"] > gain["lines"]
+
+    assert pretrain(**changing | {"curriculum": "{0.99: pages}"}, output_dir="other") == 2
+    assert "'curriculum': 0.99 of 12 steps leaves a phase without a step" in capfd.readouterr().err
+    assert not Path("other").exists()
+
+
 def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 from tiny_stages import write_text
@@ -10,7 +11,10 @@ from training import run
 from training.cli import main
 from training.engine.stage import Stage
 from training.errors import UserError
-from training.recipe import STAGES, split_overrides
+from training.prepare import PrepareConfig
+from training.recipe import STAGES, parse, split_overrides
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -146,6 +150,62 @@ def test_the_summary_stays_with_the_run_when_one_output_goes_elsewhere(folder, c
     assert main(["run", str(folder), "--pretrain.output_dir", str(tmp_path / "big disk" / "pretrain")]) == 0
     assert (tmp_path / "runs" / "x" / "summary.md").is_file()
     assert (tmp_path / "big disk" / "pretrain").is_dir()
+
+
+@pytest.fixture
+def exam(folder, tmp_path, monkeypatch):
+    """The folder evaluates too: on a task with local items, one of a data set, and one that prepare writes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lm_eval").mkdir()
+    for name, data in {
+        "exam": "json\ndataset_kwargs: {data_files: {test: exam.jsonl}}",
+        "hub": "owner/name",
+        "own": "json\ndataset_kwargs: {data_files: {test: runs/x/data/tasks/body_choice.jsonl}}",
+    }.items():
+        (tmp_path / "lm_eval" / f"{name}.yaml").write_text(f"task: {name}\ntest_split: test\ndataset_path: {data}\n")
+    (tmp_path / "exam.jsonl").write_text('{"question": "Which of the two cats came home when it was already late?"}\n')
+    (folder / "evaluate.yaml").write_text(
+        "output_dir: runs/x/evaluate\ndata: runs/x/data\nmodels: {base: runs/x/pretrain}\n"
+        "tasks_dir: lm_eval\ntasks: [exam, hub, own, hellaswag]\n"
+    )
+    return folder
+
+
+def told(folder, *arguments):
+    recipes = run.recipes_in(folder)
+    overrides = run.assign_overrides(list(arguments), contents(folder))
+    return run.keep_out_evaluation(recipes, overrides, run.check_recipes(recipes, overrides))
+
+
+def test_what_the_folder_evaluates_is_kept_out_of_its_text(exam, capsys):
+    flag = '--data.decontamination.evaluation=["lm_eval/exam.yaml"]'
+    assert told(exam, "--prepare.tasks=5") == {
+        "tokenizer": [flag],
+        "prepare": ["--tasks=5", flag],
+        "pretrain": [],
+        "evaluate": [],
+    }
+    assert "asks lm_eval/exam.yaml: prepare drops training text" in capsys.readouterr().out
+    config = parse(PrepareConfig, ["--config", str(exam / "prepare.yaml"), flag], "")
+    assert config.data.decontamination.evaluation == ["lm_eval/exam.yaml"]
+    both = '--data.decontamination.evaluation=["lm_eval/exam.yaml", "lm_eval/own.yaml"]'
+    assert told(exam)["prepare"] == [both]  # that writes no tasks
+    capsys.readouterr()
+    assert told(exam, "--evaluate.tasks=[hub]")["prepare"] == []
+    assert told(exam, "--prepare.data.decontamination.evaluation=[]")["tokenizer"] == []
+    (exam / "prepare.yaml").write_text(
+        "output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\ndata: {path: a.txt, decontamination: {evaluation: []}}\n"
+    )
+    assert told(exam) == {stage: [] for stage in run.recipes_in(exam)}
+    assert capsys.readouterr().out == ""
+
+
+def test_quickstart_needs_no_telling(monkeypatch):
+    """Its tasks are those that prepare writes, whatever an earlier run has left where they go."""
+    monkeypatch.chdir(ROOT)
+    recipes = run.recipes_in(ROOT / "recipes" / "quickstart")
+    overrides = run.assign_overrides([], {stage: run.read_yaml(path) for stage, path in recipes.items()})
+    assert run.keep_out_evaluation(recipes, overrides, run.check_recipes(recipes, overrides)) == overrides
 
 
 def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):

@@ -11,6 +11,7 @@ from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import prepare
 from training.data.config import DataConfig
 from training.data.corpus import open_corpus
+from training.data.decontamination import Decontaminator
 from training.data.shards import open_shards, read_manifest
 from training.data.sources import Document
 from training.errors import UserError
@@ -159,8 +160,12 @@ def test_functions_of_validation_are_not_in_train(place):
     """A package that copies a held-out function must not teach it."""
     train = Document("a", "a", "\n\n".join(map(function, range(10))))
     validation = Document("b", "b", "\n\n".join(map(function, range(8, 12))))
-    documents = {"train": [train], "validation": [validation]}
-    corpus = SimpleNamespace(everything=documents.get)
+    documents, found = {"train": [train], "validation": [validation]}, []
+
+    def keep_out(decontaminator: Decontaminator) -> None:  # only looks
+        found.extend(decontaminator.hits(train.text))
+
+    corpus = SimpleNamespace(everything=documents.get, keep_out=keep_out)
     options = {
         "output_dir": str(place / "data"),
         "tokenizer": str(place / "tokenizer"),
@@ -169,8 +174,11 @@ def test_functions_of_validation_are_not_in_train(place):
     }
     config = build(prepare.PrepareConfig, options, "test")
     (place / "data").mkdir()
-    counts = prepare.write_pairs(corpus, prepare.load_tokenizer(config), config, place / "data")
-    assert counts["instructions"] == {"train": 8, "validation": 4}
+    tokenizer = prepare.load_tokenizer(config)
+    held_out, counts = prepare.write_held_out(corpus, tokenizer, config, place / "data")
+    assert counts["instructions"] == {"validation": 4}
+    assert {item for item, _ in found} == {f"instructions/validation.jsonl:{number}" for number in (1, 2)}
+    assert prepare.write_pairs(corpus, tokenizer, config, place / "data", held_out)["instructions"] == {"train": 8}
     answers = [row["messages"][1]["content"] for row in rows(place / "data" / "instructions" / "train.jsonl")]
     assert answers == [function(number).rstrip() for number in range(8)]
 

@@ -16,6 +16,7 @@ VERBS = {
     "pretrain": ("training.pretrain", "train a model from random weights on the shards"),
     "sft": ("training.sft", "supervised fine-tuning on instructions (TRL)"),
     "dpo": ("training.dpo", "preference tuning on chosen and rejected answers (TRL, PEFT)"),
+    "classify": ("training.classify", "teach a model the labels of texts, such as spam or ham"),
     "evaluate": ("training.evaluate", "bits per byte, answers, preferences and lm-eval tasks, model by model"),
     "export": ("training.export", "the directory to publish, with its model card; of our class or a stock one"),
     "import": ("training.import_model", "a Llama, Qwen3 or GPT-2 of transformers as a model of ours"),

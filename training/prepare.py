@@ -21,17 +21,19 @@ from training.data.cluster import Cluster, EngineConfig
 from training.data.config import DataConfig
 from training.data.corpus import Corpus, corpus_digest, open_corpus
 from training.data.curation import Curation
+from training.data.decontamination import Decontaminator
 from training.data.encoding import Encoder, Writer, describe_shares, encode_here, write_mixture
 from training.data.encoding_parts import encode_spread
-from training.data.evidence import explain, write_evidence
+from training.data.evaluation_items import texts_in
+from training.data.evidence import explain, write_contaminated, write_evidence
 from training.data.functions import Function, fingerprints, mine_functions
 from training.data.histogram import by_powers_of_two
 from training.data.pairs import fitting, instruction, preferences
 from training.data.pii import Redactor
 from training.data.samples import write_samples
 from training.data.shards import read_manifest, write_manifest
-from training.data.splitting import SPLITS
-from training.data.tasks import body_choice, docstring_choice
+from training.data.splitting import SPLITS, Split
+from training.data.tasks import TASKS
 from training.engine.stage import Stage, check_stage, digest
 from training.engine.vocabulary import open_tokenizer
 from training.errors import UserError
@@ -39,6 +41,8 @@ from training.recipe import option, parse, required
 
 # They do not change what is written.
 RUNTIME_KEYS = frozenset({"workers", "engine", "explain"})
+Records = dict[str, dict[str, list[dict[str, Any]]]]  # by kind and file
+Counts = dict[str, dict[str, int]]
 
 
 @dataclass
@@ -87,12 +91,20 @@ def main(arguments: list[str]) -> None:
     work = folder / "work"  # what an interrupted run goes on from
     cluster = Cluster(config.engine, work / "tasks") if config.engine.kind else None
     corpus = open_corpus(config.data, work, config.workers, cluster)
+    if config.pairs:
+        held_out, asked = write_held_out(corpus, tokenizer, config, folder)
+    check_sources_left(corpus, config.data)
     encoder = Encoder(Path(config.tokenizer), tokenizer.eos_token_id, len(tokenizer))
     write = encode_spread(corpus, encoder, cluster) if cluster else encode_here(corpus, encoder)
     metrics = write_shards(corpus, write, encoder, config, folder, work)
     print(corpus.funnel)
+    print_notes(config, folder)
     if config.pairs:
-        metrics |= write_pairs(corpus, tokenizer, config, folder)
+        taught = write_pairs(corpus, tokenizer, config, folder, held_out)
+        counts = {kind: taught.get(kind, {}) | numbers for kind, numbers in asked.items()}
+        for kind, numbers in counts.items():
+            print(f"{kind}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items()))
+        metrics |= counts
     write_report(corpus, config, folder)
     shutil.rmtree(work, ignore_errors=True)  # there is none of the Python corpus
     print_explanations(config, folder)
@@ -121,6 +133,13 @@ def load_tokenizer(config: PrepareConfig) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def check_sources_left(corpus: Corpus, config: DataConfig) -> None:
+    for name in config.sources:
+        if not corpus.size("train", name):
+            why = corpus.funnel.reasons() or "it is empty"
+            raise UserError(f"'{config.key_of(name)}': nothing of it is left to train on; dropped in all: {why}")
+
+
 def write_shards(
     corpus: Corpus, write: Writer, encoder: Encoder, config: PrepareConfig, folder: Path, work: Path
 ) -> dict[str, Any]:
@@ -143,6 +162,9 @@ def write_shards(
         label(config.data, name): {"license": source.license} | corpus.counts(name) | shares.get(name, {})
         for name, source in config.data.named_sources.items()
     }
+    notes["evaluation_items"] = dict(corpus.items)
+    if corpus.items:
+        write_contaminated(corpus, folder)
     notes["lengths"] = by_powers_of_two(corpus.lengths())
     notes["copies"] = {kind: by_powers_of_two(counts) for kind, counts in corpus.copies.items()}
     write_manifest(folder, splits, Path(config.tokenizer), encoder.vocab_size, notes)
@@ -167,52 +189,87 @@ def write_report(corpus: Corpus, config: PrepareConfig, folder: Path) -> None:
     write_card(folder, config.data, changes(config), corpus.funnel)
 
 
-def write_pairs(
+def print_notes(config: PrepareConfig, folder: Path) -> None:
+    """What was counted beside the funnel."""
+    notes = read_manifest(folder)
+    if encodings := notes.get("encodings"):
+        found = ", ".join(f"{count:,} {name}" for name, count in encodings.items())
+        print(f"documents that were not UTF-8: {found}")
+    if counts := notes["evaluation_items"]:
+        words = config.data.decontamination.min_words
+        print(
+            f"evaluation items: {counts['searched']:,} looked for, {counts['too short']:,} too short to look for "
+            f"(no text of {words} words)"
+        )
+
+
+def write_held_out(
     corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PrepareConfig, folder: Path
-) -> dict[str, Any]:
-    """Instructions, preferences and tasks; returns how many of each there are."""
-    validation = list(fitting(mine_functions(corpus.everything("validation")), tokenizer, config.max_tokens))
-    held_out = set().union(*map(fingerprints, validation))
+) -> tuple[list[Function], Counts]:
+    """Write what models will be asked: instructions, preferences and tasks from held-out functions. Training documents
+    that hold one of these items are dropped.
+
+    Returns:
+        The functions, and how many records there are of each kind.
+    """
+    held_out = list(fitting(mine_functions(corpus.everything("validation")), tokenizer, config.max_tokens))
+    check_functions(held_out, config)
+    records = pair_records(held_out, "validation", tokenizer.backend_tokenizer, config)
+    options = (held_out, tokenizer.backend_tokenizer, config.tasks, config.data.seed)
+    records["tasks"] = {name: make(*options) for name, make in TASKS.items()}
+    items = (
+        (f"{kind}/{name}.jsonl:{number}", text)
+        for kind, files in records.items()
+        for name, rows in files.items()
+        for number, row in enumerate(rows, 1)
+        for text in texts_in(row)
+    )
+    wanted = config.data.decontamination
+    decontaminator = Decontaminator(items, wanted.ngram, wanted.min_words)
+    if any(decontaminator.counts.values()):  # none where nothing but pairs to train on is wanted
+        corpus.keep_out(decontaminator)
+    return held_out, write_records(folder, records)
+
+
+def write_pairs(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PrepareConfig, folder: Path, held_out: list[Function]
+) -> Counts:
+    """Write instructions and preferences to train on, of functions unlike the held-out ones; returns how many."""
+    known = set().union(*map(fingerprints, held_out))
     candidates = (
         function
         for function in mine_functions(corpus.everything("train"))
-        if not held_out.intersection(fingerprints(function))
+        if not known.intersection(fingerprints(function))
     )
     wanted = config.instructions.train + config.preferences.train
     train = list(itertools.islice(fitting(candidates, tokenizer, config.max_tokens), wanted))
-    if not validation or (wanted and not train):
+    if wanted:
+        check_functions(train, config)
+    return write_records(folder, pair_records(train, "train", tokenizer.backend_tokenizer, config))
+
+
+def check_functions(functions: list[Function], config: PrepareConfig) -> None:
+    if not functions:
         raise UserError(
-            f"'instructions': {config.data.path} holds no Python function with a one-line summary of at most "
+            f"'instructions': {config.data.where} holds no Python function with a one-line summary of at most "
             f"{config.max_tokens} tokens; set the counts of instructions, preferences and tasks to 0"
         )
-    counts = {}
-    for split, functions in (("train", train), ("validation", validation)):
-        # The two kinds of pairs share no function as long as there are enough of them.
-        asked = functions[: getattr(config.instructions, split)]
-        paired = functions[::-1][: getattr(config.preferences, split)]
-        records = {
-            "instructions": [instruction(function) for function in asked],
-            "preferences": preferences(paired, tokenizer.backend_tokenizer, config.data.seed),
-        }
-        for kind, rows in records.items():
-            write_jsonl(folder / kind / f"{split}.jsonl", rows)
-            counts.setdefault(kind, {})[split] = len(rows)
-    counts["tasks"] = write_tasks(validation, tokenizer.backend_tokenizer, config, folder)
-    for kind, numbers in counts.items():
-        print(f"{kind}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items()))
-    return counts
 
 
-def write_tasks(functions: list[Function], tokenizer: Tokenizer, config: PrepareConfig, folder: Path) -> dict[str, int]:
-    counts = {}
-    for name, make in (("body_choice", body_choice), ("docstring_choice", docstring_choice)):
-        rows = make(functions, tokenizer, config.tasks, config.data.seed)
-        write_jsonl(folder / "tasks" / f"{name}.jsonl", rows)
-        counts[name] = len(rows)
-    return counts
+def pair_records(functions: list[Function], split: Split, tokenizer: Tokenizer, config: PrepareConfig) -> Records:
+    # The two kinds of pairs share no function as long as there are enough of them.
+    asked = functions[: getattr(config.instructions, split)]
+    paired = functions[::-1][: getattr(config.preferences, split)]
+    return {
+        "instructions": {split: [instruction(function) for function in asked]},
+        "preferences": {split: preferences(paired, tokenizer, config.data.seed)},
+    }
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def write_records(folder: Path, records: Records) -> Counts:
+    for kind, files in records.items():
+        (folder / kind).mkdir(exist_ok=True)
+        for name, rows in files.items():
+            with (folder / kind / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return {kind: {name: len(rows) for name, rows in files.items()} for kind, files in records.items()}

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     derived: list[str] = []
     if config.depth is not None:
         config, derived = derive_from_depth(config, given, tokenizer, where)
-    key = "data" if isinstance(config.data, str) else "data.{}"
+    key = "data" if isinstance(config.data, str) and not config.curriculum else "data.{}"
     inputs = {key.format(folder): digest(folder, "data") for folder in folders}
     inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
     recipe = dataclasses.asdict(config)
@@ -74,6 +74,8 @@ def main(arguments: list[str]) -> None:
     )
     if len(folders) > 1:
         accelerator.print(training.train.describe(config.max_steps))
+    if config.curriculum:
+        accelerator.print(config.mixture.describe())
     try:
         training.run(stage)
     except Interrupted:

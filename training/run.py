@@ -2,10 +2,12 @@
 
 Every `STAGE.yaml` in the folder is one stage; stages whose recipe and inputs are unchanged are skipped, an interrupted
 one goes on where it stopped. An override goes to every recipe that has the key (`--data.path my.txt`), or to one stage
-by its name (`--pretrain.max_steps 200`). Ends with a table and a picture of the whole run.
+by its name (`--pretrain.max_steps 200`). Items of evaluate.yaml's local lm-eval tasks are kept out of the training
+text. Ends with a table and a picture of the whole run.
 """
 
 import importlib
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from typing import Any
 
 from training.errors import UserError
 from training.recipe import STAGES, apply_overrides, build, nearest, read_yaml, split_overrides
+
+EVALUATION = "data.decontamination.evaluation"
 
 
 def recipes_in(folder: Path) -> dict[str, Path]:
@@ -64,15 +68,55 @@ def _has(recipes: dict[str, dict[str, Any]], dotted: str) -> bool:
     return False
 
 
-def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> None:
+def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> dict[str, Any]:
     """Parse our own recipes before the first stage runs, so that the last one's misspelt key is found now.
 
     TRL's are left to their stages, since TRL alone knows its keys and takes long to load.
+
+    Returns:
+        The configurations of our own stages.
     """
+    configs = {}
     for stage, path in recipes.items():
         config = getattr(importlib.import_module(f"training.{stage}"), f"{stage.capitalize()}Config", None)
         if config:
-            build(config, apply_overrides(read_yaml(path), split_overrides(overrides[stage])), where=str(path))
+            values = apply_overrides(read_yaml(path), split_overrides(overrides[stage]))
+            configs[stage] = build(config, values, where=str(path))
+    return configs
+
+
+def keep_out_evaluation(
+    recipes: dict[str, Path], overrides: dict[str, list[str]], configs: dict[str, Any]
+) -> dict[str, list[str]]:
+    """Overrides with which the text is checked against the lm-eval tasks that the folder ends with, where their items
+    are local files; what `data.decontamination.evaluation` says in a recipe or on the command line stays.
+
+    The tokenizer is told too: it learns from the training text of the same split.
+    """
+    from training.data.evaluation_items import task_files
+    from training.data.tasks import TASKS
+    from training.eval.harness import local_tasks
+
+    readers = [stage for stage in ("tokenizer", "prepare") if stage in recipes]
+    resolved = {
+        stage: apply_overrides(read_yaml(recipes[stage]), split_overrides(overrides[stage])) for stage in readers
+    }
+    if "prepare" not in readers or "evaluate" not in recipes or _has(resolved, EVALUATION):
+        return overrides
+    evaluate = configs["evaluate"]
+    # Those that prepare itself writes are not there yet; it keeps them out of its text itself.
+    own = {f"{name}.jsonl" for name in TASKS if configs["prepare"].tasks}
+    local = local_tasks(Path(evaluate.tasks_dir)) if evaluate.tasks else {}
+    asked = [local[name] for name in evaluate.tasks if name in local]
+    kept_out = [str(path) for path in asked if {file.name for file in task_files(path)} - own]
+    if not kept_out:
+        return overrides
+    print(
+        f"{recipes['evaluate']} asks {', '.join(kept_out)}: prepare drops training text that holds one of the items "
+        f"(unless prepare.yaml says otherwise in '{EVALUATION}')"
+    )
+    told = f"--{EVALUATION}={json.dumps(kept_out)}"
+    return overrides | {stage: [*overrides[stage], told] for stage in readers}
 
 
 def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
@@ -99,7 +143,7 @@ def main(arguments: list[str]) -> None:
     recipes = recipes_in(Path(arguments[0]))
     contents = {stage: read_yaml(path) for stage, path in recipes.items()}
     overrides = assign_overrides(arguments[1:], contents)
-    check_recipes(recipes, overrides)
+    overrides = keep_out_evaluation(recipes, overrides, check_recipes(recipes, overrides))
     started = time.monotonic()
     for number, (stage, path) in enumerate(recipes.items(), start=1):
         print(f"\n[{number}/{len(recipes)}] {stage} ({path})", flush=True)

@@ -90,6 +90,19 @@ def test_the_table_says_what_is_estimated():
     assert "estimated" in str(funnel).splitlines()[-1]
 
 
+def test_what_a_limit_cuts_off_stands_with_the_documents_beyond_it():
+    funnel = Funnel()
+    funnel.keep(100)
+    funnel.keep(50)
+    funnel.trim_kept("beyond the limit", 10)
+    funnel.drop_kept("beyond the limit", 50, "limit", documents=1)
+    funnel.splits = {"train": {"documents": 1, "bytes": 90}}
+    assert funnel.losses() == {"beyond the limit": {"documents": 1, "bytes": 60, "step": "limit"}}
+    funnel.count_tokens({"train": 9})
+    assert funnel.losses()["beyond the limit"]["tokens"] == 6
+    assert funnel.read == {"documents": 2, "bytes": 150, "tokens": 15}
+
+
 def test_distributions(prepared):
     assert by_powers_of_two(np.array([1, 2, 3, 4, 7, 8, 1024])) == {"1": 1, "2": 2, "4": 2, "8": 1, "1024": 1}
     manifest = read_manifest(prepared)

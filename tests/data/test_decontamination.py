@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from training.data.decontamination import DecontaminationConfig, Decontaminator
 from training.data.evaluation_items import read_items
+from training.data.sources import Document
 from training.errors import UserError
 
 QUESTION = "Which of these gases do green plants take out of the air to make their food, and when?"
@@ -54,9 +55,12 @@ def test_an_item_shorter_than_the_run_is_looked_for_whole(found):
     assert not found.hits(document(SHORT.rsplit(" ", 1)[0]))
 
 
-def test_what_is_too_short_is_counted_and_not_looked_for(found):
-    assert found.items == 2 and found.unsearchable == 1
+def test_what_is_too_short_is_not_looked_for(found):
+    """An item counts as too short when nothing of it is looked for."""
+    assert found.counts == {"searched": 2, "too short": 0}
     assert not found.hits(document(ANSWER))
+    mixed = Decontaminator([("a", ANSWER), ("b", "yes"), ("b", QUESTION), ("c", "no"), ("c", "yes"), ("b", "no")])
+    assert mixed.counts == {"searched": 1, "too short": 2}
 
 
 def test_every_item_that_is_met_is_told():
@@ -72,10 +76,12 @@ def test_common_phrases_condemn_nothing():
     documents = [document(licence)] * 11 + [document(QUESTION), prose(100)]
     matches = [found.matches(text) for text in documents]
     assert all(map(found.condemns, matches[:12]))
-    counts = np.zeros(found.runs, int)
-    for match in matches:
-        counts[match] += 1
-    left = found.without(counts > 10)
+    owners, met = found.meet((number, Document("", "", text)) for number, text in enumerate(documents, 100))
+    counts = np.bincount(met, minlength=found.runs)
+    assert set(owners) == set(range(100, 112)) and counts.max() == 11
+    condemned, left = found.condemned(owners, met, max_documents=10)
+    assert condemned.tolist() == [111]
+    assert found.condemned(owners, met, max_documents=11)[0].tolist() == list(range(100, 112))
     assert [left.condemns(match) for match in matches] == [False] * 11 + [True, False]
     assert left.hits(documents[0]) == [] and [name for name, _ in left.hits(documents[11])] == ["b"]
     assert left.condemns(left.matches(document(licence + " of this book about seals")))
@@ -169,7 +175,7 @@ def test_the_tasks_of_the_recipes_are_understood(tmp_path, monkeypatch):
     for name in ("body_choice", "docstring_choice"):
         write(folder / f"{name}.jsonl", {"query": QUESTION, "choices": [prose(9), prose(3)], "gold": 0})
     found = Decontaminator.from_files(sorted(recipes.glob("*.yaml")))
-    assert found.items == 4 and found.unsearchable == 2
+    assert found.counts == {"searched": 2, "too short": 0}
     hits = [name for name, _ in found.hits(document(QUESTION))]
     assert hits == ["scratch_body_choice:1", "scratch_docstring_choice:1"]
 

@@ -1,3 +1,4 @@
+import json
 import random
 
 import pytest
@@ -6,7 +7,8 @@ from corpora import load
 from training.data import python_corpus, sources
 from training.data.config import DataConfig
 from training.data.corpus import corpus_digest
-from training.data.python_corpus import PACKAGE_SHARE
+from training.data.decontamination import DecontaminationConfig, Decontaminator
+from training.data.python_corpus import PACKAGE_SHARE, PythonCorpus
 from training.errors import UserError
 from training.recipe import build
 
@@ -117,6 +119,48 @@ def test_validation_repeats_no_training_text(installed):
     assert target.group in groups(before.validation)
     assert target.id not in {d.id for d in after.train + after.validation}
     assert after.funnel.dropped["copy of training text"]["documents"] == 1
+
+
+def test_training_files_that_hold_an_item_of_an_evaluation_go(installed, tmp_path):
+    """Those of the corpus are counted and told; spare ones are never mined. Held-out text is what it is."""
+    limited = {"max_bytes": 60_000, "validation_fraction": 0.2}
+    before = load(DataConfig(**limited))
+    spare = [d for d in before.everything("train") if d.id not in {d.id for d in before.train}]
+    asked = [before.train[3], spare[5], before.validation[0]]
+    items = [{"answer": " ".join(document.text.split()[30:60])} for document in asked] + [{"answer": "42"}]
+    (tmp_path / "exam.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    config = DataConfig(**limited, decontamination=DecontaminationConfig(evaluation=[str(tmp_path / "exam.jsonl")]))
+    corpus = PythonCorpus(config)
+    assert corpus.items == {"searched": 3, "too short": 1}
+    assert [d.id for d in corpus.documents("train")] == [d.id for d in before.train if d != asked[0]]
+    assert list(corpus.documents("validation")) == before.validation
+    expected = [d.id for d in before.everything("train") if d not in asked]
+    assert [d.id for d in corpus.everything("train")] == expected
+    ((met),) = corpus.contaminated
+    assert met["document"] == asked[0].id and met["item"] == "exam.jsonl:1" and len(met["words"].split()) == 13
+    funnel = corpus.funnel.as_dict()
+    assert funnel["dropped"]["contaminated"] == {"documents": 1, "bytes": asked[0].size, "step": "decontamination"}
+    assert funnel["read"] == before.funnel.as_dict()["read"]
+    for unit in ("documents", "bytes"):
+        assert funnel["kept"][unit] == sum(row[unit] for row in funnel["splits"].values())
+    with pytest.raises(UserError, match="no text left for train after cleaning .*contaminated"):
+        corpus.keep_out(Decontaminator((d.id, d.text) for d in before.train))
+
+
+def test_an_evaluation_that_changes_is_another_input(tmp_path):
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text('{"question": "one two three four five six seven eight"}\n')
+    (tmp_path / "task.yaml").write_text(
+        f"task: a\ndataset_path: json\ntest_split: test\ndataset_kwargs: {{data_files: {exam}}}\n"
+    )
+    configs = [
+        DataConfig(decontamination=DecontaminationConfig(evaluation=[str(file)]))
+        for file in (exam, exam.parent / "task.yaml")
+    ]
+    before = [corpus_digest(config) for config in configs]
+    assert before == [corpus_digest(config) for config in configs]
+    exam.write_text('{"question": "nine ten three four five six seven eight"}\n')
+    assert not set(before) & {corpus_digest(config) for config in configs}
 
 
 def test_python_digest_follows_the_installed_packages(monkeypatch):

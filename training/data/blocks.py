@@ -31,12 +31,14 @@ class Block:
     Attributes:
         reading: the funnel of what the source dropped on the way to these documents.
         position: in the source, after the last of them.
+        source: its name in the recipe.
     """
 
     number: int
     documents: list[Document]
     reading: dict[str, Any]
     position: dict[str, Any]
+    source: str
 
 
 def in_blocks(documents: Iterable[Document], most_bytes: int = BLOCK_BYTES) -> Iterator[list[Document]]:

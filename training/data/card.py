@@ -4,6 +4,7 @@ It speaks of sources by their names in the recipe and of files by theirs: folder
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
     head = DatasetCardData(
         pretty_name=name,
         license=licences(config),
-        language=["code"] if config.is_python else config.rules.languages or None,
+        language=["code"] if config.is_python else _languages(config) or None,
         size_categories=[next((size for limit, size in _SIZES if documents < limit), "n>1T")],
         task_categories=["text-generation"],
         tags=["scratch", "datatrove", "pretraining"],
@@ -74,13 +75,14 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
         f"training text ({train['bytes'] / train['tokens']:.2f} bytes each), "
         f"{splits['validation']['tokens'] / 1e6:,.2f} M held out for validation.",
         f"![What each step took, in documents and bytes]({PICTURE})",
-        "## Sources\n\n" + as_markdown(_source_table(config, sources)),
+        "## Sources\n\n" + as_markdown(_source_table(config, sources)) + _encodings(manifest),
         f"## What became of every document\n\n{as_markdown(funnel.table())}\n{plain(ESTIMATED)}. "
         f"[Samples]({SAMPLES_PAGE}) of kept and dropped documents; every figure is in [{MANIFEST}]({MANIFEST}) too.",
-        "## Steps\n\n" + "\n".join(f"- {step}" for step in _steps(config)),
+        "## Steps\n\n" + "\n".join(f"- {step}" for step in _steps(config, manifest)),
     ]
-    if rules := describe_rules(config.rules):
-        text.append(f"The limits of the rules:\n\n```text\n{rules}\n```")
+    for of, rules in _by_source(config, lambda name: describe_rules(config.rules_of(name))):
+        if rules:
+            text.append(f"{of}The limits of the rules:\n\n```text\n{rules}\n```")
     text += [
         "## Reading it",
         f"Shards in the layout of datatrove's `DocumentTokenizer`: tokens as {manifest['token_dtype']}, little-endian; "
@@ -128,15 +130,21 @@ def without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
         data["path"] = shown_path(data["path"])
     if "sources" in data:
         data["sources"] = {
-            name: source | ({"path": shown_path(source["path"])} if "path" in source else {})
+            name: _without_lists(source | ({"path": shown_path(source["path"])} if "path" in source else {}))
             for name, source in data["sources"].items()
         }
+    return shown | ({"data": _without_lists(data)} if data else {})
+
+
+def _without_lists(data: dict[str, Any]) -> dict[str, Any]:
+    """The files of evaluation items and of profanity by their names."""
+    data = dict(data)
     for section, key in (("rules", "profanity"), ("decontamination", "evaluation")):
         value = data.get(section, {}).get(key)
         if value:
             names = [Path(file).name for file in value] if isinstance(value, list) else Path(value).name
             data[section] = data[section] | {key: names}
-    return shown | ({"data": data} if data else {})
+    return data
 
 
 def shown_path(path: str) -> str:
@@ -185,19 +193,49 @@ def _source_table(config: DataConfig, sources: dict[str, dict[str, Any]]) -> lis
     return table
 
 
-def _steps(config: DataConfig) -> list[str]:
+def _encodings(manifest: dict[str, Any]) -> str:
+    counts = manifest.get("encodings") or {}
+    found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return f"\nDecoded from what is not UTF-8: {found} (documents)." if found else ""
+
+
+def _languages(config: DataConfig) -> list[str]:
+    return sorted({language for name in config.named_sources for language in config.rules_of(name).languages})
+
+
+def _by_source(config: DataConfig, describe: Callable[[str], str]) -> list[tuple[str, str]]:
+    """What is to be said of each source, with the names of those it is true of, or with nothing if of all of them."""
+    groups: dict[str, list[str]] = {}
+    for name in config.named_sources:
+        groups.setdefault(describe(name), []).append(plain(name))
+    return [(f"{', '.join(names)}: " if len(groups) > 1 else "", said) for said, names in groups.items()]
+
+
+def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
     """The recipe in words."""
+    decontaminated = []
+    if counts := manifest["evaluation_items"]:
+        decontaminated.append(
+            f"decontaminated: what shares {config.decontamination.ngram} words in a row with one of "
+            f"{counts['searched']:,} evaluation items ({counts['too short']:,} more are too short to look for)"
+        )
     if config.is_python:
         return [
             "files that are generated, minified, not decodable or of tests are left out, and those that repeat others",
             "no package fills too much; whole packages are held out for validation, less what copies training text",
+            *decontaminated,
         ]
     steps, dedup = [], config.dedup
-    if names := config.cleaning.steps():
-        steps.append(f"mended: {', '.join(names).replace('_', ' ')}")
-    if config.rules.languages:
-        steps.append(f"languages kept: {', '.join(config.rules.languages)}")
-    steps.append(f"rules: the set {config.rules.set}" if describe_rules(config.rules) else "no rule on quality")
+    for of, names in _by_source(config, lambda name: ", ".join(config.cleaning_of(name).steps()).replace("_", " ")):
+        if names:
+            steps.append(f"{of}mended: {names}")
+    for of, names in _by_source(config, lambda name: ", ".join(config.rules_of(name).languages)):
+        if names:
+            steps.append(f"{of}languages kept: {names}")
+    for of, rules in _by_source(
+        config, lambda name: describe_rules(config.rules_of(name)) and config.rules_of(name).set
+    ):
+        steps.append(f"{of}rules: the set {rules}" if rules else f"{of}no rule on quality")
     if config.pii.kinds:
         steps.append(f"personal data replaced: {', '.join(config.pii.kinds)}")
     steps.append("duplicates: texts that differ in white space alone are taken once")
@@ -209,12 +247,9 @@ def _steps(config: DataConfig) -> list[str]:
         )
     if dedup.lines:
         steps.append(f"lines in more than {dedup.line.max_documents} documents are left to the first of them")
-    if config.decontamination.evaluation:
-        steps.append(
-            f"decontaminated: what shares {config.decontamination.ngram} words in a row with an evaluation item"
-        )
     return [
         *steps,
+        *decontaminated,
         f"held out for validation: {config.validation_fraction:.1%} of the bytes, drawn by seed {config.seed}",
     ]
 

@@ -69,7 +69,7 @@ class DataConfig:
                 raise ValueError(f"'sources': a name is letters, digits, - and _, not '{name}'")
         if not self.sources and (self.max_tokens is not None or self.temperature != 1):
             raise ValueError("'max_tokens' and 'temperature' are for a mixture of 'sources'")
-        for name in ("cleaning", "pii", "rules", "dedup", "decontamination"):
+        for name in ("cleaning", "pii", "rules", "dedup"):
             steps = getattr(self, name)
             if self.is_python and steps != type(steps)():
                 raise ValueError(
@@ -97,6 +97,14 @@ class DataConfig:
                 max_bytes=self.max_bytes,
             )
         }
+
+    def cleaning_of(self, name: str) -> CleaningConfig:
+        """What is mended in the texts of a source."""
+        return self.named_sources[name].cleaning or self.cleaning
+
+    def rules_of(self, name: str) -> RulesConfig:
+        """What drops a document of a source."""
+        return self.named_sources[name].rules or self.rules
 
     def key_of(self, name: str) -> str:
         """Where in the recipe a source stands."""

@@ -1,6 +1,7 @@
 """The documents that a recipe speaks of, cleaned and split."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,18 +11,29 @@ import numpy as np
 from training.data.cluster import Cluster
 from training.data.config import DataConfig
 from training.data.curation import Curation
+from training.data.decontamination import Decontaminator
+from training.data.evaluation_items import task_files
 from training.data.funnel import Funnel
 from training.data.python_corpus import PythonCorpus
 from training.data.sources import Document, check_distinct, source_digest
 from training.data.splitting import Split
 from training.data.workers import available_cores
+from training.engine.stage import digest
 
 
 class Corpus(Protocol):
-    """Documents of both splits, streamed, and what became of every document read."""
+    """Documents of both splits, streamed, and what became of every document read.
+
+    Attributes:
+        copies: by kind of duplicate: (kept documents with copies,) how many each had.
+        contaminated: which document met which evaluation item, and the words that they share.
+        items: of evaluations, how many were `searched` and how many were `too short` for it.
+    """
 
     funnel: Funnel
     copies: dict[str, np.ndarray]
+    contaminated: list[dict[str, str]]
+    items: Counter[str]
 
     def documents(self, split: Split, source: str | None = None) -> Iterator[Document]: ...
 
@@ -34,6 +46,8 @@ class Corpus(Protocol):
     def counts(self, source: str) -> dict[str, int]: ...
 
     def everything(self, split: Split) -> Iterator[Document]: ...
+
+    def keep_out(self, decontaminator: Decontaminator) -> None: ...
 
 
 def open_corpus(config: DataConfig, folder: Path, workers: int = 0, cluster: Cluster | None = None) -> Corpus:
@@ -53,11 +67,16 @@ def open_corpus(config: DataConfig, folder: Path, workers: int = 0, cluster: Clu
 
 
 def corpus_digest(config: DataConfig) -> str:
-    """What identifies the input: the installed packages and versions, the contents of files, or the dataset's id.
+    """What identifies the input: the installed packages and versions, the contents of files, or the dataset's id; and
+    the contents of the files that the steps read.
 
     Raises:
         UserError: no such file.
     """
     check_distinct({config.key_of(name): source for name, source in config.named_sources.items()})
     digests = [f"{name}:{source_digest(source, config.key_of(name))}" for name, source in config.named_sources.items()]
+    for path in map(Path, config.decontamination.evaluation):
+        digests += [digest(file, "data.decontamination.evaluation") for file in [*task_files(path), path]]
+    rules = {config.rules_of(name).profanity for name in config.named_sources} - {None}
+    digests += [digest(path, "rules.profanity") for path in sorted(rules)]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -12,6 +12,7 @@ All is in the order of the sources and their blocks, so the number of workers an
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.lib.format import open_memmap
 from training.data.blocks import StoredBlock
 from training.data.cluster import Cluster
 from training.data.config import DataConfig
+from training.data.decontamination import Decontaminator
 from training.data.dedup.exact import first_of_each
 from training.data.dedup.lines import repeated_lines
 from training.data.dedup.neighbours import near_duplicates
@@ -37,7 +39,7 @@ from training.data.verdicts import DROPPED, TRAIN, VALIDATION, PlacedBlock, Verd
 from training.data.workers import Workers
 from training.errors import UserError
 
-NEAR_DUPLICATES, CONTAMINATED = "near_duplicates.jsonl", "contaminated.jsonl"
+NEAR_DUPLICATES = "near_duplicates.jsonl"
 
 
 class Curation:
@@ -54,6 +56,8 @@ class Curation:
         parts: by source, and `blocks`, those of each part.
         sizes: (documents,) bytes that they have in the end.
         copies: by kind of duplicate (exact, near): (kept documents with copies,) how many each had.
+        contaminated: which document met which evaluation item, and the words that they share.
+        items: of evaluations, how many were `searched` and how many were `too short` for it.
 
     Raises:
         UserError: nothing to read, nothing left, or nothing to hold out.
@@ -61,6 +65,8 @@ class Curation:
 
     def __init__(self, config: DataConfig, folder: Path, workers: int, cluster: Cluster | None = None):
         self.config, self.folder, self.cluster = config, folder, cluster
+        self.contaminated: list[dict[str, str]] = []
+        self.items: Counter[str] = Counter()
         self.parts = source_parts(config, folder)
         if cluster:
             missing = [part for parts in self.parts.values() for part in parts if not part.store.end]
@@ -89,6 +95,20 @@ class Curation:
         return self.verdicts.documents(self._placed(source), split)
 
     everything = documents  # there is no more than that
+
+    def keep_out(self, decontaminator: Decontaminator) -> None:
+        """Drop training documents that hold an item. The one that both splits share, if there is such, stays.
+
+        Raises:
+            UserError: nothing is left to train on.
+        """
+        fates, shared = self.verdicts.fates, self.verdicts.halved and self.verdicts.halved[0]
+        living = self.verdicts.living(self._placed())
+        train = (pair for pair in living if fates[pair[0]] == TRAIN and pair[0] != shared)
+        self._drop_meeting(decontaminator, *decontaminator.meet(train))
+        row = {"documents": int((fates == TRAIN).sum()), "bytes": self.size("train")}
+        self._check_some(row["documents"], "train")
+        self.funnel.splits["train"] = row
 
     def size(self, split: Split, source: str | None = None) -> int:
         """Bytes of the text of a split."""
@@ -132,6 +152,14 @@ class Curation:
                 # What holds an item of an evaluation must not be published beside the model's text.
                 text = "" if reason == "contaminated" else document.text[:SAMPLE_CHARACTERS]
                 yield reason, {"id": document.id, "why": whys[place], "text": text}
+
+    def encodings(self) -> Counter[str]:
+        """How many documents were read from each encoding that is not UTF-8."""
+        found = Counter()
+        for of_source in self.blocks.values():
+            for blocks in filter(None, of_source):
+                found.update(blocks[-1].block.record()["position"]["encodings"])  # up to there
+        return found
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Of all blocks, in order; see `steps.curate_block`."""
@@ -213,24 +241,24 @@ class Curation:
         file.unlink()
 
     def _drop_contaminated(self) -> None:
-        """They are listed in contaminated.jsonl, each with the items it meets and the words they share."""
-        wanted = self.config.decontamination
-        decontaminator = wanted.decontaminator()
         counts = self._column("matches_of_each")
         owners = np.repeat(np.arange(len(counts)), counts)
-        matches = self._column("matches")
         living = self.verdicts.fates[owners] != DROPPED
-        owners, matches = owners[living], matches[living]
-        common = np.bincount(matches, minlength=decontaminator.runs) > wanted.max_documents
-        decontaminator = decontaminator.without(common)
-        condemned = np.unique(owners[~common[matches]])
+        self._drop_meeting(
+            self.config.decontamination.decontaminator(), owners[living], self._column("matches")[living]
+        )
+
+    def _drop_meeting(self, decontaminator: Decontaminator, owners: np.ndarray, matches: np.ndarray) -> None:
+        """Of documents with runs of words of items (see `Decontaminator.meet`), those that hold an item."""
+        self.items.update(decontaminator.counts)
+        condemned, decontaminator = decontaminator.condemned(owners, matches, self.config.decontamination.max_documents)
         whys = {}
-        with (self.folder / CONTAMINATED).open("w") as stream:
-            for place, document in self._at(condemned):
-                for item, words in decontaminator.hits(self.verdicts.trimmed(place, document).text):
-                    whys.setdefault(place, f"words of {item}")
-                    stream.write(json.dumps({"document": document.id, "item": item, "words": words}) + "\n")
-        self._drop(condemned, "contaminated", "decontamination", list(whys.values()))
+        for place, document in self._at(condemned):
+            for item, words in decontaminator.hits(self.verdicts.trimmed(place, document).text):
+                whys.setdefault(place, f"words of {item}")
+                self.contaminated.append({"document": document.id, "item": item, "words": words})
+        # In the text that was kept: a limit may have cut off the item.
+        self._drop(np.array(list(whys), dtype=np.int64), "contaminated", "decontamination", list(whys.values()))
 
     def _drop_repeated_lines(self) -> None:
         self.verdicts.lines = repeated_lines(self._lines(), self.config.dedup.line, self.folder)
@@ -267,7 +295,8 @@ class Curation:
 
     def _drop(self, places: np.ndarray, reason: str, step: str, whys: list[str]) -> None:
         """Drop documents; `whys` says of the first of them what condemned each."""
-        self._whys[reason] = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), whys)}
+        told = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), whys)}
+        self._whys[reason] = self._whys.get(reason, {}) | told
         self.verdicts.fates[places] = DROPPED
         self.funnel.drop_kept(reason, int(self.sizes[places].sum()), step, len(places))
 

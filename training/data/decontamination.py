@@ -3,11 +3,11 @@
 A document is contaminated when it shares a run of `ngram` words with an item, as in GPT-3 (Brown et al. 2020, arXiv
 2005.14165, appendix C). Words are compared in lower case, without punctuation. An item that is shorter is looked for
 as a whole, from `min_words` on: GPT-3's own lower bound. What is shorter still says nothing ("yes", "the red ball")
-and is not looked for; `Decontaminator.unsearchable` counts it.
+and is not looked for; `Decontaminator.counts` says how many items hold nothing longer.
 
 As there, runs that stand in more than `max_documents` training documents are left alone, for they are licences,
-proverbs and the like (`Decontaminator.matches` gives what is to be counted, `without` takes what is common). Count
-after deduplication: copies of a leaked item must not make it look common.
+proverbs and the like (`Decontaminator.matches` gives what is to be counted, `condemned` leaves out what is common).
+Count after deduplication: copies of a leaked item must not make it look common.
 
 A contaminated document is dropped whole. GPT-3 cut a window out of it and kept the rest, so as not to lose books; but
 what is around a question is its context and answer, and documents here are chapters, pages and files.
@@ -21,6 +21,7 @@ import numpy as np
 
 from training.data.dedup.shingles import hash_runs, hash_words, words
 from training.data.evaluation_items import read_items
+from training.data.sources import Document
 from training.errors import UserError
 from training.recipe import option
 
@@ -40,7 +41,7 @@ class DecontaminationConfig:
             raise ValueError(f"'max_documents' is a positive number, not {self.max_documents}")
 
     def decontaminator(self) -> "Decontaminator":
-        """Raises UserError: see `Decontaminator.from_files`."""
+        """Of the files in `evaluation`. Raises UserError: see `Decontaminator.from_files`."""
         return Decontaminator.from_files(self.evaluation, self.ngram, self.min_words, self.fields)
 
 
@@ -53,27 +54,26 @@ class Decontaminator:
         min_words: texts of fewer words are not looked for, those below `ngram` as a whole.
 
     Attributes:
-        items: number of texts that are looked for.
-        unsearchable: number of those that are too short for it.
+        counts: names with a text that is looked for (`searched`), and those all of whose texts are `too short` for it.
     """
 
     def __init__(self, items: Iterable[tuple[str, str]], ngram: int = 13, min_words: int = 8):
-        self.items, self.unsearchable = 0, 0
         numbers: dict[str, int] = {}
+        short: set[str] = set()
         runs_of: dict[int, list[np.ndarray]] = {}
         owners_of: dict[int, list[np.ndarray]] = {}
         for name, text in items:
             hashes = hash_words([words(text)])
             if len(hashes) < min_words:
-                self.unsearchable += 1
+                short.add(name)
                 continue
-            self.items += 1
             number = numbers.setdefault(name, len(numbers))
             size = min(ngram, len(hashes))
             runs = np.unique(hash_runs(hashes, size))
             runs_of.setdefault(size, []).append(runs)
             owners_of.setdefault(size, []).append(np.full(len(runs), number, np.uint32))
         self.names = list(numbers)
+        self.counts = {"searched": len(numbers), "too short": len(short - numbers.keys())}
         # For each length the runs, each once, and the items that have them. Runs are numbered through all lengths.
         self._tables: list[_Table] = []
         for size in sorted(runs_of):
@@ -91,7 +91,7 @@ class Decontaminator:
             UserError: a file that is not there, not readable or of an unknown kind, or no text long enough in them.
         """
         made = cls((item for path in paths for item in read_items(Path(path), fields)), ngram, min_words)
-        if not made.items:
+        if not made.counts["searched"]:
             names = ", ".join(map(str, paths)) or "no file"
             raise UserError(f"'decontamination.evaluation': {names}: no text of {min_words} words or more to look for")
         return made
@@ -112,6 +112,31 @@ class Decontaminator:
         other = object.__new__(Decontaminator)
         other.__dict__.update(self.__dict__, _condemns=self._condemns & ~common)
         return other
+
+    def condemned(
+        self, owners: np.ndarray, matches: np.ndarray, max_documents: int
+    ) -> tuple[np.ndarray, "Decontaminator"]:
+        """Which of the documents that `meet` something hold an item.
+
+        Args:
+            owners, matches: what `meet` gave, (matches,).
+            max_documents: runs in more documents than this are common phrases.
+
+        Returns:
+            Their numbers, ascending; and a decontaminator to which common phrases mean nothing.
+        """
+        common = np.bincount(matches, minlength=self.runs) > max_documents
+        return np.unique(owners[~common[matches]]), self.without(common)
+
+    def meet(self, documents: Iterable[tuple[int, Document]]) -> tuple[np.ndarray, np.ndarray]:
+        """Of numbered documents: the number of each one that has a run, and which run it is; both (matches,) int64."""
+        owners, matches = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for number, document in documents:
+            found = self.matches(document.text)
+            if len(found):
+                owners.append(np.full(len(found), number))
+                matches.append(found)
+        return np.concatenate(owners), np.concatenate(matches)
 
     def condemns(self, matches: np.ndarray) -> bool:
         """Whether a document with these runs holds an item."""

@@ -31,14 +31,18 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     Raises:
         UserError: no such file, an unknown kind, not readable, or a record without one of the fields.
     """
-    if not path.is_file():
-        raise UserError(f"'evaluation': no such file: {path}")
+    _check_file(path)
     if path.name.endswith(_TASKS):
         yield from _task_items(path, fields)
     elif path.name.endswith(_RECORDS):
         yield from _texts_of(path.name, _records(path), fields)
     else:
         raise UserError(f"'evaluation': {path}: unknown kind of file; readable are {' '.join(_RECORDS + _TASKS)}")
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"'evaluation': no such file: {path}")
 
 
 def _texts_of(
@@ -48,20 +52,20 @@ def _texts_of(
         for field in fields or record:
             if field not in record:
                 raise UserError(f"'fields': {name}:{number} has no field '{field}'; {nearest(field, record)}")
-            for text in _texts(record[field]):
+            for text in texts_in(record[field]):
                 yield f"{name}:{number}", text
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """Every text in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from _texts(part)
+            yield from texts_in(part)
     elif isinstance(value, dict):
         for part in value.values():
-            yield from _texts(part)
+            yield from texts_in(part)
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -94,8 +98,7 @@ _TaskLoader.add_constructor("!function", lambda loader, node: None)
 
 def _read_task(path: Path) -> dict[str, Any]:
     """A task's keys, with those of the files that it includes."""
-    if not path.is_file():
-        raise UserError(f"'evaluation': no such file: {path}")
+    _check_file(path)
     try:
         task = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -109,30 +112,49 @@ def _read_task(path: Path) -> dict[str, Any]:
     return included | task
 
 
-def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+def task_files(path: Path) -> list[Path]:
+    """The local files of records that an lm-eval task is judged by; none if that is a data set, or `path` no task.
+
+    Raises:
+        UserError: no such task, one that cannot be read, or one that names no split to be judged by.
+    """
+    _check_file(path)
+    return _files(path, *_judged(path)) if path.name.endswith(_TASKS) else []
+
+
+def _judged(path: Path) -> tuple[dict[str, Any], str]:
+    """A task, and the split of its data that it is judged by."""
     task = _read_task(path)
-    name = task.get("task")
-    if not isinstance(name, str) or not task.get("dataset_path"):
+    if not isinstance(task.get("task"), str) or not task.get("dataset_path"):
         raise UserError(f"{path}: has no 'task' with a 'dataset_path' of its own; name the files of single tasks")
     splits = [task[key] for key in _JUDGED_BY if task.get(key)][:1]
     if not splits:
         raise UserError(f"{path}: has neither 'test_split' nor 'validation_split'")
-    options = task.get("dataset_kwargs") or {}
-    files = options.get("data_files")
-    if task["dataset_path"] == "json" and files:
-        if isinstance(files, dict):
-            if splits[0] not in files:
-                raise UserError(f"{path}: 'data_files' has no split '{splits[0]}'; {nearest(splits[0], files)}")
-            files = files[splits[0]]
-        for file in map(Path, [files] if isinstance(files, str) else files):
-            if not file.is_file():
-                raise UserError(
-                    f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)"
-                )
-            yield from _texts_of(name, _records(file), fields)
-    else:
-        rows = _dataset(path, task["dataset_path"], task.get("dataset_name"), splits[0], options)
-        yield from _texts_of(name, enumerate(rows, 1), fields)
+    return task, splits[0]
+
+
+def _files(path: Path, task: dict[str, Any], split: str) -> list[Path]:
+    files = (task.get("dataset_kwargs") or {}).get("data_files")
+    if task["dataset_path"] != "json" or not files:
+        return []
+    if isinstance(files, dict):
+        if split not in files:
+            raise UserError(f"{path}: 'data_files' has no split '{split}'; {nearest(split, files)}")
+        files = files[split]
+    return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
+
+
+def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+    task, split = _judged(path)
+    files = _files(path, task, split)
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)")
+        yield from _texts_of(task["task"], _records(file), fields)
+    if not files:
+        options = task.get("dataset_kwargs") or {}
+        rows = _dataset(path, task["dataset_path"], task.get("dataset_name"), split, options)
+        yield from _texts_of(task["task"], enumerate(rows, 1), fields)
 
 
 def _dataset(path: Path, dataset: str, subset: str | None, split: str, options: dict[str, Any]) -> Iterator[dict]:

@@ -6,18 +6,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from training.data.curation import CONTAMINATED, NEAR_DUPLICATES, Curation
+from training.data.corpus import Corpus
+from training.data.curation import NEAR_DUPLICATES, Curation
 
-DROPPED = "dropped.jsonl"
+DROPPED, CONTAMINATED = "dropped.jsonl", "contaminated.jsonl"
 SHOWN = 100  # documents of each reason that are kept to be shown
 _WIDTH = 300  # characters of a document on the screen
 
 
 def write_evidence(curation: Curation, folder: Path) -> dict[str, Any]:
-    """Samples of dropped documents, and the lists of near duplicates and contaminated documents, into a folder.
+    """Samples of dropped documents, and the list of near duplicates, into a folder.
 
     Returns:
-        How many texts each cleaning step mended, and how often each kind of personal data was replaced.
+        How many texts each cleaning step mended, and how often each kind of personal data was replaced; how many were
+        read from each encoding that is not UTF-8.
     """
     counts, mended, redacted = Counter(), Counter(), Counter()
     with (folder / DROPPED).open("w", encoding="utf-8") as stream:
@@ -34,10 +36,16 @@ def write_evidence(curation: Curation, folder: Path) -> dict[str, Any]:
                 keep(reason, samples)
         for reason, sample in curation.samples():
             keep(reason, [sample])
-    for name in (NEAR_DUPLICATES, CONTAMINATED):
-        if (curation.folder / name).exists():
-            shutil.move(curation.folder / name, folder / name)
-    return {"mended": dict(sorted(mended.items())), "redacted": dict(sorted(redacted.items()))}
+    if (curation.folder / NEAR_DUPLICATES).exists():
+        shutil.move(curation.folder / NEAR_DUPLICATES, folder / NEAR_DUPLICATES)
+    notes = {"mended": mended, "redacted": redacted, "encodings": curation.encodings()}
+    return {name: dict(sorted(counts.items())) for name, counts in notes.items()}
+
+
+def write_contaminated(corpus: Corpus, folder: Path) -> None:
+    """The list of documents that met an evaluation item, into a folder."""
+    with (folder / CONTAMINATED).open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in corpus.contaminated)
 
 
 def explain(folder: Path, count: int) -> str:

@@ -113,7 +113,7 @@ class _Filling:
     """
 
     def __init__(self, part: SourcePart):
-        self.store, self.limits = part.store, Limits(part.source)
+        self.name, self.store, self.limits = part.name, part.store, Limits(part.source)
         self.waiting = self.taken = 0
         done = len(self.store)
         start = Position(**self.store.block(done - 1).record()["position"]) if done else Position()
@@ -126,7 +126,7 @@ class _Filling:
         documents, number = in_blocks(self.reader), self.taken
         while not self.limits.reached and (block := next(documents, None)):
             self.waiting += 1
-            yield Block(number, block, self.reading.take(), asdict(self.reader.position))
+            yield Block(number, block, self.reading.take(), asdict(self.reader.position), self.name)
             number += 1
 
     def take(self) -> None:

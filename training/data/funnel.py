@@ -117,8 +117,13 @@ class Funnel:
         } | ({} if self.tokens_per_byte is None else {"tokens_per_byte": self.tokens_per_byte})
 
     def losses(self) -> dict[str, Row]:
-        """What was trimmed and dropped, from top to bottom, by reason; the `step` of what was trimmed is cleaning."""
-        return dict(sorted(self._trimmed_rows().items())) | self.as_dict()["dropped"]
+        """What was trimmed and dropped, from top to bottom, by reason; the `step` of what was trimmed is cleaning,
+        unless documents were dropped for the same reason, as those beyond a limit."""
+        trimmed, dropped = self._trimmed_rows(), {}
+        for reason, row in self.as_dict()["dropped"].items():
+            cut = trimmed.pop(reason, {})
+            dropped[reason] = row | {unit: row[unit] + cut[unit] for unit in ("bytes", "tokens") if unit in cut}
+        return dict(sorted(trimmed.items())) | dropped
 
     def table(self) -> list[list[str]]:
         """Every step with its documents, megabytes and tokens, under a header."""

@@ -6,13 +6,13 @@ alone. Resuming is therefore exact and costs nothing, and the order does not dep
 batch.
 """
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
 from training.data.packing import PACKINGS, Packing
 from training.data.shards import open_shards
@@ -49,7 +49,7 @@ class TokenLoader:
 
     def __init__(
         self,
-        mixture: Mixture,
+        mixture: Mixture | Curriculum,
         packings: list[Packing],
         global_batch_size: int,
         seed: int,
@@ -57,8 +57,7 @@ class TokenLoader:
     ):
         self.mixture, self.packings = mixture, packings
         self.global_batch_size, self.seed, self.document_mask = global_batch_size, seed, document_mask
-        for folder, packing, weight in zip(mixture.folders, packings, mixture.weights.tolist(), strict=True):
-            rows = math.ceil(global_batch_size * weight / mixture.period)
+        for folder, packing, rows in zip(mixture.folders, packings, mixture.most(global_batch_size), strict=True):
             if packing.num_rows < rows:
                 single = len(packings) == 1
                 batch = "one batch of" if single else "its share of one batch,"
@@ -74,7 +73,7 @@ class TokenLoader:
     @classmethod
     def open(
         cls,
-        mixture: Mixture,
+        mixture: Mixture | Curriculum,
         split: str,
         packing: str,
         sequence_length: int,
@@ -138,8 +137,9 @@ class TokenLoader:
     def spread(self, count: int) -> list[np.ndarray]:
         """About `count` rows, each member's evenly over its split and in its share, at least one: (rows,) a member."""
         chosen = []
-        for first, packing, wished in zip(self._first_row, self.packings, self.mixture.counts(count), strict=True):
-            rows = min(max(wished, 1), packing.num_rows)
+        wished = np.rint(count * self.mixture.shares).astype(np.int64)
+        for first, packing, rows in zip(self._first_row, self.packings, np.maximum(wished, 1), strict=True):
+            rows = min(rows, packing.num_rows)
             chosen.append(first + np.arange(rows) * (packing.num_rows - 1) // max(rows - 1, 1))
         return chosen
 

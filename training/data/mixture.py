@@ -19,6 +19,7 @@ class Mixture:
 
     Args:
         data: a folder, or a mapping of folders to weights: numbers above 0 in any unit.
+        key: where that stands in the recipe, for error messages.
 
     Attributes:
         folders: the members, sorted: a recipe means the same in whatever order its keys stand.
@@ -29,11 +30,11 @@ class Mixture:
         ValueError: no folder, a weight that is no number above 0, or weights of too many digits.
     """
 
-    def __init__(self, data: str | dict[str, Any]):
+    def __init__(self, data: str | dict[str, Any], key: str = "data"):
         wished = data if isinstance(data, dict) else {data: 1}
         if not wished:
-            raise ValueError("'data' names no folder of shards")
-        fractions = {str(folder): _weight(folder, weight) for folder, weight in wished.items()}
+            raise ValueError(f"'{key}' names no folder of shards")
+        fractions = {str(folder): _weight(folder, weight, key) for folder, weight in wished.items()}
         self.folders = sorted(fractions)
         common = math.lcm(*(fraction.denominator for fraction in fractions.values()))
         numbers = [int(fractions[folder] * common) for folder in self.folders]
@@ -41,7 +42,7 @@ class Mixture:
         self.period = sum(numbers) // divisor
         if self.period > LONGEST_PERIOD:
             raise ValueError(
-                f"'data': these weights come out even only after {self.period:,} sequences (the limit is "
+                f"'{key}': these weights come out even only after {self.period:,} sequences (the limit is "
                 f"{LONGEST_PERIOD:,}); write them with fewer digits"
             )
         self.weights = np.array(numbers) // divisor
@@ -61,6 +62,10 @@ class Mixture:
         """How many of the first `rows` rows each member has, (members,)."""
         turns, rest = divmod(rows, self.period)
         return turns * self.weights + np.bincount(self._members[:rest], minlength=len(self.weights))
+
+    def most(self, rows: int) -> np.ndarray:
+        """The rows of each member among so many, rounded up, (members,)."""
+        return -(-rows * self.weights // self.period)
 
     @cached_property
     def _members(self) -> np.ndarray:
@@ -93,11 +98,11 @@ class Mixture:
         return before
 
 
-def _weight(folder: str, weight: Any) -> Fraction:
+def _weight(folder: str, weight: Any, key: str) -> Fraction:
     try:
         fraction = Fraction(str(weight))  # the decimal that the person wrote, not its binary neighbour
     except (ValueError, ZeroDivisionError):
         fraction = Fraction(0)
     if fraction <= 0:
-        raise ValueError(f"'data': the weight of {folder} must be a number above 0, not {weight!r}")
+        raise ValueError(f"'{key}': the weight of {folder} must be a number above 0, not {weight!r}")
     return fraction

@@ -12,6 +12,7 @@ import numpy as np
 
 from training.data import filters, sources
 from training.data.config import DataConfig
+from training.data.decontamination import Decontaminator
 from training.data.funnel import Funnel
 from training.data.ordering import draw, shuffle_key
 from training.data.sources import Document, PythonFile
@@ -34,6 +35,8 @@ class PythonCorpus:
 
     Attributes:
         funnel: what became of every file.
+        contaminated: which training file met which evaluation item, and the words that they share.
+        items: of evaluations, how many were `searched` and how many were `too short` for it.
 
     Raises:
         UserError: nothing is left for a split.
@@ -42,21 +45,42 @@ class PythonCorpus:
     def __init__(self, config: DataConfig):
         self.config, self.funnel = config, Funnel()
         self.copies: dict[str, np.ndarray] = {}  # which file a copy repeats is not kept in mind
+        self.contaminated: list[dict[str, str]] = []
+        self.items: Counter[str] = Counter()
+        self._decontaminators: list[Decontaminator] = []
         self._documents: dict[Split, list[Document]] = {split: [] for split in SPLITS}
         # Files that `max_bytes` left out; no file of one split's packages is in the other.
         self._spare: dict[Split, list[PythonFile]] = {split: [] for split in SPLITS}
         self._read()
         self._drop_copies()
         for split, documents in self._documents.items():
-            if not documents:
-                reasons = self.funnel.reasons() or "it is empty"
-                raise UserError(f"{config.where}: no text left for {split} after cleaning ({reasons})")
             for document in documents:
                 self.funnel.keep(document.size)
-            self.funnel.splits[split] = {"documents": len(documents), "bytes": self.size(split)}
+            self._count(split)
+        if config.decontamination.evaluation:
+            self.keep_out(config.decontamination.decontaminator())
 
     def documents(self, split: Split) -> Iterator[Document]:
         yield from self._documents[split]
+
+    def keep_out(self, decontaminator: Decontaminator) -> None:
+        """Drop training files that hold an item, and never mine those of the spare ones that do.
+
+        Raises:
+            UserError: nothing is left to train on.
+        """
+        self.items.update(decontaminator.counts)
+        files = self._documents["train"]
+        looked_through = progress_bar(files, desc="decontaminating", unit=" files")
+        owners, matches = decontaminator.meet(enumerate(looked_through))
+        condemned, decontaminator = decontaminator.condemned(owners, matches, self.config.decontamination.max_documents)
+        self._decontaminators.append(decontaminator)
+        for file in [files[number] for number in condemned.tolist()]:
+            files.remove(file)
+            self.funnel.drop_kept("contaminated", file.size, "decontamination", 1)
+            for item, words in decontaminator.hits(file.text):
+                self.contaminated.append({"document": file.id, "item": item, "words": words})
+        self._count("train")
 
     def size(self, split: Split) -> int:
         """Bytes of the text of a split."""
@@ -83,9 +107,19 @@ class PythonCorpus:
                 bar.update()
             for file in files:
                 text = sources.read_python(file.path)
-                if text is not None and not filters.is_generated(text):
+                if text is not None and not filters.is_generated(text) and not self._is_contaminated(text, split):
                     yield Document(file.id, file.group, text)
                 bar.update()
+
+    def _is_contaminated(self, text: str, split: Split) -> bool:
+        return split == "train" and any(known.condemns(known.matches(text)) for known in self._decontaminators)
+
+    def _count(self, split: Split) -> None:
+        documents = self._documents[split]
+        if not documents:
+            reasons = self.funnel.reasons() or "it is empty"
+            raise UserError(f"{self.config.where}: no text left for {split} after cleaning ({reasons})")
+        self.funnel.splits[split] = {"documents": len(documents), "bytes": self.size(split)}
 
     def _read(self) -> None:
         config, files, sizes = self.config, [], Counter()

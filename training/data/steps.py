@@ -24,15 +24,18 @@ SAMPLE_CHARACTERS = 1_000
 class Steps:
     """Cleaning, rules and hashes of a recipe.
 
+    Attributes:
+        clean, rules: of each source, by its name.
+
     Raises:
         UserError: one of them needs a file or a package that is not there.
     """
 
     def __init__(self, config: DataConfig):
         self.config = config
-        self.clean = Cleaner(config.cleaning)
+        self.clean = {name: Cleaner(config.cleaning_of(name)) for name in config.named_sources}
+        self.rules = {name: Rules(config.rules_of(name)) for name in config.named_sources}
         self.redact = Redactor(config.pii)
-        self.rules = Rules(config.rules)
         self.decontaminator = config.decontamination.evaluation and config.decontamination.decontaminator()
 
     def arrays(self, documents: list[Document]) -> dict[str, np.ndarray]:
@@ -71,8 +74,8 @@ def curate_block(steps: Steps, task: tuple[BlockStore, Block]) -> dict[str, Any]
         return store.block(block.number).record()
     funnel, passed, mended, redacted, samples = Funnel(block.reading), [], Counter(), Counter(), {}
     for document in block.documents:
-        text, repairs = steps.clean(document.text)
-        rejection = steps.rules.judge(text) if text.strip() else "nothing left"
+        text, repairs = steps.clean[block.source](document.text)
+        rejection = steps.rules[block.source].judge(text) if text.strip() else "nothing left"
         if rejection:
             reason = getattr(rejection, "rule", rejection)
             funnel.drop(reason, document.size)

@@ -63,3 +63,6 @@ def _items(
             {"query": query(function), "choices": choices, "gold": gold, "name": function.name, "group": function.group}
         )
     return items
+
+
+TASKS = {"body_choice": body_choice, "docstring_choice": docstring_choice}

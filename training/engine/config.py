@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
 from training.optim.build import OptimizerConfig
 from training.recipe import option, required
@@ -45,6 +46,11 @@ class PretrainConfig:
         "runs/books/data: 1} takes exactly three sequences of code for each one of books"
     )
     tokenizer: str = required("folder of the tokenizer that made the shards")
+    curriculum: dict = option(
+        dict,
+        "other weights than those of data from a share of the run on: {0.8: {runs/code/data: 1, runs/books/data: 1}} "
+        "mixes the last fifth evenly",
+    )
     depth: int | None = option(
         None, "layers; width, batch, learning rates, weight decay and steps follow, unless they are given too"
     )
@@ -98,12 +104,13 @@ class PretrainConfig:
     profile: bool = option(False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile")
 
     @cached_property
-    def mixture(self) -> Mixture:
-        """Of `data`. Raises ValueError: a weight is wrong."""
+    def mixture(self) -> Mixture | Curriculum:
+        """Of `data` and `curriculum`. Raises ValueError: a weight or a phase is wrong."""
+        if self.curriculum:
+            return Curriculum(self.data, self.curriculum, self.max_steps, self.global_batch_size)
         return Mixture(self.data)
 
     def __post_init__(self):
-        self.mixture  # raises what is wrong with it
         for name in (
             "pad_vocab_to_multiple_of",
             "max_steps",
@@ -140,3 +147,4 @@ class PretrainConfig:
                 "'document_mask': flash_attention_2 tells documents apart only one sequence at a time; set "
                 "per_device_train_batch_size to 1 or attn_implementation to sdpa or flex_attention"
             )
+        self.mixture  # raises what is wrong with it

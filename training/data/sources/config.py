@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from training.data.cleaning import CleaningConfig
+from training.data.rules import RulesConfig
 from training.recipe import option
 
 PYTHON, STDIN, DETECT = "python", "-", "detect"
@@ -26,6 +28,8 @@ class SourceConfig:
     max_bytes: int | None = option(None, "stop at this many bytes of clean text (UTF-8)")
     max_tokens: int | None = option(None, "take no more than this many tokens into the mixture")
     max_epochs: float = option(1.0, "repeat it no more often than this to reach its weight")
+    cleaning: CleaningConfig | None = option(None, "in place of data.cleaning, as in {set: code}")
+    rules: RulesConfig | None = option(None, "in place of data.rules, as in {set: python}")
     max_broken: float = option(
         0.01, "share of broken records, and of damaged files, that is left out and counted; more stop the run"
     )
