@@ -1,5 +1,6 @@
 """The race of data pipelines runs, and measures what it says."""
 
+import argparse
 import json
 import os
 import random
@@ -8,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
+from benchmarks import data_engine
 from benchmarks.data import pieces
 from benchmarks.planted import jaccard, nearest_similarity, plant
+from training.data.sources import parts
 
 ROOT = Path(__file__).parent.parent
 SYLLABLES = "ba der fin gol hum jat ken lim nor pas".split()
@@ -76,3 +80,22 @@ def test_pieces_are_cut_behind_line_ends():
     text = "one\ntwo\nthree\n" + "x" * 25 + "\nend"
     assert list(pieces(text, 10)) == ["one\ntwo\n", "three\n", "x" * 10, "x" * 10, "xxxxx\nend"]
     assert "".join(pieces(text, 7)) == text
+
+
+def test_what_an_engine_spreads_is_timed_step_by_step(tmp_path, capsys, monkeypatch):
+    draw = random.Random(0)
+    for file in range(3):
+        records = (json.dumps({"text": prose(draw, 200)}) + "\n" for _ in range(20))
+        (tmp_path / f"{file}.jsonl").write_text("".join(records))
+    tokenizer = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate("\nabcdefghijklmnopqrs ")}, merges=[]))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setattr(parts, "PART_BYTES", parts.PART_BYTES)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    options = argparse.Namespace(data=f"{tmp_path}/*.jsonl", tokenizer=str(tmp_path), rules="none", part_megabytes=0.01)
+    data_engine.steps(options)
+    assert json.loads(capsys.readouterr().out).keys() == {"curating", "hashes", "tokenizing", "joining"}
+    for work in (data_engine.exact, data_engine.near, data_engine.join):
+        (tmp_path / work.__name__).mkdir()
+        work(20_000, tmp_path / work.__name__)
+        found = json.loads(capsys.readouterr().out)
+        assert found["seconds"] > 0 and found["bytes_a_document"] >= 0

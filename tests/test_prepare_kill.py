@@ -57,7 +57,7 @@ def test_killed_anywhere_it_writes_the_same_bytes(tmp_path):
         return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
     def blocks() -> int:
-        return len(list((tmp_path / "killed.partial" / "work" / "blocks" / "text").glob("*.json")))
+        return len(list((tmp_path / "killed.partial" / "work" / "blocks" / "text" / "00000").glob("*.json")))
 
     process = start("whole", workers=1)
     assert process.wait() == 0, process.stderr.read()

@@ -17,11 +17,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from training.data.card import CARD, PICTURE, changes, label, write_card
+from training.data.cluster import Cluster, EngineConfig
 from training.data.config import DataConfig
 from training.data.corpus import Corpus, corpus_digest, open_corpus
 from training.data.curation import Curation
 from training.data.decontamination import Decontaminator
-from training.data.encoding import Encoder, describe_shares, write_mixture
+from training.data.encoding import Encoder, Writer, describe_shares, encode_here, write_mixture
+from training.data.encoding_parts import encode_spread
 from training.data.evaluation_items import texts_in
 from training.data.evidence import explain, write_contaminated, write_evidence
 from training.data.functions import Function, fingerprints, mine_functions
@@ -37,6 +39,8 @@ from training.engine.vocabulary import open_tokenizer
 from training.errors import UserError
 from training.recipe import option, parse, required
 
+# They do not change what is written.
+RUNTIME_KEYS = frozenset({"workers", "engine", "explain"})
 Records = dict[str, dict[str, list[dict[str, Any]]]]  # by kind and file
 Counts = dict[str, dict[str, int]]
 
@@ -57,7 +61,16 @@ class PrepareConfig:
     tasks: int = option(0, "items of each multiple-choice task for lm-eval, from the held-out packages")
     explain: int = option(0, "show this many of the documents that each rule dropped, with what condemned them")
     workers: int = option(0, "processes that clean and judge documents; 0 for one each core")
+    engine: EngineConfig = option(EngineConfig, "what spreads that, and the tokenizer's work, over many machines")
     max_tokens: int = option(256, "the longest instruction, question and answer in the chat template, in tokens")
+
+    def __post_init__(self):
+        if self.engine.kind and self.data.is_python:
+            raise ValueError(
+                "'engine': the Python corpus is read by one process; give a 'data.path', or 'data.sources'"
+            )
+        if self.engine.kind and self.workers:
+            raise ValueError("'workers' has no effect beside an 'engine'; give 'engine.workers'")
 
     @property
     def pairs(self) -> bool:
@@ -70,16 +83,20 @@ def main(arguments: list[str]) -> None:
     check_stage(config.tokenizer, "tokenizer", "pretrain", "sft", "dpo", "export", "import", key="tokenizer")
     tokenizer = load_tokenizer(config)
     inputs = {"tokenizer": digest(config.tokenizer, "tokenizer"), "data": corpus_digest(config.data)}
-    stage = Stage("prepare", config.output_dir, config, inputs, arguments, runtime_keys={"workers", "explain"})
+    stage = Stage("prepare", config.output_dir, config, inputs, arguments, runtime_keys=RUNTIME_KEYS)
     if stage.is_current():
         print_explanations(config)
         return
     folder = stage.begin()
     work = folder / "work"  # what an interrupted run goes on from
-    corpus = open_corpus(config.data, work, config.workers)
+    cluster = Cluster(config.engine, work / "tasks") if config.engine.kind else None
+    corpus = open_corpus(config.data, work, config.workers, cluster)
     if config.pairs:
         held_out, asked = write_held_out(corpus, tokenizer, config, folder)
-    metrics = write_shards(corpus, tokenizer, config, folder, work)
+    check_sources_left(corpus, config.data)
+    encoder = Encoder(Path(config.tokenizer), tokenizer.eos_token_id, len(tokenizer))
+    write = encode_spread(corpus, encoder, cluster) if cluster else encode_here(corpus, encoder)
+    metrics = write_shards(corpus, write, encoder, config, folder, work)
     print(corpus.funnel)
     print_notes(config, folder)
     if config.pairs:
@@ -116,26 +133,26 @@ def load_tokenizer(config: PrepareConfig) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def check_sources_left(corpus: Corpus, config: DataConfig) -> None:
+    for name in config.sources:
+        if not corpus.size("train", name):
+            why = corpus.funnel.reasons() or "it is empty"
+            raise UserError(f"'{config.key_of(name)}': nothing of it is left to train on; dropped in all: {why}")
+
+
 def write_shards(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: PrepareConfig, folder: Path, work: Path
+    corpus: Corpus, write: Writer, encoder: Encoder, config: PrepareConfig, folder: Path, work: Path
 ) -> dict[str, Any]:
     """Both splits and the manifest; returns the counts of each split."""
-    encoder = Encoder(Path(config.tokenizer), tokenizer.eos_token_id, len(tokenizer))
     splits, notes, shares = {}, {}, {}
     if isinstance(corpus, Curation):
         notes |= write_evidence(corpus, folder)
     if config.data.sources:
-        for name in config.data.sources:
-            if not corpus.size("train", name):
-                why = corpus.funnel.reasons() or "it is empty"
-                raise UserError(
-                    f"'{config.data.key_of(name)}': nothing of it is left to train on; dropped in all: {why}"
-                )
-        splits["train"], shares = write_mixture(corpus, config.data, encoder, folder, work)
+        splits["train"], shares = write_mixture(write, config.data, encoder, folder, work)
         print(describe_shares(shares))
     for split in SPLITS:
         if split not in splits:
-            splits[split], _ = encoder.write(folder, split, corpus.documents(split), corpus.size(split))
+            splits[split], _ = write(folder, split, split)
     tokens = {split: entry["tokens"] for split, entry in splits.items()}
     if shares:  # the mixture repeats and leaves out, the funnel counts what there is
         tokens["train"] = sum(row["tokens"] for row in shares.values())
@@ -150,7 +167,7 @@ def write_shards(
         write_contaminated(corpus, folder)
     notes["lengths"] = by_powers_of_two(corpus.lengths())
     notes["copies"] = {kind: by_powers_of_two(counts) for kind, counts in corpus.copies.items()}
-    write_manifest(folder, splits, Path(config.tokenizer), len(tokenizer), notes)
+    write_manifest(folder, splits, Path(config.tokenizer), encoder.vocab_size, notes)
     return {
         split: {
             "tokens": entry["tokens"],

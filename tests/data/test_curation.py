@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on(tmp_path, small_blocks):
     config = DataConfig(path=str(file), dedup=NEAR, validation_fraction=0.2)
     whole = load(config, tmp_path / "whole")
     load(config, tmp_path / "killed")
-    store = tmp_path / "killed" / "blocks" / "text"
+    store = tmp_path / "killed" / "blocks" / "text" / "00000"
     store.with_suffix(".json").unlink()
     for block in (3, 20, 21):
         (store / f"{block:05}.json").unlink()

@@ -1,5 +1,7 @@
 """Documents on disk in blocks: what one worker takes at a time, and what a killed run goes on from.
 
+Each part of a source (sources/parts.py) has blocks of its own.
+
 A block is three files, each written beside and renamed. The last one says that the block is complete.
 
     00012.jsonl    the documents that passed every rule: [id, group, text] a line
@@ -8,6 +10,7 @@ A block is three files, each written beside and renamed. The last one says that 
 """
 
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +54,35 @@ def in_blocks(documents: Iterable[Document], most_bytes: int = BLOCK_BYTES) -> I
         yield block
 
 
+@dataclass(frozen=True)
+class StoredBlock:
+    """A complete block on disk."""
+
+    folder: Path
+    number: int
+
+    def documents(self) -> Iterator[Document]:
+        with self.file("jsonl").open("rb") as stream:
+            for line in stream:
+                yield Document(*json.loads(line))
+
+    def ids(self) -> list[str]:
+        """Of its documents, without their texts being read."""
+        return json.loads(self.array("ids").tobytes())
+
+    def array(self, name: str) -> np.ndarray:
+        with np.load(self.file("npz")) as arrays:
+            return arrays[name]
+
+    def record(self) -> dict[str, Any]:
+        return json.loads(self.file("json").read_bytes())
+
+    def file(self, kind: str) -> Path:
+        return self.folder / f"{self.number:05}.{kind}"
+
+
 class BlockStore:
-    """The blocks of one source.
+    """The blocks of a part of a source.
 
     Args:
         folder: of their own; made if it does not exist.
@@ -63,7 +93,7 @@ class BlockStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __contains__(self, number: int) -> bool:
-        return self._file(number, "json").is_file()
+        return self.block(number).file("json").is_file()
 
     def __len__(self) -> int:
         """Blocks before the first that is missing."""
@@ -72,28 +102,25 @@ class BlockStore:
             number += 1
         return number
 
+    def block(self, number: int) -> StoredBlock:
+        return StoredBlock(self.folder, number)
+
+    def blocks(self) -> list[StoredBlock]:
+        """All that count, of a part that is finished."""
+        return [self.block(number) for number in range(self.end["blocks"])]
+
     def write(
-        self, number: int, documents: Iterable[Document], arrays: dict[str, np.ndarray], record: dict[str, Any]
+        self, number: int, documents: list[Document], arrays: dict[str, np.ndarray], record: dict[str, Any]
     ) -> None:
+        block = self.block(number)
+        ids = np.frombuffer(json.dumps([document.id for document in documents]).encode(), np.uint8)
         lines = (json.dumps([document.id, document.group, document.text]) + "\n" for document in documents)
-        _write(self._file(number, "jsonl"), lambda stream: stream.writelines(line.encode() for line in lines))
-        _write(self._file(number, "npz"), lambda stream: np.savez(stream, **arrays))
-        _write(self._file(number, "json"), lambda stream: stream.write(json.dumps(record).encode()))
-
-    def documents(self, number: int) -> Iterator[Document]:
-        with self._file(number, "jsonl").open("rb") as stream:
-            for line in stream:
-                yield Document(*json.loads(line))
-
-    def array(self, number: int, name: str) -> np.ndarray:
-        with np.load(self._file(number, "npz")) as arrays:
-            return arrays[name]
-
-    def record(self, number: int) -> dict[str, Any]:
-        return json.loads(self._file(number, "json").read_bytes())
+        _write(block.file("jsonl"), lambda stream: stream.writelines(line.encode() for line in lines))
+        _write(block.file("npz"), lambda stream: np.savez(stream, ids=ids, **arrays))
+        _write(block.file("json"), lambda stream: stream.write(json.dumps(record).encode()))
 
     def finish(self, blocks: int, record: dict[str, Any]) -> None:
-        """The source has been read as far as it will be: `blocks` count, and any others are forgotten."""
+        """The part has been read as far as it will be: `blocks` count, and any others are forgotten."""
         for file in self.folder.iterdir():
             if int(file.name.split(".")[0]) >= blocks:
                 file.unlink(missing_ok=True)  # a worker that was ahead may be at it
@@ -108,12 +135,10 @@ class BlockStore:
     def _end(self) -> Path:
         return self.folder.with_suffix(".json")
 
-    def _file(self, number: int, kind: str) -> Path:
-        return self.folder / f"{number:05}.{kind}"
-
 
 def _write(file: Path, fill: Callable[[BinaryIO], Any]) -> None:
-    temporary = file.with_name(file.name + ".tmp")
+    # A name of its own: a task that was thought dead, and its successor, may both be at it.
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     with temporary.open("wb") as stream:
         fill(stream)
     temporary.replace(file)

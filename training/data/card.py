@@ -123,9 +123,8 @@ def changes(config: Any) -> dict[str, Any]:
 def without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
     """The changes of `scratch prepare`'s configuration with the names of files in place of their paths, and without
     what is of this machine alone."""
-    shown = {
-        key: value for key, value in recipe.items() if key not in ("output_dir", "tokenizer", "workers", "explain")
-    }
+    of_the_machine = ("output_dir", "tokenizer", "workers", "engine", "explain")
+    shown = {key: value for key, value in recipe.items() if key not in of_the_machine}
     data = dict(recipe.get("data", {}))
     if "path" in data:
         data["path"] = shown_path(data["path"])

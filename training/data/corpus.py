@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from training.data.cluster import Cluster
 from training.data.config import DataConfig
 from training.data.curation import Curation
 from training.data.decontamination import Decontaminator
@@ -38,6 +39,8 @@ class Corpus(Protocol):
 
     def size(self, split: Split, source: str | None = None) -> int: ...
 
+    def sample(self, count: int, seed: int) -> list[Document]: ...
+
     def lengths(self) -> np.ndarray: ...
 
     def counts(self, source: str) -> dict[str, int]: ...
@@ -47,19 +50,20 @@ class Corpus(Protocol):
     def keep_out(self, decontaminator: Decontaminator) -> None: ...
 
 
-def open_corpus(config: DataConfig, folder: Path, workers: int = 0) -> Corpus:
+def open_corpus(config: DataConfig, folder: Path, workers: int = 0, cluster: Cluster | None = None) -> Corpus:
     """Read, clean and split. The same machine, files and config give the same documents in the same order.
 
     Args:
         folder: to work in, for as long as the corpus is used; what an interrupted run left there is gone on from.
         workers: processes; 0 for one each core.
+        cluster: in place of them, where the text comes from `sources`.
 
     Raises:
         UserError: nothing to read, nothing left after cleaning, or nothing to hold out.
     """
     if config.is_python:
         return PythonCorpus(config)
-    return Curation(config, folder, workers or available_cores())
+    return Curation(config, folder, workers or available_cores(), cluster)
 
 
 def corpus_digest(config: DataConfig) -> str:

@@ -1,8 +1,9 @@
 """From text to tokens on disk, with the sources mixed by their shares."""
 
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -13,10 +14,13 @@ from training.data.corpus import Corpus
 from training.data.shards import open_shard, write_shard
 from training.data.shares import choose, interleave, tokens_to_take, wished_shares
 from training.data.sources import Document
+from training.data.splitting import Split
 from training.engine.progress import progress_bar
 from training.errors import UserError
 
 _BATCH_BYTES = 2_000_000  # of text handed to the tokenizer at once
+
+Written = tuple[dict[str, Any], np.ndarray]  # a shard's part of the manifest; (documents,) the bytes of each
 
 
 class Encoder:
@@ -29,15 +33,22 @@ class Encoder:
     """
 
     def __init__(self, folder: Path, end: int, vocab_size: int):
-        self.name, self.end, self.vocab_size = folder.name, end, vocab_size
+        self.folder, self.end, self.vocab_size = folder, end, vocab_size
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
 
-    def write(self, folder: Path, name: str, documents: Iterable[Document], size: int) -> tuple[dict[str, Any], list]:
-        """A shard of documents of `size` bytes together; returns its part of the manifest and the bytes of each."""
-        sizes: list[int] = []
+    def __reduce__(self) -> tuple:
+        return type(self), (self.folder, self.end, self.vocab_size)  # how it encodes would be lost with the tokenizer
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def write(self, folder: Path, name: str, documents: Iterable[Document], size: int | None = None) -> Written:
+        """A shard of documents, of `size` bytes together; returns its part of the manifest and the bytes of each."""
+        sizes = array("q")
         with progress_bar(total=size, desc=f"tokenizing {name}", unit="B", unit_scale=True) as bar:
 
             def ids() -> Iterator[list[int]]:
@@ -48,7 +59,7 @@ class Encoder:
                     bar.update(sum(sizes[-len(batch) :]))
 
             entry = write_shard(folder, name, ids(), self.vocab_size, self.name)
-        return entry | {"bytes": sum(sizes)}, sizes
+        return entry | {"bytes": sum(sizes)}, np.asarray(sizes)
 
     def size(self, ids: np.ndarray) -> int:
         """Bytes of the text of some tokens."""
@@ -62,8 +73,23 @@ class Encoder:
             raise UserError(message) from None
 
 
+class Writer(Protocol):
+    """Writes a split, of one source or of all, as the shard `name` into a folder."""
+
+    def __call__(self, folder: Path, name: str, split: Split, source: str | None = None) -> Written: ...
+
+
+def encode_here(corpus: Corpus, encoder: Encoder) -> Writer:
+    """By this process."""
+
+    def write(folder: Path, name: str, split: Split, source: str | None = None) -> Written:
+        return encoder.write(folder, name, corpus.documents(split, source), corpus.size(split, source))
+
+    return write
+
+
 def write_mixture(
-    corpus: Corpus, config: DataConfig, encoder: Encoder, folder: Path, work: Path
+    write: Writer, config: DataConfig, encoder: Encoder, folder: Path, work: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The training split of several sources, each document spread over the whole as its share asks.
 
@@ -76,19 +102,20 @@ def write_mixture(
     names, sources = list(config.sources), list(config.sources.values())
     parts, sizes = [], []
     for name in names:
-        entry, of_each = encoder.write(work, name, corpus.documents("train", name), corpus.size("train", name))
+        entry, of_each = write(work, name, "train", name)
         parts.append(open_shard(work / entry["file"], entry, encoder.vocab_size))
-        sizes.append(np.array(of_each))
+        sizes.append(of_each)
     available = np.array([len(part) for part in parts])
     wanted = tokens_to_take(sources, available, config.temperature, config.max_tokens)
     lengths = [np.diff(part.document_ends, prepend=0) for part in parts]
     chosen, tokens_of = zip(*map(choose, lengths, wanted.tolist(), [config.seed] * len(parts)), strict=True)
-    order = list(zip(*(array.tolist() for array in interleave(tokens_of)), strict=True))
+    order = interleave(tokens_of)
     size = 0
 
     def ids() -> Iterator[np.ndarray]:
         nonlocal size
-        for source, number in progress_bar(order, desc="mixing", unit=" documents", unit_scale=True):
+        pairs = zip(*order, strict=True)
+        for source, number in progress_bar(pairs, "mixing", len(order[0]), unit=" documents", unit_scale=True):
             document, count = chosen[source][number], tokens_of[source][number]
             start = parts[source].document_ends[document] - lengths[source][document]
             tokens = parts[source].tokens[start : start + count]

@@ -14,7 +14,7 @@ from training.data import filters, sources
 from training.data.config import DataConfig
 from training.data.decontamination import Decontaminator
 from training.data.funnel import Funnel
-from training.data.ordering import shuffle_key
+from training.data.ordering import draw, shuffle_key
 from training.data.sources import Document, PythonFile
 from training.data.splitting import SPLITS, Split, hold_out, split_key
 from training.engine.progress import progress_bar
@@ -85,6 +85,10 @@ class PythonCorpus:
     def size(self, split: Split) -> int:
         """Bytes of the text of a split."""
         return sum(document.size for document in self._documents[split])
+
+    def sample(self, count: int, seed: int) -> list[Document]:
+        """Training documents."""
+        return draw(((document.id, document) for document in self._documents["train"]), count, seed)
 
     def lengths(self) -> np.ndarray:
         """Bytes of each document kept.  # (documents,)"""

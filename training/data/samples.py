@@ -1,6 +1,5 @@
 """Documents that were kept beside documents that were dropped, on a page that is safe to publish."""
 
-import heapq
 import itertools
 import json
 import re
@@ -9,7 +8,6 @@ from pathlib import Path
 
 from training.data.corpus import Corpus
 from training.data.evidence import DROPPED
-from training.data.ordering import shuffle_key
 from training.data.pii import Redactor
 from training.data.steps import SAMPLE_CHARACTERS
 from training.eval.table import as_markdown
@@ -44,11 +42,8 @@ def write_samples(corpus: Corpus, folder: Path, seed: int, redact: Redactor) -> 
                 if counts[sample["reason"]] <= _OF_EACH:
                     dropped.append(sample)
     dropped.sort(key=lambda sample: sample["reason"])
-    drawn = (
-        (shuffle_key(seed, f"sample:{document.id}"), document.id, document.text[:SAMPLE_CHARACTERS])
-        for document in corpus.documents("train")
-    )
-    kept = [cell(identity, text) for _, identity, text in heapq.nsmallest(len(dropped) or _KEPT, drawn)]
+    drawn = corpus.sample(len(dropped) or _KEPT, seed)
+    kept = [cell(document.id, document.text[:SAMPLE_CHARACTERS]) for document in drawn]
     table = [["kept", "dropped", "by"]]
     for one, other in itertools.zip_longest(kept, dropped):
         cells = [cell(other["id"], other["text"]), plain(redact(other["why"]).text)] if other else ["", ""]

@@ -9,6 +9,8 @@ Every document ends with the end-of-text token. `manifest.json` beside them hold
 
 import hashlib
 import json
+import shutil
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,14 +43,35 @@ def write_shard(
     """
     path = folder / f"{split}-00000.ds"
     dtype = token_dtype(vocab_size)
-    ends, total = [], 0
+    ends, total = array("Q"), 0
     with path.open("wb") as stream:
         for ids in documents:
             stream.write(np.asarray(ids, dtype=dtype).tobytes())
             total += len(ids)
             ends.append(total)
+    return _complete(path, np.asarray(ends, dtype="<u8"), dtype, tokenizer_name)
+
+
+def join_shards(
+    folder: Path, split: str, parts: Iterable[Path], vocab_size: int, tokenizer_name: str
+) -> dict[str, Any]:
+    """Write one split as `write_shard` does, from shards that hold it in parts, in their order."""
+    path = folder / f"{split}-00000.ds"
+    dtype, ends, total = token_dtype(vocab_size), [np.empty(0, "<u8")], 0
+    with path.open("wb") as stream:
+        for part in parts:
+            with part.open("rb") as tokens:
+                shutil.copyfileobj(tokens, stream, 1 << 24)
+            ends.append(np.fromfile(_beside(part, "index"), "<u8") + np.uint64(total))
+            total = stream.tell() // dtype.itemsize
+    return _complete(path, np.concatenate(ends), dtype, tokenizer_name)
+
+
+def _complete(path: Path, ends: np.ndarray, dtype: np.dtype, tokenizer_name: str) -> dict[str, Any]:
+    """Write what stands beside the tokens."""
+    total = int(ends[-1]) if len(ends) else 0
     index, metadata = _beside(path, "index"), _beside(path, "metadata")
-    index.write_bytes(np.asarray(ends, dtype="<u8").tobytes())
+    index.write_bytes(ends.tobytes())
     metadata.write_text(f"{tokenizer_name}|{dtype.itemsize}\n{total}\n{total / 1e6:.2f} MT")
     hashes = {file.name: sha256(file) for file in (path, index, metadata)}
     return {"file": path.name, "tokens": total, "documents": len(ends), "sha256": hashes}

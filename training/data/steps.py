@@ -71,7 +71,7 @@ def curate_block(steps: Steps, task: tuple[BlockStore, Block]) -> dict[str, Any]
     """
     store, block = task
     if block.number in store:
-        return store.record(block.number)
+        return store.block(block.number).record()
     funnel, passed, mended, redacted, samples = Funnel(block.reading), [], Counter(), Counter(), {}
     for document in block.documents:
         text, repairs = steps.clean[block.source](document.text)

@@ -33,10 +33,11 @@ class Workers:
     Args:
         count: processes; with 1, or for a single task, the work is done in this one.
         start: a function of a module, since workers import it anew.
+        flag: that sets their number, for error messages.
     """
 
-    def __init__(self, count: int, start: Callable[..., Any], *arguments: Any):
-        self.count, self.start, self.arguments = count, start, arguments
+    def __init__(self, count: int, start: Callable[..., Any], *arguments: Any, flag: str = "--workers"):
+        self.count, self.start, self.arguments, self.flag = count, start, arguments, flag
         # Not forked: libraries with threads of their own (Rust's, OpenMP's) do not survive that.
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(count, context, _begin, (start, *arguments))  # starts none before it must
@@ -70,7 +71,7 @@ class Workers:
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed, most likely for want of memory; the same command goes on, "
-                f"with fewer of them: --workers {max(1, self.count // 2)}"
+                f"with fewer of them: {self.flag} {max(1, self.count // 2)}"
             ) from None
 
 

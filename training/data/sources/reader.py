@@ -5,7 +5,7 @@ import itertools
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from training.data.sources.config import PYTHON, STDIN, SourceConfig
 from training.data.sources.document import Damaged, Document, Dropped, NoColumn, NotText, Record
 from training.data.sources.files import SourceFile, is_local, list_files
 from training.data.sources.hub import HubStream
+from training.data.sources.parts import Part, whole
 from training.data.sources.python import python_files, read_python
 from training.errors import UserError
 from training.recipe import nearest
@@ -44,6 +45,7 @@ class Position:
     Attributes:
         last: id of the last document that was read.
         records, broken, damaged: records that were met, the broken ones among them, and files that end in damage.
+        first_broken: what is wrong with the first broken record, and where it is.
         encodings: documents by what they were decoded from, where that was not UTF-8.
         stream: where a Hub dataset's stream was.
     """
@@ -52,6 +54,7 @@ class Position:
     records: int = 0
     broken: int = 0
     damaged: int = 0
+    first_broken: str | None = None
     encodings: dict[str, int] = field(default_factory=dict)
     stream: dict[str, Any] | None = None
 
@@ -68,6 +71,8 @@ class SourceReader:
         start: go on from here. It gives what a reading from the beginning gives after that document, and counts what
             that counts; whole files, row groups and shards of a Hub dataset before it are not read again.
         key: of the source in the recipe, for error messages.
+        part: read no more than this part of the source. Whether few enough records of the whole source are broken is
+            then for `check_parts` to say, when all have been read.
 
     Raises:
         UserError: while it is iterated: nothing there to read, no such column, a file that vanished or may not be
@@ -75,12 +80,17 @@ class SourceReader:
     """
 
     def __init__(
-        self, config: SourceConfig, name: str, funnel: Counts, start: Position = Position(), key: str = "data"
+        self,
+        config: SourceConfig,
+        name: str,
+        funnel: Counts,
+        start: Position = Position(),
+        key: str = "data",
+        part: Part | None = None,
     ):
-        self.config, self.name, self.funnel, self.key = config, name, funnel, key
+        self.config, self.name, self.funnel, self.key, self.part = config, name, funnel, key, part
         self._at = copy.deepcopy(start)
         self._prefix = f"{name}/" if name else ""
-        self._first_broken: str | None = None
         self._stream: HubStream | None = None
         self._documents = self._read(start)
 
@@ -102,13 +112,15 @@ class SourceReader:
         if self.config.path == PYTHON:
             documents = self._read_python(last)
         elif self.config.path == STDIN:
-            documents = self._read_files([_standard_input()], last)
+            documents = self._read_files([_standard_input()], last, 1)
         elif is_local(self.config.path):
-            documents = self._read_files(list_files(self.config.path, self.config.split, self.key), last)
+            part = self.part or whole(list_files(self.config.path, self.config.split, self.key))
+            documents = self._read_files(part.files, last, part.of)
         else:
             documents = self._read_hub(start)
         yield from documents
-        self._check_broken()
+        if not self.part:
+            self._check_broken()
 
     def _read_python(self, last: str | None) -> Iterator[Document]:
         found = sorted(python_files(), key=lambda file: file.id)
@@ -123,7 +135,7 @@ class SourceReader:
                 outcome = Dropped(None, "undecodable", file.size) if source is None else Record(None, source)
             yield from self._outcome(file.id, file.group, outcome, file.path)
 
-    def _read_files(self, found: list[SourceFile], last: str | None) -> Iterator[Document]:
+    def _read_files(self, found: Sequence[SourceFile], last: str | None, of: int) -> Iterator[Document]:
         names = [file.name for file in found]
         skip = 0
         if last is not None and last not in names:  # it is one of several in its file
@@ -133,7 +145,7 @@ class SourceReader:
         for file in itertools.islice(found, first, None):
             if file.same_as:
                 tqdm.write(f"{file}: the same file as {file.same_as}, read once", file=sys.stderr)
-            for outcome in self._checked(file, skip, len(found)):
+            for outcome in self._checked(file, skip, of):
                 number = outcome.number
                 identity = file.name if number is None else f"{file.name}:{number}"
                 yield from self._outcome(identity, file.group, outcome, file)
@@ -216,7 +228,7 @@ class SourceReader:
         if outcome.detail is not None:
             self._at.broken += 1
             told = f"{where}:{outcome.number}: {outcome.detail}" if outcome.number else f"{where}: {outcome.detail}"
-            self._first_broken = self._first_broken or told
+            self._at.first_broken = self._at.first_broken or told
             if self._at.broken > FEW_BROKEN or not self.config.max_broken:
                 self._check_broken()
             if self._at.broken <= SHOWN:
@@ -224,12 +236,7 @@ class SourceReader:
                 tqdm.write(f"left out: {told}{more}", file=sys.stderr)
 
     def _check_broken(self) -> None:
-        if self._at.broken > self.config.max_broken * self._at.records:
-            where = f"; such as {self._first_broken}" if self._first_broken else ""
-            raise UserError(
-                f"'{self.key}.max_broken': {self._at.broken:,} of {self._at.records:,} records are broken, "
-                f"more than {self.config.max_broken:.2%}{where}"
-            )
+        _check_share(self._at.broken, self._at.records, self._at.first_broken, self.config, self.key)
 
     def _after(self, names: list[str], last: str | None) -> int:
         """The index of what follows the last one that was read."""
@@ -242,6 +249,35 @@ class SourceReader:
                 f"'{self.key}.path': {self.config.path}: {last}, where the reading stopped, is not there any more; "
                 "start over with --restart true"
             ) from None
+
+
+def check_parts(positions: Sequence[Position], files: int, config: SourceConfig, key: str) -> None:
+    """Refuse a source of which too much is broken, all its parts together.
+
+    Args:
+        positions: after each of them.
+        files: of the source.
+
+    Raises:
+        UserError: more broken records, or damaged files, than `max_broken`.
+    """
+    broken, records = sum(position.broken for position in positions), sum(position.records for position in positions)
+    first = next((position.first_broken for position in positions if position.first_broken), None)
+    _check_share(broken, records, first, config, key)
+    damaged = sum(position.damaged for position in positions)
+    if damaged > config.max_broken * files:
+        raise UserError(
+            f"'{key}.path': {damaged:,} of {files:,} files are damaged; get them again, leave them out, or go on with "
+            f"what can be read of such files by a '{key}.max_broken' of {damaged / files:.3g} or more"
+        )
+
+
+def _check_share(broken: int, records: int, first: str | None, config: SourceConfig, key: str) -> None:
+    if broken > config.max_broken * records:
+        raise UserError(
+            f"'{key}.max_broken': {broken:,} of {records:,} records are broken, more than {config.max_broken:.2%}; "
+            f"such as {first}"
+        )
 
 
 def _standard_input() -> SourceFile:
