@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_stages import write_model, write_tokenizer
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 
@@ -121,3 +122,20 @@ def test_ablation_benchmark_changes_one_thing(tmp_path):
     assert rows["scratch"]["bits_per_byte"] != rows["batch-half"]["bits_per_byte"]
     assert rows["scratch"]["parameters"] == rows["batch-half"]["parameters"]
     assert "| **scratch** |" in output
+
+
+def test_classification_benchmark_has_both_yardsticks(tmp_path):
+    write_model(tmp_path / "model", write_tokenizer(tmp_path / "tokenizer"))
+    for split, count in {"train": 24, "validation": 8, "test": 8}.items():
+        rows = [
+            {"text": f"the cat {'sat' if number % 3 else 'looked'}", "label": number % 3 > 0} for number in range(count)
+        ]
+        (tmp_path / f"{split}.csv").write_text(
+            "\n".join(["text,label", *(f"{row['text']},{row['label']}" for row in rows)])
+        )
+    files = [f"--{split}={tmp_path}/{split}.csv" for split in ("train", "validation", "test")]
+    output = run("benchmarks.classification", f"--model={tmp_path}/model", *files, "--seeds", "3", "--epochs=1")
+    rows = json.loads(output.splitlines()[-1])["rows"]
+    assert list(rows) == ["pretrained", "random weights", "TF-IDF, logistic regression"]
+    assert rows["pretrained"] != rows["random weights"] and rows["TF-IDF, logistic regression"]["f1"] == 1.0
+    assert "always the commonest label" in output
