@@ -14,6 +14,7 @@ from training.eval.sandbox import kernel, seccomp
 from training.eval.sandbox.values import decode, encode, read_message, write_message
 
 DETAIL_LENGTH = 300
+REPORT = 3  # the first channel, but for a solution
 OUT_OF_THE_WAY = 200  # above every descriptor that is open here
 
 
@@ -70,7 +71,9 @@ def run_solution(solution: str) -> NoReturn:
     module = _module("solution")
     reason, detail = _execute(solution, "<solution>", module)
     if reason == "passed":
-        write_message(answers, {"names": {name: said for name, value in vars(module).items() if (said := _tell(value))}})
+        write_message(
+            answers, {"names": {name: said for name, value in vars(module).items() if (said := _tell(value))}}
+        )
     while reason == "passed":
         name, arguments, keywords = read_message(calls)
         answer, (reason, detail) = _answer(getattr(module, name), decode(arguments), decode(keywords))
@@ -111,7 +114,7 @@ def _answer(function: Callable, arguments: list[Any], keywords: dict[str, Any]) 
 
 def run_tests(nonce: str, tests: str) -> NoReturn:
     """Run tests against a solution in another process, of which nothing but plain values arrives here."""
-    report, calls, answers = 3, 4, 5
+    calls, answers = 4, 5
 
     def receive() -> dict[str, Any]:
         """The next answer; a solution that failed, or answers nonsense, ends the tests where they stand."""
@@ -206,5 +209,5 @@ def _describe(error: BaseException) -> str:
 
 
 def _report(nonce: str, reason: str, detail: str) -> NoReturn:
-    write_message(3, [nonce, reason, detail])
+    write_message(REPORT, [nonce, reason, detail])
     os._exit(0)  # no atexit, no destructors, no waiting for threads

@@ -19,7 +19,8 @@ from training.eval.sandbox.values import read_message, write_message
 
 ROOT = Path(__file__).resolve().parents[3]
 START = (
-    "import sys; sys.path[0] = {root!r}; from training.eval.sandbox.server import main; del sys.path[0]; main({fd}, {isolation!r})"
+    "import sys; sys.path[0] = {root!r}; from training.eval.sandbox.server import main; "
+    "del sys.path[0]; main({descriptor}, {isolation!r})"
 )
 ISOLATIONS = ("namespaces", "landlock")  # the stronger first
 # Imports something that no server has loaded: the standard library is in the view and readable.
@@ -74,8 +75,8 @@ def run_python(
 
     Without `tests`, passing means that the program as a whole ran to its end, asserts and all, in one process: a
     program that wants to look as if it did can (docs/sandbox.md). With `tests`, `program` is only the solution. The
-    tests run in a second process, in which its functions, plain values and modules have their names, but a call goes to the
-    first process and comes back as a plain value: nothing the solution does can make a false assertion hold.
+    tests run in a second process, in which its functions, plain values and modules have their names, but a call goes
+    to the first process and comes back as a plain value: a false assertion stays false, whatever the solution does.
 
     Args:
         program: Python source, as untrusted as can be. The standard library is there, other packages are not.
@@ -131,8 +132,8 @@ def check_isolation() -> str:
     found, refusals = _find_isolation()
     if found is None:
         raise UserError(
-            f"this system offers no isolation for running a model's code ({'; '.join(refusals)}); run it on Linux, in a "
-            "container that allows user namespaces or Landlock, or allow it to run unisolated (it can then read and "
+            f"this system offers no isolation for running a model's code ({'; '.join(refusals)}); run it on Linux, in "
+            "a container that allows user namespaces or Landlock, or allow it to run unisolated (it can then read and "
             "delete your files)"
         )
     return found
@@ -177,7 +178,13 @@ class Worker:
         self.channel, other = socket.socketpair()
         with other:
             self.process = subprocess.Popen(
-                [sys.executable, "-s", "-S", "-c", START.format(root=str(ROOT), fd=other.fileno(), isolation=isolation)],
+                [
+                    sys.executable,
+                    "-s",
+                    "-S",
+                    "-c",
+                    START.format(root=str(ROOT), descriptor=other.fileno(), isolation=isolation),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """The system calls that a tested program may not make, as a seccomp filter of the kernel.
 
-The filter is one list for all: a program is one process that computes, reads the standard library and writes to
-its own scratch folder. It starts nothing, names no other process, opens no socket, changes no owner or mode, and reaches none
-of the corners of the kernel from which most escapes came. What is refused fails with EPERM, as an OSError in Python.
+One list for all: a program is one process that computes, reads the standard library and writes to its own scratch
+folder. It starts nothing, names no other process, opens no socket, changes no owner or mode, and reaches none of the
+corners of the kernel from which most escapes came. What is refused fails with EPERM, as an OSError in Python.
 """
 
 import ctypes
@@ -120,14 +120,16 @@ def seal(libc: ctypes.CDLL) -> None:
     Raises:
         OSError: the kernel does not take it.
     """
+    install(libc, assemble(platform.machine(), os.getpid()))
 
+
+def install(libc: ctypes.CDLL, instructions: bytes) -> None:
     class Program(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
-    instructions = assemble(platform.machine(), os.getpid())
     program = Program(len(instructions) // 8, instructions)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "seccomp")
+        raise OSError(ctypes.get_errno(), "the kernel takes no seccomp filter")
 
 
 def assemble(machine: str, own_pid: int) -> bytes:

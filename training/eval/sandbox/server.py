@@ -224,8 +224,8 @@ def _explain(status: int, usage: Any, limits: dict[str, Any]) -> tuple[str, str]
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return "exit", f"ended with status {code} before its last line"
-    spent = usage.ru_utime + usage.ru_stime
-    if -code == signal.SIGXCPU or (-code == signal.SIGKILL and spent > limits["cpu_seconds"] - 0.2):
+    spent = usage.ru_utime + usage.ru_stime  # exact, while the limit is on a count of ticks, which may be far off
+    if -code == signal.SIGXCPU or (-code == signal.SIGKILL and spent > limits["cpu_seconds"] / 2):
         return "timeout", f"stopped after {spent:.1f} s of processor time"
     if -code == signal.SIGKILL:
         return "killed", "by the system, which may be short of memory"
