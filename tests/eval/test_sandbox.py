@@ -356,7 +356,7 @@ FAKES = {
     "an assertion that is none": "import builtins; builtins.AssertionError = builtins.SystemExit; assert False",
     "closing every channel": "import os; os.closerange(0, 64); assert False",
     "a silent exception": "raise SystemExit(0)",
-    "an exception that says it is fine": "import os\nclass E(BaseException):\n  def __str__(self): os._exit(0)\nraise E",
+    "a speaking exception": "import os\nclass E(BaseException):\n  def __str__(self): os._exit(0)\nraise E",
     "an alarm": "import signal, os; signal.signal(signal.SIGALRM, lambda *_: os._exit(0)); signal.setitimer(0, 0.01)\n"
     "while True: pass",
 }

@@ -106,7 +106,10 @@ def _answer(function: Callable, arguments: list[Any], keywords: dict[str, Any]) 
         except MemoryError:
             raise
         except Exception as error:
-            answer = {"raised": [type(error).__name__, str(error)[:DETAIL_LENGTH]]}
+            try:
+                answer = {"raised": [type(error).__name__, encode(error.args)]}
+            except TypeError:
+                answer = {"raised": [type(error).__name__, encode((_describe(error),))]}
 
     outcome = _outcome(call)
     return answer, outcome
@@ -134,10 +137,7 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
             write_message(calls, [name, encode(list(arguments)), encode(keywords)])
             message = receive()
             if "raised" in message:
-                kind, text = map(str, message["raised"])
-                known = getattr(builtins, kind, None)
-                is_exception = isinstance(known, type) and issubclass(known, Exception)
-                raise known(text) if is_exception else RuntimeError(f"{kind}: {text}")
+                raise _exception(*message["raised"])
             for mine, now in zip(arguments, decode(message["arguments"])):
                 _renew(mine, now)
             return decode(message["value"])
@@ -157,6 +157,14 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
         elif content[0].partition(".")[0] in sys.stdlib_module_names:
             setattr(module, name, importlib.import_module(content[0]))
     _report(nonce, *_execute(tests, "<tests>", module))
+
+
+def _exception(kind: str, arguments: Any) -> Exception:
+    """A built-in exception as it was raised, any other as a RuntimeError that names it."""
+    known = getattr(builtins, str(kind), None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        return known(*decode(arguments))
+    return RuntimeError(f"{kind}: {', '.join(map(str, decode(arguments)))}")
 
 
 def _renew(mine: Any, now: Any) -> None:
