@@ -6,6 +6,7 @@ Python 3.11 has no names for most of these calls, hence ctypes; nothing outside 
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ class ProcessLimits(NamedTuple):
     cpu_seconds: int
     memory: int
     file_size: int
-    threads: int
+    threads: int | None  # None where they cannot be counted
 
 
 def _call(result: int, what: str) -> int:
@@ -188,17 +189,23 @@ def restrict_files(rules: int) -> None:
     _call(libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0), "Landlock")
 
 
+def counts_by_namespace() -> bool:
+    """Whether processes of a user are counted in each user namespace by themselves: since Linux 5.14."""
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= (5, 14)
+
+
 def set_limits(process: ProcessLimits) -> None:
     """Limits of this process, soft and hard alike."""
     limits = {
         resource.RLIMIT_CPU: process.cpu_seconds,
         resource.RLIMIT_AS: process.memory,
         resource.RLIMIT_FSIZE: process.file_size,
-        resource.RLIMIT_NPROC: process.threads,
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
     }
+    if process.threads is not None:
+        limits[resource.RLIMIT_NPROC] = process.threads
     for kind, value in limits.items():
         with contextlib.suppress(ValueError, OSError):  # already lower, or (macOS) not to be set
             resource.setrlimit(kind, (value, value))

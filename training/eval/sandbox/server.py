@@ -31,6 +31,7 @@ PR_SET_PDEATHSIG = 1
 OWN_PROCESSES = 6  # of the same user in the same namespace: server, supervisor, two cells, with some room
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # milliseconds
 REPORT_ROOM = 1 << 16
+REASONS = ("passed", "assertion", "error", "syntax", "exit", "memory", "gone")
 
 
 def main(descriptor: int, isolation: str) -> None:
@@ -93,9 +94,8 @@ def _serve(descriptor: int, isolation: str, landlock: int | None, home: int | No
     """Run one program, or one solution and its tests, and report how it ended."""
     request = read_message(descriptor)
     limits = request["limits"]
-    process = kernel.ProcessLimits(
-        limits["cpu_seconds"], limits["memory"], limits["scratch"], limits["threads"] + OWN_PROCESSES
-    )
+    threads = limits["threads"] + OWN_PROCESSES if isolation == "namespaces" and kernel.counts_by_namespace() else None
+    process = kernel.ProcessLimits(limits["cpu_seconds"], limits["memory"], limits["scratch"], threads)
     lock = cell.Lock(isolation, landlock, process, limits["scratch"])
     nonce = os.urandom(16).hex()
     output, output_end = os.pipe()
@@ -216,7 +216,9 @@ def _read_report(data: bytes, nonce: str) -> tuple[str, str] | None:
         told, reason, detail = json.loads(data[4:])
     except (ValueError, TypeError):
         return None
-    return (reason, detail) if told == nonce else None
+    if told != nonce or reason not in REASONS:
+        return None
+    return reason, "".join(letter if letter.isprintable() else " " for letter in str(detail))
 
 
 def _explain(status: int, usage: Any, limits: dict[str, Any]) -> tuple[str, str]:
