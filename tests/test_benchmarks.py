@@ -121,3 +121,12 @@ def test_ablation_benchmark_changes_one_thing(tmp_path):
     assert rows["scratch"]["bits_per_byte"] != rows["batch-half"]["bits_per_byte"]
     assert rows["scratch"]["parameters"] == rows["batch-half"]["parameters"]
     assert "| **scratch** |" in output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+def test_sandbox_benchmark_reports_every_contestant():
+    results = json.loads(run("benchmarks.sandbox", "--programs=2", "--rounds=2").splitlines()[-1])
+
+    assert results["benchmark"] == "sandbox" and results["conditions"]["rounds"] == 2
+    assert results["results"].pop("a new Python, no isolation")["ratio"] == 1
+    assert all(figures["programs_per_second"] > 0 for figures in results["results"].values())

@@ -292,6 +292,28 @@ def test_a_program_finds_nothing_of_the_one_before(worker):
     assert run(worker, "import os; assert not os.environ").passed
 
 
+def test_a_program_has_no_rights_and_cannot_get_any(worker):
+    program = (
+        C
+        + """
+capget = 125 if os.uname().machine == "x86_64" else 90
+header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.syscall(capget, header, data) == 0 and not any(data)
+assert libc.prctl(39, 0, 0, 0, 0) == 1, "no_new_privs"
+assert not any(libc.prctl(23, capability, 0, 0, 0) == 1 for capability in range(38)) or os.getuid() != 0, "bounding set"
+assert libc.unshare(0x10000000) == -1 and libc.mount(b"x", b"/tmp", b"tmpfs", 0, None) == -1
+assert libc.chroot(b"/tmp") == -1 and libc.setns(0, 0) == -1
+"""
+    )
+    if worker.kind == "namespaces":
+        program += "assert os.getuid() == os.getgid() == 65534 and os.getpid() == 1 and os.getppid() == 0\n"
+        program += "assert sorted(os.listdir('/dev')) == ['null', 'urandom', 'zero'] and not os.path.exists('/proc')\n"
+        program += "assert os.statvfs('/').f_flag & os.statvfs(os.path.dirname(os.__file__)).f_flag & 1, 'read-only'\n"
+    outcome = run(worker, program)
+
+    assert outcome.passed, outcome
+
+
 def test_what_an_ordinary_program_needs_is_there(worker):
     program = """
 import asyncio, collections, csv, dataclasses, datetime, decimal, hashlib, json, random, sqlite3, ssl, threading, zlib
