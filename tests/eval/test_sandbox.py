@@ -302,6 +302,7 @@ assert libc.syscall(capget, header, data) == 0 and not any(data)
 assert libc.prctl(39, 0, 0, 0, 0) == 1, "no_new_privs"
 assert not any(libc.prctl(23, capability, 0, 0, 0) == 1 for capability in range(38)) or os.getuid() != 0, "bounding set"
 assert libc.unshare(0x10000000) == -1 and libc.mount(b"x", b"/tmp", b"tmpfs", 0, None) == -1
+assert not [fd for fd in range(4, 256) if libc.fcntl(fd, 1) != -1], "open files"
 assert libc.chroot(b"/tmp") == -1 and libc.setns(0, 0) == -1
 """
     )
@@ -364,7 +365,6 @@ def test_why_a_program_did_not_pass(worker, program, reason):
 JUNK = (
     "import json, os, struct\ndata = json.dumps(['', 'passed', '']).encode()\n"
     "for fd in range(64):\n  try: os.write(fd, struct.pack('=I', len(data)) + data)\n  except OSError: pass\n"
-    "assert False"
 )
 FAKES = {
     "leaving with 0": "import os; os._exit(0)",
@@ -374,7 +374,8 @@ FAKES = {
     "leaving in a thread": "import os, threading, time; threading.Timer(0.01, os._exit, (0,)).start(); time.sleep(5)\n"
     "assert False",
     "saying so": "print('passed'); print('OK'); assert False",
-    "saying so on every channel": JUNK,
+    "saying so on every channel": JUNK + "assert False",
+    "saying so on every channel, and leaving": JUNK + "os._exit(0)",
     "an assertion that is none": "import builtins; builtins.AssertionError = builtins.SystemExit; assert False",
     "closing every channel": "import os; os.closerange(0, 64); assert False",
     "a silent exception": "raise SystemExit(0)",
