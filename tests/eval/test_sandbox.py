@@ -430,6 +430,15 @@ def test_a_solution_cannot_fake_what_tests_find(worker, name):
     assert run(worker, "def double(x): return 2 * x", DOUBLE_TESTS).passed
 
 
+def test_tests_keep_their_own_builtins_and_names(worker):
+    solution = "def abs(x): return 0\ndef all(x): return True\ndef check(f): pass\ndef double(x): return 1"
+
+    assert run(worker, solution, "assert abs(double(3) - 6) < 1e-9").reason == "assertion"
+    assert run(worker, solution, "assert all(double(x) == 2 * x for x in [1, 5])").reason == "assertion"
+    own = "def check(candidate):\n    assert candidate(2) == 4\ncheck(double)"
+    assert run(worker, solution, own).reason == "assertion"
+
+
 def test_a_program_that_looks_for_the_nonce_finds_it_unless_tests_are_apart(worker):
     """What docs/sandbox.md says of programs in one process; the day this fails, it may say more."""
     forge = """
