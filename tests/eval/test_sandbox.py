@@ -49,6 +49,7 @@ def world(tmp_path, monkeypatch):
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "model.safetensors").write_text("weights")
+    (checkpoint / "model.safetensors").chmod(0o644)
     (tmp_path / "cwd").mkdir()
     inherited = os.open(secret, os.O_RDONLY)
     os.set_inheritable(inherited, True)
