@@ -440,6 +440,13 @@ def test_tests_keep_their_own_builtins_and_names(worker):
     assert run(worker, solution, own).reason == "assertion"
 
 
+def test_a_solution_cannot_end_the_loop_of_the_tests(worker):
+    tests = "for answer in map(double, [1, 2]):\n    assert answer in (2, 4)"
+
+    assert run(worker, "def double(x): return 2 * x", tests).passed
+    assert run(worker, "def double(x): raise StopIteration", tests).reason == "error"
+
+
 def test_a_program_that_looks_for_the_nonce_finds_it_unless_tests_are_apart(worker):
     """What docs/sandbox.md says of programs in one process; the day this fails, it may say more."""
     forge = """

@@ -160,9 +160,12 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
 
 
 def _exception(kind: str, arguments: Any) -> Exception:
-    """A built-in exception as it was raised, any other as a RuntimeError that names it."""
+    """A built-in exception as it was raised, any other as a RuntimeError that names it.
+
+    StopIteration is such another: it would end a loop over answers before its assertions.
+    """
     known = getattr(builtins, str(kind), None)
-    if isinstance(known, type) and issubclass(known, Exception):
+    if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, StopIteration):
         return known(*decode(arguments))
     return RuntimeError(f"{kind}: {', '.join(map(str, decode(arguments)))}")
 
