@@ -1,0 +1,129 @@
+"""Programs a second: the sandbox beside a new Python for each program, which has no walls at all.
+
+    python -m benchmarks.sandbox                     # a program that adds, a minute on a laptop
+    python -m benchmarks.sandbox --programs 500 --workers 4 --rounds 9
+    python -m benchmarks.sandbox --humaneval HumanEval.jsonl    # which of its own solutions pass, and of empty ones
+
+Contestants take turns within every round; a figure is the median over rounds, a ratio the median of the ratios within
+rounds (above 1: faster than a new Python). The program is a small function with three assertions, so that what is
+measured is the start, the locks and the end. "A new Python" is `python -I -S -c`, the cheapest there is. The last line
+is all of it as JSON.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import processor_name
+from training.eval.sandbox import Limits, check_isolation, run_all
+from training.eval.sandbox.pool import ISOLATIONS, Worker
+
+SOLUTION = "def double(x):\n    return 2 * x\n"
+TESTS = "assert double(2) == 4\nassert double(-1) == -2\nassert double('ab') == 'abab'\n"
+BASELINE = "a new Python, no isolation"
+
+
+class Servers:
+    """Fork servers of one isolation, each with a thread that waits for it."""
+
+    def __init__(self, isolation: str, count: int):
+        self.workers = [Worker(isolation) for _ in range(count)]
+
+    def run(self, programs: int, apart: bool) -> None:
+        program, tests = (SOLUTION, TESTS) if apart else (SOLUTION + TESTS, None)
+        request = {"program": program, "tests": tests, "limits": asdict(Limits())}
+
+        def serve(place: int) -> None:
+            for _ in range(place, programs, len(self.workers)):
+                assert self.workers[place].run(request).passed
+
+        with ThreadPoolExecutor(len(self.workers)) as threads:
+            list(threads.map(serve, range(len(self.workers))))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+
+
+def run_plain(programs: int, workers: int) -> None:
+    def start(_: int) -> None:
+        subprocess.run([sys.executable, "-I", "-S", "-c", SOLUTION + TESTS], check=True)
+
+    with ThreadPoolExecutor(workers) as threads:
+        list(threads.map(start, range(programs)))
+
+
+def check_humaneval(path: Path, workers: int) -> None:
+    """Solutions and tests as lm-eval puts them together, in one process and apart."""
+    items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    tests = [f"{item['test']}\ncheck({item['entry_point']})" for item in items]
+    passed = {}
+    for kind in ("canonical", "empty"):
+        answers = [item["canonical_solution"] if kind == "canonical" else "    pass\n" for item in items]
+        solutions = [item["prompt"] + answer for item, answer in zip(items, answers)]
+        whole = [f"{solution}\n{test}" for solution, test in zip(solutions, tests)]
+        passed[kind] = sum(outcome.passed for outcome in run_all(whole, workers))
+        passed[f"{kind}, tests apart"] = sum(outcome.passed for outcome in run_all(solutions, workers, tests=tests))
+    for kind, count in passed.items():
+        print(f"{kind:24} {count} of {len(items)} pass")
+    conditions = {"isolation": check_isolation(), "workers": workers, "items": len(items)}
+    print(json.dumps({"benchmark": "sandbox", "conditions": conditions, "passed": passed}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=int, default=100, help="a contestant and round")
+    parser.add_argument("--workers", type=int, default=1, help="programs at a time")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--humaneval", type=Path, help="its original file; nothing is timed then")
+    arguments = parser.parse_args()
+    if arguments.humaneval:
+        check_humaneval(arguments.humaneval, arguments.workers)
+        return
+
+    contestants: dict[str, Callable[[], None]] = {BASELINE: lambda: run_plain(arguments.programs, arguments.workers)}
+    servers = []
+    for isolation in ISOLATIONS:
+        with contextlib.suppress(OSError, EOFError):  # this system refuses it
+            servers.append(made := Servers(isolation, arguments.workers))
+            for apart in (False, True):
+                name = f"{isolation}, tests apart" if apart else isolation
+                contestants[name] = lambda made=made, apart=apart: made.run(arguments.programs, apart)
+    for contestant in contestants.values():
+        contestant()  # caches warm
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(arguments.rounds):
+        for name, contestant in contestants.items():
+            started = time.perf_counter()
+            contestant()
+            seconds[name].append(time.perf_counter() - started)
+    for server in servers:
+        server.close()
+
+    results = {}
+    for name, times in seconds.items():
+        ratios = [base / own for base, own in zip(seconds[BASELINE], times)]
+        rate = arguments.programs / statistics.median(times)
+        results[name] = {"programs_per_second": round(rate, 1), "ratio": round(statistics.median(ratios), 3)}
+    conditions = {"programs": arguments.programs, "workers": arguments.workers, "rounds": arguments.rounds}
+    conditions |= {"processor": processor_name(torch.device("cpu")), "cores": os.cpu_count()}
+    print(f"{conditions['processor']}, {conditions['cores']} cores, {arguments.workers} at a time")
+    print(f"{'':30}  programs/s  times as fast")
+    for name, figures in results.items():
+        print(f"{name:30}  {figures['programs_per_second']:10.1f}  {figures['ratio']:13.2f}")
+    print(json.dumps({"benchmark": "sandbox", "conditions": conditions, "results": results}))
+
+
+if __name__ == "__main__":
+    main()
