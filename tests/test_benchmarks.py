@@ -124,7 +124,6 @@ def test_ablation_benchmark_changes_one_thing(tmp_path):
     assert "| **scratch** |" in output
 
 
-<<<<<<< HEAD
 def test_classification_benchmark_has_both_yardsticks(tmp_path):
     write_model(tmp_path / "model", write_tokenizer(tmp_path / "tokenizer"))
     for split, count in {"train": 24, "validation": 8, "test": 8}.items():
@@ -140,7 +139,8 @@ def test_classification_benchmark_has_both_yardsticks(tmp_path):
     assert list(rows) == ["pretrained", "random weights", "TF-IDF, logistic regression"]
     assert rows["pretrained"] != rows["random weights"] and rows["TF-IDF, logistic regression"]["f1"] == 1.0
     assert "always the commonest label" in output
-=======
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 def test_sandbox_benchmark_reports_every_contestant():
     results = json.loads(run("benchmarks.sandbox", "--programs=2", "--rounds=2").splitlines()[-1])
@@ -148,4 +148,3 @@ def test_sandbox_benchmark_reports_every_contestant():
     assert results["benchmark"] == "sandbox" and results["conditions"]["rounds"] == 2
     assert results["results"].pop("a new Python, no isolation")["ratio"] == 1
     assert all(figures["programs_per_second"] > 0 for figures in results["results"].values())
->>>>>>> sandbox
