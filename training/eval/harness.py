@@ -1,47 +1,316 @@
-"""Task scores by lm-eval, the program most published scores come from, on tasks kept as local files.
+"""Task scores by lm-eval, the program most published scores come from.
 
-The task files are copied beside the results with the paths of their data made absolute, so that the stock program
-repeats the figures from any folder:
+A task is one of a folder of task files whose data `scratch prepare` writes, or one of lm-eval's own with its data from
+the Hub or from local files (see `local_data`). The task files are written beside the results with absolute paths of
+their data, so that the stock program repeats the figures from any folder:
 
     lm_eval --model hf --model_args pretrained=DIR,trust_remote_code=True --include_path OUTPUT/tasks --tasks NAME
 """
 
 import importlib.util
 import logging
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.errors import UserError
+from training.eval.code import CODE_TASKS
+from training.eval.estimates import average
+from training.eval.items import Outcome, identify
+from training.eval.local_data import LocalData, LocalTask
+from training.eval.suites import FOLDERS, SUITES, expand
 from training.recipe import nearest, read_yaml
 
+DEFAULT_SEED = 1234  # lm-eval's own, of drawing few-shot examples
+_BOOTSTRAP = 1000  # resamples for metrics such as F1; lm-eval takes 100,000, which is minutes
+# Metrics whose standard error follows from the items, without resampling.
+_CLOSED_FORM = {"mean", "perplexity", "weighted_perplexity", "bits_per_byte"}
 
-def check_tasks(names: list[str], tasks_dir: Path, data: Path) -> None:
-    """See that every task asked for can run: a file in `tasks_dir` whose data exist, or one of lm-eval's own.
+
+@dataclass(frozen=True)
+class Scores:
+    """What tasks came to for one model.
+
+    Attributes:
+        figures: for each task and group asked for, a figure (`value`, `stderr`, `n`, `chance`, `cut`) a metric, the
+            task's first metric first. `chance` is the score of picking at random, None where the task is not a
+            choice. `cut` counts the items that are longer than the context and lose their beginning. Of several seeds
+            `value` is the mean and `stderr` that of the items' means; `by_seed` and `spread`, their standard
+            deviation, tell the seeds apart.
+        parts: for each group, the same of its tasks.
+        outcomes: of every item.
+    """
+
+    figures: dict[str, dict[str, dict[str, Any]]]
+    parts: dict[str, dict[str, dict[str, dict[str, Any]]]]
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How tasks are put to a model.
+
+    Attributes:
+        num_fewshot: solved examples before each item; None for what each task says.
+        apply_chat_template: put items as a turn of a conversation.
+        limit: items of each task, the first ones; None for all.
+        seeds: of drawing the examples.
+    """
+
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+    limit: int | None = None
+    seeds: tuple[int, ...] = (DEFAULT_SEED,)
+
+
+class Tasks:
+    """The tasks of one evaluation, found and with their data seen to be there before any work.
+
+    Args:
+        names: of tasks, groups and suites.
+        tasks_dir: folder of task files of our own.
+        data: the output of `scratch prepare` with the data of those, or None.
+        data_dir: folder with the data of lm-eval's own tasks; None to take them from the Hub.
+
+    Attributes:
+        names: what is scored, suites resolved.
+        ours: those of them that come from `tasks_dir`, with their files.
+        local: what was found in `data_dir`.
 
     Raises:
         UserError: lm-eval not installed, no such task, or a task's data missing.
     """
-    if not names:
-        return
-    if importlib.util.find_spec("lm_eval") is None:
-        raise UserError("'tasks': lm-eval is not installed; `pip install lm-eval`, or give an empty list")
-    local = local_tasks(tasks_dir)
-    for name in names:
-        for file in _data_files(local[name]) if name in local else ():
-            if not _locate(file, data).is_file():
-                missing = _locate(file, data)
-                raise UserError(f"{local[name]}: its data {missing} are missing; run `scratch prepare` first")
-    foreign = [name for name in names if name not in local]
-    if foreign:
-        from lm_eval.tasks import TaskManager  # indexes thousands of files: only when a task is not ours
 
-        manager = TaskManager()
-        for name in foreign:
-            if not manager.match_tasks([name]):
-                hint = nearest(name, [*local, *manager.all_tasks])
-                raise UserError(f"'tasks': no task '{name}' in {tasks_dir} or in lm-eval; {hint}")
+    def __init__(
+        self,
+        names: list[str],
+        tasks_dir: Path,
+        data: Path | None = None,
+        data_dir: Path | None = None,
+        settings: Settings = Settings(),
+    ):
+        if importlib.util.find_spec("lm_eval") is None:
+            raise UserError("'tasks': lm-eval is not installed; `pip install lm-eval`, or give an empty list")
+        self.names = expand(names)
+        self.tasks_dir, self.data, self.settings = tasks_dir, data, settings
+        known = local_tasks(tasks_dir)
+        self.ours = {name: known[name] for name in self.names if name in known}
+        for path in self.ours.values():
+            for file in _data_files(path):
+                located = _locate(file, data)
+                if not located.is_file():
+                    raise UserError(f"{path}: its data {located} are missing; run `scratch prepare` first")
+        theirs = [name for name in self.names if name not in self.ours]
+        self._include: list[Path] = []  # folders of lm-eval's task files that are enough for these
+        self._all = False
+        self.local = LocalData(data_dir) if data_dir and theirs else None
+        self._found: list[LocalTask] = []
+        self._parts: dict[str, tuple[list[str], int]] = {}  # groups of which only some tasks have data
+        self._loaded: list[Any] | None = None
+        if theirs:
+            self._index(theirs, known)
+            if self.local:
+                self._find_data(theirs)
+            else:
+                self._loaded = self._load(self._manager([]), theirs)
+
+    def _index(self, theirs: list[str], known: dict[str, Path]) -> None:
+        import lm_eval.tasks
+
+        root = Path(lm_eval.tasks.__file__).parent
+        self._include = [root / folder for folder in FOLDERS]
+        self._index_of = self._manager([]).task_index
+        if not set(theirs) <= self._index_of.keys():
+            self._include, self._all = [], True
+            self._index_of = self._manager([]).task_index
+        for name in theirs:
+            if name not in self._index_of:
+                hint = nearest(name, [*SUITES, *known, *self._index_of])
+                raise UserError(f"'tasks': no task '{name}' in {self.tasks_dir} or in lm-eval; {hint}")
+
+    def _manager(self, folders: list[Path]) -> Any:
+        from lm_eval.tasks import TaskManager
+
+        with quiet():
+            include = [str(folder) for folder in [*self._include, *folders]]
+            return TaskManager(include_path=include, include_defaults=self._all)
+
+    def _leaves(self, name: str) -> Iterator[str]:
+        """The tasks of a group or tag, or the task itself."""
+        entry = self._index_of[name]
+        members = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else sorted(entry.tags)
+        if entry.kind.name not in ("GROUP", "TAG"):
+            yield name
+            return
+        for member in members:
+            yield from self._leaves(member if isinstance(member, str) else member.get("task") or member["group"])
+
+    def _find_data(self, theirs: list[str]) -> None:
+        for name in theirs:
+            leaves = list(self._leaves(name))
+            found = []
+            for leaf in leaves:
+                entry = self._index_of[leaf]
+                config = entry.cfg or {}
+                task = self.local.task(leaf, Path(entry.yaml_path), config, self._shots(config))
+                if task:
+                    found.append(task)
+            if not found:
+                raise UserError(f"'data_dir': {self.local.folder} has no item of {name}")
+            self._found += found
+            if len(found) < len(leaves):
+                self._parts[name] = ([task.task for task in found], len(leaves))
+
+    def _shots(self, config: dict[str, Any]) -> int:
+        """Examples before each item: what a task sets to 0 stays 0, as in lm-eval."""
+        own = config.get("num_fewshot")
+        return own or 0 if own == 0 or self.settings.num_fewshot is None else self.settings.num_fewshot
+
+    @property
+    def partial(self) -> dict[str, str]:
+        """Groups of which only some tasks have data, with how many."""
+        return {name: f"{len(tasks)} of {total}" for name, (tasks, total) in self._parts.items()}
+
+    def write(self, folder: Path) -> None:
+        """Write the task files and converted data that repeat the scores."""
+        folder.mkdir(parents=True, exist_ok=True)
+        copy_tasks(self.ours.values(), self.data, folder)
+        for task in self._found:
+            task.write(folder)
+        for name, (tasks, total) in self._parts.items():
+            config = self._index_of[name].cfg
+            content = {"group": name, "task": tasks, "aggregate_metric_list": config.get("aggregate_metric_list")}
+            text = f"# {len(tasks)} of the {total} tasks of lm-eval's group: those with data\n"
+            (folder / f"{name}.yaml").write_text(text + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+    def _load(self, manager: Any, names: list[str]) -> list[Any]:
+        """Task and group objects, in the order of the names.
+
+        Raises:
+            UserError: the Hub is out of reach, or the same task is asked for twice.
+        """
+        self._task_manager = manager
+        try:
+            with quiet():
+                loaded = manager.load(names)
+        except ValueError as error:
+            raise UserError(f"'tasks': {_first_line(error)}") from None
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"'tasks': the data of {', '.join(names)} are not on this machine and the Hub cannot be reached "
+                f"({_first_line(error)}); give a folder that holds them as 'data_dir', see docs/evaluation.md"
+            ) from None
+        top = {name: loaded.get("groups", {}).get(name) or loaded["tasks"].get(name) for name in names}
+        tags = [task for name, task in top.items() if task is None for task in self._leaves(name)]
+        return [*filter(None, top.values()), *(loaded["tasks"][name] for name in tags)]
+
+    def open(self, folder: Path) -> None:
+        """Load the tasks from what `write` wrote.
+
+        Raises:
+            UserError: see `_load`; a task that runs what a model writes; seeds that would change nothing.
+        """
+        if self._loaded is None or self.ours:
+            self._loaded = self._load(self._manager([folder]), self.names)
+        for task in (task for item in self._loaded for task in _members(item)):
+            if getattr(task, "UNSAFE_CODE", False):
+                raise UserError(
+                    f"'tasks': lm-eval would run the code that a model writes for {task.task_name} in its own process; "
+                    f"of such tasks, {', '.join(CODE_TASKS)} runs in a sandbox here; leave the others out"
+                )
+        if len(self.settings.seeds) > 1 and not any(map(self._draws_examples, self._loaded)):
+            raise UserError(
+                "'fewshot_seeds': none of the tasks draws few-shot examples, so that the seeds change nothing"
+            )
+
+    def check_lengths(self, context: int, model: str) -> None:
+        """Refuse a model whose context leaves no room for what a task lets it write.
+
+        Raises:
+            UserError: for the first such task.
+        """
+        for task in (task for item in self._loaded for task in _members(item)):
+            if task.OUTPUT_TYPE == "generate_until":
+                room = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", 256)  # lm-eval's default
+                if room >= context:
+                    raise UserError(
+                        f"'tasks': {task.task_name} lets a model write {room} tokens, but {model} has a context of "
+                        f"{context} in all; leave the task out"
+                    )
+
+    def score(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, context: int
+    ) -> Scores:
+        """Run the tasks on a model, with lm-eval's own defaults where `settings` says nothing."""
+        from lm_eval.models.huggingface import HFLM
+
+        with quiet():
+            lm = HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
+        first, *more = self.settings.seeds
+        runs = [self._run(lm, self._loaded, first)]
+        drawing = [item for item in self._loaded if self._draws_examples(item)]
+        if drawing:
+            runs += [self._run(lm, drawing, seed) for seed in more]
+        outcomes = _mean_outcomes([_outcomes(results) for results in runs])
+        scores = Scores({}, {}, [outcome for task in outcomes.values() for outcome in task.values()])
+        for item in self._loaded:
+            tasks = {
+                task.task_name: _task_figures(task.task_name, runs, outcomes[task.task_name], lm)
+                for task in _members(item)
+            }
+            if _is_group(item):
+                scores.parts[item.name] = tasks
+                tasks = {item.name: _group_figures(item, runs, tasks)}
+            scores.figures.update(tasks)
+        return scores
+
+    def _draws_examples(self, item: Any) -> bool:
+        """Whether any task of it draws its few-shot examples, rather than take none or always the first ones."""
+        from lm_eval.api.samplers import FirstNSampler
+
+        return any(
+            self._shots({"num_fewshot": task.get_config("num_fewshot")})
+            and not isinstance(getattr(task, "sampler", None), FirstNSampler)
+            for task in _members(item)
+        )
+
+    def _run(self, lm: Any, items: list[Any], seed: int) -> dict[str, Any]:
+        from lm_eval import simple_evaluate
+
+        aggregations = {
+            function.__name__ for item in items for task in _members(item) for function in task.aggregation().values()
+        }
+        with quiet():
+            return simple_evaluate(
+                model=lm,
+                tasks=items,
+                task_manager=self._task_manager,
+                num_fewshot=self.settings.num_fewshot,
+                apply_chat_template=self.settings.apply_chat_template,
+                limit=self.settings.limit,
+                fewshot_random_seed=seed,
+                bootstrap_iters=0 if aggregations <= _CLOSED_FORM else _BOOTSTRAP,
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """lm-eval warns of every default it takes, a dozen lines a model."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def local_tasks(tasks_dir: Path) -> dict[str, Path]:
@@ -50,14 +319,14 @@ def local_tasks(tasks_dir: Path) -> dict[str, Path]:
     return {name: path for name, path in files.items() if isinstance(name, str)}
 
 
-def copy_tasks(tasks_dir: Path, data: Path, destination: Path) -> None:
-    """Copy the task files, comments and all, with the paths of their data made absolute.
+def copy_tasks(files: Iterable[Path], data: Path | None, destination: Path) -> None:
+    """Copy task files, comments and all, with the paths of their data made absolute.
 
     Args:
         data: the output of `scratch prepare`, see `_locate`.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    for path in local_tasks(tasks_dir).values():
+    for path in files:
         text = path.read_text(encoding="utf-8")
         for file in _data_files(path):
             text = text.replace(file, str(_locate(file, data).resolve()))
@@ -70,63 +339,146 @@ def _data_files(path: Path) -> list[str]:
     return list(files.values()) if isinstance(files, dict) else [files]
 
 
-def _locate(file: str, data: Path) -> Path:
+def _locate(file: str, data: Path | None) -> Path:
     """The data of a task: found by name in `data/tasks`, so that one task file serves every recipe, else as written."""
+    if data is None:
+        return Path(file)
     prepared = data / "tasks" / Path(file).name
     return Path(file) if Path(file).is_file() and not prepared.is_file() else prepared
 
 
-def score_tasks(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], tasks_dir: Path, batch_size: int
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _is_group(item: Any) -> bool:
+    return hasattr(item, "get_all_tasks")
+
+
+def _members(item: Any) -> list[Any]:
+    """The tasks of a group, or the task itself."""
+    return item.get_all_tasks() if _is_group(item) else [item]
+
+
+def _outcomes(results: dict[str, Any]) -> dict[str, dict[int, Outcome]]:
+    """What came of every item by task and by its number in the task."""
+    outcomes: dict[str, dict[int, Outcome]] = {}
+    for task, samples in results["samples"].items():
+        scores: dict[int, dict[str, float]] = defaultdict(dict)
+        weights, names = {}, {}
+        for sample in samples:
+            number = sample["doc_id"]
+            names[number] = identify(sample["doc"])
+            for metric in sample["metrics"]:
+                value = sample[metric]
+                if metric == "bits_per_byte":
+                    loglikelihood, weights[number] = value
+                    scores[number][metric] = -loglikelihood / math.log(2) / weights[number]
+                elif isinstance(value, int | float):
+                    # A perplexity is made of the log-likelihoods of the items.
+                    key = "log-likelihood" if metric == "perplexity" else _key(metric, sample["filter"])
+                    scores[number][key] = float(value)
+        outcomes[task] = {
+            number: Outcome(task, names[number], found, weights.get(number)) for number, found in scores.items()
+        }
+    return outcomes
+
+
+def _mean_outcomes(runs: list[dict[str, dict[int, Outcome]]]) -> dict[str, dict[int, Outcome]]:
+    """The scores of each item, averaged over the seeds."""
+    merged = {}
+    for task, items in runs[0].items():
+        again = [run[task] for run in runs if task in run]
+        merged[task] = {
+            number: Outcome(
+                task,
+                item.item,
+                {metric: statistics.fmean(run[number].scores[metric] for run in again) for metric in item.scores},
+                item.weight,
+            )
+            for number, item in items.items()
+        }
+    return merged
+
+
+def _key(metric: str, filtered: str) -> str:
+    return metric if filtered == "none" else f"{metric} ({filtered})"
+
+
+def _task_figures(
+    name: str, runs: list[dict[str, Any]], outcomes: dict[int, Outcome], lm: Any
 ) -> dict[str, dict[str, Any]]:
-    """Run tasks through lm-eval, with its own defaults throughout.
-
-    Args:
-        tasks_dir: what `copy_tasks` wrote.
-
-    Returns:
-        For each task a figure (`value`, `stderr`, `n`, `chance`) a metric, the task's first metric first. `chance` is
-        the score of picking at random, None where the task is not a choice.
-    """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    only_local = set(names) <= set(local_tasks(tasks_dir))
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # its warnings tell which defaults it takes, a dozen lines a model
-    try:
-        results = simple_evaluate(
-            model=HFLM(pretrained=model, backend="causal", tokenizer=tokenizer, batch_size=batch_size),
-            tasks=names,
-            task_manager=TaskManager(include_path=str(tasks_dir), include_defaults=not only_local),
-        )
-    finally:
-        logger.setLevel(level)
-    return {name: _figures(results, name) for name in results["configs"]}
-
-
-def _figures(results: dict[str, Any], name: str) -> dict[str, Any]:
-    config, scores = results["configs"][name], results["results"][name]
+    config, samples = runs[0]["configs"][name], runs[0]["samples"][name]
     chance = None
     if config["output_type"] == "multiple_choice":
-        choices = [_count_choices(sample["arguments"]) for sample in results["samples"][name]]
+        choices = [_count_choices(sample["arguments"]) for sample in samples]
         chance = sum(1 / count for count in choices) / len(choices)
+    cut = _count_cut(samples, lm)
+    figures = _seeded(name, runs)
+    for key, entry in figures.items():
+        if entry["stderr"] is None or "by_seed" in entry:
+            entry["stderr"] = _own_error(list(outcomes.values()), key, entry["value"])
+        entry |= {"n": runs[0]["n-samples"][name]["effective"], "chance": chance, "cut": cut}
+    first = config["metric_list"][0]["metric"]
+    return {key: figures[key] for key in sorted(figures, key=lambda key: key.split(" (")[0] != first)}
+
+
+def _group_figures(
+    group: Any, runs: list[dict[str, Any]], tasks: dict[str, dict[str, dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
+
     figures = {}
-    for key, value in scores.items():
+    for aggregate in group.aggregate_metric_list or []:
+        for key, entry in _seeded(group.name, runs).items():
+            parts = [task[key] for task in tasks.values() if key in task]
+            if key.split(" (")[0] != aggregate.metric or not parts:
+                continue
+            weights = [part["n"] if aggregate.weight_by_size else 1 for part in parts]
+            chances = [part["chance"] for part in parts]
+            errors = [part["stderr"] for part in parts]
+            stderr = None
+            if None not in errors:
+                by_size = aggregate.weight_by_size
+                stderr = float(pooled_sample_stderr(errors, weights) if by_size else unweighted_mean_stderr(errors))
+            figures[key] = entry | {
+                "stderr": stderr,
+                "n": sum(part["n"] for part in parts),
+                "chance": None if None in chances else average(chances, weights)["value"],
+                "cut": sum(part["cut"] for part in parts),
+            }
+    return figures
+
+
+def _own_error(items: list[Outcome], key: str, value: float) -> float | None:
+    """The standard error of a metric over the items of a task, None where it is no mean of theirs.
+
+    That of a perplexity is the perplexity times that of the mean log-likelihood, by the delta method.
+    """
+    metric, factor = ("log-likelihood", value) if key == "perplexity" else (key, 1.0)
+    scored = [item for item in items if metric in item.scores]
+    if not scored:
+        return None
+    weights = None if scored[0].weight is None else [item.weight for item in scored]
+    stderr = average([item.scores[metric] for item in scored], weights)["stderr"]
+    return stderr if stderr is None else factor * stderr
+
+
+def _seeded(name: str, runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`value` and `stderr` a metric, as lm-eval gives them; of several seeds the mean, `by_seed` and `spread`."""
+    scores = [run["results"][name] for run in runs if name in run["results"]]
+    figures = {}
+    for key, value in scores[0].items():
         metric, comma, filtered = key.partition(",")
         if not comma or metric.endswith("_stderr"):
             continue
-        stderr = scores.get(f"{metric}_stderr,{filtered}")
-        figures[metric] = {
-            "value": value,
-            "stderr": stderr if isinstance(stderr, float) else None,  # lm-eval writes "N/A"
-            "n": results["n-samples"][name]["effective"],
-            "chance": chance,
-        }
-    first = config["metric_list"][0]["metric"]
-    return {metric: figures[metric] for metric in sorted(figures, key=lambda metric: metric != first)}
+        stderr = scores[0].get(f"{metric}_stderr,{filtered}")
+        entry = {"value": value, "stderr": float(stderr) if isinstance(stderr, float) else None}  # it writes "N/A"
+        if len(scores) > 1:
+            seeds = [score[key] for score in scores]
+            entry |= {"value": statistics.fmean(seeds), "by_seed": seeds, "spread": statistics.stdev(seeds)}
+        figures[_key(metric, filtered)] = entry
+    return figures
 
 
 def _count_choices(arguments: list[tuple[str, str]]) -> int:
@@ -136,3 +488,18 @@ def _count_choices(arguments: list[tuple[str, str]]) -> int:
     continuation once more without its context.
     """
     return max(len(set(column)) for column in zip(*arguments))
+
+
+def _count_cut(samples: list[dict[str, Any]], lm: Any) -> int:
+    """Items of which lm-eval drops the beginning, since they do not fit in the context."""
+    longest = {}
+    for sample in samples:  # one a filter
+        context, rest = sample["arguments"][0][0], sample["arguments"][0][-1]
+        written = rest if isinstance(rest, str) and len(sample["arguments"][0]) > 1 else ""
+        room = rest.get("max_gen_toks", lm.max_gen_toks) if isinstance(rest, dict) else 0
+        longest[sample["doc_id"]] = (context + written, room)
+    if not longest or len(samples[0]["arguments"][0]) == 1:  # whole texts, which are read in windows
+        return 0
+    texts = [text for text, _ in longest.values()]
+    lengths = [len(ids) for ids in lm.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+    return sum(length + room > lm.max_length for length, (_, room) in zip(lengths, longest.values(), strict=True))
