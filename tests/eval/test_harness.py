@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from training.errors import UserError
-from training.eval.harness import _count_choices, check_tasks, copy_tasks, local_tasks, score_tasks
+from training.eval.harness import Tasks, _count_choices, copy_tasks, local_tasks
 
 TASK = """\
 # A comment worth keeping.
@@ -45,7 +45,7 @@ def folders(tmp_path_factory):
         for number in range(20):
             choices = [words[(number + shift) % 7] for shift in (0, 2, 5)]
             file.write(json.dumps({"question": f"number {number}: ", "choices": choices, "answer": number % 3}) + "\n")
-    copy_tasks(root / "recipes", root / "data", root / "tasks")
+    copy_tasks([root / "recipes" / "tiny_choice.yaml"], root / "data", root / "tasks")
     return root
 
 
@@ -63,7 +63,10 @@ def test_equals_the_stock_program(folders, tokenizer, tiny_model, monkeypatch):
     model.save_pretrained(folders / "model")
     tokenizer.save_pretrained(folders / "model")
 
-    figures = score_tasks(model, tokenizer, ["tiny_choice"], folders / "tasks", batch_size=4)["tiny_choice"]
+    tasks = Tasks(["tiny_choice"], folders / "recipes", folders / "data")
+    tasks.open(folders / "tasks")
+    scores = tasks.score(model, tokenizer, batch_size=4, context=256)
+    figures = scores.figures["tiny_choice"]
 
     program = os.path.join(os.path.dirname(sys.executable), "lm_eval")
     command = [program, "--model", "hf", "--model_args", f"pretrained={folders / 'model'},trust_remote_code=True"]
@@ -81,6 +84,7 @@ def test_equals_the_stock_program(folders, tokenizer, tiny_model, monkeypatch):
         assert figures[metric]["n"] == 20
         assert figures[metric]["chance"] == pytest.approx(1 / 3)
     assert 0 < figures["acc"]["value"] < 1  # a figure that could have differed
+    assert sum(outcome.scores["acc"] for outcome in scores.outcomes) == 20 * figures["acc"]["value"]
 
 
 def test_counting_choices():
@@ -90,8 +94,8 @@ def test_counting_choices():
 
 
 def test_bad_tasks_are_named_before_any_work(folders, tmp_path):
-    check_tasks(["tiny_choice"], folders / "recipes", folders / "data")
+    Tasks(["tiny_choice"], folders / "recipes", folders / "data")
     with pytest.raises(UserError, match="tiny_choice.jsonl are missing; run `scratch prepare`"):
-        check_tasks(["tiny_choice"], folders / "recipes", tmp_path)
+        Tasks(["tiny_choice"], folders / "recipes", tmp_path)
     with pytest.raises(UserError, match="no task 'tiny_chioce'.*did you mean 'tiny_choice'"):
-        check_tasks(["tiny_chioce"], folders / "recipes", folders / "data")
+        Tasks(["tiny_chioce"], folders / "recipes", folders / "data")

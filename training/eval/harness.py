@@ -42,9 +42,9 @@ class Scores:
     Attributes:
         figures: for each task and group asked for, a figure (`value`, `stderr`, `n`, `chance`, `cut`) a metric, the
             task's first metric first. `chance` is the score of picking at random, None where the task is not a
-            choice. `cut` counts the items that are longer than the context and lose their beginning. Of several seeds
-            `value` is the mean and `stderr` that of the items' means; `by_seed` and `spread`, their standard
-            deviation, tell the seeds apart.
+            choice. `cut` counts the items that are longer than the context and lose their beginning, `left_out` those
+            of which even an answer is, so that they cannot be scored. Of several seeds `value` is the mean and
+            `stderr` that of the items' means; `by_seed` and `spread`, their standard deviation, tell the seeds apart.
         parts: for each group, the same of its tasks.
         outcomes: of every item.
     """
@@ -203,6 +203,9 @@ class Tasks:
                 loaded = manager.load(names)
         except ValueError as error:
             raise UserError(f"'tasks': {_first_line(error)}") from None
+        except KeyError as error:
+            where = f" in {self.local.folder}" if self.local else ""
+            raise UserError(f"'tasks': {', '.join(names)}: a copy of the data{where} lacks the split {error}") from None
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"'tasks': the data of {', '.join(names)} are not on this machine and the Hub cannot be reached "
@@ -254,18 +257,20 @@ class Tasks:
 
         with quiet():
             lm = HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
+        kept = {task.task_name: self._fitting(task, lm) for item in self._loaded for task in _members(item)}
         first, *more = self.settings.seeds
-        runs = [self._run(lm, self._loaded, first)]
+        runs = [self._run(lm, self._loaded, first, kept)]
         drawing = [item for item in self._loaded if self._draws_examples(item)]
         if drawing:
-            runs += [self._run(lm, drawing, seed) for seed in more]
+            runs += [self._run(lm, drawing, seed, kept) for seed in more]
         outcomes = _mean_outcomes([_outcomes(results) for results in runs])
         scores = Scores({}, {}, [outcome for task in outcomes.values() for outcome in task.values()])
         for item in self._loaded:
-            tasks = {
-                task.task_name: _task_figures(task.task_name, runs, outcomes[task.task_name], lm)
-                for task in _members(item)
-            }
+            tasks = {}
+            for task in _members(item):
+                name = task.task_name
+                left_out = self._count(task) - len(kept[name])
+                tasks[name] = _task_figures(name, runs, outcomes[name], left_out, lm)
             if _is_group(item):
                 scores.parts[item.name] = tasks
                 tasks = {item.name: _group_figures(item, runs, tasks)}
@@ -282,12 +287,34 @@ class Tasks:
             for task in _members(item)
         )
 
-    def _run(self, lm: Any, items: list[Any], seed: int) -> dict[str, Any]:
+    def _count(self, task: Any) -> int:
+        """Items of a task within the limit."""
+        return min(len(task.eval_docs), self.settings.limit or len(task.eval_docs))
+
+    def _fitting(self, task: Any, lm: Any) -> list[int]:
+        """Numbers of the items that can be scored: lm-eval breaks off at an answer that does not fit in the context.
+
+        Raises:
+            UserError: none can.
+        """
+        fitting = []
+        for number, document in zip(range(self._count(task)), task.eval_docs):
+            long = [text for text in _answers(task, document) if len(text.encode()) >= lm.max_length - 1]
+            if all(len(ids) < lm.max_length - 1 for ids in _tokens(long, lm)):
+                fitting.append(number)
+        if not fitting:
+            raise UserError(f"'tasks': no item of {task.task_name} fits in a context of {lm.max_length} tokens")
+        return fitting
+
+    def _run(self, lm: Any, items: list[Any], seed: int, kept: dict[str, list[int]]) -> dict[str, Any]:
         from lm_eval import simple_evaluate
 
-        aggregations = {
-            function.__name__ for item in items for task in _members(item) for function in task.aggregation().values()
-        }
+        tasks = [task for item in items for task in _members(item)]
+        aggregations = {function.__name__ for task in tasks for function in task.aggregation().values()}
+        # lm-eval takes a limit, or the numbers of the items.
+        limit, numbers = self.settings.limit, None
+        if any(len(kept[task.task_name]) < self._count(task) for task in tasks):
+            limit, numbers = None, {task.task_name: kept[task.task_name] for task in tasks}
         with quiet():
             return simple_evaluate(
                 model=lm,
@@ -295,7 +322,8 @@ class Tasks:
                 task_manager=self._task_manager,
                 num_fewshot=self.settings.num_fewshot,
                 apply_chat_template=self.settings.apply_chat_template,
-                limit=self.settings.limit,
+                limit=limit,
+                samples=numbers,
                 fewshot_random_seed=seed,
                 bootstrap_iters=0 if aggregations <= _CLOSED_FORM else _BOOTSTRAP,
             )
@@ -360,6 +388,19 @@ def _members(item: Any) -> list[Any]:
     return item.get_all_tasks() if _is_group(item) else [item]
 
 
+def _answers(task: Any, document: dict[str, Any]) -> list[str]:
+    """What a model is asked the likelihood of; nothing where it writes itself or reads a text in windows."""
+    if task.OUTPUT_TYPE == "multiple_choice" and not task.multiple_input:
+        return list(map(str, task.doc_to_choice(document)))
+    if task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood"):
+        return [str(task.doc_to_target(document))]
+    return []
+
+
+def _tokens(texts: list[str], lm: Any) -> list[list[int]]:
+    return lm.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+
 def _outcomes(results: dict[str, Any]) -> dict[str, dict[int, Outcome]]:
     """What came of every item by task and by its number in the task."""
     outcomes: dict[str, dict[int, Outcome]] = {}
@@ -406,7 +447,7 @@ def _key(metric: str, filtered: str) -> str:
 
 
 def _task_figures(
-    name: str, runs: list[dict[str, Any]], outcomes: dict[int, Outcome], lm: Any
+    name: str, runs: list[dict[str, Any]], outcomes: dict[int, Outcome], left_out: int, lm: Any
 ) -> dict[str, dict[str, Any]]:
     config, samples = runs[0]["configs"][name], runs[0]["samples"][name]
     chance = None
@@ -418,7 +459,7 @@ def _task_figures(
     for key, entry in figures.items():
         if entry["stderr"] is None or "by_seed" in entry:
             entry["stderr"] = _own_error(list(outcomes.values()), key, entry["value"])
-        entry |= {"n": runs[0]["n-samples"][name]["effective"], "chance": chance, "cut": cut}
+        entry |= {"n": runs[0]["n-samples"][name]["effective"], "chance": chance, "cut": cut, "left_out": left_out}
     first = config["metric_list"][0]["metric"]
     return {key: figures[key] for key in sorted(figures, key=lambda key: key.split(" (")[0] != first)}
 
@@ -446,6 +487,7 @@ def _group_figures(
                 "n": sum(part["n"] for part in parts),
                 "chance": None if None in chances else average(chances, weights)["value"],
                 "cut": sum(part["cut"] for part in parts),
+                "left_out": sum(part["left_out"] for part in parts),
             }
     return figures
 
@@ -492,14 +534,14 @@ def _count_choices(arguments: list[tuple[str, str]]) -> int:
 
 def _count_cut(samples: list[dict[str, Any]], lm: Any) -> int:
     """Items of which lm-eval drops the beginning, since they do not fit in the context."""
-    longest = {}
-    for sample in samples:  # one a filter
-        context, rest = sample["arguments"][0][0], sample["arguments"][0][-1]
-        written = rest if isinstance(rest, str) and len(sample["arguments"][0]) > 1 else ""
-        room = rest.get("max_gen_toks", lm.max_gen_toks) if isinstance(rest, dict) else 0
-        longest[sample["doc_id"]] = (context + written, room)
-    if not longest or len(samples[0]["arguments"][0]) == 1:  # whole texts, which are read in windows
-        return 0
-    texts = [text for text, _ in longest.values()]
-    lengths = [len(ids) for ids in lm.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-    return sum(length + room > lm.max_length for length, (_, room) in zip(lengths, longest.values(), strict=True))
+    cut = set()
+    for sample in samples:
+        if len(sample["arguments"][0]) == 1:  # a whole text, which is read in windows
+            return 0
+        for context, rest in sample["arguments"]:
+            room = rest.get("max_gen_toks", lm.max_gen_toks) if isinstance(rest, dict) else 0
+            text = context if isinstance(rest, dict) else context + rest
+            # A token is a byte at least, so that few texts need to be encoded.
+            if len(text.encode()) + room > lm.max_length and len(_tokens([text], lm)[0]) + room > lm.max_length:
+                cut.add(sample["doc_id"])
+    return len(cut)

@@ -66,6 +66,10 @@ def notes(models: dict[str, dict[str, Any]]) -> list[str]:
             lines.append(f"near chance (within two standard errors of guessing): {name}: {', '.join(close)}")
         for task, metrics in model.get("tasks", {}).items():
             first = next(iter(metrics.values()), {})
+            if first.get("left_out"):
+                lines.append(
+                    f"{name}: {task}: {first['left_out']} items left out, their answers being longer than the context"
+                )
             if first.get("cut"):
                 lines.append(
                     f"{name}: {task}: {first['cut']} of {first['n']} items lose their beginning, being longer "
