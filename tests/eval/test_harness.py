@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from training.errors import UserError
-from training.eval.harness import Tasks, _count_choices, copy_tasks, local_tasks
+from training.eval.estimates import average
+from training.eval.harness import Settings, Tasks, _count_choices, copy_tasks, local_tasks
 
 TASK = """\
 # A comment worth keeping.
@@ -99,3 +100,89 @@ def test_bad_tasks_are_named_before_any_work(folders, tmp_path):
         Tasks(["tiny_choice"], folders / "recipes", tmp_path)
     with pytest.raises(UserError, match="no task 'tiny_chioce'.*did you mean 'tiny_choice'"):
         Tasks(["tiny_chioce"], folders / "recipes", folders / "data")
+    with pytest.raises(UserError, match="no task 'smal'.*did you mean 'small'"):
+        Tasks(["smal"], folders / "recipes", folders / "data")
+
+
+CHOICES = "task: drawn\ndataset_path: json\ndataset_kwargs: {data_files: {test: FILE, train: FILE}}\ntest_split: test\n"
+CHOICES += "training_split: train\noutput_type: multiple_choice\ndoc_to_text: question\ndoc_to_choice: choices\n"
+CHOICES += "doc_to_target: answer\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+
+
+def drawn(folder, answers=("yes", "no"), **settings):
+    """A task with few-shot examples, ready to score."""
+    (folder / "recipes").mkdir()
+    (folder / "items.jsonl").write_text(
+        "".join(json.dumps({"question": f"{n}?", "choices": answers, "answer": n % 2}) + "\n" for n in range(12))
+    )
+    (folder / "recipes" / "drawn.yaml").write_text(CHOICES.replace("FILE", str(folder / "items.jsonl")))
+    tasks = Tasks(["drawn"], folder / "recipes", settings=Settings(**settings))
+    tasks.write(folder / "tasks")
+    tasks.open(folder / "tasks")
+    return tasks
+
+
+def test_several_seeds_draw_other_examples(tokenizer, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "one").mkdir(), (tmp_path / "all").mkdir()
+    model = tiny_model(seed=2)
+    alone = [
+        drawn(tmp_path / "one" if seed == 1 else tmp_path / "all", num_fewshot=2, seeds=(seed,)).score(
+            model, tokenizer, 4, 256
+        )
+        for seed in (1, 2)
+    ]
+    (tmp_path / "both").mkdir()
+    both = drawn(tmp_path / "both", num_fewshot=2, seeds=(1, 2)).score(model, tokenizer, 4, 256)
+    figure = both.figures["drawn"]["acc"]
+    values = [scores.figures["drawn"]["acc"]["value"] for scores in alone]
+    assert figure["by_seed"] == values and figure["value"] == pytest.approx(sum(values) / 2)
+    assert figure["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5) and figure["n"] == 12
+    each = [[outcome.scores["acc"] for outcome in scores.outcomes] for scores in alone]
+    assert each[0] != each[1]
+    means = [(one + other) / 2 for one, other in zip(*each)]
+    assert [outcome.scores["acc"] for outcome in both.outcomes] == means
+    assert figure["stderr"] == pytest.approx(average(means)["stderr"])
+
+
+def test_seeds_that_change_nothing_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="'fewshot_seeds': none of the tasks draws few-shot examples"):
+        drawn(tmp_path, seeds=(1, 2))
+
+
+def test_answers_that_do_not_fit_are_left_out_and_cut_questions_counted(tokenizer, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    tasks = drawn(tmp_path, limit=5)
+    lines = (tmp_path / "items.jsonl").read_text().splitlines()
+    lines[1] = lines[1].replace('"yes"', f'"{"y" * 70}"')
+    lines[3] = lines[3].replace("3?", "3?" * 40)
+    (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
+    tasks.open(tmp_path / "tasks") if tasks.ours else None
+    scores = tasks.score(tiny_model(context=64), tokenizer, 4, 64)
+    figure = scores.figures["drawn"]["acc"]
+    assert (figure["n"], figure["left_out"], figure["cut"]) == (4, 1, 1) and len(scores.outcomes) == 4
+
+
+def test_the_template_of_a_chat_is_applied(tokenizer, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "plain").mkdir(), (tmp_path / "chat").mkdir()
+    model, asked = tiny_model(), []
+    forward = type(model).forward
+    monkeypatch.setattr(
+        type(model), "forward", lambda self, ids, **rest: asked.extend(ids.tolist()) or forward(self, ids, **rest)
+    )
+    drawn(tmp_path / "chat", apply_chat_template=True, limit=2).score(model, tokenizer, 4, 256)
+    texts = [tokenizer.decode([token for token in ids]) for ids in asked]
+    assert any("<|im_start|>user\n0?<|im_end|>\n<|im_start|>assistant\n" in text for text in texts)
+
+
+def test_a_task_that_writes_more_than_the_context_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "gsm8k.jsonl").write_text('{"question": "1 and 1?", "answer": "#### 2"}\n' * 3)
+    tasks = Tasks(["gsm8k"], tmp_path / "none", data_dir=tmp_path, settings=Settings(num_fewshot=0))
+    tasks.write(tmp_path / "tasks")
+    tasks.open(tmp_path / "tasks")
+    tasks.check_lengths(512, "m")
+    with pytest.raises(UserError, match="gsm8k lets a model write 256 tokens, but m has a context of 256 in all"):
+        tasks.check_lengths(256, "m")
