@@ -109,11 +109,12 @@ CHOICES += "training_split: train\noutput_type: multiple_choice\ndoc_to_text: qu
 CHOICES += "doc_to_target: answer\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
 
 
-def drawn(folder, answers=("yes", "no"), **settings):
-    """A task with few-shot examples, ready to score."""
-    (folder / "recipes").mkdir()
+def drawn(folder, **settings):
+    """A task that may have few-shot examples, ready to score."""
+    (folder / "recipes").mkdir(parents=True)
+    answers = [[f"{n * 7 % 10}{n * 3 % 8}", f"{n * 9 % 10}{n * 5 % 7}"] for n in range(12)]
     (folder / "items.jsonl").write_text(
-        "".join(json.dumps({"question": f"{n}?", "choices": answers, "answer": n % 2}) + "\n" for n in range(12))
+        "".join(json.dumps({"question": f"{n}?", "choices": answers[n], "answer": n % 2}) + "\n" for n in range(12))
     )
     (folder / "recipes" / "drawn.yaml").write_text(CHOICES.replace("FILE", str(folder / "items.jsonl")))
     tasks = Tasks(["drawn"], folder / "recipes", settings=Settings(**settings))
@@ -124,15 +125,10 @@ def drawn(folder, answers=("yes", "no"), **settings):
 
 def test_several_seeds_draw_other_examples(tokenizer, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "one").mkdir(), (tmp_path / "all").mkdir()
     model = tiny_model(seed=2)
     alone = [
-        drawn(tmp_path / "one" if seed == 1 else tmp_path / "all", num_fewshot=2, seeds=(seed,)).score(
-            model, tokenizer, 4, 256
-        )
-        for seed in (1, 2)
+        drawn(tmp_path / str(seed), num_fewshot=2, seeds=(seed,)).score(model, tokenizer, 4, 256) for seed in (1, 2)
     ]
-    (tmp_path / "both").mkdir()
     both = drawn(tmp_path / "both", num_fewshot=2, seeds=(1, 2)).score(model, tokenizer, 4, 256)
     figure = both.figures["drawn"]["acc"]
     values = [scores.figures["drawn"]["acc"]["value"] for scores in alone]
@@ -155,10 +151,10 @@ def test_answers_that_do_not_fit_are_left_out_and_cut_questions_counted(tokenize
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     tasks = drawn(tmp_path, limit=5)
     lines = (tmp_path / "items.jsonl").read_text().splitlines()
-    lines[1] = lines[1].replace('"yes"', f'"{"y" * 70}"')
+    lines[1] = lines[1].replace('"73"', f'"{"y" * 70}"')
     lines[3] = lines[3].replace("3?", "3?" * 40)
     (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
-    tasks.open(tmp_path / "tasks") if tasks.ours else None
+    tasks.open(tmp_path / "tasks")
     scores = tasks.score(tiny_model(context=64), tokenizer, 4, 64)
     figure = scores.figures["drawn"]["acc"]
     assert (figure["n"], figure["left_out"], figure["cut"]) == (4, 1, 1) and len(scores.outcomes) == 4
@@ -166,14 +162,13 @@ def test_answers_that_do_not_fit_are_left_out_and_cut_questions_counted(tokenize
 
 def test_the_template_of_a_chat_is_applied(tokenizer, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "plain").mkdir(), (tmp_path / "chat").mkdir()
     model, asked = tiny_model(), []
     forward = type(model).forward
     monkeypatch.setattr(
         type(model), "forward", lambda self, ids, **rest: asked.extend(ids.tolist()) or forward(self, ids, **rest)
     )
-    drawn(tmp_path / "chat", apply_chat_template=True, limit=2).score(model, tokenizer, 4, 256)
-    texts = [tokenizer.decode([token for token in ids]) for ids in asked]
+    drawn(tmp_path, apply_chat_template=True, limit=2).score(model, tokenizer, 4, 256)
+    texts = [tokenizer.decode(ids) for ids in asked]
     assert any("<|im_start|>user\n0?<|im_end|>\n<|im_start|>assistant\n" in text for text in texts)
 
 

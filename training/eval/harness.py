@@ -10,6 +10,7 @@ their data, so that the stock program repeats the figures from any folder:
 import importlib.util
 import logging
 import math
+import random
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -307,25 +310,32 @@ class Tasks:
         return fitting
 
     def _run(self, lm: Any, items: list[Any], seed: int, kept: dict[str, list[int]]) -> dict[str, Any]:
-        from lm_eval import simple_evaluate
+        """One run of lm-eval. As its `simple_evaluate` does it, without the report on the machine, which takes longer
+        than small models do."""
+        from lm_eval import evaluate
 
-        tasks = [task for item in items for task in _members(item)]
+        loaded = self._task_manager.load(items)
+        tasks = loaded["tasks"].values()
+        random.seed(0)
+        np.random.seed(DEFAULT_SEED)
+        torch.manual_seed(DEFAULT_SEED)
+        for task in tasks:
+            task.set_config("num_fewshot", self._shots({"num_fewshot": task.get_config("num_fewshot")}))
+            task.set_fewshot_seed(seed=seed)
         aggregations = {function.__name__ for task in tasks for function in task.aggregation().values()}
         # lm-eval takes a limit, or the numbers of the items.
         limit, numbers = self.settings.limit, None
         if any(len(kept[task.task_name]) < self._count(task) for task in tasks):
             limit, numbers = None, {task.task_name: kept[task.task_name] for task in tasks}
         with quiet():
-            return simple_evaluate(
-                model=lm,
-                tasks=items,
-                task_manager=self._task_manager,
-                num_fewshot=self.settings.num_fewshot,
-                apply_chat_template=self.settings.apply_chat_template,
+            return evaluate(
+                lm,
+                loaded,
                 limit=limit,
                 samples=numbers,
-                fewshot_random_seed=seed,
                 bootstrap_iters=0 if aggregations <= _CLOSED_FORM else _BOOTSTRAP,
+                apply_chat_template=self.settings.apply_chat_template,
+                fewshot_as_multiturn=True,
             )
 
 
