@@ -1,6 +1,7 @@
 """The lm-eval wrapper against the stock program, on the same files."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -181,3 +182,22 @@ def test_a_task_that_writes_more_than_the_context_is_refused(tmp_path, monkeypat
     tasks.check_lengths(512, "m")
     with pytest.raises(UserError, match="gsm8k lets a model write 256 tokens, but m has a context of 256 in all"):
         tasks.check_lengths(256, "m")
+
+
+def test_a_group_of_our_own_takes_what_has_data(tokenizer, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    parts = {"determiner_noun_agreement_1": 3, "regular_plural_subject_verb_agreement_2": 5}
+    pairs = [{"sentence_good": f"{n} a.", "sentence_bad": f"{n} b.", "UID": part} for part, n in parts.items()]
+    records = [pair for pair, count in zip(pairs, parts.values()) for _ in range(count)]
+    (tmp_path / "blimp.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "lambada.jsonl").write_text('{"context": "the cat and the", "continuation": "cat"}\n' * 4)
+    tasks = Tasks(["small"], tmp_path / "none", data_dir=tmp_path)
+    assert tasks.partial == {"blimp_agreement": "2 of 12"}
+    tasks.write(tmp_path / "tasks")
+    tasks.open(tmp_path / "tasks")
+    scores = tasks.score(tiny_model(), tokenizer, 4, 256)
+    assert list(scores.figures) == ["blimp_agreement", "lambada_openai"]
+    assert scores.figures["blimp_agreement"]["acc"]["n"] == 8 and len(scores.parts["blimp_agreement"]) == 2
+    perplexity = scores.figures["lambada_openai"]["perplexity"]
+    kept = [outcome.scores for outcome in scores.outcomes if outcome.measure == "lambada_openai"]
+    assert perplexity["value"] == pytest.approx(math.exp(-kept[0]["log-likelihood"])) and perplexity["stderr"] == 0

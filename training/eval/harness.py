@@ -29,7 +29,7 @@ from training.eval.code import CODE_TASKS
 from training.eval.estimates import average
 from training.eval.items import Outcome, identify
 from training.eval.local_data import LocalData, LocalTask
-from training.eval.suites import FOLDERS, SUITES, expand
+from training.eval.suites import FOLDERS, GROUPS, SUITES, expand
 from training.recipe import nearest, read_yaml
 
 DEFAULT_SEED = 1234  # lm-eval's own, of drawing few-shot examples
@@ -74,6 +74,14 @@ class Settings:
     seeds: tuple[int, ...] = (DEFAULT_SEED,)
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Tasks that are scored together, of `total` that there are."""
+
+    tasks: list[str]
+    total: int
+
+
 class Tasks:
     """The tasks of one evaluation, found and with their data seen to be there before any work.
 
@@ -116,14 +124,16 @@ class Tasks:
         self._all = False
         self.local = LocalData(data_dir) if data_dir and theirs else None
         self._found: list[LocalTask] = []
-        self._parts: dict[str, tuple[list[str], int]] = {}  # groups of which only some tasks have data
+        # Groups that lm-eval does not have so: of ours, and those of which only some tasks have data.
+        self._groups = {name: _Group(list(GROUPS[name]), len(GROUPS[name])) for name in self.names if name in GROUPS}
         self._loaded: list[Any] | None = None
         if theirs:
             self._index(theirs, known)
             if self.local:
                 self._find_data(theirs)
             else:
-                self._loaded = self._load(self._manager([]), theirs)
+                leaves = [leaf for name in theirs for leaf in (GROUPS[name] if name in GROUPS else [name])]
+                self._loaded = self._load(self._manager([]), leaves)
 
     def _index(self, theirs: list[str], known: dict[str, Path]) -> None:
         import lm_eval.tasks
@@ -131,12 +141,12 @@ class Tasks:
         root = Path(lm_eval.tasks.__file__).parent
         self._include = [root / folder for folder in FOLDERS]
         self._index_of = self._manager([]).task_index
-        if not set(theirs) <= self._index_of.keys():
+        if not set(theirs) <= self._index_of.keys() | GROUPS.keys():
             self._include, self._all = [], True
             self._index_of = self._manager([]).task_index
         for name in theirs:
-            if name not in self._index_of:
-                hint = nearest(name, [*SUITES, *known, *self._index_of])
+            if name not in self._index_of and name not in GROUPS:
+                hint = nearest(name, [*SUITES, *GROUPS, *known, *self._index_of])
                 raise UserError(f"'tasks': no task '{name}' in {self.tasks_dir} or in lm-eval; {hint}")
 
     def _manager(self, folders: list[Path]) -> Any:
@@ -148,6 +158,9 @@ class Tasks:
 
     def _leaves(self, name: str) -> Iterator[str]:
         """The tasks of a group or tag, or the task itself."""
+        if name in GROUPS:
+            yield from GROUPS[name]
+            return
         entry = self._index_of[name]
         members = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else sorted(entry.tags)
         if entry.kind.name not in ("GROUP", "TAG"):
@@ -170,7 +183,7 @@ class Tasks:
                 raise UserError(f"'data_dir': {self.local.folder} has no item of {name}")
             self._found += found
             if len(found) < len(leaves):
-                self._parts[name] = ([task.task for task in found], len(leaves))
+                self._groups[name] = _Group([task.task for task in found], len(leaves))
 
     def _shots(self, config: dict[str, Any]) -> int:
         """Examples before each item: what a task sets to 0 stays 0, as in lm-eval."""
@@ -180,7 +193,11 @@ class Tasks:
     @property
     def partial(self) -> dict[str, str]:
         """Groups of which only some tasks have data, with how many."""
-        return {name: f"{len(tasks)} of {total}" for name, (tasks, total) in self._parts.items()}
+        return {
+            name: f"{len(group.tasks)} of {group.total}"
+            for name, group in self._groups.items()
+            if len(group.tasks) < group.total
+        }
 
     def write(self, folder: Path) -> None:
         """Write the task files and converted data that repeat the scores."""
@@ -188,10 +205,11 @@ class Tasks:
         copy_tasks(self.ours.values(), self.data, folder)
         for task in self._found:
             task.write(folder)
-        for name, (tasks, total) in self._parts.items():
-            config = self._index_of[name].cfg
-            content = {"group": name, "task": tasks, "aggregate_metric_list": config.get("aggregate_metric_list")}
-            text = f"# {len(tasks)} of the {total} tasks of lm-eval's group: those with data\n"
+        for name, group in self._groups.items():
+            own = [{"metric": "acc", "weight_by_size": True}]
+            metrics = own if name in GROUPS else self._index_of[name].cfg.get("aggregate_metric_list")
+            content = {"group": name, "task": group.tasks, "aggregate_metric_list": metrics}
+            text = f"# {len(group.tasks)} of {group.total} tasks: those with data\n"
             (folder / f"{name}.yaml").write_text(text + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     def _load(self, manager: Any, names: list[str]) -> list[Any]:
@@ -224,7 +242,7 @@ class Tasks:
         Raises:
             UserError: see `_load`; a task that runs what a model writes; seeds that would change nothing.
         """
-        if self._loaded is None or self.ours:
+        if self._loaded is None or self.ours or self._groups:
             self._loaded = self._load(self._manager([folder]), self.names)
         for task in (task for item in self._loaded for task in _members(item)):
             if getattr(task, "UNSAFE_CODE", False):
