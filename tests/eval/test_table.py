@@ -9,7 +9,8 @@ MODELS = {
         "tasks": {
             "arc_easy": {"acc": FIGURE | {"value": 0.28, "chance": 0.25}},
             "lambada_openai": {
-                "perplexity": FIGURE | {"value": 1234.5, "stderr": 56.7, "chance": None},
+                "perplexity": FIGURE | {"value": 12345.6, "stderr": 56.7, "chance": None},
+                "log-likelihood": FIGURE | {"value": -12.345, "stderr": 0.678, "chance": None},
                 "acc": FIGURE | {"value": 0.01, "chance": None},
             },
         },
@@ -28,9 +29,9 @@ MODELS = {
 
 def test_shares_in_percent_and_other_numbers_as_they_are():
     assert as_markdown(results_table(MODELS)).splitlines()[::2] == [
-        "| model | books: bits per byte | lambada_openai: perplexity | arc_easy: acc (chance 25%) "
+        "| model | books: bits per byte | lambada_openai: log-likelihood | arc_easy: acc (chance 25%) "
         "| lambada_openai: acc | gsm8k: exact_match (strict-match) |",
-        "| base | 2.096 ± 0.016 | 1234 ± 57 | 28.0 ± 2.0 | 1.0 ± 2.0 | - |",
+        "| base | 2.096 ± 0.016 | -12.35 ± 0.68 | 28.0 ± 2.0 | 1.0 ± 2.0 | - |",
     ]
 
 

@@ -159,9 +159,9 @@ EXPLANATION = (
 
 
 def _shown_pairs(models: list[str]) -> list[tuple[str, str]]:
-    """Each model with the one before it and with the first; all pairs are in comparison.json."""
-    neighbours = list(itertools.pairwise(models))
-    return neighbours + [(models[0], model) for model in models[2:]]
+    """Each model with the one before it, and the last with the first; all pairs are in comparison.json."""
+    ends = [(models[0], models[-1])] if len(models) > 2 else []
+    return [*itertools.pairwise(models), *ends]
 
 
 def _score_table(comparison: Comparison) -> list[Row]:

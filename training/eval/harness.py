@@ -484,6 +484,8 @@ def _task_figures(
         chance = sum(1 / count for count in choices) / len(choices)
     cut = _count_cut(samples, lm)
     figures = _seeded(name, runs)
+    if "perplexity" in figures:  # whose logarithm, the mean over items, says more where it is large
+        figures["log-likelihood"] = average([item.scores["log-likelihood"] for item in outcomes.values()])
     for key, entry in figures.items():
         if entry["stderr"] is None or "by_seed" in entry:
             entry["stderr"] = _own_error(list(outcomes.values()), key, entry["value"])

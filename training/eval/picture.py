@@ -166,20 +166,16 @@ def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list
     }
     panels = {unit: shown for unit, shown in panels.items() if shown}
     rows = max(len(shown) for shown in panels.values())
+    height = 1.8 + 0.3 * -(-len(pairs) // 4) + rows * max(0.3, 0.16 * (len(pairs) + 1))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1,
-            len(panels),
-            figsize=(5.6 * len(panels), 1.6 + 0.22 * rows * (len(pairs) + 1)),
-            squeeze=False,
-            layout="constrained",
+            1, len(panels), figsize=(6 * len(panels), height), squeeze=False, layout="constrained"
         )
         for place, (unit, shown) in zip(axes[0], panels.items()):
             _draw_differences(place, shown, pairs, scale=100 if unit == "share" else 1)
-            place.set_title(
-                "Difference in points" if unit == "share" else "Difference (bits per byte: lower is better)"
-            )
-        axes[0][0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=len(pairs))
+            place.set_title("Difference in points" if unit == "share" else "Difference")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=2 * len(panels), frameon=False)
         figure.savefig(path, dpi=150, facecolor="white")
         plt.close(figure)
 

@@ -9,7 +9,7 @@ from training.eval.estimates import near_chance
 Row = list[str]
 
 _SHARE_METRICS = ("acc", "exact_match", "pass@")  # of lm-eval
-_NUMBER_METRICS = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+_NUMBER_METRICS = ("log-likelihood", "word_perplexity", "byte_perplexity", "bits_per_byte")
 _HEADING = 11  # characters a line of a heading in the terminal: as wide as a figure with its error
 
 
@@ -29,7 +29,7 @@ def measures(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def numbers(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is no share, in one model's results by column name: bits per byte of texts, perplexities of tasks."""
+    """What is no share, in one model's results by column name: bits per byte of texts, log-likelihoods of tasks."""
     found = {f"{name}: bits per byte": figure for name, figure in model.get("texts", {}).items()}
     for task, metrics in model.get("tasks", {}).items():
         found |= {f"{task}: {metric}": metrics[metric] for metric in metrics if metric in _NUMBER_METRICS}
