@@ -198,8 +198,8 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
         assert row["tasks"]["blimp"]["acc"]["n"] == 6 and row["tasks"]["blimp"]["acc"]["chance"] == 0.5
         assert set(row["task_parts"]["blimp"]) == {"blimp_causative", "blimp_transitive"}
     assert results["models"]["stock"]["texts"]["mine"]["context"] == 64
-    assert results["conditions"]["blimp"] == "2 of 67 of its tasks have data"
     page = (tmp_path / "out" / "results.md").read_text()
+    assert "- blimp: 2 of 67 of its tasks have data, so that it is not the published measure" in page
     assert "mine: bits per byte" in page and "blimp: acc (chance 50%)" in page
     assert str(tmp_path / "out" / "tasks" / "data") in (tmp_path / "out" / "tasks" / "blimp_causative.yaml").read_text()
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())

@@ -37,7 +37,7 @@ from training.eval.code import CODE_TASKS, SCORERS, code_items
 from training.eval.comparison import compare_folders, write_comparison
 from training.eval.harness import DEFAULT_SEED, Settings, Tasks
 from training.eval.items import Outcome, write_outcomes
-from training.eval.local_data import moved
+from training.eval.local_data import LocalData, moved
 from training.eval.preferences import preference_accuracy
 from training.eval.suites import expand
 from training.eval.table import as_markdown, as_text, notes, results_table
@@ -118,6 +118,7 @@ class Material:
     texts: dict[str, list[str]]
     instructions: list[dict[str, Any]]
     preferences: list[dict[str, Any]]
+    local: LocalData | None
     tasks: Tasks | None
     code: dict[str, list[dict[str, Any]]]
 
@@ -139,20 +140,21 @@ def main(arguments: list[str]) -> None:
     inputs |= {f"texts.{name}": digest(file, f"texts.{name}") for name, file in config.texts.items()}
     if material.tasks:
         inputs |= {f"tasks.{name}": digest(path, "tasks_dir") for name, path in material.tasks.ours.items()}
-        if material.tasks.local:
-            inputs |= {str(path): digest(path, "data_dir") for path in sorted(material.tasks.local.used)}
+    if material.local:
+        inputs |= {str(path): digest(path, "data_dir") for path in sorted(material.local.used)}
     stage = Stage("evaluate", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
+    if material.tasks:
+        material.tasks.open()
+        for name, model in config.models.items():
+            material.tasks.check_lengths(_context(AutoConfig.from_pretrained(model), config), f"models.{name}")
     folder = stage.begin()
     if material.tasks:
         material.tasks.write(folder / "tasks")
-        material.tasks.open(folder / "tasks")
-        for name, model in config.models.items():
-            material.tasks.check_lengths(_context(AutoConfig.from_pretrained(model), config), f"models.{name}")
 
     device = pick_device()
-    results = {"conditions": _conditions(config, device, material), "models": {}}
+    results = {"conditions": _conditions(config, device), "models": {}}
     if (folder / RESULTS).is_file():  # left by an interrupted run of the same recipe on the same inputs
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     for name, model_folder in config.models.items():
@@ -169,6 +171,11 @@ def main(arguments: list[str]) -> None:
     if material.tasks:
         moved(folder / "tasks", Path(config.output_dir) / "tasks")
     table, remarks = results_table(results["models"]), notes(results["models"])
+    partial = material.tasks.partial if material.tasks else {}
+    remarks += [
+        f"{name}: {what} of its tasks have data, so that it is not the published measure"
+        for name, what in partial.items()
+    ]
     (folder / "results.md").write_text(_page(table, remarks, results["conditions"]), encoding="utf-8")
     print(as_text(table), end="")
     print("".join(f"{remark}\n" for remark in remarks), end="")
@@ -250,9 +257,9 @@ def _read_material(config: EvaluateConfig, data: Path | None) -> Material:
     if data:
         instructions = _read_records(data / "instructions" / "validation.jsonl", config.limits.answers, "answers")
         preferences = _read_records(data / "preferences" / "validation.jsonl", config.limits.preferences, "preferences")
-    data_dir = Path(config.data_dir) if config.data_dir else None
+    local = LocalData(Path(config.data_dir)) if config.data_dir else None
     names = expand(config.tasks)
-    code = {name: code_items(name, data_dir) for name in names if name in CODE_TASKS}
+    code = {name: code_items(name, local) for name in names if name in CODE_TASKS}
     others = [name for name in names if name not in CODE_TASKS]
     settings = Settings(
         num_fewshot=config.num_fewshot,
@@ -260,8 +267,8 @@ def _read_material(config: EvaluateConfig, data: Path | None) -> Material:
         limit=config.limits.tasks,
         seeds=tuple(config.fewshot_seeds) or (DEFAULT_SEED,),
     )
-    tasks = Tasks(others, Path(config.tasks_dir), data, data_dir, settings) if others else None
-    return Material(texts, instructions, preferences, tasks, code)
+    tasks = Tasks(others, Path(config.tasks_dir), data, local, settings) if others else None
+    return Material(texts, instructions, preferences, local, tasks, code)
 
 
 def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:
@@ -355,7 +362,7 @@ def _timed(row: dict[str, Any], measure: str) -> Iterator[None]:
     row["seconds"][measure] = round(time.monotonic() - started, 1)
 
 
-def _conditions(config: EvaluateConfig, device: torch.device, material: Material) -> dict[str, Any]:
+def _conditions(config: EvaluateConfig, device: torch.device) -> dict[str, Any]:
     """What a reader needs to compare the figures with others; counts stand beside each figure."""
     packages = ["torch", "transformers", *(["lm_eval"] if config.tasks else [])]
     conditions: dict[str, Any] = {
@@ -382,8 +389,6 @@ def _conditions(config: EvaluateConfig, device: torch.device, material: Material
         conditions["tasks"] = f"lm-eval; few-shot examples: {shots}; chat template: {template}; {items}"
         if config.data_dir:
             conditions["data_dir"] = config.data_dir
-        for name, what in (material.tasks.partial if material.tasks else {}).items():
-            conditions[name] = f"{what} of its tasks have data"
     return conditions | {
         "errors": "one standard error of the sample of questions; training was not repeated",
         "seed": config.seed,

@@ -132,7 +132,7 @@ def test_evaluate(terminal, copy_run):
     (place / "eval" / "lambada.jsonl").write_text('{"context": "one cat and one", "continuation": "cat"}\n' * 3)
     terminal.run(command("scratch evaluate --models"), place)
     page = (place / "runs" / "mine" / "evaluate" / "results.md").read_text()
-    assert "notes: bits per byte" in page and "blimp agreement: 1 of 12 of its tasks have data" in page
+    assert "notes: bits per byte" in page and "blimp_agreement: 1 of 12 of its tasks have data" in page
     done = terminal.run(command("scratch evaluate --compare"), place)
     assert "base → sft" in done.stdout and "preferences: acc" in done.stdout
     assert (place / "runs" / "quickstart" / "comparison" / "comparison.png").is_file()

@@ -11,6 +11,7 @@ import pytest
 from training.errors import UserError
 from training.eval.estimates import average
 from training.eval.harness import Settings, Tasks, _count_choices, copy_tasks, local_tasks
+from training.eval.local_data import LocalData
 
 TASK = """\
 # A comment worth keeping.
@@ -66,7 +67,7 @@ def test_equals_the_stock_program(folders, tokenizer, tiny_model, monkeypatch):
     tokenizer.save_pretrained(folders / "model")
 
     tasks = Tasks(["tiny_choice"], folders / "recipes", folders / "data")
-    tasks.open(folders / "tasks")
+    tasks.open()
     scores = tasks.score(model, tokenizer, batch_size=4, context=256)
     figures = scores.figures["tiny_choice"]
 
@@ -119,8 +120,7 @@ def drawn(folder, **settings):
     )
     (folder / "recipes" / "drawn.yaml").write_text(CHOICES.replace("FILE", str(folder / "items.jsonl")))
     tasks = Tasks(["drawn"], folder / "recipes", settings=Settings(**settings))
-    tasks.write(folder / "tasks")
-    tasks.open(folder / "tasks")
+    tasks.open()
     return tasks
 
 
@@ -155,7 +155,7 @@ def test_answers_that_do_not_fit_are_left_out_and_cut_questions_counted(tokenize
     lines[1] = lines[1].replace('"73"', f'"{"y" * 70}"')
     lines[3] = lines[3].replace("3?", "3?" * 40)
     (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
-    tasks.open(tmp_path / "tasks")
+    tasks.open()
     scores = tasks.score(tiny_model(context=64), tokenizer, 4, 64)
     figure = scores.figures["drawn"]["acc"]
     assert (figure["n"], figure["left_out"], figure["cut"]) == (4, 1, 1) and len(scores.outcomes) == 4
@@ -176,9 +176,8 @@ def test_the_template_of_a_chat_is_applied(tokenizer, tiny_model, tmp_path, monk
 def test_a_task_that_writes_more_than_the_context_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "gsm8k.jsonl").write_text('{"question": "1 and 1?", "answer": "#### 2"}\n' * 3)
-    tasks = Tasks(["gsm8k"], tmp_path / "none", data_dir=tmp_path, settings=Settings(num_fewshot=0))
-    tasks.write(tmp_path / "tasks")
-    tasks.open(tmp_path / "tasks")
+    tasks = Tasks(["gsm8k"], tmp_path / "none", local=LocalData(tmp_path), settings=Settings(num_fewshot=0))
+    tasks.open()
     tasks.check_lengths(512, "m")
     with pytest.raises(UserError, match="gsm8k lets a model write 256 tokens, but m has a context of 256 in all"):
         tasks.check_lengths(256, "m")
@@ -191,10 +190,9 @@ def test_a_group_of_our_own_takes_what_has_data(tokenizer, tiny_model, tmp_path,
     records = [pair for pair, count in zip(pairs, parts.values()) for _ in range(count)]
     (tmp_path / "blimp.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "lambada.jsonl").write_text('{"context": "the cat and the", "continuation": "cat"}\n' * 4)
-    tasks = Tasks(["small"], tmp_path / "none", data_dir=tmp_path)
+    tasks = Tasks(["small"], tmp_path / "none", local=LocalData(tmp_path))
     assert tasks.partial == {"blimp_agreement": "2 of 12"}
-    tasks.write(tmp_path / "tasks")
-    tasks.open(tmp_path / "tasks")
+    tasks.open()
     scores = tasks.score(tiny_model(), tokenizer, 4, 256)
     assert list(scores.figures) == ["blimp_agreement", "lambada_openai"]
     assert scores.figures["blimp_agreement"]["acc"]["n"] == 8 and len(scores.parts["blimp_agreement"]) == 2

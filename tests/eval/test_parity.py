@@ -9,6 +9,7 @@ import yaml
 from datasets import Dataset
 
 from training.eval.harness import Settings, Tasks
+from training.eval.local_data import LocalData
 from training.eval.suites import FOLDERS
 
 WORDS = ["sun", "river", "stone", "apple", "house", "bird", "cloud", "fox"]
@@ -249,7 +250,7 @@ def test_the_same_items_give_the_same_scores(hub, local, model, tokenizer, tmp_p
             gen_kwargs="max_gen_toks=24",  # of the one task that writes
         )
 
-    ours = Tasks(names, tmp_path, data_dir=local, settings=Settings(num_fewshot=shots))
+    ours = Tasks(names, tmp_path, local=LocalData(local), settings=Settings(num_fewshot=shots))
     ours.write(tmp_path / "tasks")
     theirs = [task for name in names for task in PARTS.get(name, [name])]
     expected = stock(theirs)
@@ -267,9 +268,8 @@ def test_the_same_items_give_the_same_scores(hub, local, model, tokenizer, tmp_p
 
     # And through our own door; of gsm8k, which writes 256 tokens an item there, this is enough.
     names = [name for name in names if name != "gsm8k"]
-    ours = Tasks(names, tmp_path, data_dir=local, settings=Settings(num_fewshot=shots))
-    ours.write(tmp_path / "own")
-    ours.open(tmp_path / "own")
+    ours = Tasks(names, tmp_path, local=LocalData(local), settings=Settings(num_fewshot=shots))
+    ours.open()
     scores = ours.score(model, tokenizer, batch_size=4, context=768)
     figures = scores.figures | {task: part for parts in scores.parts.values() for task, part in parts.items()}
     for task in (task for name in names for task in PARTS.get(name, [name])):
@@ -284,9 +284,9 @@ def test_a_copy_of_the_hubs_files_serves_any_task(hub, local, model, tokenizer, 
     monkeypatch.chdir(tmp_path)
     scores = {}
     for folder in (hub, local):
-        tasks = Tasks(["arc_easy"], tmp_path, data_dir=folder)
+        tasks = Tasks(["arc_easy"], tmp_path, local=LocalData(folder))
         tasks.write(tmp_path / folder.name)
-        tasks.open(tmp_path / folder.name)
+        tasks.open()
         scores[folder] = tasks.score(model, tokenizer, batch_size=4, context=768)
     assert scores[hub].figures == scores[local].figures
     assert "dataset_path: " + str(hub) in (tmp_path / hub.name / "arc_easy.yaml").read_text()

@@ -1,7 +1,6 @@
 """Tasks that run what a model writes: lm-eval would run it in this very process, so they do not go through lm-eval."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from training.errors import UserError
@@ -18,8 +17,8 @@ CODE_TASKS = {"humaneval": ("openai/openai_humaneval", "test")}
 SCORERS: dict[str, Scorer] = {}
 
 
-def code_items(name: str, data_dir: Path | None) -> list[dict[str, Any]]:
-    """The items of a task, from a folder (see `local_data`) or the Hub.
+def code_items(name: str, local: LocalData | None) -> list[dict[str, Any]]:
+    """The items of a task, from a folder or the Hub.
 
     Raises:
         UserError: no sandbox to run it in, items that are not there, or the Hub out of reach.
@@ -29,8 +28,8 @@ def code_items(name: str, data_dir: Path | None) -> list[dict[str, Any]]:
             f"'tasks': {name} runs code that a model wrote, and there is no sandbox for it here; leave it out"
         )
     path, split = CODE_TASKS[name]
-    if data_dir:
-        return LocalData(data_dir).items(path, name, split)
+    if local:
+        return local.items(path, name, split)
     import datasets
 
     try:

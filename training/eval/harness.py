@@ -12,6 +12,7 @@ import logging
 import math
 import random
 import statistics
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -89,12 +90,11 @@ class Tasks:
         names: of tasks, groups and suites.
         tasks_dir: folder of task files of our own.
         data: the output of `scratch prepare` with the data of those, or None.
-        data_dir: folder with the data of lm-eval's own tasks; None to take them from the Hub.
+        local: folder with the data of lm-eval's own tasks; None to take them from the Hub.
 
     Attributes:
         names: what is scored, suites resolved.
         ours: those of them that come from `tasks_dir`, with their files.
-        local: what was found in `data_dir`.
 
     Raises:
         UserError: lm-eval not installed, no such task, or a task's data missing.
@@ -105,7 +105,7 @@ class Tasks:
         names: list[str],
         tasks_dir: Path,
         data: Path | None = None,
-        data_dir: Path | None = None,
+        local: LocalData | None = None,
         settings: Settings = Settings(),
     ):
         if importlib.util.find_spec("lm_eval") is None:
@@ -122,7 +122,7 @@ class Tasks:
         theirs = [name for name in self.names if name not in self.ours]
         self._include: list[Path] = []  # folders of lm-eval's task files that are enough for these
         self._all = False
-        self.local = LocalData(data_dir) if data_dir and theirs else None
+        self.local = local
         self._found: list[LocalTask] = []
         # Groups that lm-eval does not have so: of ours, and those of which only some tasks have data.
         self._groups = {name: _Group(list(GROUPS[name]), len(GROUPS[name])) for name in self.names if name in GROUPS}
@@ -188,7 +188,9 @@ class Tasks:
     def _shots(self, config: dict[str, Any]) -> int:
         """Examples before each item: what a task sets to 0 stays 0, as in lm-eval."""
         own = config.get("num_fewshot")
-        return own or 0 if own == 0 or self.settings.num_fewshot is None else self.settings.num_fewshot
+        if own == 0 or self.settings.num_fewshot is None:
+            return own or 0
+        return self.settings.num_fewshot
 
     @property
     def partial(self) -> dict[str, str]:
@@ -236,14 +238,16 @@ class Tasks:
         tags = [task for name, task in top.items() if task is None for task in self._leaves(name)]
         return [*filter(None, top.values()), *(loaded["tasks"][name] for name in tags)]
 
-    def open(self, folder: Path) -> None:
-        """Load the tasks from what `write` wrote.
+    def open(self) -> None:
+        """Load the tasks with their data.
 
         Raises:
             UserError: see `_load`; a task that runs what a model writes; seeds that would change nothing.
         """
         if self._loaded is None or self.ours or self._groups:
-            self._loaded = self._load(self._manager([folder]), self.names)
+            with tempfile.TemporaryDirectory() as folder:  # `datasets` copies what it reads
+                self.write(Path(folder))
+                self._loaded = self._load(self._manager([Path(folder)]), self.names)
         for task in (task for item in self._loaded for task in _members(item)):
             if getattr(task, "UNSAFE_CODE", False):
                 raise UserError(
@@ -292,7 +296,7 @@ class Tasks:
                 name = task.task_name
                 left_out = self._count(task) - len(kept[name])
                 tasks[name] = _task_figures(name, runs, outcomes[name], left_out, lm)
-            if _is_group(item):
+            if _is_group(item) and item.aggregate_metric_list:
                 scores.parts[item.name] = tasks
                 tasks = {item.name: _group_figures(item, runs, tasks)}
             scores.figures.update(tasks)
@@ -500,7 +504,7 @@ def _group_figures(
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
     figures = {}
-    for aggregate in group.aggregate_metric_list or []:
+    for aggregate in group.aggregate_metric_list:
         for key, entry in _seeded(group.name, runs).items():
             parts = [task[key] for task in tasks.values() if key in task]
             if key.split(" (")[0] != aggregate.metric or not parts:

@@ -9,7 +9,7 @@ from training.eval.estimates import near_chance
 Row = list[str]
 
 _SHARE_METRICS = ("acc", "exact_match", "pass@")  # of lm-eval
-_NUMBER_METRICS = ("log-likelihood", "word_perplexity", "byte_perplexity", "bits_per_byte")
+_NUMBER_METRICS = ("log-likelihood", "bits_per_byte")
 _HEADING = 11  # characters a line of a heading in the terminal: as wide as a figure with its error
 
 
