@@ -120,8 +120,8 @@ class Tasks:
                 if not located.is_file():
                     raise UserError(f"{path}: its data {located} are missing; run `scratch prepare` first")
         theirs = [name for name in self.names if name not in self.ours]
-        self._include: list[Path] = []  # folders of lm-eval's task files that are enough for these
-        self._all = False
+        self._include: list[Path] = []  # folders of lm-eval's task files that are enough for these tasks
+        self._all = False  # or all of lm-eval's
         self.local = local
         self._found: list[LocalTask] = []
         # Groups that lm-eval does not have so: of ours, and those of which only some tasks have data.
@@ -148,6 +148,9 @@ class Tasks:
             if name not in self._index_of and name not in GROUPS:
                 hint = nearest(name, [*SUITES, *GROUPS, *known, *self._index_of])
                 raise UserError(f"'tasks': no task '{name}' in {self.tasks_dir} or in lm-eval; {hint}")
+        if self._all:
+            self._include = sorted({folder for name in theirs for folder in self._folders(name)})
+            self._all = False
 
     def _manager(self, folders: list[Path]) -> Any:
         from lm_eval.tasks import TaskManager
@@ -156,18 +159,30 @@ class Tasks:
             include = [str(folder) for folder in [*self._include, *folders]]
             return TaskManager(include_path=include, include_defaults=self._all)
 
+    def _parts(self, name: str) -> list[str]:
+        """What a group or tag is made of; nothing for a task."""
+        if name in GROUPS:
+            return list(GROUPS[name])
+        entry = self._index_of[name]
+        if entry.kind.name == "TAG":
+            return sorted(entry.tags)
+        members = entry.cfg["task"] if entry.kind.name == "GROUP" else []
+        return [member if isinstance(member, str) else member.get("task") or member["group"] for member in members]
+
     def _leaves(self, name: str) -> Iterator[str]:
         """The tasks of a group or tag, or the task itself."""
-        if name in GROUPS:
-            yield from GROUPS[name]
-            return
-        entry = self._index_of[name]
-        members = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else sorted(entry.tags)
-        if entry.kind.name not in ("GROUP", "TAG"):
+        parts = self._parts(name)
+        if not parts:
             yield name
-            return
-        for member in members:
-            yield from self._leaves(member if isinstance(member, str) else member.get("task") or member["group"])
+        for part in parts:
+            yield from self._leaves(part)
+
+    def _folders(self, name: str) -> Iterator[Path]:
+        """The folders of the files that define a task or group."""
+        if name in self._index_of and self._index_of[name].yaml_path:
+            yield Path(self._index_of[name].yaml_path).parent
+        for part in self._parts(name):
+            yield from self._folders(part)
 
     def _find_data(self, theirs: list[str]) -> None:
         for name in theirs:
