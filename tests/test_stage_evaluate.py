@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from modeling_scratch.tokenization_base import END_OF_TEXT
@@ -13,6 +16,8 @@ from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import evaluate
 from training.data.shards import write_manifest, write_shard
 from training.errors import UserError
+from training.eval.code import SCORERS
+from training.eval.items import Outcome, read_outcomes
 from training.recipe import build, read_yaml
 
 TEXTS = [f"def add_{n}(a, b):\n    return a + b + {n}\n" for n in range(30)]
@@ -122,6 +127,14 @@ def test_every_measure_of_every_model(world, tmp_path, capsys):
     page = (output / "results.md").read_text()
     assert f"| base | {base:.3f} |" in page and "which_body: acc (chance 50%)" in page
     assert str(world / "data" / "tasks") in (output / "tasks" / "which_body.yaml").read_text()
+    kept = read_outcomes(output, "sft")
+    assert {measure: len(items) for measure, items in kept.items()} == {
+        "validation": 30,
+        "answers": 4,
+        "preferences": 5,
+        "which_body": 8,
+    }
+    assert "| preferences: acc | 5 | 50 |" in (output / "comparison.md").read_text()
     metrics = json.loads((output / "provenance.json").read_text())["metrics"]
     assert metrics["sft"]["bits_per_byte"]["value"] == sft
 
@@ -146,6 +159,79 @@ def test_an_interrupted_evaluation_goes_on_with_the_next_model(world, tmp_path, 
     evaluate.main(arguments(world, output))
     assert measured == [str(world / "sft")]
     assert list(results_of(output)["models"]) == ["base", "sft"]
+
+
+TINY_BLIMP = [
+    {"sentence_good": f"The cat {verb}s.", "sentence_bad": f"The cat {verb}.", "UID": uid}
+    for uid in ("causative", "transitive")
+    for verb in ("see", "hear", "find", "want")
+]
+
+
+@pytest.fixture(scope="module")
+def stock(world, tmp_path_factory):
+    """A model of transformers' own with another tokenizer, as from anywhere."""
+    folder = tmp_path_factory.mktemp("stock") / "gpt2"
+    ScratchTokenizer.train(TEXTS, vocab_size=270).save(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=270, n_embd=32, n_layer=1, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    write_lines(tmp_path / "eval" / "blimp.jsonl", TINY_BLIMP)
+    (tmp_path / "mine.txt").write_text("".join(TEXTS))
+    options = {
+        "output_dir": tmp_path / "out",
+        "models": f"{{ours: {world / 'sft'}, stock: {stock}}}",
+        "texts": f"{{mine: {tmp_path / 'mine.txt'}}}",
+        "tasks": "[blimp]",
+        "data_dir": tmp_path / "eval",
+        "limits.tasks": 3,
+    }
+    evaluate.main([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    results = results_of(tmp_path / "out")
+    for row in results["models"].values():
+        assert set(row["seconds"]) == {"texts", "tasks"}
+        assert row["texts"]["mine"]["bytes"] == sum(map(len, TEXTS)) and row["texts"]["mine"]["value"] > 0
+        assert row["tasks"]["blimp"]["acc"]["n"] == 6 and row["tasks"]["blimp"]["acc"]["chance"] == 0.5
+        assert set(row["task_parts"]["blimp"]) == {"blimp_causative", "blimp_transitive"}
+    assert results["models"]["stock"]["texts"]["mine"]["context"] == 64
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "- blimp: 2 of 67 of its tasks have data, so that it is not the published measure" in page
+    assert "mine: bits per byte" in page and "blimp: acc (chance 50%)" in page
+    assert str(tmp_path / "out" / "tasks" / "data") in (tmp_path / "out" / "tasks" / "blimp_causative.yaml").read_text()
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert comparison["measures"]["blimp: acc"]["models"]["ours"]["n"] == 6
+    assert comparison["measures"]["text: mine: bits per byte"]["models"]["stock"] == pytest.approx(
+        {key: results["models"]["stock"]["texts"]["mine"][key] for key in ("value", "stderr", "n")}
+    )
+
+    capsys.readouterr()
+    evaluate.main(["--compare", str(tmp_path / "out"), "--output_dir", str(tmp_path / "compared")])
+    printed = capsys.readouterr().out
+    assert "ours → stock" in printed and f"compare: wrote {tmp_path / 'compared'}" in printed
+    assert (tmp_path / "compared" / "comparison.json").read_text() == (tmp_path / "out" / "comparison.json").read_text()
+
+
+def test_code_goes_to_its_own_scorer(world, tmp_path, monkeypatch):
+    """What a model writes is run by what is registered for the task, never by lm-eval."""
+    columns = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
+    write_lines(tmp_path / "humaneval.jsonl", [{name: f"{name} {n}" for name in columns} for n in range(3)])
+
+    def score(model, tokenizer, items, context, batch_size):
+        outcomes = [Outcome("humaneval", item["task_id"], {"pass@1": 1.0}) for item in items]
+        return {"pass@1": {"value": 1.0, "stderr": 0.0, "n": len(items), "chance": None}}, outcomes
+
+    monkeypatch.setitem(SCORERS, "humaneval", score)
+    options = {"output_dir": tmp_path / "out", "models": f"{{m: {world / 'sft'}}}", "tasks": "[humaneval]"}
+    options |= {"data_dir": tmp_path, "limits.tasks": 2}
+    evaluate.main([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    assert results_of(tmp_path / "out")["models"]["m"]["tasks"]["humaneval"]["pass@1"]["n"] == 2
+    assert set(read_outcomes(tmp_path / "out", "m")["humaneval"]) == {"task_id 0", "task_id 1"}
+    assert "humaneval: pass@1" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_measures_can_be_left_out(world, tmp_path):
@@ -197,6 +283,41 @@ def test_refuses_missing_records_and_tasks(broken, tmp_path):
     assert "which_body.jsonl are missing" in refusal(broken, tmp_path / "out", tasks="[which_body]")
     (broken / "data" / "preferences" / "validation.jsonl").unlink()
     assert "'limits.preferences'" in refusal(broken, tmp_path / "out")
+
+
+def test_refuses_a_foreign_tokenizer_on_prepared_data(broken, stock, tmp_path):
+    message = refusal(broken, tmp_path / "out", models=f"{{gpt2: {stock}}}")
+    assert message.startswith("'models.gpt2'") and message.endswith("or leave 'data' out and measure on 'texts'")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, "nothing to measure; give 'data', 'texts' or 'tasks'"),
+        ({"texts": "{a: gone.txt}"}, "'texts.a': no such file or folder: gone.txt"),
+        ({"tasks": "[arc]", "data_dir": "gone"}, "'data_dir': no such folder: gone"),
+        ({"tasks": "[arc]", "data_dir": "."}, "has no data for arc_easy; it takes arc_easy.jsonl or arc_easy.jsonl.gz"),
+        ({"tasks": "[piqa]"}, "the data of piqa are not on this machine and the Hub cannot be reached"),
+        ({"tasks": "[humaneval]"}, "humaneval runs code that a model wrote, and there is no sandbox for it here"),
+        ({"texts": "{a: a.txt}", "num_fewshot": 3}, "'num_fewshot' has no effect without 'tasks'"),
+        ({"tasks": "[blimp]", "fewshot_seeds": "[1, 1]"}, "'fewshot_seeds' names a seed twice"),
+        ({"tasks": "[blimp]", "apply_chat_template": "true"}, "has no chat template; set it to false"),
+        ({"texts": "{a: a.txt}", "models": "{m: some/where}"}, "'models.m': no tokenizer at some/where"),
+    ],
+)
+def test_refuses_what_it_cannot_do(world, tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("some text")
+    shutil.copytree(world / "sft", "model")
+    if "apply_chat_template" in options:
+        Path("model/chat_template.jinja").unlink(missing_ok=True)
+    options = {"output_dir": "out", "models": "{m: model}"} | options
+    with pytest.raises(UserError) as caught:
+        evaluate.main([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not Path("out").exists() and not Path("out.partial").exists()
 
 
 def test_the_quickstart_recipe_parses():

@@ -1,10 +1,17 @@
-"""scratch evaluate: measure every model on text, instructions and preferences that none of them was trained on.
+"""scratch evaluate: measure every model on text, instructions, preferences and tasks that none of them was trained on.
 
-Four measures a model: bits per byte of the validation split; the share of answers to held-out instructions that
-parse, define the function asked for and end by themselves; how often the better of two answers is the likelier one;
-and lm-eval tasks. Writes results.json, results.md, and tasks/ for the stock lm_eval program.
+    scratch evaluate --config recipes/quickstart/evaluate.yaml
+    scratch evaluate --models "{mine: DIR, gpt2: openai-community/gpt2}" --tasks "[small]" --output_dir runs/scores
+    scratch evaluate --compare RESULTS [RESULTS ...] [--output_dir DIR]
+
+Bits per byte of the validation split of prepared data and of any text; answers to held-out instructions: the share
+that parses, defines the function asked for and ends by itself; how often the better of two answers is the likelier
+one; and lm-eval's tasks and suites. Writes results.json, results.md, items/ with what came of every item, and tasks/
+for the stock lm_eval program. --compare, on folders of such results, judges the models on the items they share.
+See docs/evaluation.md.
 """
 
+import argparse
 import contextlib
 import importlib.metadata
 import json
@@ -15,75 +22,136 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
 from training.data.shards import check_tokenizer, open_shards
+from training.data.sources import is_hub_id
 from training.engine.device import has_bf16, pick_device
 from training.engine.stage import Stage, check_stage, digest
 from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
 from training.eval.answers import measure_answers
-from training.eval.bits_per_byte import bits_per_byte
-from training.eval.harness import check_tasks, copy_tasks, score_tasks
+from training.eval.code import CODE_TASKS, SCORERS, code_items
+from training.eval.comparison import compare_folders, write_comparison
+from training.eval.harness import DEFAULT_SEED, Settings, Tasks
+from training.eval.items import Outcome, write_outcomes
+from training.eval.local_data import LocalData, moved
 from training.eval.preferences import preference_accuracy
-from training.eval.table import as_markdown, as_text, results_table
+from training.eval.suites import expand
+from training.eval.table import as_markdown, as_text, notes, results_table
+from training.eval.texts import measure_split, measure_text, read_texts
 from training.recipe import option, parse, required
 
 RESULTS = "results.json"
 MODEL_STAGES = ("pretrain", "sft", "dpo", "grpo", "export", "import")
+LONGEST = 2048  # tokens of context, where the recipe says nothing: logits of more take memory without end
 
 
 @dataclass
 class Limits:
     answers: int = option(200, "held-out instructions to ask each model; 0 leaves the measure out")
     preferences: int = option(300, "held-out preference pairs to judge; 0 leaves the measure out")
+    tasks: int | None = option(None, "items of each task, the first ones; none for all")
 
     def __post_init__(self):
-        if self.answers < 0 or self.preferences < 0:
-            raise ValueError("'limits' are counts, 0 or more")
+        if self.answers < 0 or self.preferences < 0 or (self.tasks is not None and self.tasks < 1):
+            raise ValueError("'limits' are counts, 0 or more, and 'limits.tasks' 1 or more")
 
 
 @dataclass
 class EvaluateConfig:
     output_dir: str = required("folder for the results")
-    models: dict = required("the rows of the table: name to model folder")
-    data: str = required("the output of `scratch prepare`: shards, instructions, preferences and tasks")
-    tasks: list[str] = option(list, "lm-eval tasks, those of tasks_dir or lm-eval's own")
+    models: dict = required("the rows of the table: name to model folder, or to a model's name on the Hub")
+    data: str | None = option(
+        None,
+        "the output of `scratch prepare`: shards, instructions, preferences and tasks; none without these measures",
+    )
+    texts: dict[str, str] = option(dict, "bits per byte of any text: name to a file that `scratch prepare` reads")
+    tasks: list[str] = option(
+        list,
+        "suites (mmlu, hellaswag, arc, piqa, blimp, lambada, gsm8k, humaneval, small) and "
+        "lm-eval tasks, those of tasks_dir or lm-eval's own",
+    )
     tasks_dir: str = option("recipes/lm_eval", "folder of task files whose data `scratch prepare` writes")
+    data_dir: str | None = option(
+        None, "folder with the data of lm-eval's own tasks, instead of the Hub; docs/evaluation.md has its format"
+    )
+    num_fewshot: int | None = option(None, "solved examples before each item of a task; none for what the task says")
+    fewshot_seeds: list[int] = option(list, "draw the examples anew with each of these: the mean and its spread")
+    apply_chat_template: bool = option(False, "put the items of tasks as a turn of a conversation")
     limits: Limits = option(Limits, "how many held-out records to use")
     max_new_tokens: int = option(160, "tokens an answer may take")
+    context: int | None = option(None, "tokens a model sees at once; none for what it was trained on, at most 2048")
     batch_size: int = option(4, "sequences a forward pass; answers, one position a pass, take 16 times as many")
     seed: int = option(0, "chooses the held-out records")
 
     def __post_init__(self):
         if not self.models or not all(isinstance(folder, str) for folder in self.models.values()):
             raise ValueError("'models' takes a name and a folder for each model, at least one")
-        if self.max_new_tokens < 1 or self.batch_size < 1:
-            raise ValueError("'max_new_tokens' and 'batch_size' are 1 or more")
+        if self.max_new_tokens < 1 or self.batch_size < 1 or (self.context is not None and self.context < 1):
+            raise ValueError("'max_new_tokens', 'batch_size' and 'context' are 1 or more")
+        if not (self.data or self.texts or self.tasks):
+            raise ValueError("nothing to measure; give 'data', 'texts' or 'tasks'")
+        if not self.tasks:
+            given = {
+                "data_dir": self.data_dir,
+                "num_fewshot": self.num_fewshot,
+                "fewshot_seeds": self.fewshot_seeds,
+                "apply_chat_template": self.apply_chat_template,
+                "limits.tasks": self.limits.tasks,
+            }
+            for key, value in given.items():
+                if value not in (None, False, []):
+                    raise ValueError(f"'{key}' has no effect without 'tasks'")
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise ValueError("'num_fewshot' is a count, 0 or more")
+        if len(set(self.fewshot_seeds)) < len(self.fewshot_seeds):
+            raise ValueError("'fewshot_seeds' names a seed twice")
+
+
+@dataclass
+class Material:
+    """What is read before any work: all that every model is measured on."""
+
+    texts: dict[str, list[str]]
+    instructions: list[dict[str, Any]]
+    preferences: list[dict[str, Any]]
+    local: LocalData | None
+    tasks: Tasks | None
+    code: dict[str, list[dict[str, Any]]]
 
 
 def main(arguments: list[str]) -> None:
+    if "--compare" in arguments:
+        _compare(arguments)
+        return
     config = parse(EvaluateConfig, arguments, __doc__)
-    data, tasks_dir = Path(config.data), Path(config.tasks_dir)
-    check_stage(data, "prepare", key="data")
+    data = Path(config.data) if config.data else None
+    if data:
+        check_stage(data, "prepare", key="data")
     for name, folder in config.models.items():
-        _check_model(name, Path(folder), data)
-    instructions = _read_records(data / "instructions" / "validation.jsonl", config.limits.answers, "answers")
-    preferences = _read_records(data / "preferences" / "validation.jsonl", config.limits.preferences, "preferences")
-    check_tasks(config.tasks, tasks_dir, data)
+        _check_model(name, folder, config)
+    material = _read_material(config, data)
 
-    inputs = {name: digest(folder, f"models.{name}") for name, folder in config.models.items()}
-    inputs |= {"data": digest(data, "data")}
-    if config.tasks:
-        inputs["tasks_dir"] = digest(tasks_dir, "tasks_dir")
+    inputs = {name: _model_digest(folder, f"models.{name}") for name, folder in config.models.items()}
+    inputs |= {"data": digest(data, "data")} if data else {}
+    inputs |= {f"texts.{name}": digest(file, f"texts.{name}") for name, file in config.texts.items()}
+    if material.tasks:
+        inputs |= {f"tasks.{name}": digest(path, "tasks_dir") for name, path in material.tasks.ours.items()}
+    if material.local:
+        inputs |= {str(path): digest(path, "data_dir") for path in sorted(material.local.used)}
     stage = Stage("evaluate", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
+    if material.tasks:
+        material.tasks.open()
+        for name, model in config.models.items():
+            material.tasks.check_lengths(_context(AutoConfig.from_pretrained(model), config), f"models.{name}")
     folder = stage.begin()
-    if config.tasks:
-        copy_tasks(tasks_dir, data, folder / "tasks")
+    if material.tasks:
+        material.tasks.write(folder / "tasks")
 
     device = pick_device()
     results = {"conditions": _conditions(config, device), "models": {}}
@@ -94,21 +162,52 @@ def main(arguments: list[str]) -> None:
             print(f"evaluate: {name}: measured before the interruption, kept")
             continue
         print(f"evaluate: {name} ({model_folder})")
-        results["models"][name] = _measure(model_folder, config, folder, device, instructions, preferences)
+        row, outcomes = _measure(model_folder, config, material, device)
+        write_outcomes(folder, name, outcomes)
+        results["models"][name] = row
         _write_whole(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         stage.heartbeat()
 
-    table = results_table(results["models"])
-    (folder / "results.md").write_text(_page(table, results["conditions"]), encoding="utf-8")
+    if material.tasks:
+        moved(folder / "tasks", Path(config.output_dir) / "tasks")
+    table, remarks = results_table(results["models"]), notes(results["models"])
+    partial = material.tasks.partial if material.tasks else {}
+    remarks += [
+        f"{name}: {what} of its tasks have data, so that it is not the published measure"
+        for name, what in partial.items()
+    ]
+    (folder / "results.md").write_text(_page(table, remarks, results["conditions"]), encoding="utf-8")
     print(as_text(table), end="")
+    print("".join(f"{remark}\n" for remark in remarks), end="")
+    wrote = f"{len(results['models'])} models, table in results.md"
+    if len(results["models"]) > 1:
+        write_comparison(folder, compare_folders([folder]))
+        wrote += ", item by item in comparison.md"
     figures = {
-        name: {measure: value for measure, value in row.items() if measure != "answers"}
+        name: {measure: value for measure, value in row.items() if measure not in ("answers", "task_parts")}
         for name, row in results["models"].items()
     }
-    stage.finish(figures, wrote=f"{len(figures)} models, table in results.md")
+    stage.finish(figures, wrote=wrote)
 
 
-def _check_model(name: str, folder: Path, data: Path) -> None:
+def _compare(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="scratch evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--compare", nargs="+", metavar="RESULTS", help="folders that `scratch evaluate` wrote")
+    parser.add_argument("--output_dir", default="runs/comparison", metavar="DIR", help="[runs/comparison]")
+    options = parser.parse_args(arguments)
+    for folder in options.compare:
+        check_stage(folder, "evaluate", key="compare")
+    comparison = compare_folders([Path(folder) for folder in options.compare])
+    recipe = {"compare": options.compare, "output_dir": options.output_dir}
+    inputs = {folder: digest(folder, "compare") for folder in options.compare}
+    stage = Stage("compare", options.output_dir, recipe, inputs, arguments)
+    print(write_comparison(stage.begin(), comparison))
+    stage.finish({}, wrote="comparison.md, comparison.json, comparison.png")
+
+
+def _check_model(name: str, folder: str, config: EvaluateConfig) -> None:
     """Refuse, before any work, a model that cannot be measured on these data.
 
     Raises:
@@ -116,13 +215,60 @@ def _check_model(name: str, folder: Path, data: Path) -> None:
             weights.
     """
     key = f"models.{name}"
-    # A missing folder is answered with the stage it is named after.
-    check_stage(folder, *sorted(MODEL_STAGES, key=lambda stage: stage != folder.name), key=key)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"'{key}': {folder} holds no model (no config.json)")
-    open_model_tokenizer(folder, key)
-    check_tokenizer(data, folder)
-    check_weights(str(folder), key)
+    if _is_on_hub(folder):
+        if config.data:
+            raise UserError(
+                f"'{key}': {folder} has another tokenizer than the shards in {config.data}; leave 'data' out, and "
+                "measure on 'texts' and 'tasks'"
+            )
+    else:
+        # A missing folder is answered with the stage it is named after.
+        check_stage(folder, *sorted(MODEL_STAGES, key=lambda stage: stage != Path(folder).name), key=key)
+        if not (Path(folder) / "config.json").is_file():
+            raise UserError(f"'{key}': {folder} holds no model (no config.json)")
+    tokenizer = open_model_tokenizer(folder, key)
+    if config.data:
+        try:
+            check_tokenizer(config.data, folder)
+        except UserError as error:
+            what = str(error).removeprefix("'tokenizer': ")
+            raise UserError(f"'{key}': {what}, or leave 'data' out and measure on 'texts'") from None
+    if config.apply_chat_template and not tokenizer.chat_template:
+        raise UserError(f"'apply_chat_template': {folder} ({key}) has no chat template; set it to false")
+    check_weights(folder, key)
+
+
+def _is_on_hub(model: str) -> bool:
+    """Whether a model is meant by its name on the Hub: no folder here, nor one that is missing beside others."""
+    return is_hub_id(model) and not Path(model).parent.is_dir()
+
+
+def _model_digest(model: str, key: str) -> str:
+    return AutoConfig.from_pretrained(model)._commit_hash or model if _is_on_hub(model) else digest(model, key)
+
+
+def _read_material(config: EvaluateConfig, data: Path | None) -> Material:
+    texts = {}
+    for name, file in config.texts.items():
+        if not Path(file).exists():
+            raise UserError(f"'texts.{name}': no such file or folder: {file}")
+        texts[name] = read_texts(file, f"texts.{name}")
+    instructions = preferences = []
+    if data:
+        instructions = _read_records(data / "instructions" / "validation.jsonl", config.limits.answers, "answers")
+        preferences = _read_records(data / "preferences" / "validation.jsonl", config.limits.preferences, "preferences")
+    local = LocalData(Path(config.data_dir)) if config.data_dir else None
+    names = expand(config.tasks)
+    code = {name: code_items(name, local) for name in names if name in CODE_TASKS}
+    others = [name for name in names if name not in CODE_TASKS]
+    settings = Settings(
+        num_fewshot=config.num_fewshot,
+        apply_chat_template=config.apply_chat_template,
+        limit=config.limits.tasks,
+        seeds=tuple(config.fewshot_seeds) or (DEFAULT_SEED,),
+    )
+    tasks = Tasks(others, Path(config.tasks_dir), data, local, settings) if others else None
+    return Material(texts, instructions, preferences, local, tasks, code)
 
 
 def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:
@@ -134,63 +280,79 @@ def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
+def _context(model: PreTrainedConfig, config: EvaluateConfig) -> int:
+    """Tokens a model is shown at once."""
+    trained = getattr(model.get_text_config(), "max_position_embeddings", None) or LONGEST
+    return min(trained, config.context or LONGEST)
+
+
 def _measure(
-    model_folder: str,
-    config: EvaluateConfig,
-    folder: Path,
-    device: torch.device,
-    instructions: list[dict[str, Any]],
-    preferences: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """All measures of one model, and the seconds each took."""
+    model_folder: str, config: EvaluateConfig, material: Material, device: torch.device
+) -> tuple[dict[str, Any], list[Outcome]]:
+    """All measures of one model with the seconds each took, and what came of every item."""
     model = AutoModelForCausalLM.from_pretrained(model_folder).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    context = model.config.max_position_embeddings
+    context = _context(model.config, config)
     bf16 = has_bf16(device)
     row: dict[str, Any] = {"folder": model_folder, "parameters": model.num_parameters(), "seconds": {}}
+    outcomes: list[Outcome] = []
 
-    with _timed(row, "bits_per_byte"):
-        shards = open_shards(config.data, "validation")
-        row["bits_per_byte"] = bits_per_byte(
-            model,
-            shards.tokens,
-            text_bytes=shards.text_bytes,
-            end_of_text=int(shards.tokens[-1]),  # every document ends with it
-            context=context,
-            batch_size=config.batch_size,
-            bf16=bf16,
-        )
-    if instructions:
+    if config.data:
+        with _timed(row, "bits_per_byte"):
+            shards = open_shards(config.data, "validation")
+            row["bits_per_byte"], found = measure_split(model, shards, context, config.batch_size, bf16)
+            outcomes += found
+    if material.texts:
+        with _timed(row, "texts"):
+            row["texts"] = {}
+            for name, texts in material.texts.items():
+                row["texts"][name], found = measure_text(
+                    model, tokenizer, texts, name, context, config.batch_size, bf16
+                )
+                outcomes += found
+    if material.instructions:
         with _timed(row, "answers"):
             # Generating is bound by memory: weights and cache at half the size, not only the products as in autocast.
             dtype = torch.bfloat16 if bf16 else "auto"
             writer = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device).eval()
-            row["answers"] = measure_answers(
+            row["answers"], found = measure_answers(
                 writer,
                 tokenizer,
-                instructions,
+                material.instructions,
                 limit=config.limits.answers,
                 max_new_tokens=config.max_new_tokens,
                 context=context,
                 batch_size=16 * config.batch_size,
                 seed=config.seed,
             )
-    if preferences:
+            outcomes += found
+    if material.preferences:
         with _timed(row, "preferences"):
-            row["preferences"] = preference_accuracy(
+            row["preferences"], found = preference_accuracy(
                 model,
                 tokenizer,
-                preferences,
+                material.preferences,
                 limit=config.limits.preferences,
                 context=context,
                 batch_size=config.batch_size,
                 seed=config.seed,
                 bf16=bf16,
             )
+            outcomes += found
     if config.tasks:
         with _timed(row, "tasks"):
-            row["tasks"] = score_tasks(model, tokenizer, config.tasks, folder / "tasks", config.batch_size)
-    return row
+            row["tasks"] = {}
+            if material.tasks:
+                scores = material.tasks.score(model, tokenizer, config.batch_size, context)
+                row["tasks"] |= scores.figures
+                row["task_parts"] = scores.parts
+                outcomes += scores.outcomes
+            for name, items in material.code.items():
+                row["tasks"][name], found = SCORERS[name](
+                    model, tokenizer, items[: config.limits.tasks], context, config.batch_size
+                )
+                outcomes += found
+    return row, outcomes
 
 
 @contextlib.contextmanager
@@ -203,26 +365,43 @@ def _timed(row: dict[str, Any], measure: str) -> Iterator[None]:
 def _conditions(config: EvaluateConfig, device: torch.device) -> dict[str, Any]:
     """What a reader needs to compare the figures with others; counts stand beside each figure."""
     packages = ["torch", "transformers", *(["lm_eval"] if config.tasks else [])]
-    return {
+    conditions: dict[str, Any] = {
         "data": config.data,
         "device": device.type,
         "precision": "bfloat16 autocast (bits per byte, preferences), bfloat16 (answers), the model's own (tasks)"
         if has_bf16(device)
         else "the model's own",
-        "bits_per_byte": "the whole validation split as one stream, in windows of the trained context without overlap; "
-        "every token scored once, the first after <|endoftext|>; <|endoftext|> tokens cost bits and count no bytes",
-        "answers": f"greedy, up to {config.max_new_tokens} new tokens, judged by reading, never executed",
-        "preferences": "total log-probability of the answer, <|im_end|> included",
+    }
+    if config.data:
+        conditions |= {
+            "bits_per_byte": "the whole validation split as one stream, in windows of the trained context without "
+            "overlap; every token scored once, the first after <|endoftext|>; <|endoftext|> tokens cost bits and count "
+            "no bytes",
+            "answers": f"greedy, up to {config.max_new_tokens} new tokens, judged by reading, never executed",
+            "preferences": "total log-probability of the answer, <|im_end|> included",
+        }
+    if config.texts:
+        conditions["texts"] = "bits per byte of each document by itself, in windows of the context without overlap"
+    if config.tasks:
+        shots = "as each task says" if config.num_fewshot is None else config.num_fewshot
+        template = "applied" if config.apply_chat_template else "not applied"
+        items = "all items" if config.limits.tasks is None else f"the first {config.limits.tasks} items of each"
+        conditions["tasks"] = f"lm-eval; few-shot examples: {shots}; chat template: {template}; {items}"
+        if config.data_dir:
+            conditions["data_dir"] = config.data_dir
+    return conditions | {
         "errors": "one standard error of the sample of questions; training was not repeated",
         "seed": config.seed,
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
 
 
-def _page(table: list[list[str]], conditions: dict[str, Any]) -> str:
-    notes = "".join(f"- {key.replace('_', ' ')}: {value}\n" for key, value in conditions.items() if key != "versions")
+def _page(table: list[list[str]], remarks: list[str], conditions: dict[str, Any]) -> str:
+    lines = "".join(f"- {remark}\n" for remark in remarks)
+    shown = {key: value for key, value in conditions.items() if key != "versions" and value is not None}
+    lines += "".join(f"- {key.replace('_', ' ')}: {value}\n" for key, value in shown.items())
     versions = ", ".join(f"{package} {version}" for package, version in conditions["versions"].items())
-    return f"# Evaluation\n\n{as_markdown(table)}\n{notes}- versions: {versions}\n"
+    return f"# Evaluation\n\n{as_markdown(table)}\n{lines}- versions: {versions}\n"
 
 
 def _write_whole(path: Path, text: str) -> None:

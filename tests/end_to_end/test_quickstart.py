@@ -55,6 +55,12 @@ FILES = {
     "evaluate": {
         "results.json",
         "results.md",
+        "comparison.json",
+        "comparison.md",
+        "comparison.png",
+        "items/base.jsonl",
+        "items/dpo.jsonl",
+        "items/sft.jsonl",
         *(f"tasks/scratch_{task}_choice.yaml" for task in ("body", "docstring")),
         "provenance.json",
     },

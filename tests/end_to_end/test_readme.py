@@ -49,6 +49,7 @@ TESTED = {
     "scratch run recipes/tinystories": "test_own_text",
     "scratch pretrain --depth": "test_depth_and_plot",
     "scratch plot": "test_depth_and_plot",
+    "scratch evaluate": "test_evaluate",
     "scratch tokenizer": "test_tokenizers",
     "scratch prepare": "test_prepare",
     "accelerate launch": "test_launch",
@@ -120,6 +121,22 @@ def test_own_text(terminal, tmp_path, recipe):
         del small["sample_tokens"]
     done = terminal.run([*command(f"scratch run recipes/{recipe}"), *flags(small)], tmp_path)
     assert f"wrote runs/{recipe}/summary.md" in done.stdout
+
+
+def test_evaluate(terminal, copy_run):
+    place = copy_run("export", "evaluate")
+    (place / "notes.txt").write_text("A line of my own.\n" * 200)
+    (place / "eval").mkdir()
+    pairs = [{"sentence_good": f"These {n} cats.", "sentence_bad": f"This {n} cats."} for n in range(4)]
+    records = [pair | {"UID": "determiner_noun_agreement_1"} for pair in pairs]
+    (place / "eval" / "blimp.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (place / "eval" / "lambada.jsonl").write_text('{"context": "one cat and one", "continuation": "cat"}\n' * 3)
+    terminal.run(command("scratch evaluate --models"), place)
+    page = (place / "runs" / "mine" / "evaluate" / "results.md").read_text()
+    assert "notes: bits per byte" in page and "blimp_agreement: 1 of 12 of its tasks have data" in page
+    done = terminal.run(command("scratch evaluate --compare"), place)
+    assert "base → sft" in done.stdout and "preferences: acc" in done.stdout
+    assert (place / "runs" / "quickstart" / "comparison" / "comparison.png").is_file()
 
 
 def test_tokenizers(terminal, copy_run):

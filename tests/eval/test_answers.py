@@ -71,15 +71,17 @@ def taught(tokenizer, tiny_model):
 
 
 def test_measures_a_model_that_knows_the_answers(tokenizer, taught):
-    result = measure_answers(taught, tokenizer, RECORDS, limit=10, max_new_tokens=60, context=256)
+    result, outcomes = measure_answers(taught, tokenizer, RECORDS, limit=10, max_new_tokens=60, context=256)
     shares = {check: result[check]["value"] for check in ("parses", "defines", "ends", "all_three")}
     assert shares == {"parses": 2 / 3, "defines": 1 / 3, "ends": 1.0, "all_three": 1 / 3}
     assert {sample["answer"] for sample in result["samples"]} == {r["messages"][1]["content"] for r in RECORDS}
     assert result["all_three"]["n"] == 3 and result["left_out"] == 0
+    assert len({outcome.item for outcome in outcomes}) == 3
+    assert sum(outcome.scores["parses"] for outcome in outcomes) == 2
 
 
 def test_an_answer_cut_by_the_limit_does_not_end(tokenizer, taught):
-    result = measure_answers(taught, tokenizer, RECORDS[:1], limit=1, max_new_tokens=len(GOOD), context=256)
+    result, _ = measure_answers(taught, tokenizer, RECORDS[:1], limit=1, max_new_tokens=len(GOOD), context=256)
     assert result["samples"][0]["answer"] == GOOD
     assert result["ends"]["value"] == 0 and result["defines"]["value"] == 1
 
@@ -103,7 +105,7 @@ def test_batches_and_their_padding_change_nothing(tokenizer, tiny_model):
 def test_prompts_without_room_are_left_out_and_counted(tokenizer, taught):
     length = len(tokenizer(tokenizer.apply_chat_template(RECORDS[1]["messages"][:1], tokenize=False))["input_ids"])
     context = length + len("<|im_start|>assistant\n") + 8  # room for the shortest prompt only
-    result = measure_answers(taught, tokenizer, RECORDS, limit=3, max_new_tokens=16, context=context)
+    result, _ = measure_answers(taught, tokenizer, RECORDS, limit=3, max_new_tokens=16, context=context)
     assert result["parses"]["n"] == 1 and result["left_out"] == 2
     with pytest.raises(UserError, match="max_new_tokens"):
         measure_answers(taught, tokenizer, RECORDS, limit=3, max_new_tokens=250, context=256)
@@ -111,7 +113,7 @@ def test_prompts_without_room_are_left_out_and_counted(tokenizer, taught):
 
 def test_the_seed_chooses_the_records(tokenizer, taught):
     def asked(seed):
-        result = measure_answers(taught, tokenizer, RECORDS, limit=1, max_new_tokens=1, context=256, seed=seed)
+        result, _ = measure_answers(taught, tokenizer, RECORDS, limit=1, max_new_tokens=1, context=256, seed=seed)
         return result["samples"][0]["prompt"]
 
     assert asked(0) == asked(0)

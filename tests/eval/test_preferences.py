@@ -57,18 +57,20 @@ def test_accuracy_is_the_share_of_likelier_chosen_answers(tokenizer, tiny_model)
         sides = [encode_completion(tokenizer, r["prompt"], r[side]) for side in ("chosen", "rejected")]
         chosen, rejected = (alone(model, *side) for side in sides)
         wins.append(chosen > rejected)
-    result = preference_accuracy(model, tokenizer, RECORDS, limit=100, context=256)
+    result, outcomes = preference_accuracy(model, tokenizer, RECORDS, limit=100, context=256)
     assert result["value"] == sum(wins) / 5 and result["n"] == 5 and result["chance"] == 0.5
     swapped = [{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in RECORDS]
-    assert preference_accuracy(model, tokenizer, swapped, limit=100, context=256)["value"] == 1 - result["value"]
+    assert preference_accuracy(model, tokenizer, swapped, limit=100, context=256)[0]["value"] == 1 - result["value"]
+    judged = {outcome.item: outcome.scores["acc"] for outcome in outcomes}
+    assert list(judged.values()).count(1.0) == sum(wins) and len(judged) == 5
 
 
 def test_equal_answers_are_no_preference(tokenizer, tiny_model):
-    assert preference_accuracy(tiny_model(), tokenizer, [record("q", "a", "a")], 1, context=256)["value"] == 0
+    assert preference_accuracy(tiny_model(), tokenizer, [record("q", "a", "a")], 1, context=256)[0]["value"] == 0
 
 
 def test_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer, tiny_model):
-    result = preference_accuracy(tiny_model(), tokenizer, RECORDS, limit=100, context=52)
+    result, _ = preference_accuracy(tiny_model(), tokenizer, RECORDS, limit=100, context=52)
     assert result["n"] == 3 and result["left_out"] == 2
     with pytest.raises(UserError, match="context of 10 tokens"):
         preference_accuracy(tiny_model(), tokenizer, RECORDS, limit=100, context=10)

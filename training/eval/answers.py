@@ -11,6 +11,7 @@ from modeling_scratch.tokenization_base import TURN_END
 from training.engine.progress import progress_bar
 from training.errors import UserError
 from training.eval.estimates import share
+from training.eval.items import Outcome, identify
 
 CHECKS = ("parses", "defines", "ends", "all_three")
 
@@ -85,7 +86,7 @@ def measure_answers(
     batch_size: int = 64,
     seed: int = 0,
     samples: int = 5,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Outcome]]:
     """Shares of answers that parse, define the function asked for and end by themselves.
 
     Args:
@@ -95,7 +96,8 @@ def measure_answers(
         samples: how many answers to keep for reading.
 
     Returns:
-        A share (`value`, `stderr`, `n`) under each name in `CHECKS`; `left_out`; `samples`.
+        A share (`value`, `stderr`, `n`) under each name in `CHECKS`; `left_out`; `samples`; and what came of every
+        question.
 
     Raises:
         UserError: no prompt fits.
@@ -116,6 +118,10 @@ def measure_answers(
     names = [picked[i]["name"] for i in fitting]
     answers = generate_answers(model, tokenizer, [prompts[i] for i in fitting], max_new_tokens, batch_size)
     verdicts = [judge(text, name, ended) for (text, ended), name in zip(answers, names)]
+    outcomes = [
+        Outcome("answers", identify(picked[i]["messages"][:-1]), {check: float(verdict[check]) for check in CHECKS})
+        for i, verdict in zip(fitting, verdicts)
+    ]
     return {
         **{check: share([verdict[check] for verdict in verdicts]) for check in CHECKS},
         "left_out": len(prompts) - len(fitting),
@@ -123,4 +129,4 @@ def measure_answers(
             {"prompt": prompts[i], "answer": text, **verdict}
             for i, (text, _), verdict in list(zip(fitting, answers, verdicts))[:samples]
         ],
-    }
+    }, outcomes

@@ -33,7 +33,6 @@ def windows(length: int, context: int, stride: int) -> list[tuple[int, int, int]
     return cuts
 
 
-@torch.inference_mode()
 def bits_per_byte(
     model: PreTrainedModel,
     tokens: np.ndarray,
@@ -71,21 +70,8 @@ def bits_per_byte(
         raise UserError(f"'stride' must lie between 1 and the context of {context} tokens, not {stride}")
     if len(tokens) == 0 or text_bytes == 0:
         raise UserError("the validation split is empty; bits per byte needs text to measure on")
-
-    device = model.device
     cuts = windows(len(tokens), context, stride)
-    nats = 0.0
-    with progress_bar(total=len(tokens), desc="bits per byte", unit="token", unit_scale=True, leave=False) as bar:
-        for first in range(0, len(cuts), batch_size):
-            batch = cuts[first : first + batch_size]
-            inputs, targets = (ids.to(device) for ids in _cut(tokens, batch, end_of_text))  # (batch, window) each
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(input_ids=inputs, use_cache=False).logits  # (batch, window, vocab)
-            losses = F.cross_entropy(
-                logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_UNSCORED, reduction="none"
-            )
-            nats += losses.double().sum().item()
-            bar.update(sum(end - scored_from for _, scored_from, end in batch))
+    nats = sum_nats(model, tokens, cuts, np.array([len(tokens)]), end_of_text, batch_size, bf16).item()
     return {
         "value": nats / math.log(2) / text_bytes,
         "nats_per_token": nats / len(tokens),
@@ -96,14 +82,55 @@ def bits_per_byte(
     }
 
 
-def _cut(tokens: np.ndarray, cuts: list[tuple[int, int, int]], end_of_text: int) -> tuple[torch.Tensor, torch.Tensor]:
+@torch.inference_mode()
+def sum_nats(
+    model: PreTrainedModel,
+    tokens: np.ndarray,
+    cuts: list[tuple[int, int, int]],
+    ends: np.ndarray,
+    prefix: int,
+    batch_size: int = 8,
+    bf16: bool = False,
+) -> np.ndarray:
+    """Negative log-likelihood, in nats, of each part of a stream.
+
+    Args:
+        tokens: (stream,) token ids.
+        cuts: windows, see `windows`; tokens that none of them scores cost nothing.
+        ends: (parts,) rising: part i is `tokens[ends[i - 1]:ends[i]]`.
+        prefix: the token that stands before the first.
+
+    Returns:
+        (parts,) float64.
+    """
+    device = model.device
+    nats = np.zeros(len(ends))
+    total = sum(end - scored_from for _, scored_from, end in cuts)
+    with progress_bar(total=total, desc="bits per byte", unit="token", unit_scale=True, leave=False) as bar:
+        for first in range(0, len(cuts), batch_size):
+            batch = cuts[first : first + batch_size]
+            inputs, targets = (ids.to(device) for ids in _cut(tokens, batch, prefix))  # (batch, window) each
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model(input_ids=inputs, use_cache=False).logits  # (batch, window, vocab)
+            losses = F.cross_entropy(
+                logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_UNSCORED, reduction="none"
+            )
+            losses = losses.view_as(targets).double().cpu().numpy()  # (batch, window)
+            for row, (start, scored_from, end) in enumerate(batch):
+                parts = np.searchsorted(ends, np.arange(scored_from, end), side="right")
+                np.add.at(nats, parts, losses[row, scored_from - start : end - start])
+            bar.update(sum(end - scored_from for _, scored_from, end in batch))
+    return nats
+
+
+def _cut(tokens: np.ndarray, cuts: list[tuple[int, int, int]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and targets of some windows, right-padded to the longest: attention is causal, so padding is not seen."""
     width = max(end - start for start, _, end in cuts)
-    inputs = torch.full((len(cuts), width), end_of_text)
+    inputs = torch.full((len(cuts), width), prefix)
     targets = torch.full((len(cuts), width), _UNSCORED)
     for row, (start, scored_from, end) in enumerate(cuts):
-        # The input at position i is the token before target i; before the first stands an end of text.
-        before = [end_of_text] if start == 0 else [int(tokens[start - 1])]
+        # The input at position i is the token before target i; before the first stands the prefix.
+        before = [prefix] if start == 0 else [int(tokens[start - 1])]
         inputs[row, : end - start] = torch.tensor([*before, *tokens[start : end - 1].tolist()])
         targets[row, scored_from - start : end - start] = torch.from_numpy(tokens[scored_from:end].astype(np.int64))
     return inputs, targets

@@ -1,47 +1,391 @@
-"""Task scores by lm-eval, the program most published scores come from, on tasks kept as local files.
+"""Task scores by lm-eval, the program most published scores come from.
 
-The task files are copied beside the results with the paths of their data made absolute, so that the stock program
-repeats the figures from any folder:
+A task is one of a folder of task files whose data `scratch prepare` writes, or one of lm-eval's own with its data from
+the Hub or from local files (see `local_data`). The task files are written beside the results with absolute paths of
+their data, so that the stock program repeats the figures from any folder:
 
     lm_eval --model hf --model_args pretrained=DIR,trust_remote_code=True --include_path OUTPUT/tasks --tasks NAME
 """
 
 import importlib.util
 import logging
+import math
+import random
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.errors import UserError
+from training.eval.code import CODE_TASKS
+from training.eval.estimates import average
+from training.eval.items import Outcome, identify
+from training.eval.local_data import LocalData, LocalTask
+from training.eval.suites import FOLDERS, GROUPS, SUITES, expand
 from training.recipe import nearest, read_yaml
 
+DEFAULT_SEED = 1234  # lm-eval's own, of drawing few-shot examples
+_BOOTSTRAP = 1000  # resamples for metrics such as F1; lm-eval takes 100,000, which is minutes
+# Metrics whose standard error follows from the items, without resampling.
+_CLOSED_FORM = {"mean", "perplexity", "weighted_perplexity", "bits_per_byte"}
 
-def check_tasks(names: list[str], tasks_dir: Path, data: Path) -> None:
-    """See that every task asked for can run: a file in `tasks_dir` whose data exist, or one of lm-eval's own.
+
+@dataclass(frozen=True)
+class Scores:
+    """What tasks came to for one model.
+
+    Attributes:
+        figures: for each task and group asked for, a figure (`value`, `stderr`, `n`, `chance`, `cut`) a metric, the
+            task's first metric first. `chance` is the score of picking at random, None where the task is not a
+            choice. `cut` counts the items that are longer than the context and lose their beginning, `left_out` those
+            of which even an answer is, so that they cannot be scored. Of several seeds `value` is the mean and
+            `stderr` that of the items' means; `by_seed` and `spread`, their standard deviation, tell the seeds apart.
+        parts: for each group, the same of its tasks.
+        outcomes: of every item.
+    """
+
+    figures: dict[str, dict[str, dict[str, Any]]]
+    parts: dict[str, dict[str, dict[str, dict[str, Any]]]]
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How tasks are put to a model.
+
+    Attributes:
+        num_fewshot: solved examples before each item; None for what each task says.
+        apply_chat_template: put items as a turn of a conversation.
+        limit: items of each task, the first ones; None for all.
+        seeds: of drawing the examples.
+    """
+
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+    limit: int | None = None
+    seeds: tuple[int, ...] = (DEFAULT_SEED,)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Tasks that are scored together, of `total` that there are."""
+
+    tasks: list[str]
+    total: int
+
+
+class Tasks:
+    """The tasks of one evaluation, found and with their data seen to be there before any work.
+
+    Args:
+        names: of tasks, groups and suites.
+        tasks_dir: folder of task files of our own.
+        data: the output of `scratch prepare` with the data of those, or None.
+        local: folder with the data of lm-eval's own tasks; None to take them from the Hub.
+
+    Attributes:
+        names: what is scored, suites resolved.
+        ours: those of them that come from `tasks_dir`, with their files.
 
     Raises:
         UserError: lm-eval not installed, no such task, or a task's data missing.
     """
-    if not names:
-        return
-    if importlib.util.find_spec("lm_eval") is None:
-        raise UserError("'tasks': lm-eval is not installed; `pip install lm-eval`, or give an empty list")
-    local = local_tasks(tasks_dir)
-    for name in names:
-        for file in _data_files(local[name]) if name in local else ():
-            if not _locate(file, data).is_file():
-                missing = _locate(file, data)
-                raise UserError(f"{local[name]}: its data {missing} are missing; run `scratch prepare` first")
-    foreign = [name for name in names if name not in local]
-    if foreign:
-        from lm_eval.tasks import TaskManager  # indexes thousands of files: only when a task is not ours
 
-        manager = TaskManager()
-        for name in foreign:
-            if not manager.match_tasks([name]):
-                hint = nearest(name, [*local, *manager.all_tasks])
-                raise UserError(f"'tasks': no task '{name}' in {tasks_dir} or in lm-eval; {hint}")
+    def __init__(
+        self,
+        names: list[str],
+        tasks_dir: Path,
+        data: Path | None = None,
+        local: LocalData | None = None,
+        settings: Settings = Settings(),
+    ):
+        if importlib.util.find_spec("lm_eval") is None:
+            raise UserError("'tasks': lm-eval is not installed; `pip install lm-eval`, or give an empty list")
+        self.names = expand(names)
+        self.tasks_dir, self.data, self.settings = tasks_dir, data, settings
+        known = local_tasks(tasks_dir)
+        self.ours = {name: known[name] for name in self.names if name in known}
+        for path in self.ours.values():
+            for file in _data_files(path):
+                located = _locate(file, data)
+                if not located.is_file():
+                    raise UserError(f"{path}: its data {located} are missing; run `scratch prepare` first")
+        theirs = [name for name in self.names if name not in self.ours]
+        self._include: list[Path] = []  # folders of lm-eval's task files that are enough for these tasks
+        self._all = False  # or all of lm-eval's
+        self.local = local
+        self._found: list[LocalTask] = []
+        # Groups that lm-eval does not have so: of ours, and those of which only some tasks have data.
+        self._groups = {name: _Group(list(GROUPS[name]), len(GROUPS[name])) for name in self.names if name in GROUPS}
+        self._loaded: list[Any] | None = None
+        if theirs:
+            self._index(theirs, known)
+            if self.local:
+                self._find_data(theirs)
+            else:
+                leaves = [leaf for name in theirs for leaf in (GROUPS[name] if name in GROUPS else [name])]
+                self._loaded = self._load(self._manager([]), leaves)
+
+    def _index(self, theirs: list[str], known: dict[str, Path]) -> None:
+        import lm_eval.tasks
+
+        root = Path(lm_eval.tasks.__file__).parent
+        self._include = [root / folder for folder in FOLDERS]
+        self._index_of = self._manager([]).task_index
+        if not set(theirs) <= self._index_of.keys() | GROUPS.keys():
+            self._include, self._all = [], True
+            self._index_of = self._manager([]).task_index
+        for name in theirs:
+            if name not in self._index_of and name not in GROUPS:
+                hint = nearest(name, [*SUITES, *GROUPS, *known, *self._index_of])
+                raise UserError(f"'tasks': no task '{name}' in {self.tasks_dir} or in lm-eval; {hint}")
+        if self._all:
+            self._include = sorted({folder for name in theirs for folder in self._folders(name)})
+            self._all = False
+
+    def _manager(self, folders: list[Path]) -> Any:
+        from lm_eval.tasks import TaskManager
+
+        with quiet():
+            include = [str(folder) for folder in [*self._include, *folders]]
+            return TaskManager(include_path=include, include_defaults=self._all)
+
+    def _parts(self, name: str) -> list[str]:
+        """What a group or tag is made of; nothing for a task."""
+        if name in GROUPS:
+            return list(GROUPS[name])
+        entry = self._index_of[name]
+        if entry.kind.name == "TAG":
+            return sorted(entry.tags)
+        members = entry.cfg["task"] if entry.kind.name == "GROUP" else []
+        return [member if isinstance(member, str) else member.get("task") or member["group"] for member in members]
+
+    def _leaves(self, name: str) -> Iterator[str]:
+        """The tasks of a group or tag, or the task itself."""
+        parts = self._parts(name)
+        if not parts:
+            yield name
+        for part in parts:
+            yield from self._leaves(part)
+
+    def _folders(self, name: str) -> Iterator[Path]:
+        """The folders of the files that define a task or group."""
+        if name in self._index_of and self._index_of[name].yaml_path:
+            yield Path(self._index_of[name].yaml_path).parent
+        for part in self._parts(name):
+            yield from self._folders(part)
+
+    def _find_data(self, theirs: list[str]) -> None:
+        for name in theirs:
+            leaves = list(self._leaves(name))
+            found = []
+            for leaf in leaves:
+                entry = self._index_of[leaf]
+                config = entry.cfg or {}
+                task = self.local.task(leaf, Path(entry.yaml_path), config, self._shots(config))
+                if task:
+                    found.append(task)
+            if not found:
+                raise UserError(f"'data_dir': {self.local.folder} has no item of {name}")
+            self._found += found
+            if len(found) < len(leaves):
+                self._groups[name] = _Group([task.task for task in found], len(leaves))
+
+    def _shots(self, config: dict[str, Any]) -> int:
+        """Examples before each item: what a task sets to 0 stays 0, as in lm-eval."""
+        own = config.get("num_fewshot")
+        if own == 0 or self.settings.num_fewshot is None:
+            return own or 0
+        return self.settings.num_fewshot
+
+    @property
+    def partial(self) -> dict[str, str]:
+        """Groups of which only some tasks have data, with how many."""
+        return {
+            name: f"{len(group.tasks)} of {group.total}"
+            for name, group in self._groups.items()
+            if len(group.tasks) < group.total
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write the task files and converted data that repeat the scores."""
+        folder.mkdir(parents=True, exist_ok=True)
+        copy_tasks(self.ours.values(), self.data, folder)
+        for task in self._found:
+            task.write(folder)
+        for name, group in self._groups.items():
+            own = [{"metric": "acc", "weight_by_size": True}]
+            metrics = own if name in GROUPS else self._index_of[name].cfg.get("aggregate_metric_list")
+            content = {"group": name, "task": group.tasks, "aggregate_metric_list": metrics}
+            text = f"# {len(group.tasks)} of {group.total} tasks: those with data\n"
+            (folder / f"{name}.yaml").write_text(text + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+    def _load(self, manager: Any, names: list[str]) -> list[Any]:
+        """Task and group objects, in the order of the names.
+
+        Raises:
+            UserError: the Hub is out of reach, or the same task is asked for twice.
+        """
+        self._task_manager = manager
+        try:
+            with quiet():
+                loaded = manager.load(names)
+        except ValueError as error:
+            raise UserError(f"'tasks': {_first_line(error)}") from None
+        except KeyError as error:
+            where = f" in {self.local.folder}" if self.local else ""
+            raise UserError(f"'tasks': {', '.join(names)}: a copy of the data{where} lacks the split {error}") from None
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"'tasks': the data of {', '.join(names)} are not on this machine and the Hub cannot be reached "
+                f"({_first_line(error)}); give a folder that holds them as 'data_dir', see docs/evaluation.md"
+            ) from None
+        top = {name: loaded.get("groups", {}).get(name) or loaded["tasks"].get(name) for name in names}
+        tags = [task for name, task in top.items() if task is None for task in self._leaves(name)]
+        return [*filter(None, top.values()), *(loaded["tasks"][name] for name in tags)]
+
+    def open(self) -> None:
+        """Load the tasks with their data.
+
+        Raises:
+            UserError: see `_load`; a task that runs what a model writes; seeds that would change nothing.
+        """
+        if self._loaded is None or self.ours or self._groups:
+            with tempfile.TemporaryDirectory() as folder:  # `datasets` copies what it reads
+                self.write(Path(folder))
+                self._loaded = self._load(self._manager([Path(folder)]), self.names)
+        for task in (task for item in self._loaded for task in _members(item)):
+            if getattr(task, "UNSAFE_CODE", False):
+                raise UserError(
+                    f"'tasks': lm-eval would run the code that a model writes for {task.task_name} in its own process; "
+                    f"of such tasks, {', '.join(CODE_TASKS)} runs in a sandbox here; leave the others out"
+                )
+        if len(self.settings.seeds) > 1 and not any(map(self._draws_examples, self._loaded)):
+            raise UserError(
+                "'fewshot_seeds': none of the tasks draws few-shot examples, so that the seeds change nothing"
+            )
+
+    def check_lengths(self, context: int, model: str) -> None:
+        """Refuse a model whose context leaves no room for what a task lets it write.
+
+        Raises:
+            UserError: for the first such task.
+        """
+        for task in (task for item in self._loaded for task in _members(item)):
+            if task.OUTPUT_TYPE == "generate_until":
+                room = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", 256)  # lm-eval's default
+                if room >= context:
+                    raise UserError(
+                        f"'tasks': {task.task_name} lets a model write {room} tokens, but {model} has a context of "
+                        f"{context} in all; leave the task out"
+                    )
+
+    def score(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, context: int
+    ) -> Scores:
+        """Run the tasks on a model, with lm-eval's own defaults where `settings` says nothing."""
+        from lm_eval.models.huggingface import HFLM
+
+        with quiet():
+            lm = HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
+        kept = {task.task_name: self._fitting(task, lm) for item in self._loaded for task in _members(item)}
+        first, *more = self.settings.seeds
+        runs = [self._run(lm, self._loaded, first, kept)]
+        drawing = [item for item in self._loaded if self._draws_examples(item)]
+        if drawing:
+            runs += [self._run(lm, drawing, seed, kept) for seed in more]
+        outcomes = _mean_outcomes([_outcomes(results) for results in runs])
+        scores = Scores({}, {}, [outcome for task in outcomes.values() for outcome in task.values()])
+        for item in self._loaded:
+            tasks = {}
+            for task in _members(item):
+                name = task.task_name
+                left_out = self._count(task) - len(kept[name])
+                tasks[name] = _task_figures(name, runs, outcomes[name], left_out, lm)
+            if _is_group(item) and item.aggregate_metric_list:
+                scores.parts[item.name] = tasks
+                tasks = {item.name: _group_figures(item, runs, tasks)}
+            scores.figures.update(tasks)
+        return scores
+
+    def _draws_examples(self, item: Any) -> bool:
+        """Whether any task of it draws its few-shot examples, rather than take none or always the first ones."""
+        from lm_eval.api.samplers import FirstNSampler
+
+        return any(
+            self._shots({"num_fewshot": task.get_config("num_fewshot")})
+            and not isinstance(getattr(task, "sampler", None), FirstNSampler)
+            for task in _members(item)
+        )
+
+    def _count(self, task: Any) -> int:
+        """Items of a task within the limit."""
+        return min(len(task.eval_docs), self.settings.limit or len(task.eval_docs))
+
+    def _fitting(self, task: Any, lm: Any) -> list[int]:
+        """Numbers of the items that can be scored: lm-eval breaks off at an answer that does not fit in the context.
+
+        Raises:
+            UserError: none can.
+        """
+        fitting = []
+        for number, document in zip(range(self._count(task)), task.eval_docs):
+            long = [text for text in _answers(task, document) if len(text.encode()) >= lm.max_length - 1]
+            if all(len(ids) < lm.max_length - 1 for ids in _tokens(long, lm)):
+                fitting.append(number)
+        if not fitting:
+            raise UserError(f"'tasks': no item of {task.task_name} fits in a context of {lm.max_length} tokens")
+        return fitting
+
+    def _run(self, lm: Any, items: list[Any], seed: int, kept: dict[str, list[int]]) -> dict[str, Any]:
+        """One run of lm-eval. As its `simple_evaluate` does it, without the report on the machine, which takes longer
+        than small models do."""
+        from lm_eval import evaluate
+
+        loaded = self._task_manager.load(items)
+        tasks = loaded["tasks"].values()
+        random.seed(0)
+        np.random.seed(DEFAULT_SEED)
+        torch.manual_seed(DEFAULT_SEED)
+        for task in tasks:
+            task.set_config("num_fewshot", self._shots({"num_fewshot": task.get_config("num_fewshot")}))
+            task.set_fewshot_seed(seed=seed)
+        aggregations = {function.__name__ for task in tasks for function in task.aggregation().values()}
+        # lm-eval takes a limit, or the numbers of the items.
+        limit, numbers = self.settings.limit, None
+        if any(len(kept[task.task_name]) < self._count(task) for task in tasks):
+            limit, numbers = None, {task.task_name: kept[task.task_name] for task in tasks}
+        with quiet():
+            return evaluate(
+                lm,
+                loaded,
+                limit=limit,
+                samples=numbers,
+                bootstrap_iters=0 if aggregations <= _CLOSED_FORM else _BOOTSTRAP,
+                apply_chat_template=self.settings.apply_chat_template,
+                fewshot_as_multiturn=True,
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """lm-eval warns of every default it takes, a dozen lines a model."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def local_tasks(tasks_dir: Path) -> dict[str, Path]:
@@ -50,14 +394,14 @@ def local_tasks(tasks_dir: Path) -> dict[str, Path]:
     return {name: path for name, path in files.items() if isinstance(name, str)}
 
 
-def copy_tasks(tasks_dir: Path, data: Path, destination: Path) -> None:
-    """Copy the task files, comments and all, with the paths of their data made absolute.
+def copy_tasks(files: Iterable[Path], data: Path | None, destination: Path) -> None:
+    """Copy task files, comments and all, with the paths of their data made absolute.
 
     Args:
         data: the output of `scratch prepare`, see `_locate`.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    for path in local_tasks(tasks_dir).values():
+    for path in files:
         text = path.read_text(encoding="utf-8")
         for file in _data_files(path):
             text = text.replace(file, str(_locate(file, data).resolve()))
@@ -70,63 +414,162 @@ def _data_files(path: Path) -> list[str]:
     return list(files.values()) if isinstance(files, dict) else [files]
 
 
-def _locate(file: str, data: Path) -> Path:
+def _locate(file: str, data: Path | None) -> Path:
     """The data of a task: found by name in `data/tasks`, so that one task file serves every recipe, else as written."""
+    if data is None:
+        return Path(file)
     prepared = data / "tasks" / Path(file).name
     return Path(file) if Path(file).is_file() and not prepared.is_file() else prepared
 
 
-def score_tasks(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], tasks_dir: Path, batch_size: int
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _is_group(item: Any) -> bool:
+    return hasattr(item, "get_all_tasks")
+
+
+def _members(item: Any) -> list[Any]:
+    """The tasks of a group, or the task itself."""
+    return item.get_all_tasks() if _is_group(item) else [item]
+
+
+def _answers(task: Any, document: dict[str, Any]) -> list[str]:
+    """What a model is asked the likelihood of; nothing where it writes itself or reads a text in windows."""
+    if task.OUTPUT_TYPE == "multiple_choice" and not task.multiple_input:
+        return list(map(str, task.doc_to_choice(document)))
+    if task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood"):
+        return [str(task.doc_to_target(document))]
+    return []
+
+
+def _tokens(texts: list[str], lm: Any) -> list[list[int]]:
+    return lm.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+
+def _outcomes(results: dict[str, Any]) -> dict[str, dict[int, Outcome]]:
+    """What came of every item by task and by its number in the task."""
+    outcomes: dict[str, dict[int, Outcome]] = {}
+    for task, samples in results["samples"].items():
+        scores: dict[int, dict[str, float]] = defaultdict(dict)
+        weights, names = {}, {}
+        for sample in samples:
+            number = sample["doc_id"]
+            names[number] = identify(sample["doc"])
+            for metric in sample["metrics"]:
+                value = sample[metric]
+                if metric == "bits_per_byte":
+                    loglikelihood, weights[number] = value
+                    scores[number][metric] = -loglikelihood / math.log(2) / weights[number]
+                elif isinstance(value, int | float):
+                    # A perplexity is made of the log-likelihoods of the items.
+                    key = "log-likelihood" if metric == "perplexity" else _key(metric, sample["filter"])
+                    scores[number][key] = float(value)
+        outcomes[task] = {
+            number: Outcome(task, names[number], found, weights.get(number)) for number, found in scores.items()
+        }
+    return outcomes
+
+
+def _mean_outcomes(runs: list[dict[str, dict[int, Outcome]]]) -> dict[str, dict[int, Outcome]]:
+    """The scores of each item, averaged over the seeds."""
+    merged = {}
+    for task, items in runs[0].items():
+        again = [run[task] for run in runs if task in run]
+        merged[task] = {
+            number: Outcome(
+                task,
+                item.item,
+                {metric: statistics.fmean(run[number].scores[metric] for run in again) for metric in item.scores},
+                item.weight,
+            )
+            for number, item in items.items()
+        }
+    return merged
+
+
+def _key(metric: str, filtered: str) -> str:
+    return metric if filtered == "none" else f"{metric} ({filtered})"
+
+
+def _task_figures(
+    name: str, runs: list[dict[str, Any]], outcomes: dict[int, Outcome], left_out: int, lm: Any
 ) -> dict[str, dict[str, Any]]:
-    """Run tasks through lm-eval, with its own defaults throughout.
-
-    Args:
-        tasks_dir: what `copy_tasks` wrote.
-
-    Returns:
-        For each task a figure (`value`, `stderr`, `n`, `chance`) a metric, the task's first metric first. `chance` is
-        the score of picking at random, None where the task is not a choice.
-    """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    only_local = set(names) <= set(local_tasks(tasks_dir))
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # its warnings tell which defaults it takes, a dozen lines a model
-    try:
-        results = simple_evaluate(
-            model=HFLM(pretrained=model, backend="causal", tokenizer=tokenizer, batch_size=batch_size),
-            tasks=names,
-            task_manager=TaskManager(include_path=str(tasks_dir), include_defaults=not only_local),
-        )
-    finally:
-        logger.setLevel(level)
-    return {name: _figures(results, name) for name in results["configs"]}
-
-
-def _figures(results: dict[str, Any], name: str) -> dict[str, Any]:
-    config, scores = results["configs"][name], results["results"][name]
+    config, samples = runs[0]["configs"][name], runs[0]["samples"][name]
     chance = None
     if config["output_type"] == "multiple_choice":
-        choices = [_count_choices(sample["arguments"]) for sample in results["samples"][name]]
+        choices = [_count_choices(sample["arguments"]) for sample in samples]
         chance = sum(1 / count for count in choices) / len(choices)
+    cut = _count_cut(samples, lm)
+    figures = _seeded(name, runs)
+    if "perplexity" in figures:  # whose logarithm, the mean over items, says more where it is large
+        figures["log-likelihood"] = average([item.scores["log-likelihood"] for item in outcomes.values()])
+    for key, entry in figures.items():
+        if entry["stderr"] is None or "by_seed" in entry:
+            entry["stderr"] = _own_error(list(outcomes.values()), key, entry["value"])
+        entry |= {"n": runs[0]["n-samples"][name]["effective"], "chance": chance, "cut": cut, "left_out": left_out}
+    first = config["metric_list"][0]["metric"]
+    return {key: figures[key] for key in sorted(figures, key=lambda key: key.split(" (")[0] != first)}
+
+
+def _group_figures(
+    group: Any, runs: list[dict[str, Any]], tasks: dict[str, dict[str, dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
+
     figures = {}
-    for key, value in scores.items():
+    for aggregate in group.aggregate_metric_list:
+        for key, entry in _seeded(group.name, runs).items():
+            parts = [task[key] for task in tasks.values() if key in task]
+            if key.split(" (")[0] != aggregate.metric or not parts:
+                continue
+            weights = [part["n"] if aggregate.weight_by_size else 1 for part in parts]
+            chances = [part["chance"] for part in parts]
+            errors = [part["stderr"] for part in parts]
+            stderr = None
+            if None not in errors:
+                by_size = aggregate.weight_by_size
+                stderr = float(pooled_sample_stderr(errors, weights) if by_size else unweighted_mean_stderr(errors))
+            figures[key] = entry | {
+                "stderr": stderr,
+                "n": sum(part["n"] for part in parts),
+                "chance": None if None in chances else average(chances, weights)["value"],
+                "cut": sum(part["cut"] for part in parts),
+                "left_out": sum(part["left_out"] for part in parts),
+            }
+    return figures
+
+
+def _own_error(items: list[Outcome], key: str, value: float) -> float | None:
+    """The standard error of a metric over the items of a task, None where it is no mean of theirs.
+
+    That of a perplexity is the perplexity times that of the mean log-likelihood, by the delta method.
+    """
+    metric, factor = ("log-likelihood", value) if key == "perplexity" else (key, 1.0)
+    scored = [item for item in items if metric in item.scores]
+    if not scored:
+        return None
+    weights = None if scored[0].weight is None else [item.weight for item in scored]
+    stderr = average([item.scores[metric] for item in scored], weights)["stderr"]
+    return stderr if stderr is None else factor * stderr
+
+
+def _seeded(name: str, runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`value` and `stderr` a metric, as lm-eval gives them; of several seeds the mean, `by_seed` and `spread`."""
+    scores = [run["results"][name] for run in runs if name in run["results"]]
+    figures = {}
+    for key, value in scores[0].items():
         metric, comma, filtered = key.partition(",")
         if not comma or metric.endswith("_stderr"):
             continue
-        stderr = scores.get(f"{metric}_stderr,{filtered}")
-        figures[metric] = {
-            "value": value,
-            "stderr": stderr if isinstance(stderr, float) else None,  # lm-eval writes "N/A"
-            "n": results["n-samples"][name]["effective"],
-            "chance": chance,
-        }
-    first = config["metric_list"][0]["metric"]
-    return {metric: figures[metric] for metric in sorted(figures, key=lambda metric: metric != first)}
+        stderr = scores[0].get(f"{metric}_stderr,{filtered}")
+        entry = {"value": value, "stderr": float(stderr) if isinstance(stderr, float) else None}  # it writes "N/A"
+        if len(scores) > 1:
+            seeds = [score[key] for score in scores]
+            entry |= {"value": statistics.fmean(seeds), "by_seed": seeds, "spread": statistics.stdev(seeds)}
+        figures[_key(metric, filtered)] = entry
+    return figures
 
 
 def _count_choices(arguments: list[tuple[str, str]]) -> int:
@@ -136,3 +579,18 @@ def _count_choices(arguments: list[tuple[str, str]]) -> int:
     continuation once more without its context.
     """
     return max(len(set(column)) for column in zip(*arguments))
+
+
+def _count_cut(samples: list[dict[str, Any]], lm: Any) -> int:
+    """Items of which lm-eval drops the beginning, since they do not fit in the context."""
+    cut = set()
+    for sample in samples:
+        if len(sample["arguments"][0]) == 1:  # a whole text, which is read in windows
+            return 0
+        for context, rest in sample["arguments"]:
+            room = rest.get("max_gen_toks", lm.max_gen_toks) if isinstance(rest, dict) else 0
+            text = context if isinstance(rest, dict) else context + rest
+            # A token is a byte at least, so that few texts need to be encoded.
+            if len(text.encode()) + room > lm.max_length and len(_tokens([text], lm)[0]) + room > lm.max_length:
+                cut.add(sample["doc_id"])
+    return len(cut)

@@ -146,3 +146,62 @@ def _two_lines(name: str) -> str:
     """`answers: parses` and `preference accuracy` on two lines, to fit below a group of bars."""
     head, separator, tail = name.partition(": ")
     return f"{head.replace('_', ' ')}\n{tail}" if separator else name.replace(" ", "\n")
+
+
+def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list[tuple[str, str]]) -> None:
+    """Draw the differences between models with two standard errors, a panel for shares and one for other numbers.
+
+    Args:
+        path: the PNG to write.
+        measures: as in `comparison.Comparison`.
+        pairs: which to draw, as (before, after).
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = {
+        unit: {name: entry for name, entry in measures.items() if entry["unit"] == unit} for unit in ("share", "number")
+    }
+    panels = {unit: shown for unit, shown in panels.items() if shown}
+    rows = max(len(shown) for shown in panels.values())
+    height = 1.8 + 0.3 * -(-len(pairs) // 4) + rows * max(0.3, 0.16 * (len(pairs) + 1))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(6 * len(panels), height), squeeze=False, layout="constrained"
+        )
+        for place, (unit, shown) in zip(axes[0], panels.items()):
+            _draw_differences(place, shown, pairs, scale=100 if unit == "share" else 1)
+            place.set_title("Difference in points" if unit == "share" else "Difference")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=2 * len(panels), frameon=False)
+        figure.savefig(path, dpi=150, facecolor="white")
+        plt.close(figure)
+
+
+def _draw_differences(
+    axes: Any, measures: dict[str, dict[str, Any]], pairs: list[tuple[str, str]], scale: float
+) -> None:
+    height = 0.7 / len(pairs)
+    for number, pair in enumerate(pairs):
+        points = []
+        for row, entry in enumerate(measures.values()):
+            found = next((one for one in entry["pairs"] if (one["before"], one["after"]) == pair), None)
+            if found:
+                place = row - 0.35 + (number + 0.5) * height
+                points.append((place, scale * found["value"], 2 * scale * (found["stderr"] or 0)))
+        places, values, errors = zip(*points) if points else ((), (), ())
+        style = {
+            "fmt": "o",
+            "markersize": 4,
+            "elinewidth": 1.4,
+            "capsize": 2.5,
+            "color": COLOURS[number % len(COLOURS)],
+        }
+        axes.errorbar(values, places, xerr=errors, label=" → ".join(pair), **style)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(measures)), measures)
+    axes.set_ylim(len(measures) - 0.5, -0.5)
+    axes.grid(axis="x", color=FAINT, alpha=0.2)
+    axes.set_xlabel("with two standard errors")

@@ -11,6 +11,7 @@ from modeling_scratch.tokenization_base import TURN_END
 from training.engine.progress import progress_bar
 from training.errors import UserError
 from training.eval.estimates import share
+from training.eval.items import Outcome, identify
 
 _UNSCORED = -100
 
@@ -74,7 +75,7 @@ def preference_accuracy(
     batch_size: int = 8,
     seed: int = 0,
     bf16: bool = False,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Outcome]]:
     """The share of pairs whose chosen answer gets the higher total log-probability; a coin reaches one half.
 
     Totals are compared, not means: the pairs are made with answers of matched length, so no length bias hides in them.
@@ -85,7 +86,7 @@ def preference_accuracy(
         context: the model's trained length; a pair that does not fit is left out, counted.
 
     Returns:
-        A share (`value`, `stderr`, `n`, `chance`) and `left_out`.
+        A share (`value`, `stderr`, `n`, `chance`) with `left_out`, and what came of every pair.
 
     Raises:
         UserError: no pair fits.
@@ -95,9 +96,16 @@ def preference_accuracy(
         [encode_completion(tokenizer, record["prompt"], record[side]) for side in ("chosen", "rejected")]
         for record in picked
     ]
-    fitting = [pair for pair in encoded if all(len(prompt) + len(answer) <= context for prompt, answer in pair)]
+    fits = [all(len(prompt) + len(answer) <= context for prompt, answer in pair) for pair in encoded]
+    fitting = [pair for pair, fit in zip(encoded, fits) if fit]
     if not fitting:
         raise UserError(f"no preference pair fits in a context of {context} tokens; train with a longer one")
     totals = completion_log_probabilities(model, [side for pair in fitting for side in pair], batch_size, bf16)
     chosen, rejected = totals.view(-1, 2).unbind(dim=1)
-    return {**share((chosen > rejected).tolist(), chance=0.5), "left_out": len(encoded) - len(fitting)}
+    preferred = (chosen > rejected).tolist()
+    judged = [record for record, fit in zip(picked, fits) if fit]
+    outcomes = [
+        Outcome("preferences", identify([record["prompt"], record["chosen"], record["rejected"]]), {"acc": float(won)})
+        for record, won in zip(judged, preferred)
+    ]
+    return {**share(preferred, chance=0.5), "left_out": len(encoded) - len(fitting)}, outcomes

@@ -1,11 +1,15 @@
 """Results as tables: aligned text for the terminal, Markdown for files."""
 
+import math
 import textwrap
 from typing import Any
 
+from training.eval.estimates import near_chance
+
 Row = list[str]
 
-_SHARE_METRICS = ("acc", "exact_match")  # of lm-eval; a perplexity is no share and stays in results.json
+_SHARE_METRICS = ("acc", "exact_match", "pass@")  # of lm-eval
+_NUMBER_METRICS = ("log-likelihood", "bits_per_byte")
 _HEADING = 11  # characters a line of a heading in the terminal: as wide as a figure with its error
 
 
@@ -24,28 +28,78 @@ def measures(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def numbers(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is no share, in one model's results by column name: bits per byte of texts, log-likelihoods of tasks."""
+    found = {f"{name}: bits per byte": figure for name, figure in model.get("texts", {}).items()}
+    for task, metrics in model.get("tasks", {}).items():
+        found |= {f"{task}: {metric}": metrics[metric] for metric in metrics if metric in _NUMBER_METRICS}
+    return found
+
+
 def results_table(models: dict[str, dict[str, Any]]) -> list[Row]:
     """Header and a row a model, of whatever was measured: shares in percent with one standard error, chance above."""
-    columns: dict[str, float | None] = {}
+    shares: dict[str, float | None] = {}
+    others: dict[str, None] = {}
     for model in models.values():
+        others |= dict.fromkeys(numbers(model))
         for name, figure in measures(model).items():
-            columns.setdefault(name, figure.get("chance"))
-    header = ["model", "bits per byte"]
-    header += [name if chance is None else f"{name} (chance {chance:.0%})" for name, chance in columns.items()]
+            shares.setdefault(name, figure.get("chance"))
+    bits = any("bits_per_byte" in model for model in models.values())
+    header = ["model", *(["bits per byte"] if bits else []), *others]
+    header += [name if chance is None else f"{name} (chance {chance:.0%})" for name, chance in shares.items()]
     rows = []
     for name, model in models.items():
-        figures = measures(model)
-        bits = f"{model['bits_per_byte']['value']:.3f}" if "bits_per_byte" in model else "-"
-        rows.append([name, bits, *(_percent(figures.get(column)) for column in columns)])
+        row = [name]
+        if bits:
+            row.append(f"{model['bits_per_byte']['value']:.3f}" if "bits_per_byte" in model else "-")
+        row += [as_number(numbers(model).get(column)) for column in others]
+        rows.append([*row, *(as_percent(measures(model).get(column)) for column in shares)])
     return [header, *rows]
 
 
-def _percent(figure: dict[str, Any] | None) -> str:
+def notes(models: dict[str, dict[str, Any]]) -> list[str]:
+    """What a reader must know to take the table's scores for what they are, a line a model and kind."""
+    lines = []
+    for name, model in models.items():
+        close = [column for column, figure in measures(model).items() if near_chance(figure)]
+        if close:
+            lines.append(f"near chance (within two standard errors of guessing): {name}: {', '.join(close)}")
+        for task, metrics in model.get("tasks", {}).items():
+            first = next(iter(metrics.values()), {})
+            if first.get("left_out"):
+                lines.append(
+                    f"{name}: {task}: {first['left_out']} items left out, their answers being longer than the context"
+                )
+            if first.get("cut"):
+                lines.append(
+                    f"{name}: {task}: {first['cut']} of {first['n']} items lose their beginning, being longer "
+                    "than the context"
+                )
+            if "by_seed" in first:
+                spread = max(figure["spread"] for figure in metrics.values() if "spread" in figure)
+                lines.append(
+                    f"{name}: {task}: mean of {len(first['by_seed'])} draws of examples, which differ by a "
+                    f"standard deviation of {100 * spread:.1f} points"
+                )
+    return lines
+
+
+def as_percent(figure: dict[str, Any] | None) -> str:
+    """A share in percent with its standard error."""
     if figure is None:
         return "-"
     if figure["stderr"] is None:
         return f"{100 * figure['value']:.1f}"
     return f"{100 * figure['value']:.1f} ± {100 * figure['stderr']:.1f}"
+
+
+def as_number(figure: dict[str, Any] | None) -> str:
+    """A number with its standard error: three decimals below ten, four digits above."""
+    if figure is None:
+        return "-"
+    decimals = 3 if abs(figure["value"]) < 10 else max(0, 3 - int(math.log10(abs(figure["value"]))))
+    text = f"{figure['value']:.{decimals}f}"
+    return text if figure["stderr"] is None else f"{text} ± {figure['stderr']:.{decimals}f}"
 
 
 def as_markdown(table: list[Row]) -> str:
