@@ -298,7 +298,6 @@ def test_refuses_a_foreign_tokenizer_on_prepared_data(broken, stock, tmp_path):
         ({"tasks": "[arc]", "data_dir": "gone"}, "'data_dir': no such folder: gone"),
         ({"tasks": "[arc]", "data_dir": "."}, "has no data for arc_easy; it takes arc_easy.jsonl or arc_easy.jsonl.gz"),
         ({"tasks": "[piqa]"}, "the data of piqa are not on this machine and the Hub cannot be reached"),
-        ({"tasks": "[humaneval]"}, "humaneval runs code that a model wrote, and there is no sandbox for it here"),
         ({"texts": "{a: a.txt}", "num_fewshot": 3}, "'num_fewshot' has no effect without 'tasks'"),
         ({"tasks": "[blimp]", "fewshot_seeds": "[1, 1]"}, "'fewshot_seeds' names a seed twice"),
         ({"tasks": "[blimp]", "apply_chat_template": "true"}, "has no chat template; set it to false"),

@@ -33,13 +33,11 @@ from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
 from training.eval.answers import measure_answers
-from training.eval.code import CODE_TASKS, SCORERS, code_items
 from training.eval.comparison import compare_folders, write_comparison
 from training.eval.harness import DEFAULT_SEED, Settings, Tasks
 from training.eval.items import Outcome, write_outcomes
 from training.eval.local_data import LocalData, moved
 from training.eval.preferences import preference_accuracy
-from training.eval.suites import expand
 from training.eval.table import as_markdown, as_text, notes, results_table
 from training.eval.texts import measure_split, measure_text, read_texts
 from training.recipe import option, parse, required
@@ -120,7 +118,6 @@ class Material:
     preferences: list[dict[str, Any]]
     local: LocalData | None
     tasks: Tasks | None
-    code: dict[str, list[dict[str, Any]]]
 
 
 def main(arguments: list[str]) -> None:
@@ -258,17 +255,14 @@ def _read_material(config: EvaluateConfig, data: Path | None) -> Material:
         instructions = _read_records(data / "instructions" / "validation.jsonl", config.limits.answers, "answers")
         preferences = _read_records(data / "preferences" / "validation.jsonl", config.limits.preferences, "preferences")
     local = LocalData(Path(config.data_dir)) if config.data_dir else None
-    names = expand(config.tasks)
-    code = {name: code_items(name, local) for name in names if name in CODE_TASKS}
-    others = [name for name in names if name not in CODE_TASKS]
     settings = Settings(
         num_fewshot=config.num_fewshot,
         apply_chat_template=config.apply_chat_template,
         limit=config.limits.tasks,
         seeds=tuple(config.fewshot_seeds) or (DEFAULT_SEED,),
     )
-    tasks = Tasks(others, Path(config.tasks_dir), data, local, settings) if others else None
-    return Material(texts, instructions, preferences, local, tasks, code)
+    tasks = Tasks(config.tasks, Path(config.tasks_dir), data, local, settings) if config.tasks else None
+    return Material(texts, instructions, preferences, local, tasks)
 
 
 def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:
@@ -347,11 +341,6 @@ def _measure(
                 row["tasks"] |= scores.figures
                 row["task_parts"] = scores.parts
                 outcomes += scores.outcomes
-            for name, items in material.code.items():
-                row["tasks"][name], found = SCORERS[name](
-                    model, tokenizer, items[: config.limits.tasks], context, config.batch_size
-                )
-                outcomes += found
     return row, outcomes
 
 

@@ -168,3 +168,29 @@ def test_pass_at_k_is_unbiased():
 def test_pass_at_k_that_is_not_defined(arguments):
     with pytest.raises(ValueError, match="is not defined"):
         pass_at_k(*arguments)
+
+
+def test_scratch_evaluate_scores_humaneval_in_the_sandbox(tmp_path, tokenizer, tiny_model, monkeypatch):
+    """Through our own harness, from a local file; the answers are shortened to the context of the model."""
+    from lm_eval.models.huggingface import HFLM
+
+    from training.eval.harness import Tasks
+    from training.eval.local_data import LocalData
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "humaneval.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    tasks = Tasks(["humaneval"], tmp_path / "none", None, LocalData(tmp_path))
+    tasks.open()
+    tasks.check_lengths(256, "a model")
+    asked = []
+
+    def answer(self, requests, **_):
+        asked.extend(request.args[1]["max_gen_toks"] for request in requests)
+        return [requests[0].doc["canonical_solution"], CHEATS[0]]
+
+    monkeypatch.setattr(HFLM, "generate_until", answer)
+    scores = tasks.score(tiny_model(), tokenizer, 4, 256)
+
+    assert scores.figures["humaneval"]["pass@1 (create_test)"]["value"] == 0.5
+    assert [outcome.scores["pass@1 (create_test)"] for outcome in scores.outcomes] == [1.0, 0.0]
+    assert asked == [128, 128]

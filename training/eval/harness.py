@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.errors import UserError
-from training.eval.code import CODE_TASKS
+from training.eval.code_tasks import CODE_TASKS, check_code_tasks, sandboxed_code_eval
 from training.eval.estimates import average
 from training.eval.items import Outcome, identify
 from training.eval.local_data import LocalData, LocalTask
@@ -111,6 +111,7 @@ class Tasks:
         if importlib.util.find_spec("lm_eval") is None:
             raise UserError("'tasks': lm-eval is not installed; `pip install lm-eval`, or give an empty list")
         self.names = expand(names)
+        check_code_tasks(self.names)
         self.tasks_dir, self.data, self.settings = tasks_dir, data, settings
         known = local_tasks(tasks_dir)
         self.ours = {name: known[name] for name in self.names if name in known}
@@ -237,7 +238,7 @@ class Tasks:
         """
         self._task_manager = manager
         try:
-            with quiet():
+            with quiet(), sandboxed_code_eval() if set(names) & set(CODE_TASKS) else nullcontext():
                 loaded = manager.load(names)
         except ValueError as error:
             raise UserError(f"'tasks': {_first_line(error)}") from None
@@ -264,10 +265,10 @@ class Tasks:
                 self.write(Path(folder))
                 self._loaded = self._load(self._manager([Path(folder)]), self.names)
         for task in (task for item in self._loaded for task in _members(item)):
-            if getattr(task, "UNSAFE_CODE", False):
+            if getattr(task, "UNSAFE_CODE", False) and task.task_name not in CODE_TASKS:
                 raise UserError(
                     f"'tasks': lm-eval would run the code that a model writes for {task.task_name} in its own process; "
-                    f"of such tasks, {', '.join(CODE_TASKS)} runs in a sandbox here; leave the others out"
+                    f"of such tasks, {', '.join(CODE_TASKS)} run in a sandbox here; leave the others out"
                 )
         if len(self.settings.seeds) > 1 and not any(map(self._draws_examples, self._loaded)):
             raise UserError(
@@ -283,7 +284,9 @@ class Tasks:
         for task in (task for item in self._loaded for task in _members(item)):
             if task.OUTPUT_TYPE == "generate_until":
                 room = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", 256)  # lm-eval's default
-                if room >= context:
+                if task.task_name in CODE_TASKS:
+                    task.set_config("generation_kwargs", {"max_gen_toks": min(room, context // 2)}, update=True)
+                elif room >= context:
                     raise UserError(
                         f"'tasks': {task.task_name} lets a model write {room} tokens, but {model} has a context of "
                         f"{context} in all; leave the task out"
@@ -373,6 +376,7 @@ class Tasks:
                 bootstrap_iters=0 if aggregations <= _CLOSED_FORM else _BOOTSTRAP,
                 apply_chat_template=self.settings.apply_chat_template,
                 fewshot_as_multiturn=True,
+                confirm_run_unsafe_code=True,  # `open` lets none through but those that the sandbox runs
             )
 
 
