@@ -16,8 +16,7 @@ from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import evaluate
 from training.data.shards import write_manifest, write_shard
 from training.errors import UserError
-from training.eval.code import SCORERS
-from training.eval.items import Outcome, read_outcomes
+from training.eval.items import read_outcomes
 from training.recipe import build, read_yaml
 
 TEXTS = [f"def add_{n}(a, b):\n    return a + b + {n}\n" for n in range(30)]
@@ -214,24 +213,6 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     printed = capsys.readouterr().out
     assert "ours → stock" in printed and f"compare: wrote {tmp_path / 'compared'}" in printed
     assert (tmp_path / "compared" / "comparison.json").read_text() == (tmp_path / "out" / "comparison.json").read_text()
-
-
-def test_code_goes_to_its_own_scorer(world, tmp_path, monkeypatch):
-    """What a model writes is run by what is registered for the task, never by lm-eval."""
-    columns = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
-    write_lines(tmp_path / "humaneval.jsonl", [{name: f"{name} {n}" for name in columns} for n in range(3)])
-
-    def score(model, tokenizer, items, context, batch_size):
-        outcomes = [Outcome("humaneval", item["task_id"], {"pass@1": 1.0}) for item in items]
-        return {"pass@1": {"value": 1.0, "stderr": 0.0, "n": len(items), "chance": None}}, outcomes
-
-    monkeypatch.setitem(SCORERS, "humaneval", score)
-    options = {"output_dir": tmp_path / "out", "models": f"{{m: {world / 'sft'}}}", "tasks": "[humaneval]"}
-    options |= {"data_dir": tmp_path, "limits.tasks": 2}
-    evaluate.main([part for key, value in options.items() for part in (f"--{key}", str(value))])
-    assert results_of(tmp_path / "out")["models"]["m"]["tasks"]["humaneval"]["pass@1"]["n"] == 2
-    assert set(read_outcomes(tmp_path / "out", "m")["humaneval"]) == {"task_id 0", "task_id 1"}
-    assert "humaneval: pass@1" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_measures_can_be_left_out(world, tmp_path):
