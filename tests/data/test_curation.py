@@ -64,6 +64,16 @@ def test_the_first_of_each_stays(tmp_path, small_blocks):
         assert 0.75 <= pair["jaccard"] <= 1
 
 
+def test_copies_can_be_kept(tmp_path):
+    """As text is before anything is done to it; near duplicates include copies."""
+    file = write_records(tmp_path / "a.jsonl", 200)
+    raw = load(DataConfig(path=str(file), dedup=DedupConfig(exact=False), validation_fraction=0.2))
+    assert raw.funnel.dropped.keys() == {"empty"} and len(raw.train + raw.validation) == 196
+    near = load(DataConfig(path=str(file), dedup=DedupConfig(exact=False, near=True), validation_fraction=0.2))
+    assert near.funnel.dropped["near duplicate"]["documents"] == 40
+    assert contents(near)[:2] == contents(load(DataConfig(path=str(file), dedup=NEAR, validation_fraction=0.2)))[:2]
+
+
 def test_duplicates_across_sources_and_their_order(tmp_path):
     write_texts(tmp_path / "a", 20)
     write_texts(tmp_path / "b", 30)

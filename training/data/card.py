@@ -201,7 +201,8 @@ def _steps(config: DataConfig) -> list[str]:
     steps.append(f"rules: the set {config.rules.set}" if describe_rules(config.rules) else "no rule on quality")
     if config.pii.kinds:
         steps.append(f"personal data replaced: {', '.join(config.pii.kinds)}")
-    steps.append("duplicates: texts that differ in white space alone are taken once")
+    if dedup.exact:
+        steps.append("duplicates: texts that differ in white space alone are taken once")
     if dedup.near:
         minhash = dedup.minhash
         steps.append(

@@ -64,7 +64,8 @@ class Curation:
         self._whys: dict[str, dict[int, str]] = {}  # by reason, what condemned the first documents, by place
         self.halved: tuple[int, int] | None = None  # the document that both splits share, and its bytes in train
         self._gather()
-        self._drop_exact_duplicates()
+        if config.dedup.exact:
+            self._drop_exact_duplicates()
         if config.dedup.near:
             self._drop_near_duplicates()
         if config.decontamination.evaluation:
