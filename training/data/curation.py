@@ -222,10 +222,7 @@ class Curation:
         self._drop(condemned, "contaminated", "decontamination", list(whys.values()))
 
     def _drop_repeated_lines(self) -> None:
-        ends = np.cumsum(self._column("lines_of_each"))
-        of_each = np.split(self._column("lines"), ends[:-1])
-        of_each = [lines if fate != DROPPED else lines[:0] for lines, fate in zip(of_each, self.fates, strict=True)]
-        self.repeated_lines = repeated_lines(of_each, self.config.dedup.line, self.folder)
+        self.repeated_lines = repeated_lines(self._lines(), self.config.dedup.line, self.folder)
         empty = []
         for place, document in self._stored():
             self.funnel.trim_kept("repeated lines", int(self.sizes[place]) - document.size)
@@ -234,6 +231,15 @@ class Curation:
                 empty.append(place)
         whys = ["every line stands in many documents"] * len(empty[:SAMPLES])
         self._drop(np.array(empty, dtype=np.int64), "repeated lines only", "duplicates", whys)
+
+    def _lines(self) -> Iterator[np.ndarray]:
+        """The line hashes of every document, none of those that have been dropped."""
+        fates = iter(self.fates)
+        for store in self.stores.values():
+            for number in range(store.end["blocks"]):
+                ends = np.cumsum(store.array(number, "lines_of_each"))
+                for lines in np.split(store.array(number, "lines"), ends)[:-1]:
+                    yield lines if next(fates) != DROPPED else lines[:0]
 
     def _drop(self, places: np.ndarray, reason: str, step: str, whys: list[str]) -> None:
         """Drop documents; `whys` says of the first of them what condemned each."""
