@@ -1,5 +1,6 @@
 """From text to tokens on disk, with the sources mixed by their shares."""
 
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ class Encoder:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
 
-    def write(self, folder: Path, name: str, documents: Iterable[Document], size: int) -> tuple[dict[str, Any], list]:
+    def write(self, folder: Path, name: str, documents: Iterable[Document], size: int) -> tuple[dict[str, Any], array]:
         """A shard of documents of `size` bytes together; returns its part of the manifest and the bytes of each."""
-        sizes: list[int] = []
+        sizes = array("q")
         with progress_bar(total=size, desc=f"tokenizing {name}", unit="B", unit_scale=True) as bar:
 
             def ids() -> Iterator[list[int]]:
@@ -83,12 +84,15 @@ def write_mixture(
     wanted = tokens_to_take(sources, available, config.temperature, config.max_tokens)
     lengths = [np.diff(part.document_ends, prepend=0) for part in parts]
     chosen, tokens_of = zip(*map(choose, lengths, wanted.tolist(), [config.seed] * len(parts)), strict=True)
-    order = list(zip(*(array.tolist() for array in interleave(tokens_of)), strict=True))
+    sources_of, numbers = interleave(tokens_of)
     size = 0
 
     def ids() -> Iterator[np.ndarray]:
         nonlocal size
-        for source, number in progress_bar(order, desc="mixing", unit=" documents", unit_scale=True):
+        order = zip(sources_of, numbers, strict=True)
+        for source, number in progress_bar(
+            order, total=len(numbers), desc="mixing", unit=" documents", unit_scale=True
+        ):
             document, count = chosen[source][number], tokens_of[source][number]
             start = parts[source].document_ends[document] - lengths[source][document]
             tokens = parts[source].tokens[start : start + count]

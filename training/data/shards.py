@@ -9,6 +9,7 @@ Every document ends with the end-of-text token. `manifest.json` beside them hold
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def write_shard(
     """
     path = folder / f"{split}-00000.ds"
     dtype = token_dtype(vocab_size)
-    ends, total = [], 0
+    ends, total = array("Q"), 0
     with path.open("wb") as stream:
         for ids in documents:
             stream.write(np.asarray(ids, dtype=dtype).tobytes())
