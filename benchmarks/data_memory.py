@@ -1,14 +1,16 @@
 """How much memory `scratch prepare` takes, the longer the text.
 
     python -m benchmarks.data_memory --megabytes 250 500 1000
-    python -m benchmarks.data_memory --set data.dedup.lines=true data.rules.set=books
+    python -m benchmarks.data_memory --megabytes 50 100 200 --words 50 --set data.dedup.lines=true
 
-For each size, documents are made up on disk, the same ones every time: words drawn by Zipf's law, a median of 200 words
-in a document and a mean of twice that, and a share of near duplicates (`--copies`). Then `scratch prepare` finds those
-and writes tokens, in processes of its own, while the memory of all of them together is read from the kernel several
-times a second: what they have for themselves (each shared page counted once), and beside it what they have mapped of
-files, which the kernel takes back when others want it. The peaks of the sizes give the bytes that each further document
-takes, by a straight line, and the line says what `--predict` bytes would take: computed, not measured.
+For each size, documents are made up on disk, the same ones every time: words drawn by Zipf's law, a median of `--words`
+in a document and a mean of nearly twice that, and a share of near duplicates (`--copies`). Then `scratch prepare` finds
+those and writes tokens, in processes of its own, while the memory of all of them together is read from the kernel
+several times a second: what they have for themselves (each shared page counted once), and beside it what they have
+mapped of files, which the kernel takes back when others want it. The peaks of the sizes give the bytes that each
+further document takes, by a straight line, and the line says what `--predict` documents would take (10 GB of 2 kB
+each): computed, not measured. Short documents (`--words 50`) measure the same sooner, for memory goes by documents and
+not by their length.
 
 Needs Linux, and three times the size in --folder. The last line is all of it as JSON.
 """
@@ -40,7 +42,8 @@ AT_ONCE = 5_000  # documents that are made together
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", nargs="+", type=float, default=[250, 500, 1000], help="of text, for each run")
-    parser.add_argument("--predict", type=float, default=10_000, metavar="MEGABYTES", help="of text to compute for")
+    parser.add_argument("--words", type=int, default=200, help="of a document, in the median")
+    parser.add_argument("--predict", type=int, default=5_000_000, metavar="DOCUMENTS", help="to compute for")
     parser.add_argument("--copies", type=float, default=0.1, help="near duplicates, as a share of the documents")
     parser.add_argument("--workers", type=int, default=1, help="processes that clean and judge")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more options of `scratch prepare`")
@@ -50,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_documents(path: Path, size: float, copies: float, seed: int) -> int:
+def write_documents(path: Path, size: float, words_of_each: int, copies: float, seed: int) -> int:
     """JSON lines of about `size` bytes of text; a longer file begins as a shorter one. Returns how many there are."""
     draw = np.random.default_rng(seed)
     letters, lengths = np.array(list("etaoinshrdlucmfwygpb")), draw.integers(2, 10, WORDS)
@@ -61,7 +64,7 @@ def write_documents(path: Path, size: float, copies: float, seed: int) -> int:
     written, documents = 0, 0
     with path.open("w") as stream, tqdm(total=size, desc="making text", unit="B", unit_scale=True) as bar:
         while written < size:
-            counts = np.clip(draw.lognormal(np.log(200), 1.1, AT_ONCE), 20, 50_000).astype(int)
+            counts = np.clip(draw.lognormal(np.log(words_of_each), 1.1, AT_ONCE), 20, 50_000).astype(int)
             drawn = np.searchsorted(thresholds, draw.random(counts.sum())).clip(max=WORDS - 1)
             texts = [ids.tolist() for ids in np.split(drawn, np.cumsum(counts)[:-1])]
             for place in np.flatnonzero(draw.random(AT_ONCE) < copies):
@@ -120,7 +123,7 @@ class Watch:
 
 def measure(megabytes: float, tokenizer: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     text = folder / "text.jsonl"
-    documents = write_documents(text, megabytes * 1e6, arguments.copies, arguments.seed)
+    documents = write_documents(text, megabytes * 1e6, arguments.words, arguments.copies, arguments.seed)
     options = {
         "data.path": text,
         "tokenizer": tokenizer,
@@ -158,7 +161,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
-        write_documents(folder / "sample.jsonl", 2e6, 0, arguments.seed)
+        write_documents(folder / "sample.jsonl", 2e6, arguments.words, 0, arguments.seed)
         options = {"data.path": folder / "sample.jsonl", "output_dir": folder / "tokenizer", "vocab_size": 2048}
         scratch("tokenizer", options, threads=1)
         for megabytes in sorted(arguments.megabytes):
@@ -174,16 +177,15 @@ def main() -> None:
     line = {}
     if len(rows) > 1:
         slope, start = np.polyfit(documents, np.array(own) * 1e6, 1)
-        predicted = arguments.predict / rows[-1]["megabytes"] * rows[-1]["documents"]
         line = {
             "bytes_per_document": round(float(slope), 1),
             "megabytes_without_documents": round(float(start) / 1e6, 1),
-            "predicted_for_megabytes": arguments.predict,
-            "predicted_megabytes": round(float(start + slope * predicted) / 1e6, 1),
+            "predicted_documents": arguments.predict,
+            "predicted_megabytes": round(float(start + slope * arguments.predict) / 1e6, 1),
         }
         print(
             f"\n{rest:,.0f} MB at rest; {line['bytes_per_document']:,.0f} bytes for each further document; computed "
-            f"for {arguments.predict:,.0f} MB of text: {line['predicted_megabytes']:,.0f} MB"
+            f"for {arguments.predict:,} documents: {line['predicted_megabytes']:,.0f} MB"
         )
     conditions = {key: value for key, value in vars(arguments).items() if key != "folder"} | {
         "megabytes_at_rest": rest,
