@@ -8,7 +8,7 @@ versions and copies of the same packages, tests, generated tables, minified file
 its package.
 
 1. Whole packages are held out, all copies of them. One copy of each of their files, curated, is the clean set that all
-   are judged by; the same files as they are, uncurated, are scored too.
+   are judged by.
 2. For each seed a share of all paths is drawn (`--share`), each with all of its copies. What repeats a held-out file
    is removed: near duplicates (an estimated similarity of 0.5 and more), and what shares 13 words in a row with one,
    unless more than ten different documents do. The rest is the raw text.
@@ -48,7 +48,6 @@ from training.data.splitting import hold_out, split_key
 from training.engine.device import pick_device
 
 RAW, DEDUPLICATED, CURATED = "raw", "deduplicated", "curated"
-SETS = ("clean", "as found")  # of held-out text
 SIMILAR = 0.5  # to a held-out document
 COMMON = 10  # different documents that share a run of words
 
@@ -143,11 +142,12 @@ def write_texts(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             if split_key(seed, f"draw:{place}") < arguments.share * 2**64:
                 texts.append(document.text)
     write(folder / "held-out.jsonl", list(held_out.values()))
-    told = {"found": found, "held_out_packages": sorted(packages), "leaks": {}}
+    told = {"found": found, "held_out_packages": sorted(packages), "drawn": 0, "leaked": 0}
     for seed, texts in drawn.items():
         leaked = leaks(texts, list(held_out.values()))
         write(folder / "raw" / f"{seed}.jsonl", [text for text, gone in zip(texts, leaked, strict=True) if not gone])
-        told["leaks"][seed] = {"documents": int(leaked.sum()), "of": len(texts)}
+        told["drawn"] += len(texts)
+        told["leaked"] += int(leaked.sum())
     return told
 
 
@@ -158,6 +158,7 @@ def prepare(text: Path, folder: Path, options: dict[str, Any], tokenizer: Path) 
     manifest = read_manifest(folder)
     train, size = manifest["splits"]["train"], manifest["funnel"]["read"]["bytes"]
     return {
+        "megabytes_read": size / 1e6,
         "documents": train["documents"],
         "megabytes": train["bytes"] / 1e6,
         "megatokens": train["tokens"] / 1e6,
@@ -171,8 +172,7 @@ def run(folder: Path, name: str, seed: int, arguments: argparse.Namespace) -> di
     told = prepare(folder / "raw" / f"{seed}.jsonl", data, contestants(arguments.kind)[name], folder / tokenizer)
     paths = {"data": data, "tokenizer": folder / tokenizer, "output_dir": model}
     scratch("pretrain", options_of(BASELINE, arguments) | paths | {"seed": seed}, torch.get_num_threads())
-    shards = {kind: open_shards(folder / "data" / kind, "train") for kind in SETS}
-    return told | {"bits_per_byte": {kind: score(model, text, arguments.seq) for kind, text in shards.items()}}
+    return told | {"bits_per_byte": score(model, open_shards(folder / "data" / "clean", "train"), arguments.seq)}
 
 
 def summary(runs: dict[str, list[dict[str, Any]]], tokens: int) -> dict[str, dict[str, Any]]:
@@ -188,13 +188,12 @@ def summary(runs: dict[str, list[dict[str, Any]]], tokens: int) -> dict[str, dic
         }
         return {reason: round(100 * share, 2) for reason, share in shares.items()}
 
-    def bits(name: str, kind: str) -> dict[str, Any]:
-        each = [result["bits_per_byte"][kind] for result in runs[name]]
-        first = [result["bits_per_byte"][kind] for result in runs[RAW]]
+    def bits(name: str) -> dict[str, Any]:
+        each, first = ([result["bits_per_byte"] for result in runs[contestant]] for contestant in (name, RAW))
         differences = [100 * (value / other - 1) for value, other in zip(each, first, strict=True)]
         several = len(each) > 1
         return {
-            "mean": round(statistics.fmean(each), 4),
+            "bits_per_byte": round(statistics.fmean(each), 4),
             "spread": round(statistics.stdev(each), 4) if several else None,
             "to_raw_%": round(statistics.fmean(differences), 2),
             "to_raw_spread_%": round(statistics.stdev(differences), 2) if several else None,
@@ -209,24 +208,22 @@ def summary(runs: dict[str, list[dict[str, Any]]], tokens: int) -> dict[str, dic
             "bytes_per_token": round(mean(name, "bytes_per_token"), 3),
             "epochs": round(tokens / 1e6 / mean(name, "megatokens"), 2),
             "dropped_%": reasons(name),
-            "bits_per_byte": {kind: bits(name, kind) for kind in SETS},
         }
+        | bits(name)
         for name in runs
     }
 
 
 def as_table(table: dict[str, dict[str, Any]]) -> str:
-    lines = ["| text | MB | documents | tokens | epochs | clean: bits per byte | to raw | as found | to raw |"]
-    lines.append("|---" * 9 + "|")
+    lines = ["| text | MB | documents | tokens | epochs | bits per byte | to raw |", "|---" * 7 + "|"]
     for name, row in table.items():
-        cells = [name, f"{row['megabytes']:.1f}", f"{row['documents']:,}", f"{row['megatokens']:.2f} M"]
-        cells.append(f"{row['epochs']:.2f}")
-        for bits in row["bits_per_byte"].values():
-            spread, of_difference = "", ""
-            if bits["spread"] is not None:
-                spread, of_difference = f" ± {bits['spread']:.4f}", f" ± {bits['to_raw_spread_%']:.2f}"
-            cells += [f"{bits['mean']:.4f}{spread}", f"{bits['to_raw_%']:+.2f}{of_difference} %"]
-        lines.append("| " + " | ".join(cells) + " |")
+        spread, of_difference = "", ""
+        if row["spread"] is not None:
+            spread, of_difference = f" ± {row['spread']:.4f}", f" ± {row['to_raw_spread_%']:.2f}"
+        lines.append(
+            f"| {name} | {row['megabytes']:.1f} | {row['documents']:,} | {row['megatokens']:.2f} M "
+            f"| {row['epochs']:.2f} | {row['bits_per_byte']:.4f}{spread} | {row['to_raw_%']:+.2f}{of_difference} % |"
+        )
     return "\n".join(lines)
 
 
@@ -240,29 +237,25 @@ def main() -> None:
         raw = contestants(arguments.kind)[RAW]
         text = {"data.path": folder / "raw" / f"{arguments.seeds[0]}.jsonl", "data.max_bytes": 10_000_000, **raw}
         scratch("tokenizer", text | {"output_dir": folder / "tokenizer", "vocab_size": arguments.vocab_size})
-        held_out = {}
-        for kind, name in zip(SETS, (CURATED, RAW), strict=True):
-            options, place = contestants(arguments.kind)[name], folder / "data" / kind
-            held_out[kind] = prepare(folder / "held-out.jsonl", place, options, folder / "tokenizer")
+        curated = contestants(arguments.kind)[CURATED]
+        clean = prepare(folder / "held-out.jsonl", folder / "data" / "clean", curated, folder / "tokenizer")
         turns = [(name, seed) for seed in arguments.seeds for name in names]
         with ThreadPoolExecutor(arguments.jobs) as pool:
             results = pool.map(lambda turn: run(folder, *turn, arguments), turns)
             for (name, seed), result in zip(turns, tqdm(results, total=len(turns), unit="run"), strict=True):
-                clean = result["bits_per_byte"]["clean"]
-                tqdm.write(f"{name:14} seed {seed}: {result['megabytes']:6.2f} MB, {clean:.4f} bits per byte")
+                bits = result["bits_per_byte"]
+                tqdm.write(f"{name:14} seed {seed}: {result['megabytes']:6.2f} MB, {bits:.4f} bits per byte")
                 runs[name].append(result)
 
     tokens = arguments.batch * arguments.seq * arguments.steps
     table = summary(runs, tokens)
-    found, leaked = told["found"], told["leaks"].values()
-    print(f"\nfound: {found['megabytes']:,.1f} MB in {found['documents']:,} documents")
+    print(f"\nfound: {told['found']['megabytes']:,.1f} MB in {told['found']['documents']:,} documents")
     print(f"held out: {', '.join(told['held_out_packages'])}")
-    print(", ".join(f"{text['megabytes']:.2f} MB {kind}" for kind, text in held_out.items()))
-    print(f"repeat it, and went: {sum(row['documents'] for row in leaked):,} of ", end="")
-    print(f"{sum(row['of'] for row in leaked):,} documents drawn")
+    print(f"{clean['megabytes_read']:.2f} MB of them, {clean['megabytes']:.2f} MB clean")
+    print(f"repeat them, and went: {told['leaked']:,} of {told['drawn']:,} documents drawn")
     print(f"{tokens:,} tokens a run, seeds {arguments.seeds}\n")
     print(as_table(table))
-    conditions = vars(arguments) | told | {"held_out_text": held_out, "tokens": tokens} | machine(pick_device())
+    conditions = vars(arguments) | told | {"clean": clean, "tokens": tokens} | machine(pick_device())
     print()
     print(json.dumps({"benchmark": "curation", "conditions": conditions, "rows": table}))
 
