@@ -227,6 +227,22 @@ def as_table(table: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def report(
+    told: dict[str, Any], clean: dict[str, Any], runs: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace
+) -> None:
+    tokens = arguments.batch * arguments.seq * arguments.steps
+    table = summary(runs, tokens)
+    print(f"\nfound: {told['found']['megabytes']:,.1f} MB in {told['found']['documents']:,} documents")
+    print(f"held out: {', '.join(told['held_out_packages'])}")
+    print(f"{clean['megabytes_read']:.2f} MB of them, {clean['megabytes']:.2f} MB clean")
+    print(f"repeat them, and went: {told['leaked']:,} of {told['drawn']:,} documents drawn")
+    print(f"{tokens:,} tokens a run, seeds {arguments.seeds}\n")
+    print(as_table(table))
+    conditions = vars(arguments) | told | {"clean": clean, "tokens": tokens} | machine(pick_device())
+    print()
+    print(json.dumps({"benchmark": "curation", "conditions": conditions, "rows": table}))
+
+
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(max(1, torch.get_num_threads() // arguments.jobs))
@@ -246,18 +262,7 @@ def main() -> None:
                 bits = result["bits_per_byte"]
                 tqdm.write(f"{name:14} seed {seed}: {result['megabytes']:6.2f} MB, {bits:.4f} bits per byte")
                 runs[name].append(result)
-
-    tokens = arguments.batch * arguments.seq * arguments.steps
-    table = summary(runs, tokens)
-    print(f"\nfound: {told['found']['megabytes']:,.1f} MB in {told['found']['documents']:,} documents")
-    print(f"held out: {', '.join(told['held_out_packages'])}")
-    print(f"{clean['megabytes_read']:.2f} MB of them, {clean['megabytes']:.2f} MB clean")
-    print(f"repeat them, and went: {told['leaked']:,} of {told['drawn']:,} documents drawn")
-    print(f"{tokens:,} tokens a run, seeds {arguments.seeds}\n")
-    print(as_table(table))
-    conditions = vars(arguments) | told | {"clean": clean, "tokens": tokens} | machine(pick_device())
-    print()
-    print(json.dumps({"benchmark": "curation", "conditions": conditions, "rows": table}))
+    report(told, clean, runs, arguments)
 
 
 if __name__ == "__main__":

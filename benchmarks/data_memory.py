@@ -1,16 +1,18 @@
 """How much memory `scratch prepare` takes, the longer the text.
 
     python -m benchmarks.data_memory --megabytes 250 500 1000
-    python -m benchmarks.data_memory --megabytes 50 100 200 --words 50 --set data.dedup.lines=true
+    python -m benchmarks.data_memory --megabytes 40 80 160 --words 10 --set data.dedup.lines=true
 
 For each size, documents are made up on disk, the same ones every time: words drawn by Zipf's law, a median of `--words`
-in a document and a mean of nearly twice that, and a share of near duplicates (`--copies`). Then `scratch prepare` finds
-those and writes tokens, in processes of its own, while the memory of all of them together is read from the kernel
-several times a second: what they have for themselves (each shared page counted once), and beside it what they have
-mapped of files, which the kernel takes back when others want it. The peaks of the sizes give the bytes that each
-further document takes, by a straight line, and the line says what `--predict` documents would take (10 GB of 2 kB
-each): computed, not measured. Short documents (`--words 50`) measure the same sooner, for memory goes by documents and
-not by their length.
+in a document but 20 at least, and a share of near duplicates (`--copies`). Then `scratch prepare` finds those and
+writes tokens, in processes of its own, while the memory of all of them together is read from the kernel several times a
+second: what they have for themselves (each shared page counted once), and beside it what they have mapped of files,
+which the kernel takes back when others want it.
+
+There are two peaks. That of the first pass, in which workers clean, judge and hash a few megabytes at a time, does not
+grow with the text. That of what follows, on the hashes of all documents, does: a straight line through the sizes gives
+the bytes of each further document, and what `--predict` documents would take (10 GB of 2 kB each): computed, not
+measured. Memory goes by documents and not by their length, so short ones measure the same sooner.
 
 Needs Linux, and three times the size in --folder. The last line is all of it as JSON.
 """
@@ -18,8 +20,6 @@ Needs Linux, and three times the size in --folder. The last line is all of it as
 import argparse
 import json
 import platform
-import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -31,7 +31,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.machine import processor_name
-from benchmarks.stages import ROOT, scratch
+from benchmarks.stages import scratch
 from training.data.shards import read_manifest
 
 OWN, MAPPED = ("Pss_Anon", "Pss_Shmem"), ("Pss_File",)
@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--words", type=int, default=200, help="of a document, in the median")
     parser.add_argument("--predict", type=int, default=5_000_000, metavar="DOCUMENTS", help="to compute for")
     parser.add_argument("--copies", type=float, default=0.1, help="near duplicates, as a share of the documents")
-    parser.add_argument("--workers", type=int, default=1, help="processes that clean and judge")
+    parser.add_argument("--workers", type=int, default=2, help="processes that clean and judge")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more options of `scratch prepare`")
     parser.add_argument("--interval", type=float, default=0.1, help="seconds from one reading of memory to the next")
     parser.add_argument("--folder", help="for the text and what becomes of it; by default where temporary files go")
@@ -96,13 +96,17 @@ def memory(process: int) -> dict[str, int]:
 class Watch:
     """The highest memory of all processes that this one starts, while in a `with` block.
 
+    Args:
+        interval: seconds from one reading to the next.
+        turn: a file that comes into being when the first pass is over.
+
     Attributes:
-        own: bytes that they had for themselves at most, all together.
+        own: bytes that they had for themselves at most, all together, before that and after it.
         mapped: bytes that they had mapped of files at most.
     """
 
-    def __init__(self, interval: float):
-        self.own, self.mapped, self._interval = 0, 0, interval
+    def __init__(self, interval: float, turn: Path):
+        self.own, self.mapped, self._interval, self._turn = [0, 0], 0, interval, turn
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -115,10 +119,17 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
+        later = False  # the file goes in the end
         while not self._over.wait(self._interval):
-            readings = [memory(process.pid) for process in psutil.Process().children(recursive=True)]
-            self.own = max(self.own, sum(reading.get(kind, 0) for reading in readings for kind in OWN))
-            self.mapped = max(self.mapped, sum(reading.get(kind, 0) for reading in readings for kind in MAPPED))
+            later = later or self._turn.exists()
+            processes = psutil.Process().children(recursive=True)  # the stage's own comes first
+            # Workers that have nothing left to do need a moment to end.
+            readings = [memory(process.pid) for process in processes[: 1 if later else None]]
+            own, mapped = (
+                sum(reading.get(kind, 0) for reading in readings for kind in kinds) for kinds in (OWN, MAPPED)
+            )
+            self.own[later] = max(self.own[later], own)
+            self.mapped = max(self.mapped, mapped)
 
 
 def measure(megabytes: float, tokenizer: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -131,33 +142,26 @@ def measure(megabytes: float, tokenizer: Path, folder: Path, arguments: argparse
         "data.dedup.near": "true",
         "workers": arguments.workers,
     } | dict(option.split("=", 1) for option in arguments.set)
-    with Watch(arguments.interval) as watch:
+    with Watch(arguments.interval, folder / "data.partial" / "work" / "blocks" / "text.json") as watch:
         seconds = scratch("prepare", options, threads=1)
     funnel = read_manifest(folder / "data")["funnel"]
     return {
         "megabytes": megabytes,
         "documents": documents,
         "near_duplicates": funnel["dropped"].get("near duplicate", {"documents": 0})["documents"],
-        "own_megabytes": round(watch.own / 1e6, 1),
+        "first_pass_megabytes": round(watch.own[0] / 1e6, 1),
+        "later_megabytes": round(watch.own[1] / 1e6, 1),
         "mapped_megabytes": round(watch.mapped / 1e6, 1),
         "seconds": round(seconds, 1),
     }
-
-
-def at_rest(interval: float) -> float:
-    """Megabytes of a process that has imported the stage and done nothing."""
-    with Watch(interval) as watch:
-        code = "import training.prepare, training.insight.funnel, time; time.sleep(2)"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    return round(watch.own / 1e6, 1)
 
 
 def main() -> None:
     arguments = parse_arguments()
     if not Path("/proc/self/smaps_rollup").exists():
         raise SystemExit("the memory of processes is read from /proc/PID/smaps_rollup, which this system does not have")
-    rest = at_rest(arguments.interval)
-    print(f"\n{'text, MB':>10}{'documents':>12}{'near dupl.':>12}{'own, MB':>10}{'mapped, MB':>12}{'seconds':>9}")
+    print(f"\n{'text, MB':>9}{'documents':>11}{'near dupl.':>11}{'first pass, MB':>16}{'later, MB':>11}", end="")
+    print(f"{'mapped, MB':>12}{'seconds':>9}")
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
@@ -169,11 +173,12 @@ def main() -> None:
                 row = measure(megabytes, folder / "tokenizer", Path(here), arguments)
             rows.append(row)
             print(
-                f"{row['megabytes']:>10,.0f}{row['documents']:>12,}{row['near_duplicates']:>12,}"
-                f"{row['own_megabytes']:>10,.1f}{row['mapped_megabytes']:>12,.1f}{row['seconds']:>9,.0f}",
+                f"{row['megabytes']:>9,.0f}{row['documents']:>11,}{row['near_duplicates']:>11,}"
+                f"{row['first_pass_megabytes']:>16,.1f}{row['later_megabytes']:>11,.1f}"
+                f"{row['mapped_megabytes']:>12,.1f}{row['seconds']:>9,.0f}",
                 flush=True,
             )
-    documents, own = ([row[key] for row in rows] for key in ("documents", "own_megabytes"))
+    documents, own = ([row[key] for row in rows] for key in ("documents", "later_megabytes"))
     line = {}
     if len(rows) > 1:
         slope, start = np.polyfit(documents, np.array(own) * 1e6, 1)
@@ -184,11 +189,10 @@ def main() -> None:
             "predicted_megabytes": round(float(start + slope * arguments.predict) / 1e6, 1),
         }
         print(
-            f"\n{rest:,.0f} MB at rest; {line['bytes_per_document']:,.0f} bytes for each further document; computed "
-            f"for {arguments.predict:,} documents: {line['predicted_megabytes']:,.0f} MB"
+            f"\n{line['bytes_per_document']:,.0f} bytes for each further document; computed for {arguments.predict:,} "
+            f"documents: {line['predicted_megabytes']:,.0f} MB"
         )
     conditions = {key: value for key, value in vars(arguments).items() if key != "folder"} | {
-        "megabytes_at_rest": rest,
         "processor": processor_name(torch.device("cpu")),
         "python": platform.python_version(),
     }
