@@ -4,10 +4,10 @@
     python -m benchmarks.data_memory --megabytes 40 80 160 --words 10 --set data.dedup.lines=true
 
 For each size, documents are made up on disk, the same ones every time: words drawn by Zipf's law, a median of `--words`
-in a document but 20 at least, and a share of near duplicates (`--copies`). Then `scratch prepare` finds those and
-writes tokens, in processes of its own, while the memory of all of them together is read from the kernel several times a
-second: what they have for themselves (each shared page counted once), and beside it what they have mapped of files,
-which the kernel takes back when others want it.
+in a document but 20 at least, and a share of copies in which a word of fifty is another (`--copies`). Then `scratch
+prepare` finds those and writes tokens, in processes of its own, while the memory of all of them together is read from
+the kernel several times a second: what they have for themselves (each shared page counted once), and beside it what
+they have mapped of files, which the kernel takes back when others want it.
 
 There are two peaks. That of the first pass, in which workers clean, judge and hash a few megabytes at a time, does not
 grow with the text. That of what follows, on the hashes of all documents, does: a straight line through the sizes gives
@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--megabytes", nargs="+", type=float, default=[250, 500, 1000], help="of text, for each run")
     parser.add_argument("--words", type=int, default=200, help="of a document, in the median")
     parser.add_argument("--predict", type=int, default=5_000_000, metavar="DOCUMENTS", help="to compute for")
-    parser.add_argument("--copies", type=float, default=0.1, help="near duplicates, as a share of the documents")
+    parser.add_argument("--copies", type=float, default=0.1, help="as a share of the documents")
     parser.add_argument("--workers", type=int, default=2, help="processes that clean and judge")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more options of `scratch prepare`")
     parser.add_argument("--interval", type=float, default=0.1, help="seconds from one reading of memory to the next")

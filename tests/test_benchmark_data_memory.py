@@ -31,9 +31,9 @@ def test_documents_are_the_same_every_time_and_some_nearly_the_same(tmp_path):
         assert len(made) == count and size <= sum(map(len, made)) < size + 100_000
     long, again, short = (texts(tmp_path / name) for name in ("long", "again", "short"))
     assert long == again and long[: len(short)] == short
-    assert len(set(long)) > 0.9 * len(long)
     beginnings = [text[:60] for text in long]
-    assert 0.02 < 1 - len(set(beginnings)) / len(long) < 0.2
+    assert 0.1 < 1 - len(set(beginnings)) / len(long) < 0.2  # copies, of which the short ones are often exact
+    assert len(set(beginnings)) < len(set(long)) < len(long)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells the memory of processes there")
