@@ -11,11 +11,11 @@ from benchmarks.data_memory import Watch, write_documents
 
 CHILD = """
 import pathlib, sys, time
-first = bytearray(b"x" * 60_000_000)
+first = b"x" * 60_000_000
 time.sleep(0.5)
 del first
 pathlib.Path(sys.argv[1]).touch()
-later = bytearray(b"x" * 20_000_000)
+later = b"x" * 20_000_000
 time.sleep(0.5)
 """
 
