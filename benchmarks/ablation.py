@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.machine import conditions as machine
 from benchmarks.stages import scratch
 from modeling_scratch import ScratchForCausalLM
-from training.data.shards import open_shards
+from training.data.shards import TokenShards, open_shards
 from training.engine.device import pick_device
 from training.eval.bits_per_byte import bits_per_byte
 
@@ -124,18 +124,21 @@ def options_of(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def score(model_dir: Path, text: TokenShards, context: int) -> float:
+    """Bits per byte of a model over all of a text."""
+    model = ScratchForCausalLM.from_pretrained(model_dir).to(pick_device()).eval()
+    return bits_per_byte(model, text.tokens, text.text_bytes, model.config.eos_token_id, context, batch_size=16)[
+        "value"
+    ]
+
+
 def run(folder: Path, row: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:
     output = folder / f"{row}-{seed}"
     paths = {"data": folder / "data", "tokenizer": folder / "tokenizer", "output_dir": output}
     scratch("pretrain", options_of(row, arguments) | paths | {"seed": seed}, torch.get_num_threads())
     provenance = json.loads((output / "provenance.json").read_text())
-    validation = open_shards(folder / "data", "validation")
-    model = ScratchForCausalLM.from_pretrained(output).to(pick_device()).eval()
-    score = bits_per_byte(
-        model, validation.tokens, validation.text_bytes, model.config.eos_token_id, arguments.seq, batch_size=16
-    )
     return {
-        "bits_per_byte": score["value"],
+        "bits_per_byte": score(output, open_shards(folder / "data", "validation"), arguments.seq),
         "tokens_per_second": provenance["metrics"]["tokens_per_second"],
         "parameters": provenance["metrics"]["parameters"],
     }

@@ -6,8 +6,8 @@ datatrove wants other versions of some packages than we do, hence an environment
 
     python -m venv datatrove && datatrove/bin/pip install "datatrove[processing]==0.10.1" orjson spacy
 
-The text is that of `--data` and as much of the Python source on this machine, cut at line ends into documents of at
-most `--characters`. To a tenth of the documents (`--planted`) a near duplicate is added: words at random places are
+The text is that of `--data` and Python source of this machine, cut at line ends into documents of at most
+`--characters`. To a tenth of the documents (`--planted`) a near duplicate is added: words at random places are
 replaced, left out and put in, until the true Jaccard similarity of the 5-word shingles is a drawn number between 0.5
 and 1. All have the same three steps to do on all documents, whatever they drop: judge them by Gopher's quality and
 repetition rules and C4's rules for whole documents; find near duplicates by MinHash with each one's own defaults; turn
@@ -57,14 +57,18 @@ SIMILAR = 0.8
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a file, folder or glob of prose; without it, there is Python source only")
-    parser.add_argument("--megabytes", type=float, default=10, help="of prose, and as much of Python source")
+    parser.add_argument("--megabytes", type=float, default=10, help="of prose")
+    parser.add_argument("--code-megabytes", type=float, help="of Python source; by default as much as of prose")
     parser.add_argument("--characters", type=int, default=4000, help="of a document at most")
     parser.add_argument("--planted", type=float, default=0.1, help="near duplicates, as a share of the documents")
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--datatrove", metavar="PYTHON", help="the interpreter that has datatrove")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.code_megabytes is None:
+        arguments.code_megabytes = arguments.megabytes
+    return arguments
 
 
 def pieces(text: str, characters: int) -> Iterator[str]:
@@ -80,8 +84,10 @@ def pieces(text: str, characters: int) -> Iterator[str]:
 
 def read_documents(arguments: argparse.Namespace) -> list[str]:
     texts = []
-    for path in filter(None, (arguments.data, PYTHON)):
-        data = DataConfig(path=path, max_bytes=round(arguments.megabytes * 1e6))
+    for path, megabytes in ((arguments.data, arguments.megabytes), (PYTHON, arguments.code_megabytes)):
+        if not path:
+            continue
+        data = DataConfig(path=path, max_bytes=round(megabytes * 1e6))
         with tempfile.TemporaryDirectory() as folder:
             corpus = open_corpus(data, Path(folder))
             texts += [document.text for split in SPLITS for document in corpus.documents(split)]

@@ -1,11 +1,14 @@
 import json
 import random
+import tracemalloc
 
+import numpy as np
 import pytest
 from corpora import load, write_texts
 
-from training.data import blocks
+from training.data import blocks, curation
 from training.data.config import DataConfig, DedupConfig
+from training.data.dedup.lines import RepeatedLines
 from training.data.sources import SourceConfig
 from training.errors import UserError
 
@@ -64,6 +67,16 @@ def test_the_first_of_each_stays(tmp_path, small_blocks):
         assert 0.75 <= pair["jaccard"] <= 1
 
 
+def test_copies_can_be_kept(tmp_path):
+    """As text is before anything is done to it; near duplicates include copies."""
+    file = write_records(tmp_path / "a.jsonl", 200)
+    raw = load(DataConfig(path=str(file), dedup=DedupConfig(exact=False), validation_fraction=0.2))
+    assert raw.funnel.dropped.keys() == {"empty"} and len(raw.train + raw.validation) == 196
+    near = load(DataConfig(path=str(file), dedup=DedupConfig(exact=False, near=True), validation_fraction=0.2))
+    assert near.funnel.dropped["near duplicate"]["documents"] == 40
+    assert contents(near)[:2] == contents(load(DataConfig(path=str(file), dedup=NEAR, validation_fraction=0.2)))[:2]
+
+
 def test_duplicates_across_sources_and_their_order(tmp_path):
     write_texts(tmp_path / "a", 20)
     write_texts(tmp_path / "b", 30)
@@ -118,6 +131,25 @@ def test_a_killed_run_goes_on(tmp_path, small_blocks):
     for path in (tmp_path / "whole").rglob("*"):
         if path.is_file() and path.suffix != ".npz":  # a zip file notes the time
             assert path.read_bytes() == (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_the_lines_of_one_block_are_in_memory_at_a_time(tmp_path, small_blocks, monkeypatch):
+    draw, peaks, total = random.Random(0), [], 0
+
+    def read(documents, config, folder):
+        nonlocal total
+        total = sum(lines.nbytes for lines in documents)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        return RepeatedLines(np.empty(0, np.uint64), np.empty(0, np.uint32), config.min_characters)
+
+    lines = [f"{'letters ' * 4}{''.join(draw.choices('abcdefghij', k=12))}\n" for _ in range(280 * 125)]
+    texts = ["".join(lines[start : start + 125]) for start in range(0, len(lines), 125)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    monkeypatch.setattr(curation.Curation, "_drop_exact_duplicates", lambda self: tracemalloc.start())
+    monkeypatch.setattr(curation, "repeated_lines", read)
+    load(DataConfig(path=str(tmp_path / "a.jsonl"), dedup=DedupConfig(lines=True), validation_fraction=0.2))
+    assert total == 8 * len(lines) and peaks[0] < 0.4 * total
 
 
 def test_nothing_to_read_is_one_line(tmp_path):

@@ -238,7 +238,8 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
         steps.append(f"{of}rules: the set {rules}" if rules else f"{of}no rule on quality")
     if config.pii.kinds:
         steps.append(f"personal data replaced: {', '.join(config.pii.kinds)}")
-    steps.append("duplicates: texts that differ in white space alone are taken once")
+    if dedup.exact:
+        steps.append("duplicates: texts that differ in white space alone are taken once")
     if dedup.near:
         minhash = dedup.minhash
         steps.append(

@@ -17,9 +17,8 @@ from training.recipe import option
 
 @dataclass
 class DedupConfig:
-    """Texts that are the same but for white space always go; this is what else does."""
-
-    near: bool = option(False, "drop near duplicates too, of which the first is kept")
+    exact: bool = option(True, "drop texts that are the same as an earlier one but for white space")
+    near: bool = option(False, "drop near duplicates, of which the first is kept")
     minhash: MinHashConfig = option(MinHashConfig, "how they are found")
     lines: bool = option(False, "drop lines that stand in many documents, from all but the first; not for code")
     line: LinesConfig = option(LinesConfig, "which lines those are")

@@ -81,7 +81,8 @@ class Curation:
         self.copies: dict[str, np.ndarray] = {}
         self._whys: dict[str, dict[int, str]] = {}  # by reason, what condemned the first documents, by place
         self._gather()
-        self._drop_exact_duplicates()
+        if config.dedup.exact:
+            self._drop_exact_duplicates()
         if config.dedup.near:
             self._drop_near_duplicates()
         if config.decontamination.evaluation:
@@ -228,15 +229,15 @@ class Curation:
             signatures[first:last] = block.array("signatures")[alive[first:last] - place]
         found = near_duplicates(signatures, minhash)
         dropped, kept = alive[found.dropped], alive[found.kept]
-        self.copies["near"] = np.unique(kept, return_counts=True)[1]
-        ids = self._ids(np.union1d(dropped, kept))
-        similar = zip(kept[:SAMPLES].tolist(), found.jaccard[:SAMPLES].tolist(), strict=True)
+        originals, of_each, self.copies["near"] = np.unique(kept, return_inverse=True, return_counts=True)
+        names = [document.id for _, document in self._at(originals)]
+        similar = zip(of_each[:SAMPLES], found.jaccard[:SAMPLES], strict=True)
         limit = f"below {minhash.threshold:g}"
-        whys = [f"{jaccard:.3f} similar to {_file(ids[place])} ({limit})" for place, jaccard in similar]
+        whys = [f"{jaccard:.3f} similar to {_file(names[original])} ({limit})" for original, jaccard in similar]
         self._drop(dropped, "near duplicate", "duplicates", whys)
         with (self.folder / NEAR_DUPLICATES).open("w") as stream:
-            for one, other, jaccard in zip(dropped.tolist(), kept.tolist(), found.jaccard.tolist(), strict=True):
-                pair = {"dropped": ids[one], "kept": ids[other], "jaccard": round(jaccard, 3)}
+            for (_, document), original, jaccard in zip(self._at(dropped), of_each, found.jaccard, strict=True):
+                pair = {"dropped": document.id, "kept": names[original], "jaccard": round(float(jaccard), 3)}
                 stream.write(json.dumps(pair) + "\n")
         file.unlink()
 
