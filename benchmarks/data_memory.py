@@ -142,8 +142,11 @@ def measure(megabytes: float, tokenizer: Path, folder: Path, arguments: argparse
         "data.dedup.near": "true",
         "workers": arguments.workers,
     } | dict(option.split("=", 1) for option in arguments.set)
-    with Watch(arguments.interval, folder / "data.partial" / "work" / "blocks" / "text.json") as watch:
+    turn = folder / "data.partial" / "work" / "blocks" / "text" / "00000.json"  # the end of the only part
+    with Watch(arguments.interval, turn) as watch:
         seconds = scratch("prepare", options, threads=1)
+    if not watch.own[1]:
+        raise SystemExit(f"prepare never wrote {turn}, or was too short to be watched; give it more --megabytes")
     funnel = read_manifest(folder / "data")["funnel"]
     return {
         "megabytes": megabytes,
