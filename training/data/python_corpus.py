@@ -60,7 +60,8 @@ class PythonCorpus:
         if config.decontamination.evaluation:
             self.keep_out(config.decontamination.decontaminator())
 
-    def documents(self, split: Split) -> Iterator[Document]:
+    def documents(self, split: Split, source: str | None = None) -> Iterator[Document]:
+        """Of a split; there is but one source."""
         yield from self._documents[split]
 
     def keep_out(self, decontaminator: Decontaminator) -> None:
@@ -82,7 +83,7 @@ class PythonCorpus:
                 self.contaminated.append({"document": file.id, "item": item, "words": words})
         self._count("train")
 
-    def size(self, split: Split) -> int:
+    def size(self, split: Split, source: str | None = None) -> int:
         """Bytes of the text of a split."""
         return sum(document.size for document in self._documents[split])
 
