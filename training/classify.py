@@ -33,7 +33,7 @@ from training.data.labelled import Labelled, LabelledConfig, labelled_digests, r
 from training.engine.device import has_bf16, pick_device
 from training.engine.hub import no_progress_bars, save_model
 from training.engine.metrics import METRICS
-from training.engine.stage import Stage, check_stage, digest
+from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     config = parse(ClassifyConfig, arguments, __doc__)
     inputs = labelled_digests(config.data)
     if Path(config.model).exists() or config.model.startswith(("runs/", "./", "/", "../")):
-        check_stage(config.model, "pretrain", "sft", "dpo", "export", "import", key="model")
+        check_stage(config.model, *LANGUAGE_MODELS, key="model")
         inputs["model"] = digest(config.model, "model")
     else:
         inputs["model"] = config.model

@@ -28,7 +28,7 @@ import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
 from training.data.shards import check_tokenizer, open_shards
 from training.data.sources import is_hub_id
 from training.engine.device import has_bf16, pick_device
-from training.engine.stage import Stage, check_stage, digest
+from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
@@ -43,7 +43,6 @@ from training.eval.texts import measure_split, measure_text, read_texts
 from training.recipe import option, parse, required
 
 RESULTS = "results.json"
-MODEL_STAGES = ("pretrain", "sft", "dpo", "grpo", "export", "import")
 LONGEST = 2048  # tokens of context, where the recipe says nothing: logits of more take memory without end
 
 
@@ -220,7 +219,7 @@ def _check_model(name: str, folder: str, config: EvaluateConfig) -> None:
             )
     else:
         # A missing folder is answered with the stage it is named after.
-        check_stage(folder, *sorted(MODEL_STAGES, key=lambda stage: stage != Path(folder).name), key=key)
+        check_stage(folder, *sorted(LANGUAGE_MODELS, key=lambda stage: stage != Path(folder).name), key=key)
         if not (Path(folder) / "config.json").is_file():
             raise UserError(f"'{key}': {folder} holds no model (no config.json)")
     tokenizer = open_model_tokenizer(folder, key)

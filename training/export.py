@@ -109,7 +109,7 @@ def check_door(config: ExportConfig) -> None:
 
 def main(arguments: list[str]) -> None:
     config = parse(ExportConfig, arguments, __doc__)
-    check_stage(config.model, "dpo", "sft", "pretrain", "import", key="model")
+    check_stage(config.model, "dpo", "kto", "orpo", "grpo", "rloo", "sft", "pretrain", "import", key="model")
     if not written_by(config.model):
         raise UserError(f"'model': {config.model} was not written by scratch pretrain, sft, dpo or import")
     if has_tokenizer(config.model):

@@ -34,7 +34,7 @@ from training.data.samples import write_samples
 from training.data.shards import read_manifest, write_manifest
 from training.data.splitting import SPLITS, Split
 from training.data.tasks import TASKS
-from training.engine.stage import Stage, check_stage, digest
+from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.engine.vocabulary import open_tokenizer
 from training.errors import UserError
 from training.recipe import option, parse, required
@@ -80,7 +80,7 @@ class PrepareConfig:
 
 def main(arguments: list[str]) -> None:
     config = parse(PrepareConfig, arguments, __doc__)
-    check_stage(config.tokenizer, "tokenizer", "pretrain", "sft", "dpo", "export", "import", key="tokenizer")
+    check_stage(config.tokenizer, "tokenizer", *LANGUAGE_MODELS, key="tokenizer")
     tokenizer = load_tokenizer(config)
     inputs = {"tokenizer": digest(config.tokenizer, "tokenizer"), "data": corpus_digest(config.data)}
     stage = Stage("prepare", config.output_dir, config, inputs, arguments, runtime_keys=RUNTIME_KEYS)

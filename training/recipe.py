@@ -18,7 +18,10 @@ import yaml
 from training.errors import UserError
 
 # The order in which `scratch run` takes the recipes of a folder; also what every stage names as the next command.
-STAGES = ("tokenizer", "prepare", "pretrain", "sft", "dpo", "classify", "evaluate", "export")
+STAGES = (
+    *("tokenizer", "prepare", "pretrain", "sft", "reward", "dpo", "kto", "orpo", "grpo", "rloo"),
+    *("classify", "evaluate", "export"),
+)
 
 
 class _Loader(yaml.SafeLoader):

@@ -24,12 +24,14 @@ class Shape:
         optional: taken along where they are there; all other columns are left behind.
         convert: a record with these columns to one that the trainer takes. Raises ValueError, which says what is wrong
             with the record.
+        others: whether all other columns are taken along too, and with them `record`, the number of each from 1.
     """
 
     name: str
     columns: tuple[str, ...]
     optional: tuple[str, ...] = ()
     convert: Callable[[Record], Record] = dict
+    others: bool = False
 
     def __str__(self) -> str:
         return "+".join(self.columns) + (f" ({self.name})" if self.name not in self.columns else "")
@@ -51,14 +53,15 @@ def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, s
     if shape is None:
         known = ", or ".join(map(str, shapes))
         raise UserError(f"{where}: 'datasets' have the columns {', '.join(found)}; it takes {known}")
-    taken = [column for column in found if column in shape.columns + shape.optional]
+    taken = [column for column in found if shape.others or column in shape.columns + shape.optional]
     ignored = [column for column in found if column not in taken]
 
     def convert(record: Record, number: int, version: int) -> Record:
         try:
-            return shape.convert(dict(record))
+            converted = shape.convert(dict(record))
         except ValueError as error:
             raise UserError(f"{where}: 'datasets', record {number + 1}: {error}") from None
+        return converted | {"record": number + 1} if shape.others else converted
 
     data = data.select_columns(taken)
     data = data.map(convert, with_indices=True, fn_kwargs={"version": VERSION}, remove_columns=taken)
@@ -157,9 +160,48 @@ INSTRUCTIONS = (
     Shape("questions", ("question", "answer"), (), pair("question", "answer")),
 )
 
+
+def preference(record: Record) -> Record:
+    """Alpaca's instruction, perhaps with input, and two answers."""
+    check_text(record, "instruction", "chosen", "rejected")
+    words = "\n\n".join(filter(None, [record["instruction"], record.get("input")]))
+    answers = {key: [{"role": "assistant", "content": record[key]}] for key in ("chosen", "rejected")}
+    return {"prompt": [{"role": "user", "content": words}]} | answers
+
+
 PREFERENCES = (
     Shape("preferences", ("prompt", "chosen", "rejected"), _TEMPLATE_COLUMNS),
+    Shape("alpaca preferences", ("instruction", "chosen", "rejected"), ("input",), preference),
     Shape("the prompt in both", ("chosen", "rejected"), _TEMPLATE_COLUMNS),
+)
+
+
+def judged(record: Record) -> Record:
+    if not isinstance(record["label"], bool):
+        raise ValueError("'label' is neither true nor false")
+    return prompt_and_completion(record)
+
+
+# Answers judged one by one: `label` is true for a good one.
+JUDGED = (Shape("judged answers", ("prompt", "completion", "label"), _TEMPLATE_COLUMNS, judged),)
+
+
+def prompt(record: Record) -> Record:
+    """Text, or messages."""
+    if not isinstance(record["prompt"], str):
+        check_messages(record["prompt"], "prompt")
+    return record
+
+
+def question(record: Record) -> Record:
+    check_text(record, "question")
+    return record | {"prompt": [{"role": "user", "content": record["question"]}]}
+
+
+# What is answered in training, and by what its answers are rewarded: all columns go to the rewards.
+PROMPTS = (
+    Shape("prompts", ("prompt",), convert=prompt, others=True),
+    Shape("questions", ("question",), convert=question, others=True),
 )
 
 

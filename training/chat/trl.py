@@ -23,7 +23,7 @@ import yaml
 from training.chat.adapters import check_quantization, is_adapter, merge_adapter, save_adapter
 from training.chat.shapes import Shape, take_shape, text
 from training.engine.metrics import METRICS
-from training.engine.stage import Stage, check_stage, digest
+from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.errors import UserError
 from training.recipe import apply_overrides, build, check_scalar, nearest, read_yaml, split_overrides
 
@@ -40,12 +40,18 @@ class TrlRecipe:
     where: str
 
 
-def parse_trl(config_class: str, arguments: list[str], usage: str) -> TrlRecipe:
+CAUSAL_LM = "transformers:AutoModelForCausalLM"
+
+
+def parse_trl(
+    config_class: str, arguments: list[str], usage: str, script_class: str = "trl:ScriptArguments"
+) -> TrlRecipe:
     """Parse `--config FILE` and `--key value` overrides into TRL's dataclasses.
 
     Args:
         config_class: the trainer's configuration, such as `trl:SFTConfig`.
         usage: the stage's docstring, shown above TRL's options by `--help`.
+        script_class: the arguments of the stock program that are neither the trainer's nor the model's.
 
     Raises:
         UserError: an unknown key (with the nearest right one), a wrong type, or settings that contradict each other.
@@ -57,7 +63,7 @@ def parse_trl(config_class: str, arguments: list[str], usage: str) -> TrlRecipe:
 
     # TRL calls options of transformers by names that a later release will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    classes = (trl.ScriptArguments, resolve_name(config_class), trl.ModelConfig, trl.DatasetMixtureConfig)
+    classes = (resolve_name(script_class), resolve_name(config_class), trl.ModelConfig, trl.DatasetMixtureConfig)
     parser = trl.TrlParser(classes, usage=argparse.SUPPRESS, allow_abbrev=False)
     if "--help" in arguments or "-h" in arguments:
         print(f"{usage.strip()}\n\nAll of TRL's fields, as keys of the recipe or as --key value:\n")
@@ -110,16 +116,26 @@ def train(
     arguments: list[str],
     usage: str,
     preview: Callable[[Any], None] | None = None,
+    script_class: str = "trl:ScriptArguments",
+    model_class: str = CAUSAL_LM,
 ) -> None:
     """The whole stage: parse, train with TRL, merge adapters, save. Every process calls this.
+
+    A trainer of ours may have a class method `options(recipe, columns)`, more arguments of its own from the recipe and
+    the columns of the data, and a method `conclude(folder)`, called in every process after training, which returns
+    figures for the provenance and the names of files that it wrote.
 
     Args:
         name: the verb.
         trainer_class, config_class: such as `trl:SFTTrainer` and `trl:SFTConfig`.
         shapes: of the data that the trainer takes.
         preview: given the trainer, ready to train, it is called instead, and nothing is written.
+        script_class: see `parse_trl`.
+        model_class: the Auto class that opens the model.
     """
-    recipe = parse_trl(config_class, arguments, usage)
+    recipe = parse_trl(config_class, arguments, usage, script_class)
+    if model_class != CAUSAL_LM and "lora_task_type" not in recipe.values:
+        recipe.model.lora_task_type = "SEQ_CLS"  # PEFT then trains the new scores too
     start, training = recipe.model.model_name_or_path, recipe.training
     check_quantization(recipe.model, recipe.where)
     if Path(start).exists() or start.startswith(("runs/", "./", "/", "../")):
@@ -128,10 +144,14 @@ def train(
                 f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
                 "scratch export --model BASE --adapter ADAPTER"
             )
-        check_stage(start, "pretrain", "sft", "dpo", "export", "import", key="model_name_or_path")
+        check_stage(start, *LANGUAGE_MODELS, key="model_name_or_path")
         inputs = {"model": digest(start, "model_name_or_path")}
     else:
         inputs = {"model": start}  # a name on the Hub
+    judge = recipe.values.get("reward_model_name_or_path")
+    if judge and Path(judge).exists():
+        check_stage(judge, "reward", key="reward_model_name_or_path")
+        inputs["reward_model"] = digest(judge, "reward_model_name_or_path")
     for file in data_files(recipe.values.get("datasets") or []):
         inputs[file] = digest(file, "datasets.data_files")
         if Path(file).stat().st_size == 0:
@@ -145,7 +165,7 @@ def train(
 
     with tempfile.TemporaryDirectory() as nowhere:  # a mistake found while the trainer is made leaves nothing behind
         training.output_dir = nowhere
-        trainer = build_trainer(name, trainer_class, recipe, shapes)
+        trainer = build_trainer(name, trainer_class, recipe, shapes, model_class)
         if preview:
             preview(trainer)
             return
@@ -162,13 +182,14 @@ def train(
         if trainer.is_world_process_zero():
             stage.heartbeat()
 
+    figures, files = trainer.conclude(folder) if hasattr(trainer, "conclude") else ({}, [])
     trained, state_dict = trainer.accelerator.unwrap_model(trainer.model), None
-    wrote = "model, metrics.jsonl, loss.png"
+    wrote = "model"
     if recipe.model.use_peft:
         if trainer.is_world_process_zero():
             save_adapter(trained, start, folder / "adapter")
-            wrote = "model with the adapter merged in, adapter, metrics.jsonl, loss.png"
-            trained = _merged(trained, recipe, folder / "adapter")
+            wrote = "model with the adapter merged in, adapter"
+            trained = _merged(trained, recipe, folder / "adapter", model_class)
     else:  # wherever the engine keeps the weights
         state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
@@ -179,13 +200,15 @@ def train(
         lines = (json.dumps(record) + "\n" for record in trainer.state.log_history)
         (folder / METRICS).write_text("".join(lines))
         plot_losses(history, folder / "loss.png", name, unit="step")
-        figures = {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
+        figures |= {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
         shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
-        stage.finish(figures, wrote)
+        stage.finish(figures, ", ".join([wrote, METRICS, "loss.png", *files]))
     trainer.accelerator.end_training()
 
 
-def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tuple[Shape, ...]) -> Any:
+def build_trainer(
+    name: str, trainer_class: str, recipe: TrlRecipe, shapes: tuple[Shape, ...], model_class: str = CAUSAL_LM
+) -> Any:
     """The trainer with its model, tokenizer and data, ready to train.
 
     Raises:
@@ -207,15 +230,18 @@ def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tupl
         if training.eval_strategy != "no":
             held_out, _ = take_shape(data[script.dataset_test_split], shapes_of(recipe, shapes), recipe.where)
     print(f"{name}: data taken as {told}")
+    trainer_type = resolve_name(trainer_class)
+    options = trainer_type.options(recipe, split.column_names) if hasattr(trainer_type, "options") else {}
     tokenizer = open_tokenizer(recipe.model.model_name_or_path, "model_name_or_path", recipe.model.model_revision)
     try:
-        trainer = resolve_name(trainer_class)(
-            model=open_model(recipe, tokenizer),
+        trainer = trainer_type(
+            model=open_model(recipe, tokenizer, model_class),
             args=training,
             train_dataset=split,
             eval_dataset=held_out,
             processing_class=tokenizer,
             peft_config=trl.get_peft_config(recipe.model),
+            **options,
         )
     except (ValueError, TemplateError) as error:
         raise UserError(f"{recipe.where}: {_one_line(error)}") from None
@@ -223,7 +249,7 @@ def build_trainer(name: str, trainer_class: str, recipe: TrlRecipe, shapes: tupl
     return trainer
 
 
-def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
+def open_model(recipe: TrlRecipe, tokenizer: Any, model_class: str = CAUSAL_LM) -> Any:
     """The model to start from, which has a row for each token.
 
     Raises:
@@ -239,6 +265,7 @@ def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
         check_weights(start, "model_name_or_path", recipe.training.trust_remote_code, revision)
         model = _load(
             recipe,
+            model_class,
             attn_implementation=recipe.model.attn_implementation,
             quantization_config=trl.get_quantization_config(recipe.model),
         )
@@ -248,22 +275,29 @@ def open_model(recipe: TrlRecipe, tokenizer: Any) -> Any:
     return model
 
 
-def _load(recipe: TrlRecipe, **options: Any) -> Any:
-    from transformers import AutoModelForCausalLM
+def _load(recipe: TrlRecipe, model_class: str, **options: Any) -> Any:
+    from transformers.utils import logging
 
-    return AutoModelForCausalLM.from_pretrained(
-        recipe.model.model_name_or_path,
-        revision=recipe.model.model_revision,
-        dtype=recipe.model.dtype or "float32",
-        trust_remote_code=recipe.training.trust_remote_code,
-        **options,
-    )
+    if model_class != CAUSAL_LM:
+        options["num_labels"] = 1
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # that scores are new; `check_weights` has looked for all else
+    try:
+        return resolve_name(model_class).from_pretrained(
+            recipe.model.model_name_or_path,
+            revision=recipe.model.model_revision,
+            dtype=recipe.model.dtype or "float32",
+            trust_remote_code=recipe.training.trust_remote_code,
+            **options,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
 
 
-def _merged(model: Any, recipe: TrlRecipe, adapter: Path) -> Any:
+def _merged(model: Any, recipe: TrlRecipe, adapter: Path, model_class: str) -> Any:
     """The trained adapter in the weights of the base; of a quantised base in those that it had before."""
     if recipe.model.load_in_4bit or recipe.model.load_in_8bit:
-        return merge_adapter(_load(recipe), adapter, "adapter")
+        return merge_adapter(_load(recipe, model_class), adapter, "adapter")
     return model.merge_and_unload()
 
 

@@ -26,6 +26,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+# The stages that leave a language model.
+LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
 PROVENANCE, LOCK = "provenance.json", ".lock"
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
 

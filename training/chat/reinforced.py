@@ -1,0 +1,101 @@
+"""TRL's trainers that learn from rewards: rewards by name, what was sampled kept, reward against KL drawn."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from trl import GRPOTrainer, RLOOTrainer
+
+from training.chat.rewards import find_rewards
+from training.errors import UserError
+from training.insight.reward import draw_reward
+
+SAMPLES = "samples.jsonl"
+
+
+class Reinforced:
+    """What the two have in common, to be put before TRL's class."""
+
+    @classmethod
+    def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
+        """The rewards of a recipe: a model's first, as the stock program has it.
+
+        Raises:
+            UserError: none named, or one that cannot be had.
+        """
+        judge = recipe.script.reward_model_name_or_path
+        rewards = [judge] if judge else []
+        rewards += find_rewards(recipe.script.reward_funcs or [], columns, recipe.where)
+        if not rewards:
+            raise UserError(
+                f"{recipe.where}: 'reward_funcs' is missing (a list such as [number]; or reward_model_name_or_path)"
+            )
+        return {"reward_funcs": rewards}
+
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], *others: Any) -> torch.Tensor:
+        """TRL's, (completions of all processes, rewards).
+
+        Raises:
+            UserError: a reward model gave no number.
+        """
+        rewards = super()._calculate_rewards(inputs, *others)
+        for column, (function, name) in enumerate(zip(self.reward_funcs, self.reward_func_names, strict=True)):
+            wrong = ~rewards[:, column].isfinite()
+            if isinstance(function, torch.nn.Module) and wrong.any():
+                records = gather_object([example["record"] for example in inputs])
+                place = int(wrong.nonzero()[0])
+                raise UserError(
+                    f"'reward_model_name_or_path': {name} gave {rewards[place, column]:g} on record {records[place]} "
+                    "of the data; a reward is a finite number"
+                )
+        return rewards
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.log_completions:  # TRL made the folder before it was known which one
+            os.makedirs(Path(self.args.output_dir) / "completions", exist_ok=True)
+        super().log(logs, start_time)
+        if self.accelerator.is_main_process and "loss" in logs:
+            self.keep_samples()
+
+    def keep_samples(self) -> None:
+        """The newest prompts and completions with their rewards, a file a step: a run that goes on writes it again."""
+        rewards = {f"rewards/{name}": values for name, values in self._logs["rewards"].items()}
+        columns = {"prompt": self._logs["prompt"], "completion": self._logs["completion"]} | rewards
+        columns |= {"advantage": self._logs["advantages"]} | self._logs["extra"]
+        folder = Path(self.args.output_dir) / "samples"
+        folder.mkdir(exist_ok=True)
+        with (folder / f"{self.state.global_step:09}.jsonl").open("w", encoding="utf-8") as stream:
+            for row in zip(*columns.values(), strict=True):
+                values = {key: _plain(value) for key, value in zip(columns, row, strict=True)}
+                stream.write(json.dumps({"step": self.state.global_step} | values, ensure_ascii=False) + "\n")
+
+    def conclude(self, folder: Path) -> tuple[dict[str, Any], list[str]]:
+        """Puts the samples into one file, and draws reward against KL where a KL was measured (`beta` above 0)."""
+        history = [record for record in self.state.log_history if "reward" in record]
+        if not self.accelerator.is_main_process or not history:
+            return {}, []
+        with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
+            for file in sorted((Path(self.args.output_dir) / "samples").iterdir()):
+                stream.write(file.read_text(encoding="utf-8"))
+        files, last = [SAMPLES], history[-1]
+        if "kl" in last:
+            draw_reward(history, folder / "reward.png", folder.name.removesuffix(".partial"))
+            files.append("reward.png")
+        keys = ("reward", "kl", "completions/mean_length")
+        return {key: last[key] for key in keys if key in last}, files
+
+
+def _plain(value: Any) -> Any:
+    """As JSON: a reward that judged nothing is null."""
+    return None if isinstance(value, float) and value != value else value
+
+
+class GroupTrainer(Reinforced, GRPOTrainer):
+    """TRL's GRPOTrainer."""
+
+
+class LeaveOneOutTrainer(Reinforced, RLOOTrainer):
+    """TRL's RLOOTrainer."""
