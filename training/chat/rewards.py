@@ -90,7 +90,7 @@ def content(answer: Answer) -> str:
 
 
 def program(prompt: Answer, answer: Answer) -> str:
-    """The Python of an answer: its first fenced block, or all of it. It goes on from a prompt of text, as in HumanEval."""
+    """The Python of an answer: its first fenced block, or all of it; what goes on from a prompt of text, with that."""
     if isinstance(prompt, str):
         return prompt + content(answer)
     words = content(answer)

@@ -1,0 +1,190 @@
+"""Rewards: what each pays for, and what is said of one that fails."""
+
+import asyncio
+
+import pytest
+
+from training.chat.rewards import REWARDS, find_rewards, last_number
+from training.errors import UserError
+
+QUESTION = [{"role": "user", "content": "Write double."}]
+
+
+def answer(words: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": words}]
+
+
+def reward(name: str, words: str, prompt=QUESTION, **columns: object) -> float:
+    completion = words if isinstance(prompt, str) else answer(words)
+    columns = {key: [value] for key, value in columns.items()}
+    (paid,) = REWARDS[name](prompts=[prompt], completions=[completion], completion_ids=[[1]], **columns)
+    return paid
+
+
+@pytest.mark.parametrize(
+    "words, paid",
+    [
+        ("def double(x):\n    return 2 * x", 1),
+        ("Here you are:\n\n```python\nx = 1\n```\nDone.", 1),
+        ("Here you are:\n\n```python\nx = = 1\n```", 0),
+        ("Here you are:", 0),
+        ("", 0),
+        ("# nothing but words", 0),
+        ("x = '\0'", 0),
+        ("(" * 5000, 0),
+        ("-" * 100_000 + "1", 0),
+        ("if x is 1: pass", 1),
+    ],
+)
+def test_parses(words, paid, recwarn):
+    assert reward("parses", words) == paid
+    assert not recwarn
+
+
+def test_a_prompt_of_text_is_part_of_the_program():
+    assert reward("parses", "    return 2 * x", prompt="def double(x):\n") == 1
+    assert reward("parses", "return 2 * x", prompt="def double(x):\n") == 0
+
+
+EXAMPLES = ">>> double(2)\n4\n>>> double('a')\n'aa'\n>>> double(None)\nTraceback (most recent call last):\nTypeError: no"
+
+
+@pytest.mark.parametrize(
+    "words, paid",
+    [
+        ("```python\ndef double(x):\n    if x is None:\n        raise TypeError('no')\n    return 2 * x\n```", 1),
+        ("def double(x):\n    return 2 * x", 0),  # another message
+        ("def double(x):\n    return 4", 0),
+        ("def halve(x):\n    return x / 2", 0),
+        ("def double(x):\n    while True: pass", 0),
+        ("not Python", 0),
+        # what one process could not stop
+        ("import os\ndef double(x):\n    os._exit(0)", 0),
+        ("class Right:\n    def __eq__(s, o): return True\n    def __repr__(s): return '4'\ndef double(x): return Right()", 0),
+        ("import doctest\ndoctest.DocTestRunner.run = lambda *a, **k: doctest.TestResults(0, 1)\ndef double(x): return 0", 0),
+    ],
+)  # fmt: skip
+def test_doctest(words, paid):
+    assert reward("doctest", words, tests=EXAMPLES) == paid
+
+
+def test_doctest_without_examples():
+    with pytest.raises(ValueError, match="'tests' holds no example"):
+        reward("doctest", "x = 1", tests="assert double(2) == 4")
+
+
+@pytest.mark.parametrize(
+    "words, right, paid",
+    [
+        ("5 + 7 = 12", 12, 1),
+        ("5 + 7 = 12, I think.", "12", 1),
+        ("12 or 13", 12, 0),
+        ("It is -734.", " -734", 1),
+        ("It is 734.", -734, 0),
+        ("1,234.50 in all", 1234.5, 1),
+        ("12.0", "so 5 + 7 = 12\n#### 12", 1),
+        ("x12", 12, 0),
+        ("twelve", 12, 0),
+        ("", 12, 0),
+        ("1,2", 2, 1),
+        ("100000000000000000000", 1e20, 1),
+    ],
+)
+def test_number(words, right, paid):
+    assert reward("number", words, answer=right) == paid
+
+
+def test_number_without_a_right_one():
+    with pytest.raises(ValueError, match="'answer' holds no number: 'twelve'"):
+        reward("number", "12", answer="twelve")
+    assert last_number("no") is None
+
+
+def test_format():
+    assert reward("format", " 12\n", pattern=r"-?\d+") == 1
+    assert reward("format", "12 apples", pattern=r"-?\d+") == 0
+    assert reward("format", "<think>\na\n</think> 3", pattern="<think>.*</think> .+") == 1
+
+
+# -- named in a recipe ---------------------------------------------------------------------------------------------
+
+
+def fails(completions, **_):
+    return [1 / 0 if words == "bad" else 1.0 for words in completions]
+
+
+def no_number(completions, **_):
+    return [float("nan") if words == "bad" else None for words in completions]
+
+
+def one_short(completions, **_):
+    return [1.0]
+
+
+def fails_together(completions, **_):
+    return [1.0] if len(completions) == 1 else {}["all"]
+
+
+async def later(completions, **_):
+    return [float("inf") if words == "bad" else 0.5 for words in completions]
+
+
+def call(name: str, completions: list[str]):
+    (function,) = find_rewards([f"{__name__}.{name}"], ["prompt"], "recipe")
+    assert function.__name__ == name  # TRL logs it so
+    records = list(range(11, 11 + len(completions)))
+    return function(prompts=["p"] * len(completions), completions=completions, record=records, log_metric=print)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("fails", "failed on record 12 of the data, completion 'bad' (ZeroDivisionError: division by zero)"),
+        ("no_number", "gave nan on record 12 of the data, completion 'bad'; a reward is a finite number"),
+        ("one_short", "gave 1 rewards for 2 completions"),
+        ("fails_together", "failed (KeyError: 'all')"),
+    ],
+)
+def test_a_reward_that_fails_is_told_in_a_line(name, message):
+    with pytest.raises(UserError) as told:
+        call(name, ["good", "bad"])
+    assert str(told.value) == f"'reward_funcs': {__name__}.{name} {message}"
+
+
+def test_a_reward_that_waits():
+    assert asyncio.run(call("later", ["good"])) == [0.5]
+    with pytest.raises(UserError, match="later gave inf on record 12"):
+        asyncio.run(call("later", ["good", "bad"]))
+
+
+def test_what_is_not_judged_is_left_so():
+    assert call("no_number", ["good"]) == [None]
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["numbers"], "'reward_funcs': no reward 'numbers'; did you mean 'number'?"),
+        ("number", "'reward_funcs' takes a list of names, not 'number'"),
+        (["no.such.thing"], "'reward_funcs': no.such.thing cannot be imported"),
+        (["number"], "'reward_funcs': number needs the column answer; 'datasets' have prompt, tests"),
+        (["accuracy_reward"], "'reward_funcs': accuracy_reward needs the column solution"),
+    ],
+)
+def test_a_name_that_cannot_be_used(names, message):
+    with pytest.raises(UserError) as told:
+        find_rewards(names, ["prompt", "tests"], "recipe")
+    assert str(told.value).startswith(f"recipe: {message}")
+
+
+def test_names_of_ours_and_of_trl():
+    found = find_rewards([*REWARDS, "think_format_reward"], ["prompt", "tests", "answer", "pattern"], "recipe")
+    assert [function.__name__ for function in found] == [*REWARDS, "think_format_reward"]
+
+
+def test_our_names_are_those_that_the_stock_program_imports():
+    """`trl grpo` imports what stands before the last dot, and takes what stands behind it from there."""
+    import importlib
+
+    for name, function in REWARDS.items():
+        assert getattr(importlib.import_module("training.chat.rewards"), name) is function
