@@ -13,7 +13,7 @@ from training.chat.trl import train
 
 
 def main(arguments: list[str]) -> None:
-    train("dpo", "trl:DPOTrainer", "trl:DPOConfig", PREFERENCES, arguments, __doc__)
+    train("dpo", "training.chat.preferred:PreferenceTrainer", "trl:DPOConfig", PREFERENCES, arguments, __doc__)
 
 
 if __name__ == "__main__":  # as `accelerate launch -m training.dpo` does

@@ -46,7 +46,9 @@ def test_a_prompt_of_text_is_part_of_the_program():
     assert reward("parses", "return 2 * x", prompt="def double(x):\n") == 0
 
 
-EXAMPLES = ">>> double(2)\n4\n>>> double('a')\n'aa'\n>>> double(None)\nTraceback (most recent call last):\nTypeError: no"
+EXAMPLES = (
+    ">>> double(2)\n4\n>>> double('a')\n'aa'\n>>> double(None)\nTraceback (most recent call last):\nTypeError: no"
+)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +62,10 @@ EXAMPLES = ">>> double(2)\n4\n>>> double('a')\n'aa'\n>>> double(None)\nTraceback
         ("not Python", 0),
         # what one process could not stop
         ("import os\ndef double(x):\n    os._exit(0)", 0),
-        ("class Right:\n    def __eq__(s, o): return True\n    def __repr__(s): return '4'\ndef double(x): return Right()", 0),
-        ("import doctest\ndoctest.DocTestRunner.run = lambda *a, **k: doctest.TestResults(0, 1)\ndef double(x): return 0", 0),
+        ("class Right:\n    def __repr__(self):\n        return '4'\ndef double(x):\n    return Right()", 0),
+        ("import doctest\ndoctest.DocTestRunner.run = lambda *_, **__: doctest.TestResults(0, 1)\ndouble = len", 0),
     ],
-)  # fmt: skip
+)
 def test_doctest(words, paid):
     assert reward("doctest", words, tests=EXAMPLES) == paid
 
