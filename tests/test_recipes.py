@@ -18,7 +18,16 @@ from training.recipe import STAGES, build, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))
-TRL = {"sft": "trl:SFTConfig", "dpo": "trl:DPOConfig"}
+TRL = {
+    "sft": "trl:SFTConfig",
+    "reward": "trl:RewardConfig",
+    "dpo": "trl:DPOConfig",
+    "kto": "trl:KTOConfig",
+    "orpo": "trl.experimental.orpo:ORPOConfig",
+    "grpo": "trl:GRPOConfig",
+    "rloo": "trl:RLOOConfig",
+}
+SCRIPTS = {"grpo": "trl.scripts.grpo:GRPOScriptArguments", "rloo": "trl.scripts.rloo:RLOOScriptArguments"}
 
 
 def name(path: Path) -> str:
@@ -38,6 +47,7 @@ def test_every_file_is_of_a_known_kind():
         "quickstart",
         "shakespeare",
         "tinystories",
+        "arithmetic",
         "gpt2-124m",
         "llama-1b",
         "accelerate",
@@ -59,10 +69,11 @@ def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
 
     from training.chat.trl import parse_trl
 
-    ours = parse_trl(TRL[path.stem], ["--config", str(path)], "")
+    script_class = SCRIPTS.get(path.stem, "trl:ScriptArguments")
+    ours = parse_trl(TRL[path.stem], ["--config", str(path)], "", script_class)
     assert ours.training.output_dir == f"runs/{path.parent.name}/{path.stem}"
 
-    classes = (trl.ScriptArguments, resolve_name(TRL[path.stem]), trl.ModelConfig, trl.DatasetMixtureConfig)
+    classes = (resolve_name(script_class), resolve_name(TRL[path.stem]), trl.ModelConfig, trl.DatasetMixtureConfig)
     # The stock program needs to be told what we fill in ourselves.
     arguments = ["--config", str(path), "--use_cpu", "true", "--bf16", str(ours.training.bf16)]
     script, training, model, datasets = trl.TrlParser(classes).parse_args_and_config(arguments)

@@ -17,6 +17,7 @@ from training.engine.stage import read_provenance
 from training.errors import UserError
 
 GENERATION = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 6, "logging_steps": 1}
+ADAPTER = {"use_peft": "true", "lora_r": 4, "lora_target_modules": "all-linear"}
 
 
 @pytest.fixture(autouse=True)
@@ -138,15 +139,26 @@ def test_the_accuracy_is_of_every_held_out_pair(place):
 
 
 def test_a_reward_model_by_an_adapter(place, capsys):
-    run(reward, use_peft="true", lora_r=4, lora_target_modules="all-linear")
+    run(reward, **ADAPTER)
     assert json.loads((place / "new" / "adapter" / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
     assert AutoModelForSequenceClassification.from_pretrained("new", trust_remote_code=True).score.weight.abs().sum()
     assert "no pairs are held out" in capsys.readouterr().out
 
 
 def test_pairs_that_are_too_long(place, capsys):
-    run(reward, max_length=60)
-    assert re.search(r"reward: train: \d of 7 pairs exceed max_length 60 and are left out", capsys.readouterr().out)
+    tokenizer = AutoTokenizer.from_pretrained("pretrain")
+    lengths = [
+        max(
+            len(tokenizer.apply_chat_template(pair["prompt"] + pair[key])["input_ids"])
+            for key in ("chosen", "rejected")
+        )
+        for pair in lines(place / "data" / "preferences" / "train.jsonl")
+    ]
+    shortest = min(lengths)
+    longer = sum(length > shortest for length in lengths)
+    run(reward, max_length=shortest)
+    told = f"reward: train: {longer} of {len(lengths)} pairs exceed max_length {shortest} and are left out"
+    assert longer and told in capsys.readouterr().out
     assert "no pair of train is within 4 tokens" in refusal(reward, output_dir="other", max_length=4)
     assert not (place / "other").exists()
 
@@ -190,7 +202,7 @@ def test_without_a_price_on_kl_there_is_no_picture_of_it(place):
 
 def test_a_reward_model_rewards(place):
     held_out(output_dir="judge", max_steps=2)
-    run(grpo, "prompts.jsonl", reward_model_name_or_path="judge", use_peft="true", **GENERATION)
+    run(grpo, "prompts.jsonl", reward_model_name_or_path="judge", **ADAPTER, **GENERATION)
     record = read_provenance("new")
     assert record["inputs"]["reward_model"] == read_provenance("judge")["fingerprint"]
     tokenizer = AutoTokenizer.from_pretrained("judge")

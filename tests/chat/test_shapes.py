@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from training.chat.shapes import INSTRUCTIONS, PREFERENCES, take_shape, text
+from training.chat.shapes import INSTRUCTIONS, JUDGED, PREFERENCES, PROMPTS, take_shape, text
 from training.errors import UserError
 
 USER, ASSISTANT = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
@@ -67,6 +67,31 @@ def test_recognised(record, becomes, told):
     assert list(stream) == [becomes] and line == told
 
 
+def test_an_instruction_is_part_of_a_preference():
+    """Of two answers alone the trainer would think that the prompt stands in both."""
+    record = {"instruction": "Where", "input": "is it?", "chosen": "Here.", "rejected": "There."}
+    data, line = take_shape(Dataset.from_list([record]), PREFERENCES, "recipe")
+    assert line == "alpaca preferences (instruction, input, chosen, rejected)"
+    assert list(data) == [
+        {
+            "prompt": [{"role": "user", "content": "Where\n\nis it?"}],
+            "chosen": [ASSISTANT],
+            "rejected": [{"role": "assistant", "content": "There."}],
+        }
+    ]
+
+
+def test_prompts_keep_all_columns_and_are_numbered():
+    records = [{"prompt": "1 + 1 =", "answer": 2, "level": "a"}, {"prompt": "1 + 2 =", "answer": 3, "level": "b"}]
+    data, line = take_shape(Dataset.from_list(records), PROMPTS, "recipe")
+    assert list(data) == [record | {"record": number} for number, record in enumerate(records, start=1)]
+    assert line == "prompts (prompt, answer, level)"
+    stream, _ = take_shape(Dataset.from_list(records).to_iterable_dataset(), PROMPTS, "recipe")
+    assert list(stream) == list(data)
+    data, _ = take_shape(Dataset.from_list([{"question": "Where?", "answer": "Here."}]), PROMPTS, "recipe")
+    assert list(data) == [{"question": "Where?", "answer": "Here.", "prompt": [USER], "record": 1}]
+
+
 def refusal(records: list[dict], shapes=INSTRUCTIONS) -> str:
     with pytest.raises(UserError) as told:
         take_shape(Dataset.from_list(records), shapes, "recipe")
@@ -80,7 +105,10 @@ def test_unknown_columns_are_named_beside_the_known_shapes():
     )
     assert "conversations (ShareGPT), or instruction+output (alpaca)" in line
     line = refusal([{"messages": [USER]}], PREFERENCES)
-    assert line.endswith("it takes prompt+chosen+rejected (preferences), or chosen+rejected (the prompt in both)")
+    assert line.endswith(
+        "it takes prompt+chosen+rejected (preferences), or instruction+chosen+rejected (alpaca preferences), "
+        "or chosen+rejected (the prompt in both)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,3 +136,10 @@ def test_unknown_columns_are_named_beside_the_known_shapes():
 )
 def test_the_record_at_fault_is_named(good, bad, message):
     assert f"recipe: 'datasets', {message}" == refusal([good, bad, good])
+
+
+def test_prompts_and_judgements_at_fault():
+    assert refusal([{"prompt": "a"}, {"prompt": None}], PROMPTS).endswith("record 2: 'prompt' is no list of messages")
+    assert refusal([{"question": "a"}, {"question": None}], PROMPTS).endswith("record 2: 'question' is no text")
+    judged = {"prompt": "a", "completion": "b", "label": True}
+    assert refusal([judged, judged | {"label": None}], JUDGED).endswith("record 2: 'label' is neither true nor false")
