@@ -146,20 +146,22 @@ def test_a_reward_model_by_an_adapter(place, capsys):
 
 
 def test_pairs_that_are_too_long(place, capsys):
+    pairs = lines(place / "data" / "preferences" / "train.jsonl")
+    pairs[2]["rejected"][0]["content"] *= 2
+    write(place / "pairs.jsonl", pairs)
     tokenizer = AutoTokenizer.from_pretrained("pretrain")
     lengths = [
         max(
             len(tokenizer.apply_chat_template(pair["prompt"] + pair[key])["input_ids"])
             for key in ("chosen", "rejected")
         )
-        for pair in lines(place / "data" / "preferences" / "train.jsonl")
+        for pair in pairs
     ]
-    shortest = min(lengths)
-    longer = sum(length > shortest for length in lengths)
-    run(reward, max_length=shortest)
-    told = f"reward: train: {longer} of {len(lengths)} pairs exceed max_length {shortest} and are left out"
-    assert longer and told in capsys.readouterr().out
+    longest = sorted(lengths)[-2]
+    run(reward, "pairs.jsonl", max_length=longest)
+    assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are left out" in capsys.readouterr().out
     assert "no pair of train is within 4 tokens" in refusal(reward, output_dir="other", max_length=4)
+    assert "exceed the model's 128 positions" in refusal(reward, "pairs.jsonl", output_dir="other")
     assert not (place / "other").exists()
 
 
