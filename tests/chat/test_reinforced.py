@@ -142,12 +142,19 @@ def test_a_reward_model_by_an_adapter(place, capsys):
     run(reward, **ADAPTER)
     assert json.loads((place / "new" / "adapter" / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
     assert AutoModelForSequenceClassification.from_pretrained("new", trust_remote_code=True).score.weight.abs().sum()
+    card = (place / "new" / "adapter" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER_OR_NAME_OF_THIS", "new/adapter")
+    names: dict = {}
+    exec(code, names)
+    merged = AutoModelForSequenceClassification.from_pretrained("new").eval()
+    ids = torch.arange(5)[None]
+    assert torch.allclose(names["model"].eval()(ids).logits, merged(ids).logits, atol=1e-5)
     assert "no pairs are held out" in capsys.readouterr().out
 
 
 def test_pairs_that_are_too_long(place, capsys):
     pairs = lines(place / "data" / "preferences" / "train.jsonl")
-    pairs[2]["rejected"][0]["content"] *= 2
+    pairs[2]["rejected"][0]["content"] *= 4
     write(place / "pairs.jsonl", pairs)
     tokenizer = AutoTokenizer.from_pretrained("pretrain")
     lengths = [

@@ -3,10 +3,10 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from terminal import program
 from tiny_stages import flags, forget_accelerate, write_data, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -69,14 +69,45 @@ def test_the_stock_program(terminal, place, verb):
     overrides = SMALL | {"model_name_or_path": "pretrain", "output_dir": "stock", "report_to": "none"}
     if verb == "grpo":
         overrides |= {"num_generations": 2, "max_completion_length": 4}
-        command = [program("trl"), "grpo", "--config", ROOT / "recipes" / "arithmetic" / "grpo.yaml"]
+        command = [
+            Path(sys.executable).with_name("trl"),
+            "grpo",
+            "--config",
+            ROOT / "recipes" / "arithmetic" / "grpo.yaml",
+        ]
     else:
         recipe = {"trust_remote_code": True, "gradient_checkpointing": False}
         recipe["datasets"] = [{"path": "json", "data_files": {"train": "data/preferences/train.jsonl"}}]
         (place / "reward.yaml").write_text(json.dumps(recipe))
-        command = [program("trl"), "reward", "--config", "reward.yaml"]
+        command = [Path(sys.executable).with_name("trl"), "reward", "--config", "reward.yaml"]
     pairs = [part for key, value in overrides.items() for part in (f"--{key}", value)]
     done = terminal.run([*command, *pairs], place)
     assert "Training completed" in done.stdout
     kind = AutoModelForSequenceClassification if verb == "reward" else AutoModelForCausalLM
     assert kind.from_pretrained("stock", trust_remote_code=True).config.model_type == "scratch"
+
+
+@pytest.mark.parametrize("verb", ["grpo", "reward"])
+def test_two_processes(terminal, place, verb):
+    """Ours: one voice, one output; samples and held-out pairs of both processes are there, once each."""
+    overrides = SMALL | {"model_name_or_path": "pretrain", "output_dir": "new", "logging_steps": 1}
+    if verb == "grpo":
+        recipe = ROOT / "recipes" / "arithmetic" / "grpo.yaml"
+        overrides |= {"num_generations": 2, "max_completion_length": 4, "per_device_train_batch_size": 2}
+    else:
+        recipe = place / "reward.yaml"
+        recipe.write_text("trust_remote_code: true\ngradient_checkpointing: false\n")
+        data = [{"path": "json", "data_files": {"train": "data/preferences/train.jsonl"}}]
+        overrides |= {"datasets": json.dumps(data), "test_split_size": 0.4, "eval_strategy": "epoch"}
+        overrides |= {"per_device_eval_batch_size": 2}
+    launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file"]
+    launch += [ROOT / "recipes" / "accelerate" / "cpu.yaml", "-m", f"training.{verb}", "--config", recipe]
+    done = terminal.run([*launch, *flags(overrides)], place, ACCELERATE_USE_CPU="true")
+    assert done.stdout.count(f"{verb}: wrote new") == 1
+    if verb == "grpo":
+        samples = [json.loads(line) for line in (place / "new" / "samples.jsonl").read_text().splitlines()]
+        assert [sample["step"] for sample in samples] == [1] * 4 + [2] * 4  # two of each process
+        prompts = [json.dumps(sample["prompt"]) for sample in samples]
+        assert prompts[0] == prompts[1] != prompts[2] == prompts[3]
+    else:
+        assert read_provenance("new")["metrics"]["accuracy"]["n"] == 3

@@ -55,6 +55,7 @@ TESTED = {
     "accelerate launch": "test_launch",
     "python -m benchmarks.model": "test_benchmark",
     "scratch sft": "test_preview",
+    "scratch grpo": "test_grpo",
     "trl sft": "test_trl",
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
@@ -212,6 +213,17 @@ def test_preview(terminal, quickstart_run):
     assert (
         "sft: data taken as messages; ignored: name, group\n" in done.stdout and done.stdout.count("<|im_end|>⟧") == 2
     )
+
+
+def test_grpo(terminal, quickstart_run, tmp_path):
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    sums = [{"prompt": [{"role": "user", "content": f"{n} + 1 ="}], "answer": n + 1} for n in range(16)]
+    lines = [json.dumps(record | {"pattern": r"-?\d+"}) + "\n" for record in sums]
+    (tmp_path / "sums.jsonl").write_text("".join(lines))
+    model = quickstart_run / "runs" / "quickstart" / "sft"
+    small = {"model_name_or_path": model, "max_steps": 1, "warmup_steps": 0, "per_device_train_batch_size": 8}
+    terminal.run([*command("scratch grpo"), *flags(small | {"logging_steps": 1})], tmp_path)
+    assert {"samples.jsonl", "reward.png"} <= {path.name for path in (tmp_path / "runs/arithmetic/grpo").iterdir()}
 
 
 def test_trl(terminal, quickstart_run, without_package, tmp_path):

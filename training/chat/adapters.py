@@ -16,7 +16,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 _CARD = """\
 ---
 library_name: peft
-pipeline_tag: text-generation
+pipeline_tag: {task}
 tags: [scratch]
 {base_model}---
 
@@ -24,9 +24,9 @@ tags: [scratch]
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {kind}
 
-base = AutoModelForCausalLM.from_pretrained("{base}", trust_remote_code=True)
+base = {kind}.from_pretrained("{base}", {options}trust_remote_code=True)
 model = PeftModel.from_pretrained(base, "FOLDER_OR_NAME_OF_THIS")
 ```
 """
@@ -65,7 +65,11 @@ def save_adapter(model: Any, base: str, folder: Path) -> None:
     """
     model.save_pretrained(folder)
     on_the_hub = "" if Path(base).exists() else f"base_model: {base}\n"
-    (folder / "README.md").write_text(_CARD.format(base=base, base_model=on_the_hub), encoding="utf-8")
+    words = {"task": "text-generation", "kind": "AutoModelForCausalLM", "options": ""}
+    if model.peft_config["default"].task_type == "SEQ_CLS":
+        scores = {"kind": "AutoModelForSequenceClassification", "options": "num_labels=1, "}
+        words = {"task": "text-classification"} | scores
+    (folder / "README.md").write_text(_CARD.format(base=base, base_model=on_the_hub, **words), encoding="utf-8")
 
 
 def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
