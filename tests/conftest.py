@@ -40,6 +40,23 @@ def no_accelerate_of_other_files() -> None:
         forget_accelerate()
 
 
+@pytest.fixture
+def fresh_accelerate():
+    """Forgets Accelerate's precision and device after each test, for files whose tests want different ones."""
+    from tiny_stages import forget_accelerate
+
+    yield
+    forget_accelerate()
+
+
+@pytest.fixture
+def place(outputs, tmp_path, monkeypatch) -> Path:
+    """The current folder: a copy of what earlier stages left, the `outputs` of the test's file."""
+    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def terminal(tmp_path_factory) -> Terminal:
     return Terminal(tmp_path_factory.mktemp("home"))
