@@ -56,25 +56,25 @@ def main() -> None:
     book = list(read(options.book))
     dolly = [record for record in read(options.dolly) if not record.get("context")]
     kinds = {
-        "dolly": [pair("instruction", "response")(record) for record in dolly],
-        "book": [pair("instruction", "output", "input")(record) for record in book],
+        "dolly": map(pair("instruction", "response"), dolly),
+        "book": map(pair("instruction", "output", "input"), book),
     }
     files: dict[str, list] = {}
     for kind, records in kinds.items():
-        short = [{key: record[key] for key in ("prompt", "completion")} for record in records]
-        short = [record for record in short if length(record) <= options.max_characters]
-        for record in short:
-            name = f"{kind}_test" if is_held_out(record, HELD_OUT[kind]) else "instructions_train"
-            files.setdefault(name, []).append(record)
+        for record in records:
+            if length(record) <= options.max_characters:
+                name = f"{kind}_test" if is_held_out(record, HELD_OUT[kind]) else "instructions"
+                files.setdefault(name, []).append(record)
     for record in map(preference, book):
-        name = "preferences_test" if is_held_out(record, HELD_OUT["book"]) else "preferences_train"
-        files.setdefault(name, []).append({key: record[key] for key in ("prompt", "chosen", "rejected")})
+        name = "pairs/test" if is_held_out(record, HELD_OUT["book"]) else "pairs/train"
+        files.setdefault(name, []).append(record)
 
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    (options.output_dir / "pairs").mkdir(parents=True, exist_ok=True)
     for name, records in files.items():
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (options.output_dir / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-        print(f"{options.output_dir}/{name}.jsonl: {len(records):,} records")
+        file = options.output_dir / f"{name}.jsonl"
+        with file.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        print(f"{file}: {len(records):,} records")
 
 
 if __name__ == "__main__":
