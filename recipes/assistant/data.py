@@ -1,11 +1,13 @@
-"""Questions with answers, and pairs of a polite and a rude answer, part of them held out: for the recipes beside this.
+"""Questions with answers, and pairs of a polite and a ruder answer: python recipes/assistant/data.py
 
-    python recipes/assistant/data.py
-
-The instructions are Databricks' Dolly (people's; those that can be answered without a text to read from) and those of
-S. Raschka's "Build a Large Language Model (From Scratch)", whose second answers, more polite or less, make the pairs. A
-prompt is held out by its hash, so that what is held out of the instructions is held out of the pairs too, in whatever
-order the files come. All files are of TRL's own shapes.
+Takes Databricks' Dolly (15,000 instructions by people; those that come with a text to read are left out) and the 1,100
+instructions of S. Raschka's book "Build a Large Language Model (From Scratch)", each of which has a second answer, more
+polite or less. Writes, in runs/assistant/tuning:
+    instructions.jsonl             questions with their answers, for SFT (prompt, completion)
+    pairs/train.jsonl              the book's questions with two answers, for a judge and DPO (prompt, chosen, rejected)
+    book_test.jsonl, dolly_test.jsonl, pairs/test.jsonl
+                                   what is held out: a quarter of the book's questions, a twentieth of Dolly's
+A question is held out by its hash, so that it is held out of instructions and pairs alike.
 """
 
 import argparse
@@ -24,7 +26,7 @@ BOOK = (
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch07/04_preference-tuning-with-dpo/"
     "instruction-data-with-preference.json"
 )
-HELD_OUT = {"dolly": 0.05, "book": 0.25}  # the book's are few, and ask for the same few skills again and again
+HELD_OUT = {"book": 0.25, "dolly": 0.05}  # share of the questions
 
 
 def read(source: str) -> Iterable[dict[str, Any]]:
@@ -35,7 +37,7 @@ def read(source: str) -> Iterable[dict[str, Any]]:
 
 
 def is_held_out(record: dict[str, Any], share: float) -> bool:
-    """Whether the record's prompt is in the part with the lowest hashes."""
+    """Whether a question belongs to the test, the part with the lowest hashes: the same in every file."""
     (message,) = record["prompt"]
     return int.from_bytes(hashlib.sha256(message["content"].encode()).digest()[:8]) < share * 2**64
 
@@ -49,8 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dolly", default=DOLLY, help="a data set on the Hub, or a file of its records [%(default)s]")
     parser.add_argument("--book", default=BOOK, help="instruction-data-with-preference.json [%(default)s]")
-    parser.add_argument("--max-characters", type=int, default=600, help="of an instruction and its answer [600]")
-    parser.add_argument("--output-dir", type=Path, default=Path("runs/assistant/tuning"), help="[%(default)s]")
+    parser.add_argument("--max_characters", type=int, default=600, help="of an instruction and its answer [600]")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/assistant/tuning"), help="[%(default)s]")
     options = parser.parse_args()
 
     book = list(read(options.book))
