@@ -91,7 +91,9 @@ def world(tmp_path_factory):
     for seed, name in enumerate(("pretrain", "sft")):
         save_model(root / name, root / "tokenizer", seed, vocab_size=288)
     save_model(root / "reward", root / "tokenizer", 2, 288, ScratchForSequenceClassification, num_labels=1)
-    answered = [{"instruction": ask[0]["content"], "output": TEXTS[n], "pattern": "a.*"} for n, ask in enumerate(asked)]
+    answered = [
+        {"instruction": ask[0]["content"], "output": TEXTS[n], "pattern": "[^b]*"} for n, ask in enumerate(asked)
+    ]
     write_lines(root / "asked.jsonl", answered)
     told_apart = [{"instruction": "Add.", "chosen": TEXTS[n], "rejected": TEXTS[n + 9]} for n in range(8)]
     write_lines(root / "pairs.jsonl", told_apart)
@@ -210,7 +212,7 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
         figures = row["chats"]["asked"]
         assert list(figures) == ["ends", "format", "reward", "bits per byte"]
         samples = row["chat_samples"]["asked"]
-        fitting = [bool(re.fullmatch("a.*", sample["answer"].strip(), re.DOTALL)) for sample in samples]
+        fitting = [bool(re.fullmatch("[^b]*", sample["answer"].strip(), re.DOTALL)) for sample in samples]
         assert len(fitting) == 4 and figures["format"]["value"] == sum(fitting) / 4
         assert {figure["n"] for figure in figures.values()} == {4} and figures["bits per byte"]["value"] > 0
         assert row["pairs"]["told"]["n"] == 5 and row["pairs"]["told"]["chance"] == 0.5
@@ -220,6 +222,7 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     assert results["models"]["stock"]["texts"]["mine"]["context"] == 64
     page = (tmp_path / "out" / "results.md").read_text()
     assert "- blimp: 2 of 67 of its tasks have data, so that it is not the published measure" in page
+    assert f"- judges: asked: {world / 'reward'}" in page
     assert "asked: reference, bits per byte" in page and "told: preference accuracy (chance 50%)" in page
     assert "mine: bits per byte" in page and "blimp: acc (chance 50%)" in page
     assert str(tmp_path / "out" / "tasks" / "data") in (tmp_path / "out" / "tasks" / "blimp_causative.yaml").read_text()

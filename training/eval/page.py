@@ -33,6 +33,8 @@ def conditions(config: Any, device: torch.device) -> dict[str, Any]:
             f"greedy, up to {config.max_new_tokens} new tokens; reference answers given their prompts: their end costs "
             "bits and counts no bytes"
         )
+        judges = [f"{name}: {chat.judge}" for name, chat in config.chats.items() if chat.judge]
+        found |= {"judges": ", ".join(judges)} if judges else {}
     if config.pairs:
         found["pairs"] = "total log-probability of the answer, its end included; margins in nats"
     if config.texts:
