@@ -128,6 +128,7 @@ class Tasks:
         # Groups that lm-eval does not have so: of ours, and those of which only some tasks have data.
         self._groups = {name: _Group(list(GROUPS[name]), len(GROUPS[name])) for name in self.names if name in GROUPS}
         self._loaded: list[Any] | None = None
+        self._rooms: dict[str, int] = {}  # tokens that a task lets a model write
         if theirs:
             self._index(theirs, known)
             if self.local:
@@ -270,6 +271,9 @@ class Tasks:
                     f"'tasks': lm-eval would run the code that a model writes for {task.task_name} in its own process; "
                     f"of such tasks, {', '.join(CODE_TASKS)} run in a sandbox here; leave the others out"
                 )
+            if task.OUTPUT_TYPE == "generate_until":
+                settings = task.get_config("generation_kwargs") or {}
+                self._rooms[task.task_name] = settings.get("max_gen_toks", 256)  # lm-eval's default
         if len(self.settings.seeds) > 1 and not any(map(self._draws_examples, self._loaded)):
             raise UserError(
                 "'fewshot_seeds': none of the tasks draws few-shot examples, so that the seeds change nothing"
@@ -281,16 +285,19 @@ class Tasks:
         Raises:
             UserError: for the first such task.
         """
+        for name, room in self._rooms.items():
+            if name not in CODE_TASKS and room >= context:
+                raise UserError(
+                    f"'tasks': {name} lets a model write {room} tokens, but {model} has a context of {context} in all; "
+                    "leave the task out"
+                )
+
+    def _shorten_programs(self, context: int) -> None:
+        """Leave half of a model's context to the prompt of a task of programming, whose answers may be longer."""
         for task in (task for item in self._loaded for task in _members(item)):
-            if task.OUTPUT_TYPE == "generate_until":
-                room = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", 256)  # lm-eval's default
-                if task.task_name in CODE_TASKS:
-                    task.set_config("generation_kwargs", {"max_gen_toks": min(room, context // 2)}, update=True)
-                elif room >= context:
-                    raise UserError(
-                        f"'tasks': {task.task_name} lets a model write {room} tokens, but {model} has a context of "
-                        f"{context} in all; leave the task out"
-                    )
+            if task.task_name in CODE_TASKS:
+                room = min(self._rooms[task.task_name], context // 2)
+                task.set_config("generation_kwargs", {"max_gen_toks": room}, update=True)
 
     def score(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, context: int
@@ -300,6 +307,7 @@ class Tasks:
 
         with quiet():
             lm = HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
+        self._shorten_programs(context)
         kept = {task.task_name: self._fitting(task, lm) for item in self._loaded for task in _members(item)}
         first, *more = self.settings.seeds
         runs = [self._run(lm, self._loaded, first, kept)]
