@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from training.errors import UserError
 from training.eval.chats import ChatConfig, open_chat
 from training.eval.held_out import read_pairs, read_questions
+from training.eval.judge import score_conversations
 
 JUDGE_TEMPLATE = "{% for message in messages %}[{{ message.role }}] {{ message.content }}<|im_end|>{% endfor %}"
 
@@ -152,9 +153,17 @@ def half(completions, **_):
     return [None if content[0]["content"] == GOOD else 0.25 for content in completions]
 
 
-def test_a_reward_of_somebodys_own_may_judge_some_only(tokenizer, taught, tmp_path):
-    config = ChatConfig(write(tmp_path / "a.jsonl", RECORDS), rewards=[f"{__name__}.half"])
+async def length(completions, completion_ids, log_metric, **_):
+    log_metric("completions", len(completions))
+    return [len(ids) for ids in completion_ids]
+
+
+def test_rewards_of_somebodys_own(tokenizer, taught, tmp_path):
+    """One judges some answers only; one waits, and asks for what TRL gives beside the columns."""
+    config = ChatConfig(write(tmp_path / "a.jsonl", RECORDS), rewards=[f"{__name__}.half", f"{__name__}.length"])
     figures, _, outcomes = measure(config, taught, tokenizer)
+    characters = [len(record["messages"][1]["content"]) for record in RECORDS]  # a byte is a token
+    assert figures["length"]["value"] == pytest.approx(sum(characters) / 3) and figures["length"]["unit"] == "number"
     assert figures["half"] == {"value": 0.25, "stderr": 0.0, "n": 2, "left_out": 1, "unit": "number"}
     assert sum("half" in outcome.scores for outcome in outcomes) == 2
 
@@ -246,6 +255,12 @@ def test_a_judge_at_fault(tokenizer, tiny_model, judge, tmp_path):
     model.save_pretrained(tmp_path / "labels")
     tokenizer.save_pretrained(tmp_path / "labels")
     assert "LlamaForSequenceClassification with 3 labels" in refusal(tmp_path / "labels")
+    model = LlamaForSequenceClassification.from_pretrained(judge)
+    torch.nn.init.constant_(model.score.weight, math.nan)
+    model.save_pretrained(tmp_path / "nan")
+    tokenizer.save_pretrained(tmp_path / "nan")
+    with pytest.raises(UserError, match="'judge': .*nan gave nan as a score, which is no finite number"):
+        score_conversations(str(tmp_path / "nan"), [(user("q"), assistant("a"))], 1)
 
 
 def test_a_template_that_will_not_do(tokenizer, taught, tmp_path):
