@@ -57,7 +57,7 @@ class Sampling:
 
 def describe(settings: "GenerationConfig") -> str:
     """What holds, in a line."""
-    drawn = "the likeliest token"
+    drawn = "always the likeliest token"
     if settings.do_sample:
         values = {key: getattr(settings, key) for key in DEFAULTS}
         drawn = ", ".join(f"{key} {DEFAULTS[key] if value is None else value}" for key, value in values.items())

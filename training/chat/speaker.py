@@ -46,7 +46,8 @@ class Speaker:
     def __init__(
         self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversation: Conversation
     ):
-        self.name, self.model, self.tokenizer, self.conversation = name, model, tokenizer, conversation
+        self.name = name.rstrip("/")  # which Tab puts behind a folder
+        self.model, self.tokenizer, self.conversation = model, tokenizer, conversation
         self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST
 
     @classmethod

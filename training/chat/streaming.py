@@ -28,7 +28,7 @@ class CharacterStreamer(BaseStreamer):
         self.ids: list[int] = []
         self._prompt_comes_first = True
         self._start = self._end = 0  # of the tokens handed on last. The next are decoded behind them, for their spaces
-        self._shown = 0  # characters of those
+        self._shown = ""  # the text of those
 
     def put(self, value: torch.Tensor) -> None:
         """Takes the prompt, (1, seq), and then the tokens one by one, (1,)."""
@@ -37,7 +37,10 @@ class CharacterStreamer(BaseStreamer):
             return
         self.ids += value.tolist()
         text = self._decode(self._start)
-        self._hand_on(text, len(text) - min(PENDING, len(text) - len(text.rstrip(UNDECODED))))
+        undecoded = len(text) - len(text.rstrip(UNDECODED))
+        # Some tokenizers decode a row of bytes as one, so that a torn character takes those before it along.
+        if not undecoded or text.startswith(self._shown):
+            self._hand_on(text, len(text) - min(PENDING, undecoded))
 
     def end(self) -> None:
         self._prompt_comes_first = True
@@ -52,12 +55,13 @@ class CharacterStreamer(BaseStreamer):
         return self._decode(0)
 
     def _hand_on(self, text: str, certain: int) -> None:
-        if certain <= self._shown:
+        piece = text[len(self._shown) : certain]
+        if not piece:
             return
-        piece, self._shown = text[self._shown : certain], certain
+        self._shown += piece
         if certain == len(text):
             self._start, self._end = self._end, len(self.ids)
-            self._shown = len(self._decode(self._start))
+            self._shown = self._decode(self._start)
         self.write(piece)
 
     def _decode(self, start: int) -> str:
