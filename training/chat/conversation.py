@@ -58,19 +58,20 @@ class Conversation:
             UserError: the file holds something else, or cannot be written.
         """
         record = {"messages": self.opening() + self.messages, "model": model}
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         try:
-            if file.exists() and not _holds_conversations(file):
+            before = file.read_bytes() if file.exists() else b""
+            if before and not _is_conversation(before.splitlines()[0]):
                 raise UserError(f"{file} is there already and holds no conversations; choose another name")
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+            with file.open("ab") as lines:
+                lines.write(line if before[-1:] in (b"", b"\n") else b"\n" + line)
         except OSError as error:
             raise UserError(f"{file} cannot be written ({error.strerror})") from None
 
 
-def _holds_conversations(file: Path) -> bool:
-    with file.open("rb") as lines:
-        first = lines.readline()
+def _is_conversation(line: bytes) -> bool:
     try:
-        return not first or "messages" in json.loads(first)
-    except (ValueError, TypeError):
+        record = json.loads(line)
+    except ValueError:
         return False
+    return isinstance(record, dict) and "messages" in record
