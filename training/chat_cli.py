@@ -35,12 +35,7 @@ def main(arguments: list[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
         print(f"{__doc__.rstrip()}\n\n{describe(ChatConfig)}\n\nIn the conversation:\n\n{command_list()}")
         return
-    if not arguments or arguments[0].startswith("--"):
-        raise UserError("scratch chat begins with the model, as in scratch chat runs/quickstart/export --temperature 0")
-    model, *flags = arguments
-    overrides = split_overrides(flags)
-    verbatim = {key: overrides.pop(key) for key in VERBATIM if key in overrides}
-    config = build(ChatConfig, apply_overrides({}, overrides) | verbatim, "command line")
+    model, config = read_config(arguments)
     sampling = Sampling(**{field.name: getattr(config, field.name) for field in fields(Sampling)})
 
     from transformers.utils import logging
@@ -62,6 +57,20 @@ def main(arguments: list[str]) -> None:
         return
     if mistakes and not terminal.interactive:
         raise UserError(f"{mistakes} of the lines could not be taken; see above")
+
+
+def read_config(arguments: list[str]) -> tuple[str, ChatConfig]:
+    """The model and the flags.
+
+    Raises:
+        UserError: a mistake in them.
+    """
+    if not arguments or arguments[0].startswith("--"):
+        raise UserError("scratch chat begins with the model, as in scratch chat runs/quickstart/export --temperature 0")
+    model, *flags = arguments
+    overrides = split_overrides(flags)
+    verbatim = {key: overrides.pop(key) for key in VERBATIM if key in overrides}
+    return model, build(ChatConfig, apply_overrides({}, overrides) | verbatim, "command line")
 
 
 def converse(session: "Session", terminal: "Terminal") -> int:
