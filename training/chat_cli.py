@@ -41,11 +41,13 @@ def main(arguments: list[str]) -> None:
     from transformers.utils import logging
 
     from training.chat.session import Session
+    from training.chat.speaker import Speaker
     from training.chat.terminal import Terminal
 
+    speaker = Speaker.open(model)
     logging.set_verbosity_error()  # what is worth telling is told here, in a line
     terminal = Terminal()
-    session = Session(model, config.system, sampling, terminal)
+    session = Session(speaker, config.system, sampling, terminal)
     if config.compare:
         session.compare(config.compare)
     if terminal.interactive:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from training.chat.sampling import Sampling
 from training.chat.session import Session
+from training.chat.speaker import Speaker
 from training.engine.signals import Interrupted
 from training.errors import UserError
 
@@ -57,7 +58,8 @@ def begin(models, monkeypatch):
 
     def begin(model="one", system=None, screen=None, **sampling) -> tuple[Session, Screen]:
         screen = screen or Screen()
-        return Session(model, system, Sampling(**({"temperature": 0, "max_new_tokens": 5} | sampling)), screen), screen
+        settings = Sampling(**({"temperature": 0, "max_new_tokens": 5} | sampling))
+        return Session(Speaker.open(model), system, settings, screen), screen
 
     return begin
 

@@ -23,16 +23,12 @@ _COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?", re.DOTALL)
 class Session:
     """The models that answer, one or two, each with its own side of the conversation.
 
-    Args:
-        model: a folder, or a name on the Hub.
-
     Raises:
-        UserError: see `Speaker.open`.
+        UserError: the model's template takes no system prompt.
     """
 
-    def __init__(self, model: str, system: str | None, sampling: Sampling, terminal: Terminal):
-        self.terminal, self.sampling = terminal, sampling
-        self.speakers = [Speaker.open(model, Conversation())]
+    def __init__(self, speaker: Speaker, system: str | None, sampling: Sampling, terminal: Terminal):
+        self.speakers, self.sampling, self.terminal = [speaker], sampling, terminal
         self._seed()
         if system:
             self._set_system(system)
@@ -75,7 +71,8 @@ class Session:
             return
         conversation = copy.deepcopy(self.speakers[0].conversation)
         question = conversation.undo() if conversation.messages else None
-        other = Speaker.open(model, conversation)
+        other = Speaker.open(model)
+        other.conversation = conversation
         if question is not None:
             other.check(question, conversation.system)
         self.speakers[1:] = [other]

@@ -40,18 +40,19 @@ class Speaker:
 
     Args:
         name: of its folder, or on the Hub.
-        conversation: its own; another model says other things.
+
+    Attributes:
+        conversation: its own, for another model says other things.
+        context: how many tokens it sees at once.
     """
 
-    def __init__(
-        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversation: Conversation
-    ):
-        self.name = name.rstrip("/")  # which Tab puts behind a folder
-        self.model, self.tokenizer, self.conversation = model, tokenizer, conversation
+    def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        self.name, self.model, self.tokenizer = name.rstrip("/"), model, tokenizer
+        self.conversation = Conversation()
         self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST
 
     @classmethod
-    def open(cls, name: str, conversation: Conversation) -> "Speaker":
+    def open(cls, name: str) -> "Speaker":
         """Load a model. Code that comes with it is not run: ours are known, and so are those of transformers.
 
         Raises:
@@ -65,7 +66,7 @@ class Speaker:
         check_weights(name, "model")
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(name).to(pick_device()).eval()
-        return cls(name, model, tokenizer, conversation)
+        return cls(name, model, tokenizer)
 
     def check(self, message: str, system: str | None) -> None:
         """Refuse a message that cannot be asked: the template does not take it, or it would not fit even alone.
