@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from taught import GOOD, RECORDS, SUMS
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from training.errors import UserError
 from training.eval.chats import ChatConfig, open_chat
@@ -263,7 +263,7 @@ def test_a_judge_at_fault(tokenizer, tiny_model, judge, tmp_path):
         score_conversations(str(tmp_path / "nan"), [(user("q"), assistant("a"))], 1)
 
 
-def test_a_template_that_will_not_do(tokenizer, taught, tmp_path):
+def test_a_template_that_will_not_do(tokenizer, tmp_path):
     chat = open_chat("some", ChatConfig(write(tmp_path / "a.jsonl", [{"prompt": user("q")}])), 10, 0)
     template = tokenizer.chat_template
     try:
@@ -281,4 +281,3 @@ def test_a_template_that_will_not_do(tokenizer, taught, tmp_path):
             assert message in str(told.value)
     finally:
         tokenizer.chat_template = template
-    assert isinstance(taught, LlamaForCausalLM)
