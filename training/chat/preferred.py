@@ -1,26 +1,60 @@
-"""TRL's DPOTrainer, which refuses an unknown loss before it trains rather than at its first step."""
+"""TRL's trainers of preferences, which find out before they train what they would else find out late, or not say."""
 
 import re
 from dataclasses import fields
 from typing import Any
 
-from trl import DPOConfig, DPOTrainer
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from training.errors import UserError
 from training.recipe import nearest
 
 
-class PreferenceTrainer(DPOTrainer):
-    """TRL's trainer.
+def known_losses(config_class: type) -> list[str]:
+    """What TRL takes as `loss_type`, from its field, for TRL lists them nowhere else."""
+    (field,) = (field for field in fields(config_class) if field.name == "loss_type")
+    return field.metadata.get("choices") or re.findall(r"`'(\w+)'`", field.metadata["help"])
+
+
+class Preferred:
+    """What the two have in common, to be put before TRL's class.
 
     Raises:
-        UserError: a `loss_type` that it does not know.
+        UserError: a `loss_type` that it does not know, or no record is left.
     """
 
-    def __init__(self, *, args: DPOConfig, **others: Any):
-        (field,) = (field for field in fields(DPOConfig) if field.name == "loss_type")
-        known = re.findall(r"`'(\w+)'`", field.metadata["help"])  # TRL lists them nowhere else
-        for loss in args.loss_type:
+    def __init__(self, *, args: Any, **others: Any):
+        known = known_losses(type(args))
+        for loss in [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type:
             if loss not in known:
                 raise UserError(f"'loss_type': no loss '{loss}'; {nearest(loss, known)}")
         super().__init__(args=args, **others)
+
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: DPOConfig | KTOConfig, dataset_name: str
+    ) -> Any:
+        """TRL's, which drops a record whose prompt leaves nothing of `max_length` to an answer; counted here."""
+        kept = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        if not isinstance(dataset, Dataset):  # a stream, of unknown length
+            return kept
+        if not len(kept):
+            raise UserError(
+                f"'max_length': every prompt of {dataset_name} fills it, {args.max_length} tokens, and leaves no room "
+                "for an answer; raise it"
+            )
+        if len(kept) < len(dataset):
+            print(
+                f"{dataset_name}: {len(dataset) - len(kept):,} of {len(dataset):,} records are left out: their prompts "
+                f"fill max_length {args.max_length}"
+            )
+        return kept
+
+
+class PreferenceTrainer(Preferred, DPOTrainer):
+    """TRL's DPOTrainer."""
+
+
+class JudgementTrainer(Preferred, KTOTrainer):
+    """TRL's KTOTrainer."""
