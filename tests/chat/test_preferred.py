@@ -11,7 +11,7 @@ from training.errors import UserError
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 QUESTION = [{"role": "user", "content": "Where is the cat?"}]
-LONG = [{"role": "user", "content": "Where is the cat? " * 5}]
+LONG = [{"role": "user", "content": "Where is the cat? " * 8}]
 ANSWER, OTHER = ([{"role": "assistant", "content": words}] for words in ("on a mat", "under a table"))
 
 
@@ -43,10 +43,12 @@ def run(stage, **options: object) -> None:
 
 
 @pytest.mark.parametrize("stage", [dpo, kto], ids=["dpo", "kto"])
-def test_prompts_that_leave_no_room_for_an_answer(place, capsys, stage):
+def test_records_that_are_too_long(place, capsys, stage):
     with pytest.raises(UserError, match="'max_length': every prompt of train fills it, 4 tokens, and leaves no room"):
         run(stage, max_length=4)
     assert not (place / "new").exists() and not (place / "new.partial").exists()
+    with pytest.raises(UserError, match="1 records of train exceed the model's 128 positions .*, and they are cut"):
+        run(stage)
     run(stage, max_length=60)
     assert "train: 1 of 3 records are left out: their prompts fill max_length 60" in capsys.readouterr().out
 
@@ -55,4 +57,4 @@ def test_a_loss_that_kto_does_not_know(place):
     with pytest.raises(UserError, match="'loss_type': no loss 'kyo'; did you mean 'kto'?"):
         run(kto, loss_type="kyo")
     assert not (place / "new").exists() and not (place / "new.partial").exists()
-    run(kto, loss_type="apo_zero_unpaired", train_sampling_strategy="random")
+    run(kto, loss_type="apo_zero_unpaired", train_sampling_strategy="random", max_length=60)

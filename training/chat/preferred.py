@@ -8,8 +8,11 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
+from training.chat.positions import check_positions, max_positions
 from training.errors import UserError
 from training.recipe import nearest
+
+ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")  # columns of tokens, in one or the other
 
 
 def known_losses(config_class: type) -> list[str]:
@@ -22,15 +25,16 @@ class Preferred:
     """What the two have in common, to be put before TRL's class.
 
     Raises:
-        UserError: a `loss_type` that it does not know, or no record is left.
+        UserError: a `loss_type` that it does not know, no record is left, or some exceed the model's positions.
     """
 
-    def __init__(self, *, args: Any, **others: Any):
+    def __init__(self, *, model: Any, args: Any, **others: Any):
         known = known_losses(type(args))
         for loss in [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type:
             if loss not in known:
                 raise UserError(f"'loss_type': no loss '{loss}'; {nearest(loss, known)}")
-        super().__init__(args=args, **others)
+        self.max_positions = max_positions(model)
+        super().__init__(model=model, args=args, **others)
 
     def _prepare_dataset(
         self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: DPOConfig | KTOConfig, dataset_name: str
@@ -49,6 +53,10 @@ class Preferred:
                 f"{dataset_name}: {len(dataset) - len(kept):,} of {len(dataset):,} records are left out: their prompts "
                 f"fill max_length {args.max_length}"
             )
+        answers = [kept[column] for column in ANSWERS if column in kept.column_names]
+        lengths = [len(prompt) + max(map(len, each)) for prompt, *each in zip(kept["prompt_ids"], *answers)]
+        taken = [min(length, args.max_length or length) for length in lengths]
+        check_positions(taken, self.max_positions, "records", dataset_name, "cut")
         return kept
 
 
