@@ -131,11 +131,13 @@ def long_ones(tmp_path):
     return write(tmp_path / "long.jsonl", [{"instruction": ask, "output": answer} for ask, answer in sizes])
 
 
-def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, judge, tmp_path):
+def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, judge, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tokenizer, "model_max_length", 128)
     config = ChatConfig(long_ones(tmp_path), judge=str(judge))
     figures, _, _ = measure(config, taught, tokenizer, max_new_tokens=30, context=128)
     counts = {metric: (figure["n"], figure["left_out"]) for metric, figure in figures.items()}
     assert counts == {"ends": (2, 1), "reward": (2, 1), "bits per byte": (1, 2)}
+    assert "longer than the specified maximum" not in caplog.text
     judged, samples, _ = measure(config, taught, tokenizer, limit=3, max_new_tokens=60)
     assert judged["ends"]["n"] == 3 and judged["reward"]["left_out"] == 1  # longer than the judge's positions
     assert ["reward" in sample for sample in samples].count(False) == 1
