@@ -21,9 +21,10 @@ CONTEXT = 96
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A folder with the models `one` and `two`, which never end an answer by themselves."""
+    """A folder with the models `one` and `two`, which never end an answer by themselves, and a `judge`."""
     place = tmp_path_factory.mktemp("models")
     tokenizer = write_tokenizer(place / "tokenizer")
+    write_model(place / "judge", tokenizer, "reward")
     for name, preset in (("one", "qwen3"), ("two", "llama")):
         folder = write_model(place / name, tokenizer, "sft", preset, {"max_position_embeddings": CONTEXT})
         settings = GenerationConfig.from_pretrained(folder)
@@ -233,6 +234,7 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ("/compare off", "/compare takes the folder of another model, or its name on the Hub"),
         ("/compare three", "three: no model there"),
         ("/compare tokenizer", "tokenizer: no model there"),
+        ("/compare judge", "'model': judge holds the output of 'reward'; it takes the output of pretrain or sft .*"),
         ("/compare someone/else", "'model': no tokenizer at someone/else .*"),
         ("/set temperature", "/set takes a key and a value, as in /set temperature 0.7, not 'temperature'"),
         ("/set temprature 1", "/set: unknown key 'temprature'; did you mean 'temperature'?"),

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from taught import GOOD, RECORDS, SUMS
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from training.errors import UserError
 from training.eval.chats import ChatConfig, open_chat
@@ -131,11 +131,13 @@ def long_ones(tmp_path):
     return write(tmp_path / "long.jsonl", [{"instruction": ask, "output": answer} for ask, answer in sizes])
 
 
-def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, judge, tmp_path):
+def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, judge, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tokenizer, "model_max_length", 128)
     config = ChatConfig(long_ones(tmp_path), judge=str(judge))
     figures, _, _ = measure(config, taught, tokenizer, max_new_tokens=30, context=128)
     counts = {metric: (figure["n"], figure["left_out"]) for metric, figure in figures.items()}
     assert counts == {"ends": (2, 1), "reward": (2, 1), "bits per byte": (1, 2)}
+    assert "longer than the specified maximum" not in caplog.text
     judged, samples, _ = measure(config, taught, tokenizer, limit=3, max_new_tokens=60)
     assert judged["ends"]["n"] == 3 and judged["reward"]["left_out"] == 1  # longer than the judge's positions
     assert ["reward" in sample for sample in samples].count(False) == 1
@@ -263,7 +265,7 @@ def test_a_judge_at_fault(tokenizer, tiny_model, judge, tmp_path):
         score_conversations(str(tmp_path / "nan"), [(user("q"), assistant("a"))], 1)
 
 
-def test_a_template_that_will_not_do(tokenizer, taught, tmp_path):
+def test_a_template_that_will_not_do(tokenizer, tmp_path):
     chat = open_chat("some", ChatConfig(write(tmp_path / "a.jsonl", [{"prompt": user("q")}])), 10, 0)
     template = tokenizer.chat_template
     try:
@@ -281,4 +283,3 @@ def test_a_template_that_will_not_do(tokenizer, taught, tmp_path):
             assert message in str(told.value)
     finally:
         tokenizer.chat_template = template
-    assert isinstance(taught, LlamaForCausalLM)

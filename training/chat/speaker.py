@@ -20,6 +20,7 @@ from training.chat.streaming import CharacterStreamer
 from training.engine.device import pick_device
 from training.engine.hub import is_on_hub, no_progress_bars
 from training.engine.signals import StopSignals
+from training.engine.stage import LANGUAGE_MODELS, check_stage
 from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
@@ -56,10 +57,12 @@ class Speaker:
         """Load a model. Code that comes with it is not run: ours are known, and so are those of transformers.
 
         Raises:
-            UserError: no model there, one without a chat template, or one that cannot be loaded.
+            UserError: no model there, one of another kind, one without a chat template, or one that cannot be loaded.
         """
-        if not is_on_hub(name) and not (Path(name) / "config.json").is_file():
-            raise UserError(f"{name}: no model there")
+        if not is_on_hub(name):
+            if not (Path(name) / "config.json").is_file():
+                raise UserError(f"{name}: no model there")
+            check_stage(name, *LANGUAGE_MODELS, key="model")
         tokenizer = open_model_tokenizer(name, "model")
         if tokenizer.chat_template is None:
             raise UserError(f"{name}: its tokenizer has no chat template; it is not a chat model")
