@@ -17,18 +17,29 @@ from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
 LAUNCHING = ("test_cluster.py", "test_gradients.py", "test_kill.py", "test_pretrain.py", "test_pretrain_data.py")
 
 
+def unit(nodeid: str) -> str:
+    """What runs in one process: the tests of a file, for they share fixtures; or all whole commands, which share
+    `quickstart_run`, with the launchers."""
+    path = Path(nodeid.split("::")[0])
+    return "commands" if "end_to_end" in path.parts or path.name in LAUNCHING else str(path)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `-n`, the tests of a file run in one process, for they share fixtures; so do whole commands, which share
-    `quickstart_run`, and launchers. (`--dist loadgroup` is silently without effect under pytest 9.2.)"""
+    """For `-n`. (`--dist loadgroup` is silently without effect under pytest 9.2.)"""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class ByUnit(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            path = Path(nodeid.split("::")[0])
-            return "commands" if "end_to_end" in path.parts or path.name in LAUNCHING else str(path)
+            return unit(nodeid)
 
-    return ByFile(config, log)
+    config.option.loadscopereorder = False  # it takes the unit of the most tests for the longest one
+    return ByUnit(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest unit first, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: unit(item.nodeid) != "commands")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,6 +49,23 @@ def no_accelerate_of_other_files() -> None:
         from tiny_stages import forget_accelerate
 
         forget_accelerate()
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Forgets Accelerate's precision and device after each test, for files whose tests want different ones."""
+    from tiny_stages import forget_accelerate
+
+    yield
+    forget_accelerate()
+
+
+@pytest.fixture
+def place(outputs, tmp_path, monkeypatch) -> Path:
+    """The current folder: a copy of what earlier stages left, the `outputs` of the test's file."""
+    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from tiny_stages import (
     VOCAB_SIZE,
     WORDS,
     flags,
-    forget_accelerate,
     write_data,
     write_model,
     write_text,
@@ -34,10 +33,7 @@ from training.engine.stage import Stage, partial
 SIZES = {f"model.{key}": value for key, value in MODEL.items()}
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    forget_accelerate()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +45,6 @@ def outputs(tmp_path_factory):
     write_data(place / "data", tokenizer)
     write_model(place / "pretrain", tokenizer)
     return place
-
-
-@pytest.fixture
-def place(outputs, tmp_path, monkeypatch):
-    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def options(verb: str) -> dict[str, object]:

@@ -14,6 +14,8 @@ from training.engine.stage import partial, read_provenance
 from training.errors import UserError
 from training.eval.classification import scores, tfidf_baseline
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 NOUNS = "the cat on a mat and another table under".split()
 SIZES = {"train": 96, "validation": 24, "test": 32}
 
@@ -40,14 +42,6 @@ def outputs(tmp_path_factory):
     for seed, (split, count) in enumerate(SIZES.items()):
         write_jsonl(place / f"{split}.jsonl", records(count, seed))
     return place
-
-
-@pytest.fixture
-def place(outputs, tmp_path, monkeypatch):
-    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    forget_accelerate()
 
 
 def classify(**options: object) -> None:

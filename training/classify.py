@@ -25,15 +25,14 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.chat.trl import newest_checkpoint
 from training.data.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 from training.engine.device import has_bf16, pick_device
-from training.engine.hub import no_progress_bars, save_model
+from training.engine.hub import quiet_loading, save_model
 from training.engine.metrics import METRICS
-from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest
+from training.engine.stage import Stage, model_digest
 from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
@@ -65,12 +64,7 @@ class ClassifyConfig:
 
 def main(arguments: list[str]) -> None:
     config = parse(ClassifyConfig, arguments, __doc__)
-    inputs = labelled_digests(config.data)
-    if Path(config.model).exists() or config.model.startswith(("runs/", "./", "/", "../")):
-        check_stage(config.model, *LANGUAGE_MODELS, key="model")
-        inputs["model"] = digest(config.model, "model")
-    else:
-        inputs["model"] = config.model
+    inputs = labelled_digests(config.data) | {"model": model_digest(config.model, "model")}
     stage = Stage("classify", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
@@ -82,7 +76,7 @@ def main(arguments: list[str]) -> None:
     labels = sorted(set(data["train"].labels))
     positive = pick_positive(config.positive_label, data["train"].labels)
     model = build_model(config, labels)
-    examples = {split: tokenize(part, tokenizer, labels, model, config, split) for split, part in data.items()}
+    examples = {split: tokenize(part, tokenizer, model, config, split) for split, part in data.items()}
 
     folder = stage.begin()
     trainer = Trainer(
@@ -132,22 +126,12 @@ def build_model(config: ClassifyConfig, labels: list[str]) -> PreTrainedModel:
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     if config.from_random_weights:
         return AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(config.model, **names))
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the scores are new, and the head of the language model is not used
-    try:
-        with no_progress_bars():
-            return AutoModelForSequenceClassification.from_pretrained(config.model, dtype=torch.float32, **names)
-    finally:
-        logging.set_verbosity(verbosity)
+    with quiet_loading():  # that the scores are new, and the head of the language model is not used
+        return AutoModelForSequenceClassification.from_pretrained(config.model, dtype=torch.float32, **names)
 
 
 def tokenize(
-    data: Labelled,
-    tokenizer: PreTrainedTokenizerBase,
-    labels: list[str],
-    model: PreTrainedModel,
-    config: ClassifyConfig,
-    split: str,
+    data: Labelled, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, config: ClassifyConfig, split: str
 ) -> list[dict[str, Any]]:
     """What the Trainer takes: `input_ids` and `labels` of each text. Says how many were cut."""
     most = min(config.max_length, model.config.max_position_embeddings)
@@ -156,7 +140,7 @@ def tokenize(
     if longer:
         print(f"classify: {longer} of {len(ids)} {split} texts have more than {most} tokens and are cut there")
     return [
-        {"input_ids": tokens[:most], "labels": labels.index(label)}
+        {"input_ids": tokens[:most], "labels": model.config.label2id[label]}
         for tokens, label in zip(ids, data.labels, strict=True)
     ]
 

@@ -14,6 +14,7 @@ import sys
 from training.data.shards import check_hashes, check_tokenizer
 from training.engine.build import build_accelerator, derive_from_depth
 from training.engine.config import RUNTIME_KEYS, PretrainConfig
+from training.engine.ending import end_training
 from training.engine.loop import Pretraining
 from training.engine.metrics import METRICS, median_rate, read_metrics
 from training.engine.processes import local_rank
@@ -79,10 +80,10 @@ def main(arguments: list[str]) -> None:
     try:
         training.run(stage)
     except Interrupted:
-        accelerator.end_training()  # what the trackers still hold
+        end_training(accelerator)  # what the trackers still hold
         raise
     export_model(accelerator, training.model, config.tokenizer, stage.folder)
-    accelerator.end_training()
+    end_training(accelerator)
     if accelerator.is_main_process:
         records = read_metrics(stage.folder / METRICS)
         plot_losses(records, stage.folder / "loss.png", f"{parameters / 1e6:.1f}M parameters")

@@ -93,16 +93,17 @@ def keep_out_evaluation(
 
     The tokenizer is told too: it learns from the training text of the same split.
     """
-    from training.data.evaluation_items import task_files
-    from training.data.tasks import TASKS
-    from training.eval.harness import local_tasks
-
     readers = [stage for stage in ("tokenizer", "prepare") if stage in recipes]
     resolved = {
         stage: apply_overrides(read_yaml(recipes[stage]), split_overrides(overrides[stage])) for stage in readers
     }
     if "prepare" not in readers or "evaluate" not in recipes or _has(resolved, EVALUATION):
         return overrides
+
+    from training.data.evaluation_items import task_files
+    from training.data.tasks import TASKS
+    from training.eval.harness import local_tasks
+
     evaluate = configs["evaluate"]
     # Those that prepare itself writes are not there yet; it keeps them out of its text itself.
     own = {f"{name}.jsonl" for name in TASKS if configs["prepare"].tasks}

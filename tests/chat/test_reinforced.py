@@ -3,13 +3,12 @@
 import json
 import math
 import re
-import shutil
 from dataclasses import fields
 
 import pytest
 import torch
 import trl
-from tiny_stages import TRAINING, flags, forget_accelerate, write_data, write_model, write_tokenizer
+from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training import dpo, grpo, kto, orpo, reward, rloo
@@ -20,10 +19,7 @@ GENERATION = {"num_generations": 4, "per_device_train_batch_size": 4, "max_compl
 ADAPTER = {"use_peft": "true", "lora_r": 4, "lora_target_modules": "all-linear"}
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    forget_accelerate()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +36,6 @@ def outputs(tmp_path_factory):
         [{"prompt": pairs[0]["prompt"], "completion": words, "label": good} for words, good in judged],
     )
     return place
-
-
-@pytest.fixture
-def place(outputs, tmp_path, monkeypatch):
-    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def write(file, records) -> None:

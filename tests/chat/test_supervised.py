@@ -36,10 +36,7 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    forget_accelerate()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +50,6 @@ def outputs(tmp_path_factory):
         dials |= {"max_position_embeddings": 256}
         write_model(place / preset, place / "tokenizer", preset=preset, dials=dials)
     return place
-
-
-@pytest.fixture
-def place(outputs, tmp_path, monkeypatch):
-    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def arguments(records: list[dict], **options: object) -> list[str]:

@@ -3,23 +3,18 @@
 import dataclasses
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_stages import TRAINING, flags, forget_accelerate, write_data, write_model, write_tokenizer
+from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, Trainer
 
 from training.chat import trl as stage
 from training.engine.stage import partial, read_provenance
 from training.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    forget_accelerate()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +23,6 @@ def outputs(tmp_path_factory):
     write_data(place / "data", write_tokenizer(place / "tokenizer"))
     write_model(place / "pretrain", place / "tokenizer")
     return place
-
-
-@pytest.fixture
-def place(outputs, tmp_path, monkeypatch):
-    shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def arguments(kind: str, **options: object) -> list[str]:

@@ -12,11 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from training.cli import main
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    forget_accelerate()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 STOCK = """

@@ -31,10 +31,7 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    forget_accelerate()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 def pretrain(**changes: object) -> int:

@@ -23,7 +23,7 @@ import yaml
 from training.chat.adapters import check_quantization, is_adapter, merge_adapter, save_adapter
 from training.chat.shapes import Shape, take_shape, text
 from training.engine.metrics import METRICS
-from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest
+from training.engine.stage import Stage, check_stage, digest, model_digest
 from training.errors import UserError
 from training.recipe import apply_overrides, build, check_scalar, nearest, read_yaml, split_overrides
 
@@ -138,16 +138,12 @@ def train(
         recipe.model.lora_task_type = "SEQ_CLS"  # PEFT then trains the new scores too
     start, training = recipe.model.model_name_or_path, recipe.training
     check_quantization(recipe.model, recipe.where)
-    if Path(start).exists() or start.startswith(("runs/", "./", "/", "../")):
-        if is_adapter(start):
-            raise UserError(
-                f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
-                "scratch export --model BASE --adapter ADAPTER"
-            )
-        check_stage(start, *LANGUAGE_MODELS, key="model_name_or_path")
-        inputs = {"model": digest(start, "model_name_or_path")}
-    else:
-        inputs = {"model": start}  # a name on the Hub
+    if is_adapter(start):
+        raise UserError(
+            f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
+            "scratch export --model BASE --adapter ADAPTER"
+        )
+    inputs = {"model": model_digest(start, "model_name_or_path")}
     judge = recipe.values.get("reward_model_name_or_path")
     if judge and Path(judge).exists():
         check_stage(judge, "reward", key="reward_model_name_or_path")
@@ -160,6 +156,7 @@ def train(
     if not preview and stage.is_current():
         return
 
+    from training.engine.ending import end_training
     from training.engine.hub import save_model, save_tokenizer
     from training.insight.plots import plot_losses
 
@@ -203,7 +200,7 @@ def train(
         figures |= {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
         shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
         stage.finish(figures, ", ".join([wrote, METRICS, "loss.png", *files]))
-    trainer.accelerator.end_training()
+    end_training(trainer.accelerator)
 
 
 def build_trainer(
@@ -276,13 +273,11 @@ def open_model(recipe: TrlRecipe, tokenizer: Any, model_class: str = CAUSAL_LM) 
 
 
 def _load(recipe: TrlRecipe, model_class: str, **options: Any) -> Any:
-    from transformers.utils import logging
+    from training.engine.hub import quiet_loading
 
     if model_class != CAUSAL_LM:
         options["num_labels"] = 1
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # that scores are new; `check_weights` has looked for all else
-    try:
+    with quiet_loading():  # that scores are new; `check_weights` has looked for all else
         return resolve_name(model_class).from_pretrained(
             recipe.model.model_name_or_path,
             revision=recipe.model.model_revision,
@@ -290,8 +285,6 @@ def _load(recipe: TrlRecipe, model_class: str, **options: Any) -> Any:
             trust_remote_code=recipe.training.trust_remote_code,
             **options,
         )
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _merged(model: Any, recipe: TrlRecipe, adapter: Path, model_class: str) -> Any:

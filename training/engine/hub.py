@@ -76,6 +76,18 @@ def no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' table of weights that are new or left over, where that is expected or told in a line."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with no_progress_bars():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def save_model(
     model: PreTrainedModel, source: str | Path, folder: str | Path, state_dict: dict[str, Any] | None = None
 ) -> None:

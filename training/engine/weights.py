@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
-from training.engine.hub import no_progress_bars
+from training.engine.hub import quiet_loading
 from training.errors import UserError
 
 
@@ -28,10 +27,8 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None, r
         UserError: weights missing, unknown or of another shape, files damaged, missing or not safetensors, or a
             configuration that no model can be made from.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it reports in a table what is said here in a line
     try:
-        with no_progress_bars():
+        with quiet_loading():
             _, report = AutoModelForCausalLM.from_pretrained(
                 model,
                 revision=revision,
@@ -47,8 +44,6 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None, r
         said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the check's own words
         reason = " ".join(str(said).split())
         raise UserError(f"'{key}': {model} holds no model in safetensors that can be opened ({reason})") from None
-    finally:
-        logging.set_verbosity(verbosity)
     shapes = [
         f"{name} is {_size(found)} instead of {_size(wanted)}" for name, found, wanted in report["mismatched_keys"]
     ]
