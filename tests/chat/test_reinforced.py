@@ -201,7 +201,7 @@ def test_reinforcement_keeps_what_it_saw(place, stage):
 
 @pytest.mark.parametrize("stage", [grpo, rloo], ids=["grpo", "rloo"])
 def test_rows_without_a_token_are_not_sampled(place, stage):
-    """Even where they are by far the likeliest: those beyond the tokenizer's, which the model's size was rounded up by."""
+    """Even where they are by far the likeliest: rows beyond the tokenizer, to which the vocabulary was rounded up."""
     model = write_model(place / "padded", place / "tokenizer", dials={"vocab_size": VOCAB_SIZE + 40})
     weights = load_file(model / "model.safetensors")
     weights["lm_head.weight"][VOCAB_SIZE:] *= 100
