@@ -1,6 +1,7 @@
 """`scratch evaluate`: models and held-out data in, results out; resumes at the next model; refuses what cannot work."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification
 from modeling_scratch.tokenization_base import END_OF_TEXT
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training import evaluate
@@ -37,7 +38,7 @@ def turn(role, content):
     return {"role": role, "content": content}
 
 
-def save_model(folder, tokenizer_folder, seed, vocab_size):
+def save_model(folder, tokenizer_folder, seed, vocab_size, model_class=ScratchForCausalLM, **dials):
     torch.manual_seed(seed)
     config = ScratchConfig(
         vocab_size=vocab_size,
@@ -46,8 +47,9 @@ def save_model(folder, tokenizer_folder, seed, vocab_size):
         num_attention_heads=2,
         max_position_embeddings=128,
         initializer_range=0.3,
+        **dials,
     )
-    ScratchForCausalLM(config).save_pretrained(folder)
+    model_class(config).save_pretrained(folder)
     shutil.copytree(tokenizer_folder, folder, dirs_exist_ok=True)
 
 
@@ -88,6 +90,13 @@ def world(tmp_path_factory):
     (root / "tasks" / "which_body.yaml").write_text(TASK)
     for seed, name in enumerate(("pretrain", "sft")):
         save_model(root / name, root / "tokenizer", seed, vocab_size=288)
+    save_model(root / "reward", root / "tokenizer", 2, 288, ScratchForSequenceClassification, num_labels=1)
+    answered = [
+        {"instruction": ask[0]["content"], "output": TEXTS[n], "pattern": "[^b]*"} for n, ask in enumerate(asked)
+    ]
+    write_lines(root / "asked.jsonl", answered)
+    told_apart = [{"instruction": "Add.", "chosen": TEXTS[n], "rejected": TEXTS[n + 9]} for n in range(8)]
+    write_lines(root / "pairs.jsonl", told_apart)
     return root
 
 
@@ -182,10 +191,16 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     write_lines(tmp_path / "eval" / "blimp.jsonl", TINY_BLIMP)
     (tmp_path / "mine.txt").write_text("".join(TEXTS))
+    asked = f"{{file: {world / 'asked.jsonl'}, rewards: [format], judge: {world / 'reward'}}}"
     options = {
         "output_dir": tmp_path / "out",
         "models": f"{{ours: {world / 'sft'}, stock: {stock}}}",
         "texts": f"{{mine: {tmp_path / 'mine.txt'}}}",
+        "chats": f"{{asked: {asked}}}",
+        "pairs": f"{{told: {world / 'pairs.jsonl'}}}",
+        "limits.chats": 4,
+        "limits.pairs": 5,
+        "max_new_tokens": 8,
         "tasks": "[blimp]",
         "data_dir": tmp_path / "eval",
         "limits.tasks": 3,
@@ -193,17 +208,44 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     evaluate.main([part for key, value in options.items() for part in (f"--{key}", str(value))])
     results = results_of(tmp_path / "out")
     for row in results["models"].values():
-        assert set(row["seconds"]) == {"texts", "tasks"}
+        assert set(row["seconds"]) == {"texts", "chats", "pairs", "tasks"}
+        figures = row["chats"]["asked"]
+        assert list(figures) == ["ends", "format", "reward", "bits per byte"]
+        samples = row["chat_samples"]["asked"]
+        fitting = [bool(re.fullmatch("[^b]*", sample["answer"].strip(), re.DOTALL)) for sample in samples]
+        assert len(fitting) == 4 and figures["format"]["value"] == sum(fitting) / 4
+        assert {figure["n"] for figure in figures.values()} == {4} and figures["bits per byte"]["value"] > 0
+        assert row["pairs"]["told"]["n"] == 5 and row["pairs"]["told"]["chance"] == 0.5
         assert row["texts"]["mine"]["bytes"] == sum(map(len, TEXTS)) and row["texts"]["mine"]["value"] > 0
         assert row["tasks"]["blimp"]["acc"]["n"] == 6 and row["tasks"]["blimp"]["acc"]["chance"] == 0.5
         assert set(row["task_parts"]["blimp"]) == {"blimp_causative", "blimp_transitive"}
     assert results["models"]["stock"]["texts"]["mine"]["context"] == 64
     page = (tmp_path / "out" / "results.md").read_text()
     assert "- blimp: 2 of 67 of its tasks have data, so that it is not the published measure" in page
+    assert f"- judges: asked: {world / 'reward'}" in page
+    assert "asked: reference, bits per byte" in page and "told: preference accuracy (chance 50%)" in page
     assert "mine: bits per byte" in page and "blimp: acc (chance 50%)" in page
     assert str(tmp_path / "out" / "tasks" / "data") in (tmp_path / "out" / "tasks" / "blimp_causative.yaml").read_text()
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert comparison["measures"]["blimp: acc"]["models"]["ours"]["n"] == 6
+    units = {
+        name: measure["unit"] for name, measure in comparison["measures"].items() if "asked" in name or "told" in name
+    }
+    assert units == {
+        "chats: asked: ends": "share",
+        "chats: asked: format": "share",
+        "chats: asked: reward": "number",
+        "references: asked: bits per byte": "number",
+        "pairs: told: acc": "share",
+        "pairs: told: margin": "number",
+    }
+    for name in units.keys() - {"references: asked: bits per byte"}:
+        kind, of, metric = name.split(": ")
+        for model, figure in comparison["measures"][name]["models"].items():
+            own = results["models"][model][kind][of]
+            own = own["margin"] if metric == "margin" else own.get(metric, own)
+            assert figure["value"] == pytest.approx(own["value"])
+    assert "chance" not in comparison["measures"]["pairs: told: margin"]["models"]["ours"]
     assert comparison["measures"]["text: mine: bits per byte"]["models"]["stock"] == pytest.approx(
         {key: results["models"]["stock"]["texts"]["mine"][key] for key in ("value", "stderr", "n")}
     )
@@ -274,7 +316,18 @@ def test_refuses_a_foreign_tokenizer_on_prepared_data(broken, stock, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({}, "nothing to measure; give 'data', 'texts' or 'tasks'"),
+        ({}, "nothing to measure; give 'data', 'texts', 'chats', 'pairs' or 'tasks'"),
+        ({"chats": "{c: {file: gone.jsonl}}"}, "'chats.c.file': no such file: gone.jsonl"),
+        ({"chats": "{c: {}}"}, "'chats.c.file' is missing"),
+        ({"chats": "{c: {file: asked.jsonl, judge: model}}"}, "'chats.c.judge': model holds a ScratchForCausalLM with"),
+        ({"chats": "{c: {file: asked.jsonl, rewards: [number]}}"}, "number needs the column answer; its records have"),
+        ({"chats": "{c: {file: asked.jsonl}}", "context": 90}, "'max_new_tokens': it leaves no room for any prompt of"),
+        ({"chats": "{c: {file: asked.jsonl}}", "limits.chats": 0}, "'limits' are counts: 0 or more of answers and"),
+        ({"pairs": "{p: asked.jsonl}"}, "the records of asked.jsonl have the columns instruction, output, pattern; it"),
+        (
+            {"pairs": "{p: pairs.jsonl}", "context": 20},
+            "'pairs.p': no pair fits in the context of model (models.m), 20",
+        ),
         ({"texts": "{a: gone.txt}"}, "'texts.a': no such file or folder: gone.txt"),
         ({"tasks": "[arc]", "data_dir": "gone"}, "'data_dir': no such folder: gone"),
         ({"tasks": "[arc]", "data_dir": "."}, "has no data for arc_easy; it takes arc_easy.jsonl or arc_easy.jsonl.gz"),
@@ -290,6 +343,8 @@ def test_refuses_what_it_cannot_do(world, tmp_path, monkeypatch, options, messag
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("some text")
+    for file in ("asked.jsonl", "pairs.jsonl"):
+        shutil.copy(world / file, tmp_path)
     shutil.copytree(world / "sft", "model")
     if "apply_chat_template" in options:
         Path("model/chat_template.jinja").unlink(missing_ok=True)

@@ -5,15 +5,15 @@
     scratch evaluate --compare RESULTS [RESULTS ...] [--output_dir DIR]
 
 Bits per byte of the validation split of prepared data and of any text; answers to held-out instructions: the share
-that parses, defines the function asked for and ends by itself; how often the better of two answers is the likelier
-one; and lm-eval's tasks and suites. Writes results.json, results.md, items/ with what came of every item, and tasks/
-for the stock lm_eval program. --compare, on folders of such results, judges the models on the items they share.
-See docs/evaluation.md.
+that parses, defines the function asked for and ends by itself; answers to the questions of any file (chats): the share
+that ends by itself, what rewards and a judge give them, bits per byte of the file's own; how often the better of two
+answers is the likelier one, of prepared data and of any file (pairs); and lm-eval's tasks and suites. Writes
+results.json, results.md, items/ with what came of every item, and tasks/ for the stock lm_eval program. --compare, on
+folders of such results, judges the models on the items they share. See docs/evaluation.md.
 """
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
 from training.data.shards import check_tokenizer, open_shards
@@ -33,16 +33,20 @@ from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
 from training.eval.answers import measure_answers
+from training.eval.chats import Chat, ChatConfig, open_chat
 from training.eval.comparison import compare_folders, write_comparison
 from training.eval.harness import DEFAULT_SEED, Settings, Tasks
+from training.eval.held_out import read_pairs
 from training.eval.items import Outcome, write_outcomes
 from training.eval.local_data import LocalData, moved
-from training.eval.preferences import preference_accuracy
-from training.eval.table import as_markdown, as_text, notes, results_table
+from training.eval.page import conditions, page
+from training.eval.preferences import check_pairs, preference_accuracy
+from training.eval.table import as_text, notes, results_table
 from training.eval.texts import measure_split, measure_text, read_texts
 from training.recipe import option, parse, required
 
 RESULTS = "results.json"
+UNCOUNTED = ("answers", "chat_samples", "task_parts")  # of a model's results, what the provenance does not repeat
 LONGEST = 2048  # tokens of context, where the recipe says nothing: logits of more take memory without end
 
 
@@ -50,11 +54,14 @@ LONGEST = 2048  # tokens of context, where the recipe says nothing: logits of mo
 class Limits:
     answers: int = option(200, "held-out instructions to ask each model; 0 leaves the measure out")
     preferences: int = option(300, "held-out preference pairs to judge; 0 leaves the measure out")
+    chats: int = option(200, "questions of each file in 'chats'")
+    pairs: int = option(300, "pairs of each file in 'pairs'")
     tasks: int | None = option(None, "items of each task, the first ones; none for all")
 
     def __post_init__(self):
-        if self.answers < 0 or self.preferences < 0 or (self.tasks is not None and self.tasks < 1):
-            raise ValueError("'limits' are counts, 0 or more, and 'limits.tasks' 1 or more")
+        above_zero = [limit for limit in (self.chats, self.pairs, self.tasks) if limit is not None]
+        if min(self.answers, self.preferences) < 0 or min(above_zero) < 1:
+            raise ValueError("'limits' are counts: 0 or more of answers and preferences, 1 or more of the others")
 
 
 @dataclass
@@ -66,6 +73,10 @@ class EvaluateConfig:
         "the output of `scratch prepare`: shards, instructions, preferences and tasks; none without these measures",
     )
     texts: dict[str, str] = option(dict, "bits per byte of any text: name to a file that `scratch prepare` reads")
+    chats: dict[str, ChatConfig] = option(dict, "answers to the held-out questions of any file, by name")
+    pairs: dict[str, str] = option(
+        dict, "which of two answers is likelier: name to a file of any shape that `scratch dpo` takes"
+    )
     tasks: list[str] = option(
         list,
         "suites (mmlu, hellaswag, arc, piqa, blimp, lambada, gsm8k, humaneval, small) and "
@@ -89,8 +100,8 @@ class EvaluateConfig:
             raise ValueError("'models' takes a name and a folder for each model, at least one")
         if self.max_new_tokens < 1 or self.batch_size < 1 or (self.context is not None and self.context < 1):
             raise ValueError("'max_new_tokens', 'batch_size' and 'context' are 1 or more")
-        if not (self.data or self.texts or self.tasks):
-            raise ValueError("nothing to measure; give 'data', 'texts' or 'tasks'")
+        if not (self.data or self.texts or self.chats or self.pairs or self.tasks):
+            raise ValueError("nothing to measure; give 'data', 'texts', 'chats', 'pairs' or 'tasks'")
         if not self.tasks:
             given = {
                 "data_dir": self.data_dir,
@@ -115,6 +126,8 @@ class Material:
     texts: dict[str, list[str]]
     instructions: list[dict[str, Any]]
     preferences: list[dict[str, Any]]
+    chats: list[Chat]
+    pairs: dict[str, list[dict[str, Any]]]
     local: LocalData | None
     tasks: Tasks | None
 
@@ -127,13 +140,22 @@ def main(arguments: list[str]) -> None:
     data = Path(config.data) if config.data else None
     if data:
         check_stage(data, "prepare", key="data")
-    for name, folder in config.models.items():
-        _check_model(name, folder, config)
+    tokenizers = {name: _check_model(name, folder, config) for name, folder in config.models.items()}
     material = _read_material(config, data)
+    for name, folder in config.models.items():
+        context = _context(AutoConfig.from_pretrained(folder), config)
+        for chat in material.chats:
+            chat.check(tokenizers[name], context - config.max_new_tokens, folder, f"models.{name}")
+        for pairs in material.pairs:
+            check_pairs(material.pairs[pairs], pairs, tokenizers[name], context, folder, f"models.{name}")
 
     inputs = {name: _model_digest(folder, f"models.{name}") for name, folder in config.models.items()}
     inputs |= {"data": digest(data, "data")} if data else {}
-    inputs |= {f"texts.{name}": digest(file, f"texts.{name}") for name, file in config.texts.items()}
+    files = {f"texts.{name}": file for name, file in config.texts.items()}
+    files |= {f"pairs.{name}": file for name, file in config.pairs.items()}
+    for name, chat in config.chats.items():
+        files |= {f"chats.{name}.file": chat.file} | ({f"chats.{name}.judge": chat.judge} if chat.judge else {})
+    inputs |= {key: digest(file, key) for key, file in files.items()}
     if material.tasks:
         inputs |= {f"tasks.{name}": digest(path, "tasks_dir") for name, path in material.tasks.ours.items()}
     if material.local:
@@ -150,7 +172,7 @@ def main(arguments: list[str]) -> None:
         material.tasks.write(folder / "tasks")
 
     device = pick_device()
-    results = {"conditions": _conditions(config, device), "models": {}}
+    results = {"conditions": conditions(config, device), "models": {}}
     if (folder / RESULTS).is_file():  # left by an interrupted run of the same recipe on the same inputs
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     for name, model_folder in config.models.items():
@@ -172,7 +194,7 @@ def main(arguments: list[str]) -> None:
         f"{name}: {what} of its tasks have data, so that it is not the published measure"
         for name, what in partial.items()
     ]
-    (folder / "results.md").write_text(_page(table, remarks, results["conditions"]), encoding="utf-8")
+    (folder / "results.md").write_text(page(table, remarks, results["conditions"]), encoding="utf-8")
     print(as_text(table), end="")
     print("".join(f"{remark}\n" for remark in remarks), end="")
     wrote = f"{len(results['models'])} models, table in results.md"
@@ -180,7 +202,7 @@ def main(arguments: list[str]) -> None:
         write_comparison(folder, compare_folders([folder]))
         wrote += ", item by item in comparison.md"
     figures = {
-        name: {measure: value for measure, value in row.items() if measure not in ("answers", "task_parts")}
+        name: {measure: value for measure, value in row.items() if measure not in UNCOUNTED}
         for name, row in results["models"].items()
     }
     stage.finish(figures, wrote=wrote)
@@ -203,8 +225,8 @@ def _compare(arguments: list[str]) -> None:
     stage.finish({}, wrote="comparison.md, comparison.json, comparison.png")
 
 
-def _check_model(name: str, folder: str, config: EvaluateConfig) -> None:
-    """Refuse, before any work, a model that cannot be measured on these data.
+def _check_model(name: str, folder: str, config: EvaluateConfig) -> PreTrainedTokenizerBase:
+    """Refuse, before any work, a model that cannot be measured on these data. Returns its tokenizer.
 
     Raises:
         UserError: folder missing or of another stage, tokenizer not that of the data, too small an embedding, or wrong
@@ -232,6 +254,7 @@ def _check_model(name: str, folder: str, config: EvaluateConfig) -> None:
     if config.apply_chat_template and not tokenizer.chat_template:
         raise UserError(f"'apply_chat_template': {folder} ({key}) has no chat template; set it to false")
     check_weights(folder, key)
+    return tokenizer
 
 
 def _is_on_hub(model: str) -> bool:
@@ -253,6 +276,8 @@ def _read_material(config: EvaluateConfig, data: Path | None) -> Material:
     if data:
         instructions = _read_records(data / "instructions" / "validation.jsonl", config.limits.answers, "answers")
         preferences = _read_records(data / "preferences" / "validation.jsonl", config.limits.preferences, "preferences")
+    chats = [open_chat(name, chat, config.limits.chats, config.seed) for name, chat in config.chats.items()]
+    pairs = {name: read_pairs(file, f"pairs.{name}") for name, file in config.pairs.items()}
     local = LocalData(Path(config.data_dir)) if config.data_dir else None
     settings = Settings(
         num_fewshot=config.num_fewshot,
@@ -261,7 +286,7 @@ def _read_material(config: EvaluateConfig, data: Path | None) -> Material:
         seeds=tuple(config.fewshot_seeds) or (DEFAULT_SEED,),
     )
     tasks = Tasks(config.tasks, Path(config.tasks_dir), data, local, settings) if config.tasks else None
-    return Material(texts, instructions, preferences, local, tasks)
+    return Material(texts, instructions, preferences, chats, pairs, local, tasks)
 
 
 def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:
@@ -303,11 +328,12 @@ def _measure(
                     model, tokenizer, texts, name, context, config.batch_size, bf16
                 )
                 outcomes += found
+    if material.instructions or material.chats:
+        # Generating is bound by memory: weights and cache at half the size, not only the products as in autocast.
+        dtype = torch.bfloat16 if bf16 else "auto"
+        writer = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device).eval()
     if material.instructions:
         with _timed(row, "answers"):
-            # Generating is bound by memory: weights and cache at half the size, not only the products as in autocast.
-            dtype = torch.bfloat16 if bf16 else "auto"
-            writer = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device).eval()
             row["answers"], found = measure_answers(
                 writer,
                 tokenizer,
@@ -332,6 +358,30 @@ def _measure(
                 bf16=bf16,
             )
             outcomes += found
+    if material.chats:
+        with _timed(row, "chats"):
+            row["chats"], row["chat_samples"] = {}, {}
+            for chat in material.chats:
+                row["chats"][chat.name], row["chat_samples"][chat.name], found = chat.measure(
+                    model, writer, tokenizer, config.max_new_tokens, context, config.batch_size, bf16
+                )
+                outcomes += found
+    if material.pairs:
+        with _timed(row, "pairs"):
+            row["pairs"] = {}
+            for name, pairs in material.pairs.items():
+                row["pairs"][name], found = preference_accuracy(
+                    model,
+                    tokenizer,
+                    pairs,
+                    limit=config.limits.pairs,
+                    context=context,
+                    batch_size=config.batch_size,
+                    seed=config.seed,
+                    bf16=bf16,
+                    measure=f"pairs: {name}",
+                )
+                outcomes += found
     if config.tasks:
         with _timed(row, "tasks"):
             row["tasks"] = {}
@@ -348,48 +398,6 @@ def _timed(row: dict[str, Any], measure: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     row["seconds"][measure] = round(time.monotonic() - started, 1)
-
-
-def _conditions(config: EvaluateConfig, device: torch.device) -> dict[str, Any]:
-    """What a reader needs to compare the figures with others; counts stand beside each figure."""
-    packages = ["torch", "transformers", *(["lm_eval"] if config.tasks else [])]
-    conditions: dict[str, Any] = {
-        "data": config.data,
-        "device": device.type,
-        "precision": "bfloat16 autocast (bits per byte, preferences), bfloat16 (answers), the model's own (tasks)"
-        if has_bf16(device)
-        else "the model's own",
-    }
-    if config.data:
-        conditions |= {
-            "bits_per_byte": "the whole validation split as one stream, in windows of the trained context without "
-            "overlap; every token scored once, the first after <|endoftext|>; <|endoftext|> tokens cost bits and count "
-            "no bytes",
-            "answers": f"greedy, up to {config.max_new_tokens} new tokens, judged by reading, never executed",
-            "preferences": "total log-probability of the answer, <|im_end|> included",
-        }
-    if config.texts:
-        conditions["texts"] = "bits per byte of each document by itself, in windows of the context without overlap"
-    if config.tasks:
-        shots = "as each task says" if config.num_fewshot is None else config.num_fewshot
-        template = "applied" if config.apply_chat_template else "not applied"
-        items = "all items" if config.limits.tasks is None else f"the first {config.limits.tasks} items of each"
-        conditions["tasks"] = f"lm-eval; few-shot examples: {shots}; chat template: {template}; {items}"
-        if config.data_dir:
-            conditions["data_dir"] = config.data_dir
-    return conditions | {
-        "errors": "one standard error of the sample of questions; training was not repeated",
-        "seed": config.seed,
-        "versions": {package: importlib.metadata.version(package) for package in packages},
-    }
-
-
-def _page(table: list[list[str]], remarks: list[str], conditions: dict[str, Any]) -> str:
-    lines = "".join(f"- {remark}\n" for remark in remarks)
-    shown = {key: value for key, value in conditions.items() if key != "versions" and value is not None}
-    lines += "".join(f"- {key.replace('_', ' ')}: {value}\n" for key, value in shown.items())
-    versions = ", ".join(f"{package} {version}" for package, version in conditions["versions"].items())
-    return f"# Evaluation\n\n{as_markdown(table)}\n{lines}- versions: {versions}\n"
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -83,6 +83,7 @@ def _read_stages(run_dir: Path) -> dict[str, dict[str, Any]]:
 
 def _without_samples(row: dict[str, Any]) -> dict[str, Any]:
     """The figures of a model; the answers kept for reading stay in evaluate/results.json."""
+    row = {measure: value for measure, value in row.items() if measure != "chat_samples"}
     if "answers" not in row:
         return row
     return {**row, "answers": {key: value for key, value in row["answers"].items() if key != "samples"}}

@@ -141,5 +141,9 @@ def test_the_record_at_fault_is_named(good, bad, message):
 def test_prompts_and_judgements_at_fault():
     assert refusal([{"prompt": "a"}, {"prompt": None}], PROMPTS).endswith("record 2: 'prompt' is no list of messages")
     assert refusal([{"question": "a"}, {"question": None}], PROMPTS).endswith("record 2: 'question' is no text")
+    pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    assert refusal([pair, pair | {"rejected": None}], PREFERENCES).endswith("record 2: 'rejected' is no text")
+    pair = {"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT]}
+    assert refusal([pair, pair | {"chosen": []}], PREFERENCES).endswith("record 2: 'chosen' is no list of messages")
     judged = {"prompt": "a", "completion": "b", "label": True}
     assert refusal([judged, judged | {"label": None}], JUDGED).endswith("record 2: 'label' is neither true nor false")

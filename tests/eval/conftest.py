@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from taught import RECORDS, SUMS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -48,3 +49,20 @@ def tiny_model():
         return LlamaForCausalLM(config).eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def taught(tokenizer, tiny_model):
+    """A model overfitted to RECORDS and SUMS."""
+    model = tiny_model(spread=0.05).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    texts = [tokenizer.apply_chat_template(record["messages"], tokenize=False) for record in RECORDS]
+    texts += [f"{prompt}{answer}<|endoftext|>" for prompt, answer in SUMS.items()]
+    batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    for _ in range(120):
+        loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()

@@ -2,26 +2,10 @@
 
 import pytest
 import torch
+from taught import GOOD, RECORDS
 
 from training.errors import UserError
 from training.eval.answers import generate_answers, judge, measure_answers
-
-GOOD = "def add(a, b):\n    return a + b"
-RECORDS = [
-    {"name": "add", "content": "add, please", "answer": GOOD},
-    {"name": "sub", "content": "sub", "answer": "def other(a):\n    pass"},
-    {"name": "mul", "content": "and now a product", "answer": "def mul(a:"},
-]
-RECORDS = [
-    {
-        "messages": [
-            {"role": "user", "content": record["content"]},
-            {"role": "assistant", "content": record["answer"]},
-        ],
-        "name": record["name"],
-    }
-    for record in RECORDS
-]
 
 
 @pytest.mark.parametrize(
@@ -54,22 +38,6 @@ def test_judge_never_executes(tmp_path):
     assert not trace.exists()
 
 
-@pytest.fixture(scope="module")
-def taught(tokenizer, tiny_model):
-    """A model overfitted to RECORDS."""
-    model = tiny_model(spread=0.05).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    texts = [tokenizer.apply_chat_template(record["messages"], tokenize=False) for record in RECORDS]
-    batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    for _ in range(120):
-        loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval()
-
-
 def test_measures_a_model_that_knows_the_answers(tokenizer, taught):
     result, outcomes = measure_answers(taught, tokenizer, RECORDS, limit=10, max_new_tokens=60, context=256)
     shares = {check: result[check]["value"] for check in ("parses", "defines", "ends", "all_three")}
@@ -90,14 +58,17 @@ def test_end_of_text_stops_but_does_not_end_the_turn(tokenizer, tiny_model):
     model = tiny_model()
     with torch.no_grad():
         model.lm_head.weight.zero_()  # equal logits everywhere: greedy takes token 0, <|endoftext|>
-    assert generate_answers(model, tokenizer, ["def"], max_new_tokens=5, batch_size=1) == [("", False)]
+    prompt, end = tokenizer("def")["input_ids"], tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert generate_answers(model, tokenizer, [prompt], end, max_new_tokens=5, batch_size=1) == [("", False)]
+    assert generate_answers(model, tokenizer, [prompt], 0, max_new_tokens=5, batch_size=1) == [("", True)]  # of a text
 
 
 def test_batches_and_their_padding_change_nothing(tokenizer, tiny_model):
     model = tiny_model(seed=1)
-    prompts = ["a", "def f():", "x" * 40, "some words here", "b" * 17]
-    together = generate_answers(model, tokenizer, prompts, max_new_tokens=20, batch_size=3)
-    alone = [generate_answers(model, tokenizer, [prompt], 20, 1)[0] for prompt in prompts]
+    prompts = tokenizer(["a", "def f():", "x" * 40, "some words here", "b" * 17])["input_ids"]
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    together = generate_answers(model, tokenizer, prompts, end, max_new_tokens=20, batch_size=3)
+    alone = [generate_answers(model, tokenizer, [prompt], end, 20, 1)[0] for prompt in prompts]
     assert together == alone
     assert len({text for text, _ in together}) > 1
 

@@ -171,7 +171,7 @@ def test_pass_at_k_that_is_not_defined(arguments):
 
 
 def test_scratch_evaluate_scores_humaneval_in_the_sandbox(tmp_path, tokenizer, tiny_model, monkeypatch):
-    """Through our own harness, from a local file; the answers are shortened to the context of the model."""
+    """Through our own harness, from a local file; the answers are shortened to the context of each model."""
     from lm_eval.models.huggingface import HFLM
 
     from training.eval.harness import Tasks
@@ -181,7 +181,8 @@ def test_scratch_evaluate_scores_humaneval_in_the_sandbox(tmp_path, tokenizer, t
     (tmp_path / "humaneval.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
     tasks = Tasks(["humaneval"], tmp_path / "none", None, LocalData(tmp_path))
     tasks.open()
-    tasks.check_lengths(256, "a model")
+    for context in (256, 512, 4096):  # all models are looked at before the first is scored
+        tasks.check_lengths(context, "a model")
     asked = []
 
     def answer(self, requests, **_):
@@ -193,4 +194,6 @@ def test_scratch_evaluate_scores_humaneval_in_the_sandbox(tmp_path, tokenizer, t
 
     assert scores.figures["humaneval"]["pass@1 (create_test)"]["value"] == 0.5
     assert [outcome.scores["pass@1 (create_test)"] for outcome in scores.outcomes] == [1.0, 0.0]
-    assert asked == [128, 128]
+    tasks.score(tiny_model(context=4096), tokenizer, 4, 4096)
+    tasks.score(tiny_model(context=512), tokenizer, 4, 512)
+    assert asked == [128, 128, 1024, 1024, 256, 256]

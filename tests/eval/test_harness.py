@@ -10,8 +10,9 @@ import pytest
 
 from training.errors import UserError
 from training.eval.estimates import average
-from training.eval.harness import Settings, Tasks, _count_choices, copy_tasks, local_tasks
+from training.eval.harness import Settings, Tasks, copy_tasks, local_tasks
 from training.eval.local_data import LocalData
+from training.eval.task_scores import _count_choices
 
 TASK = """\
 # A comment worth keeping.

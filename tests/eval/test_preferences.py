@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from training.errors import UserError
-from training.eval.preferences import completion_log_probabilities, encode_completion, preference_accuracy
+from training.eval.preferences import check_pairs, completion_log_probabilities, preference_accuracy
+from training.eval.rendering import encode_completion
 
 
 def message(role, content):
@@ -52,17 +53,20 @@ def test_the_completion_is_the_answer_and_its_end_of_turn(tokenizer):
 
 def test_accuracy_is_the_share_of_likelier_chosen_answers(tokenizer, tiny_model):
     model = tiny_model()
-    wins = []
+    margins = []
     for r in RECORDS:
         sides = [encode_completion(tokenizer, r["prompt"], r[side]) for side in ("chosen", "rejected")]
         chosen, rejected = (alone(model, *side) for side in sides)
-        wins.append(chosen > rejected)
+        margins.append(chosen - rejected)
+    wins = [margin > 0 for margin in margins]
     result, outcomes = preference_accuracy(model, tokenizer, RECORDS, limit=100, context=256)
     assert result["value"] == sum(wins) / 5 and result["n"] == 5 and result["chance"] == 0.5
+    assert result["margin"]["value"] == pytest.approx(sum(margins) / 5, rel=1e-4)
     swapped = [{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in RECORDS]
     assert preference_accuracy(model, tokenizer, swapped, limit=100, context=256)[0]["value"] == 1 - result["value"]
     judged = {outcome.item: outcome.scores["acc"] for outcome in outcomes}
     assert list(judged.values()).count(1.0) == sum(wins) and len(judged) == 5
+    assert sorted(outcome.scores["margin"] for outcome in outcomes) == pytest.approx(sorted(margins), rel=1e-3)
 
 
 def test_equal_answers_are_no_preference(tokenizer, tiny_model):
@@ -74,3 +78,6 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer, tiny_model):
     assert result["n"] == 3 and result["left_out"] == 2
     with pytest.raises(UserError, match="context of 10 tokens"):
         preference_accuracy(tiny_model(), tokenizer, RECORDS, limit=100, context=10)
+    check_pairs(RECORDS, "polite", tokenizer, 52, "dir", "models.m")
+    with pytest.raises(UserError, match=r"'pairs.polite': no pair fits in the context of dir \(models.m\), 10 tokens"):
+        check_pairs(RECORDS, "polite", tokenizer, 10, "dir", "models.m")

@@ -82,6 +82,8 @@ def format(completions: list[Answer], pattern: list[str], **_: Any) -> list[floa
 
 
 REWARDS = {function.__name__: function for function in (parses, doctest, number, format)}
+_THEIRS = ("accuracy_reward", "think_format_reward", "reasoning_accuracy_reward")  # TRL's
+ALL_OR_NOTHING = {*REWARDS, *_THEIRS}  # those that give 1 or 0, so that their mean is a share
 
 
 def content(answer: Answer) -> str:
@@ -116,12 +118,14 @@ def _parses(source: str) -> bool:
             return False
 
 
-def find_rewards(names: Any, columns: list[str], where: str) -> list[Callable]:
-    """The functions that a recipe's `reward_funcs` names: ours, TRL's, or by import path; each watched.
+def find_rewards(
+    names: Any, columns: list[str], where: str, key: str = "reward_funcs", data: str = "'datasets'"
+) -> list[Callable]:
+    """The functions that a recipe names: ours, TRL's, or by import path; each watched.
 
     Args:
         columns: of the data.
-        where: what to call the recipe in an error.
+        where, key, data: what to call the recipe, its key with the names, and the data in an error.
 
     Raises:
         UserError: no such function, or it wants a column that the data have not, or a sandbox that is not to be had.
@@ -129,28 +133,26 @@ def find_rewards(names: Any, columns: list[str], where: str) -> list[Callable]:
     import trl.rewards
 
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{where}: 'reward_funcs' takes a list of names, not {names!r}")
-    theirs = {name: getattr(trl.rewards, name) for name in ("accuracy_reward", "think_format_reward")}
-    theirs["reasoning_accuracy_reward"] = trl.rewards.reasoning_accuracy_reward
+        raise UserError(f"{where}: '{key}' takes a list of names, not {names!r}")
+    theirs = {name: getattr(trl.rewards, name) for name in _THEIRS}
     # with the values that the stock program gives it
     theirs["get_soft_overlong_punishment"] = trl.rewards.get_soft_overlong_punishment(1280, 256)
     known, functions = REWARDS | theirs, []
     for name in names:
         if name not in known and "." not in name:
-            raise UserError(f"{where}: 'reward_funcs': no reward '{name}'; {nearest(name, known)}; or an import path")
+            raise UserError(f"{where}: '{key}': no reward '{name}'; {nearest(name, known)}; or an import path")
         try:
             function = known[name] if name in known else resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"{where}: 'reward_funcs': {name} cannot be imported ({error})") from None
+            raise UserError(f"{where}: '{key}': {name} cannot be imported ({error})") from None
         missing = [column for column in _wanted(function) if column not in columns]
         if missing:
             raise UserError(
-                f"{where}: 'reward_funcs': {name} needs the column {', '.join(missing)}; "
-                f"'datasets' have {', '.join(columns)}"
+                f"{where}: '{key}': {name} needs the column {', '.join(missing)}; {data} have {', '.join(columns)}"
             )
         if function is doctest:
             check_isolation()
-        functions.append(watched(function, name))
+        functions.append(watched(function, name, key))
     return functions
 
 
@@ -165,7 +167,7 @@ def _wanted(function: Callable) -> list[str]:
     ]
 
 
-def watched(function: Callable, name: str) -> Callable:
+def watched(function: Callable, name: str, key: str = "reward_funcs") -> Callable:
     """The same reward, which says in a line where it fails: an exception, or what is no finite number and not None."""
 
     if inspect.iscoroutinefunction(function):
@@ -175,8 +177,8 @@ def watched(function: Callable, name: str) -> Callable:
             try:
                 rewards = await function(**given)
             except Exception as error:
-                raise UserError(f"'reward_funcs': {name} failed ({_in_words(error)})") from error
-            return check_rewards(rewards, name, given)
+                raise UserError(f"'{key}': {name} failed ({_in_words(error)})") from error
+            return check_rewards(rewards, name, given, key)
 
         return call_later
 
@@ -187,13 +189,13 @@ def watched(function: Callable, name: str) -> Callable:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"'reward_funcs': {name} failed{_culprit(function, given)} ({_in_words(error)})") from error
-        return check_rewards(rewards, name, given)
+            raise UserError(f"'{key}': {name} failed{_culprit(function, given)} ({_in_words(error)})") from error
+        return check_rewards(rewards, name, given, key)
 
     return call
 
 
-def check_rewards(rewards: Any, name: str, given: dict[str, Any]) -> list[float | None]:
+def check_rewards(rewards: Any, name: str, given: dict[str, Any], key: str = "reward_funcs") -> list[float | None]:
     """A number or None for each completion.
 
     Raises:
@@ -201,18 +203,14 @@ def check_rewards(rewards: Any, name: str, given: dict[str, Any]) -> list[float 
     """
     rewards = list(rewards)
     if len(rewards) != len(given["completions"]):
-        raise UserError(
-            f"'reward_funcs': {name} gave {len(rewards)} rewards for {len(given['completions'])} completions"
-        )
+        raise UserError(f"'{key}': {name} gave {len(rewards)} rewards for {len(given['completions'])} completions")
     for place, reward in enumerate(rewards):
         try:
             fine = reward is None or math.isfinite(reward)
         except TypeError:
             fine = False
         if not fine:
-            raise UserError(
-                f"'reward_funcs': {name} gave {reward!r}{_where(given, place)}; a reward is a finite number"
-            )
+            raise UserError(f"'{key}': {name} gave {reward!r}{_where(given, place)}; a reward is a finite number")
     return rewards
 
 

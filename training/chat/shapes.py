@@ -36,6 +36,9 @@ class Shape:
     def __str__(self) -> str:
         return "+".join(self.columns) + (f" ({self.name})" if self.name not in self.columns else "")
 
+    def takes(self, column: str) -> bool:
+        return self.others or column in self.columns + self.optional
+
 
 def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, str]:
     """The data as the trainer takes them, and a line that says what they were taken for.
@@ -49,24 +52,52 @@ def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, s
         UserError: none fits, or a record is not as its shape has it. In a stream that shows when it is read.
     """
     found = data.column_names or list(next(iter(data)))  # a stream may not know its columns beforehand
-    shape = next((shape for shape in shapes if set(shape.columns) <= set(found)), None)
-    if shape is None:
-        known = ", or ".join(map(str, shapes))
-        raise UserError(f"{where}: 'datasets' have the columns {', '.join(found)}; it takes {known}")
-    taken = [column for column in found if shape.others or column in shape.columns + shape.optional]
+    where = f"{where}: 'datasets'"
+    shape = find_shape(found, shapes, where)
+    taken = list(filter(shape.takes, found))
     ignored = [column for column in found if column not in taken]
 
     def convert(record: Record, number: int, version: int) -> Record:
-        try:
-            converted = shape.convert(dict(record))
-        except ValueError as error:
-            raise UserError(f"{where}: 'datasets', record {number + 1}: {error}") from None
+        converted = convert_record(record, number + 1, shape, where)
         return converted | {"record": number + 1} if shape.others else converted
 
     data = data.select_columns(taken)
     data = data.map(convert, with_indices=True, fn_kwargs={"version": VERSION}, remove_columns=taken)
     line = f"{shape.name} ({', '.join(taken)})" if shape.name not in taken else ", ".join(taken)
     return data, line + (f"; ignored: {', '.join(ignored)}" if ignored else "")
+
+
+def find_shape(columns: list[str], shapes: tuple[Shape, ...], where: str) -> Shape:
+    """The first shape that fits.
+
+    Args:
+        where: what to call the data in an error.
+
+    Raises:
+        UserError: none fits.
+    """
+    shape = next((shape for shape in shapes if set(shape.columns) <= set(columns)), None)
+    if shape is None:
+        known = ", or ".join(map(str, shapes))
+        raise UserError(f"{where} have the columns {', '.join(columns)}; it takes {known}")
+    return shape
+
+
+def convert_record(record: Record, number: int, shape: Shape, where: str) -> Record:
+    """What a record becomes.
+
+    Args:
+        record: its columns that the shape takes.
+        number: of the record, from 1.
+        where: what to call the data in an error.
+
+    Raises:
+        UserError: it is not as its shape has it.
+    """
+    try:
+        return shape.convert(dict(record))
+    except ValueError as error:
+        raise UserError(f"{where}, record {number}: {error}") from None
 
 
 def check_messages(value: Any, column: str) -> list[Record]:
@@ -149,15 +180,20 @@ def tokenized(record: Record) -> Record:
 
 _TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # which a chat template takes beside the messages
 
-# What supervised fine-tuning takes. Of several that fit the first: records of UltraChat have messages and a prompt.
-INSTRUCTIONS = (
-    Shape("tokens", ("input_ids",), ("labels", "completion_mask", "assistant_masks"), tokenized),
+# Conversations, and questions with an answer. Of several that fit the first: records of UltraChat have messages and a
+# prompt.
+CONVERSATIONS = (
     Shape("messages", ("messages",), _TEMPLATE_COLUMNS, conversation),
     Shape("pairs", ("prompt", "completion"), _TEMPLATE_COLUMNS, prompt_and_completion),
     Shape("ShareGPT", ("conversations",), _TEMPLATE_COLUMNS, sharegpt),
     Shape("alpaca", ("instruction", "output"), ("input",), pair("instruction", "output", "input")),
     Shape("Dolly", ("instruction", "response"), ("context",), pair("instruction", "response", "context")),
     Shape("questions", ("question", "answer"), (), pair("question", "answer")),
+)
+# What supervised fine-tuning takes.
+INSTRUCTIONS = (
+    Shape("tokens", ("input_ids",), ("labels", "completion_mask", "assistant_masks"), tokenized),
+    *CONVERSATIONS,
 )
 
 
@@ -169,10 +205,21 @@ def preference(record: Record) -> Record:
     return {"prompt": [{"role": "user", "content": words}]} | answers
 
 
+def two_answers(record: Record) -> Record:
+    """All as text, or all as messages."""
+    columns = [column for column in ("prompt", "chosen", "rejected") if column in record]
+    if any(isinstance(record[column], str) for column in columns):
+        check_text(record, *columns)
+    else:
+        for column in columns:
+            check_messages(record[column], column)
+    return record
+
+
 PREFERENCES = (
-    Shape("preferences", ("prompt", "chosen", "rejected"), _TEMPLATE_COLUMNS),
+    Shape("preferences", ("prompt", "chosen", "rejected"), _TEMPLATE_COLUMNS, two_answers),
     Shape("alpaca preferences", ("instruction", "chosen", "rejected"), ("input",), preference),
-    Shape("the prompt in both", ("chosen", "rejected"), _TEMPLATE_COLUMNS),
+    Shape("the prompt in both", ("chosen", "rejected"), _TEMPLATE_COLUMNS, two_answers),
 )
 
 

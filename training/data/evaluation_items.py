@@ -35,7 +35,7 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     if path.name.endswith(_TASKS):
         yield from _task_items(path, fields)
     elif path.name.endswith(_RECORDS):
-        yield from _texts_of(path.name, _records(path), fields)
+        yield from _texts_of(path.name, read_records(path), fields)
     else:
         raise UserError(f"'evaluation': {path}: unknown kind of file; readable are {' '.join(_RECORDS + _TASKS)}")
 
@@ -68,8 +68,12 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(part)
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of a JSON file with their numbers, from 1: those of its lines."""
+def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSON file with their numbers, from 1: those of its lines.
+
+    Raises:
+        UserError: not readable, or not objects.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     number = 1
     try:
@@ -150,7 +154,7 @@ def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
     for file in files:
         if not file.is_file():
             raise UserError(f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)")
-        yield from _texts_of(task["task"], _records(file), fields)
+        yield from _texts_of(task["task"], read_records(file), fields)
     if not files:
         options = task.get("dataset_kwargs") or {}
         rows = _dataset(path, task["dataset_path"], task.get("dataset_name"), split, options)

@@ -11,8 +11,14 @@ from training.engine.hub import quiet_loading
 from training.errors import UserError
 
 
-def check_weights(model: str, key: str, trust_remote_code: bool | None = None, revision: str = "main") -> None:
-    """Refuse a causal language model whose weights are not exactly those of its `config.json`.
+def check_weights(
+    model: str,
+    key: str,
+    trust_remote_code: bool | None = None,
+    revision: str = "main",
+    model_class: type = AutoModelForCausalLM,
+) -> None:
+    """Refuse a model, a causal language model by default, whose weights are not exactly those of its `config.json`.
 
     transformers itself starts missing weights at random, leaves out those it has no place for, and goes on. Here its
     loader runs on the meta device, where it reads the names and shapes at the head of each file and no weights: a
@@ -22,6 +28,7 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None, r
         model: a folder, or a name on the Hub.
         key: what the recipe calls it.
         revision: of a name on the Hub.
+        model_class: the Auto class that opens it.
 
     Raises:
         UserError: weights missing, unknown or of another shape, files damaged, missing or not safetensors, or a
@@ -29,7 +36,7 @@ def check_weights(model: str, key: str, trust_remote_code: bool | None = None, r
     """
     try:
         with quiet_loading():
-            _, report = AutoModelForCausalLM.from_pretrained(
+            _, report = model_class.from_pretrained(
                 model,
                 revision=revision,
                 device_map="meta",

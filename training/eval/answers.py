@@ -5,13 +5,14 @@ import random
 import warnings
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_scratch.tokenization_base import TURN_END
 from training.engine.progress import progress_bar
 from training.errors import UserError
 from training.eval.estimates import share
 from training.eval.items import Outcome, identify
+from training.eval.rendering import encode_prompt, end_token
 
 CHECKS = ("parses", "defines", "ends", "all_three")
 
@@ -42,36 +43,41 @@ def judge(answer: str, name: str, ended: bool) -> dict[str, bool]:
 def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str],
+    prompts: list[list[int]],
+    end: int,
     max_new_tokens: int,
     batch_size: int,
 ) -> list[tuple[str, bool]]:
-    """Greedy continuations of rendered prompts, in their order: the text, and whether it closed its own turn.
+    """Greedy continuations, in the order of the prompts: the text, and whether it ended as it should.
 
-    Generation stops at `<|im_end|>` or at the tokenizer's end of text; only the first counts as closing the turn.
+    Args:
+        prompts: token ids.
+        end: the token that closes a turn, such as `<|im_end|>`. Generation stops at it or at the tokenizer's end of
+            text; only the first counts as an end.
     """
-    end_of_turn = tokenizer.convert_tokens_to_ids(TURN_END)
-    stops = list({end_of_turn, tokenizer.eos_token_id})
+    stops = [token for token in dict.fromkeys([end, tokenizer.eos_token_id]) if token is not None]
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     # Neighbours of like length waste little padding; the longest batch first, so that memory runs out early or never.
-    encoded = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
     with progress_bar(total=len(prompts), desc="answers", unit="answer", leave=False) as bar:
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            batch = tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, padding_side="left", return_tensors="pt")
+            width = len(prompts[chosen[0]])
+            rows = [[padding] * (width - len(prompts[index])) + prompts[index] for index in chosen]
+            mask = [[0] * (width - len(prompts[index])) + [1] * len(prompts[index]) for index in chosen]
             generated = model.generate(
-                input_ids=batch["input_ids"].to(model.device),
-                attention_mask=batch["attention_mask"].to(model.device),
+                input_ids=torch.tensor(rows, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
                 do_sample=False,
                 max_new_tokens=max_new_tokens,
                 eos_token_id=stops,
-                pad_token_id=tokenizer.pad_token_id,
-            )[:, batch["input_ids"].shape[1] :]  # (batch, new)
+                pad_token_id=padding,
+            )[:, width:]  # (batch, new)
             for index, new in zip(chosen, generated.tolist()):
                 stop = next((place for place, token in enumerate(new) if token in stops), None)
                 text = tokenizer.decode(new[:stop], skip_special_tokens=True)
-                answers[index] = (text, stop is not None and new[stop] == end_of_turn)
+                answers[index] = (text, stop is not None and new[stop] == end)
             bar.update(len(chosen))
     return answers
 
@@ -103,30 +109,27 @@ def measure_answers(
         UserError: no prompt fits.
     """
     picked = random.Random(seed).sample(records, min(limit, len(records)))
-    prompts = [
-        tokenizer.apply_chat_template(record["messages"][:-1], tokenize=False, add_generation_prompt=True)
-        for record in picked
-    ]
-    room = context - max_new_tokens
-    lengths = [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
-    fitting = [index for index, length in enumerate(lengths) if length <= room]
+    questions = [record["messages"][:-1] for record in picked]
+    prompts = [encode_prompt(tokenizer, question) for question in questions]
+    fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= context - max_new_tokens]
     if not fitting:
         raise UserError(
             f"'max_new_tokens': no instruction leaves room for {max_new_tokens} new tokens "
             f"in a context of {context}; give a smaller number"
         )
     names = [picked[i]["name"] for i in fitting]
-    answers = generate_answers(model, tokenizer, [prompts[i] for i in fitting], max_new_tokens, batch_size)
+    end = end_token(tokenizer, questions[0])
+    answers = generate_answers(model, tokenizer, [prompts[i] for i in fitting], end, max_new_tokens, batch_size)
     verdicts = [judge(text, name, ended) for (text, ended), name in zip(answers, names)]
     outcomes = [
-        Outcome("answers", identify(picked[i]["messages"][:-1]), {check: float(verdict[check]) for check in CHECKS})
+        Outcome("answers", identify(questions[i]), {check: float(verdict[check]) for check in CHECKS})
         for i, verdict in zip(fitting, verdicts)
     ]
     return {
         **{check: share([verdict[check] for verdict in verdicts]) for check in CHECKS},
         "left_out": len(prompts) - len(fitting),
         "samples": [
-            {"prompt": prompts[i], "answer": text, **verdict}
+            {"prompt": tokenizer.decode(prompts[i]), "answer": text, **verdict}
             for i, (text, _), verdict in list(zip(fitting, answers, verdicts))[:samples]
         ],
     }, outcomes

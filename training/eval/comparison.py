@@ -15,12 +15,13 @@ from typing import Any
 from training.errors import UserError
 from training.eval.estimates import average, near_chance, paired_difference
 from training.eval.items import Outcome, read_outcomes
+from training.eval.preferences import MARGIN
 from training.eval.table import Row, as_markdown, as_number, as_percent, as_text
 from training.eval.texts import METRIC as BITS
 
 RESULTS = "results.json"
 _LOWER_IS_BETTER = (BITS, "bits_per_byte")
-_NO_SHARE = (*_LOWER_IS_BETTER, "log-likelihood")
+_NO_SHARE = (*_LOWER_IS_BETTER, "log-likelihood", MARGIN)
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def compare_folders(folders: list[Path]) -> Comparison:
             continue
         if len(shared) < most:
             remarks.append(f"{measure}: on the {len(shared)} items that all have, of {most}")
-        chance = next((_chance(rows[label], measure) for label in scored), None)
-        measures[measure] = _compare(scored, sorted(shared), measure.rpartition(": ")[2], chance)
+        known = next((_figure(rows[label], measure) for label in scored), {})
+        measures[measure] = _compare(scored, sorted(shared), measure.rpartition(": ")[2], known)
     if not measures:
         raise UserError(f"'compare': {' and '.join(rows)} have no measure in common on the same items")
     return Comparison(list(rows), measures, remarks)
@@ -103,13 +104,20 @@ def _scores(row: dict[str, Any], outcomes: dict[str, dict[str, Outcome]]) -> Ite
     yield from gathered.items()
 
 
-def _chance(row: dict[str, Any], measure: str) -> float | None:
+def _figure(row: dict[str, Any], measure: str) -> dict[str, Any]:
+    """The figure in results.json that tells the chance of a measure, or its unit; empty if none does."""
     name, _, metric = measure.rpartition(": ")
-    figure = row.get("preferences", {}) if name == "preferences" else row.get("tasks", {}).get(name, {}).get(metric, {})
-    return figure.get("chance")
+    if metric == MARGIN:
+        return {}
+    kind, _, own = name.partition(": ")
+    if kind == "chats":
+        return row.get(kind, {}).get(own, {}).get(metric, {})
+    if kind == "pairs":
+        return row.get(kind, {}).get(own, {})
+    return row.get("preferences", {}) if name == "preferences" else row.get("tasks", {}).get(name, {}).get(metric, {})
 
 
-def _compare(scored: dict[str, Items], shared: list[str], metric: str, chance: float | None) -> dict[str, Any]:
+def _compare(scored: dict[str, Items], shared: list[str], metric: str, known: dict[str, Any]) -> dict[str, Any]:
     values = {label: [items[item][0] for item in shared] for label, items in scored.items()}
     weights = [next(iter(scored.values()))[item][1] for item in shared]
     weights = None if None in weights else weights
@@ -123,8 +131,8 @@ def _compare(scored: dict[str, Items], shared: list[str], metric: str, chance: f
             verdict = "better" if gain > 0 else "worse"
         pairs.append({"before": before, "after": after, **difference, "verdict": verdict})
     return {
-        "unit": "number" if metric in _NO_SHARE else "share",
-        "models": {label: average(found, weights, chance) for label, found in values.items()},
+        "unit": known.get("unit", "number" if metric in _NO_SHARE else "share"),
+        "models": {label: average(found, weights, known.get("chance")) for label, found in values.items()},
         "pairs": pairs,
     }
 

@@ -149,7 +149,7 @@ def _two_lines(name: str) -> str:
 
 
 def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list[tuple[str, str]]) -> None:
-    """Draw the differences between models with two standard errors, a panel for shares and one for other numbers.
+    """Draw the differences between models with two standard errors, a panel for shares and one for each other metric.
 
     Args:
         path: the PNG to write.
@@ -161,19 +161,23 @@ def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    panels = {
-        unit: {name: entry for name, entry in measures.items() if entry["unit"] == unit} for unit in ("share", "number")
+    titles = {
+        name: "Difference in points" if entry["unit"] == "share" else f"Difference: {name.rpartition(': ')[2]}"
+        for name, entry in measures.items()
     }
-    panels = {unit: shown for unit, shown in panels.items() if shown}
+    panels = {
+        title: {name: entry for name, entry in measures.items() if titles[name] == title}
+        for title in sorted(set(titles.values()), key=lambda title: (title != "Difference in points", title))
+    }
     rows = max(len(shown) for shown in panels.values())
     height = 1.8 + 0.3 * -(-len(pairs) // 4) + rows * max(0.3, 0.16 * (len(pairs) + 1))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, len(panels), figsize=(6 * len(panels), height), squeeze=False, layout="constrained"
         )
-        for place, (unit, shown) in zip(axes[0], panels.items()):
-            _draw_differences(place, shown, pairs, scale=100 if unit == "share" else 1)
-            place.set_title("Difference in points" if unit == "share" else "Difference")
+        for place, (title, shown) in zip(axes[0], panels.items()):
+            _draw_differences(place, shown, pairs, scale=100 if title == "Difference in points" else 1)
+            place.set_title(title)
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2 * len(panels), frameon=False)
         figure.savefig(path, dpi=150, facecolor="white")

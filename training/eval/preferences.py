@@ -7,27 +7,14 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_scratch.tokenization_base import TURN_END
 from training.engine.progress import progress_bar
 from training.errors import UserError
-from training.eval.estimates import share
+from training.eval.estimates import average, share
 from training.eval.items import Outcome, identify
+from training.eval.rendering import check_rendering, encode_completion
 
+MARGIN = "margin"  # a metric in nats
 _UNSCORED = -100
-
-
-def encode_completion(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[dict[str, str]], completion: list[dict[str, str]]
-) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt (up to the assistant's opening) and of the completion, its `<|im_end|>` included.
-
-    The two are encoded apart, so that the completion continues exactly the prompt the model is given in a chat.
-    """
-    opening = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(prompt + completion, tokenize=False)
-    answer = whole[len(opening) : whole.rindex(TURN_END) + len(TURN_END)]
-    prompt_ids, answer_ids = tokenizer([opening, answer], add_special_tokens=False)["input_ids"]
-    return prompt_ids, answer_ids
 
 
 @torch.inference_mode()
@@ -45,7 +32,7 @@ def completion_log_probabilities(
     device = model.device
     totals = torch.zeros(len(pairs), dtype=torch.float64)
     order = sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index])), reverse=True)
-    with progress_bar(total=len(pairs), desc="preferences", unit="answer", leave=False) as bar:
+    with progress_bar(total=len(pairs), desc="likelihoods", unit="answer", leave=False) as bar:
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
             width = max(sum(map(len, pairs[row])) for row in rows)
@@ -75,18 +62,22 @@ def preference_accuracy(
     batch_size: int = 8,
     seed: int = 0,
     bf16: bool = False,
+    measure: str = "preferences",
 ) -> tuple[dict[str, Any], list[Outcome]]:
     """The share of pairs whose chosen answer gets the higher total log-probability; a coin reaches one half.
 
-    Totals are compared, not means: the pairs are made with answers of matched length, so no length bias hides in them.
+    Totals are compared, not means, as in DPO. The pairs of `scratch prepare` have answers of matched length; in others
+    a shorter answer has the better chance by that alone, which a comparison of two models on the same pairs cancels.
 
     Args:
-        records: preference records (`prompt`, `chosen`, `rejected`, each a list of messages).
+        records: preference records (`prompt`, `chosen`, `rejected`, each a list of messages, or each text).
         limit: how many pairs to judge, drawn with `seed`.
         context: the model's trained length; a pair that does not fit is left out, counted.
+        measure: what the outcomes are kept under.
 
     Returns:
-        A share (`value`, `stderr`, `n`, `chance`) with `left_out`, and what came of every pair.
+        A share (`value`, `stderr`, `n`, `chance`) with `left_out` and `margin`, the mean in nats by which the chosen
+        answer is likelier; and both of every pair.
 
     Raises:
         UserError: no pair fits.
@@ -102,10 +93,36 @@ def preference_accuracy(
         raise UserError(f"no preference pair fits in a context of {context} tokens; train with a longer one")
     totals = completion_log_probabilities(model, [side for pair in fitting for side in pair], batch_size, bf16)
     chosen, rejected = totals.view(-1, 2).unbind(dim=1)
-    preferred = (chosen > rejected).tolist()
+    margins = (chosen - rejected).tolist()
     judged = [record for record, fit in zip(picked, fits) if fit]
     outcomes = [
-        Outcome("preferences", identify([record["prompt"], record["chosen"], record["rejected"]]), {"acc": float(won)})
-        for record, won in zip(judged, preferred)
+        Outcome(
+            measure,
+            identify([record["prompt"], record["chosen"], record["rejected"]]),
+            {"acc": float(margin > 0), MARGIN: margin},
+        )
+        for record, margin in zip(judged, margins)
     ]
-    return {**share(preferred, chance=0.5), "left_out": len(encoded) - len(fitting)}, outcomes
+    return {
+        **share([margin > 0 for margin in margins], chance=0.5),
+        "left_out": len(encoded) - len(fitting),
+        MARGIN: average(margins),
+    }, outcomes
+
+
+def check_pairs(
+    records: list[dict[str, Any]], name: str, tokenizer: PreTrainedTokenizerBase, context: int, model: str, key: str
+) -> None:
+    """Refuse, before any work, a model that cannot be measured on the pairs of a file.
+
+    Args:
+        name: of the pairs in the recipe.
+        model, key: its folder, and the key of the recipe that names it.
+
+    Raises:
+        UserError: no chat template that would do, or no answer fits in the context.
+    """
+    check_rendering(tokenizer, records[0]["prompt"], model, key)
+    pairs = (encode_completion(tokenizer, record["prompt"], record["chosen"]) for record in records)
+    if not any(sum(map(len, pair)) <= context for pair in pairs):
+        raise UserError(f"'pairs.{name}': no pair fits in the context of {model} ({key}), {context} tokens")

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 from training.eval.estimates import near_chance
@@ -14,13 +15,16 @@ _HEADING = 11  # characters a line of a heading in the terminal: as wide as a fi
 
 
 def measures(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The shares in one model's results by column name: answers, preferences, and each task's first accuracy."""
+    """The shares in one model's results by column name: answers, preferences, those of chats and pairs, and each
+    task's first accuracy."""
     found = {}
     if "answers" in model:
         shares = {name: entry for name, entry in model["answers"].items() if isinstance(entry, dict)}
         found |= {f"answers: {name.replace('_', ' ')}": figure for name, figure in shares.items()}
     if "preferences" in model:
         found["preference accuracy"] = model["preferences"]
+    found |= _of_chats(model, "share")
+    found |= {f"{name}: preference accuracy": figure for name, figure in model.get("pairs", {}).items()}
     for task, metrics in model.get("tasks", {}).items():
         metric = next((name for name in metrics if name.startswith(_SHARE_METRICS)), None)
         if metric:
@@ -29,11 +33,23 @@ def measures(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def numbers(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is no share, in one model's results by column name: bits per byte of texts, log-likelihoods of tasks."""
+    """What is no share, in one model's results by column name: bits per byte of texts, of chats what a judge gives and
+    bits per byte, margins of pairs, log-likelihoods of tasks."""
     found = {f"{name}: bits per byte": figure for name, figure in model.get("texts", {}).items()}
+    found |= _of_chats(model, "number")
+    found |= {f"{name}: margin": figure["margin"] for name, figure in model.get("pairs", {}).items()}
     for task, metrics in model.get("tasks", {}).items():
         found |= {f"{task}: {metric}": metrics[metric] for metric in metrics if metric in _NUMBER_METRICS}
     return found
+
+
+def _of_chats(model: dict[str, Any], unit: str) -> dict[str, dict[str, Any]]:
+    return {
+        f"{name}: {'reference, ' if metric == 'bits per byte' else ''}{metric}": figure
+        for name, metrics in model.get("chats", {}).items()
+        for metric, figure in metrics.items()
+        if figure["unit"] == unit and figure["n"]
+    }
 
 
 def results_table(models: dict[str, dict[str, Any]]) -> list[Row]:
@@ -81,7 +97,24 @@ def notes(models: dict[str, dict[str, Any]]) -> list[str]:
                     f"{name}: {task}: mean of {len(first['by_seed'])} draws of examples, which differ by a "
                     f"standard deviation of {100 * spread:.1f} points"
                 )
+        lines += [f"{name}: {line}" for line in _left_out(model)]
     return lines
+
+
+def _left_out(model: dict[str, Any]) -> Iterator[str]:
+    """What of chats and pairs is in no figure."""
+    for chat, metrics in model.get("chats", {}).items():
+        unasked = metrics["ends"]["left_out"]
+        if unasked:
+            yield f"{chat}: {unasked} questions left out, which leave no room in the context for an answer"
+        for metric, figure in metrics.items():
+            if metric == "bits per byte" and figure["left_out"]:
+                yield f"{chat}: {figure['left_out']} reference answers left out, being longer than the context"
+            elif figure["left_out"] > unasked:
+                yield f"{chat}: {metric}: {figure['left_out'] - unasked} answers not judged"
+    for name, figure in model.get("pairs", {}).items():
+        if figure["left_out"]:
+            yield f"{name}: {figure['left_out']} pairs left out, being longer than the context"
 
 
 def as_percent(figure: dict[str, Any] | None) -> str:
