@@ -2,8 +2,9 @@
 
 Addition and subtraction of two numbers of one to three digits. Writes, in runs/arithmetic/sums:
     text.txt      200,000 plain sums, for the tokenizer and the base model
-    train.jsonl   10,000 questions with their answers, for SFT (prompt, completion) and GRPO (prompt, answer, pattern)
-    test.jsonl    1,000 questions whose two numbers, in either order, stand together in neither of the others
+    sft.jsonl     500 questions with answers to learn from
+    grpo.jsonl    5,000 questions with what an answer is checked against
+    test.jsonl    1,000 questions whose two numbers stand together in none of the others, in either order
 """
 
 import argparse
@@ -28,20 +29,21 @@ def is_held_out(first: int, second: int) -> bool:
     return zlib.crc32(f"{low} {high}".encode()) % HELD_OUT == 0
 
 
-def draw_sums(draw: random.Random, number: int, held_out: bool, distinct: bool = False) -> list[tuple[str, str]]:
-    """So many sums of one side of the split: the question, up to the equals sign, and the answer."""
-    sums = []
+def draw_sums(draw: random.Random, number: int, held_out: bool = False) -> list[tuple[str, str]]:
+    """So many sums of one side of the split, each the question up to the equals sign and the answer. Those that are
+    held out differ from one another."""
+    sums: list[tuple[str, str]] = []
     seen = set()
     while len(sums) < number:
         first, sign, second = drawn = draw_sum(draw)
         if is_held_out(first, second) == held_out and drawn not in seen:
             sums.append((f"{first} {sign} {second} =", str(first + second if sign == "+" else first - second)))
-            if distinct:
-                seen.add(drawn)
+            seen |= {drawn} if held_out else set()
     return sums
 
 
 def record(question: str, answer: str) -> dict[str, object]:
+    """What SFT reads (prompt, completion), and what a reward checks (answer, pattern)."""
     return {
         "prompt": [{"role": "user", "content": question}],
         "completion": [{"role": "assistant", "content": answer}],
@@ -52,18 +54,18 @@ def record(question: str, answer: str) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/arithmetic/sums"))
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/arithmetic/sums"), metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    draw = random.Random(options.seed)
-    folder = options.output_dir
+    draw, folder = random.Random(options.seed), options.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    text = draw_sums(draw, 200_000, held_out=False)
-    (folder / "text.txt").write_text("".join(f"{question} {answer}\n" for question, answer in text))
-    for name, number, held_out in (("train", 10_000, False), ("test", 1_000, True)):
-        records = [record(*pair) for pair in draw_sums(draw, number, held_out, distinct=True)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
-    print(f"wrote text.txt, train.jsonl and test.jsonl in {folder}; next: scratch run recipes/arithmetic")
+    lines = [f"{question} {answer}\n" for question, answer in draw_sums(draw, 200_000)]
+    (folder / "text.txt").write_text("".join(lines), encoding="utf-8")
+    for name, number in {"sft": 500, "grpo": 5_000, "test": 1_000}.items():
+        records = [record(*pair) for pair in draw_sums(draw, number, held_out=name == "test")]
+        text = "".join(json.dumps(one) + "\n" for one in records)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    print(f"wrote text.txt, sft.jsonl, grpo.jsonl and test.jsonl in {folder}; next: scratch run recipes/arithmetic")
 
 
 if __name__ == "__main__":
