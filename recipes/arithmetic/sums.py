@@ -1,10 +1,12 @@
 """Sums to learn from, without downloads: python recipes/arithmetic/sums.py [--output_dir FOLDER] [--seed N]
 
-Addition and subtraction of two numbers of one to three digits. Writes, in runs/arithmetic/sums:
-    text.txt      200,000 plain sums, for the tokenizer and the base model
-    sft.jsonl     500 questions with answers to learn from
+Numbers of one or two digits are added and subtracted. Of three numbers some people write the result at once
+(`12 - 45 + 7 = -26`), others what is left to do (`12 - 45 + 7 = -33 + 7 = -26`): here half of them each. Writes, in
+runs/arithmetic/sums:
+    text.txt      150,000 lines, a third of them with two numbers, for the tokenizer and the base model
+    sft.jsonl     1,000 questions of three numbers with answers to learn from
     grpo.jsonl    5,000 questions with what an answer is checked against
-    test.jsonl    1,000 questions whose two numbers stand together in none of the others, in either order
+    test.jsonl    1,000 questions whose three numbers stand together in none of the others, in whatever order
 """
 
 import argparse
@@ -13,41 +15,46 @@ import random
 import zlib
 from pathlib import Path
 
-PATTERN = r"-?\d+"
-HELD_OUT = 20  # one pair of numbers in so many
+# The result, perhaps after what is left to do: what the reward for the right form asks for.
+PATTERN = r"-?\d+( [+-] \d+ = -?\d+)?"
+HELD_OUT = 20  # one set of three numbers in so many
 
 
-def draw_sum(draw: random.Random) -> tuple[int, str, int]:
-    """Two numbers, each of one to three digits with the same chance, and what is done with them."""
-    first, second = (draw.randrange(10 ** draw.randint(1, 3)) for _ in range(2))
-    return first, draw.choice("+-"), second
+def draw_sum(draw: random.Random, count: int) -> tuple[str, str, str]:
+    """A sum of so many numbers.
+
+    Returns:
+        The question up to the equals sign, what is left to do after its first two numbers, and the result.
+    """
+    numbers = [draw.randrange(10 ** draw.randint(1, 2)) for _ in range(count)]
+    signs = [draw.choice("+-") for _ in numbers[1:]]
+    totals = numbers[:1]
+    for sign, number in zip(signs, numbers[1:]):
+        totals.append(totals[-1] + number if sign == "+" else totals[-1] - number)
+    terms = [f" {sign} {number}" for sign, number in zip(signs, numbers[1:])]
+    return f"{numbers[0]}{''.join(terms)} =", f"{totals[1]}{''.join(terms[1:])} =", str(totals[-1])
 
 
-def is_held_out(first: int, second: int) -> bool:
-    """Whether a pair of numbers belongs to the test: the same in every run, whatever the seed."""
-    low, high = sorted((first, second))
-    return zlib.crc32(f"{low} {high}".encode()) % HELD_OUT == 0
+def is_held_out(question: str) -> bool:
+    """Whether a question of three numbers is for the test: a matter of the numbers, whatever order, signs and seed."""
+    numbers = sorted(question.split()[::2])
+    return len(numbers) == 3 and zlib.crc32(" ".join(numbers).encode()) % HELD_OUT == 0
 
 
-def draw_sums(draw: random.Random, number: int, held_out: bool = False) -> list[tuple[str, str]]:
-    """So many sums of one side of the split, each the question up to the equals sign and the answer. Those that are
-    held out differ from one another."""
-    sums: list[tuple[str, str]] = []
-    seen = set()
-    while len(sums) < number:
-        first, sign, second = drawn = draw_sum(draw)
-        if is_held_out(first, second) == held_out and drawn not in seen:
-            sums.append((f"{first} {sign} {second} =", str(first + second if sign == "+" else first - second)))
-            seen |= {drawn} if held_out else set()
-    return sums
+def draw_answered(draw: random.Random, count: int, held_out: bool = False) -> tuple[str, str, str]:
+    """A question on one side of the split, an answer as people write it, and the result."""
+    while True:
+        question, rest, result = draw_sum(draw, count)
+        if is_held_out(question) == held_out:
+            return question, f"{rest} {result}" if count > 2 and draw.random() < 0.5 else result, result
 
 
-def record(question: str, answer: str) -> dict[str, object]:
-    """What SFT reads (prompt, completion), and what a reward checks (answer, pattern)."""
+def record(question: str, answer: str, result: str) -> dict[str, object]:
+    """What SFT reads (prompt, completion), and what rewards check (answer, pattern)."""
     return {
         "prompt": [{"role": "user", "content": question}],
         "completion": [{"role": "assistant", "content": answer}],
-        "answer": answer,
+        "answer": result,
         "pattern": PATTERN,
     }
 
@@ -59,11 +66,15 @@ def main() -> None:
     options = parser.parse_args()
     draw, folder = random.Random(options.seed), options.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"{question} {answer}\n" for question, answer in draw_sums(draw, 200_000)]
-    (folder / "text.txt").write_text("".join(lines), encoding="utf-8")
-    for name, number in {"sft": 500, "grpo": 5_000, "test": 1_000}.items():
-        records = [record(*pair) for pair in draw_sums(draw, number, held_out=name == "test")]
-        text = "".join(json.dumps(one) + "\n" for one in records)
+    lines = [draw_answered(draw, draw.choice((2, 3, 3))) for _ in range(150_000)]
+    text = "".join(f"{question} {answer}\n" for question, answer, _ in lines)
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    for name, number in {"sft": 1_000, "grpo": 5_000, "test": 1_000}.items():
+        records: dict[str, dict[str, object]] = {}  # by question: none twice
+        while len(records) < number:
+            drawn = draw_answered(draw, 3, held_out=name == "test")
+            records[drawn[0]] = record(*drawn)
+        text = "".join(json.dumps(one) + "\n" for one in records.values())
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     print(f"wrote text.txt, sft.jsonl, grpo.jsonl and test.jsonl in {folder}; next: scratch run recipes/arithmetic")
 
