@@ -6,7 +6,8 @@ runs/arithmetic/sums:
     text.txt      150,000 lines, a third of them with two numbers, for the tokenizer and the base model
     sft.jsonl     1,000 questions of three numbers with answers to learn from
     grpo.jsonl    5,000 questions with what an answer is checked against
-    test.jsonl    1,000 questions whose three numbers stand together in none of the others, in whatever order
+    test.jsonl    1,000 questions whose three numbers stand together in none of these, in whatever order
+    test.txt      2,000 lines of such sums, to see what tuning costs
 """
 
 import argparse
@@ -59,6 +60,11 @@ def record(question: str, answer: str, result: str) -> dict[str, object]:
     }
 
 
+def write_lines(file: Path, drawn: list[tuple[str, str, str]]) -> None:
+    """As plain text, a sum a line."""
+    file.write_text("".join(f"{question} {answer}\n" for question, answer, _ in drawn), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/arithmetic/sums"), metavar="FOLDER")
@@ -66,9 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     draw, folder = random.Random(options.seed), options.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [draw_answered(draw, draw.choice((2, 3, 3))) for _ in range(150_000)]
-    text = "".join(f"{question} {answer}\n" for question, answer, _ in lines)
-    (folder / "text.txt").write_text(text, encoding="utf-8")
+    write_lines(folder / "text.txt", [draw_answered(draw, draw.choice((2, 3, 3))) for _ in range(150_000)])
     for name, number in {"sft": 1_000, "grpo": 5_000, "test": 1_000}.items():
         records: dict[str, dict[str, object]] = {}  # by question: none twice
         while len(records) < number:
@@ -76,7 +80,9 @@ def main() -> None:
             records[drawn[0]] = record(*drawn)
         text = "".join(json.dumps(one) + "\n" for one in records.values())
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    print(f"wrote text.txt, sft.jsonl, grpo.jsonl and test.jsonl in {folder}; next: scratch run recipes/arithmetic")
+    write_lines(folder / "test.txt", [draw_answered(draw, 3, held_out=True) for _ in range(2_000)])
+    names = ", ".join(sorted(file.name for file in folder.iterdir()))
+    print(f"wrote {names} in {folder}; next: scratch run recipes/arithmetic")
 
 
 if __name__ == "__main__":
