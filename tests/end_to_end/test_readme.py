@@ -231,7 +231,7 @@ def test_arithmetic(terminal, tmp_path, monkeypatch, capsys):
         return cli.main([stage, "--config", str(path), *rest])
 
     small = {"max_steps": 2, "per_device_train_batch_size": 4, "warmup_steps": 0, "limits.chats": 4}
-    small |= {"pretrain.global_batch_size": 4, "pretrain.sequence_length": 32, "pretrain.eval_sequences": 2}
+    small |= {"pretrain.global_batch_size": 4, "pretrain.sequence_length": 64, "pretrain.eval_sequences": 2}
     small |= {"pretrain.sample_tokens": 2, "model.hidden_size": 32, "model.num_hidden_layers": 2}
     small |= {"grpo.num_generations": 2, "grpo.max_completion_length": 4, "grpo.logging_steps": 1}
     monkeypatch.chdir(tmp_path)

@@ -10,8 +10,8 @@ def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
     """Reward against KL, a point a logged step and a line from the first to the last; its colour is the step.
 
     The frontier of Gao, Schulman and Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760: reward
-    that rises while KL stays small is gained, reward that comes only with much KL may be a reward that is gamed. As there,
-    KL lies on a scale of its square root, so that one estimate far off the others does not press them together.
+    that rises while KL stays small is gained, reward that comes only with much KL may be a reward that is gamed. As
+    there, KL lies on a scale of its square root, so that one estimate far off the others does not press them together.
 
     Args:
         records: with `step`, `reward` and `kl` (nats per token).
