@@ -14,7 +14,10 @@ import pytest  # noqa: E402
 from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
 
 # Files whose tests start launchers, which meet at one port of the machine.
-LAUNCHING = ("test_cluster.py", "test_gradients.py", "test_kill.py", "test_pretrain.py", "test_pretrain_data.py")
+LAUNCHING = (
+    *("test_cluster.py", "test_gradients.py", "test_kill.py", "test_pretrain.py", "test_pretrain_data.py"),
+    "test_sums.py",
+)
 
 
 def unit(nodeid: str) -> str:

@@ -8,7 +8,8 @@ from dataclasses import fields
 import pytest
 import torch
 import trl
-from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
+from safetensors.torch import load_file, save_file
+from tiny_stages import TRAINING, VOCAB_SIZE, flags, write_data, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training import dpo, grpo, kto, orpo, reward, rloo
@@ -66,11 +67,17 @@ def refusal(stage, *arguments: object, **options: object) -> str:
 # -- rewards of a recipe, for the tests ----------------------------------------------------------------------------
 
 SEEN = []
+SAMPLED = []
 
 
 def mentions_the(completions, record, answer, **_):
     SEEN.extend(zip(record, answer, strict=True))
     return [float("the" in words[0]["content"]) - 0.01 * len(words[0]["content"]) for words in completions]
+
+
+def keeps_ids(completions, completion_ids, **_):
+    SAMPLED.extend(completion_ids)
+    return [0.0] * len(completions)
 
 
 def no_number_in_the_end(completions, trainer_state, **_):
@@ -192,6 +199,19 @@ def test_reinforcement_keeps_what_it_saw(place, stage):
     assert figures["reward"] == logged[1]["reward"] and figures["kl"] == logged[1]["kl"]
 
 
+@pytest.mark.parametrize("stage", [grpo, rloo], ids=["grpo", "rloo"])
+def test_rows_without_a_token_are_not_sampled(place, stage):
+    """Even where they are by far the likeliest: rows beyond the tokenizer, to which the vocabulary was rounded up."""
+    model = write_model(place / "padded", place / "tokenizer", dials={"vocab_size": VOCAB_SIZE + 40})
+    weights = load_file(model / "model.safetensors")
+    weights["lm_head.weight"][VOCAB_SIZE:] *= 100
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    SAMPLED.clear()
+    options = {"model_name_or_path": "padded", "reward_funcs": f"[{__name__}.keeps_ids]", "max_steps": 1}
+    run(stage, "prompts.jsonl", **GENERATION | options)
+    assert len(SAMPLED) == 4 and all(0 <= token < VOCAB_SIZE for ids in SAMPLED for token in ids)
+
+
 def test_without_a_price_on_kl_there_is_no_picture_of_it(place):
     run(grpo, "prompts.jsonl", reward_funcs="[number]", log_completions="true", **GENERATION)
     names = {path.name for path in (place / "new").iterdir()}
@@ -273,15 +293,12 @@ def test_trl_lists_its_losses():
     assert len(losses()) > 10 and "sigmoid" in losses()
 
 
-# What a loss needs besides.
-NEEDS = {"exo_pair": {"label_smoothing": 1e-3}}
-
-
-@pytest.mark.parametrize("loss", losses())
-def test_every_loss_that_trl_lists(place, loss):
-    run(dpo, loss_type=loss, **NEEDS.get(loss, {}))
-    logged = [record["loss"] for record in lines(place / "new" / "metrics.jsonl") if "loss" in record]
-    assert len(logged) == 2 and all(math.isfinite(value) for value in logged)
+def test_every_loss_that_trl_lists(place):
+    """All of them added up, which takes the time of one: each is finite, and its gradient too, or the sum is not."""
+    weights = {"loss_weights": json.dumps([1.0] * len(losses())), "label_smoothing": 1e-3, "max_grad_norm": 1e9}
+    run(dpo, loss_type=json.dumps(losses()), **weights)
+    logged = [record for record in lines(place / "new" / "metrics.jsonl") if "loss" in record]
+    assert len(logged) == 2 and all(math.isfinite(record["loss"] + record["grad_norm"]) for record in logged)
 
 
 def test_losses_that_are_refused(place):

@@ -1,9 +1,11 @@
 """Rewards: what each pays for, and what is said of one that fails."""
 
 import asyncio
+import os
 
 import pytest
 
+from training.chat import rewards
 from training.chat.rewards import REWARDS, find_rewards, last_number
 from training.errors import UserError
 
@@ -68,6 +70,18 @@ EXAMPLES = (
 )
 def test_doctest(words, paid):
     assert reward("doctest", words, tests=EXAMPLES) == paid
+
+
+@pytest.mark.parametrize("processes, workers", [(None, 4), (2, 2), (3, 1), (8, 1)])
+def test_processes_of_a_machine_share_its_cores(monkeypatch, processes, workers):
+    asked = []
+    monkeypatch.setattr(rewards, "run_all", lambda programs, count, *_: asked.append(count) or [])
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    REWARDS["doctest"](prompts=[], completions=[], tests=[])
+    assert asked == [workers]
 
 
 def test_doctest_without_examples():

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from terminal import ROOT
 from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, Trainer
 
@@ -66,6 +66,18 @@ def test_sft_leaves_a_model_directory(place, capsys):
     capsys.readouterr()
     sft()
     assert "up to date, skipped" in capsys.readouterr().out
+
+
+def test_a_chat_template_of_ones_own(place, capsys):
+    """It goes into the output; another one makes another output; one that is not there is told first."""
+    template = (ROOT / "recipes" / "arithmetic" / "chat_template.jinja").read_text()
+    for text in (template, template + "{# changed #}"):
+        (place / "lines.jinja").write_text(text)
+        sft(chat_template_path="lines.jinja")
+        assert "up to date" not in capsys.readouterr().out
+        assert (place / "new" / "chat_template.jinja").read_text().rstrip() == text.rstrip()
+    with pytest.raises(UserError, match="'chat_template_path': no such file or folder: nowhere.jinja"):
+        sft(chat_template_path="nowhere.jinja", output_dir="other")
 
 
 def test_dpo_merges_its_adapter(place):
@@ -184,7 +196,7 @@ def test_help_begins_with_what_a_person_needs(capsys):
 
 def test_the_recipes_in_the_documentation(tmp_path):
     """Every key of docs/tuning.md is one of TRL's; its second recipe is more keys for the first."""
-    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "sft.yaml").write_text("".join(blocks))
     recipe = stage.parse_trl("trl:SFTConfig", ["--config", str(tmp_path / "sft.yaml")], "")

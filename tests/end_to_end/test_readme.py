@@ -18,7 +18,10 @@ import torch
 from hub_server import TOKEN, running_hub
 from safetensors.torch import load_file
 from terminal import ROOT, flags
-from tiny_stages import write_model, write_tokenizer
+from tiny_stages import forget_accelerate, write_model, write_tokenizer
+
+from training import cli, run
+from training.engine.stage import read_provenance
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -55,7 +58,8 @@ TESTED = {
     "accelerate launch": "test_launch",
     "python -m benchmarks.model": "test_benchmark",
     "scratch sft": "test_preview",
-    "scratch grpo": "test_grpo",
+    "python recipes/arithmetic": "test_arithmetic",
+    "scratch run recipes/arithmetic": "test_arithmetic",
     "trl sft": "test_trl",
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
@@ -98,7 +102,7 @@ def test_main_job(quickstart_run):
 def test_chat(terminal, quickstart_run):
     question = "Write this Python function.\\\n\\\ndef add(a, b):\n"
     done = terminal.run([*command("scratch chat"), "--max_new_tokens", 4], quickstart_run, input=question)
-    assert done.stdout.startswith("> ... ... ")
+    assert 0 < len(done.stdout) < 100 and done.stderr == "cut after 4 tokens (max_new_tokens)\n"
 
 
 @pytest.mark.parametrize("recipe", ["shakespeare", "tinystories"])
@@ -215,15 +219,30 @@ def test_preview(terminal, quickstart_run):
     )
 
 
-def test_grpo(terminal, quickstart_run, tmp_path):
+def test_arithmetic(terminal, tmp_path, monkeypatch, capsys):
+    """From nothing to the table, the stages in this process."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    sums = [{"prompt": [{"role": "user", "content": f"{n} + 1 ="}], "answer": n + 1} for n in range(16)]
-    lines = [json.dumps(record | {"pattern": r"-?\d+"}) + "\n" for record in sums]
-    (tmp_path / "sums.jsonl").write_text("".join(lines))
-    model = quickstart_run / "runs" / "quickstart" / "sft"
-    small = {"model_name_or_path": model, "max_steps": 1, "warmup_steps": 0, "per_device_train_batch_size": 8}
-    terminal.run([*command("scratch grpo"), *flags(small | {"logging_steps": 1})], tmp_path)
-    assert {"samples.jsonl", "reward.png"} <= {path.name for path in (tmp_path / "runs/arithmetic/grpo").iterdir()}
+    terminal.run(command("python recipes/arithmetic"), tmp_path)
+    text = tmp_path / "runs" / "arithmetic" / "sums" / "text.txt"
+    text.write_text("".join(text.read_text().splitlines(keepends=True)[:3000]))
+
+    def run_here(stage: str, path: Path, rest: list[str]) -> int:
+        forget_accelerate()
+        return cli.main([stage, "--config", str(path), *rest])
+
+    small = {"max_steps": 2, "per_device_train_batch_size": 4, "warmup_steps": 0, "limits.chats": 4}
+    small |= {"pretrain.global_batch_size": 4, "pretrain.sequence_length": 64, "pretrain.eval_sequences": 2}
+    small |= {"pretrain.sample_tokens": 2, "model.hidden_size": 32, "model.num_hidden_layers": 2}
+    small |= {"grpo.num_generations": 2, "grpo.max_completion_length": 4, "grpo.logging_steps": 1}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_stage", run_here)
+    assert cli.main([*command("scratch run recipes/arithmetic")[1:], *flags(small)]) == 0
+    forget_accelerate()
+    output = tmp_path / "runs" / "arithmetic"
+    figures = read_provenance(output / "grpo")["metrics"]
+    assert figures["steps"] == 2 and {"reward", "kl"} <= figures.keys() and (output / "grpo" / "reward.png").is_file()
+    models = json.loads((output / "evaluate" / "results.json").read_text())["models"]
+    assert list(models) == ["base", "sft", "grpo"] and "sums: number" in " ".join(capsys.readouterr().out.split())
 
 
 def test_trl(terminal, quickstart_run, without_package, tmp_path):

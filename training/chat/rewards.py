@@ -9,7 +9,6 @@ import doctest as standard_doctest
 import functools
 import inspect
 import math
-import os
 import re
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from pkgutil import resolve_name
 from typing import Any
 
+from training.engine.processes import share_of_cores
 from training.errors import UserError
 from training.eval.sandbox import Limits, check_isolation, run_all
 from training.recipe import nearest
@@ -57,7 +57,7 @@ def doctest(prompts: list[Answer], completions: list[Answer], tests: list[str], 
             raise ValueError("'tests' holds no example such as >>> double(2)")
         judges.append(_JUDGE.format(examples=text))
     programs = [program(*pair) for pair in zip(prompts, completions, strict=True)]
-    return [float(outcome.passed) for outcome in run_all(programs, os.cpu_count() or 1, LIMITS, judges)]
+    return [float(outcome.passed) for outcome in run_all(programs, share_of_cores(), LIMITS, judges)]
 
 
 def number(completions: list[Answer], answer: list[Any], **_: Any) -> list[float]:

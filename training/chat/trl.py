@@ -148,6 +148,9 @@ def train(
     if judge and Path(judge).exists():
         check_stage(judge, "reward", key="reward_model_name_or_path")
         inputs["reward_model"] = digest(judge, "reward_model_name_or_path")
+    template = recipe.values.get("chat_template_path")
+    if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
+        inputs[template] = digest(template, "chat_template_path")
     for file in data_files(recipe.values.get("datasets") or []):
         inputs[file] = digest(file, "datasets.data_files")
         if Path(file).stat().st_size == 0:

@@ -22,6 +22,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def share_of_cores() -> int:
+    """Cores for each of the processes on this machine, at least one."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
     """Only the first process prints. Any of them may still say on stderr what went wrong."""
