@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.chat.rewards import REWARDS
 from training.engine.stage import read_provenance
+from training.eval.held_out import read_questions
 
 SCRIPT = ROOT / "recipes" / "arithmetic" / "sums.py"
 SUMS = Path("runs", "arithmetic", "sums")
@@ -90,6 +92,16 @@ def test_lines_of_text_are_turns_of_a_conversation(place):
         whole = tokenizer.apply_chat_template(record["prompt"] + record["completion"], tokenize=False)
         assert asked == "\n" + record["prompt"][0]["content"]
         assert whole == f"{asked} {record['completion'][0]['content']}<|im_end|>"
+
+
+def test_questions_from_elsewhere(tmp_path):
+    """The line of docs/tuning.md that converts them gives what `scratch evaluate` asks."""
+    page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("python -c"))
+    (tmp_path / "simple_arithmetic.jsonl").write_text('{"context": "25 - 759 =", "continuation": " -734"}\n')
+    subprocess.run(line.replace("python", shlex.quote(sys.executable), 1), shell=True, cwd=tmp_path, check=True)
+    (question,) = read_questions(str(tmp_path / "other.jsonl"), "chats.other.file")
+    assert question.prompt == [{"role": "user", "content": "25 - 759 ="}] and question.columns["answer"] == " -734"
 
 
 @pytest.mark.parametrize("verb, processes", [("grpo", 1), ("grpo", 2), ("reward", 1)])
