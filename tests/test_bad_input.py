@@ -151,9 +151,13 @@ CASES = [
     ("evaluate", {"models": "{base: gone}"}, "'models.base': gone: no such folder"),
     ("evaluate", {"models": "{base: data}"}, "'models.base': data holds the output of 'prepare'"),
     ("evaluate", {"data": "gone"}, "'data': gone: no such folder; run `scratch prepare` first"),
-    ("export", {"model": "gone"}, "'model': gone: no such folder; run `scratch dpo` first"),
+    ("export", {"model": "gone"}, "'model': gone: no such folder; run `scratch pretrain` first"),
     ("export", {"model": "data"}, "'model': data holds the output of 'prepare'"),
-    ("export", {"model": "thesis"}, "'model': thesis was not written by scratch pretrain, sft, dpo or import"),
+    (
+        "export",
+        {"model": "thesis"},
+        "'model': thesis was not written by scratch pretrain, sft, dpo, kto, orpo, grpo, rloo, import",
+    ),
     ("export", {"evaluation": "gone"}, "'evaluation': gone: no such folder; run `scratch evaluate` first"),
 ]
 

@@ -127,7 +127,7 @@ def test_refuses_what_is_not_a_model(place, tmp_path, name):
 def test_refuses_a_folder_without_provenance(place, tmp_path):
     shutil.copytree(place / "dpo", tmp_path / "copy")
     (tmp_path / "copy" / "provenance.json").unlink()
-    with pytest.raises(UserError, match="was not written by scratch pretrain, sft, dpo or import"):
+    with pytest.raises(UserError, match="was not written by scratch pretrain, sft, dpo, kto, orpo, grpo, rloo, import"):
         main(flags({"output_dir": tmp_path / "out", "model": tmp_path / "copy"}))
 
 

@@ -255,6 +255,11 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     printed = capsys.readouterr().out
     assert "ours → stock" in printed and f"compare: wrote {tmp_path / 'compared'}" in printed
     assert (tmp_path / "compared" / "comparison.json").read_text() == (tmp_path / "out" / "comparison.json").read_text()
+    shutil.copytree(tmp_path / "out", tmp_path / "again")
+    folders = [str(tmp_path / name) for name in ("out", "again", "both")]
+    evaluate.main(["--compare", *folders[:2], "--output_dir", folders[2]])
+    both = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert len(both["measures"]["blimp: acc"]["models"]) == 4
 
 
 def test_measures_can_be_left_out(world, tmp_path):

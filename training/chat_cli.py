@@ -1,64 +1,94 @@
-"""Talk to a model in the terminal: scratch chat runs/quickstart/export [--temperature 0.8] [--system TEXT]
+"""Talk to a model in the terminal: scratch chat MODEL [--system TEXT] [--temperature 0.8] [--compare OTHER]
 
-A line is sent when you press Enter; end a line with a backslash to go on in the next. Ctrl-D ends the conversation.
+MODEL is the folder of a chat model, such as runs/quickstart/export, or a name on the Hub. A line is sent when you press
+Enter; one that ends with a backslash goes on in the next, and a pasted block is one message. Ctrl-C stops an answer,
+and what was said by then stays; Ctrl-D ends. When its context is full, the model forgets the oldest turns. Piped in,
+every line is a message, and only the answers come out.
+
+How tokens are drawn is for the model's own generation_config.json to say, and for these:
 """
 
-import argparse
-from pathlib import Path
+import os
+import sys
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
+from training.chat.commands import command_list
+from training.chat.sampling import Sampling
 from training.errors import UserError
+from training.recipe import apply_overrides, build, describe, option, split_overrides
+
+if TYPE_CHECKING:
+    from training.chat.session import Session
+    from training.chat.terminal import Terminal
+
+VERBATIM = ("system", "compare")  # taken as they are written, not as YAML
 
 
-def read_message() -> str | None:
-    """One message from standard input, or None at its end."""
-    lines = []
-    while True:
-        try:
-            line = input("... " if lines else "> ")
-        except EOFError:
-            return None
-        lines.append(line.removesuffix("\\"))
-        if not line.endswith("\\"):
-            return "\n".join(lines)
+@dataclass
+class ChatConfig(Sampling):
+    system: str | None = option(None, "a system prompt, which opens the conversation")
+    compare: str | None = option(None, "another model, which answers each message too")
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="scratch chat", description=__doc__)
-    parser.add_argument("model", help="folder of a chat model, such as runs/quickstart/export")
-    parser.add_argument("--system", help="a system message that opens the conversation")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token [0]")
-    parser.add_argument("--max_new_tokens", type=int, default=200, help="longest answer [200]")
-    options = parser.parse_args(arguments)
-    if not (Path(options.model) / "config.json").is_file():
-        raise UserError(f"{options.model}: no model there")
+    if "--help" in arguments or "-h" in arguments:
+        print(f"{__doc__.rstrip()}\n\n{describe(ChatConfig)}\n\nIn the conversation:\n\n{command_list()}")
+        return
+    model, config = read_config(arguments)
+    sampling = Sampling(**{field.name: getattr(config, field.name) for field in fields(Sampling)})
 
-    from transformers import AutoModelForCausalLM, TextStreamer
+    from transformers.utils import logging
 
-    from training.engine.device import pick_device
-    from training.engine.vocabulary import open_model_tokenizer
-    from training.engine.weights import check_weights
+    from training.chat.session import Session
+    from training.chat.speaker import Speaker
+    from training.chat.terminal import Terminal
 
-    tokenizer = open_model_tokenizer(options.model, "model")
-    if tokenizer.chat_template is None:
-        raise UserError(f"{options.model}: its tokenizer has no chat template; it is not a chat model")
-    check_weights(options.model, "model")
-    model = AutoModelForCausalLM.from_pretrained(options.model).to(pick_device())
-    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    sampling = {"do_sample": True, "temperature": options.temperature} if options.temperature else {"do_sample": False}
-    conversation = [{"role": "system", "content": options.system}] if options.system else []
-    while (message := read_message()) is not None:
-        conversation.append({"role": "user", "content": message})
-        inputs = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_tensors="pt").to(
-            model.device
-        )
-        length = inputs["input_ids"].shape[1]
-        room = model.config.max_position_embeddings - length
-        if room < 1:
-            raise UserError(
-                f"the conversation has outgrown the model's {model.config.max_position_embeddings} tokens; start anew"
-            )
-        output = model.generate(
-            **inputs, **sampling, max_new_tokens=min(room, options.max_new_tokens), streamer=streamer
-        )
-        answer = tokenizer.decode(output[0, length:], skip_special_tokens=True)
-        conversation.append({"role": "assistant", "content": answer})
+    speaker = Speaker.open(model)
+    logging.set_verbosity_error()  # what is worth telling is told here, in a line
+    terminal = Terminal()
+    session = Session(speaker, config.system, sampling, terminal)
+    if config.compare:
+        session.compare(config.compare)
+    if terminal.interactive:
+        session.introduce()
+    try:
+        mistakes = converse(session, terminal)
+    except BrokenPipeError:  # whoever reads the answers has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if mistakes and not terminal.interactive:
+        raise UserError(f"{mistakes} of the lines could not be taken; see above")
+
+
+def read_config(arguments: list[str]) -> tuple[str, ChatConfig]:
+    """The model and the flags.
+
+    Raises:
+        UserError: a mistake in them.
+    """
+    if not arguments or arguments[0].startswith("--"):
+        raise UserError("scratch chat begins with the model, as in scratch chat runs/quickstart/export --temperature 0")
+    model, *flags = arguments
+    overrides = split_overrides(flags)
+    verbatim = {key: overrides.pop(key) for key in VERBATIM if key in overrides}
+    return model, build(ChatConfig, apply_overrides({}, overrides) | verbatim, "command line")
+
+
+def converse(session: "Session", terminal: "Terminal") -> int:
+    """Take what is said until the end. Returns how often it could not be taken, which was told each time."""
+    mistakes = 0
+    while (said := terminal.read()) is not None:
+        if not said.strip():
+            continue
+        try:
+            if not session.take(said):
+                break
+        except UserError as error:
+            terminal.tell(f"error: {error}")
+            mistakes += 1
+        except KeyboardInterrupt:
+            if not terminal.interactive:
+                raise
+            terminal.tell("stopped")
+    return mistakes

@@ -45,7 +45,9 @@ from training.recipe import nearest, option, parse, required
 @dataclass
 class ClassifyConfig:
     output_dir: str = required("folder for the classifier")
-    model: str = required("folder of the model to start from: pretrain, sft, dpo, export or import; or a Hub name")
+    model: str = required(
+        "folder of the language model to start from, as pretrain or a later stage leaves it; or a Hub name"
+    )
     data: LabelledConfig = option(LabelledConfig, "texts with labels")
     positive_label: str | None = option(None, "what F1 is about; by default the rarer of two, and the mean of more")
     from_random_weights: bool = option(False, "start the same network untrained, to see what its training was worth")

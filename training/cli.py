@@ -8,7 +8,7 @@ from training.engine.processes import complain, one_voice, rank
 from training.engine.signals import Interrupted, no_interrupt_lost
 from training.errors import UserError
 
-# verb: (module, what it does, what it takes)
+# verb: (module, what it does)
 VERBS = {
     "run": ("training.run", "all stages of a recipe folder, in order; up-to-date ones are skipped"),
     "tokenizer": ("training.tokenizer", "learn a byte-pair (or character) vocabulary from documents"),

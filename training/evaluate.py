@@ -26,8 +26,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
 from training.data.shards import check_tokenizer, open_shards
-from training.data.sources import is_hub_id
 from training.engine.device import has_bf16, pick_device
+from training.engine.hub import is_on_hub
 from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.engine.vocabulary import open_model_tokenizer
 from training.engine.weights import check_weights
@@ -233,7 +233,7 @@ def _check_model(name: str, folder: str, config: EvaluateConfig) -> PreTrainedTo
             weights.
     """
     key = f"models.{name}"
-    if _is_on_hub(folder):
+    if is_on_hub(folder):
         if config.data:
             raise UserError(
                 f"'{key}': {folder} has another tokenizer than the shards in {config.data}; leave 'data' out, and "
@@ -257,13 +257,8 @@ def _check_model(name: str, folder: str, config: EvaluateConfig) -> PreTrainedTo
     return tokenizer
 
 
-def _is_on_hub(model: str) -> bool:
-    """Whether a model is meant by its name on the Hub: no folder here, nor one that is missing beside others."""
-    return is_hub_id(model) and not Path(model).parent.is_dir()
-
-
 def _model_digest(model: str, key: str) -> str:
-    return AutoConfig.from_pretrained(model)._commit_hash or model if _is_on_hub(model) else digest(model, key)
+    return AutoConfig.from_pretrained(model)._commit_hash or model if is_on_hub(model) else digest(model, key)
 
 
 def _read_material(config: EvaluateConfig, data: Path | None) -> Material:

@@ -18,17 +18,19 @@ from modeling_scratch.conversion_scratch import stock_config, to_stock
 from training.chat.adapters import check_adapter, merge_adapter
 from training.engine.hub import no_progress_bars, save_model
 from training.engine.parity import check_parity
-from training.engine.stage import Stage, check_stage, digest, read_provenance, written_by
+from training.engine.stage import LANGUAGE_MODELS, Stage, check_stage, digest, read_provenance, written_by
 from training.engine.vocabulary import has_tokenizer, open_model_tokenizer
 from training.engine.weights import check_weights
 from training.errors import UserError
 from training.recipe import option, parse, required
 
+PUBLISHED = tuple(stage for stage in LANGUAGE_MODELS if stage != "export")
+
 
 @dataclass
 class ExportConfig:
     output_dir: str = required("folder to publish")
-    model: str = required("folder of the model to publish, the output of pretrain, sft, dpo or import")
+    model: str = required(f"folder of the model to publish, the output of {', '.join(PUBLISHED)}")
     adapter: str | None = option(None, "folder of a PEFT adapter that was trained on the model, to be merged into it")
     to: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "its class: ours, with its code, or the one of transformers that it is (llama, qwen3, gpt2)"
@@ -109,9 +111,9 @@ def check_door(config: ExportConfig) -> None:
 
 def main(arguments: list[str]) -> None:
     config = parse(ExportConfig, arguments, __doc__)
-    check_stage(config.model, "dpo", "kto", "orpo", "grpo", "rloo", "sft", "pretrain", "import", key="model")
+    check_stage(config.model, *PUBLISHED, key="model")
     if not written_by(config.model):
-        raise UserError(f"'model': {config.model} was not written by scratch pretrain, sft, dpo or import")
+        raise UserError(f"'model': {config.model} was not written by scratch {', '.join(PUBLISHED)}")
     if has_tokenizer(config.model):
         open_model_tokenizer(config.model, "model")
     if config.to != "scratch":

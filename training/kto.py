@@ -11,7 +11,7 @@ from training.chat.trl import train
 
 
 def main(arguments: list[str]) -> None:
-    train("kto", "trl:KTOTrainer", "trl:KTOConfig", JUDGED, arguments, __doc__)
+    train("kto", "training.chat.preferred:JudgementTrainer", "trl:KTOConfig", JUDGED, arguments, __doc__)
 
 
 if __name__ == "__main__":  # as `accelerate launch -m training.kto` does

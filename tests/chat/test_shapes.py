@@ -131,6 +131,11 @@ def test_unknown_columns_are_named_beside_the_known_shapes():
         ({"prompt": "a", "completion": "b"}, {"prompt": "a"}, "record 2: 'completion' is no text"),
         (PAIR, {"prompt": [USER], "completion": None}, "record 2: 'completion' is no list of messages"),
         ({"instruction": "a", "output": "b"}, {"instruction": "a"}, "record 2: 'output' is no text"),
+        (
+            {"instruction": "a", "input": 1, "output": "b"},
+            {"instruction": "a", "input": 0, "output": "b"},
+            "record 1: 'input' is no text",
+        ),
         ({"input_ids": [1]}, {"input_ids": []}, "record 2: 'input_ids' is empty"),
     ],
 )
@@ -143,6 +148,8 @@ def test_prompts_and_judgements_at_fault():
     assert refusal([{"question": "a"}, {"question": None}], PROMPTS).endswith("record 2: 'question' is no text")
     pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
     assert refusal([pair, pair | {"rejected": None}], PREFERENCES).endswith("record 2: 'rejected' is no text")
+    pair = {"instruction": "a", "input": 7, "chosen": "b", "rejected": "c"}
+    assert refusal([pair], PREFERENCES).endswith("record 1: 'input' is no text")
     pair = {"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT]}
     assert refusal([pair, pair | {"chosen": []}], PREFERENCES).endswith("record 2: 'chosen' is no list of messages")
     judged = {"prompt": "a", "completion": "b", "label": True}

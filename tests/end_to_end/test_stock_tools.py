@@ -1,16 +1,13 @@
 """Other people's programs open what this package writes. Each test runs the real program."""
 
-import contextlib
 import json
-import socket
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from terminal import program
 from transformers import AutoTokenizer
 
 from modeling_scratch import ScratchForCausalLM
@@ -61,19 +58,6 @@ assert not any(report.values()), report
 @pytest.fixture(scope="module")
 def export(quickstart_run):
     return quickstart_run / "runs" / "quickstart" / "export"
-
-
-def program(name: str) -> Path:
-    """A program of the environment that the tests run in."""
-    return Path(sys.executable).with_name(name)
-
-
-def greedy_answer(folder: Path, conversation: list[dict[str, str]], length: int) -> str:
-    """What the package's own classes answer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_tensors="pt")
-    output = ScratchForCausalLM.from_pretrained(folder).generate(**prompt, max_new_tokens=length, do_sample=False)
-    return tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def test_transformers_without_the_package(terminal, quickstart_run, export, without_package, tmp_path):
@@ -135,10 +119,10 @@ def test_trl(terminal, quickstart_run, export, without_package, tmp_path, verb, 
         overrides |= {"train_sampling_strategy": "sequential", "logging_steps": 1}
         launcher, environment = ["--accelerate_config", TWO_PROCESSES], environment | {"ACCELERATE_USE_CPU": "true"}
     command = [program("trl"), verb, "--config", f"recipes/quickstart/{verb}.yaml", *launcher, *flag_pairs(overrides)]
-    done = terminal.run(command, quickstart_run, **environment)
-    assert "Training completed" in done.stdout
+    printed = terminal.run_until(command, quickstart_run, "Model saved to", **environment)
+    assert "Training completed" in printed
     if processes > 1:
-        assert f"'num_tokens': '{count_tokens(quickstart_run, 2 * 4 * processes)}'" in done.stdout
+        assert f"'num_tokens': '{count_tokens(quickstart_run, 2 * 4 * processes)}'" in printed
     if verb == "dpo":
         adapter = load_file(tmp_path / verb / "adapter_model.safetensors")
         moved = [name for name, weight in adapter.items() if "lora_B" in name and weight.any()]
@@ -204,56 +188,3 @@ def test_lm_eval(terminal, quickstart_run, without_package, tmp_path):
             assert own[task][metric]["value"] == stock[task][f"{metric},none"]
             assert own[task][metric]["stderr"] == pytest.approx(stock[task][f"{metric}_stderr,none"])
             assert own[task][metric]["n"] > 10
-
-
-@contextlib.contextmanager
-def serving(terminal, folder: str, cwd: Path, log: Path):
-    """The address of a running `scratch serve`, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "training.cli", "serve", folder, "--port", port, "--device", "cpu"]
-    server = terminal.start(command, cwd, log)
-    address = f"http://localhost:{port}"
-    try:
-        while True:
-            assert server.poll() is None, log.read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
-                break
-            time.sleep(0.2)
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def test_serve(terminal, quickstart_run, export, tmp_path):
-    openai = pytest.importorskip("openai", reason="comes with transformers[serving]")
-    folder = "runs/quickstart/export"
-    with serving(terminal, folder, quickstart_run, tmp_path / "log") as address:
-        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
-        ask = {"model": folder, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 8, "temperature": 0}
-        answer = client.chat.completions.create(**ask)
-        pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**ask, stream=True)]
-        client.models.list()
-    expected = greedy_answer(export, ask["messages"], 8)
-    assert answer.choices[0].message.content == expected and answer.usage.completion_tokens == 8
-    assert "".join(pieces) == expected
-
-
-def test_serving_what_is_not_there(terminal, tmp_path):
-    done = terminal.scratch("serve", "runs/nowhere", cwd=tmp_path, fails=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: serve runs/nowhere: no model that can be served")
-
-
-def test_chat(terminal, quickstart_run, export):
-    """Two messages, the second of two lines; the end of the input ends the conversation."""
-    command = ["chat", "runs/quickstart/export", "--max_new_tokens", 6]
-    done = terminal.scratch(*command, cwd=quickstart_run, input="Write a function.\nAnd now\\\nanother.\n")
-    conversation, printed = [], ""
-    for message, marks in (("Write a function.", "> "), ("And now\nanother.", "> ... ")):
-        conversation.append({"role": "user", "content": message})
-        conversation.append({"role": "assistant", "content": greedy_answer(export, conversation, 6)})
-        printed += f"{marks}{conversation[-1]['content']}\n"
-    assert done.stdout == printed + "> "

@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 from taught import GOOD, RECORDS, SUMS
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from training.errors import UserError
 from training.eval.chats import ChatConfig, open_chat
 from training.eval.held_out import read_pairs, read_questions
+from training.eval.judge import score_conversations
 
 JUDGE_TEMPLATE = "{% for message in messages %}[{{ message.role }}] {{ message.content }}<|im_end|>{% endfor %}"
 
@@ -130,11 +131,13 @@ def long_ones(tmp_path):
     return write(tmp_path / "long.jsonl", [{"instruction": ask, "output": answer} for ask, answer in sizes])
 
 
-def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, judge, tmp_path):
+def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, judge, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tokenizer, "model_max_length", 128)
     config = ChatConfig(long_ones(tmp_path), judge=str(judge))
     figures, _, _ = measure(config, taught, tokenizer, max_new_tokens=30, context=128)
     counts = {metric: (figure["n"], figure["left_out"]) for metric, figure in figures.items()}
     assert counts == {"ends": (2, 1), "reward": (2, 1), "bits per byte": (1, 2)}
+    assert "longer than the specified maximum" not in caplog.text
     judged, samples, _ = measure(config, taught, tokenizer, limit=3, max_new_tokens=60)
     assert judged["ends"]["n"] == 3 and judged["reward"]["left_out"] == 1  # longer than the judge's positions
     assert ["reward" in sample for sample in samples].count(False) == 1
@@ -152,9 +155,17 @@ def half(completions, **_):
     return [None if content[0]["content"] == GOOD else 0.25 for content in completions]
 
 
-def test_a_reward_of_somebodys_own_may_judge_some_only(tokenizer, taught, tmp_path):
-    config = ChatConfig(write(tmp_path / "a.jsonl", RECORDS), rewards=[f"{__name__}.half"])
+async def length(completions, completion_ids, log_metric, **_):
+    log_metric("completions", len(completions))
+    return [len(ids) for ids in completion_ids]
+
+
+def test_rewards_of_somebodys_own(tokenizer, taught, tmp_path):
+    """One judges some answers only; one waits, and asks for what TRL gives beside the columns."""
+    config = ChatConfig(write(tmp_path / "a.jsonl", RECORDS), rewards=[f"{__name__}.half", f"{__name__}.length"])
     figures, _, outcomes = measure(config, taught, tokenizer)
+    characters = [len(record["messages"][1]["content"]) for record in RECORDS]  # a byte is a token
+    assert figures["length"]["value"] == pytest.approx(sum(characters) / 3) and figures["length"]["unit"] == "number"
     assert figures["half"] == {"value": 0.25, "stderr": 0.0, "n": 2, "left_out": 1, "unit": "number"}
     assert sum("half" in outcome.scores for outcome in outcomes) == 2
 
@@ -246,9 +257,15 @@ def test_a_judge_at_fault(tokenizer, tiny_model, judge, tmp_path):
     model.save_pretrained(tmp_path / "labels")
     tokenizer.save_pretrained(tmp_path / "labels")
     assert "LlamaForSequenceClassification with 3 labels" in refusal(tmp_path / "labels")
+    model = LlamaForSequenceClassification.from_pretrained(judge)
+    torch.nn.init.constant_(model.score.weight, math.nan)
+    model.save_pretrained(tmp_path / "nan")
+    tokenizer.save_pretrained(tmp_path / "nan")
+    with pytest.raises(UserError, match="'judge': .*nan gave nan as a score, which is no finite number"):
+        score_conversations(str(tmp_path / "nan"), [(user("q"), assistant("a"))], 1)
 
 
-def test_a_template_that_will_not_do(tokenizer, taught, tmp_path):
+def test_a_template_that_will_not_do(tokenizer, tmp_path):
     chat = open_chat("some", ChatConfig(write(tmp_path / "a.jsonl", [{"prompt": user("q")}])), 10, 0)
     template = tokenizer.chat_template
     try:
@@ -266,4 +283,3 @@ def test_a_template_that_will_not_do(tokenizer, taught, tmp_path):
             assert message in str(told.value)
     finally:
         tokenizer.chat_template = template
-    assert isinstance(taught, LlamaForCausalLM)

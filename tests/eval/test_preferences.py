@@ -81,3 +81,5 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer, tiny_model):
     check_pairs(RECORDS, "polite", tokenizer, 52, "dir", "models.m")
     with pytest.raises(UserError, match=r"'pairs.polite': no pair fits in the context of dir \(models.m\), 10 tokens"):
         check_pairs(RECORDS, "polite", tokenizer, 10, "dir", "models.m")
+    with pytest.raises(UserError, match="'pairs.polite': no pair fits"):
+        check_pairs([record("q", "short", "long " * 20)], "polite", tokenizer, 52, "dir", "models.m")

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
+from training.chat.positions import check_positions, max_positions
 from training.errors import UserError
 from training.eval.estimates import share
 
@@ -21,7 +22,7 @@ class JudgeTrainer(RewardTrainer):
     """
 
     def __init__(self, *, model: Any, **others: Any):
-        self.max_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.max_positions = max_positions(model)
         super().__init__(model=model, **others)
 
     def _prepare_dataset(
@@ -41,12 +42,7 @@ class JudgeTrainer(RewardTrainer):
         if not len(kept):
             raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
-        if self.max_positions and max(lengths) > self.max_positions:
-            beyond = sum(length > self.max_positions for length in lengths)
-            raise UserError(
-                f"'max_length': {beyond:,} pairs of {dataset_name} exceed the model's {self.max_positions} positions "
-                f"(max_position_embeddings); give max_length: {self.max_positions}, and they are left out"
-            )
+        check_positions(lengths, self.max_positions, "pairs", dataset_name, "left out")
         return kept
 
     def conclude(self, folder: Path) -> tuple[dict[str, Any], list[str]]:

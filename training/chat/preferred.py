@@ -1,26 +1,68 @@
-"""TRL's DPOTrainer, which refuses an unknown loss before it trains rather than at its first step."""
+"""TRL's trainers of preferences, which find out before they train what they would else find out late, or not say."""
 
 import re
 from dataclasses import fields
 from typing import Any
 
-from trl import DPOConfig, DPOTrainer
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
+from training.chat.positions import check_positions, max_positions
 from training.errors import UserError
 from training.recipe import nearest
 
+ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")  # columns of tokens, in one or the other
 
-class PreferenceTrainer(DPOTrainer):
-    """TRL's trainer.
+
+def known_losses(config_class: type) -> list[str]:
+    """What TRL takes as `loss_type`, from its field, for TRL lists them nowhere else."""
+    (field,) = (field for field in fields(config_class) if field.name == "loss_type")
+    return field.metadata.get("choices") or re.findall(r"`'(\w+)'`", field.metadata["help"])
+
+
+class Preferred:
+    """What the two have in common, to be put before TRL's class.
 
     Raises:
-        UserError: a `loss_type` that it does not know.
+        UserError: a `loss_type` that it does not know, no record is left, or some exceed the model's positions.
     """
 
-    def __init__(self, *, args: DPOConfig, **others: Any):
-        (field,) = (field for field in fields(DPOConfig) if field.name == "loss_type")
-        known = re.findall(r"`'(\w+)'`", field.metadata["help"])  # TRL lists them nowhere else
-        for loss in args.loss_type:
+    def __init__(self, *, model: Any, args: Any, **others: Any):
+        known = known_losses(type(args))
+        for loss in [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type:
             if loss not in known:
                 raise UserError(f"'loss_type': no loss '{loss}'; {nearest(loss, known)}")
-        super().__init__(args=args, **others)
+        self.max_positions = max_positions(model)
+        super().__init__(model=model, args=args, **others)
+
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: DPOConfig | KTOConfig, dataset_name: str
+    ) -> Any:
+        """TRL's, which drops a record whose prompt leaves nothing of `max_length` to an answer; counted here."""
+        kept = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        if not isinstance(dataset, Dataset):  # a stream, of unknown length
+            return kept
+        if not len(kept):
+            raise UserError(
+                f"'max_length': every prompt of {dataset_name} fills it, {args.max_length} tokens, and leaves no room "
+                "for an answer; raise it"
+            )
+        if len(kept) < len(dataset):
+            print(
+                f"{dataset_name}: {len(dataset) - len(kept):,} of {len(dataset):,} records are left out: their prompts "
+                f"fill max_length {args.max_length}"
+            )
+        answers = [kept[column] for column in ANSWERS if column in kept.column_names]
+        lengths = [len(prompt) + max(map(len, each)) for prompt, *each in zip(kept["prompt_ids"], *answers)]
+        taken = [min(length, args.max_length or length) for length in lengths]
+        check_positions(taken, self.max_positions, "records", dataset_name, "cut")
+        return kept
+
+
+class PreferenceTrainer(Preferred, DPOTrainer):
+    """TRL's DPOTrainer."""
+
+
+class JudgementTrainer(Preferred, KTOTrainer):
+    """TRL's KTOTrainer."""

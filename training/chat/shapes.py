@@ -163,13 +163,18 @@ def pair(question: str, answer: str, context: str | None = None) -> Callable[[Re
 
     def convert(record: Record) -> Record:
         check_text(record, question, answer)
-        words = "\n\n".join(filter(None, [record[question], context and record.get(context)]))
-        return {
-            "prompt": [{"role": "user", "content": words}],
-            "completion": [{"role": "assistant", "content": record[answer]}],
-        }
+        completion = [{"role": "assistant", "content": record[answer]}]
+        return {"prompt": ask(record, question, context), "completion": completion}
 
     return convert
+
+
+def ask(record: Record, question: str, context: str | None) -> list[Record]:
+    """What a user says who asks the question, with the context after a blank line where there is one."""
+    found = context and record.get(context)
+    if found:
+        check_text(record, context)
+    return [{"role": "user", "content": f"{record[question]}\n\n{found}" if found else record[question]}]
 
 
 def tokenized(record: Record) -> Record:
@@ -200,9 +205,8 @@ INSTRUCTIONS = (
 def preference(record: Record) -> Record:
     """Alpaca's instruction, perhaps with input, and two answers."""
     check_text(record, "instruction", "chosen", "rejected")
-    words = "\n\n".join(filter(None, [record["instruction"], record.get("input")]))
     answers = {key: [{"role": "assistant", "content": record[key]}] for key in ("chosen", "rejected")}
-    return {"prompt": [{"role": "user", "content": words}]} | answers
+    return {"prompt": ask(record, "instruction", "input")} | answers
 
 
 def two_answers(record: Record) -> Record:

@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.data_utils import is_conversational
 
+from training.chat.positions import check_positions, max_positions
 from training.errors import UserError
 
 IGNORED = -100  # the label of a token that is not scored
@@ -35,7 +36,7 @@ class SupervisedTrainer(SFTTrainer):
                 "'packing_strategy': wrapped joins samples with no mask between them, so that each sees those before "
                 "it; take bfd, or bfd_split to lose no token"
             )
-        self.max_positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.max_positions = max_positions(model)
         check_template(processing_class, args, train_dataset)
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, **others
@@ -91,13 +92,7 @@ class SupervisedTrainer(SFTTrainer):
                 f"'max_length': within {limit} tokens no sample of {name} has a scored one (they are "
                 f"{lengths.min():,} tokens or longer); raise it, or see with --preview what is scored"
             )
-        longest = int(np.minimum(lengths, limit).max())
-        if self.max_positions and longest > self.max_positions:
-            beyond = int((lengths > self.max_positions).sum())
-            raise UserError(
-                f"'max_length': {beyond:,} samples of {name} exceed the model's {self.max_positions} positions "
-                f"(max_position_embeddings); give max_length: {self.max_positions}, and they are cut"
-            )
+        check_positions(np.minimum(lengths, limit), self.max_positions, "samples", name, "cut")
         if lost:
             print(f"sft: {name}: {lost:,} with nothing scored in what is left of them are left out")
             whole = whole.select(np.flatnonzero(scored))

@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, loggi
 
 from modeling_scratch import ScratchConfig
 from modeling_scratch.tokenization_base import use_version_4_names
+from training.data.sources import is_hub_id
 from training.errors import UserError
 
 GENERATION_CONFIG = "generation_config.json"
@@ -37,6 +38,11 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_scratch.ScratchForCausalLM",
     "AutoModelForSequenceClassification": "modeling_scratch.ScratchForSequenceClassification",
 }
+
+
+def is_on_hub(model: str) -> bool:
+    """Whether a model is meant by its name on the Hub: no folder here, nor one that is missing beside others."""
+    return is_hub_id(model) and not Path(model).parent.is_dir()
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:

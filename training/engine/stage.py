@@ -251,8 +251,8 @@ class Stage:
             print(f"next: {following}")
 
     def _next_command(self) -> str | None:
-        recipe = split_overrides(self.arguments).get("config")
-        if not recipe or self.name not in STAGES:
+        recipe = split_overrides(self.arguments).get("config") if self.name in STAGES else None
+        if not recipe:
             return None
         for name in STAGES[STAGES.index(self.name) + 1 :]:
             candidate = Path(recipe).with_name(f"{name}.yaml")

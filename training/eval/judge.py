@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from training.engine.device import pick_device
+from training.engine.hub import quiet_loading
 from training.engine.progress import progress_bar
 from training.engine.stage import check_stage
 from training.engine.vocabulary import open_model_tokenizer
@@ -56,7 +57,8 @@ def score_conversations(
     Raises:
         UserError: a score that is no finite number.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(folder).to(pick_device()).eval()
+    with quiet_loading():
+        model = AutoModelForSequenceClassification.from_pretrained(folder).to(pick_device()).eval()
     tokenizer = open_model_tokenizer(folder, key)
     # The score is read off the last token that is no padding.
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

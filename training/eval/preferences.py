@@ -83,11 +83,8 @@ def preference_accuracy(
         UserError: no pair fits.
     """
     picked = random.Random(seed).sample(records, min(limit, len(records)))
-    encoded = [
-        [encode_completion(tokenizer, record["prompt"], record[side]) for side in ("chosen", "rejected")]
-        for record in picked
-    ]
-    fits = [all(len(prompt) + len(answer) <= context for prompt, answer in pair) for pair in encoded]
+    encoded = [_encode(tokenizer, record) for record in picked]
+    fits = [_fits(pair, context) for pair in encoded]
     fitting = [pair for pair, fit in zip(encoded, fits) if fit]
     if not fitting:
         raise UserError(f"no preference pair fits in a context of {context} tokens; train with a longer one")
@@ -120,9 +117,17 @@ def check_pairs(
         model, key: its folder, and the key of the recipe that names it.
 
     Raises:
-        UserError: no chat template that would do, or no answer fits in the context.
+        UserError: no chat template that would do, or no pair fits in the context.
     """
     check_rendering(tokenizer, records[0]["prompt"], model, key)
-    pairs = (encode_completion(tokenizer, record["prompt"], record["chosen"]) for record in records)
-    if not any(sum(map(len, pair)) <= context for pair in pairs):
+    if not any(_fits(_encode(tokenizer, record), context) for record in records):
         raise UserError(f"'pairs.{name}': no pair fits in the context of {model} ({key}), {context} tokens")
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """The chosen answer and the rejected one, each behind its prompt."""
+    return [encode_completion(tokenizer, record["prompt"], record[side]) for side in ("chosen", "rejected")]
+
+
+def _fits(pair: list[tuple[list[int], list[int]]], context: int) -> bool:
+    return all(len(prompt) + len(answer) <= context for prompt, answer in pair)

@@ -19,15 +19,15 @@ _QUESTION, _ANSWER = [{"role": "user", "content": "Where?"}], [{"role": "assista
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Words) -> list[int]:
     """Token ids up to where the answer begins."""
     if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    return tokenizer(_opening(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+        return _encode(tokenizer, prompt, add_special_tokens=True)
+    return _encode(tokenizer, _opening(tokenizer, prompt))
 
 
 def encode_whole(tokenizer: PreTrainedTokenizerBase, prompt: Words, completion: Words) -> list[int]:
     """Token ids of prompt and completion in one, whatever the template puts behind the last turn included."""
     if isinstance(prompt, str):
-        return tokenizer(prompt + completion + tokenizer.eos_token)["input_ids"]
-    return tokenizer(_whole(tokenizer, prompt, completion), add_special_tokens=False)["input_ids"]
+        return _encode(tokenizer, prompt + completion + tokenizer.eos_token, add_special_tokens=True)
+    return _encode(tokenizer, _whole(tokenizer, prompt, completion))
 
 
 def encode_completion(
@@ -41,7 +41,7 @@ def encode_completion(
         answer = completion + tokenizer.eos_token
     else:
         answer = _whole(tokenizer, prompt, completion)[len(_opening(tokenizer, prompt)) :]
-    ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    ids = _encode(tokenizer, answer)
     return encode_prompt(tokenizer, prompt), ids[: _last_special(tokenizer, ids) + 1]
 
 
@@ -73,7 +73,7 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, prompt: Words, model: st
         _opening(tokenizer, prompt)
     except TemplateError as error:
         raise UserError(f"'{key}': the chat template of {model} does not take the messages ({error})") from None
-    ids = tokenizer(whole[len(opening) :], add_special_tokens=False)["input_ids"]
+    ids = _encode(tokenizer, whole[len(opening) :])
     if not whole.startswith(opening) or _last_special(tokenizer, ids) is None:
         raise UserError(
             f"'{key}': by the chat template of {model} an answer does not follow its opening, or does not end with a "
@@ -87,6 +87,11 @@ def _opening(tokenizer: PreTrainedTokenizerBase, prompt: list[dict[str, Any]]) -
 
 def _whole(tokenizer: PreTrainedTokenizerBase, prompt: list[dict[str, Any]], completion: list[dict[str, Any]]) -> str:
     return tokenizer.apply_chat_template(prompt + completion, tokenize=False)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = False) -> list[int]:
+    """Without transformers' warning of a text longer than the model's context: such are left out, and counted."""
+    return tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
 
 
 def _last_special(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> int | None:
