@@ -48,6 +48,7 @@ def test_every_file_is_of_a_known_kind():
         "shakespeare",
         "tinystories",
         "arithmetic",
+        "assistant",
         "gpt2-124m",
         "llama-1b",
         "accelerate",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenize
 from transformers import AutoModelForCausalLM, Trainer
 
 from training.chat import trl as stage
-from training.engine.stage import partial, read_provenance
+from training.engine.stage import digest, partial, read_provenance
 from training.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -142,6 +143,20 @@ def test_an_evaluation_split(place):
     assert any("eval_loss" in line for line in lines)
     with pytest.raises(UserError, match="the data have no split 'test'"):
         sft(output_dir="other", eval_strategy="steps")
+
+
+def test_a_folder_of_data_is_an_input(place):
+    """Its files are the splits, by their names."""
+    from training.sft import main
+
+    records = Path("data/instructions/train.jsonl").read_text().splitlines(keepends=True)
+    Path("asked").mkdir()
+    for split, lines in {"train": records[:5], "test": records[5:]}.items():
+        Path("asked", f"{split}.jsonl").write_text("".join(lines))
+    given = {"model_name_or_path": "pretrain", "output_dir": "new", "dataset_name": "asked", "eval_strategy": "epoch"}
+    main(flags(TRAINING | given))
+    assert read_provenance("new")["inputs"]["asked"] == digest("asked")
+    assert any("eval_loss" in line for line in Path("new/metrics.jsonl").read_text().splitlines())
 
 
 def test_what_depends_on_the_processor_is_filled_in():

@@ -155,6 +155,9 @@ def train(
         inputs[file] = digest(file, "datasets.data_files")
         if Path(file).stat().st_size == 0:
             raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
+    named = recipe.values.get("dataset_name")
+    if named and Path(named).exists():  # and not a name on the Hub
+        inputs[named] = digest(named, "dataset_name")
     stage = Stage(name, training.output_dir, recipe.values, inputs, arguments)
     if not preview and stage.is_current():
         return

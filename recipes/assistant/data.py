@@ -1,0 +1,83 @@
+"""Questions with answers, and pairs of a polite and a ruder answer: python recipes/assistant/data.py
+
+Takes Databricks' Dolly (15,000 instructions by people; those that come with a text to read are left out) and the 1,100
+instructions of S. Raschka's book "Build a Large Language Model (From Scratch)", each of which has a second answer, more
+polite or less. Writes, in runs/assistant/tuning:
+    instructions.jsonl             questions with their answers, for SFT (prompt, completion)
+    pairs/train.jsonl              the book's questions with two answers, for a judge and DPO (prompt, chosen, rejected)
+    book_test.jsonl, dolly_test.jsonl, pairs/test.jsonl
+                                   what is held out: a quarter of the book's questions, a twentieth of Dolly's
+A question is held out by its hash, so that it is held out of instructions and pairs alike.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from datasets import load_dataset
+
+from training.chat.shapes import pair, preference
+
+DOLLY = "databricks/databricks-dolly-15k"
+BOOK = (
+    "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch07/04_preference-tuning-with-dpo/"
+    "instruction-data-with-preference.json"
+)
+HELD_OUT = {"book": 0.25, "dolly": 0.05}  # share of the questions
+
+
+def read(source: str) -> Iterable[dict[str, Any]]:
+    """Records of a JSON file, here or behind an address, or of a data set on the Hub."""
+    if source.endswith((".json", ".jsonl")):
+        return load_dataset("json", data_files=source, split="train")
+    return load_dataset(source, split="train")
+
+
+def is_held_out(record: dict[str, Any], share: float) -> bool:
+    """Whether a question belongs to the test, the part with the lowest hashes: the same in every file."""
+    (message,) = record["prompt"]
+    return int.from_bytes(hashlib.sha256(message["content"].encode()).digest()[:8]) < share * 2**64
+
+
+def length(record: dict[str, Any]) -> int:
+    """Characters of all messages."""
+    return sum(len(message["content"]) for messages in record.values() for message in messages)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dolly", default=DOLLY, help="a data set on the Hub, or a file of its records [%(default)s]")
+    parser.add_argument("--book", default=BOOK, help="instruction-data-with-preference.json [%(default)s]")
+    parser.add_argument("--max_characters", type=int, default=600, help="of an instruction and its answer [600]")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/assistant/tuning"), help="[%(default)s]")
+    options = parser.parse_args()
+
+    book = list(read(options.book))
+    dolly = [record for record in read(options.dolly) if not record.get("context")]
+    kinds = {
+        "dolly": map(pair("instruction", "response"), dolly),
+        "book": map(pair("instruction", "output", "input"), book),
+    }
+    files: dict[str, list] = {}
+    for kind, records in kinds.items():
+        for record in records:
+            if length(record) <= options.max_characters:
+                name = f"{kind}_test" if is_held_out(record, HELD_OUT[kind]) else "instructions"
+                files.setdefault(name, []).append(record)
+    for record in map(preference, book):
+        name = "pairs/test" if is_held_out(record, HELD_OUT["book"]) else "pairs/train"
+        files.setdefault(name, []).append(record)
+
+    (options.output_dir / "pairs").mkdir(parents=True, exist_ok=True)
+    for name, records in files.items():
+        file = options.output_dir / f"{name}.jsonl"
+        with file.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        print(f"{file}: {len(records):,} records")
+
+
+if __name__ == "__main__":
+    main()
