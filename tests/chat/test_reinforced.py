@@ -134,8 +134,9 @@ def test_the_accuracy_is_of_every_held_out_pair(place):
     assert len(seen) == figure["n"] == 3 and figure["value"] == pytest.approx(sum(seen) / 3)
 
 
-def test_a_reward_model_by_an_adapter(place, capsys):
-    run(reward, **ADAPTER)
+def test_a_reward_model_by_an_adapter(place):
+    held_out(max_steps=2, **ADAPTER)
+    assert read_provenance("new")["metrics"]["accuracy"]["n"] == 2
     assert json.loads((place / "new" / "adapter" / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
     assert AutoModelForSequenceClassification.from_pretrained("new", trust_remote_code=True).score.weight.abs().sum()
     card = (place / "new" / "adapter" / "README.md").read_text()
@@ -145,7 +146,6 @@ def test_a_reward_model_by_an_adapter(place, capsys):
     merged = AutoModelForSequenceClassification.from_pretrained("new").eval()
     ids = torch.arange(5)[None]
     assert torch.allclose(names["model"].eval()(ids).logits, merged(ids).logits, atol=1e-5)
-    assert "no pairs are held out" in capsys.readouterr().out
 
 
 def test_pairs_that_are_too_long(place, capsys):
@@ -162,7 +162,9 @@ def test_pairs_that_are_too_long(place, capsys):
     ]
     longest = sorted(lengths)[-2]
     run(reward, "pairs.jsonl", max_length=longest)
-    assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are left out" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are left out" in told
+    assert "reward: no pairs are held out" in told
     assert "no pair of train is within 4 tokens" in refusal(reward, output_dir="other", max_length=4)
     assert "exceed the model's 128 positions" in refusal(reward, "pairs.jsonl", output_dir="other")
     assert not (place / "other").exists()
@@ -216,6 +218,24 @@ def test_without_a_price_on_kl_there_is_no_picture_of_it(place):
     run(grpo, "prompts.jsonl", reward_funcs="[number]", log_completions="true", **GENERATION)
     names = {path.name for path in (place / "new").iterdir()}
     assert "samples.jsonl" in names and not names & {"reward.png", "completions", "samples", "trainer"}
+
+
+def test_a_run_too_short_to_log_a_step(place, capsys):
+    """`logging_steps` is 10 in TRL: what was trained is kept, though nothing of it was sampled for reading."""
+    run(grpo, "prompts.jsonl", reward_funcs="[number]", **GENERATION | {"logging_steps": 10})
+    assert AutoModelForCausalLM.from_pretrained("new") and "samples.jsonl" not in capsys.readouterr().out
+    assert not (place / "new" / "samples.jsonl").exists() and "reward" in read_provenance("new")["metrics"]
+
+
+def test_what_fails_after_training_does_not_cost_the_weights(place, monkeypatch):
+    def fail(*_):
+        raise OSError("no room for a picture")
+
+    monkeypatch.setattr("training.chat.reinforced.draw_reward", fail)
+    with pytest.raises(OSError, match="no room for a picture"):
+        run(grpo, "prompts.jsonl", reward_funcs="[number]", beta=0.1, **GENERATION | {"max_steps": 1})
+    assert AutoModelForCausalLM.from_pretrained("new.partial") and not (place / "new").exists()
+    assert [record["step"] for record in lines(place / "new.partial" / "metrics.jsonl")] == [1, 1]
 
 
 def test_a_reward_model_rewards(place):

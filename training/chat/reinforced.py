@@ -77,10 +77,12 @@ class Reinforced:
         history = [record for record in self.state.log_history if "reward" in record]
         if not self.accelerator.is_main_process or not history:
             return {}, []
-        with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
-            for file in sorted((Path(self.args.output_dir) / "samples").iterdir()):
-                stream.write(file.read_text(encoding="utf-8"))
-        files, last = [SAMPLES], history[-1]
+        files, last = [], history[-1]
+        samples = sorted(Path(self.args.output_dir).glob("samples/*.jsonl"))
+        if samples:  # none in a run of fewer steps than `logging_steps`, whose one record is that of its end
+            with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
+                stream.writelines(file.read_text(encoding="utf-8") for file in samples)
+            files.append(SAMPLES)
         if "kl" in last:
             draw_reward(history, folder / "reward.png", folder.name.removesuffix(".partial"))
             files.append("reward.png")

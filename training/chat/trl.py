@@ -122,8 +122,8 @@ def train(
     """The whole stage: parse, train with TRL, merge adapters, save. Every process calls this.
 
     A trainer of ours may have a class method `options(recipe, columns)`, more arguments of its own from the recipe and
-    the columns of the data, and a method `conclude(folder)`, called in every process after training, which returns
-    figures for the provenance and the names of files that it wrote.
+    the columns of the data, and a method `conclude(folder)`, called in every process when the model is saved, which
+    returns figures for the provenance and the names of files that it wrote.
 
     Args:
         name: the verb.
@@ -182,7 +182,6 @@ def train(
         if trainer.is_world_process_zero():
             stage.heartbeat()
 
-    figures, files = trainer.conclude(folder) if hasattr(trainer, "conclude") else ({}, [])
     trained, state_dict = trainer.accelerator.unwrap_model(trainer.model), None
     wrote = "model"
     if recipe.model.use_peft:
@@ -200,6 +199,9 @@ def train(
         lines = (json.dumps(record) + "\n" for record in trainer.state.log_history)
         (folder / METRICS).write_text("".join(lines))
         plot_losses(history, folder / "loss.png", name, unit="step")
+    # What may fail yet does not cost the weights.
+    figures, files = trainer.conclude(folder) if hasattr(trainer, "conclude") else ({}, [])
+    if trainer.is_world_process_zero():
         figures |= {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
         shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
         stage.finish(figures, ", ".join([wrote, METRICS, "loss.png", *files]))
