@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 
 import pytest
 
@@ -191,6 +192,16 @@ def test_a_name_that_cannot_be_used(names, message):
     with pytest.raises(UserError) as told:
         find_rewards(names, ["prompt", "tests"], "recipe")
     assert str(told.value).startswith(f"recipe: {message}")
+
+
+def test_a_reward_in_the_folder_of_the_recipe(tmp_path, monkeypatch):
+    """A console script has not the current folder on its path, as `python -m` has; `trl grpo` puts it there."""
+    (tmp_path / "folder_of_mine").mkdir()
+    (tmp_path / "folder_of_mine" / "short.py").write_text("def short(completions, **_):\n    return [1.0]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    (found,) = find_rewards(["folder_of_mine.short.short"], ["prompt"], "recipe")
+    assert found(prompts=[""], completions=[""]) == [1.0]
 
 
 def test_names_of_ours_and_of_trl():

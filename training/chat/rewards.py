@@ -9,7 +9,9 @@ import doctest as standard_doctest
 import functools
 import inspect
 import math
+import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -142,7 +144,7 @@ def find_rewards(
         if name not in known and "." not in name:
             raise UserError(f"{where}: '{key}': no reward '{name}'; {nearest(name, known)}; or an import path")
         try:
-            function = known[name] if name in known else resolve_name(name)
+            function = known[name] if name in known else _imported(name)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(f"{where}: '{key}': {name} cannot be imported ({error})") from None
         missing = [column for column in _wanted(function) if column not in columns]
@@ -154,6 +156,13 @@ def find_rewards(
             check_isolation()
         functions.append(watched(function, name, key))
     return functions
+
+
+def _imported(name: str) -> Any:
+    """What an import path names, in the current folder too, as in `trl grpo`: console scripts do not look there."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return resolve_name(name)
 
 
 def _wanted(function: Callable) -> list[str]:
