@@ -49,6 +49,32 @@ def test_a_prompt_of_text_is_part_of_the_program():
     assert reward("parses", "return 2 * x", prompt="def double(x):\n") == 0
 
 
+PYTHON = "def double(x):\n    return 2 * x\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"Install it:\n```bash\npip install double\n```\nthen\n```python\n{PYTHON}```\nDone.",
+        f"```json\n{{}}\n```\n\n~~~ py\n{PYTHON}~~~",
+        f"```Python title=double.py\n{PYTHON}```\n```\nsecond\n```",
+        f"```\n{PYTHON}```",
+        f"Here:\n```python\n{PYTHON}",  # cut off by max_completion_length
+        f"````python\n{PYTHON}````\n```\nsecond\n```",
+        "1. So:\n\n   ```python\n   def double(x):\n       return 2 * x\n   ```\n2. Done.",
+        f"Not ```this``` one.\r\n```python\r\n{PYTHON}```\r\n",
+    ],
+)
+def test_the_first_fenced_block_of_python(words):
+    assert rewards.program(QUESTION, answer(words)).strip() == PYTHON.strip()
+
+
+def test_fences_that_are_part_of_a_program():
+    quoting = 'def usage():\n    """\n    ```\n    double(2)\n    ```\n    """\n'
+    assert rewards.program(QUESTION, answer(f"````\n{quoting}````")) == quoting
+    assert rewards.program(QUESTION, answer(f"```python\n{quoting}```")) == quoting
+
+
 EXAMPLES = (
     ">>> double(2)\n4\n>>> double('a')\n'aa'\n>>> double(None)\nTraceback (most recent call last):\nTypeError: no"
 )

@@ -29,7 +29,16 @@ LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0)
 GIVEN = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}  # by TRL
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
-_BLOCK = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A fenced block, matched as a whole, so that what closes one opens no other; one that nothing closes goes to the end.
+_BLOCK = re.compile(
+    r"""
+    ^ (?P<indent> [ \t]*) (?P<fence> `{3,} | ~{3,}) [ \t]* (?P<language> [^\s`]*) [^\n`]* \n
+    (?P<body> .*?)
+    (?: ^ (?P=indent) [ ]{0,3} (?P=fence) [`~]* \s*? $ | \Z)
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+_PYTHON = {"", "python", "python3", "py"}
 
 # The judge of the sandbox: it has the solution's functions under their names and runs the examples on them.
 _JUDGE = """\
@@ -94,12 +103,13 @@ def content(answer: Answer) -> str:
 
 
 def program(prompt: Answer, answer: Answer) -> str:
-    """The Python of an answer: its first fenced block, or all of it; what goes on from a prompt of text, with that."""
+    """The Python of an answer: its first fenced block of Python or of no language, or all of it; what goes on from a
+    prompt of text, with that."""
     if isinstance(prompt, str):
         return prompt + content(answer)
     words = content(answer)
-    fenced = _BLOCK.search(words)
-    return fenced.group(1) if fenced else words
+    fenced = next((block for block in _BLOCK.finditer(words) if block["language"].lower() in _PYTHON), None)
+    return re.sub(f"^{fenced['indent']}", "", fenced["body"], flags=re.MULTILINE) if fenced else words
 
 
 def last_number(words: str) -> Decimal | None:
