@@ -294,6 +294,10 @@ def test_a_reward_that_is_no_number(place):
         ({"reward_funcs": "[numbr]"}, "no reward 'numbr'; did you mean 'number'?"),
         ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; it takes the output of"),
         ({"reward_funcs": "[number]", "num_generations": 3}, "generation_batch_size"),
+        (
+            {"reward_funcs": "[number]", "max_completion_length": 120},
+            "'max_completion_length': 8 prompts of train, with answers of 120 tokens, exceed the model's 128 positions",
+        ),
     ],
 )
 def test_what_is_known_before_training(place, options, message):

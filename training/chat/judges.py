@@ -42,7 +42,8 @@ class JudgeTrainer(RewardTrainer):
         if not len(kept):
             raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
-        check_positions(lengths, self.max_positions, "pairs", dataset_name, "left out")
+        cure = f"give max_length: {self.max_positions}, and they are left out"
+        check_positions(lengths, self.max_positions, "pairs", dataset_name, cure)
         return kept
 
     def conclude(self, folder: Path) -> tuple[dict[str, Any], list[str]]:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from datasets import Dataset
 from trl import GRPOTrainer, RLOOTrainer
 
+from training.chat.positions import check_positions, max_positions
 from training.chat.rewards import find_rewards
 from training.errors import UserError
 from training.insight.reward import draw_reward
@@ -17,7 +19,39 @@ SAMPLES = "samples.jsonl"
 
 
 class Reinforced:
-    """What the two have in common, to be put before TRL's class."""
+    """What the two have in common, to be put before TRL's class.
+
+    Raises:
+        UserError: prompts whose answers would exceed the model's positions.
+    """
+
+    def __init__(self, *, model: Any, **others: Any):
+        super().__init__(model=model, **others)
+        self.check_prompts(self.train_dataset, "train", max_positions(model))
+        self.check_prompts(self.eval_dataset, "eval", max_positions(model))
+
+    def check_prompts(self, data: Any, name: str, positions: int | None) -> None:
+        """That each leaves room for an answer of `max_completion_length`.
+
+        Args:
+            data, name: a split, and what it is called; one of unknown length, or none, is not looked at.
+            positions: of the model.
+
+        Raises:
+            UserError: how many do not.
+        """
+        if not isinstance(data, Dataset):
+            return
+        answer = self.args.max_completion_length
+        lengths = [
+            len(ids)
+            for batch in data.select_columns("prompt").iter(1000)
+            for ids in self._tokenize_prompts(batch["prompt"])[0]
+        ]
+        cure = f"they have up to {max(lengths)} tokens; shorten the answers, or take the longest out"
+        split = f"{name}, with answers of {answer} tokens,"
+        whole = [length + answer for length in lengths]
+        check_positions(whole, positions, "prompts", split, cure, "max_completion_length")
 
     @classmethod
     def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
