@@ -13,6 +13,7 @@ from tiny_stages import TRAINING, VOCAB_SIZE, flags, write_data, write_model, wr
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training import dpo, grpo, kto, orpo, reward, rloo
+from training.chat.reinforced import known_losses
 from training.engine.stage import read_provenance
 from training.errors import UserError
 
@@ -214,6 +215,11 @@ def test_rows_without_a_token_are_not_sampled(place, stage):
     assert len(SAMPLED) == 4 and all(0 <= token < VOCAB_SIZE for ids in SAMPLED for token in ids)
 
 
+def test_reinforcement_on_a_stream(place):
+    run(grpo, "prompts.jsonl", streaming="true", reward_funcs="[number]", **GENERATION)
+    assert len(lines(place / "new" / "samples.jsonl")) == 8
+
+
 def test_without_a_price_on_kl_there_is_no_picture_of_it(place):
     run(grpo, "prompts.jsonl", reward_funcs="[number]", log_completions="true", **GENERATION)
     names = {path.name for path in (place / "new").iterdir()}
@@ -295,6 +301,14 @@ def test_a_reward_that_is_no_number(place):
         ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; it takes the output of"),
         ({"reward_funcs": "[number]", "num_generations": 3}, "generation_batch_size"),
         (
+            {"reward_model_name_or_path": "./judge"},
+            "'reward_model_name_or_path': judge: no such folder; run `scratch rew",
+        ),
+        ({"reward_model_name_or_path": "judge"}, "'reward_model_name_or_path': no model at judge ("),
+        ({"reward_funcs": "[number]", "loss_type": "dapa"}, "'loss_type': no 'dapa'; did you mean 'dapo'?"),
+        ({"reward_funcs": "[number]", "scale_rewards": "grop"}, "'scale_rewards': no 'grop'; did you mean 'group'?"),
+        ({"reward_funcs": "[number]", "use_vllm": "true"}, "vLLM is not "),
+        (
             {"reward_funcs": "[number]", "max_completion_length": 120},
             "'max_completion_length': 8 prompts of train, with answers of 120 tokens, exceed the model's 128 positions",
         ),
@@ -315,6 +329,7 @@ def losses() -> list[str]:
 
 def test_trl_lists_its_losses():
     assert len(losses()) > 10 and "sigmoid" in losses()
+    assert {"dapo", "grpo", "vespo"} <= set(known_losses()) and "sequence" not in known_losses()
 
 
 def test_every_loss_that_trl_lists(place):

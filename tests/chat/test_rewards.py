@@ -212,9 +212,17 @@ def test_what_is_not_judged_is_left_so():
         (["no.such.thing"], "'reward_funcs': no.such.thing cannot be imported"),
         (["number"], "'reward_funcs': number needs the column answer; 'datasets' have prompt, tests"),
         (["accuracy_reward"], "'reward_funcs': accuracy_reward needs the column solution"),
+        (["math.pi"], "'reward_funcs': math.pi is no function that could be a reward"),
+        (["os.path"], "'reward_funcs': os.path is no function that could be a reward"),
+        (["builtins.dict"], "'reward_funcs': builtins.dict is no function that could be a reward"),
+        (["broken.reward"], "'reward_funcs': broken.reward cannot be imported (SyntaxError: "),
+        (["stops.reward"], "'reward_funcs': stops.reward cannot be imported (ZeroDivisionError: division by zero)"),
     ],
 )
-def test_a_name_that_cannot_be_used(names, message):
+def test_a_name_that_cannot_be_used(tmp_path, monkeypatch, names, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_text("def reward(:")
+    (tmp_path / "stops.py").write_text("1 / 0")
     with pytest.raises(UserError) as told:
         find_rewards(names, ["prompt", "tests"], "recipe")
     assert str(told.value).startswith(f"recipe: {message}")

@@ -2,20 +2,25 @@
 
 import json
 import os
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from trl import GRPOTrainer, RLOOTrainer
+from transformers import AutoConfig
+from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
 from training.chat.positions import check_positions, max_positions
 from training.chat.rewards import find_rewards
 from training.errors import UserError
 from training.insight.reward import draw_reward
+from training.recipe import nearest
 
 SAMPLES = "samples.jsonl"
+SCALES = ("group", "batch", "none")  # which TRL lists where it raises
 
 
 class Reinforced:
@@ -61,6 +66,12 @@ class Reinforced:
             UserError: none named, or one that cannot be had.
         """
         judge = recipe.script.reward_model_name_or_path
+        if judge:
+            try:
+                AutoConfig.from_pretrained(judge, trust_remote_code=recipe.training.trust_remote_code)
+            except (OSError, ValueError) as error:
+                words = " ".join(str(error).split())
+                raise UserError(f"'reward_model_name_or_path': no model at {judge} ({words})") from None
         rewards = [judge] if judge else []
         rewards += find_rewards(recipe.script.reward_funcs or [], columns, recipe.where)
         if not rewards:
@@ -124,6 +135,12 @@ class Reinforced:
         return {key: last[key] for key in keys if key in last}, files
 
 
+def known_losses() -> list[str]:
+    """What TRL takes as `loss_type` of GRPO, from its field, for TRL lists them nowhere else."""
+    (field,) = (field for field in fields(GRPOConfig) if field.name == "loss_type")
+    return re.findall(r"'(\w+)'", field.metadata["help"].partition("Supported values are")[2].partition(".")[0])
+
+
 def _plain(value: Any) -> Any:
     """As JSON: a reward that judged nothing is null."""
     return None if isinstance(value, float) and value != value else value
@@ -131,6 +148,14 @@ def _plain(value: Any) -> Any:
 
 class GroupTrainer(Reinforced, GRPOTrainer):
     """TRL's GRPOTrainer."""
+
+    @classmethod
+    def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
+        for key, known in (("loss_type", known_losses()), ("scale_rewards", SCALES)):
+            value = getattr(recipe.training, key)
+            if value not in known:  # TRL finds out in its first step
+                raise UserError(f"{recipe.where}: '{key}': no '{value}'; {nearest(value, known)}")
+        return super().options(recipe, columns)
 
 
 class LeaveOneOutTrainer(Reinforced, RLOOTrainer):

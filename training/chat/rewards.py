@@ -155,9 +155,12 @@ def find_rewards(
             raise UserError(f"{where}: '{key}': no reward '{name}'; {nearest(name, known)}; or an import path")
         try:
             function = known[name] if name in known else _imported(name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"{where}: '{key}': {name} cannot be imported ({error})") from None
-        missing = [column for column in _wanted(function) if column not in columns]
+        except Exception as error:  # whatever the user's own module does
+            raise UserError(f"{where}: '{key}': {name} cannot be imported ({_in_words(error)})") from None
+        try:
+            missing = [column for column in _wanted(function) if column not in columns]
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: '{key}': {name} is no function that could be a reward") from None
         if missing:
             raise UserError(
                 f"{where}: '{key}': {name} needs the column {', '.join(missing)}; {data} have {', '.join(columns)}"
@@ -176,7 +179,11 @@ def _imported(name: str) -> Any:
 
 
 def _wanted(function: Callable) -> list[str]:
-    """The columns that a reward cannot do without."""
+    """The columns that a reward cannot do without.
+
+    Raises:
+        TypeError, ValueError: it is no function, or tells nothing of what it takes.
+    """
     return [
         parameter.name
         for parameter in inspect.signature(function).parameters.values()

@@ -51,7 +51,7 @@ def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, s
     Raises:
         UserError: none fits, or a record is not as its shape has it. In a stream that shows when it is read.
     """
-    found = data.column_names or list(next(iter(data)))  # a stream may not know its columns beforehand
+    found = columns_of(data)
     where = f"{where}: 'datasets'"
     shape = find_shape(found, shapes, where)
     taken = list(filter(shape.takes, found))
@@ -65,6 +65,11 @@ def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, s
     data = data.map(convert, with_indices=True, fn_kwargs={"version": VERSION}, remove_columns=taken)
     line = f"{shape.name} ({', '.join(taken)})" if shape.name not in taken else ", ".join(taken)
     return data, line + (f"; ignored: {', '.join(ignored)}" if ignored else "")
+
+
+def columns_of(data: Any) -> list[str]:
+    """The names of a split's columns; a stream that does not know them beforehand shows them in its first record."""
+    return data.column_names or list(next(iter(data), {}))
 
 
 def find_shape(columns: list[str], shapes: tuple[Shape, ...], where: str) -> Shape:

@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 
 from training.chat.adapters import check_quantization, is_adapter, merge_adapter, save_adapter
-from training.chat.shapes import Shape, take_shape, text
+from training.chat.shapes import Shape, columns_of, take_shape, text
 from training.engine.metrics import METRICS
-from training.engine.stage import Stage, check_stage, digest, model_digest
+from training.engine.stage import Stage, check_stage, digest, is_local, model_digest
 from training.errors import UserError
 from training.recipe import apply_overrides, build, check_scalar, nearest, read_yaml, split_overrides
 
@@ -145,7 +145,7 @@ def train(
         )
     inputs = {"model": model_digest(start, "model_name_or_path")}
     judge = recipe.values.get("reward_model_name_or_path")
-    if judge and Path(judge).exists():
+    if judge and is_local(judge):
         check_stage(judge, "reward", key="reward_model_name_or_path")
         inputs["reward_model"] = digest(judge, "reward_model_name_or_path")
     template = recipe.values.get("chat_template_path")
@@ -233,7 +233,7 @@ def build_trainer(
             held_out, _ = take_shape(data[script.dataset_test_split], shapes_of(recipe, shapes), recipe.where)
     print(f"{name}: data taken as {told}")
     trainer_type = resolve_name(trainer_class)
-    options = trainer_type.options(recipe, split.column_names) if hasattr(trainer_type, "options") else {}
+    options = trainer_type.options(recipe, columns_of(split)) if hasattr(trainer_type, "options") else {}
     tokenizer = open_tokenizer(recipe.model.model_name_or_path, "model_name_or_path", recipe.model.model_revision)
     try:
         trainer = trainer_type(
@@ -245,7 +245,7 @@ def build_trainer(
             peft_config=trl.get_peft_config(recipe.model),
             **options,
         )
-    except (ValueError, TemplateError) as error:
+    except (ValueError, ImportError, TemplateError) as error:
         raise UserError(f"{recipe.where}: {_one_line(error)}") from None
     trainer.add_callback(OrderByEpoch())
     return trainer
