@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import fields
 
+import huggingface_hub
 import pytest
 import torch
 import trl
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training import dpo, grpo, kto, orpo, reward, rloo
 from training.chat.reinforced import known_losses
+from training.chat.shapes import NUMBER
 from training.engine.stage import read_provenance
 from training.errors import UserError
 
@@ -71,8 +73,8 @@ SEEN = []
 SAMPLED = []
 
 
-def mentions_the(completions, record, answer, **_):
-    SEEN.extend(zip(record, answer, strict=True))
+def mentions_the(completions, answer, **columns):
+    SEEN.extend(zip(columns[NUMBER], answer, strict=True))
     return [float("the" in words[0]["content"]) - 0.01 * len(words[0]["content"]) for words in completions]
 
 
@@ -296,7 +298,7 @@ def test_a_reward_that_is_no_number(place):
     "options, message",
     [
         ({}, "'reward_funcs' is missing (a list such as [number]; or reward_model_name_or_path)"),
-        ({"reward_funcs": "[doctest]"}, "doctest needs the column tests; 'datasets' have prompt, answer, record"),
+        ({"reward_funcs": "[doctest]"}, "doctest needs the column tests; 'datasets' have prompt, answer"),
         ({"reward_funcs": "[numbr]"}, "no reward 'numbr'; did you mean 'number'?"),
         ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; it takes the output of"),
         ({"reward_funcs": "[number]", "num_generations": 3}, "generation_batch_size"),
@@ -314,7 +316,8 @@ def test_a_reward_that_is_no_number(place):
         ),
     ],
 )
-def test_what_is_known_before_training(place, options, message):
+def test_what_is_known_before_training(place, monkeypatch, options, message):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert message in refusal(grpo, "prompts.jsonl", **GENERATION | options)
     assert not (place / "new").exists() and not (place / "new.partial").exists()
 

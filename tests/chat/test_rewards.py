@@ -8,6 +8,7 @@ import pytest
 
 from training.chat import rewards
 from training.chat.rewards import REWARDS, find_rewards, last_number
+from training.chat.shapes import NUMBER
 from training.errors import UserError
 
 QUESTION = [{"role": "user", "content": "Write double."}]
@@ -176,7 +177,8 @@ def call(name: str, completions: list[str]):
     (function,) = find_rewards([f"{__name__}.{name}"], ["prompt"], "recipe")
     assert function.__name__ == name  # TRL logs it so
     records = list(range(11, 11 + len(completions)))
-    return function(prompts=["p"] * len(completions), completions=completions, record=records, log_metric=print)
+    given = {"prompts": ["p"] * len(completions), "completions": completions, NUMBER: records, "log_metric": print}
+    return function(**given)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +226,8 @@ def test_a_name_that_cannot_be_used(tmp_path, monkeypatch, names, message):
     (tmp_path / "broken.py").write_text("def reward(:")
     (tmp_path / "stops.py").write_text("1 / 0")
     with pytest.raises(UserError) as told:
-        find_rewards(names, ["prompt", "tests"], "recipe")
-    assert str(told.value).startswith(f"recipe: {message}")
+        find_rewards(names, ["prompt", "tests", NUMBER], "recipe")
+    assert str(told.value).startswith(f"recipe: {message}") and NUMBER not in str(told.value)
 
 
 def test_a_reward_in_the_folder_of_the_recipe(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
 from training.chat.positions import check_positions, max_positions
 from training.chat.rewards import find_rewards
+from training.chat.shapes import NUMBER
 from training.errors import UserError
 from training.insight.reward import draw_reward
 from training.recipe import nearest
@@ -90,7 +91,7 @@ class Reinforced:
         for column, (function, name) in enumerate(zip(self.reward_funcs, self.reward_func_names, strict=True)):
             wrong = ~rewards[:, column].isfinite()
             if isinstance(function, torch.nn.Module) and wrong.any():
-                records = gather_object([example["record"] for example in inputs])
+                records = gather_object([example[NUMBER] for example in inputs])
                 place = int(wrong.nonzero()[0])
                 raise UserError(
                     f"'reward_model_name_or_path': {name} gave {rewards[place, column]:g} on record {records[place]} "

@@ -18,6 +18,7 @@ from decimal import Decimal, InvalidOperation
 from pkgutil import resolve_name
 from typing import Any
 
+from training.chat.shapes import NUMBER
 from training.engine.processes import share_of_cores
 from training.errors import UserError
 from training.eval.sandbox import Limits, check_isolation, run_all
@@ -136,7 +137,7 @@ def find_rewards(
     """The functions that a recipe names: ours, TRL's, or by import path; each watched.
 
     Args:
-        columns: of the data.
+        columns: of the data; `NUMBER`, which is ours, is not named among them.
         where, key, data: what to call the recipe, its key with the names, and the data in an error.
 
     Raises:
@@ -144,6 +145,7 @@ def find_rewards(
     """
     import trl.rewards
 
+    columns = [column for column in columns if column != NUMBER]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: '{key}' takes a list of names, not {names!r}")
     theirs = {name: getattr(trl.rewards, name) for name in _THEIRS}
@@ -256,7 +258,7 @@ def _one(value: Any, place: int, count: int) -> Any:
 
 
 def _where(given: dict[str, Any], place: int) -> str:
-    record = f" on record {given['record'][place]} of the data" if "record" in given else ""
+    record = f" on record {given[NUMBER][place]} of the data" if NUMBER in given else ""
     words = content(given["completions"][place])
     return f"{record}, completion {words if len(words) <= 60 else words[:57] + '...'!r}"
 
