@@ -170,6 +170,8 @@ def test_pairs_that_are_too_long(place, capsys):
     assert "reward: no pairs are held out" in told
     assert "no pair of train is within 4 tokens" in refusal(reward, output_dir="other", max_length=4)
     assert "exceed the model's 128 positions" in refusal(reward, "pairs.jsonl", output_dir="other")
+    unused = refusal(reward, output_dir="other", test_split_size=0.25)
+    assert unused.endswith("'test_split_size' holds out pairs that nobody judges; give eval_strategy: epoch too")
     assert not (place / "other").exists()
 
 

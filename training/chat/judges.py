@@ -21,6 +21,15 @@ class JudgeTrainer(RewardTrainer):
         UserError: no pair is left, or some exceed the model's positions.
     """
 
+    @classmethod
+    def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
+        """None. Raises UserError: pairs are held out for nothing."""
+        if recipe.datasets.test_split_size and recipe.training.eval_strategy == "no":
+            raise UserError(
+                f"{recipe.where}: 'test_split_size' holds out pairs that nobody judges; give eval_strategy: epoch too"
+            )
+        return {}
+
     def __init__(self, *, model: Any, **others: Any):
         self.max_positions = max_positions(model)
         super().__init__(model=model, **others)
