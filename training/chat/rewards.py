@@ -29,7 +29,10 @@ Answer = str | list[dict[str, Any]]  # text that goes on from a prompt of text, 
 LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0)
 GIVEN = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}  # by TRL
 
-_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_MINUS = "\u2212"  # as typesetters write it
+_NUMBER = re.compile(
+    rf"(?<![\w.])[-+{_MINUS}]?(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+{_MINUS}]?\d+)?"
+)
 # A fenced block, matched as a whole, so that what closes one opens no other; one that nothing closes goes to the end.
 _BLOCK = re.compile(
     r"""
@@ -80,7 +83,7 @@ def number(completions: list[Answer], answer: list[Any], **_: Any) -> list[float
     """
     rewards = []
     for completion, wanted in zip(completions, answer, strict=True):
-        right = last_number(f"{wanted:f}" if isinstance(wanted, float) else str(wanted))
+        right = last_number(str(wanted))
         if right is None:
             raise ValueError(f"'answer' holds no number: {wanted!r}")
         rewards.append(float(last_number(content(completion)) == right))
@@ -114,11 +117,11 @@ def program(prompt: Answer, answer: Answer) -> str:
 
 
 def last_number(words: str) -> Decimal | None:
-    """Such as 1,234.50 or -7; None if there is none."""
+    """Such as 1,234.50, -7, .5 or 1e-7; None if there is none."""
     found = _NUMBER.findall(words)
     try:
-        return Decimal(found[-1].replace(",", "")) if found else None
-    except InvalidOperation:  # digits of another script
+        return Decimal(found[-1].replace(",", "").replace(_MINUS, "-")) if found else None
+    except InvalidOperation:  # digits of another script, or an exponent beyond all bounds
         return None
 
 
