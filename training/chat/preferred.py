@@ -56,7 +56,8 @@ class Preferred:
         answers = [kept[column] for column in ANSWERS if column in kept.column_names]
         lengths = [len(prompt) + max(map(len, each)) for prompt, *each in zip(kept["prompt_ids"], *answers)]
         taken = [min(length, args.max_length or length) for length in lengths]
-        check_positions(taken, self.max_positions, "records", dataset_name, "cut")
+        cure = f"give max_length: {self.max_positions}, and they are cut"
+        check_positions(taken, self.max_positions, "records", dataset_name, cure)
         return kept
 
 
