@@ -1,13 +1,17 @@
 """How tests of whole commands run them, and the options of a main job that takes under a minute."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+import uuid
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LONGEST_END = 15  # seconds from the last words of a program to its end
 
 # The main job with its sizes cut down: every stage really runs, none has time to learn much.
 SMALL = {
@@ -39,6 +43,11 @@ SMALL = {
 
 def flags(options: dict[str, object]) -> list[str]:
     return [f"--{key}={value}" for key, value in options.items()]
+
+
+def program(name: str) -> Path:
+    """A program of the environment that the tests run in."""
+    return Path(sys.executable).with_name(name)
 
 
 class Terminal:
@@ -78,6 +87,34 @@ class Terminal:
             printed = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
             pytest.fail(f"{command} in {cwd} ended with {done.returncode}\n{printed}")
         return done
+
+    def run_until(self, command: list[object], cwd: Path, last_words: str, **extra: str | None) -> str:
+        """Run a stock program of several processes to the end, or what may be its end; returns what it printed.
+
+        Where the program gives its process group up before its model, PyTorch may hang (see training/engine/ending.py).
+        So with the last words it is done, and has a few seconds to end by itself.
+        """
+        said, seconds = self.home / f"said-{uuid.uuid4().hex}.txt", 0.0
+        with said.open("w") as output:
+            child = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=cwd,
+                env=self.environment(**extra),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+            while child.poll() is None and seconds < LONGEST_END:
+                time.sleep(0.5)
+                if last_words in said.read_text(errors="replace"):
+                    seconds += 0.5
+            if hangs := child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        printed = said.read_text(errors="replace")
+        if not hangs and child.returncode:
+            pytest.fail(f"{command} in {cwd} ended with {child.returncode}\n{printed[-6000:]}")
+        return printed
 
     def scratch(self, *arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
         """`scratch VERB ...`, as `run` runs it."""

@@ -12,7 +12,7 @@ from training.chat.trl import train
 
 def main(arguments: list[str]) -> None:
     train(
-        "orpo", "trl.experimental.orpo:ORPOTrainer", "trl.experimental.orpo:ORPOConfig", PREFERENCES, arguments, __doc__
+        "orpo", "training.chat.odds:OddsRatioTrainer", "training.chat.odds:ORPOConfig", PREFERENCES, arguments, __doc__
     )
 
 

@@ -1,11 +1,13 @@
-"""What dpo and kto say before they train, where TRL would say it late or not at all."""
+"""What dpo, kto and orpo say before they train, where TRL would say it late or not at all."""
 
+import importlib
 import json
+import sys
 
 import pytest
 from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
 
-from training import dpo, kto
+from training import dpo, kto, orpo
 from training.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -25,7 +27,7 @@ def outputs(tmp_path_factory):
         "dpo": [{"prompt": prompt, "chosen": ANSWER, "rejected": OTHER} for prompt in prompts],
         "kto": [{"prompt": prompt, "completion": ANSWER, "label": prompt is QUESTION} for prompt in prompts],
     }
-    for verb, rows in records.items():
+    for verb, rows in (records | {"orpo": records["dpo"]}).items():
         (place / f"{verb}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return place
 
@@ -42,8 +44,8 @@ def run(stage, **options: object) -> None:
     stage.main(flags(required | TRAINING | {"max_steps": 1} | options))
 
 
-@pytest.mark.parametrize("stage", [dpo, kto], ids=["dpo", "kto"])
-def test_records_that_are_too_long(place, capsys, stage):
+@pytest.mark.parametrize("stage", [dpo, kto, orpo], ids=["dpo", "kto", "orpo"])
+def test_records_that_are_too_long(place, capsys, caplog, stage):
     with pytest.raises(UserError, match="'max_length': every prompt of train fills it, 4 tokens, and leaves no room"):
         run(stage, max_length=4)
     assert not (place / "new").exists() and not (place / "new.partial").exists()
@@ -51,6 +53,14 @@ def test_records_that_are_too_long(place, capsys, stage):
         run(stage)
     run(stage, max_length=60)
     assert "train: 1 of 3 records are left out: their prompts fill max_length 60" in capsys.readouterr().out
+    assert "remove_unused_columns" not in caplog.text  # of which TRL's orpo speaks in every run
+
+
+def test_orpo_is_opened_without_a_warning(monkeypatch, recwarn):
+    for module in [name for name in sys.modules if name.startswith(("trl.experimental", "training.chat.odds"))]:
+        monkeypatch.delitem(sys.modules, module)
+    importlib.import_module("training.chat.odds")
+    assert "trl.experimental" in sys.modules and not recwarn.list
 
 
 def test_a_loss_that_kto_does_not_know(place):

@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import fields
 
+import huggingface_hub
 import pytest
 import torch
 import trl
@@ -13,6 +14,8 @@ from tiny_stages import TRAINING, VOCAB_SIZE, flags, write_data, write_model, wr
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training import dpo, grpo, kto, orpo, reward, rloo
+from training.chat.reinforced import known_losses
+from training.chat.shapes import NUMBER
 from training.engine.stage import read_provenance
 from training.errors import UserError
 
@@ -70,8 +73,8 @@ SEEN = []
 SAMPLED = []
 
 
-def mentions_the(completions, record, answer, **_):
-    SEEN.extend(zip(record, answer, strict=True))
+def mentions_the(completions, answer, **columns):
+    SEEN.extend(zip(columns[NUMBER], answer, strict=True))
     return [float("the" in words[0]["content"]) - 0.01 * len(words[0]["content"]) for words in completions]
 
 
@@ -134,8 +137,9 @@ def test_the_accuracy_is_of_every_held_out_pair(place):
     assert len(seen) == figure["n"] == 3 and figure["value"] == pytest.approx(sum(seen) / 3)
 
 
-def test_a_reward_model_by_an_adapter(place, capsys):
-    run(reward, **ADAPTER)
+def test_a_reward_model_by_an_adapter(place):
+    held_out(max_steps=2, **ADAPTER)
+    assert read_provenance("new")["metrics"]["accuracy"]["n"] == 2
     assert json.loads((place / "new" / "adapter" / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
     assert AutoModelForSequenceClassification.from_pretrained("new", trust_remote_code=True).score.weight.abs().sum()
     card = (place / "new" / "adapter" / "README.md").read_text()
@@ -145,7 +149,6 @@ def test_a_reward_model_by_an_adapter(place, capsys):
     merged = AutoModelForSequenceClassification.from_pretrained("new").eval()
     ids = torch.arange(5)[None]
     assert torch.allclose(names["model"].eval()(ids).logits, merged(ids).logits, atol=1e-5)
-    assert "no pairs are held out" in capsys.readouterr().out
 
 
 def test_pairs_that_are_too_long(place, capsys):
@@ -162,9 +165,13 @@ def test_pairs_that_are_too_long(place, capsys):
     ]
     longest = sorted(lengths)[-2]
     run(reward, "pairs.jsonl", max_length=longest)
-    assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are left out" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are left out" in told
+    assert "reward: no pairs are held out" in told
     assert "no pair of train is within 4 tokens" in refusal(reward, output_dir="other", max_length=4)
     assert "exceed the model's 128 positions" in refusal(reward, "pairs.jsonl", output_dir="other")
+    unused = refusal(reward, output_dir="other", test_split_size=0.25)
+    assert unused.endswith("'test_split_size' holds out pairs that nobody judges; give eval_strategy: epoch too")
     assert not (place / "other").exists()
 
 
@@ -212,10 +219,33 @@ def test_rows_without_a_token_are_not_sampled(place, stage):
     assert len(SAMPLED) == 4 and all(0 <= token < VOCAB_SIZE for ids in SAMPLED for token in ids)
 
 
+def test_reinforcement_on_a_stream(place):
+    run(grpo, "prompts.jsonl", streaming="true", reward_funcs="[number]", **GENERATION)
+    assert len(lines(place / "new" / "samples.jsonl")) == 8
+
+
 def test_without_a_price_on_kl_there_is_no_picture_of_it(place):
     run(grpo, "prompts.jsonl", reward_funcs="[number]", log_completions="true", **GENERATION)
     names = {path.name for path in (place / "new").iterdir()}
     assert "samples.jsonl" in names and not names & {"reward.png", "completions", "samples", "trainer"}
+
+
+def test_a_run_too_short_to_log_a_step(place, capsys):
+    """`logging_steps` is 10 in TRL: what was trained is kept, though nothing of it was sampled for reading."""
+    run(grpo, "prompts.jsonl", reward_funcs="[number]", **GENERATION | {"logging_steps": 10})
+    assert AutoModelForCausalLM.from_pretrained("new") and "samples.jsonl" not in capsys.readouterr().out
+    assert not (place / "new" / "samples.jsonl").exists() and "reward" in read_provenance("new")["metrics"]
+
+
+def test_what_fails_after_training_does_not_cost_the_weights(place, monkeypatch):
+    def fail(*_):
+        raise OSError("no room for a picture")
+
+    monkeypatch.setattr("training.chat.reinforced.draw_reward", fail)
+    with pytest.raises(OSError, match="no room for a picture"):
+        run(grpo, "prompts.jsonl", reward_funcs="[number]", beta=0.1, **GENERATION | {"max_steps": 1})
+    assert AutoModelForCausalLM.from_pretrained("new.partial") and not (place / "new").exists()
+    assert [record["step"] for record in lines(place / "new.partial" / "metrics.jsonl")] == [1, 1]
 
 
 def test_a_reward_model_rewards(place):
@@ -270,13 +300,26 @@ def test_a_reward_that_is_no_number(place):
     "options, message",
     [
         ({}, "'reward_funcs' is missing (a list such as [number]; or reward_model_name_or_path)"),
-        ({"reward_funcs": "[doctest]"}, "doctest needs the column tests; 'datasets' have prompt, answer, record"),
+        ({"reward_funcs": "[doctest]"}, "doctest needs the column tests; 'datasets' have prompt, answer"),
         ({"reward_funcs": "[numbr]"}, "no reward 'numbr'; did you mean 'number'?"),
         ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; it takes the output of"),
         ({"reward_funcs": "[number]", "num_generations": 3}, "generation_batch_size"),
+        (
+            {"reward_model_name_or_path": "./judge"},
+            "'reward_model_name_or_path': judge: no such folder; run `scratch rew",
+        ),
+        ({"reward_model_name_or_path": "judge"}, "'reward_model_name_or_path': no model at judge ("),
+        ({"reward_funcs": "[number]", "loss_type": "dapa"}, "'loss_type': no 'dapa'; did you mean 'dapo'?"),
+        ({"reward_funcs": "[number]", "scale_rewards": "grop"}, "'scale_rewards': no 'grop'; did you mean 'group'?"),
+        ({"reward_funcs": "[number]", "use_vllm": "true"}, "vLLM is not "),
+        (
+            {"reward_funcs": "[number]", "max_completion_length": 120},
+            "'max_completion_length': 8 prompts of train, with answers of 120 tokens, exceed the model's 128 positions",
+        ),
     ],
 )
-def test_what_is_known_before_training(place, options, message):
+def test_what_is_known_before_training(place, monkeypatch, options, message):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert message in refusal(grpo, "prompts.jsonl", **GENERATION | options)
     assert not (place / "new").exists() and not (place / "new.partial").exists()
 
@@ -291,6 +334,7 @@ def losses() -> list[str]:
 
 def test_trl_lists_its_losses():
     assert len(losses()) > 10 and "sigmoid" in losses()
+    assert {"dapo", "grpo", "vespo"} <= set(known_losses()) and "sequence" not in known_losses()
 
 
 def test_every_loss_that_trl_lists(place):

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import sys
 
 import pytest
 
 from training.chat import rewards
 from training.chat.rewards import REWARDS, find_rewards, last_number
+from training.chat.shapes import NUMBER
 from training.errors import UserError
 
 QUESTION = [{"role": "user", "content": "Write double."}]
@@ -46,6 +48,32 @@ def test_parses(words, paid, recwarn):
 def test_a_prompt_of_text_is_part_of_the_program():
     assert reward("parses", "    return 2 * x", prompt="def double(x):\n") == 1
     assert reward("parses", "return 2 * x", prompt="def double(x):\n") == 0
+
+
+PYTHON = "def double(x):\n    return 2 * x\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"Install it:\n```bash\npip install double\n```\nthen\n```python\n{PYTHON}```\nDone.",
+        f"```json\n{{}}\n```\n\n~~~ py\n{PYTHON}~~~",
+        f"```Python title=double.py\n{PYTHON}```\n```\nsecond\n```",
+        f"```\n{PYTHON}```",
+        f"Here:\n```python\n{PYTHON}",  # cut off by max_completion_length
+        f"````python\n{PYTHON}````\n```\nsecond\n```",
+        "1. So:\n\n   ```python\n   def double(x):\n       return 2 * x\n   ```\n2. Done.",
+        f"Not ```this``` one.\r\n```python\r\n{PYTHON}```\r\n",
+    ],
+)
+def test_the_first_fenced_block_of_python(words):
+    assert rewards.program(QUESTION, answer(words)).strip() == PYTHON.strip()
+
+
+def test_fences_that_are_part_of_a_program():
+    quoting = 'def usage():\n    """\n    ```\n    double(2)\n    ```\n    """\n'
+    assert rewards.program(QUESTION, answer(f"````\n{quoting}````")) == quoting
+    assert rewards.program(QUESTION, answer(f"```python\n{quoting}```")) == quoting
 
 
 EXAMPLES = (
@@ -104,6 +132,17 @@ def test_doctest_without_examples():
         ("", 12, 0),
         ("1,2", 2, 1),
         ("100000000000000000000", 1e20, 1),
+        (".5 of it", 0.5, 1),
+        ("-.5", -0.5, 1),
+        ("x=1e5", 100_000, 1),
+        ("1.5E-7", 1.5e-7, 1),
+        ("0.0000001", 1e-7, 1),
+        ("0", 1e-7, 0),
+        ("It is \u22127.", -7, 1),
+        ("7", "\u22127", 0),
+        ("12 eggs, 3e", 3, 1),
+        ("1e99999999999999999999", 12, 0),
+        ("Section 1.2.5", 1.2, 1),
     ],
 )
 def test_number(words, right, paid):
@@ -149,7 +188,8 @@ def call(name: str, completions: list[str]):
     (function,) = find_rewards([f"{__name__}.{name}"], ["prompt"], "recipe")
     assert function.__name__ == name  # TRL logs it so
     records = list(range(11, 11 + len(completions)))
-    return function(prompts=["p"] * len(completions), completions=completions, record=records, log_metric=print)
+    given = {"prompts": ["p"] * len(completions), "completions": completions, NUMBER: records, "log_metric": print}
+    return function(**given)
 
 
 @pytest.mark.parametrize(
@@ -185,12 +225,30 @@ def test_what_is_not_judged_is_left_so():
         (["no.such.thing"], "'reward_funcs': no.such.thing cannot be imported"),
         (["number"], "'reward_funcs': number needs the column answer; 'datasets' have prompt, tests"),
         (["accuracy_reward"], "'reward_funcs': accuracy_reward needs the column solution"),
+        (["math.pi"], "'reward_funcs': math.pi is no function that could be a reward"),
+        (["os.path"], "'reward_funcs': os.path is no function that could be a reward"),
+        (["builtins.dict"], "'reward_funcs': builtins.dict is no function that could be a reward"),
+        (["broken.reward"], "'reward_funcs': broken.reward cannot be imported (SyntaxError: "),
+        (["stops.reward"], "'reward_funcs': stops.reward cannot be imported (ZeroDivisionError: division by zero)"),
     ],
 )
-def test_a_name_that_cannot_be_used(names, message):
+def test_a_name_that_cannot_be_used(tmp_path, monkeypatch, names, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_text("def reward(:")
+    (tmp_path / "stops.py").write_text("1 / 0")
     with pytest.raises(UserError) as told:
-        find_rewards(names, ["prompt", "tests"], "recipe")
-    assert str(told.value).startswith(f"recipe: {message}")
+        find_rewards(names, ["prompt", "tests", NUMBER], "recipe")
+    assert str(told.value).startswith(f"recipe: {message}") and NUMBER not in str(told.value)
+
+
+def test_a_reward_in_the_folder_of_the_recipe(tmp_path, monkeypatch):
+    """A console script has not the current folder on its path, as `python -m` has; `trl grpo` puts it there."""
+    (tmp_path / "folder_of_mine").mkdir()
+    (tmp_path / "folder_of_mine" / "short.py").write_text("def short(completions, **_):\n    return [1.0]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    (found,) = find_rewards(["folder_of_mine.short.short"], ["prompt"], "recipe")
+    assert found(prompts=[""], completions=[""]) == [1.0]
 
 
 def test_names_of_ours_and_of_trl():

@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from training.chat.shapes import INSTRUCTIONS, JUDGED, PREFERENCES, PROMPTS, take_shape, text
+from training.chat.shapes import INSTRUCTIONS, JUDGED, NUMBER, PREFERENCES, PROMPTS, take_shape, text
 from training.errors import UserError
 
 USER, ASSISTANT = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
@@ -82,14 +82,14 @@ def test_an_instruction_is_part_of_a_preference():
 
 
 def test_prompts_keep_all_columns_and_are_numbered():
-    records = [{"prompt": "1 + 1 =", "answer": 2, "level": "a"}, {"prompt": "1 + 2 =", "answer": 3, "level": "b"}]
+    records = [{"prompt": "1 + 1 =", "answer": 2, "record": "a"}, {"prompt": "1 + 2 =", "answer": 3, "record": "b"}]
     data, line = take_shape(Dataset.from_list(records), PROMPTS, "recipe")
-    assert list(data) == [record | {"record": number} for number, record in enumerate(records, start=1)]
-    assert line == "prompts (prompt, answer, level)"
+    assert list(data) == [record | {NUMBER: number} for number, record in enumerate(records, start=1)]
+    assert line == "prompts (prompt, answer, record)"
     stream, _ = take_shape(Dataset.from_list(records).to_iterable_dataset(), PROMPTS, "recipe")
     assert list(stream) == list(data)
     data, _ = take_shape(Dataset.from_list([{"question": "Where?", "answer": "Here."}]), PROMPTS, "recipe")
-    assert list(data) == [{"question": "Where?", "answer": "Here.", "prompt": [USER], "record": 1}]
+    assert list(data) == [{"question": "Where?", "answer": "Here.", "prompt": [USER], NUMBER: 1}]
 
 
 def refusal(records: list[dict], shapes=INSTRUCTIONS) -> str:

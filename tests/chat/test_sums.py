@@ -1,18 +1,19 @@
-"""recipes/arithmetic with the sums that its script writes, and the stock programs on recipes of these stages."""
+"""recipes/arithmetic with the sums that its script writes, and its stages in two processes."""
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from terminal import ROOT, flags
+from terminal import ROOT, flags, program
 from tiny_stages import write_data, write_model, write_tokenizer
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from training.chat.rewards import REWARDS
 from training.engine.stage import read_provenance
+from training.eval.held_out import read_questions
 
 SCRIPT = ROOT / "recipes" / "arithmetic" / "sums.py"
 SUMS = Path("runs", "arithmetic", "sums")
@@ -30,10 +31,6 @@ def outputs(tmp_path_factory):
     write_model(place / "pretrain", place / "tokenizer")
     subprocess.run([sys.executable, SCRIPT], cwd=place, check=True)
     return place
-
-
-def program(name: str) -> Path:
-    return Path(sys.executable).with_name(name)
 
 
 def lines(file: Path) -> list[dict]:
@@ -92,26 +89,14 @@ def test_lines_of_text_are_turns_of_a_conversation(place):
         assert whole == f"{asked} {record['completion'][0]['content']}<|im_end|>"
 
 
-@pytest.mark.parametrize("verb, processes", [("grpo", 1), ("grpo", 2), ("reward", 1)])
-def test_the_stock_program(terminal, place, verb, processes):
-    """In processes of its own, from the model's own code files; the rewards alone come from this package."""
-    overrides = SMALL | {"model_name_or_path": "pretrain", "output_dir": "stock", "report_to": "none"}
-    recipe, launcher, environment = "recipes/arithmetic/grpo.yaml", [], {}
-    if verb == "grpo":
-        overrides |= GENERATION
-    else:
-        recipe = "reward.yaml"
-        (place / recipe).write_text(json.dumps(REWARD_RECIPE))
-    if processes > 1:
-        launcher = ["--accelerate_config", "recipes/accelerate/cpu.yaml"]
-        environment = {"ACCELERATE_USE_CPU": "true"}
-    given = [part for key, value in overrides.items() for part in (f"--{key}", value)]
-    done = terminal.run([program("trl"), verb, "--config", recipe, *launcher, *given], place, **environment)
-    assert "Training completed" in done.stdout
-    if verb == "grpo":  # what an epoch has gone through: a prompt to every two answers
-        assert f"'epoch': '{2 * 4 * processes / 2 / 5000:.4g}'" in done.stdout
-    kind = AutoModelForSequenceClassification if verb == "reward" else AutoModelForCausalLM
-    assert kind.from_pretrained("stock", trust_remote_code=True).config.model_type == "scratch"
+def test_questions_from_elsewhere(tmp_path):
+    """The line of docs/tuning.md that converts them gives what `scratch evaluate` asks."""
+    page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("python -c"))
+    (tmp_path / "simple_arithmetic.jsonl").write_text('{"context": "25 - 759 =", "continuation": " -734"}\n')
+    subprocess.run(line.replace("python", shlex.quote(sys.executable), 1), shell=True, cwd=tmp_path, check=True)
+    (question,) = read_questions(str(tmp_path / "other.jsonl"), "chats.other.file")
+    assert question.prompt == [{"role": "user", "content": "25 - 759 ="}] and question.columns["answer"] == " -734"
 
 
 REWARD_RECIPE = {

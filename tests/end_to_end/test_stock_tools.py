@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from terminal import program
 from transformers import AutoTokenizer
 
 from modeling_scratch import ScratchForCausalLM
@@ -57,11 +58,6 @@ assert not any(report.values()), report
 @pytest.fixture(scope="module")
 def export(quickstart_run):
     return quickstart_run / "runs" / "quickstart" / "export"
-
-
-def program(name: str) -> Path:
-    """A program of the environment that the tests run in."""
-    return Path(sys.executable).with_name(name)
 
 
 def test_transformers_without_the_package(terminal, quickstart_run, export, without_package, tmp_path):
@@ -123,10 +119,10 @@ def test_trl(terminal, quickstart_run, export, without_package, tmp_path, verb, 
         overrides |= {"train_sampling_strategy": "sequential", "logging_steps": 1}
         launcher, environment = ["--accelerate_config", TWO_PROCESSES], environment | {"ACCELERATE_USE_CPU": "true"}
     command = [program("trl"), verb, "--config", f"recipes/quickstart/{verb}.yaml", *launcher, *flag_pairs(overrides)]
-    done = terminal.run(command, quickstart_run, **environment)
-    assert "Training completed" in done.stdout
+    printed = terminal.run_until(command, quickstart_run, "Model saved to", **environment)
+    assert "Training completed" in printed
     if processes > 1:
-        assert f"'num_tokens': '{count_tokens(quickstart_run, 2 * 4 * processes)}'" in done.stdout
+        assert f"'num_tokens': '{count_tokens(quickstart_run, 2 * 4 * processes)}'" in printed
     if verb == "dpo":
         adapter = load_file(tmp_path / verb / "adapter_model.safetensors")
         moved = [name for name, weight in adapter.items() if "lora_B" in name and weight.any()]

@@ -21,6 +21,15 @@ class JudgeTrainer(RewardTrainer):
         UserError: no pair is left, or some exceed the model's positions.
     """
 
+    @classmethod
+    def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
+        """None. Raises UserError: pairs are held out for nothing."""
+        if recipe.datasets.test_split_size and recipe.training.eval_strategy == "no":
+            raise UserError(
+                f"{recipe.where}: 'test_split_size' holds out pairs that nobody judges; give eval_strategy: epoch too"
+            )
+        return {}
+
     def __init__(self, *, model: Any, **others: Any):
         self.max_positions = max_positions(model)
         super().__init__(model=model, **others)
@@ -42,7 +51,8 @@ class JudgeTrainer(RewardTrainer):
         if not len(kept):
             raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
-        check_positions(lengths, self.max_positions, "pairs", dataset_name, "left out")
+        cure = f"give max_length: {self.max_positions}, and they are left out"
+        check_positions(lengths, self.max_positions, "pairs", dataset_name, cure)
         return kept
 
     def conclude(self, folder: Path) -> tuple[dict[str, Any], list[str]]:

@@ -21,6 +21,29 @@ def known_losses(config_class: type) -> list[str]:
     return field.metadata.get("choices") or re.findall(r"`'(\w+)'`", field.metadata["help"])
 
 
+def check_kept(lengths: list[int], count: int, max_length: int | None, positions: int | None, name: str) -> None:
+    """Count the records that were left out since their prompts fill `max_length`.
+
+    Args:
+        lengths: of those that are kept, in tokens, as they would be trained on.
+        count: of all.
+        positions: of the model, None if it knows no limit.
+        name: of the split.
+
+    Raises:
+        UserError: none is kept, or some exceed the model's positions.
+    """
+    if not lengths:
+        raise UserError(
+            f"'max_length': every prompt of {name} fills it, {max_length} tokens, and leaves no room for an answer; "
+            "raise it"
+        )
+    if len(lengths) < count:
+        left_out = count - len(lengths)
+        print(f"{name}: {left_out:,} of {count:,} records are left out: their prompts fill max_length {max_length}")
+    check_positions(lengths, positions, "records", name, f"give max_length: {positions}, and they are cut")
+
+
 class Preferred:
     """What the two have in common, to be put before TRL's class.
 
@@ -43,20 +66,10 @@ class Preferred:
         kept = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return kept
-        if not len(kept):
-            raise UserError(
-                f"'max_length': every prompt of {dataset_name} fills it, {args.max_length} tokens, and leaves no room "
-                "for an answer; raise it"
-            )
-        if len(kept) < len(dataset):
-            print(
-                f"{dataset_name}: {len(dataset) - len(kept):,} of {len(dataset):,} records are left out: their prompts "
-                f"fill max_length {args.max_length}"
-            )
         answers = [kept[column] for column in ANSWERS if column in kept.column_names]
         lengths = [len(prompt) + max(map(len, each)) for prompt, *each in zip(kept["prompt_ids"], *answers)]
         taken = [min(length, args.max_length or length) for length in lengths]
-        check_positions(taken, self.max_positions, "records", dataset_name, "cut")
+        check_kept(taken, len(dataset), args.max_length, self.max_positions, dataset_name)
         return kept
 
 

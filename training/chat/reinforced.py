@@ -2,22 +2,62 @@
 
 import json
 import os
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from trl import GRPOTrainer, RLOOTrainer
+from datasets import Dataset
+from transformers import AutoConfig
+from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
+from training.chat.positions import check_positions, max_positions
 from training.chat.rewards import find_rewards
+from training.chat.shapes import NUMBER
 from training.errors import UserError
 from training.insight.reward import draw_reward
+from training.recipe import nearest
 
 SAMPLES = "samples.jsonl"
+SCALES = ("group", "batch", "none")  # which TRL lists where it raises
 
 
 class Reinforced:
-    """What the two have in common, to be put before TRL's class."""
+    """What the two have in common, to be put before TRL's class.
+
+    Raises:
+        UserError: prompts whose answers would exceed the model's positions.
+    """
+
+    def __init__(self, *, model: Any, **others: Any):
+        super().__init__(model=model, **others)
+        self.check_prompts(self.train_dataset, "train", max_positions(model))
+        self.check_prompts(self.eval_dataset, "eval", max_positions(model))
+
+    def check_prompts(self, data: Any, name: str, positions: int | None) -> None:
+        """That each leaves room for an answer of `max_completion_length`.
+
+        Args:
+            data, name: a split, and what it is called; one of unknown length, or none, is not looked at.
+            positions: of the model.
+
+        Raises:
+            UserError: how many do not.
+        """
+        if not isinstance(data, Dataset):
+            return
+        answer = self.args.max_completion_length
+        lengths = [
+            len(ids)
+            for batch in data.select_columns("prompt").iter(1000)
+            for ids in self._tokenize_prompts(batch["prompt"])[0]
+        ]
+        cure = f"they have up to {max(lengths)} tokens; shorten the answers, or take the longest out"
+        split = f"{name}, with answers of {answer} tokens,"
+        whole = [length + answer for length in lengths]
+        check_positions(whole, positions, "prompts", split, cure, "max_completion_length")
 
     @classmethod
     def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
@@ -27,6 +67,12 @@ class Reinforced:
             UserError: none named, or one that cannot be had.
         """
         judge = recipe.script.reward_model_name_or_path
+        if judge:
+            try:
+                AutoConfig.from_pretrained(judge, trust_remote_code=recipe.training.trust_remote_code)
+            except (OSError, ValueError) as error:
+                words = " ".join(str(error).split())
+                raise UserError(f"'reward_model_name_or_path': no model at {judge} ({words})") from None
         rewards = [judge] if judge else []
         rewards += find_rewards(recipe.script.reward_funcs or [], columns, recipe.where)
         if not rewards:
@@ -45,7 +91,7 @@ class Reinforced:
         for column, (function, name) in enumerate(zip(self.reward_funcs, self.reward_func_names, strict=True)):
             wrong = ~rewards[:, column].isfinite()
             if isinstance(function, torch.nn.Module) and wrong.any():
-                records = gather_object([example["record"] for example in inputs])
+                records = gather_object([example[NUMBER] for example in inputs])
                 place = int(wrong.nonzero()[0])
                 raise UserError(
                     f"'reward_model_name_or_path': {name} gave {rewards[place, column]:g} on record {records[place]} "
@@ -77,15 +123,23 @@ class Reinforced:
         history = [record for record in self.state.log_history if "reward" in record]
         if not self.accelerator.is_main_process or not history:
             return {}, []
-        with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
-            for file in sorted((Path(self.args.output_dir) / "samples").iterdir()):
-                stream.write(file.read_text(encoding="utf-8"))
-        files, last = [SAMPLES], history[-1]
+        files, last = [], history[-1]
+        samples = sorted(Path(self.args.output_dir).glob("samples/*.jsonl"))
+        if samples:  # none in a run of fewer steps than `logging_steps`, whose one record is that of its end
+            with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
+                stream.writelines(file.read_text(encoding="utf-8") for file in samples)
+            files.append(SAMPLES)
         if "kl" in last:
             draw_reward(history, folder / "reward.png", folder.name.removesuffix(".partial"))
             files.append("reward.png")
         keys = ("reward", "kl", "completions/mean_length")
         return {key: last[key] for key in keys if key in last}, files
+
+
+def known_losses() -> list[str]:
+    """What TRL takes as `loss_type` of GRPO, from its field, for TRL lists them nowhere else."""
+    (field,) = (field for field in fields(GRPOConfig) if field.name == "loss_type")
+    return re.findall(r"'(\w+)'", field.metadata["help"].partition("Supported values are")[2].partition(".")[0])
 
 
 def _plain(value: Any) -> Any:
@@ -95,6 +149,14 @@ def _plain(value: Any) -> Any:
 
 class GroupTrainer(Reinforced, GRPOTrainer):
     """TRL's GRPOTrainer."""
+
+    @classmethod
+    def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
+        for key, known in (("loss_type", known_losses()), ("scale_rewards", SCALES)):
+            value = getattr(recipe.training, key)
+            if value not in known:  # TRL finds out in its first step
+                raise UserError(f"{recipe.where}: '{key}': no '{value}'; {nearest(value, known)}")
+        return super().options(recipe, columns)
 
 
 class LeaveOneOutTrainer(Reinforced, RLOOTrainer):

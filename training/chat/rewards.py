@@ -9,13 +9,16 @@ import doctest as standard_doctest
 import functools
 import inspect
 import math
+import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pkgutil import resolve_name
 from typing import Any
 
+from training.chat.shapes import NUMBER
 from training.engine.processes import share_of_cores
 from training.errors import UserError
 from training.eval.sandbox import Limits, check_isolation, run_all
@@ -26,8 +29,20 @@ Answer = str | list[dict[str, Any]]  # text that goes on from a prompt of text, 
 LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0)
 GIVEN = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}  # by TRL
 
-_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
-_BLOCK = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_MINUS = "\u2212"  # as typesetters write it
+_NUMBER = re.compile(
+    rf"(?<![\w.])[-+{_MINUS}]?(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+{_MINUS}]?\d+)?"
+)
+# A fenced block, matched as a whole, so that what closes one opens no other; one that nothing closes goes to the end.
+_BLOCK = re.compile(
+    r"""
+    ^ (?P<indent> [ \t]*) (?P<fence> `{3,} | ~{3,}) [ \t]* (?P<language> [^\s`]*) [^\n`]* \n
+    (?P<body> .*?)
+    (?: ^ (?P=indent) [ ]{0,3} (?P=fence) [`~]* \s*? $ | \Z)
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+_PYTHON = {"", "python", "python3", "py"}
 
 # The judge of the sandbox: it has the solution's functions under their names and runs the examples on them.
 _JUDGE = """\
@@ -68,7 +83,7 @@ def number(completions: list[Answer], answer: list[Any], **_: Any) -> list[float
     """
     rewards = []
     for completion, wanted in zip(completions, answer, strict=True):
-        right = last_number(f"{wanted:f}" if isinstance(wanted, float) else str(wanted))
+        right = last_number(str(wanted))
         if right is None:
             raise ValueError(f"'answer' holds no number: {wanted!r}")
         rewards.append(float(last_number(content(completion)) == right))
@@ -92,20 +107,21 @@ def content(answer: Answer) -> str:
 
 
 def program(prompt: Answer, answer: Answer) -> str:
-    """The Python of an answer: its first fenced block, or all of it; what goes on from a prompt of text, with that."""
+    """The Python of an answer: its first fenced block of Python or of no language, or all of it; what goes on from a
+    prompt of text, with that."""
     if isinstance(prompt, str):
         return prompt + content(answer)
     words = content(answer)
-    fenced = _BLOCK.search(words)
-    return fenced.group(1) if fenced else words
+    fenced = next((block for block in _BLOCK.finditer(words) if block["language"].lower() in _PYTHON), None)
+    return re.sub(f"^{fenced['indent']}", "", fenced["body"], flags=re.MULTILINE) if fenced else words
 
 
 def last_number(words: str) -> Decimal | None:
-    """Such as 1,234.50 or -7; None if there is none."""
+    """Such as 1,234.50, -7, .5 or 1e-7; None if there is none."""
     found = _NUMBER.findall(words)
     try:
-        return Decimal(found[-1].replace(",", "")) if found else None
-    except InvalidOperation:  # digits of another script
+        return Decimal(found[-1].replace(",", "").replace(_MINUS, "-")) if found else None
+    except InvalidOperation:  # digits of another script, or an exponent beyond all bounds
         return None
 
 
@@ -124,7 +140,7 @@ def find_rewards(
     """The functions that a recipe names: ours, TRL's, or by import path; each watched.
 
     Args:
-        columns: of the data.
+        columns: of the data; `NUMBER`, which is ours, is not named among them.
         where, key, data: what to call the recipe, its key with the names, and the data in an error.
 
     Raises:
@@ -132,6 +148,7 @@ def find_rewards(
     """
     import trl.rewards
 
+    columns = [column for column in columns if column != NUMBER]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: '{key}' takes a list of names, not {names!r}")
     theirs = {name: getattr(trl.rewards, name) for name in _THEIRS}
@@ -142,10 +159,13 @@ def find_rewards(
         if name not in known and "." not in name:
             raise UserError(f"{where}: '{key}': no reward '{name}'; {nearest(name, known)}; or an import path")
         try:
-            function = known[name] if name in known else resolve_name(name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"{where}: '{key}': {name} cannot be imported ({error})") from None
-        missing = [column for column in _wanted(function) if column not in columns]
+            function = known[name] if name in known else _imported(name)
+        except Exception as error:  # whatever the user's own module does
+            raise UserError(f"{where}: '{key}': {name} cannot be imported ({_in_words(error)})") from None
+        try:
+            missing = [column for column in _wanted(function) if column not in columns]
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: '{key}': {name} is no function that could be a reward") from None
         if missing:
             raise UserError(
                 f"{where}: '{key}': {name} needs the column {', '.join(missing)}; {data} have {', '.join(columns)}"
@@ -156,8 +176,19 @@ def find_rewards(
     return functions
 
 
+def _imported(name: str) -> Any:
+    """What an import path names, in the current folder too, as in `trl grpo`: console scripts do not look there."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return resolve_name(name)
+
+
 def _wanted(function: Callable) -> list[str]:
-    """The columns that a reward cannot do without."""
+    """The columns that a reward cannot do without.
+
+    Raises:
+        TypeError, ValueError: it is no function, or tells nothing of what it takes.
+    """
     return [
         parameter.name
         for parameter in inspect.signature(function).parameters.values()
@@ -230,7 +261,7 @@ def _one(value: Any, place: int, count: int) -> Any:
 
 
 def _where(given: dict[str, Any], place: int) -> str:
-    record = f" on record {given['record'][place]} of the data" if "record" in given else ""
+    record = f" on record {given[NUMBER][place]} of the data" if NUMBER in given else ""
     words = content(given["completions"][place])
     return f"{record}, completion {words if len(words) <= 60 else words[:57] + '...'!r}"
 

@@ -9,7 +9,9 @@ from training.errors import UserError
 Record = dict[str, Any]
 
 # `datasets` keeps what was converted in its cache, by this number among others: raise it when a conversion changes.
-VERSION = 1
+VERSION = 2
+
+NUMBER = "number_of_the_record"  # a column of ours, beside those of the data
 
 ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
 
@@ -24,7 +26,7 @@ class Shape:
         optional: taken along where they are there; all other columns are left behind.
         convert: a record with these columns to one that the trainer takes. Raises ValueError, which says what is wrong
             with the record.
-        others: whether all other columns are taken along too, and with them `record`, the number of each from 1.
+        others: whether all other columns are taken along too, and with them `NUMBER`, that of each record from 1.
     """
 
     name: str
@@ -51,7 +53,7 @@ def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, s
     Raises:
         UserError: none fits, or a record is not as its shape has it. In a stream that shows when it is read.
     """
-    found = data.column_names or list(next(iter(data)))  # a stream may not know its columns beforehand
+    found = columns_of(data)
     where = f"{where}: 'datasets'"
     shape = find_shape(found, shapes, where)
     taken = list(filter(shape.takes, found))
@@ -59,12 +61,17 @@ def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, s
 
     def convert(record: Record, number: int, version: int) -> Record:
         converted = convert_record(record, number + 1, shape, where)
-        return converted | {"record": number + 1} if shape.others else converted
+        return converted | {NUMBER: number + 1} if shape.others else converted
 
     data = data.select_columns(taken)
     data = data.map(convert, with_indices=True, fn_kwargs={"version": VERSION}, remove_columns=taken)
     line = f"{shape.name} ({', '.join(taken)})" if shape.name not in taken else ", ".join(taken)
     return data, line + (f"; ignored: {', '.join(ignored)}" if ignored else "")
+
+
+def columns_of(data: Any) -> list[str]:
+    """The names of a split's columns; a stream that does not know them beforehand shows them in its first record."""
+    return data.column_names or list(next(iter(data), {}))
 
 
 def find_shape(columns: list[str], shapes: tuple[Shape, ...], where: str) -> Shape:

@@ -92,7 +92,8 @@ class SupervisedTrainer(SFTTrainer):
                 f"'max_length': within {limit} tokens no sample of {name} has a scored one (they are "
                 f"{lengths.min():,} tokens or longer); raise it, or see with --preview what is scored"
             )
-        check_positions(np.minimum(lengths, limit), self.max_positions, "samples", name, "cut")
+        cure = f"give max_length: {self.max_positions}, and they are cut"
+        check_positions(np.minimum(lengths, limit), self.max_positions, "samples", name, cure)
         if lost:
             print(f"sft: {name}: {lost:,} with nothing scored in what is left of them are left out")
             whole = whole.select(np.flatnonzero(scored))

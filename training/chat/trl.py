@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 
 from training.chat.adapters import check_quantization, is_adapter, merge_adapter, save_adapter
-from training.chat.shapes import Shape, take_shape, text
+from training.chat.shapes import Shape, columns_of, take_shape, text
 from training.engine.metrics import METRICS
-from training.engine.stage import Stage, check_stage, digest, model_digest
+from training.engine.stage import Stage, check_stage, digest, is_local, model_digest
 from training.errors import UserError
 from training.recipe import apply_overrides, build, check_scalar, nearest, read_yaml, split_overrides
 
@@ -122,8 +122,8 @@ def train(
     """The whole stage: parse, train with TRL, merge adapters, save. Every process calls this.
 
     A trainer of ours may have a class method `options(recipe, columns)`, more arguments of its own from the recipe and
-    the columns of the data, and a method `conclude(folder)`, called in every process after training, which returns
-    figures for the provenance and the names of files that it wrote.
+    the columns of the data, and a method `conclude(folder)`, called in every process when the model is saved, which
+    returns figures for the provenance and the names of files that it wrote.
 
     Args:
         name: the verb.
@@ -145,7 +145,7 @@ def train(
         )
     inputs = {"model": model_digest(start, "model_name_or_path")}
     judge = recipe.values.get("reward_model_name_or_path")
-    if judge and Path(judge).exists():
+    if judge and is_local(judge):
         check_stage(judge, "reward", key="reward_model_name_or_path")
         inputs["reward_model"] = digest(judge, "reward_model_name_or_path")
     template = recipe.values.get("chat_template_path")
@@ -185,7 +185,6 @@ def train(
         if trainer.is_world_process_zero():
             stage.heartbeat()
 
-    figures, files = trainer.conclude(folder) if hasattr(trainer, "conclude") else ({}, [])
     trained, state_dict = trainer.accelerator.unwrap_model(trainer.model), None
     wrote = "model"
     if recipe.model.use_peft:
@@ -203,6 +202,9 @@ def train(
         lines = (json.dumps(record) + "\n" for record in trainer.state.log_history)
         (folder / METRICS).write_text("".join(lines))
         plot_losses(history, folder / "loss.png", name, unit="step")
+    # What may fail yet does not cost the weights.
+    figures, files = trainer.conclude(folder) if hasattr(trainer, "conclude") else ({}, [])
+    if trainer.is_world_process_zero():
         figures |= {"steps": trainer.state.global_step, "loss": history[-1]["loss"] if history else None}
         shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
         stage.finish(figures, ", ".join([wrote, METRICS, "loss.png", *files]))
@@ -234,7 +236,7 @@ def build_trainer(
             held_out, _ = take_shape(data[script.dataset_test_split], shapes_of(recipe, shapes), recipe.where)
     print(f"{name}: data taken as {told}")
     trainer_type = resolve_name(trainer_class)
-    options = trainer_type.options(recipe, split.column_names) if hasattr(trainer_type, "options") else {}
+    options = trainer_type.options(recipe, columns_of(split)) if hasattr(trainer_type, "options") else {}
     tokenizer = open_tokenizer(recipe.model.model_name_or_path, "model_name_or_path", recipe.model.model_revision)
     try:
         trainer = trainer_type(
@@ -246,7 +248,7 @@ def build_trainer(
             peft_config=trl.get_peft_config(recipe.model),
             **options,
         )
-    except (ValueError, TemplateError) as error:
+    except (ValueError, ImportError, TemplateError) as error:
         raise UserError(f"{recipe.where}: {_one_line(error)}") from None
     trainer.add_callback(OrderByEpoch())
     return trainer

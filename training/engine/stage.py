@@ -70,13 +70,18 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
         raise UserError(f"'{key}': {path} holds the output of '{stage}'; it takes the output of {' or '.join(allowed)}")
 
 
+def is_local(model: str) -> bool:
+    """Whether a recipe means a folder, be it there or missing, rather than a name on the Hub."""
+    return Path(model).exists() or model.startswith(("runs/", "./", "/", "../"))
+
+
 def model_digest(model: str, key: str) -> str:
     """What identifies the language model that a stage starts from: a folder's digest, or a name on the Hub as it is.
 
     Raises:
         UserError: a folder that is missing, or was written by a stage that leaves no language model.
     """
-    if Path(model).exists() or model.startswith(("runs/", "./", "/", "../")):
+    if is_local(model):
         check_stage(model, *LANGUAGE_MODELS, key=key)
         return digest(model, key)
     return model

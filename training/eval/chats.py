@@ -171,7 +171,7 @@ def open_chat(name: str, config: ChatConfig, limit: int, seed: int) -> Chat:
     questions = random.Random(seed).sample(questions, min(limit, len(questions)))
     rewards = []
     if config.rewards:
-        columns = [column for column in questions[0].columns if column != "record"]
+        columns = list(questions[0].columns)
         rewards = find_rewards(config.rewards, columns, config.file, f"{key}.rewards", "its records")
     names = [ENDS, JUDGED, BITS, *(reward.__name__ for reward in rewards)]
     for metric in names:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.chat.rewards import content
-from training.chat.shapes import CONVERSATIONS, PREFERENCES, PROMPTS, Record, Shape, convert_record, find_shape
+from training.chat.shapes import CONVERSATIONS, NUMBER, PREFERENCES, PROMPTS, Record, Shape, convert_record, find_shape
 from training.data.evaluation_items import read_records
 from training.errors import UserError
 from training.eval.rendering import Words
@@ -17,7 +17,7 @@ class Question:
 
     Attributes:
         prompt, reference: what is asked, and how the file answers it (None if it does not).
-        columns: of the record, for its rewards, with its number as `record`.
+        columns: of the record, for its rewards, with its number as `NUMBER`.
     """
 
     prompt: Words
@@ -44,7 +44,7 @@ def read_questions(file: str, key: str) -> list[Question]:
         _check_words(f"'{key}': {file}, record {number}", prompt, reference or "")
         columns = {column: value for column, value in record.items() if column not in ("prompt", "completion")}
         questions.append(
-            Question(prompt, reference if reference and content(reference) else None, columns | {"record": number})
+            Question(prompt, reference if reference and content(reference) else None, columns | {NUMBER: number})
         )
     _check_alike([question.prompt for question in questions], file, key)
     return questions
