@@ -138,27 +138,7 @@ def train(
         recipe.model.lora_task_type = "SEQ_CLS"  # PEFT then trains the new scores too
     start, training = recipe.model.model_name_or_path, recipe.training
     check_quantization(recipe.model, recipe.where)
-    if is_adapter(start):
-        raise UserError(
-            f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
-            "scratch export --model BASE --adapter ADAPTER"
-        )
-    inputs = {"model": model_digest(start, "model_name_or_path")}
-    judge = recipe.values.get("reward_model_name_or_path")
-    if judge and is_local(judge):
-        check_stage(judge, "reward", key="reward_model_name_or_path")
-        inputs["reward_model"] = digest(judge, "reward_model_name_or_path")
-    template = recipe.values.get("chat_template_path")
-    if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
-        inputs[template] = digest(template, "chat_template_path")
-    for file in data_files(recipe.values.get("datasets") or []):
-        inputs[file] = digest(file, "datasets.data_files")
-        if Path(file).stat().st_size == 0:
-            raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
-    named = recipe.values.get("dataset_name")
-    if named and Path(named).exists():  # and not a name on the Hub
-        inputs[named] = digest(named, "dataset_name")
-    stage = Stage(name, training.output_dir, recipe.values, inputs, arguments)
+    stage = Stage(name, training.output_dir, recipe.values, inputs_of(recipe), arguments)
     if not preview and stage.is_current():
         return
 
@@ -209,6 +189,36 @@ def train(
         shutil.rmtree(folder / "trainer")  # its checkpoints, of use only to go on
         stage.finish(figures, ", ".join([wrote, METRICS, "loss.png", *files]))
     end_training(trainer.accelerator)
+
+
+def inputs_of(recipe: TrlRecipe) -> dict[str, str]:
+    """All that a recipe names, files and models, by their digests.
+
+    Raises:
+        UserError: one that is missing, empty, or of the wrong kind.
+    """
+    start = recipe.model.model_name_or_path
+    if is_adapter(start):
+        raise UserError(
+            f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
+            "scratch export --model BASE --adapter ADAPTER"
+        )
+    inputs = {"model": model_digest(start, "model_name_or_path")}
+    judge = recipe.values.get("reward_model_name_or_path")
+    if judge and is_local(judge):
+        check_stage(judge, "reward", key="reward_model_name_or_path")
+        inputs["reward_model"] = digest(judge, "reward_model_name_or_path")
+    template = recipe.values.get("chat_template_path")
+    if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
+        inputs[template] = digest(template, "chat_template_path")
+    for file in data_files(recipe.values.get("datasets") or []):
+        inputs[file] = digest(file, "datasets.data_files")
+        if Path(file).stat().st_size == 0:
+            raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
+    named = recipe.values.get("dataset_name")
+    if named and Path(named).exists():  # and not a name on the Hub
+        inputs[named] = digest(named, "dataset_name")
+    return inputs
 
 
 def build_trainer(
