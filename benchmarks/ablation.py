@@ -23,9 +23,9 @@ from tqdm import tqdm
 from benchmarks.machine import conditions as machine
 from benchmarks.stages import scratch
 from modeling_scratch import ScratchForCausalLM
+from training.common.device import pick_device
 from training.data.shards import TokenShards, open_shards
-from training.engine.device import pick_device
-from training.eval.bits_per_byte import bits_per_byte
+from training.eval.measures.bits_per_byte import bits_per_byte
 
 BASELINE = "scratch"
 

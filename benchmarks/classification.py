@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from benchmarks.machine import conditions as machine
 from benchmarks.stages import scratch
-from training.engine.device import pick_device
+from training.common.device import pick_device
 
 BASELINE = "TF-IDF, logistic regression"
 CONTESTANTS = {"pretrained": {}, "random weights": {"from_random_weights": "true"}}

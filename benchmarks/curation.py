@@ -38,14 +38,14 @@ from tqdm import tqdm
 from benchmarks.ablation import BASELINE, options_of, score
 from benchmarks.machine import conditions as machine
 from benchmarks.stages import scratch
-from training.data.decontamination import Decontaminator
-from training.data.dedup.exact import as_array, content_hash, first_of_each
-from training.data.dedup.minhash import NOTHING, MinHashConfig, signature
-from training.data.funnel import Funnel
+from training.common.device import pick_device
+from training.corpus.curation.funnel import Funnel
+from training.corpus.curation.splitting import hold_out, split_key
+from training.corpus.dedup.decontamination import Decontaminator
+from training.corpus.dedup.exact import as_array, content_hash, first_of_each
+from training.corpus.dedup.minhash import NOTHING, MinHashConfig, signature
+from training.corpus.sources import Document, SourceConfig, SourceReader
 from training.data.shards import open_shards, read_manifest
-from training.data.sources import Document, SourceConfig, SourceReader
-from training.data.splitting import hold_out, split_key
-from training.engine.device import pick_device
 
 RAW, DEDUPLICATED, CURATED = "raw", "deduplicated", "curated"
 SIMILAR = 0.5  # to a held-out document

@@ -43,11 +43,11 @@ from tqdm import tqdm
 
 from benchmarks.machine import processor_name
 from benchmarks.planted import nearest_similarity, plant
-from training.data.config import DataConfig
-from training.data.corpus import open_corpus
-from training.data.dedup.shingles import words
-from training.data.sources import PYTHON
-from training.data.splitting import SPLITS
+from training.corpus.curation.config import DataConfig
+from training.corpus.curation.corpus import open_corpus
+from training.corpus.curation.splitting import SPLITS
+from training.corpus.dedup.shingles import words
+from training.corpus.sources import PYTHON
 
 OURS, MAP, DATATROVE = "ours", "datasets.map", "datatrove"
 STEPS = ("filter", "near duplicates", "tokenize")

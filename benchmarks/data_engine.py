@@ -28,26 +28,26 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from training.data.cleaning import CleaningConfig
-from training.data.config import DataConfig, DedupConfig
-from training.data.curation import Curation
-from training.data.dedup.exact import first_of_each
-from training.data.dedup.minhash import MinHashConfig
-from training.data.dedup.neighbours import near_duplicates
-from training.data.encoding import Encoder
-from training.data.encoding_parts import encode_parts, join_parts, token_parts
-from training.data.first_pass import fill_alone, source_parts
-from training.data.rules import RulesConfig
+from training.corpus.curation.config import DataConfig, DedupConfig
+from training.corpus.curation.curation import Curation
+from training.corpus.curation.filter_pass import fill_alone, source_parts
+from training.corpus.curation.splitting import SPLITS
+from training.corpus.dedup.exact import first_of_each
+from training.corpus.dedup.minhash import MinHashConfig
+from training.corpus.dedup.neighbours import near_duplicates
+from training.corpus.output.distributed_encoding import encode_parts, join_parts, token_parts
+from training.corpus.output.encoding import Encoder
+from training.corpus.rules import RulesConfig
+from training.corpus.rules.cleaning import CleaningConfig
+from training.corpus.sources import partitions as sizes
 from training.data.shards import join_shards, write_shard
-from training.data.sources import parts as sizes
-from training.data.splitting import SPLITS
 
 ROOT = Path(__file__).parents[1]
 PLAIN, SPREAD = "no engine", ("curating", "tokenizing")
 PROGRAM = """
 import sys
-from training.data.sources import parts
-parts.PART_BYTES = int(sys.argv[1])
+from training.corpus.sources import partitions
+partitions.PART_BYTES = int(sys.argv[1])
 from training.cli import main
 if __name__ == "__main__":
     sys.exit(main(["prepare", *sys.argv[2:]]))

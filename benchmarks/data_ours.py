@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from training.data.dedup.exact import as_array, content_hash, first_of_each
-from training.data.dedup.minhash import MinHashConfig, signature
-from training.data.dedup.neighbours import near_duplicates
-from training.data.rules import Rules, RulesConfig
-from training.data.rules.gopher import QUALITY, REPETITION
-from training.data.rules.web import C4
+from training.corpus.dedup.exact import as_array, content_hash, first_of_each
+from training.corpus.dedup.minhash import MinHashConfig, signature
+from training.corpus.dedup.neighbours import near_duplicates
+from training.corpus.rules import Rules, RulesConfig
+from training.corpus.rules.gopher import QUALITY, REPETITION
+from training.corpus.rules.web import C4
 
 AT_ONCE = 1000  # documents
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from training.data.dedup.shingles import hash_runs, hash_words, words
+from training.corpus.dedup.shingles import hash_runs, hash_words, words
 
 SHINGLE = 5  # words
 

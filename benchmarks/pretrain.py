@@ -8,7 +8,7 @@ Runs the loop of `scratch pretrain` itself, in a temporary folder and by default
 backward, optimizer, metrics, validations and checkpoints. Contestants take turns within every round, in which each
 trains some steps, validates and saves. Figures are medians over rounds, a ratio is the median of the ratios within
 rounds (above 1: faster than eager). A step is all that comes with every step, the loader, the metrics and the
-optimizer included; MFU is its operations (counted in training/engine/throughput.py) against the fastest
+optimizer included; MFU is its operations (counted in training/pretraining/throughput.py) against the fastest
 square matrix product measured in the rounds in the same type. Shares are of the wall time with a validation every
 --eval-steps and a checkpoint, written while the training waits, every --save-steps. The last line is all of it as JSON.
 """
@@ -29,15 +29,15 @@ from tqdm import tqdm
 from benchmarks.machine import conditions as machine
 from modeling_scratch import PRESETS
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
+from training.common.device import has_bf16, pick_device
+from training.common.stage import Stage
 from training.data.shards import write_manifest, write_shard
-from training.engine.build import build_accelerator
-from training.engine.config import PretrainConfig
-from training.engine.device import has_bf16, pick_device
-from training.engine.loop import Pretraining
-from training.engine.profile import Spans
-from training.engine.stage import Stage
-from training.engine.throughput import matrix_product_rate
-from training.engine.vocabulary import open_tokenizer
+from training.model_io.tokenizers import open_tokenizer
+from training.pretraining.build import build_accelerator
+from training.pretraining.config import PretrainConfig
+from training.pretraining.loop import Pretraining
+from training.pretraining.profile import Spans
+from training.pretraining.throughput import matrix_product_rate
 
 OVERHEAD = ("loader", "logging", "evaluation", "checkpointing")
 

@@ -26,8 +26,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import processor_name
-from training.eval.sandbox import Limits, check_isolation, run_all
-from training.eval.sandbox.pool import ISOLATIONS, Worker
+from training.sandbox import Limits, check_isolation, run_all
+from training.sandbox.pool import ISOLATIONS, Worker
 
 SOLUTION = "def double(x):\n    return 2 * x\n"
 TESTS = "assert double(2) == 4\nassert double(-1) == -2\nassert double('ab') == 'abab'\n"

@@ -36,8 +36,8 @@ from transformers import AutoTokenizer
 from benchmarks.machine import conditions as machine
 from benchmarks.stages import ROOT, scratch
 from modeling_scratch import ScratchForCausalLM
-from training.engine.device import has_bf16, pick_device
-from training.eval.bits_per_byte import bits_per_byte
+from training.common.device import has_bf16, pick_device
+from training.eval.measures.bits_per_byte import bits_per_byte
 
 RECIPES = ROOT / "recipes" / "shakespeare"
 TARGETS = {"small": 1.88, "large": 1.4697}

@@ -20,7 +20,7 @@ def scratch(verb: str, options: dict[str, Any], threads: int = 0) -> float:
     environment = os.environ | {"TQDM_DISABLE": "1"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", verb, *flags], cwd=ROOT, capture_output=True, text=True, env=environment
+        [sys.executable, "-m", "training", verb, *flags], cwd=ROOT, capture_output=True, text=True, env=environment
     )
     if done.returncode:
         raise SystemExit(f"scratch {verb} failed: {done.stderr.strip()}")

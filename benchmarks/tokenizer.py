@@ -40,10 +40,10 @@ from tqdm import tqdm
 from benchmarks.machine import processor_name
 from modeling_scratch.tokenization_base import SPECIAL_TOKENS
 from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, Pair, ScratchTokenizer
-from training.data.config import DataConfig
-from training.data.corpus import open_corpus
-from training.data.sources import PYTHON
-from training.data.splitting import SPLITS
+from training.corpus.curation.config import DataConfig
+from training.corpus.curation.corpus import open_corpus
+from training.corpus.curation.splitting import SPLITS
+from training.corpus.sources import PYTHON
 
 OURS, NAIVE, RUST = "ours", "textbook loop", "Rust library"
 VALIDATION = 0.05

@@ -4,32 +4,32 @@ import errno
 import importlib
 import sys
 
-from training.engine.processes import complain, one_voice, rank
-from training.engine.signals import Interrupted, no_interrupt_lost
-from training.errors import UserError
+from training.common.errors import UserError
+from training.common.processes import complain, one_voice, rank
+from training.common.signals import Interrupted, no_interrupt_lost
 
 # verb: (module, what it does)
 VERBS = {
-    "run": ("training.run", "all stages of a recipe folder, in order; up-to-date ones are skipped"),
-    "tokenizer": ("training.tokenizer", "learn a byte-pair (or character) vocabulary from documents"),
-    "prepare": ("training.prepare", "documents to cleaned, split, tokenised shards, and examples for the later stages"),
-    "pretrain": ("training.pretrain", "train a model from random weights on the shards"),
-    "sft": ("training.sft", "supervised fine-tuning on instructions (TRL)"),
-    "reward": ("training.reward", "a model that scores answers, from chosen and rejected ones (TRL)"),
-    "dpo": ("training.dpo", "preference tuning on chosen and rejected answers (TRL, PEFT)"),
-    "kto": ("training.kto", "preference tuning on answers judged one by one (TRL)"),
-    "orpo": ("training.orpo", "preference tuning without a reference model (TRL, experimental there)"),
-    "grpo": ("training.grpo", "reinforcement by rewards that can be checked, or by a reward model (TRL)"),
-    "rloo": ("training.rloo", "the same with the leave-one-out baseline of REINFORCE (TRL)"),
-    "classify": ("training.classify", "teach a model the labels of texts, such as spam or ham"),
-    "evaluate": ("training.evaluate", "bits per byte, answers, preferences and lm-eval tasks, model by model"),
-    "export": ("training.export", "the directory to publish, with its model card; of our class or a stock one"),
-    "import": ("training.import_model", "a Llama, Qwen3 or GPT-2 of transformers as a model of ours"),
-    "push": ("training.push", "upload an exported directory to the Hub, or a corpus (--dataset)"),
-    "chat": ("training.chat_cli", "talk to a model in the terminal"),
-    "serve": ("training.serve", "an OpenAI-shaped server (`transformers serve`) that knows our classes"),
-    "plot": ("training.plot", "the curves of several pretrainings in one picture, and a table"),
-    "report": ("training.report", "the table and the picture of a finished run"),
+    "run": ("training.commands.run", "all stages of a recipe folder, in order; up-to-date ones are skipped"),
+    "tokenizer": ("training.commands.tokenizer", "learn a byte-pair (or character) vocabulary from documents"),
+    "prepare": ("training.commands.prepare", "documents to cleaned, split, tokenised shards, and examples for the later stages"),
+    "pretrain": ("training.commands.pretrain", "train a model from random weights on the shards"),
+    "sft": ("training.commands.sft", "supervised fine-tuning on instructions (TRL)"),
+    "reward": ("training.commands.reward", "a model that scores answers, from chosen and rejected ones (TRL)"),
+    "dpo": ("training.commands.dpo", "preference tuning on chosen and rejected answers (TRL, PEFT)"),
+    "kto": ("training.commands.kto", "preference tuning on answers judged one by one (TRL)"),
+    "orpo": ("training.commands.orpo", "preference tuning without a reference model (TRL, experimental there)"),
+    "grpo": ("training.commands.grpo", "reinforcement by rewards that can be checked, or by a reward model (TRL)"),
+    "rloo": ("training.commands.rloo", "the same with the leave-one-out baseline of REINFORCE (TRL)"),
+    "classify": ("training.commands.classify", "teach a model the labels of texts, such as spam or ham"),
+    "evaluate": ("training.commands.evaluate", "bits per byte, answers, preferences and lm-eval tasks, model by model"),
+    "export": ("training.commands.export", "the directory to publish, with its model card; of our class or a stock one"),
+    "import": ("training.commands.import_model", "a Llama, Qwen3 or GPT-2 of transformers as a model of ours"),
+    "push": ("training.commands.push", "upload an exported directory to the Hub, or a corpus (--dataset)"),
+    "chat": ("training.commands.chat", "talk to a model in the terminal"),
+    "serve": ("training.commands.serve", "an OpenAI-shaped server (`transformers serve`) that knows our classes"),
+    "plot": ("training.commands.plot", "the curves of several pretrainings in one picture, and a table"),
+    "report": ("training.commands.report", "the table and the picture of a finished run"),
 }
 
 
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     verb, *rest = arguments
     if verb not in VERBS:
-        from training.recipe import nearest
+        from training.common.recipe import nearest
 
         print(f"error: unknown verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
         return 2
@@ -99,5 +99,3 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,7 +19,7 @@ from typing import Any
 
 from datasets import load_dataset
 
-from training.chat.shapes import pair, preference
+from training.tuning.dataset_formats import pair, preference
 
 DOLLY = "databricks/databricks-dolly-15k"
 BOOK = (

@@ -8,8 +8,8 @@ from transformers import GenerationConfig
 
 from training.chat.conversation import Conversation
 from training.chat.sampling import LONGEST_ANSWER, Sampling, describe
-from training.chat.shapes import INSTRUCTIONS, take_shape
-from training.errors import UserError
+from training.common.errors import UserError
+from training.tuning.dataset_formats import INSTRUCTIONS, take_shape
 
 
 def talk(*contents: str, system: str | None = None) -> Conversation:

@@ -10,11 +10,11 @@ import torch
 from tiny_stages import write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from training.chat.model import Speaker
 from training.chat.sampling import Sampling
 from training.chat.session import Session
-from training.chat.speaker import Speaker
-from training.engine.signals import Interrupted
-from training.errors import UserError
+from training.common.errors import UserError
+from training.common.signals import Interrupted
 
 CONTEXT = 96
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from split import loader, split
 
+from training.common.errors import UserError
 from training.data.loader import TokenLoader
 from training.data.mixture import Mixture
 from training.data.packing import PACKINGS, BestFitPacking, StreamPacking
-from training.errors import UserError
 
 LENGTHS = [17, 3, 250, 40, 1, 1, 90, 99, 500]  # 1001 tokens
 

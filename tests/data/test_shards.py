@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from training.common.errors import UserError
 from training.data import shards
-from training.errors import UserError
 
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [300, 0]]
 

@@ -15,7 +15,7 @@ import torch
 from tiny_stages import flags, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.export import main as export
+from training.commands.export import main as export
 
 TEXT = "the cat sat\n    on a mat  and looked 123\n"
 LENGTH = 64

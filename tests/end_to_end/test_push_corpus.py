@@ -7,10 +7,10 @@ import sys
 
 import pytest
 from hub_server import TOKEN, running_hub
-from test_stage_prepare import save_tokenizer
+from prepare_inputs import save_tokenizer
 from tiny_stages import write_text
 
-from training import prepare
+from training.commands import prepare
 from training.data.shards import open_shards
 
 PUBLISHED = {"README.md", "funnel.png", "samples.md", "manifest.json"} | {

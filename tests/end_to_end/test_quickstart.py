@@ -218,7 +218,7 @@ def stop(
 ) -> tuple[int, str]:
     """Start a command and stop it with a signal, with all that it started if `group`. Its exit code and output."""
     log = place / "log"
-    process = terminal.start([sys.executable, "-m", "training.cli", *command], place, log)
+    process = terminal.start([sys.executable, "-m", "training", *command], place, log)
     while not when():
         assert process.poll() is None, log.read_text()
         time.sleep(0.005)

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from terminal import ROOT, flags
 from tiny_stages import forget_accelerate, write_model, write_tokenizer
 
-from training import cli, run
-from training.engine.stage import read_provenance
+from training import cli
+from training.commands import run
+from training.common.stage import read_provenance
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -294,7 +295,7 @@ def test_doors(terminal, tmp_path):
     export = [
         sys.executable,
         "-m",
-        "training.cli",
+        "training",
         "export",
         "--model",
         "model",

@@ -147,11 +147,11 @@ def count_tokens(place: Path, number: int) -> int:
 
 
 def test_two_processes_of_ours_learn_what_one_does(terminal, quickstart_run, tmp_path):
-    """`accelerate launch -m training.sft` with half the batch each: the same losses, and weights to 1e-6."""
+    """`accelerate launch -m training sft` with half the batch each: the same losses, and weights to 1e-6."""
     options = {"max_steps": 2, "warmup_steps": 0, "logging_steps": 1, "bf16": "false", "report_to": "none"}
     options |= {"train_sampling_strategy": "sequential", "optim": "sgd", "learning_rate": 0.1}
-    two = [program("accelerate"), "launch", "--config_file", TWO_PROCESSES, "-m", "training.sft"]
-    for name, batch, command in (("one", 8, [sys.executable, "-m", "training.sft"]), ("two", 4, two)):
+    two = [program("accelerate"), "launch", "--config_file", TWO_PROCESSES, "-m", "training", "sft"]
+    for name, batch, command in (("one", 8, [sys.executable, "-m", "training", "sft"]), ("two", 4, two)):
         own = {"output_dir": tmp_path / name, "per_device_train_batch_size": batch}
         recipe = ["--config", "recipes/quickstart/sft.yaml", *flag_pairs(options | own)]
         done = terminal.run([*command, *recipe], quickstart_run, ACCELERATE_USE_CPU="true")

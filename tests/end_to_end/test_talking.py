@@ -16,9 +16,9 @@ from tiny_stages import write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from typist import Typist
 
-from training import export
 from training.chat.terminal import VISIBLE
-from training.engine.hub import write_model as write_weights
+from training.commands import export
+from training.model_io.model_folder import write_model as write_weights
 
 QUESTION = "Say it."
 # Of one to four bytes and tokens, joined ones among them.
@@ -82,7 +82,7 @@ def screen_of(text: str) -> str:
 def test_at_the_keyboard(terminal, models, tmp_path):
     """Whole characters, another model, Ctrl-C in an answer, a pasted block, the lines of the last conversation."""
     environment = terminal.environment(XDG_STATE_HOME=str(tmp_path), TERM="xterm", INPUTRC="/dev/null")
-    command = [sys.executable, "-m", "training.cli", "chat", "taught", "--temperature", 0, "--max_new_tokens", 50_000]
+    command = [sys.executable, "-m", "training", "chat", "taught", "--temperature", 0, "--max_new_tokens", 50_000]
     typist = Typist(command, models, environment)
     assert "taught: 0.0M parameters on " in typist.read_until(PROMPT)
     typist.type(QUESTION + ENTER)
@@ -181,7 +181,7 @@ def serving(terminal, command: list[object], cwd: Path, log: Path, **environment
         server.wait()
 
 
-SCRATCH = [sys.executable, "-m", "training.cli"]
+SCRATCH = [sys.executable, "-m", "training"]
 TRANSFORMERS = [Path(sys.executable).with_name("transformers")]
 
 

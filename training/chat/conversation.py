@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.errors import UserError
+from training.common.errors import UserError
 
 Message = dict[str, str]  # role and content
 

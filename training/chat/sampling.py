@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from training.recipe import option
+from training.common.recipe import option
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

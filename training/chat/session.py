@@ -10,12 +10,12 @@ import torch
 
 from training.chat.commands import COMMANDS, command_list
 from training.chat.conversation import Conversation
+from training.chat.model import Speaker
 from training.chat.sampling import Sampling, describe
-from training.chat.speaker import Speaker
 from training.chat.terminal import Terminal
-from training.engine.signals import Interrupted
-from training.errors import UserError
-from training.recipe import apply_overrides, build, nearest
+from training.common.errors import UserError
+from training.common.recipe import apply_overrides, build, nearest
+from training.common.signals import Interrupted
 
 _COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?", re.DOTALL)
 

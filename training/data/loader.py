@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from training.common.errors import UserError
 from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
 from training.data.packing import PACKINGS, Packing
 from training.data.shards import open_shards
-from training.errors import UserError
 
 
 class Batch(NamedTuple):

@@ -7,7 +7,6 @@
 Every document ends with the end-of-text token. `manifest.json` beside them holds the counts and hashes.
 """
 
-import hashlib
 import json
 import shutil
 from array import array
@@ -17,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from training.engine.progress import progress_bar
-from training.errors import UserError
+from training.common.errors import UserError
+from training.common.files import sha256
+from training.common.progress import progress_bar
 
 MANIFEST = "manifest.json"
 _KEYS = {"token_dtype", "vocab_size", "tokenizer_sha256", "splits"}
@@ -200,12 +200,6 @@ def check_tokenizer(folder: str | Path, tokenizer_dir: str | Path) -> None:
             f"'tokenizer': {tokenizer_dir} is not the tokenizer that made the shards in {folder}; "
             "run `scratch prepare` with it again"
         )
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, as hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -1,0 +1,163 @@
+"""Every file under recipes/: read strictly by the program it is for; every model recipe runs, its sizes cut down."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from tiny_stages import forget_accelerate, write_text
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import modeling_scratch
+from training import cli
+from training.commands import run
+from training.common.recipe import STAGES, build, read_yaml
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILES = sorted(RECIPES.rglob("*.yaml"))
+TRL = {
+    "sft": "trl:SFTConfig",
+    "reward": "trl:RewardConfig",
+    "dpo": "trl:DPOConfig",
+    "kto": "trl:KTOConfig",
+    "orpo": "trl.experimental.orpo:ORPOConfig",
+    "grpo": "trl:GRPOConfig",
+    "rloo": "trl:RLOOConfig",
+}
+SCRIPTS = {"grpo": "trl.scripts.grpo:GRPOScriptArguments", "rloo": "trl.scripts.rloo:RLOOScriptArguments"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(RECIPES))
+
+
+def stage_files(*stages: str) -> list[Path]:
+    return [path for path in FILES if path.stem in stages]
+
+
+def test_every_file_is_of_a_known_kind():
+    for path in FILES:
+        assert path.parent.name in ("accelerate", "lm_eval") or path.stem in STAGES, path
+        assert path.read_text().startswith(("#", "output_dir")), f"{path} says nothing about itself"
+        assert path.suffix == ".yaml"
+    assert {path.name for path in RECIPES.iterdir()} == {
+        "quickstart",
+        "shakespeare",
+        "tinystories",
+        "arithmetic",
+        "assistant",
+        "gpt2-124m",
+        "llama-1b",
+        "accelerate",
+        "lm_eval",
+    }
+
+
+@pytest.mark.parametrize("path", stage_files(*set(STAGES) - set(TRL)), ids=name)
+def test_stage_recipes_are_understood(path):
+    module = importlib.import_module(f"training.commands.{path.stem}")
+    config = build(getattr(module, f"{path.stem.capitalize()}Config"), read_yaml(path), str(path))
+    folder = "data" if path.stem == "prepare" else path.stem
+    assert config.output_dir == f"runs/{path.parent.name}/{folder}"
+
+
+@pytest.mark.parametrize("path", stage_files(*TRL), ids=name)
+def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
+    import trl
+
+    from training.tuning.trl import parse_trl
+
+    script_class = SCRIPTS.get(path.stem, "trl:ScriptArguments")
+    ours = parse_trl(TRL[path.stem], ["--config", str(path)], "", script_class)
+    assert ours.training.output_dir == f"runs/{path.parent.name}/{path.stem}"
+
+    classes = (resolve_name(script_class), resolve_name(TRL[path.stem]), trl.ModelConfig, trl.DatasetMixtureConfig)
+    # The stock program needs to be told what we fill in ourselves.
+    arguments = ["--config", str(path), "--use_cpu", "true", "--bf16", str(ours.training.bf16)]
+    script, training, model, datasets = trl.TrlParser(classes).parse_args_and_config(arguments)
+    assert (model.model_name_or_path, datasets) == (ours.model.model_name_or_path, ours.datasets)
+    assert training.learning_rate == ours.training.learning_rate and script == ours.script
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").iterdir()), ids=name)
+def test_accelerate_reads_its_files(path):
+    config = load_config_from_file(str(path))
+    kinds = {"cpu": "MULTI_GPU", "ddp": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+    assert config.distributed_type == kinds.get(path.stem, "FSDP")
+    assert config.num_processes > 1 and config.mixed_precision in ("no", "bf16")
+    assert (config.num_machines > 1) == (path.stem == "multi-node")
+    wrapped = (config.fsdp_config or {}).get("fsdp_transformer_layer_cls_to_wrap")
+    assert config.distributed_type != "FSDP" or hasattr(modeling_scratch.modeling_scratch, wrapped)
+
+
+def test_lm_eval_reads_its_files(tmp_path, monkeypatch):
+    from lm_eval.tasks import TaskManager
+
+    tasks = [yaml.safe_load(path.read_text())["task"] for path in sorted((RECIPES / "lm_eval").iterdir())]
+    item = {"query": "def f():", "choices": ["    return 1", "    return 2"], "gold": 0}
+    for task in tasks:
+        file = tmp_path / "runs" / "quickstart" / "data" / "tasks" / f"{task.removeprefix('scratch_')}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(item) + "\n")
+    monkeypatch.chdir(tmp_path)
+    manager = TaskManager(include_path=str(RECIPES / "lm_eval"), include_defaults=False)
+    assert set(tasks) <= set(manager.all_tasks)
+    loaded = manager.load(tasks)["tasks"] if hasattr(manager, "load") else manager.load_task_or_group(tasks)
+    assert set(loaded) == set(tasks)
+
+
+SIZES = {
+    "data.path": "text.txt",
+    "data.validation_fraction": 0.2,
+    "pretrain.max_steps": 2,
+    "pretrain.sequence_length": 16,
+    "pretrain.global_batch_size": 4,
+    "pretrain.per_device_train_batch_size": 2,
+    "pretrain.eval_sequences": 2,
+    "pretrain.torch_compile": "false",
+    "pretrain.sample_tokens": 2,
+    "model.hidden_size": 32,
+    "model.num_hidden_layers": 2,
+    "model.num_attention_heads": 2,
+}
+MODELS = {
+    "shakespeare": {},
+    "shakespeare (BPE)": {"tokenizer.kind": "bpe", "tokenizer.vocab_size": 280},
+    "tinystories": {"tokenizer.vocab_size": 280},
+    "gpt2-124m": {"tokenizer.vocab_size": 280},
+    "llama-1b": {"tokenizer.vocab_size": 280, "model.intermediate_size": 48, "model.num_key_value_heads": 1},
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_model_recipes_run_for_two_steps(model, tmp_path, monkeypatch):
+    """`scratch run` with other sizes, the stages in this process."""
+    folder = model.split()[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: cli.main([stage, "--config", str(path), *rest]))
+    write_text(tmp_path / "text.txt")
+    overrides = [f"--{key}={value}" for key, value in (SIZES | MODELS[model]).items()]
+    assert cli.main(["run", str(RECIPES / folder), *overrides]) == 0
+    forget_accelerate()
+
+    output = tmp_path / "runs" / folder
+    assert {path.name for path in output.iterdir()} == {
+        "tokenizer",
+        "data",
+        "pretrain",
+        "summary.json",
+        "summary.md",
+        "summary.png",
+    }
+    records = [json.loads(line) for line in (output / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == 2 and records[-1]["validation_loss"] > 0
+    trained = AutoModelForCausalLM.from_pretrained(output / "pretrain")
+    recipe = read_yaml(RECIPES / folder / "pretrain.yaml")
+    assert trained.config.hidden_size == 32 and trained.config.num_hidden_layers == 2
+    expected = modeling_scratch.ScratchConfig.from_preset(recipe["preset"])
+    assert (trained.config.norm_type, trained.config.mlp_type) == (expected.norm_type, expected.mlp_type)
+    assert trained.config.vocab_size == math.ceil(len(AutoTokenizer.from_pretrained(output / "pretrain")) / 64) * 64

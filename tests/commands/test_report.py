@@ -1,0 +1,127 @@
+"""`scratch report`: tables and a picture from whatever stages of a run are there."""
+
+import json
+
+import pytest
+
+from training.commands.report import main
+from training.common.errors import UserError
+from training.eval.results.summary import write_summary
+
+SECONDS = {"tokenizer": 30, "prepare": 60, "pretrain": 300, "sft": 90, "dpo": 60, "evaluate": 84}
+
+
+def share(value, chance=None):
+    figure = {"value": value, "stderr": 0.03, "n": 200}
+    return figure if chance is None else {**figure, "chance": chance}
+
+
+def model(bits, good, preferred):
+    return {
+        "folder": "somewhere",
+        "bits_per_byte": {"value": bits},
+        "answers": {
+            **{check: share(good) for check in ("parses", "defines", "ends", "all_three")},
+            "left_out": 0,
+            "samples": [{"prompt": "p", "answer": "a"}],
+        },
+        "preferences": {**share(preferred, 0.5), "left_out": 0},
+        "tasks": {"scratch_body_choice": {"acc": share(0.4, 0.25), "acc_norm": share(0.5, 0.25)}},
+    }
+
+
+def make_run(run_dir, stages, models=None):
+    for stage in stages:
+        folder = run_dir / ("data" if stage == "prepare" else stage)
+        folder.mkdir(parents=True)
+        record = {"stage": stage, "seconds": SECONDS[stage], "versions": {"torch": "2.13.0"}}
+        (folder / "provenance.json").write_text(json.dumps(record))
+    if "pretrain" in stages:
+        lines = [{"step": n, "tokens": 100 * n, "loss": 8 / n} for n in range(1, 20)]
+        lines += [{"step": 20, "tokens": 2000, "validation_loss": 1.234}]
+        (run_dir / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if models:
+        (run_dir / "evaluate" / "results.json").write_text(json.dumps({"conditions": {}, "models": models}))
+    return run_dir
+
+
+def is_picture(path):
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+def test_a_whole_run(tmp_path):
+    models = {"base": model(1.5, 0.0, 0.6), "sft": model(1.6, 0.7, 0.65), "dpo": model(1.61, 0.71, 0.8)}
+    run = make_run(tmp_path / "run", SECONDS, models)
+    text = write_summary(run)
+
+    gained, minutes = (part.splitlines() for part in text.split("Time\n"))
+    assert [line.split()[:3] for line in gained if "±" in line] == [
+        ["base", "1.500", "0.0"],
+        ["sft", "1.600", "70.0"],
+        ["dpo", "1.610", "71.0"],
+    ]
+    assert ["evaluate", "1.4"] in [line.split() for line in minutes]
+    assert minutes[-1].split() == ["together", "10.4"]
+    assert max(map(len, text.splitlines())) <= 110
+
+    page = (run / "summary.md").read_text()
+    assert "| dpo | 1.610 | 71.0 ± 3.0 |" in page and "body_choice: acc (chance 25%)" in page
+    assert "preference accuracy (chance 50%)" in page and "![Summary](summary.png)" in page
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["seconds"] == SECONDS and list(summary["models"]) == ["base", "sft", "dpo"]
+    assert summary["models"]["sft"]["answers"]["parses"]["value"] == 0.7
+    assert "samples" not in summary["models"]["sft"]["answers"]
+    assert is_picture(run / "summary.png")
+
+
+def test_pretraining_alone(tmp_path):
+    run = make_run(tmp_path / "run", ["tokenizer", "prepare", "pretrain"])
+    text = write_summary(run)
+    assert "1.234" in text and "sft" not in text
+    assert is_picture(run / "summary.png")
+
+
+def test_a_model_measured_by_bits_per_byte_alone(tmp_path):
+    run = make_run(tmp_path / "run", ["pretrain", "evaluate"], {"base": {"bits_per_byte": {"value": 2.5}}})
+    assert "2.500" in write_summary(run)
+    assert is_picture(run / "summary.png")
+
+
+def test_models_with_unlike_measures(tmp_path):
+    """A cell without a figure is a dash, a figure without an error stands alone, what is not a share is left out."""
+    lonely = {
+        "tasks": {
+            "sums": {"exact_match": {"value": 0.5, "stderr": None, "n": 1, "chance": None}},
+            "prose": {"word_perplexity": {"value": 70.0, "stderr": None, "n": 9, "chance": None}},
+        }
+    }
+    run = make_run(tmp_path / "run", ["evaluate"], {"base": model(1.5, 0.2, 0.6), "other": lonely})
+    write_summary(run)
+    page = (run / "summary.md").read_text()
+    assert "| other | - | - | - | - | - | - | - | 50.0 |" in page
+    assert "sums: exact_match |" in page and "prose" not in page
+    assert is_picture(run / "summary.png")
+
+
+def test_a_run_before_pretraining_has_no_picture(tmp_path):
+    run = make_run(tmp_path / "run", ["tokenizer"])
+    assert "tokenizer" in write_summary(run)
+    assert not (run / "summary.png").exists() and "png" not in (run / "summary.md").read_text()
+
+
+def test_unfinished_stages_are_not_counted(tmp_path):
+    run = make_run(tmp_path / "run", ["tokenizer", "prepare"])
+    (run / "data").rename(run / "data.partial")
+    assert "prepare" not in write_summary(run)
+
+
+def test_the_verb(tmp_path, capsys):
+    run = make_run(tmp_path / "run", ["tokenizer"])
+    main([str(run)])
+    assert "minutes" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no such folder"):
+        main([str(tmp_path / "nothing")])
+    with pytest.raises(UserError, match="no stage has finished"):
+        main([str(tmp_path)])
+    with pytest.raises(UserError, match="one folder"):
+        main([])

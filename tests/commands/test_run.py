@@ -1,0 +1,231 @@
+"""`scratch run`: the recipes of a folder in order, overrides to the stages that know them, and what stops it."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from tiny_stages import write_text
+
+from training.cli import main
+from training.commands import run
+from training.commands.prepare import PrepareConfig
+from training.common.errors import UserError
+from training.common.recipe import STAGES, parse, split_overrides
+from training.common.stage import Stage
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Recipes of three stages, written in another order than they run."""
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    for stage, text in {
+        "pretrain": "output_dir: runs/x/pretrain\ndata: runs/x/data\n"
+        "tokenizer: runs/x/tokenizer\nseed: 0\nmodel: {hidden_size: 8}\n",
+        "prepare": "output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\ndata: {path: a.txt, seed: 0}\n",
+        "tokenizer": "output_dir: runs/x/tokenizer\ndata: {path: a.txt, seed: 0}\n",
+    }.items():
+        (recipes / f"{stage}.yaml").write_text(text)
+    (recipes / "notes.yaml").write_text("not: a stage\n")
+    return recipes
+
+
+def contents(folder):
+    return {stage: run.read_yaml(path) for stage, path in run.recipes_in(folder).items()}
+
+
+def test_stages_in_the_order_of_running(folder):
+    assert list(run.recipes_in(folder)) == ["tokenizer", "prepare", "pretrain"]
+    assert STAGES.index("sft") < STAGES.index("dpo") < STAGES.index("evaluate") < STAGES.index("export")
+
+
+def test_overrides_go_where_the_key_is(folder):
+    data = ["--data.path", "b.txt", "--data.seed=1"]
+    training = ["--model.hidden_size=16", "--pretrain.max_steps", "3", "--seed=2"]
+    assert run.assign_overrides([*data, *training], contents(folder)) == {
+        "tokenizer": ["--data.path=b.txt", "--data.seed=1"],
+        "prepare": ["--data.path=b.txt", "--data.seed=1"],
+        "pretrain": ["--model.hidden_size=16", "--max_steps=3", "--seed=2"],
+    }
+
+
+def test_a_stage_name_that_is_also_a_key(folder):
+    """prepare.yaml of a real recipe has a key `tokenizer`; a dotted key of the mapping itself comes first."""
+    (folder / "prepare.yaml").write_text("output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\n")
+    assigned = run.assign_overrides(["--tokenizer.vocab_size=300", "--tokenizer=there"], contents(folder))
+    taken = ["--tokenizer=there"]
+    assert assigned == {"tokenizer": ["--vocab_size=300"], "prepare": taken, "pretrain": taken}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--output_dri", "x"], "--output_dri: no recipe has this key; did you mean 'output_dir'?; or name the stage"),
+        (["--sft.max_steps=1"], "--sft.max_steps: no recipe has this key"),
+        (["--seed"], "'--seed' needs a value"),
+        (["seed=1"], "'seed=1' is not understood here"),
+    ],
+)
+def test_overrides_that_nobody_takes(folder, arguments, message):
+    with pytest.raises(UserError) as error:
+        run.assign_overrides(arguments, contents(folder))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_folders_without_recipes(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'nowhere'}: no such recipe folder\n"
+    assert main(["run", str(tmp_path)]) == 2
+    assert "no recipe in it; recipes are named tokenizer.yaml" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    assert main(["run", "recipes/quickstart", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("Run the recipes of a folder in order")
+
+
+@pytest.fixture
+def calls(monkeypatch, folder, tmp_path):
+    """Every stage is replaced by one that only leaves a folder; `codes` says how it ends."""
+    monkeypatch.chdir(tmp_path)
+    made, codes = [], {}
+
+    def fake_stage(name, path, overrides):
+        made.append(name)
+        if name in codes:
+            return codes[name]
+        recipe = {**run.read_yaml(path), **split_overrides(overrides)}
+        stage = Stage(name, recipe["output_dir"], recipe, {}, [])
+        if not stage.is_current():
+            stage.begin()
+            stage.finish({}, wrote="something")
+        return 0
+
+    monkeypatch.setattr(run, "run_stage", fake_stage)
+    return made, codes
+
+
+def test_all_stages_and_the_summary(folder, calls, tmp_path, capsys):
+    assert main(["run", str(folder)]) == 0
+    assert calls[0] == ["tokenizer", "prepare", "pretrain"]
+    summary = json.loads((tmp_path / "runs" / "x" / "summary.json").read_text())
+    assert list(summary["seconds"]) == calls[0]
+    printed = capsys.readouterr().out
+    assert "[2/3] prepare" in printed and "wrote runs/x/summary.md" in printed
+
+
+@pytest.mark.parametrize(
+    "mistake, message",
+    [("--model=7", "'model' takes a mapping"), ("--pretrain.max_stepz=3", "unknown key 'max_stepz'")],
+)
+def test_a_mistake_in_a_later_recipe_is_found_before_the_first_stage(folder, calls, capsys, mistake, message):
+    assert main(["run", str(folder), mistake]) == 2
+    assert calls[0] == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder / "pretrain.yaml") in line and message in line
+
+
+def test_a_failing_stage_stops_the_run(folder, calls, tmp_path):
+    calls[1]["prepare"] = 2
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(folder)])
+    assert stop.value.code == 2 and calls[0] == ["tokenizer", "prepare"]
+    assert (tmp_path / "runs" / "x" / "tokenizer" / "provenance.json").is_file()
+    assert not (tmp_path / "runs" / "x" / "summary.md").exists()
+
+
+def test_a_killed_stage_is_named(folder, calls, capsys):
+    calls[1]["pretrain"] = -signal.SIGKILL
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(folder)])
+    assert stop.value.code == 137
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: pretrain was killed (SIGKILL, as when memory runs out)")
+
+
+def test_the_summary_stays_with_the_run_when_one_output_goes_elsewhere(folder, calls, tmp_path):
+    assert main(["run", str(folder), "--pretrain.output_dir", str(tmp_path / "big disk" / "pretrain")]) == 0
+    assert (tmp_path / "runs" / "x" / "summary.md").is_file()
+    assert (tmp_path / "big disk" / "pretrain").is_dir()
+
+
+@pytest.fixture
+def exam(folder, tmp_path, monkeypatch):
+    """The folder evaluates too: on a task with local items, one of a data set, and one that prepare writes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lm_eval").mkdir()
+    for name, data in {
+        "exam": "json\ndataset_kwargs: {data_files: {test: exam.jsonl}}",
+        "hub": "owner/name",
+        "own": "json\ndataset_kwargs: {data_files: {test: runs/x/data/tasks/body_choice.jsonl}}",
+    }.items():
+        (tmp_path / "lm_eval" / f"{name}.yaml").write_text(f"task: {name}\ntest_split: test\ndataset_path: {data}\n")
+    (tmp_path / "exam.jsonl").write_text('{"question": "Which of the two cats came home when it was already late?"}\n')
+    (folder / "evaluate.yaml").write_text(
+        "output_dir: runs/x/evaluate\ndata: runs/x/data\nmodels: {base: runs/x/pretrain}\n"
+        "tasks_dir: lm_eval\ntasks: [exam, hub, own, hellaswag]\n"
+    )
+    return folder
+
+
+def told(folder, *arguments):
+    recipes = run.recipes_in(folder)
+    overrides = run.assign_overrides(list(arguments), contents(folder))
+    return run.keep_out_evaluation(recipes, overrides, run.check_recipes(recipes, overrides))
+
+
+def test_what_the_folder_evaluates_is_kept_out_of_its_text(exam, capsys):
+    flag = '--data.decontamination.evaluation=["lm_eval/exam.yaml"]'
+    assert told(exam, "--prepare.tasks=5") == {
+        "tokenizer": [flag],
+        "prepare": ["--tasks=5", flag],
+        "pretrain": [],
+        "evaluate": [],
+    }
+    assert "asks lm_eval/exam.yaml: prepare drops training text" in capsys.readouterr().out
+    config = parse(PrepareConfig, ["--config", str(exam / "prepare.yaml"), flag], "")
+    assert config.data.decontamination.evaluation == ["lm_eval/exam.yaml"]
+    both = '--data.decontamination.evaluation=["lm_eval/exam.yaml", "lm_eval/own.yaml"]'
+    assert told(exam)["prepare"] == [both]  # that writes no tasks
+    capsys.readouterr()
+    assert told(exam, "--evaluate.tasks=[hub]")["prepare"] == []
+    assert told(exam, "--prepare.data.decontamination.evaluation=[]")["tokenizer"] == []
+    (exam / "prepare.yaml").write_text(
+        "output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\ndata: {path: a.txt, decontamination: {evaluation: []}}\n"
+    )
+    assert told(exam) == {stage: [] for stage in run.recipes_in(exam)}
+    assert capsys.readouterr().out == ""
+
+
+def test_quickstart_needs_no_telling(monkeypatch):
+    """Its tasks are those that prepare writes, whatever an earlier run has left where they go."""
+    monkeypatch.chdir(ROOT)
+    recipes = run.recipes_in(ROOT / "recipes" / "quickstart")
+    overrides = run.assign_overrides([], {stage: run.read_yaml(path) for stage, path in recipes.items()})
+    assert run.keep_out_evaluation(recipes, overrides, run.check_recipes(recipes, overrides)) == overrides
+
+
+def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
+    """Two real stages; the second run skips both, a third one fails in the second stage and keeps the first."""
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "a.txt")
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    data = "data: {path: a.txt, validation_fraction: 0.2}\n"
+    (recipes / "tokenizer.yaml").write_text(f"output_dir: runs/x/tokenizer\nvocab_size: 280\n{data}")
+    (recipes / "prepare.yaml").write_text(f"output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\n{data}")
+    assert main(["run", str(recipes)]) == 0
+    assert (tmp_path / "runs" / "x" / "data" / "manifest.json").is_file()
+    assert f"next: scratch prepare --config {recipes / 'prepare.yaml'}" in capfd.readouterr().out
+
+    before = (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(recipes), "--prepare.data.path", "b.txt"])
+    assert stop.value.code == 2
+    captured = capfd.readouterr()
+    assert "tokenizer: runs/x/tokenizer is up to date, skipped" in captured.out
+    assert captured.err == "error: 'data.path': no such file or folder: b.txt (a Hub dataset is written owner/name)\n"
+    assert (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes() == before

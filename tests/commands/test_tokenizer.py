@@ -1,0 +1,101 @@
+"""`scratch tokenizer`: a folder of text in, a tokenizer folder out."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from training.commands.tokenizer import TokenizerConfig, main
+from training.common.errors import UserError
+from training.common.recipe import STAGES, build, read_yaml
+
+WORDS = "the cat sat on a mat and looked at another cat that sat under another table".split()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(12):
+        lines = (" ".join(WORDS[(number + line) % 7 :]) for line in range(20))
+        (folder / f"{number}.txt").write_text("\n".join(lines) + f"\nstory {number}\n")
+    return folder
+
+
+def arguments(texts, output, **options):
+    options = {"data.path": texts, "output_dir": output, "data.validation_fraction": 0.2, **options}
+    return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
+def provenance(folder):
+    return json.loads((folder / "provenance.json").read_text())
+
+
+def test_bpe_end_to_end(texts, tmp_path, capsys):
+    output = tmp_path / "tokenizer"
+    main(arguments(texts, output, vocab_size=300, model_max_length=64))
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    assert len(tokenizer) == 300 and tokenizer.model_max_length == 64 and tokenizer.chat_template
+    record = provenance(output)
+    assert record["stage"] == "tokenizer" and record["stage"] in STAGES
+    metrics = record["metrics"]
+    assert metrics["vocab_size"] == 300 and metrics["bytes_per_token"] > 2
+    printed = capsys.readouterr().out
+    assert f"{metrics['bytes_per_token']:.2f} bytes per token on" in printed
+    assert "asked for" not in printed
+
+    main(arguments(texts, output, vocab_size=300, model_max_length=64))
+    assert "up to date, skipped" in capsys.readouterr().out
+
+
+def test_says_when_the_text_cannot_fill_the_vocabulary(texts, tmp_path, capsys):
+    output = tmp_path / "tokenizer"
+    main(arguments(texts, output, vocab_size=5000))
+    size = len(AutoTokenizer.from_pretrained(output))
+    assert 260 < size < 5000
+    assert f"the text fills {size} tokens, not the 5000 asked for" in capsys.readouterr().out
+    assert provenance(output)["metrics"]["vocab_size"] == size
+
+
+def test_max_bytes_limits_what_it_learns_from(texts, tmp_path):
+    main(arguments(texts, tmp_path / "all", vocab_size=5000))
+    main(arguments(texts, tmp_path / "few", vocab_size=5000, max_bytes=40))
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "few")) < len(AutoTokenizer.from_pretrained(tmp_path / "all"))
+
+
+def test_character_level_covers_the_whole_corpus(texts, tmp_path):
+    output = tmp_path / "tokenizer"
+    main(arguments(texts, output, kind="character"))
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    everything = "".join(file.read_text() for file in texts.iterdir())
+    assert len(tokenizer) == 4 + len(set(everything))
+    assert len(tokenizer(everything)["input_ids"]) == len(everything)
+    assert provenance(output)["metrics"]["bytes_per_token"] == 1
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"vocab_size": 200}, "'vocab_size' is at least 260"),
+        ({"max_bytes": 0}, "'max_bytes' is a positive number"),
+        ({"kind": "words"}, "'kind' must be one of bpe, character"),
+        ({"vocab_sise": 300}, "did you mean 'vocab_size'?"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(texts, tmp_path, options, message):
+    with pytest.raises(UserError) as error:
+        main(arguments(texts, tmp_path / "out" / "tokenizer", **options))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_text_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        main(arguments(tmp_path / "nowhere", tmp_path / "out" / "tokenizer"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_quickstart_recipe_parses():
+    path = "recipes/quickstart/tokenizer.yaml"
+    config = build(TokenizerConfig, read_yaml(path), path)
+    assert config.data.path == "python" and config.kind == "bpe"

@@ -1,0 +1,203 @@
+"""YAML and overrides to a dataclass: what is understood, and how the rest is refused."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from training.common.errors import UserError
+from training.common.recipe import nearest, option, parse, read_yaml, required, split_overrides
+from training.pretraining.config import PretrainConfig
+
+
+@dataclass
+class Inner:
+    path: str = option("here", "where")
+    rate: float = option(0.5, "how fast")
+
+
+@dataclass
+class Config:
+    output_dir: str = required("the output")
+    steps: int = option(10, "how many")
+    fast: bool | None = option(None, "whether")
+    limit: int | None = option(None, "how much")
+    kind: Literal["bpe", "character"] = option("bpe", "which")
+    prompts: list[str] = option(list, "beginnings")
+    dials: dict = option(dict, "anything")
+    inner: Inner = option(Inner, "more")
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"'steps' must be at least 1, not {self.steps}")
+
+
+def read(*arguments: str, output: bool = True) -> Config:
+    return parse(Config, [*(["--output_dir", "out"] if output else []), *arguments], "About.")
+
+
+def recipe(tmp_path, text: str):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    return file
+
+
+def refusal(*arguments: str, output: bool = True) -> str:
+    with pytest.raises(UserError) as error:
+        read(*arguments, output=output)
+    message = str(error.value)
+    assert message and "\n" not in message
+    return message
+
+
+def test_defaults_are_fresh():
+    first, second = read(), read()
+    first.prompts.append("x")
+    first.inner.path = "elsewhere"
+    assert second == Config(output_dir="out") and second.inner.path == "here"
+
+
+def test_a_recipe_with_overrides(tmp_path):
+    file = recipe(tmp_path, "output_dir: out\nsteps: 5\ninner: {rate: 1e-3}\ndials: {a: {b: 1}}\n")
+    config = parse(Config, ["--config", str(file), "--inner.path=there", "--dials.a.c", "2", "--fast", "true"], "")
+    assert config == Config("out", 5, True, dials={"a": {"b": 1, "c": 2}}, inner=Inner("there", 1e-3))
+
+
+@pytest.mark.parametrize(
+    "flag, name, value",
+    [
+        ("--steps=7", "steps", 7),
+        ("--steps=1_000", "steps", 1000),
+        ("--fast=false", "fast", False),
+        ("--fast=null", "fast", None),
+        ("--limit=null", "limit", None),
+        ("--limit=3", "limit", 3),
+        ("--kind=character", "kind", "character"),
+        ("--prompts=[a, 'b c']", "prompts", ["a", "b c"]),
+        ("--kind=bpe", "kind", "bpe"),
+        ("--dials={a: 1e-5, b: -2.5E+3, c: .5e1, d: 1.e-2}", "dials", {"a": 1e-5, "b": -2500.0, "c": 5.0, "d": 0.01}),
+        ("--dials={a: e-5, b: 1e, c: 1-5}", "dials", {"a": "e-5", "b": "1e", "c": "1-5"}),
+        ("--output_dir=no", "output_dir", "no"),  # a truth value in YAML 1.1
+        ("--output_dir=--odd", "output_dir", "--odd"),
+    ],
+)
+def test_values(flag, name, value):
+    assert getattr(read(flag), name) == value
+
+
+@pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("1", 1.0), ("-2.5", -2.5), ("4.0e-4", 4e-4)])
+def test_floats(text, value):
+    rate = read("--inner.rate", text).inner.rate
+    assert rate == value and isinstance(rate, float)
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--step=5", "unknown key 'step'; did you mean 'steps'?"),
+        ("--inner.pth=x", "unknown key 'inner.pth'; did you mean 'path'?"),
+        ("--zzz=5", "unknown key 'zzz'; known: dials, fast, inner"),
+        ("--steps=ten", "'steps' takes a whole number, not 'ten'"),
+        ("--steps=1.5", "'steps' takes a whole number, not 1.5"),
+        ("--steps=true", "'steps' takes a whole number, not True"),
+        ("--steps=null", "'steps' takes a whole number, not None"),
+        ("--limit=much", "'limit' takes a whole number, not 'much'"),
+        ("--fast=2", "'fast' takes true or false, not 2"),
+        ("--inner.rate=quick", "'inner.rate' takes a number, not 'quick'"),
+        ("--inner.rate=true", "'inner.rate' takes a number, not True"),
+        ("--inner.path=12", "'inner.path' takes text, not 12"),
+        ("--kind=words", "'kind' must be one of bpe, character, not 'words'"),
+        ("--prompts=a", "'prompts' takes a list, not 'a'"),
+        ("--prompts=[1]", "'prompts' takes text, not 1"),
+        ("--steps={}", "'steps' takes a whole number, not {}"),
+        ("--dials=3", "'dials' takes a mapping, not 3"),
+        ("--inner=3", "'inner' takes a mapping of keys, not 3"),
+        ("--steps.more=3", "'steps' takes a whole number, not {'more': 3}"),
+        ("--steps=0", "'steps' must be at least 1, not 0"),
+    ],
+)
+def test_refusals(flag, message):
+    assert message in refusal(flag)
+
+
+def test_command_line_mistakes():
+    assert "'steps' is not understood here; options are written as --key value" in refusal("steps", "3")
+    assert "'--steps' needs a value, as in --steps VALUE" in refusal("--steps")
+    assert "'--steps' needs a value" in refusal("--steps", "--fast", "true")
+    assert refusal(output=False) == "command line: 'output_dir' is missing (the output)"
+    assert split_overrides(["--a", "-1", "--b=x=y"]) == {"a": "-1", "b": "x=y"}
+
+
+def test_files_that_are_no_recipes(tmp_path):
+    def message(text: str) -> str:
+        return refusal("--config", str(recipe(tmp_path, text)))
+
+    where = tmp_path / "recipe.yaml"
+    assert message("steps: 5\nfast: [1\nkind: bpe\n").startswith(f"{where}:3: not valid YAML")
+    assert message("steps: 5\n\tfast: 1\n").startswith(f"{where}:2: not valid YAML")
+    assert message("- a\n- b\n") == f"{where}: a recipe is a mapping of keys to values, not a list"
+    assert message("stepz: 5\n") == f"{where}: unknown key 'stepz'; did you mean 'steps'?"
+    assert "unknown key '1'" in message("1: 5\n")
+    assert refusal("--config", str(tmp_path / "none.yaml")) == f"{tmp_path / 'none.yaml'}: no such recipe file"
+    where.write_bytes(b"steps: \xff\xfe\n")
+    assert "not a text file in UTF-8" in refusal("--config", str(where))
+    where.write_bytes(b"PK\x03\x04\x00\x00")
+    assert "not a text file in UTF-8" in refusal("--config", str(where))
+
+
+def test_an_override_below_a_single_value(tmp_path):
+    file = recipe(tmp_path, "output_dir: out\nsteps: 5\n")
+    assert "--steps.more: 'steps' is a single value" in refusal("--config", str(file), "--steps.more", "1")
+
+
+def test_an_empty_recipe_is_one_of_defaults(tmp_path):
+    assert read_yaml(recipe(tmp_path, "# nothing\n")) == {}
+
+
+def test_help_names_every_key_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        read("--help")
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("About.")
+    for line in (
+        "--config FILE",
+        "--output_dir [required]",
+        "--steps [10]",
+        "--fast [none]",
+        "--kind [bpe]",
+        "--inner.path [here]",
+        "--inner.rate [0.5]",
+        "--prompts\n",
+        "beginnings",
+    ):
+        assert line in printed
+    assert "--inner\n" not in printed
+
+
+def test_nearest():
+    assert nearest("learning_rte", ["learning_rate", "seed"]) == "did you mean 'learning_rate'?"
+    assert nearest("qqq", ["b", "a"]) == "known: a, b"
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        ({"seed": -1}, "'seed' must lie between 0 and 4294967295, not -1"),
+        ({"max_grad_norm": -1}, "'max_grad_norm' must be at least 0, not -1"),
+        ({"sample_tokens": 0}, "'sample_tokens' must be at least 1, not 0"),
+        (
+            {"keep_best": 1, "save_steps": 250, "eval_steps": 100},
+            "'save_steps' (250) and 'eval_steps' (100)",
+        ),
+        ({"optimizer.adam_beta1": 1}, "'optimizer.adam_beta1' must be at least 0 and below 1, not 1"),
+        ({"optimizer.decay_fraction": -0.4}, "'optimizer.decay_fraction' must be at least 0 and at most 1, not -0.4"),
+        ({"optimizer.learning_rate": "-1"}, "'optimizer.learning_rate' must be at least 0 and finite, not -1"),
+        ({"optimizer.warmup_steps": -3}, "'optimizer.warmup_steps' must be at least 0, not -3"),
+    ],
+)
+def test_numbers_that_pretraining_cannot_use_are_refused(options, complaint):
+    given = {"output_dir": "o", "data": "d", "tokenizer": "t"} | options
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        parse(PretrainConfig, [part for key, value in given.items() for part in (f"--{key}", str(value))], "")

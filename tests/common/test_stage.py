@@ -1,0 +1,257 @@
+"""A stage's folder: written beside, renamed when whole, never lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.common import stage as stage_module
+from training.common.errors import UserError
+from training.common.stage import PROVENANCE, Stage, check_stage, digest, partial, read_provenance, written_by
+
+ROOT = Path(__file__).parents[2]
+
+
+def make(folder: Path, name="pretrain", recipe=None, inputs=None, arguments=()) -> Stage:
+    return Stage(name, str(folder), recipe or {"seed": 0}, inputs or {}, list(arguments))
+
+
+def complete(folder: Path, content: str = "weights", **kwargs) -> Stage:
+    stage = make(folder, **kwargs)
+    (stage.begin() / "model").write_text(content)
+    stage.finish({"loss": 1.5}, wrote="model")
+    return stage
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "runs" / "out"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_works_beside_and_renames(out, capsys):
+    stage = make(out)
+    assert not stage.is_current() and not out.parent.exists()  # nothing is written before begin
+    folder = stage.begin()
+    assert folder == partial(out) and not out.exists()
+    (folder / "model").write_text("weights")
+    stage.finish({}, wrote="the model")
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert sorted(path.name for path in out.iterdir()) == ["model", PROVENANCE]
+    assert capsys.readouterr().out == f"pretrain: wrote {out} (the model)\n"
+
+
+def test_skipped_when_current(out, capsys):
+    complete(out)
+    capsys.readouterr()
+    assert make(out).is_current()
+    assert capsys.readouterr().out == f"pretrain: {out} is up to date, skipped\n"
+
+
+@pytest.mark.parametrize("changed", [{"recipe": {"seed": 1}}, {"inputs": {"data": "other"}}])
+def test_runs_again_when_something_changed(out, changed):
+    complete(out)
+    stage = make(out, **changed)
+    assert not stage.is_current()
+    folder = stage.begin()
+    assert (out / "model").read_text() == "weights"  # the old output stands until the new one is whole
+    (folder / "model").write_text("new")
+    stage.finish({}, wrote="model")
+    assert (out / "model").read_text() == "new" and make(out, **changed).is_current()
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_interrupted_work_is_found_again_and_old_output_is_whole(out):
+    complete(out)
+    before = files(out)
+    changed = {"recipe": {"seed": 1}}
+    (make(out, **changed).begin() / "half").write_text("done")
+    assert files(out) == before
+    assert (make(out, **changed).begin() / "half").read_text() == "done"
+
+
+def test_half_done_work_of_another_recipe_goes(out, capsys):
+    (make(out).begin() / "half").write_text("done")
+    folder = make(out, recipe={"seed": 1}).begin()
+    assert not (folder / "half").exists()
+    assert "starting over" in capsys.readouterr().out
+
+
+def test_time_adds_up_over_interruptions(out, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(stage_module.time, "monotonic", lambda: clock[0])
+    stage = make(out)
+    stage.begin()
+    clock[0] += 30
+    stage.heartbeat()
+    clock[0] += 1000  # lost: the process died, and the machine was off for a while
+    stage = make(out)
+    stage.begin()
+    clock[0] += 12
+    stage.finish({}, wrote="model")
+    assert read_provenance(out)["seconds"] == 42
+
+
+def test_provenance(out):
+    arguments = ["--config", "my recipes/pretrain.yaml", "--seed=3"]
+    complete(out, recipe={"seed": 3}, inputs={"data": "abc"}, arguments=arguments)
+    record = json.loads((out / PROVENANCE).read_text())
+    assert record["stage"] == "pretrain" == written_by(out)
+    assert record["recipe"] == {"seed": 3} and record["inputs"] == {"data": "abc"}
+    assert record["metrics"] == {"loss": 1.5} and record["seconds"] >= 0
+    assert {"python", "torch", "transformers"} <= record["versions"].keys()
+    assert record["command"] == "scratch pretrain --config 'my recipes/pretrain.yaml' --seed=3"
+
+
+def test_names_the_next_command(tmp_path, out, capsys):
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "sft.yaml").touch()
+    (recipes / "evaluate.yaml").touch()
+    complete(out, arguments=["--config", str(recipes / "pretrain.yaml")])
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: scratch sft --config {recipes / 'sft.yaml'}"
+    complete(tmp_path / "sft", name="sft", arguments=["--config", str(recipes / "sft.yaml")])
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: scratch evaluate --config {recipes / 'evaluate.yaml'}"
+    complete(tmp_path / "evaluate", name="evaluate", arguments=["--config", str(recipes / "evaluate.yaml")])
+    assert "next:" not in capsys.readouterr().out
+
+
+def refusal(*args, **kwargs) -> str:
+    with pytest.raises(UserError) as error:
+        make(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_refuses_folders_of_others(tmp_path, out):
+    complete(out)
+    before = files(tmp_path)
+    assert refusal(out, name="sft") == f"'output_dir': {out} holds the output of 'pretrain'; choose another for sft"
+    for suffix in ("", ".partial", ".old"):
+        foreign = tmp_path / f"thesis{suffix}"
+        foreign.mkdir()
+        (foreign / "chapter.txt").write_text("mine")
+        assert f"{foreign} was not written by scratch" in refusal(tmp_path / "thesis")
+        (foreign / "chapter.txt").unlink()
+        foreign.rmdir()
+    (tmp_path / "file").touch()
+    assert "was not written by scratch" in refusal(tmp_path / "file")
+    (tmp_path / "file").unlink()
+    assert "needs a folder of its own" in refusal(Path("."))
+    assert files(tmp_path) == before
+
+
+def test_an_empty_folder_will_do(out):
+    out.mkdir(parents=True)
+    complete(out)
+    assert (out / "model").exists()
+
+
+def test_a_full_disk_at_the_start_does_not_lock_the_folder(out):
+    partial(out).mkdir(parents=True)
+    (partial(out) / (PROVENANCE + ".tmp")).touch()
+    complete(out)
+    assert written_by(out) == "pretrain"
+
+
+@pytest.mark.parametrize("moment", ["between the renames", "before the last clean-up"])
+def test_a_crash_while_putting_the_output_in_place(out, monkeypatch, moment):
+    """Whatever instant it dies at, one whole output is found by the next start."""
+    complete(out, content="old")
+    rename = Path.rename
+    stage = make(out, recipe={"seed": 1})
+    (stage.begin() / "model").write_text("new")
+
+    def crash(*_, **__):
+        raise KeyboardInterrupt
+
+    if moment == "between the renames":
+        monkeypatch.setattr(Path, "rename", lambda path, to: crash() if path == stage.folder else rename(path, to))
+    else:
+        monkeypatch.setattr(stage_module.shutil, "rmtree", lambda path, **_: crash() if Path(path).exists() else None)
+    with pytest.raises(KeyboardInterrupt):
+        stage.finish({}, wrote="model")
+    monkeypatch.undo()
+
+    if moment == "between the renames":
+        assert not out.exists()
+        assert make(out).is_current() and (out / "model").read_text() == "old"
+        again = make(out, recipe={"seed": 1})
+        assert not again.is_current() and (again.begin() / "model").read_text() == "new"
+        again.finish({}, wrote="model")
+    assert make(out, recipe={"seed": 1}).is_current() and (out / "model").read_text() == "new"
+    complete(out, content="newest", recipe={"seed": 2})
+    assert os.listdir(out.parent) == ["out"] and (out / "model").read_text() == "newest"
+
+
+def test_digests(tmp_path, out):
+    file = tmp_path / "a.txt"
+    file.write_text("one")
+    first = digest(file)
+    assert digest(file) == first
+    file.write_text("two")
+    assert digest(file) != first
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "x").write_text("1")
+    before = digest(folder)
+    (folder / "x").rename(folder / "y")
+    assert digest(folder) != before
+
+    stage = complete(out)
+    assert digest(out) == stage.fingerprint  # of a stage's output: cheap, whatever its size
+
+
+def test_missing_and_unfinished_inputs(tmp_path, out):
+    with pytest.raises(UserError, match="'data': no such file or folder: .*nowhere"):
+        digest(tmp_path / "nowhere", "data")
+    make(out).begin()
+    with pytest.raises(UserError, match="is not complete yet; finish the stage"):
+        digest(out, "model")
+    with pytest.raises(UserError, match="not complete yet; run `scratch pretrain` first"):
+        check_stage(out, "pretrain", key="model")
+    with pytest.raises(UserError, match="no such folder; run `scratch pretrain` first"):
+        check_stage(tmp_path / "nowhere", "pretrain", key="model")
+
+
+def test_inputs_of_the_wrong_stage(tmp_path, out):
+    complete(out)
+    check_stage(out, "sft", "pretrain", key="model")
+    check_stage(tmp_path, "prepare", key="data")  # from elsewhere
+    with pytest.raises(UserError, match="holds the output of 'pretrain'; it takes the output of prepare or sft"):
+        check_stage(out, "prepare", "sft", key="data")
+
+
+def test_damaged_provenance_is_named(out):
+    complete(out)
+    (out / PROVENANCE).write_text('{"stage": "pre')
+    with pytest.raises(UserError, match="provenance.json is damaged; delete"):
+        make(out)
+
+
+def test_two_processes_never_work_on_the_same_folder(out, tmp_path):
+    script = """
+import sys
+from training.common.stage import Stage
+
+stage = Stage("pretrain", sys.argv[1], {"seed": 0}, {}, [])
+stage.begin()
+print("begun", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", script, str(out)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(UserError, match="another process is at work on .*out; wait for it, stop it, or choose"):
+            make(out).begin()
+        other.kill()
+        other.wait()
+        complete(out)  # what it held ended with it
+    assert [path.name for path in out.parent.iterdir()] == ["out"]

@@ -1,0 +1,135 @@
+"""How tests of whole commands run them, and the options of a main job that takes under a minute."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LONGEST_END = 15  # seconds from the last words of a program to its end
+
+# The main job with its sizes cut down: every stage really runs, none has time to learn much.
+SMALL = {
+    "data.max_bytes": 800_000,
+    "vocab_size": 512,
+    "tokenizer.max_bytes": 200_000,
+    "instructions.train": 48,
+    "instructions.validation": 16,
+    "preferences.train": 32,
+    "preferences.validation": 16,
+    "prepare.tasks": 24,
+    "model.hidden_size": 64,
+    "model.num_hidden_layers": 2,
+    "global_batch_size": 8,
+    "pretrain.per_device_train_batch_size": 4,
+    "pretrain.max_steps": 6,
+    "pretrain.logging_steps": 1,
+    "pretrain.eval_steps": 3,
+    "pretrain.save_steps": 2,
+    "sft.max_steps": 2,
+    "sft.warmup_steps": 0,
+    "dpo.max_steps": 2,
+    "dpo.warmup_steps": 0,
+    "limits.answers": 4,
+    "limits.preferences": 8,
+    "max_new_tokens": 16,
+}
+
+
+def flags(options: dict[str, object]) -> list[str]:
+    return [f"--{key}={value}" for key, value in options.items()]
+
+
+def program(name: str) -> Path:
+    """A program of the environment that the tests run in."""
+    return Path(sys.executable).with_name(name)
+
+
+class Terminal:
+    """Runs programs as a person would, offline, with a home of its own for what libraries cache."""
+
+    def __init__(self, home: Path):
+        self.home = home
+
+    def environment(self, **extra: str | None) -> dict[str, str]:
+        """The environment of a program; a variable given as None is absent from it."""
+        own = {
+            "HF_HOME": str(self.home),
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_TOKEN": None,
+            "HF_ENDPOINT": None,
+            "TQDM_DISABLE": "1",
+            "OMP_NUM_THREADS": "1",  # models this small are slower on several threads
+            "PYTHONPATH": str(ROOT),  # the tests also run where the package is not installed
+        }
+        variables = {**os.environ, **own, **extra}
+        return {name: value for name, value in variables.items() if value is not None}
+
+    def run(
+        self, command: list[object], cwd: Path, fails: bool = False, input: str | None = None, **extra: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end; the test fails if the program does, unless `fails`."""
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=cwd,
+            env=self.environment(**extra),
+            input=input,
+            capture_output=True,
+            text=True,
+        )
+        if bool(done.returncode) is not fails:
+            printed = f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+            pytest.fail(f"{command} in {cwd} ended with {done.returncode}\n{printed}")
+        return done
+
+    def run_until(self, command: list[object], cwd: Path, last_words: str, **extra: str | None) -> str:
+        """Run a stock program of several processes to the end, or what may be its end; returns what it printed.
+
+        Where the program gives its process group up before its model, PyTorch may hang (see training/common/processes.py).
+        So with the last words it is done, and has a few seconds to end by itself.
+        """
+        said, seconds = self.home / f"said-{uuid.uuid4().hex}.txt", 0.0
+        with said.open("w") as output:
+            child = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=cwd,
+                env=self.environment(**extra),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+            while child.poll() is None and seconds < LONGEST_END:
+                time.sleep(0.5)
+                if last_words in said.read_text(errors="replace"):
+                    seconds += 0.5
+            if hangs := child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        printed = said.read_text(errors="replace")
+        if not hangs and child.returncode:
+            pytest.fail(f"{command} in {cwd} ended with {child.returncode}\n{printed[-6000:]}")
+        return printed
+
+    def scratch(self, *arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+        """`scratch VERB ...`, as `run` runs it."""
+        return self.run([sys.executable, "-m", "training", *arguments], cwd, **options)
+
+    def start(self, command: list[object], cwd: Path, log: Path, **extra: str | None) -> subprocess.Popen[str]:
+        """Start a program in a process group of its own, its output going to the file `log`."""
+        with log.open("w") as output:
+            return subprocess.Popen(
+                [str(part) for part in command],
+                cwd=cwd,
+                env=self.environment(**extra),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                process_group=0,
+            )

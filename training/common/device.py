@@ -1,0 +1,60 @@
+"""What the processor at hand can do."""
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST_EAGER = 512  # tokens in a sequence
+# Floating-point operations of a run from which compiling, ten seconds to a minute, saves more than it takes.
+LONG_ENOUGH_TO_COMPILE = {"cpu": 2e13, "cuda": 5e16}
+
+
+def pick_device() -> "torch.device":
+    """A CUDA card if there is one, else Apple's GPU, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def has_bf16(device: "torch.device") -> bool:
+    """Whether bfloat16 is native there. Elsewhere it is emulated and slower than fp32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # The flags of oneDNN's bf16 kernels; Arm has its own since BF16 became part of Armv8.6.
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    return False
+
+
+def pick_attention(device: "torch.device", sequence_length: int, compiled: bool) -> str:
+    """The fastest attention implementation for training."""
+    # PyTorch's fused attention for processors is slower than plain matrix products around a compiled softmax, until
+    # the (seq, seq) scores outgrow the cache.
+    return "eager" if compiled and device.type == "cpu" and sequence_length <= LONGEST_EAGER else "sdpa"
+
+
+def pays_to_compile(device: "torch.device", operations: float) -> bool:
+    """Whether a training of so many floating-point operations should be compiled. It decides by nothing that is
+    measured, so that an interrupted run goes on as it began."""
+    if operations < LONG_ENOUGH_TO_COMPILE.get(device.type, float("inf")):
+        return False
+    compiler = "clang++" if sys.platform == "darwin" else "g++"
+    has_compiler = shutil.which(os.environ.get("CXX", compiler)) is not None
+    if device.type == "cuda":
+        return has_compiler and importlib.util.find_spec("triton") is not None
+    # Python's own headers are a package of their own on many systems (python3-dev).
+    return has_compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()

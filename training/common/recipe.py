@@ -1,0 +1,239 @@
+"""Recipes: YAML plus command-line overrides to a dataclass, strictly.
+
+Every option of a stage is a field of its dataclass, made with `option(default, help)`. The same field is the YAML key,
+the `--key value` flag and the line in `--help`. Nested dataclasses are nested mappings in YAML and dotted flags
+(`--data.path FILE`) on the command line. An unknown key or a wrong type is a `UserError` that names the nearest key.
+"""
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.common.errors import UserError
+
+# The order in which `scratch run` takes the recipes of a folder; also what every stage names as the next command.
+STAGES = (
+    *("tokenizer", "prepare", "pretrain", "sft", "reward", "dpo", "kto", "orpo", "grpo", "rloo"),
+    *("classify", "evaluate", "export"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Truth values and numbers as in YAML 1.2: in PyYAML's 1.1 `no` is a truth value and `1e-5` is a text."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with its line of `--help`. Pass a `list`, `dict` or dataclass type for a fresh default."""
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def required(help: str) -> Any:
+    """A dataclass field that the recipe or the command line must give."""
+    return dataclasses.field(metadata={"help": help})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, or not a mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe file")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"{path}:{error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"{path}: not a text file in UTF-8, so not YAML") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values, not a {type(content).__name__}")
+    return content
+
+
+def nearest(name: str, names: typing.Iterable[str]) -> str:
+    """The ending of an error message that points a misspelt name to the right one."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+def build(cls: type, values: dict[str, Any], where: str, prefix: str = "") -> Any:
+    """A dataclass from a mapping, every key and type checked.
+
+    Args:
+        where: what to call the source of the values in an error, such as the recipe's file.
+        prefix: dotted path of `values` inside the recipe, for the same purpose.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: '{prefix.rstrip('.')}' takes a mapping of keys, not {values!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key '{prefix}{key}'; {nearest(str(key), fields)}")
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            raise UserError(f"{where}: '{prefix}{name}' is missing ({field.metadata.get('help', name)})")
+    try:
+        return cls(**{key: _convert(value, hints[key], where, prefix + key) for key, value in values.items()})
+    except ValueError as error:  # raised by the dataclass's own __post_init__
+        raise UserError(f"{where}: {error}") from None
+
+
+def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
+    """`value` as the annotated type. YAML reads `1` as an int: it is fine for a float, and so is a number in quotes."""
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where, prefix=key + ".")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        choices = [choice for choice in arguments if choice is not type(None)]
+        for choice in choices[:-1]:
+            try:
+                return _convert(value, choice, where, key)
+            except UserError:
+                continue
+        try:
+            return _convert(value, choices[-1], where, key)
+        except UserError:
+            if not set(choices) <= _TYPE_NAMES.keys():
+                raise
+            names = " or ".join(_TYPE_NAMES[choice] for choice in choices)
+            raise UserError(f"{where}: '{key}' takes {names}, not {value!r}") from None
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise UserError(f"{where}: '{key}' must be one of {', '.join(map(str, arguments))}, not {value!r}")
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            raise UserError(f"{where}: '{key}' takes a list, not {value!r}")
+        return [_convert(item, arguments[0], where, key) for item in value]
+    if origin is dict and isinstance(value, dict) and arguments[1] is not Any:
+        return {name: _convert(item, arguments[1], where, f"{key}.{name}") for name, item in value.items()}
+    kind = origin or hint
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        raise UserError(f"{where}: '{key}' takes {_TYPE_NAMES.get(kind, kind.__name__)}, not {value!r}")
+    return value
+
+
+def check_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
+    """Convert `value` where the annotation is a number, text, a truth value or None; leave richer annotations alone."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if set(choices) <= {int, float, bool, str, type(None)}:
+        return _convert(value, hint, where, key)
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
+
+
+def split_overrides(arguments: list[str]) -> dict[str, str]:
+    """`["--data.path", "a.txt", "--seed=1"]` to `{"data.path": "a.txt", "seed": "1"}`; values are still text."""
+    overrides, remaining = {}, list(arguments)
+    while remaining:
+        flag = remaining.pop(0)
+        if not flag.startswith("--"):
+            raise UserError(f"'{flag}' is not understood here; options are written as --key value")
+        key, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not remaining or remaining[0].startswith("--"):
+                raise UserError(f"'{flag}' needs a value, as in {flag} VALUE")
+            value = remaining.pop(0)
+        overrides[key] = value
+    return overrides
+
+
+def apply_overrides(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
+    """Set dotted keys in a nested mapping; each value is read as YAML, so `4`, `true`, `null` and `[a, b]` work."""
+    for key, text in overrides.items():
+        *parents, leaf = key.split(".")
+        target = values
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise UserError(f"--{key}: '{parent}' is a single value in the recipe, not a mapping")
+        try:
+            target[leaf] = yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            target[leaf] = text
+    return values
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"model": {"hidden_size": 4}}` to `{"model.hidden_size": 4}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def describe(cls: type, prefix: str = "") -> str:
+    """The lines of `--help`: every key with its default and meaning."""
+    lines = []
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            lines.append(describe(hint, f"{prefix}{field.name}."))
+            continue
+        if field.default is not dataclasses.MISSING:
+            default = f" [{'none' if field.default is None else field.default}]"
+        else:
+            default = "" if field.default_factory is not dataclasses.MISSING else " [required]"
+        lines.append(f"  --{prefix}{field.name}{default}\n        {field.metadata.get('help', '')}")
+        if typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
+            lines.append(describe(typing.get_args(hint)[1], f"{prefix}{field.name}.NAME."))
+    return "\n".join(lines)
+
+
+def read_arguments(cls: type, arguments: list[str], usage: str) -> tuple[dict[str, Any], str]:
+    """What a stage's command line says, `--config FILE` and `--key value` overrides: `values` and `where` of `build`.
+
+    Args:
+        cls: of the configuration.
+        usage: the stage's docstring, shown above its options by `--help`.
+    """
+    if "--help" in arguments or "-h" in arguments:
+        print(f"{usage.strip()}\n\n  --config FILE\n        a recipe: the options below as YAML\n{describe(cls)}")
+        raise SystemExit(0)
+    overrides = split_overrides(arguments)
+    path = overrides.pop("config", None)
+    return apply_overrides(read_yaml(path) if path else {}, overrides), path or "command line"
+
+
+def parse(cls: type, arguments: list[str], usage: str) -> Any:
+    """A stage's configuration, a `cls`, from its command line (see `read_arguments`)."""
+    values, where = read_arguments(cls, arguments, usage)
+    return build(cls, values, where)

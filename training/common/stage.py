@@ -1,0 +1,295 @@
+"""A stage: directories in, one directory out, with its provenance beside the output.
+
+A stage works in `<output_dir>.partial` and is renamed to `output_dir` when it is complete, so that a failed or
+interrupted stage leaves the last good output untouched and finds its own half-done work again. `provenance.json` in
+the output holds the resolved recipe, a hash of every input, package versions, metrics and the command that repeats it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shlex
+import shutil
+import time
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+from training.common.errors import UserError, writing_to
+from training.common.hub_names import is_hub_name
+from training.common.recipe import STAGES, flatten, split_overrides
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# The stages that leave a language model.
+LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
+PROVENANCE, LOCK = "provenance.json", ".lock"
+_PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
+
+
+def digest(path: str | Path, key: str = "input") -> str:
+    """What identifies an input: a stage's output by its provenance, anything else by the bytes of its files.
+
+    Raises:
+        UserError: nothing there, or the output of a stage that did not finish.
+    """
+    path = Path(path)
+    record = read_provenance(path)
+    if record:
+        return record["fingerprint"]
+    if not path.exists():
+        if partial(path).is_dir():
+            raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
+        raise UserError(f"'{key}': no such file or folder: {path}")
+    hasher = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        hasher.update(file.name.encode())
+        with file.open("rb") as stream:
+            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()
+
+
+def check_stage(path: str | Path, *allowed: str, key: str) -> None:
+    """Refuse a folder that some other stage wrote. A folder without provenance may come from elsewhere and passes.
+
+    Raises:
+        UserError: missing, or the output of a stage not in `allowed`.
+    """
+    path = Path(path)
+    if not path.exists():
+        hint = "not complete yet" if partial(path).exists() else "no such folder"
+        raise UserError(f"'{key}': {path}: {hint}; run `scratch {allowed[0]}` first")
+    stage = written_by(path)
+    if stage and stage not in allowed:
+        raise UserError(f"'{key}': {path} holds the output of '{stage}'; it takes the output of {' or '.join(allowed)}")
+
+
+def model_digest(model: str, key: str) -> str:
+    """What identifies the language model that a stage starts from: a folder's digest, or a name on the Hub as it is.
+
+    Raises:
+        UserError: a folder that is missing, or was written by a stage that leaves no language model.
+    """
+    if is_hub_name(model):
+        return model
+    check_stage(model, *LANGUAGE_MODELS, key=key)
+    return digest(model, key)
+
+
+def written_by(path: str | Path) -> str | None:
+    """The stage that wrote a folder, or None."""
+    return read_provenance(path).get("stage")
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """What a stage noted in its folder; empty for a folder of other origin.
+
+    Raises:
+        UserError: the note is damaged.
+    """
+    file = Path(path) / PROVENANCE
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        raise UserError(f"{file} is damaged; delete {path} and run its stage again") from None
+
+
+def partial(output_dir: str | Path) -> Path:
+    """Where a stage works until its output is complete."""
+    output_dir = Path(output_dir)
+    return output_dir.with_name(output_dir.name + ".partial")
+
+
+class Stage:
+    """One run of one stage.
+
+    Args:
+        name: the verb, such as `pretrain`.
+        output_dir: the folder it leaves.
+        recipe: the resolved configuration (a dataclass or a mapping). Keys that cannot change the output, such as how
+            often to log, may be left out.
+        inputs: name to digest (see `digest`) of everything it reads.
+        arguments: its command line after the verb, for the command kept in the provenance.
+        runtime_keys: of the recipe, that are recorded but do not tell one output from another.
+
+    Raises:
+        UserError: `output_dir` holds something else.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        output_dir: str,
+        recipe: Any,
+        inputs: dict[str, str],
+        arguments: list[str],
+        runtime_keys: Set[str] = frozenset(),
+    ):
+        self.name = name
+        self.output_dir = Path(output_dir)
+        if not self.output_dir.name:
+            raise UserError(f"'output_dir': {name} needs a folder of its own, such as runs/mine, not '{output_dir}'")
+        self.folder = partial(output_dir)
+        self.old = self.output_dir.with_name(self.output_dir.name + ".old")
+        self.recipe = dataclasses.asdict(recipe) if dataclasses.is_dataclass(recipe) else recipe
+        self.inputs = inputs
+        self.arguments = arguments
+        self.seconds_before = 0.0
+        self.runtime_keys = runtime_keys
+        essential = {key: value for key, value in self.recipe.items() if key not in runtime_keys}
+        identity = json.dumps([name, essential, inputs], sort_keys=True, default=str)
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+        for folder in (self.output_dir, self.folder, self.old):
+            found = written_by(folder)
+            if found and found != name:
+                raise UserError(f"'output_dir': {folder} holds the output of '{found}'; choose another for {name}")
+            if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _first(folder)):
+                raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
+        if not self.output_dir.exists():
+            # A crash between the two renames of `finish`. Several processes may get here: the first one does it.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self.old.rename(self.output_dir)
+
+    def is_current(self) -> bool:
+        """Whether the output is there already, from the same recipe and inputs. Says so."""
+        if read_provenance(self.output_dir).get("fingerprint") != self.fingerprint:
+            return False
+        print(f"{self.name}: {self.output_dir} is up to date, skipped")
+        return True
+
+    def check_interrupted(self) -> None:
+        """Refuse to go on from what an interrupted run with another recipe or other inputs left.
+
+        Raises:
+            UserError: it lists what differs.
+        """
+        record = read_provenance(self.folder)
+        if not record or record["fingerprint"] == self.fingerprint:
+            return
+        before, now = flatten(record["recipe"]), flatten(json.loads(json.dumps(self.recipe, default=str)))
+        changed = [
+            f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and key.split(".")[0] not in self.runtime_keys
+        ]
+        inputs = [name for name, digest in self.inputs.items() if record["inputs"].get(name) != digest]
+        if inputs:
+            changed.append(f"inputs changed: {', '.join(inputs)}")
+        what = ", ".join(changed) or "written by another version of scratch"
+        raise UserError(
+            f"'output_dir': {self.folder} holds an interrupted run of another recipe ({what}); choose another "
+            "output_dir, or discard that run with --restart true"
+        )
+
+    def begin(self, restart: bool = False) -> Path:
+        """The folder to work in, with what an interrupted run left there if its recipe and inputs were the same.
+
+        Args:
+            restart: discard that.
+
+        Raises:
+            UserError: the folder cannot be written, or another process is at work there.
+        """
+        with writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            record = read_provenance(self.folder)
+            if record and (restart or record["fingerprint"] != self.fingerprint):
+                why = "as asked" if restart else "recipe or inputs have changed since the interruption"
+                print(f"{self.name}: {why}, starting over")
+                for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                record = {}
+            self.seconds_before = record.get("seconds", 0.0)
+            self.started = time.monotonic()
+            self._write({})
+        return self.folder
+
+    def _lock(self) -> None:
+        """Against a second process on the same folder, such as a worker that outlived its launcher. Ends with this
+        process, however it ends."""
+        self.lock = (self.folder / LOCK).open("w")
+        try:
+            if fcntl:
+                fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"'output_dir': another process is at work on {self.output_dir}; wait for it, stop it, or choose "
+                "another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+
+    def heartbeat(self) -> None:
+        """Keep the time spent so far, so that an interrupted and resumed stage reports all of it."""
+        self._write({})
+
+    def finish(self, metrics: dict[str, Any], wrote: str) -> None:
+        """Complete the output: write its provenance, put it in place, and say what to do next.
+
+        Args:
+            metrics: the figures of this stage, as JSON.
+            wrote: what is in the folder, in a few words for the person.
+        """
+        self._write(metrics)
+        (self.folder / LOCK).unlink()
+        if self.output_dir.exists():
+            shutil.rmtree(self.old, ignore_errors=True)
+            self.output_dir.rename(self.old)
+        self.folder.rename(self.output_dir)
+        shutil.rmtree(self.old, ignore_errors=True)
+        self.lock.close()
+        print(f"{self.name}: wrote {self.output_dir} ({wrote})")
+        following = self._next_command()
+        if following:
+            print(f"next: {following}")
+
+    def _next_command(self) -> str | None:
+        recipe = split_overrides(self.arguments).get("config") if self.name in STAGES else None
+        if not recipe:
+            return None
+        for name in STAGES[STAGES.index(self.name) + 1 :]:
+            candidate = Path(recipe).with_name(f"{name}.yaml")
+            if candidate.is_file():
+                return f"scratch {name} --config {candidate}"
+        return None
+
+    def _write(self, metrics: dict[str, Any]) -> None:
+        versions = {"python": platform.python_version()}
+        for package in _PACKAGES:
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        record = {
+            "stage": self.name,
+            "fingerprint": self.fingerprint,
+            "recipe": self.recipe,
+            "inputs": self.inputs,
+            "versions": versions,
+            "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
+            "metrics": metrics,
+            "command": shlex.join(["scratch", self.name, *self.arguments]),
+        }
+        if (self.folder / "tokenizer.json").is_file():  # the tokens that the output means
+            record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
+        temporary = _unfinished(self.folder)
+        temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+        temporary.rename(self.folder / PROVENANCE)
+
+
+def _first(folder: Path) -> set[Path]:
+    """What a stage that died in its first moment may leave."""
+    return {_unfinished(folder), folder / LOCK}
+
+
+def _unfinished(folder: Path) -> Path:
+    """The provenance while it is written; a full disk may leave it."""
+    return folder / (PROVENANCE + ".tmp")

@@ -1,0 +1,144 @@
+"""Documents on disk in blocks: what one worker takes at a time, and what a killed run goes on from.
+
+Each part of a source (sources/parts.py) has blocks of its own.
+
+A block is three files, each written beside and renamed. The last one says that the block is complete.
+
+    00012.jsonl    the documents that passed every rule: [id, group, text] a line
+    00012.npz      arrays with a row for each of them, such as their sizes and hashes
+    00012.json     how many were read, and what became of the others
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from training.corpus.sources import Document
+
+BLOCK_BYTES = 4_000_000  # of text: seconds of work
+BLOCK_DOCUMENTS = 10_000
+
+
+@dataclass(frozen=True)
+class Block:
+    """A task for a worker.
+
+    Attributes:
+        reading: the funnel of what the source dropped on the way to these documents.
+        position: in the source, after the last of them.
+        source: its name in the recipe.
+    """
+
+    number: int
+    documents: list[Document]
+    reading: dict[str, Any]
+    position: dict[str, Any]
+    source: str
+
+
+def in_blocks(documents: Iterable[Document], most_bytes: int = BLOCK_BYTES) -> Iterator[list[Document]]:
+    """Cut by the documents alone, so that the blocks are the same however often the source is read."""
+    block, size = [], 0
+    for document in documents:
+        block.append(document)
+        size += document.size
+        if size >= most_bytes or len(block) >= BLOCK_DOCUMENTS:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+@dataclass(frozen=True)
+class StoredBlock:
+    """A complete block on disk."""
+
+    folder: Path
+    number: int
+
+    def documents(self) -> Iterator[Document]:
+        with self.file("jsonl").open("rb") as stream:
+            for line in stream:
+                yield Document(*json.loads(line))
+
+    def ids(self) -> list[str]:
+        """Of its documents, without their texts being read."""
+        return json.loads(self.array("ids").tobytes())
+
+    def array(self, name: str) -> np.ndarray:
+        with np.load(self.file("npz")) as arrays:
+            return arrays[name]
+
+    def record(self) -> dict[str, Any]:
+        return json.loads(self.file("json").read_bytes())
+
+    def file(self, kind: str) -> Path:
+        return self.folder / f"{self.number:05}.{kind}"
+
+
+class BlockStore:
+    """The blocks of a part of a source.
+
+    Args:
+        folder: of their own; made if it does not exist.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __contains__(self, number: int) -> bool:
+        return self.block(number).file("json").is_file()
+
+    def __len__(self) -> int:
+        """Blocks before the first that is missing."""
+        number = 0
+        while number in self:
+            number += 1
+        return number
+
+    def block(self, number: int) -> StoredBlock:
+        return StoredBlock(self.folder, number)
+
+    def blocks(self) -> list[StoredBlock]:
+        """All that count, of a part that is finished."""
+        return [self.block(number) for number in range(self.end["blocks"])]
+
+    def write(
+        self, number: int, documents: list[Document], arrays: dict[str, np.ndarray], record: dict[str, Any]
+    ) -> None:
+        block = self.block(number)
+        ids = np.frombuffer(json.dumps([document.id for document in documents]).encode(), np.uint8)
+        lines = (json.dumps([document.id, document.group, document.text]) + "\n" for document in documents)
+        _write(block.file("jsonl"), lambda stream: stream.writelines(line.encode() for line in lines))
+        _write(block.file("npz"), lambda stream: np.savez(stream, ids=ids, **arrays))
+        _write(block.file("json"), lambda stream: stream.write(json.dumps(record).encode()))
+
+    def finish(self, blocks: int, record: dict[str, Any]) -> None:
+        """The part has been read as far as it will be: `blocks` count, and any others are forgotten."""
+        for file in self.folder.iterdir():
+            if int(file.name.split(".")[0]) >= blocks:
+                file.unlink(missing_ok=True)  # a worker that was ahead may be at it
+        _write(self._end, lambda stream: stream.write(json.dumps({"blocks": blocks} | record).encode()))
+
+    @property
+    def end(self) -> dict[str, Any] | None:
+        """What `finish` noted."""
+        return json.loads(self._end.read_bytes()) if self._end.is_file() else None
+
+    @property
+    def _end(self) -> Path:
+        return self.folder.with_suffix(".json")
+
+
+def _write(file: Path, fill: Callable[[BinaryIO], Any]) -> None:
+    # A name of its own: a task that was thought dead, and its successor, may both be at it.
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("wb") as stream:
+        fill(stream)
+    temporary.replace(file)

@@ -1,0 +1,196 @@
+"""Documents that hold items of an evaluation set.
+
+A document is contaminated when it shares a run of `ngram` words with an item, as in GPT-3 (Brown et al. 2020, arXiv
+2005.14165, appendix C). Words are compared in lower case, without punctuation. An item that is shorter is looked for
+as a whole, from `min_words` on: GPT-3's own lower bound. What is shorter still says nothing ("yes", "the red ball")
+and is not looked for; `Decontaminator.counts` says how many items hold nothing longer.
+
+As there, runs that stand in more than `max_documents` training documents are left alone, for they are licences,
+proverbs and the like (`Decontaminator.matches` gives what is to be counted, `condemned` leaves out what is common).
+Count after deduplication: copies of a leaked item must not make it look common.
+
+A contaminated document is dropped whole. GPT-3 cut a window out of it and kept the rest, so as not to lose books; but
+what is around a question is its context and answer, and documents here are chapters, pages and files.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.common.errors import UserError
+from training.common.recipe import option
+from training.corpus.dedup.evaluation_items import read_items
+from training.corpus.dedup.shingles import hash_runs, hash_words, words
+from training.corpus.sources import Document
+
+
+@dataclass
+class DecontaminationConfig:
+    evaluation: list[str] = option(list, "files of items: lm-eval tasks (.yaml), or records (.jsonl, .json, .gz)")
+    fields: list[str] = option(list, "the fields of a record to look for; all that hold text, if none is given")
+    ngram: int = option(13, "words in a row that condemn a document")
+    min_words: int = option(8, "items shorter than 'ngram' are looked for whole, from this many words on")
+    max_documents: int = option(10, "runs of words in more documents than this are common phrases, and condemn nothing")
+
+    def __post_init__(self):
+        if not 1 <= self.min_words <= self.ngram:
+            raise ValueError(f"'min_words' lies between 1 and 'ngram' ({self.ngram}), not at {self.min_words}")
+        if self.max_documents < 1:
+            raise ValueError(f"'max_documents' is a positive number, not {self.max_documents}")
+
+    def decontaminator(self) -> "Decontaminator":
+        """Of the files in `evaluation`. Raises UserError: see `Decontaminator.from_files`."""
+        return Decontaminator.from_files(self.evaluation, self.ngram, self.min_words, self.fields)
+
+
+class Decontaminator:
+    """Finds the runs of words of evaluation items in documents.
+
+    Args:
+        items: names and texts; a name may come with several texts, such as a question and its choices.
+        ngram: words in a run.
+        min_words: texts of fewer words are not looked for, those below `ngram` as a whole.
+
+    Attributes:
+        counts: names with a text that is looked for (`searched`), and those all of whose texts are `too short` for it.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]], ngram: int = 13, min_words: int = 8):
+        numbers: dict[str, int] = {}
+        short: set[str] = set()
+        runs_of: dict[int, list[np.ndarray]] = {}
+        owners_of: dict[int, list[np.ndarray]] = {}
+        for name, text in items:
+            hashes = hash_words([words(text)])
+            if len(hashes) < min_words:
+                short.add(name)
+                continue
+            number = numbers.setdefault(name, len(numbers))
+            size = min(ngram, len(hashes))
+            runs = np.unique(hash_runs(hashes, size))
+            runs_of.setdefault(size, []).append(runs)
+            owners_of.setdefault(size, []).append(np.full(len(runs), number, np.uint32))
+        self.names = list(numbers)
+        self.counts = {"searched": len(numbers), "too short": len(short - numbers.keys())}
+        # For each length the runs, each once, and the items that have them. Runs are numbered through all lengths.
+        self._tables: list[_Table] = []
+        for size in sorted(runs_of):
+            first = sum(len(table.runs) for table in self._tables)
+            self._tables.append(_Table.of(size, first, np.concatenate(runs_of[size]), np.concatenate(owners_of[size])))
+        self._condemns = np.ones(sum(len(table.runs) for table in self._tables), bool)
+
+    @classmethod
+    def from_files(
+        cls, paths: Sequence[str | Path], ngram: int = 13, min_words: int = 8, fields: Sequence[str] = ()
+    ) -> "Decontaminator":
+        """Of lm-eval tasks and files of records; an item is called by its file (or task) and line.
+
+        Raises:
+            UserError: a file that is not there, not readable or of an unknown kind, or no text long enough in them.
+        """
+        made = cls((item for path in paths for item in read_items(Path(path), fields)), ngram, min_words)
+        if not made.counts["searched"]:
+            names = ", ".join(map(str, paths)) or "no file"
+            raise UserError(f"'decontamination.evaluation': {names}: no text of {min_words} words or more to look for")
+        return made
+
+    @property
+    def runs(self) -> int:
+        """How many different runs of words there are; `matches` gives their numbers."""
+        return len(self._condemns)
+
+    def matches(self, text: str) -> np.ndarray:
+        """The numbers of the runs in a document, each once, ascending, common ones too.  # (matches,) int64"""
+        hashes = hash_words([words(text)])
+        found = [table.find(hash_runs(hashes, table.size))[1] + table.first for table in self._tables]
+        return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+    def without(self, common: np.ndarray) -> "Decontaminator":
+        """One to which some runs mean nothing.  # (runs,) bool, such as `counts > config.max_documents`"""
+        other = object.__new__(Decontaminator)
+        other.__dict__.update(self.__dict__, _condemns=self._condemns & ~common)
+        return other
+
+    def condemned(
+        self, owners: np.ndarray, matches: np.ndarray, max_documents: int
+    ) -> tuple[np.ndarray, "Decontaminator"]:
+        """Which of the documents that `meet` something hold an item.
+
+        Args:
+            owners, matches: what `meet` gave, (matches,).
+            max_documents: runs in more documents than this are common phrases.
+
+        Returns:
+            Their numbers, ascending; and a decontaminator to which common phrases mean nothing.
+        """
+        common = np.bincount(matches, minlength=self.runs) > max_documents
+        return np.unique(owners[~common[matches]]), self.without(common)
+
+    def meet(self, documents: Iterable[tuple[int, Document]]) -> tuple[np.ndarray, np.ndarray]:
+        """Of numbered documents: the number of each one that has a run, and which run it is; both (matches,) int64."""
+        owners, matches = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for number, document in documents:
+            found = self.matches(document.text)
+            if len(found):
+                owners.append(np.full(len(found), number))
+                matches.append(found)
+        return np.concatenate(owners), np.concatenate(matches)
+
+    def condemns(self, matches: np.ndarray) -> bool:
+        """Whether a document with these runs holds an item."""
+        return bool(self._condemns[matches].any())
+
+    def hits(self, text: str) -> list[tuple[str, str]]:
+        """The items that a document meets, by name, each with the first run of words that they share."""
+        split = words(text)
+        hashes = hash_words([split])
+        met: dict[int, tuple[int, int]] = {}
+        for table in self._tables:
+            places, runs = table.find(hash_runs(hashes, table.size))
+            for place, run in zip(places.tolist(), runs.tolist(), strict=True):
+                if self._condemns[table.first + run]:
+                    for item in table.owners[table.borders[run] : table.borders[run + 1]].tolist():
+                        met[item] = min(met.get(item, (place, table.size)), (place, table.size))
+        return [
+            (self.names[item], " ".join(split[place : place + size])) for item, (place, size) in sorted(met.items())
+        ]
+
+
+@dataclass
+class _Table:
+    """The runs of one length.
+
+    Attributes:
+        size: words in a run.
+        first: the number of the first run, among those of all lengths.
+        runs: (runs,) uint64, their hashes, ascending.
+        owners: the items that have them, run after run; those of run i from `borders[i]` to `borders[i + 1]`.
+        prefixes: (2^bits,) bool, which first bits hashes of runs have: spares most words of a text the search.
+    """
+
+    size: int
+    first: int
+    runs: np.ndarray
+    owners: np.ndarray
+    borders: np.ndarray
+    prefixes: np.ndarray
+    shift: np.uint64
+
+    @classmethod
+    def of(cls, size: int, first: int, hashes: np.ndarray, owners: np.ndarray) -> "_Table":
+        order = np.argsort(hashes, kind="stable")
+        starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))
+        runs = hashes[order][starts]
+        bits = min(len(runs).bit_length() + 5, 26)  # 64 MB at most
+        prefixes, shift = np.zeros(1 << bits, bool), np.uint64(64 - bits)
+        prefixes[runs >> shift] = True
+        return cls(size, first, runs, owners[order], np.append(starts, len(order)), prefixes, shift)
+
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places in a document where a run begins, and which run it is."""
+        places = np.flatnonzero(self.prefixes[hashes >> self.shift])
+        nearest = np.minimum(np.searchsorted(self.runs, hashes[places]), len(self.runs) - 1)
+        found = self.runs[nearest] == hashes[places]
+        return places[found], nearest[found]

@@ -1,0 +1,149 @@
+"""Texts of evaluation sets, from files of records and from lm-eval's task files."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.common.errors import UserError
+from training.common.jsonl import read_records
+from training.common.recipe import nearest
+
+_RECORDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_TASKS = (".yaml", ".yml")
+# A task is judged by its test split, or by its validation split where it has no other.
+_JUDGED_BY = ("test_split", "validation_split")
+
+
+def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """Names and texts of the items in a file: every text of a record, lists and mappings in it included.
+
+    Args:
+        path: records, one a line (.jsonl) or in a list (.json), or an lm-eval task (.yaml) whose data is such a local
+            file or a data set that `datasets` can open.
+        fields: of a record; all of them, if none is given.
+
+    Yields:
+        The file's (or task's) name with the line's number, and a text; several texts of a record come one by one.
+
+    Raises:
+        UserError: no such file, an unknown kind, not readable, or a record without one of the fields.
+    """
+    _check_file(path)
+    if path.name.endswith(_TASKS):
+        yield from _task_items(path, fields)
+    elif path.name.endswith(_RECORDS):
+        yield from _texts_of(path.name, read_records(path), fields)
+    else:
+        raise UserError(f"'evaluation': {path}: unknown kind of file; readable are {' '.join(_RECORDS + _TASKS)}")
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"'evaluation': no such file: {path}")
+
+
+def _texts_of(
+    name: str, records: Iterator[tuple[int, dict[str, Any]]], fields: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    for number, record in records:
+        for field in fields or record:
+            if field not in record:
+                raise UserError(f"'fields': {name}:{number} has no field '{field}'; {nearest(field, record)}")
+            for text in texts_in(record[field]):
+                yield f"{name}:{number}", text
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from texts_in(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from texts_in(part)
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Task files name functions of their own (`!function utils.process_docs`), which nobody calls here."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: None)
+
+
+def _read_task(path: Path) -> dict[str, Any]:
+    """A task's keys, with those of the files that it includes."""
+    _check_file(path)
+    try:
+        task = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(task, dict):
+        raise UserError(f"{path}: an lm-eval task is a mapping of keys, not a {type(task).__name__}")
+    included: dict[str, Any] = {}
+    includes = task.pop("include", [])
+    for name in [includes] if isinstance(includes, str) else includes:
+        included |= _read_task(path.parent / name)
+    return included | task
+
+
+def task_files(path: Path) -> list[Path]:
+    """The local files of records that an lm-eval task is judged by; none if that is a data set, or `path` no task.
+
+    Raises:
+        UserError: no such task, one that cannot be read, or one that names no split to be judged by.
+    """
+    _check_file(path)
+    return _files(path, *_judged(path)) if path.name.endswith(_TASKS) else []
+
+
+def _judged(path: Path) -> tuple[dict[str, Any], str]:
+    """A task, and the split of its data that it is judged by."""
+    task = _read_task(path)
+    if not isinstance(task.get("task"), str) or not task.get("dataset_path"):
+        raise UserError(f"{path}: has no 'task' with a 'dataset_path' of its own; name the files of single tasks")
+    splits = [task[key] for key in _JUDGED_BY if task.get(key)][:1]
+    if not splits:
+        raise UserError(f"{path}: has neither 'test_split' nor 'validation_split'")
+    return task, splits[0]
+
+
+def _files(path: Path, task: dict[str, Any], split: str) -> list[Path]:
+    files = (task.get("dataset_kwargs") or {}).get("data_files")
+    if task["dataset_path"] != "json" or not files:
+        return []
+    if isinstance(files, dict):
+        if split not in files:
+            raise UserError(f"{path}: 'data_files' has no split '{split}'; {nearest(split, files)}")
+        files = files[split]
+    return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
+
+
+def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+    task, split = _judged(path)
+    files = _files(path, task, split)
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)")
+        yield from _texts_of(task["task"], read_records(file), fields)
+    if not files:
+        options = task.get("dataset_kwargs") or {}
+        rows = _dataset(path, task["dataset_path"], task.get("dataset_name"), split, options)
+        yield from _texts_of(task["task"], enumerate(rows, 1), fields)
+
+
+def _dataset(path: Path, dataset: str, subset: str | None, split: str, options: dict[str, Any]) -> Iterator[dict]:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"{path}: to read '{dataset}' takes the package datasets: pip install 'scratch[train]'"
+        ) from None
+    try:
+        return iter(datasets.load_dataset(dataset, name=subset, split=split, **options))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: data set '{dataset}' cannot be read: {reason}") from None

@@ -1,0 +1,99 @@
+"""MinHash: a fixed number of integers for a text; the share on which two agree estimates their Jaccard similarity.
+
+Broder (1997), "On the resemblance and containment of documents". The set of a text is that of its shingles, the runs
+of a few words; the Jaccard similarity of two sets is the size of their intersection over that of their union. Each of
+the permutations is x -> a x + b modulo 2^32, with a odd, on 32-bit hashes of the shingles.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from training.common.recipe import option
+from training.corpus.dedup.shingles import hash_characters, hash_runs, hash_words, random_factors, words
+
+# Where a text has no shingle at all. A text that has some meets this value with probability 2^-32 a permutation.
+NOTHING = np.uint32(0xFFFFFFFF)
+
+_AT_ONCE = 1 << 18  # characters whose shingles go through the permutations together: they stay in the cache
+
+
+@dataclass
+class MinHashConfig:
+    unit: Literal["words", "characters"] = option(
+        "words", "what shingles are made of: words (letters and digits in lower case), or characters as they stand"
+    )
+    shingle: int = option(5, "neighbouring words or characters in a shingle; shorter documents meet exact copies only")
+    threshold: float = option(0.75, "estimated Jaccard similarity from which the later of two documents is dropped")
+    bands: int = option(20, "two documents are compared when they agree in all rows of at least one band")
+    rows: int = option(6, "integers in a band; bands times rows is the number of permutations")
+    seed: int = option(0, "chooses the permutations")
+
+    def __post_init__(self):
+        for name in ("shingle", "bands", "rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"'{name}' is a positive number, not {getattr(self, name)}")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"'threshold' is above 0 and at most 1, not {self.threshold}")
+
+    @property
+    def permutations(self) -> int:
+        return self.bands * self.rows
+
+    def probability(self, jaccard: float) -> float:
+        """That two documents of this similarity are compared at all (the S-curve of the bands)."""
+        return 1 - (1 - jaccard**self.rows) ** self.bands
+
+
+def signature(texts: Sequence[str], config: MinHashConfig) -> np.ndarray:
+    """MinHash signatures of texts, the same in every process and on every machine.
+
+    Returns:
+        (documents, permutations) uint32; a row of `NOTHING` for a text that is shorter than a shingle.
+    """
+    signatures = np.full((len(texts), config.permutations), NOTHING)
+    # (2, permutations): 32 upper bits of 64 random ones
+    factors, offsets = random_factors(2 * config.permutations, f"minhash {config.seed}").reshape(2, -1) >> np.uint64(32)
+    factors, offsets = (factors | np.uint64(1)).astype(np.uint32), offsets.astype(np.uint32)
+    for start, stop in _chunks(texts):
+        hashes, owners = _shingles(texts[start:stop], config)
+        if not len(hashes):
+            continue
+        firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+        minima = signatures[start + owners[firsts]]
+        permuted = np.empty_like(hashes)
+        for column, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
+            np.multiply(hashes, factor, out=permuted)
+            np.add(permuted, offset, out=permuted)
+            minima[:, column] = np.minimum.reduceat(permuted, firsts)
+        signatures[start + owners[firsts]] = minima
+    return signatures
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Ranges of neighbouring texts of about `_AT_ONCE` characters, at least one text each."""
+    start, size = 0, 0
+    for number, text in enumerate(texts):
+        if size and size + len(text) > _AT_ONCE:
+            yield start, number
+            start, size = number, 0
+        size += len(text)
+    if texts:
+        yield start, len(texts)
+
+
+def _shingles(texts: Sequence[str], config: MinHashConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all shingles, uint32, and the text each belongs to, in order; none reaches across two texts."""
+    if config.unit == "words":
+        split = [words(text) for text in texts]
+        hashes = hash_words(split)
+    else:
+        split = texts
+        hashes = np.concatenate([hash_characters(text) for text in texts])
+    owners = np.repeat(np.arange(len(texts)), [len(units) for units in split])
+    runs = hash_runs(hashes, config.shingle)
+    first, last = owners[: len(runs)], owners[config.shingle - 1 :]
+    whole = first == last
+    return (runs[whole] >> np.uint64(32)).astype(np.uint32), first[whole]

@@ -1,0 +1,153 @@
+"""Near duplicates among MinHash signatures: found by bands, verified on whole signatures, the earlier document wins.
+
+A document is dropped when one that is *kept* precedes it and the two signatures agree on at least `threshold` of their
+permutations. Whoever is similar to a dropped document only stays: of a chain A ~ B ~ C, where A and C differ, A and C
+are kept. (Connected components, the usual choice, would keep A alone.) So every dropped document has a kept one that
+vouches for it, and dropping is transparent: pairs can be looked at.
+
+Two documents are compared when they agree on a band, and one of them is among the first `LEADERS` of all that do. Large
+groups therefore cost as much as small ones a document, and a document whose near duplicates all stand behind others in
+every one of their groups is missed. Equal signatures are counted as one document, and cost nothing.
+
+Memory, beside the signatures (which may be a memory-mapped file): about 100 bytes a document, and 8 for each of at most
+`LEADERS` pairs of a document that has any; three times that while they are sorted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.corpus.dedup.minhash import NOTHING, MinHashConfig
+from training.corpus.dedup.shingles import random_factors
+
+LEADERS = 8
+_ROWS_AT_ONCE = 1 << 16  # signatures read into memory together
+
+
+@dataclass
+class NearDuplicates:
+    """The documents to drop, in order, each with the kept document that it repeats.
+
+    Attributes:
+        dropped: (duplicates,) int64, document numbers, ascending.
+        kept: (duplicates,) int64, the earliest kept document that each was found similar to.
+        jaccard: (duplicates,) float32, estimated similarity of the two.
+    """
+
+    dropped: np.ndarray
+    kept: np.ndarray
+    jaccard: np.ndarray
+
+
+def near_duplicates(signatures: np.ndarray, config: MinHashConfig) -> NearDuplicates:
+    """Which documents repeat an earlier one that is kept. Depends on nothing but the arguments.
+
+    Args:
+        signatures: (documents, permutations) uint32 of `minhash.signature`, may be a memory-mapped file. Documents
+            without a shingle are neither dropped nor kept in another's place.
+    """
+    if len(signatures) >= 1 << 32:
+        raise ValueError(f"at most 2^32 documents, not {len(signatures)}: split them into parts")
+    twins = _first_with_same(_keys(signatures))
+    usable = np.empty(len(signatures), bool)
+    for part in _parts(len(signatures)):
+        usable[part] = signatures[part, 0] != NOTHING
+    distinct = np.flatnonzero(usable & (twins == np.arange(len(twins))))
+
+    pairs, pairs_of = np.empty(0, np.uint64), np.zeros(len(signatures), np.uint8)
+    for band in range(config.bands):
+        columns = slice(band * config.rows, (band + 1) * config.rows)
+        found = _candidates(_keys(signatures[:, columns])[distinct], distinct)
+        found = found[pairs_of[found >> np.uint64(32)] < LEADERS]
+        found = np.setdiff1d(found, pairs, assume_unique=True)
+        similar = _jaccard(signatures, *_unpack(found)) >= config.threshold
+        pairs = _first_of_each_later(np.sort(np.concatenate([pairs, found[similar]])))
+        pairs_of = np.bincount(_unpack(pairs)[1], minlength=len(signatures)).astype(np.uint8)
+
+    winners = _resolve(pairs, len(signatures))
+    winners = np.where(usable, winners[twins], np.arange(len(twins)))
+    dropped = np.flatnonzero(winners != np.arange(len(winners)))
+    kept = winners[dropped]
+    return NearDuplicates(dropped, kept, _jaccard(signatures, kept, dropped))
+
+
+def _parts(count: int) -> Iterator[slice]:
+    for start in range(0, count, _ROWS_AT_ONCE):
+        yield slice(start, min(start + _ROWS_AT_ONCE, count))
+
+
+def _keys(columns: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of each row.  # (documents, columns) to (documents,)"""
+    factors = random_factors(columns.shape[1], "rows")
+    keys = np.empty(len(columns), np.uint64)
+    for part in _parts(len(columns)):
+        keys[part] = columns[part].astype(np.uint64) @ factors
+    return keys
+
+
+def _groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Documents sorted by key, those of a group in order, and whether each of them is the first of its group."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return order, new
+
+
+def _first_with_same(keys: np.ndarray) -> np.ndarray:
+    """For each document the first one with the same key."""
+    order, new = _groups(keys)
+    firsts = np.empty_like(order)
+    firsts[order] = order[new][np.cumsum(new) - 1]
+    return firsts
+
+
+def _candidates(keys: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Pairs of each document with the first `LEADERS` of those before it that have its key: packed, unsorted."""
+    order, new = _groups(keys)
+    places = np.flatnonzero(~new)
+    starts = np.flatnonzero(new)[np.cumsum(new)[places] - 1]
+    pairs = []
+    for rank in range(LEADERS):
+        behind = places - starts > rank
+        pairs.append(_pack(documents[order[starts[behind] + rank]], documents[order[places[behind]]]))
+    return np.concatenate(pairs)
+
+
+def _pack(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """Pairs as single numbers, which sort by the later document, then by the earlier."""
+    return later.astype(np.uint64) << np.uint64(32) | earlier.astype(np.uint64)
+
+
+def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64), (pairs >> np.uint64(32)).astype(np.int64)
+
+
+def _jaccard(signatures: np.ndarray, earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """The share of permutations that two documents agree on.  # (pairs,) float32"""
+    shares = np.empty(len(earlier), np.float32)
+    for part in _parts(len(earlier)):
+        shares[part] = (signatures[earlier[part]] == signatures[later[part]]).mean(axis=1, dtype=np.float32)
+    return shares
+
+
+def _first_of_each_later(pairs: np.ndarray) -> np.ndarray:
+    """Of sorted pairs the first `LEADERS` of each later document, which bounds the memory that pairs take."""
+    if len(pairs) <= LEADERS:
+        return pairs
+    later = pairs >> np.uint64(32)
+    crowded = np.zeros(len(pairs), bool)
+    crowded[LEADERS:] = later[LEADERS:] == later[:-LEADERS]
+    return pairs[~crowded]
+
+
+def _resolve(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Who stands for whom: each document's earliest similar one that is kept, else itself.  # (documents,) int64"""
+    winners = np.arange(count)
+    for part in _parts(len(pairs)):
+        earlier, later = _unpack(pairs[part])
+        for one, other in zip(earlier.tolist(), later.tolist(), strict=True):
+            if winners[one] == one and winners[other] == other:
+                winners[other] = one
+    return winners

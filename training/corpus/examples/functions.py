@@ -1,0 +1,125 @@
+"""Functions with a one-line summary, mined from Python source: the raw material of instructions and tasks."""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from training.corpus.sources import Document
+
+# A module-level function after a blank line (no decorator can stand between), and where it must have ended.
+_START = re.compile(r"(?:\A|\n[ \t]*\n)(?=def )")
+_END = re.compile(r"\n(?=[^\s#)\]}])")
+_NESTED = re.compile(r"\n[ \t]+(async |def |class )")
+_QUOTES = re.compile(r"\"{3}|'{3}")
+_MAX_SOURCE = 4_000  # characters with the full docstring: nothing longer fits the token limits in use
+_SUMMARY_LENGTH = range(12, 101)  # characters
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function in three parts; `header` and `body` keep their formatting.
+
+    Attributes:
+        header: the def line or lines, up to the colon.
+        summary: the docstring's first line.
+        body: the indented lines below the docstring.
+    """
+
+    name: str
+    group: str
+    header: str
+    summary: str
+    body: str
+
+    @property
+    def indent(self) -> str:
+        return self.body[: len(self.body) - len(self.body.lstrip())]
+
+    @property
+    def signature(self) -> str:
+        """Header and docstring: what is given when the body is asked for."""
+        return f'{self.header}\n{self.indent}"""{self.summary}"""'
+
+    @property
+    def source(self) -> str:
+        return self.with_body(self.body)
+
+    def with_body(self, body: str) -> str:
+        """The function with another body."""
+        return f"{self.signature}\n{body}"
+
+
+def mine_functions(documents: Iterable[Document]) -> Iterator[Function]:
+    """Plain functions: at module level, undecorated, nothing nested, a one-line summary, a body that does something.
+
+    Repeats of a signature or of a body are left out, so that no function is seen twice.
+    """
+    seen: set[str] = set()
+    for document in documents:
+        for start in _START.finditer(document.text):
+            end = _END.search(document.text, start.end())
+            snippet = document.text[start.end() : end.start() if end else None]
+            if len(snippet) > _MAX_SOURCE or not _QUOTES.search(snippet) or _NESTED.search(snippet):
+                continue
+            function = parse_function(snippet, document.group)
+            if function and not seen.intersection(fingerprints(function)):
+                seen.update(fingerprints(function))
+                yield function
+
+
+def fingerprints(function: Function) -> set[str]:
+    """What two functions may not share to count as different: signature and body, white space aside."""
+    return {"".join(function.signature.split()), "".join(function.body.split())}
+
+
+def parse_function(source: str, group: str) -> Function | None:
+    """The function that `source` starts with, or None if it is not of the plain kind."""
+    node = _parse(source)
+    if not isinstance(node, ast.FunctionDef) or len(node.body) < 2 or _is_trivial(node.body[1:]):
+        return None
+    docstring, first = node.body[:2]
+    text = ast.get_docstring(node)
+    if text is None or docstring.lineno == node.lineno or first.lineno == docstring.end_lineno:
+        return None
+    summary, *rest = text.strip().split("\n")
+    if (rest and rest[0].strip()) or len(summary) not in _SUMMARY_LENGTH or '"' in summary[-1] or '"""' in summary:
+        return None
+    lines = source.split("\n")
+    function = Function(
+        name=node.name,
+        group=group,
+        header="\n".join(lines[: docstring.lineno - 1]).rstrip(),
+        summary=summary,
+        body="\n".join(lines[docstring.end_lineno : node.end_lineno]).strip("\n").rstrip(),
+    )
+    # Control tokens would end the answer early, and backslashes mean something else in a docstring that was raw.
+    if "\\" in summary or "<|" in function.source:
+        return None
+    return function if defines(function.source, node.name) else None
+
+
+def defines(source: str, name: str) -> bool:
+    """Whether `source` is Python and its first statement defines the function `name`."""
+    node = _parse(source)
+    return isinstance(node, ast.FunctionDef) and node.name == name
+
+
+def _parse(source: str) -> ast.stmt | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            return next(iter(ast.parse(source).body), None)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _is_trivial(statements: list[ast.stmt]) -> bool:
+    """`pass`, `...`, or a note that it is not implemented."""
+    if len(statements) > 1:
+        return False
+    only = statements[0]
+    if isinstance(only, ast.Raise):
+        return "NotImplemented" in ast.dump(only)
+    return isinstance(only, ast.Pass) or (isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant))

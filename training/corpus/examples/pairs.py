@@ -1,0 +1,92 @@
+"""Instruction and preference records from functions, in the layouts that TRL reads."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from training.common.progress import progress_bar
+from training.corpus.examples.distractors import Matcher
+from training.corpus.examples.functions import Function, defines
+
+# How far the rejected answer's length in tokens may be from the chosen one's, so that length says nothing.
+LENGTH_TOLERANCE = 0.15
+
+_BATCH = 512
+
+
+def question(function: Function) -> str:
+    return f"Write this Python function.\n\n{function.signature}"
+
+
+def instruction(function: Function) -> dict[str, Any]:
+    """One record for supervised fine-tuning: the signature and summary asked, the whole function answered."""
+    messages = [
+        {"role": "user", "content": question(function)},
+        {"role": "assistant", "content": function.source},
+    ]
+    return {"messages": messages, "name": function.name, "group": function.group}
+
+
+def fitting(functions: Iterable[Function], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Iterator[Function]:
+    """The functions whose instruction, rendered by the chat template, has at most `max_tokens` tokens."""
+    batch = []
+    for function in functions:
+        batch.append(function)
+        if len(batch) == _BATCH:
+            yield from _fitting_batch(batch, tokenizer, max_tokens)
+            batch = []
+    if batch:
+        yield from _fitting_batch(batch, tokenizer, max_tokens)
+
+
+def _fitting_batch(batch: list[Function], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Iterator[Function]:
+    rendered = [tokenizer.apply_chat_template(instruction(function)["messages"], tokenize=False) for function in batch]
+    lengths = count_tokens(rendered, tokenizer.backend_tokenizer)
+    return (function for function, length in zip(batch, lengths) if length <= max_tokens)
+
+
+def count_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    """Tokens of each text, none added."""
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def preferences(functions: Sequence[Function], tokenizer: Tokenizer, seed: int) -> list[dict[str, Any]]:
+    """One record a function: its own source preferred over the same signature with another function's body.
+
+    The wrong bodies are those of the other functions given, each used about once: a body taken alone is as often
+    right as wrong, so only its fit to the signature tells. Functions without a partner of their length are left out.
+    """
+    lengths = count_tokens([function.source for function in functions], tokenizer)
+    bodies = count_tokens([function.body for function in functions], tokenizer)
+    matcher = Matcher(bodies, [function.group for function in functions], seed)
+    records = []
+    for index, function in enumerate(progress_bar(functions, desc="pairing", unit=" pairs")):
+        rejected = _wrong_source(index, functions, lengths[index], matcher, tokenizer)
+        if rejected is None:
+            continue
+        records.append(
+            {
+                "prompt": [{"role": "user", "content": question(function)}],
+                "chosen": [{"role": "assistant", "content": function.source}],
+                "rejected": [{"role": "assistant", "content": rejected}],
+                "name": function.name,
+                "group": function.group,
+            }
+        )
+    return records
+
+
+def _wrong_source(
+    index: int, functions: Sequence[Function], length: int, matcher: Matcher, tokenizer: Tokenizer
+) -> str | None:
+    function, tolerance = functions[index], LENGTH_TOLERANCE * length
+    for other in matcher.candidates(index, tolerance):
+        rejected = function.with_body(functions[other].body)
+        if not defines(rejected, function.name):  # the two indent differently
+            continue
+        if abs(count_tokens([rejected], tokenizer)[0] - length) <= tolerance:
+            matcher.use(other)
+            return rejected
+    return None

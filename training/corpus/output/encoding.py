@@ -1,0 +1,154 @@
+"""From text to tokens on disk, with the sources mixed by their shares."""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from training.common.errors import UserError
+from training.common.progress import progress_bar
+from training.corpus.curation.blocks import in_blocks
+from training.corpus.curation.config import DataConfig
+from training.corpus.curation.corpus import Corpus
+from training.corpus.curation.splitting import Split
+from training.corpus.output.token_budget import choose, interleave, tokens_to_take, wished_shares
+from training.corpus.sources import Document
+from training.data.shards import open_shard, write_shard
+
+_BATCH_BYTES = 2_000_000  # of text handed to the tokenizer at once
+
+Written = tuple[dict[str, Any], np.ndarray]  # a shard's part of the manifest; (documents,) the bytes of each
+
+
+class Encoder:
+    """A tokenizer for documents, in which control tokens that happen to be spelt out are text like any other.
+
+    Args:
+        folder: of tokenizer.json.
+        end: the token after every document.
+        vocab_size: of the tokenizer, its control tokens included.
+    """
+
+    def __init__(self, folder: Path, end: int, vocab_size: int):
+        self.folder, self.end, self.vocab_size = folder, end, vocab_size
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.encode_special_tokens = True
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.folder, self.end, self.vocab_size)  # how it encodes would be lost with the tokenizer
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def write(self, folder: Path, name: str, documents: Iterable[Document], size: int | None = None) -> Written:
+        """A shard of documents, of `size` bytes together; returns its part of the manifest and the bytes of each."""
+        sizes = array("q")
+        with progress_bar(total=size, desc=f"tokenizing {name}", unit="B", unit_scale=True) as bar:
+
+            def ids() -> Iterator[list[int]]:
+                for batch in in_blocks(documents, _BATCH_BYTES):
+                    for encoding in self._encode([document.text for document in batch]):
+                        yield [*encoding.ids, self.end]
+                    sizes.extend(document.size for document in batch)
+                    bar.update(sum(sizes[-len(batch) :]))
+
+            entry = write_shard(folder, name, ids(), self.vocab_size, self.name)
+        return entry | {"bytes": sum(sizes)}, np.asarray(sizes)
+
+    def size(self, ids: np.ndarray) -> int:
+        """Bytes of the text of some tokens."""
+        return len(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False).encode())
+
+    def _encode(self, texts: list[str]) -> list:
+        try:
+            return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises nothing narrower
+            message = f"'tokenizer': it cannot read all of the text ({error}); train it on the same text"
+            raise UserError(message) from None
+
+
+class Writer(Protocol):
+    """Writes a split, of one source or of all, as the shard `name` into a folder."""
+
+    def __call__(self, folder: Path, name: str, split: Split, source: str | None = None) -> Written: ...
+
+
+def encode_here(corpus: Corpus, encoder: Encoder) -> Writer:
+    """By this process."""
+
+    def write(folder: Path, name: str, split: Split, source: str | None = None) -> Written:
+        return encoder.write(folder, name, corpus.documents(split, source), corpus.size(split, source))
+
+    return write
+
+
+def write_mixture(
+    write: Writer, config: DataConfig, encoder: Encoder, folder: Path, work: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The training split of several sources, each document spread over the whole as its share asks.
+
+    Args:
+        work: a folder for the tokens of each source.
+
+    Returns:
+        The split's part of the manifest; and for each source its tokens, those taken, epochs, and both shares.
+    """
+    names, sources = list(config.sources), list(config.sources.values())
+    parts, sizes = [], []
+    for name in names:
+        entry, of_each = write(work, name, "train", name)
+        parts.append(open_shard(work / entry["file"], entry, encoder.vocab_size))
+        sizes.append(of_each)
+    available = np.array([len(part) for part in parts])
+    wanted = tokens_to_take(sources, available, config.temperature, config.max_tokens)
+    lengths = [np.diff(part.document_ends, prepend=0) for part in parts]
+    chosen, tokens_of = zip(*map(choose, lengths, wanted.tolist(), [config.seed] * len(parts)), strict=True)
+    order = interleave(tokens_of)
+    size = 0
+
+    def ids() -> Iterator[np.ndarray]:
+        nonlocal size
+        pairs = zip(*order, strict=True)
+        for source, number in progress_bar(pairs, "mixing", len(order[0]), unit=" documents", unit_scale=True):
+            document, count = chosen[source][number], tokens_of[source][number]
+            start = parts[source].document_ends[document] - lengths[source][document]
+            tokens = parts[source].tokens[start : start + count]
+            if count == lengths[source][document]:
+                size += int(sizes[source][document])
+            else:
+                tokens = np.append(tokens[:-1], encoder.end)  # cut, it ends like all others
+                size += encoder.size(tokens[:-1])
+            yield tokens
+
+    entry = write_shard(folder, "train", ids(), encoder.vocab_size, encoder.name)
+    entry["bytes"] = size
+    taken = [int(tokens.sum()) for tokens in tokens_of]
+    wished = wished_shares(sources, available, config.temperature)
+    shares = {
+        name: {
+            "tokens": int(available[index]),
+            "taken": taken[index],
+            "epochs": round(taken[index] / int(available[index]), 4),
+            "share": round(taken[index] / sum(taken), 4),
+            "wished": None if wished is None else round(float(wished[index]), 4),
+        }
+        for index, name in enumerate(names)
+    }
+    return entry, shares
+
+
+def describe_shares(shares: dict[str, Any]) -> str:
+    """A table for people."""
+    lines = [f"{'source':<20}{'tokens':>14}{'taken':>14}{'epochs':>8}{'share':>9}{'wished':>9}"]
+    for name, row in shares.items():
+        wished = "" if row["wished"] is None else f"{row['wished']:.2%}"
+        lines.append(
+            f"{name:<20}{row['tokens']:>14,}{row['taken']:>14,}{row['epochs']:>8.2f}{row['share']:>9.2%}{wished:>9}"
+        )
+    return "\n".join(lines)

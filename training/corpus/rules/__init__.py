@@ -1,0 +1,126 @@
+"""Rules that judge a text by itself: each has a name, a source, a published limit, and says what condemned a text."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from training.common.recipe import nearest, option
+from training.corpus.rules import code, gopher, web
+from training.corpus.rules.languages import LanguageRule
+from training.corpus.rules.length import LENGTH, too_many_characters
+from training.corpus.rules.licences import RestrictiveLicence
+from training.corpus.rules.profanity import Profanity
+from training.corpus.rules.rule import Rejection, Rule
+from training.corpus.rules.statistics import Statistics
+
+__all__ = ["RULES", "SETS", "Rejection", "Rules", "RulesConfig", "describe_rules"]
+
+# In the order in which they are asked: the cheap ones first.
+RULES = {
+    rule.name: rule
+    for rule in (*LENGTH, *code.CODE, *gopher.QUALITY, *web.FINEWEB, *web.C4, *gopher.REPETITION, code.unparsable)
+}
+
+
+def _published(rules: Iterable[Rule]) -> dict[str, float]:
+    return {rule.name: rule.limit for rule in rules}
+
+
+# What is asked of each kind of text, by rule and limit. Books are edited already: what can still be wrong with them is
+# that they are no text (tables, indices, adverts) or repeat themselves. Their short lines, chapters that consist of one
+# paragraph, dialogue that ends in quotation marks, and verse that ends in nothing are as they should be.
+SETS: dict[str, dict[str, float | bool]] = {
+    "none": {},
+    "web": {
+        "too_many_characters": too_many_characters.limit,
+        **_published((*gopher.QUALITY, *web.FINEWEB, *web.C4, *gopher.REPETITION)),
+        "duplicate_line_characters": 0.1,  # FineWeb
+    },
+    "books": {
+        "too_many_characters": too_many_characters.limit,
+        **_published((*gopher.QUALITY, web.lorem_ipsum, *gopher.REPETITION)),
+        "too_few_words": 20,
+        "too_many_words": False,
+        "ellipsis_lines": False,
+        "few_alphabetic_words": 0.6,
+        "duplicate_lines": False,
+        "duplicate_paragraphs": False,
+    },
+    "code": {**_published((*LENGTH, *code.CODE)), "too_many_characters": 200_000},
+}
+SETS["python"] = SETS["code"] | {"unparsable": code.unparsable.limit}
+
+
+@dataclass
+class RulesConfig:
+    set: Literal["web", "books", "code", "python", "none"] = option(
+        "none", "the rules for a kind of text; python is code that must parse"
+    )
+    limits: dict[str, float | bool] = option(
+        dict, "limits of single rules, as in {too_few_words: 20, short_lines: false}; true is the published one"
+    )
+    languages: list[str] = option(list, "ISO 639-1 codes of the languages to keep; with none given, all are kept")
+    min_probability: float = option(0.65, "of the language found, as in FineWeb")
+    drop_restrictive_licences: bool = option(
+        False, "drop files whose head states a licence that asks for more than attribution"
+    )
+    profanity: str | None = option(
+        None, "a file with a word or phrase a line; texts that hold one are dropped, as in C4"
+    )
+
+    def __post_init__(self):
+        for name, limit in self.limits.items():
+            if name not in RULES:
+                raise ValueError(f"'limits' names no rule '{name}'; {nearest(str(name), RULES)}")
+            if not isinstance(limit, (int, float)):
+                raise ValueError(f"'limits.{name}' takes a number, true or false, not {limit!r}")
+        if not 0 <= self.min_probability <= 1:
+            raise ValueError(f"'min_probability' lies between 0 and 1, not {self.min_probability}")
+
+    def chosen_limits(self) -> dict[str, float]:
+        """Rule names and limits in the order in which they are asked."""
+        limits = SETS[self.set] | self.limits
+        chosen = {name: limits[name] for name in RULES if limits.get(name, False) is not False}
+        return {name: RULES[name].limit if limit is True else limit for name, limit in chosen.items()}
+
+
+class Rules:
+    """The rules of a configuration. A verdict is a function of the text alone.
+
+    Raises:
+        UserError: the file of `profanity` cannot be read, or `languages` needs a package that is not installed.
+    """
+
+    def __init__(self, config: RulesConfig):
+        self._config = config
+        rules = [RULES[name].with_limit(limit) for name, limit in config.chosen_limits().items()]
+        self.rules: list[Callable[[Statistics], Rejection | None]] = list(rules)
+        if config.drop_restrictive_licences:
+            self.rules.append(RestrictiveLicence())
+        if config.profanity:
+            self.rules.append(Profanity(Path(config.profanity)))
+        if config.languages:
+            self.rules.append(LanguageRule(config.languages, config.min_probability))
+
+    def __reduce__(self):
+        # Other processes get the configuration: it says everything, and a model of languages is large.
+        return Rules, (self._config,)
+
+    def judge(self, text: str) -> Rejection | None:
+        """The first rule that condemns the text, or None."""
+        statistics = Statistics(text)
+        for rule in self.rules:
+            rejection = rule(statistics)
+            if rejection is not None:
+                return rejection
+        return None
+
+
+def describe_rules(config: RulesConfig) -> str:
+    """The configuration's limits with what each rule measures, a line for each, for people."""
+    limits = config.chosen_limits()
+    width = max(map(len, limits), default=0)
+    return "\n".join(
+        f"{name:<{width}}  {RULES[name].bound} {limit:<8g} {RULES[name].description}" for name, limit in limits.items()
+    )

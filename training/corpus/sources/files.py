@@ -1,0 +1,128 @@
+"""Which files a path stands for, in an order that no file system changes."""
+
+import glob
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.common.errors import UserError
+from training.common.hub_names import is_hub_name
+from training.common.recipe import nearest
+from training.corpus.sources.config import PYTHON, STDIN
+
+TEXT, HTML, JSON_LINES, CSV = (".txt", ".md", ".py"), (".html", ".htm"), (".jsonl", ".ndjson"), (".csv", ".tsv")
+PARQUET, ARROW = (".parquet",), (".arrow", ".feather")
+STREAMED = TEXT + HTML + JSON_LINES + CSV  # those that may be compressed
+COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
+SUFFIXES = STREAMED + PARQUET + ARROW
+
+_READABLE = f"{' '.join(SUFFIXES)} (the first {len(STREAMED)} also with {' '.join(COMPRESSIONS)})"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to read, not opened yet.
+
+    Attributes:
+        path: where it is; None for standard input.
+        name: what its documents' ids begin with; no other file of the source has it.
+        group: of its documents. Below a folder its subfolders are the groups; files that lie loose are each their own.
+        kind: its ending without that of a compression, such as `.jsonl`.
+        compression: such as `.gz`, or empty.
+        same_as: name of an earlier file of the source that is the same one, by a link.
+    """
+
+    path: Path | None
+    name: str
+    group: str
+    kind: str
+    compression: str
+    same_as: str | None = None
+
+    def __str__(self) -> str:
+        return "standard input" if self.path is None else str(self.path)
+
+
+def is_hub_dataset(path: str) -> bool:
+    """Whether a path means a data set on the Hub: `owner/name`, without the ending of a file."""
+    return "/" in path and is_hub_name(path) and not _kind(path, named=True)
+
+
+def is_local(path: str) -> bool:
+    """Whether a path stands for files of this machine."""
+    return path not in (PYTHON, STDIN) and not is_hub_dataset(path)
+
+
+def list_files(path: str, split: str, key: str) -> list[SourceFile]:
+    """The readable files that a file name, folder or glob stands for, sorted by the parts of their paths.
+
+    Args:
+        split: of a folder with several, as `DatasetDict.save_to_disk` writes it.
+        key: of the source in the recipe, for error messages.
+
+    Raises:
+        UserError: there are none, or a folder may not be listed.
+    """
+    expanded = Path(path).expanduser()
+    if expanded.is_file():
+        if not _kind(expanded.name, named=True):
+            raise UserError(f"'{key}.path': {path}: unknown kind of file; readable are {_READABLE}")
+        base, found, named = expanded.parent, [expanded], True
+    elif expanded.is_dir():
+        base, found, named = expanded, _below(expanded, split, key), False
+    elif glob.has_magic(path):
+        parts = expanded.parts
+        fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        base, named = Path(*parts[:fixed]), True
+        found = [Path(name) for name in glob.glob(str(expanded), recursive=True) if os.path.isfile(name)]
+    else:
+        raise UserError(f"'{key}.path': no such file or folder: {path} (a Hub dataset is written owner/name)")
+    files, seen = [], {}
+    for file in sorted(found):
+        kind = _kind(file.name, named)
+        if not kind:
+            continue
+        name = file.relative_to(base).as_posix()
+        same_as = seen.setdefault(os.path.realpath(file), name)
+        files.append(SourceFile(file, name, name.split("/")[0], *kind, same_as if same_as != name else None))
+    if not files:
+        raise UserError(f"'{key}.path': {path}: no file with an ending of {_READABLE}")
+    return files
+
+
+def _kind(name: str, named: bool) -> tuple[str, str] | None:
+    """Kind and compression by the ending of a name. `.json` may be JSON lines where the user `named` it; in a folder
+    it is more often about the data than data."""
+    name = name.lower()
+    compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
+    kind = Path(name.removesuffix(compression)).suffix
+    if kind == ".json" and named:
+        kind = ".jsonl"
+    known = STREAMED if compression else SUFFIXES
+    return (kind, compression) if kind in known else None
+
+
+def _below(folder: Path, split: str, key: str) -> list[Path]:
+
+    try:
+        splits = folder / "dataset_dict.json"
+        if splits.is_file():
+            names = json.loads(splits.read_text(encoding="utf-8"))["splits"]
+            if split not in names:
+                raise UserError(f"'{key}.split': {folder} has no split '{split}'; {nearest(split, names)}")
+            folder = folder / split
+        state = folder / "state.json"
+        if (folder / "dataset_info.json").is_file() and state.is_file():
+            # Beside the data there may be cache files of the same ending, which repeat it.
+            return [folder / row["filename"] for row in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"'{key}.path': {folder}: damaged; write it again with save_to_disk") from None
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"'{key}.path': {error.filename} cannot be listed ({error.strerror})")
+
+    # Not `rglob`, which passes over what it may not list.
+    walk = os.walk(folder, onerror=refuse)
+    paths = (Path(parent, name) for parent, _, names in walk for name in names)
+    return [path for path in paths if path.is_file()]

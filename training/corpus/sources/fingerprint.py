@@ -1,0 +1,62 @@
+"""What tells one source from another."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+
+from training.common.errors import UserError
+from training.common.stage import digest
+from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
+from training.corpus.sources.files import is_local, list_files
+
+
+def source_digest(config: SourceConfig, key: str = "data") -> str:
+    """What identifies the input: the installed packages and versions, the contents of files, or the dataset's id.
+
+    Standard input cannot be read twice, so it is never the same.
+
+    Args:
+        key: of the source in the recipe, for error messages.
+
+    Raises:
+        UserError: no such file.
+    """
+    if config.path == PYTHON:
+        installed = {f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions()}
+        identity = [platform.python_version(), *sorted(installed)]
+    elif config.path == STDIN:
+        identity = [STDIN, uuid.uuid4().hex]
+    elif is_local(config.path):
+        files = list_files(config.path, config.split, key)
+        try:
+            identity = [f"{file.path}:{digest(file.path, f'{key}.path')}" for file in files]
+        except OSError as error:
+            raise UserError(f"'{key}.path': {error.filename} cannot be read ({error.strerror})") from None
+    else:
+        identity = [config.path, str(config.subset), config.split]
+    return hashlib.sha256("\n".join(identity).encode()).hexdigest()
+
+
+def check_distinct(sources: Mapping[str, SourceConfig]) -> None:
+    """Refuse to read the same file, dataset or standard input through two sources: its weight would count twice.
+
+    Args:
+        sources: by their keys in the recipe.
+
+    Raises:
+        UserError: it names both sources and what they share.
+    """
+    taken: dict[object, str] = {}
+    for key, config in sources.items():
+        if is_local(config.path):
+            paths = [file.path for file in list_files(config.path, config.split, key)]
+            identities = {os.path.realpath(path): str(path) for path in paths}
+        else:
+            identities = {(config.path, config.subset, config.split): config.path}
+        for identity, shown in identities.items():
+            other = taken.setdefault(identity, key)
+            if other != key:
+                raise UserError(f"'{key}.path': {shown} is read by '{other}' already; leave it out of one of the two")

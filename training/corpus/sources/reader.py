@@ -1,0 +1,286 @@
+"""One source as a stream of documents, whatever it is made of: in a fixed order, counted, and to go on with."""
+
+import copy
+import itertools
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from training.common.errors import UserError
+from training.common.recipe import nearest
+from training.corpus.sources import files, records, tables, text
+from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
+from training.corpus.sources.document import Damaged, Document, Dropped, NoColumn, NotText, Record
+from training.corpus.sources.files import SourceFile, is_local, list_files
+from training.corpus.sources.hub import HubStream
+from training.corpus.sources.partitions import Part, whole
+from training.corpus.sources.python import python_files, read_python
+
+SHOWN = 5  # broken records that are shown; more are only counted
+FEW_BROKEN = 10  # so many never stop a run before its end: the share of a few records tells nothing
+
+_READERS: dict[str, Callable[[SourceFile, SourceConfig, int], Iterator[Record | Dropped]]] = {
+    **dict.fromkeys(files.TEXT, text.read_text),
+    **dict.fromkeys(files.HTML, text.read_html),
+    **dict.fromkeys(files.JSON_LINES, records.read_json_lines),
+    **dict.fromkeys(files.CSV, records.read_csv),
+    **dict.fromkeys(files.PARQUET, tables.read_parquet),
+    **dict.fromkeys(files.ARROW, tables.read_arrow),
+}
+
+
+class Counts(Protocol):
+    def drop(self, reason: str, size: int) -> None: ...
+
+
+@dataclass
+class Position:
+    """How far a source was read. `dataclasses.asdict` makes JSON of it, `Position(**...)` takes it back.
+
+    Attributes:
+        last: id of the last document that was read.
+        records, broken, damaged: records that were met, the broken ones among them, and files that end in damage.
+        first_broken: what is wrong with the first broken record, and where it is.
+        encodings: documents by what they were decoded from, where that was not UTF-8.
+        stream: where a Hub dataset's stream was.
+    """
+
+    last: str | None = None
+    records: int = 0
+    broken: int = 0
+    damaged: int = 0
+    first_broken: str | None = None
+    encodings: dict[str, int] = field(default_factory=dict)
+    stream: dict[str, Any] | None = None
+
+
+class SourceReader:
+    """An iterator over the documents of a source.
+
+    Records that give no document are counted in the funnel by a reason: "empty", "too large", "binary",
+    "undecodable", "broken record", "damaged file", "same file twice". Memory is bounded by `max_document_bytes` times
+    a small number, whatever the size of the source.
+
+    Args:
+        name: what the ids and groups of its documents begin with, so that they differ from those of other sources.
+        start: go on from here. It gives what a reading from the beginning gives after that document, and counts what
+            that counts; whole files, row groups and shards of a Hub dataset before it are not read again.
+        key: of the source in the recipe, for error messages.
+        part: read no more than this part of the source. Whether few enough records of the whole source are broken is
+            then for `check_parts` to say, when all have been read.
+
+    Raises:
+        UserError: while it is iterated: nothing there to read, no such column, a file that vanished or may not be
+            read, more broken records or damaged files than `max_broken`, a connection that broke off for good.
+    """
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        name: str,
+        funnel: Counts,
+        start: Position = Position(),
+        key: str = "data",
+        part: Part | None = None,
+    ):
+        self.config, self.name, self.funnel, self.key, self.part = config, name, funnel, key, part
+        self._at = copy.deepcopy(start)
+        self._prefix = f"{name}/" if name else ""
+        self._stream: HubStream | None = None
+        self._documents = self._read(start)
+
+    @property
+    def position(self) -> Position:
+        """After the document that was given last."""
+        if self._stream:
+            self._at.stream = self._stream.state
+        return copy.deepcopy(self._at)
+
+    def __iter__(self) -> Iterator[Document]:
+        return self
+
+    def __next__(self) -> Document:
+        return next(self._documents)
+
+    def _read(self, start: Position) -> Iterator[Document]:
+        last = start.last.removeprefix(self._prefix) if start.last is not None else None
+        if self.config.path == PYTHON:
+            documents = self._read_python(last)
+        elif self.config.path == STDIN:
+            documents = self._read_files([_standard_input()], last, 1)
+        elif is_local(self.config.path):
+            part = self.part or whole(list_files(self.config.path, self.config.split, self.key))
+            documents = self._read_files(part.files, last, part.of)
+        else:
+            documents = self._read_hub(start)
+        yield from documents
+        if not self.part:
+            self._check_broken()
+
+    def _read_python(self, last: str | None) -> Iterator[Document]:
+        found = sorted(python_files(), key=lambda file: file.id)
+        for file in itertools.islice(found, self._after([file.id for file in found], last), None):
+            if file.size > self.config.max_document_bytes:
+                outcome = Dropped(None, "too large", file.size)
+            else:
+                try:
+                    source = read_python(file.path)
+                except OSError as error:
+                    raise self._unreadable(file.path, error) from None
+                outcome = Dropped(None, "undecodable", file.size) if source is None else Record(None, source)
+            yield from self._outcome(file.id, file.group, outcome, file.path)
+
+    def _read_files(self, found: Sequence[SourceFile], last: str | None, of: int) -> Iterator[Document]:
+        names = [file.name for file in found]
+        skip = 0
+        if last is not None and last not in names:  # it is one of several in its file
+            last, _, number = last.rpartition(":")
+            skip = int(number) if number.isdecimal() else 0
+        first = self._after(names, last) - (1 if skip else 0)
+        for file in itertools.islice(found, first, None):
+            if file.same_as:
+                tqdm.write(f"{file}: the same file as {file.same_as}, read once", file=sys.stderr)
+            for outcome in self._checked(file, skip, of):
+                number = outcome.number
+                identity = file.name if number is None else f"{file.name}:{number}"
+                yield from self._outcome(identity, file.group, outcome, file)
+            skip = 0
+
+    def _checked(self, file: SourceFile, skip: int, count: int) -> Iterator[Record | Dropped]:
+        """What a file holds. Damage ends it, and the run unless it is one file of many."""
+        try:
+            size = file.path.stat().st_size if file.path else None
+            if file.same_as:
+                yield Dropped(None, "same file twice", size)
+            elif size == 0:
+                yield Dropped(None, "empty", 0)
+            else:
+                yield from _READERS[file.kind](file, self.config, skip)
+        except NoColumn as error:
+            column = self.config.text_column
+            raise UserError(
+                f"'{self.key}.text_column': {file} has no column '{column}'; {nearest(column, error.names)}"
+            ) from None
+        except NotText as error:
+            column = self.config.text_column
+            raise UserError(f"'{self.key}.text_column': {file}: '{column}' holds {error}, not text") from None
+        except (Damaged, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
+            yield self._damage(file, str(error), count)
+        except OSError as error:
+            if error.errno is not None:
+                raise self._unreadable(file, error) from None
+            yield self._damage(file, str(error), count)  # gzip, bz2 and zstd say so of broken data
+
+    def _damage(self, file: SourceFile, why: str, count: int) -> Dropped:
+        self._at.damaged += 1
+        told = f"{file}: damaged ({why.splitlines()[0] if why else 'it ends early'})"
+        if self._at.damaged > self.config.max_broken * count:
+            raise UserError(
+                f"{told}; get it again, leave it out, or go on with what can be read of such files by a "
+                f"'{self.key}.max_broken' of {self._at.damaged / count:.3g} or more"
+            )
+        tqdm.write(f"{told}; the rest of it is left out", file=sys.stderr)
+        return Dropped(None, "damaged file", file.path.stat().st_size if file.path else 0)
+
+    def _unreadable(self, file: object, error: OSError) -> UserError:
+        if isinstance(error, FileNotFoundError):
+            return UserError(f"'{self.key}.path': {file} has vanished since the files were listed; start again")
+        return UserError(f"'{self.key}.path': {file} cannot be read ({error.strerror})")
+
+    def _read_hub(self, start: Position) -> Iterator[Document]:
+        path = self.config.path
+        number = int(start.last.rpartition(":")[2]) if start.last else 0
+        self._stream = HubStream(self.config, self.key, number, start.stream)
+        column = self.config.text_column
+        for number, row in self._stream:
+            try:
+                outcome = records.from_row(number, row, self.config, first=number == 1)
+            except NoColumn as error:
+                raise UserError(
+                    f"'{self.key}.text_column': {path} has no column '{column}'; {nearest(column, error.names)}"
+                ) from None
+            yield from self._outcome(f"{path}:{number}", path, outcome, path)
+
+    def _outcome(self, identity: str, group: str, outcome: Record | Dropped, where: object) -> Iterator[Document]:
+        """The document of a record, or none and an entry in the funnel."""
+        if isinstance(outcome, Dropped):
+            self._drop(outcome, where)
+            return
+        document = Document(self._prefix + identity, self._prefix + group, outcome.text)
+        if not outcome.text or outcome.text.isspace():
+            self._drop(Dropped(outcome.number, "empty", document.size))
+        else:
+            at = self._at
+            at.last = document.id
+            at.records += 1
+            if outcome.encoding != "utf-8":
+                at.encodings[outcome.encoding] = at.encodings.get(outcome.encoding, 0) + 1
+            yield document
+
+    def _drop(self, outcome: Dropped, where: object = None) -> None:
+        self.funnel.drop(outcome.reason, outcome.size)
+        self._at.records += 1
+        if outcome.detail is not None:
+            self._at.broken += 1
+            told = f"{where}:{outcome.number}: {outcome.detail}" if outcome.number else f"{where}: {outcome.detail}"
+            self._at.first_broken = self._at.first_broken or told
+            if self._at.broken > FEW_BROKEN or not self.config.max_broken:
+                self._check_broken()
+            if self._at.broken <= SHOWN:
+                more = "; more are only counted" if self._at.broken == SHOWN else ""
+                tqdm.write(f"left out: {told}{more}", file=sys.stderr)
+
+    def _check_broken(self) -> None:
+        _check_share(self._at.broken, self._at.records, self._at.first_broken, self.config, self.key)
+
+    def _after(self, names: list[str], last: str | None) -> int:
+        """The index of what follows the last one that was read."""
+        if last is None:
+            return 0
+        try:
+            return names.index(last) + 1
+        except ValueError:
+            raise UserError(
+                f"'{self.key}.path': {self.config.path}: {last}, where the reading stopped, is not there any more; "
+                "start over with --restart true"
+            ) from None
+
+
+def check_parts(positions: Sequence[Position], files: int, config: SourceConfig, key: str) -> None:
+    """Refuse a source of which too much is broken, all its parts together.
+
+    Args:
+        positions: after each of them.
+        files: of the source.
+
+    Raises:
+        UserError: more broken records, or damaged files, than `max_broken`.
+    """
+    broken, records = sum(position.broken for position in positions), sum(position.records for position in positions)
+    first = next((position.first_broken for position in positions if position.first_broken), None)
+    _check_share(broken, records, first, config, key)
+    damaged = sum(position.damaged for position in positions)
+    if damaged > config.max_broken * files:
+        raise UserError(
+            f"'{key}.path': {damaged:,} of {files:,} files are damaged; get them again, leave them out, or go on with "
+            f"what can be read of such files by a '{key}.max_broken' of {damaged / files:.3g} or more"
+        )
+
+
+def _check_share(broken: int, records: int, first: str | None, config: SourceConfig, key: str) -> None:
+    if broken > config.max_broken * records:
+        raise UserError(
+            f"'{key}.max_broken': {broken:,} of {records:,} records are broken, more than {config.max_broken:.2%}; "
+            f"such as {first}"
+        )
+
+
+def _standard_input() -> SourceFile:
+    """JSON lines if it begins with a brace, else text."""
+    head = sys.stdin.buffer.peek(1).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")  # byte-order marks, white space
+    return SourceFile(None, "stdin", "stdin", ".jsonl" if head.startswith(b"{") else ".txt", "")

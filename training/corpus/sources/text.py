@@ -1,0 +1,132 @@
+"""Files of plain text and of HTML."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from training.common.errors import UserError
+from training.corpus.sources.config import DETECT, SourceConfig
+from training.corpus.sources.document import Dropped, Record
+from training.corpus.sources.encodings import decode, is_binary
+from training.corpus.sources.files import SourceFile
+from training.corpus.sources.streams import CHUNK, lines, open_stream
+
+# The separator of .txt files that hold many documents, as TinyStories is published.
+SEPARATOR = b"<|endoftext|>"
+
+# The parser's stack ends somewhere above this, and its time grows with the square of the depth.
+MAX_DEPTH = 3_000
+_VOID = {b"area", b"base", b"br", b"col", b"embed", b"hr", b"img", b"input", b"link", b"meta", b"source", b"wbr"}
+_ENDS_ITSELF = {b"p", b"li", b"dt", b"dd", b"tr", b"td", b"th", b"option", b"tbody", b"thead"}
+_TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*?(/?)>")
+
+
+def read_text(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
+    """The text of a file: one document, or several numbered ones where a .txt has separators or the file is longer
+    than `max_document_bytes`. The first `skip` are passed over. Newlines become `\\n`."""
+    separator = SEPARATOR if file.kind == ".txt" else None
+    try:
+        with open_stream(file) as (stream, marked):
+            pieces = _pieces(stream, config.max_document_bytes, separator)
+            first = list(itertools.islice(pieces, 2))
+            alone = len(first) < 2
+            for number, piece in enumerate(itertools.chain(first, pieces), start=1):
+                if number > skip:
+                    yield _text(None if alone else number, piece, marked, config)
+    except UnicodeDecodeError:  # below a byte-order mark; the rest goes with it
+        yield Dropped(None, "undecodable", file.path.stat().st_size if file.path else 0)
+
+
+def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[bytes | int]:
+    """The documents of a text, each of at most `limit` bytes: cut at separators, and at line ends where that is not
+    enough. Of a line that is longer by itself, its size."""
+    pending, size, count = [], 0, 0
+    for line in lines(stream, limit):
+        too_long = isinstance(line, int)
+        parts = line.split(separator) if separator and not too_long else [line]
+        if pending and (too_long or size + len(parts[0]) > limit):
+            yield b"".join(pending)
+            pending, size, count = [], 0, count + 1
+        for part in parts[:-1]:
+            yield b"".join([*pending, part])
+            pending, size, count = [], 0, count + 1
+        if too_long:
+            yield line
+            count += 1
+        else:
+            pending.append(parts[-1])
+            size += len(parts[-1])
+    last = b"".join(pending)
+    if last.strip() or not count:  # a separator at the end separates nothing
+        yield last
+
+
+def _text(number: int | None, piece: bytes | int, marked: str, config: SourceConfig) -> Record | Dropped:
+    if isinstance(piece, int):
+        return Dropped(number, "too large", piece)
+    if is_binary(piece):
+        return Dropped(number, "binary", len(piece))
+    try:
+        text, encoding = decode(piece, config.encoding)
+    except UnicodeError:
+        return Dropped(number, "undecodable", len(piece))
+    return Record(number, text.replace("\r\n", "\n").replace("\r", "\n"), marked if marked != "utf-8" else encoding)
+
+
+def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
+    """The main text of a page, without navigation, headers, footers, scripts, by Resiliparse's rules.
+
+    DCLM (https://arxiv.org/abs/2406.11794) trained models on pages by Resiliparse and by trafilatura and
+    found them equal; tables and code survive the former more often (https://arxiv.org/abs/2602.19548).
+    """
+    try:
+        from resiliparse.extract.html2text import extract_plain_text
+        from resiliparse.parse.encoding import detect_encoding
+    except ModuleNotFoundError:
+        raise UserError(f"{file}: to read HTML, pip install 'scratch[data]'") from None
+    with open_stream(file) as (stream, marked):
+        data = stream.read(config.max_document_bytes + 1)
+        size = len(data)
+        while more := stream.read(CHUNK):
+            size += len(more)
+    if size > config.max_document_bytes:
+        yield Dropped(None, "too large", size)
+        return
+    if is_binary(data):
+        yield Dropped(None, "binary", len(data))
+        return
+    if _depth(data) > MAX_DEPTH:
+        yield Dropped(None, "broken record", len(data), f"tags within tags, more than {MAX_DEPTH:,} deep")
+        return
+    encoding = config.encoding
+    if encoding == DETECT and b"charset" in data[:1024].lower():
+        encoding = detect_encoding(data, from_html_meta=True)  # what the page says of itself
+    try:
+        html, encoding = decode(data, encoding)
+    except (UnicodeError, LookupError):
+        yield Dropped(None, "undecodable", len(data))
+        return
+    text = extract_plain_text(html, main_content=True)
+    yield Record(None, text, marked if marked != "utf-8" else encoding)
+
+
+def _depth(html: bytes) -> int:
+    """An upper bound of how deep elements are nested, exact where all of them are closed in turn."""
+    if html.count(b"<") <= MAX_DEPTH:
+        return 0
+    open_tags = Counter()
+    depth = deepest = 0
+    for closing, name, self_closing in _TAG.findall(html):
+        name = name.lower()
+        if name in _VOID or name in _ENDS_ITSELF or self_closing:
+            continue
+        if not closing:
+            open_tags[name] += 1
+            depth += 1
+            deepest = max(deepest, depth)
+        elif open_tags[name]:
+            open_tags[name] -= 1
+            depth -= 1
+    return deepest

@@ -1,0 +1,186 @@
+"""The picture of a run: how the loss fell, and what each stage gained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training.eval.results.table import measures
+from training.plots.style import COLOURS, FAINT, INK, STYLE, short_count
+
+
+def draw_summary(path: Path, curve: list[dict[str, Any]], models: dict[str, dict[str, Any]]) -> None:
+    """Draw the panels there are figures for: the pretraining curve, bits per byte, and the other measures per model.
+
+    Args:
+        path: the PNG to write.
+        curve: lines of `pretrain/metrics.jsonl`: `tokens` with `loss` or with `validation_loss` (nats a token).
+        models: name to results, as in `evaluate/results.json`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    named = list(dict.fromkeys(name for model in models.values() for name in measures(model)))
+    bits = {name: model["bits_per_byte"]["value"] for name, model in models.items() if "bits_per_byte" in model}
+    above: list[tuple[float, Callable[[Any], None]]] = []  # relative width, what draws there
+    if curve:
+        above.append((2.2, lambda axes: _draw_curve(axes, curve)))
+    if bits:
+        above.append((1.0, lambda axes: _draw_bits(axes, bits)))
+    below = [(1.0, lambda axes: _draw_shares(axes, models, named))] if named else []
+    strips = [panels for panels in (above, below) if panels]
+
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(10.5, 3.9 * len(strips)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+        parts = figure.subfigures(len(strips), 1, squeeze=False)[:, 0]
+        for part, panels in zip(parts, strips):
+            axes = part.subplots(1, len(panels), width_ratios=[width for width, _ in panels], squeeze=False)[0]
+            for place, (_, draw) in zip(axes, panels):
+                draw(place)
+        figure.savefig(path, dpi=150, facecolor="white")
+        plt.close(figure)
+
+
+def _draw_curve(axes: Any, curve: list[dict[str, Any]]) -> None:
+    """Loss over tokens seen. The early fall is steep: the scale of losses is logarithmic so that the end shows too."""
+    train = [(line["tokens"], line["loss"]) for line in curve if "loss" in line]
+    held_out = [(line["tokens"], line["validation_loss"]) for line in curve if "validation_loss" in line]
+    if train:
+        axes.plot(*zip(*train), color=COLOURS[0], alpha=0.75, linewidth=1.0, label="train")
+    if held_out:
+        axes.plot(*zip(*held_out), color=COLOURS[5], marker="o", markersize=3.5, linewidth=1.4, label="validation")
+        last = held_out[-1]
+        style = {"va": "center", "color": COLOURS[5], "fontweight": "bold"}
+        axes.annotate(f"{last[1]:.2f}", last, xytext=(7, 0), textcoords="offset points", **style)
+    axes.set_title("Pretraining")
+    axes.set_xlabel("tokens seen")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_yscale("log")
+    losses = [loss for _, loss in train + held_out]
+    ticks = [tick for tick in (0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12) if min(losses) <= tick <= max(losses)]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(short_count)
+    axes.set_xlim(0, 1.08 * max(line["tokens"] for line in curve))
+    axes.grid(axis="y", color=FAINT, alpha=0.2)
+    axes.legend(frameon=False)
+
+
+def _draw_bits(axes: Any, bits: dict[str, float]) -> None:
+    for place, (name, value) in enumerate(bits.items()):
+        axes.bar(place, value, width=0.7, color=COLOURS[place % len(COLOURS)])
+        axes.annotate(f"{value:.2f}", (place, value), xytext=(0, 3), textcoords="offset points", ha="center")
+    axes.set_xticks(range(len(bits)), bits)
+    axes.set_title("Bits per byte (lower is better)")
+    axes.margins(y=0.12)
+    axes.tick_params(length=0)
+
+
+def _draw_shares(axes: Any, models: dict[str, dict[str, Any]], named: list[str]) -> None:
+    """Grouped bars in percent, a group a measure, with one standard error and a line at chance."""
+    width = 0.8 / len(models)
+    chances = {}
+    for row, (name, model) in enumerate(models.items()):
+        figures = measures(model)
+        places = [group - 0.4 + (row + 0.5) * width for group, measure in enumerate(named) if measure in figures]
+        shown = [figures[measure] for measure in named if measure in figures]
+        chances |= {measure: figure.get("chance") for measure, figure in figures.items()}
+        heights = [100 * figure["value"] for figure in shown]
+        errors = [100 * (figure["stderr"] or 0) for figure in shown]
+        axes.bar(places, heights, 0.92 * width, color=COLOURS[row % len(COLOURS)], label=name)
+        axes.errorbar(places, heights, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
+        for place, height, error in zip(places, heights, errors):
+            axes.annotate(
+                f"{height:.0f}",
+                (place, height + error),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+            )
+    label = "chance"
+    for group, measure in enumerate(named):
+        if chances.get(measure) is not None:
+            level = 100 * chances[measure]
+            axes.plot([group - 0.45, group + 0.45], [level, level], color=INK, linestyle=(0, (4, 2)), label=label)
+            label = None  # once in the legend
+    axes.set_xticks(range(len(named)), [_two_lines(name) for name in named])
+    axes.set_title("Share in percent, with standard error (higher is better)")
+    axes.set_xlim(-0.55, len(named) - 0.45)
+    axes.set_ylim(0, 118)  # room for the legend above a bar at 100
+    axes.set_yticks(range(0, 101, 20))
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y", color=FAINT, alpha=0.2)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, ncols=len(models) + 1, loc="upper left")
+
+
+def _two_lines(name: str) -> str:
+    """`answers: parses` and `preference accuracy` on two lines, to fit below a group of bars."""
+    head, separator, tail = name.partition(": ")
+    return f"{head.replace('_', ' ')}\n{tail}" if separator else name.replace(" ", "\n")
+
+
+def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list[tuple[str, str]]) -> None:
+    """Draw the differences between models with two standard errors, a panel for shares and one for each other metric.
+
+    Args:
+        path: the PNG to write.
+        measures: as in `comparison.Comparison`.
+        pairs: which to draw, as (before, after).
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    titles = {
+        name: "Difference in points" if entry["unit"] == "share" else f"Difference: {name.rpartition(': ')[2]}"
+        for name, entry in measures.items()
+    }
+    panels = {
+        title: {name: entry for name, entry in measures.items() if titles[name] == title}
+        for title in sorted(set(titles.values()), key=lambda title: (title != "Difference in points", title))
+    }
+    rows = max(len(shown) for shown in panels.values())
+    height = 1.8 + 0.3 * -(-len(pairs) // 4) + rows * max(0.3, 0.16 * (len(pairs) + 1))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(6 * len(panels), height), squeeze=False, layout="constrained"
+        )
+        for place, (title, shown) in zip(axes[0], panels.items()):
+            _draw_differences(place, shown, pairs, scale=100 if title == "Difference in points" else 1)
+            place.set_title(title)
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=2 * len(panels), frameon=False)
+        figure.savefig(path, dpi=150, facecolor="white")
+        plt.close(figure)
+
+
+def _draw_differences(
+    axes: Any, measures: dict[str, dict[str, Any]], pairs: list[tuple[str, str]], scale: float
+) -> None:
+    height = 0.7 / len(pairs)
+    for number, pair in enumerate(pairs):
+        points = []
+        for row, entry in enumerate(measures.values()):
+            found = next((one for one in entry["pairs"] if (one["before"], one["after"]) == pair), None)
+            if found:
+                place = row - 0.35 + (number + 0.5) * height
+                points.append((place, scale * found["value"], 2 * scale * (found["stderr"] or 0)))
+        places, values, errors = zip(*points) if points else ((), (), ())
+        style = {
+            "fmt": "o",
+            "markersize": 4,
+            "elinewidth": 1.4,
+            "capsize": 2.5,
+            "color": COLOURS[number % len(COLOURS)],
+        }
+        axes.errorbar(values, places, xerr=errors, label=" → ".join(pair), **style)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(measures)), measures)
+    axes.set_ylim(len(measures) - 0.5, -0.5)
+    axes.grid(axis="x", color=FAINT, alpha=0.2)
+    axes.set_xlabel("with two standard errors")

@@ -1,0 +1,172 @@
+"""A model as a plain Hugging Face directory: weights, configuration, generation settings, tokenizer and code."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
+
+from modeling_scratch import ScratchConfig
+from modeling_scratch.tokenization_base import use_version_4_names
+from training.common.errors import UserError
+
+GENERATION_CONFIG = "generation_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    # what tokenizers of other origin may have beside these, or instead
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+# The classes that a directory offers to each Auto class, whichever of them was saved.
+AUTO_MAP = {
+    "AutoConfig": "configuration_scratch.ScratchConfig",
+    "AutoModel": "modeling_scratch.ScratchModel",
+    "AutoModelForCausalLM": "modeling_scratch.ScratchForCausalLM",
+    "AutoModelForSequenceClassification": "modeling_scratch.ScratchForSequenceClassification",
+}
+
+
+def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+    """The ids that go into a model's configuration. The end-of-text token also opens an unprompted text."""
+    return {
+        "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def generation_config(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> GenerationConfig:
+    """Sampling as people expect it; generation ends at the end of the text or of the assistant's turn.
+
+    Args:
+        vocab_size: rows of the model's embedding. Those beyond the tokenizer, which stand for nothing, are never drawn.
+    """
+    end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ids = special_token_ids(tokenizer)
+    if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
+        ids["eos_token_id"] = [tokenizer.eos_token_id, end_of_turn]
+    phantoms = list(range(len(tokenizer), vocab_size)) or None
+    return GenerationConfig(
+        **ids, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=256, suppress_tokens=phantoms
+    )
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without transformers' own bars, which break into ours."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' table of weights that are new or left over, where that is expected or told in a line."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with no_progress_bars():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def save_model(
+    model: PreTrainedModel, source: str | Path, folder: str | Path, state_dict: dict[str, Any] | None = None
+) -> None:
+    """Write `folder` so that stock transformers opens it, with `trust_remote_code=True` if the model is of our class.
+
+    Args:
+        model: the unwrapped model.
+        source: the folder that it grew from, or that of its tokenizer. The tokenizer's files are copied byte for byte,
+            and the generation settings too if it has them; otherwise they are made for our chat template.
+        state_dict: the gathered weights, when the model's own are sharded.
+    """
+    source, folder = Path(source), Path(folder)
+    carried = source / GENERATION_CONFIG
+    if carried.is_file():
+        model.generation_config = GenerationConfig()
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+        model.generation_config = generation_config(tokenizer, model.config.vocab_size)
+    write_model(model, folder, state_dict)
+    if carried.is_file():
+        shutil.copyfile(carried, folder / GENERATION_CONFIG)
+    copy_tokenizer(source, folder)
+
+
+def write_model(model: PreTrainedModel, folder: str | Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Weights, configuration, generation settings and, for a class of ours, code."""
+    if isinstance(model.config, ScratchConfig):
+        model.config.auto_map = dict(AUTO_MAP)
+    model.config.use_cache = True  # trainers switch it off, and it would be saved so
+    with no_progress_bars():
+        model.save_pretrained(folder, state_dict=state_dict)
+
+
+def copy_tokenizer(source: str | Path, folder: str | Path) -> list[str]:
+    """Copy the tokenizer's files that are there, byte for byte. Returns their names."""
+    found = [name for name in TOKENIZER_FILES if (Path(source) / name).is_file()]
+    for name in found:
+        shutil.copyfile(Path(source) / name, Path(folder) / name)
+    return found
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+    """Write a tokenizer that was changed since its files were read: its special tokens, or its chat template.
+
+    Args:
+        folder: of a model, whose generation then ends at the tokenizer's end of text too.
+    """
+    tokenizer.save_pretrained(folder)
+    use_version_4_names(folder)
+    settings = GenerationConfig.from_pretrained(folder)
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    if tokenizer.eos_token_id not in ends:
+        settings.eos_token_id = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
+    settings.pad_token_id = tokenizer.pad_token_id
+    settings.save_pretrained(folder)
+
+
+def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model directory, from its safetensors file or files.
+
+    Raises:
+        UserError: no such file, or one that is damaged.
+    """
+    folder = Path(folder)
+    names = [SAFE_WEIGHTS_NAME]
+    if not (folder / SAFE_WEIGHTS_NAME).is_file() and (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+        try:
+            index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
+            names = sorted(set(index["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise UserError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is damaged; get it again") from None
+    weights: dict[str, torch.Tensor] = {}
+    for name in names:
+        if not (folder / name).is_file():
+            pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern)]
+            beside = f" ({min(pickled)} is not read: unpickling runs code)" if pickled else ""
+            raise UserError(f"{folder}: no {name}{beside}; weights are taken from safetensors files")
+        try:
+            weights |= load_file(folder / name)
+        except SafetensorError as error:
+            raise UserError(f"{folder / name} is damaged ({error}); get it again") from None
+    return weights

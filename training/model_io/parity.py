@@ -1,0 +1,35 @@
+"""Whether two model folders hold the same network, by the numbers that come out of them."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from training.common.errors import UserError
+from training.model_io.model_folder import no_progress_bars
+
+# Of the largest logit, or of 1 if all are smaller: what is left of rounding in fp32, where sums go in another order.
+TOLERANCE = 1e-5
+LENGTH = 64  # tokens, random ones
+
+
+def check_parity(original: str | Path, converted: str | Path) -> float:
+    """The largest absolute difference of the logits of two folders, opened by the Auto classes and run in fp32.
+
+    Raises:
+        UserError: it is more than rounding explains.
+    """
+    results = []
+    for folder in (original, converted):  # one at a time in memory
+        with no_progress_bars(), torch.no_grad():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+            length = min(LENGTH, model.config.max_position_embeddings)
+            generator = torch.Generator().manual_seed(0)
+            input_ids = torch.randint(model.config.vocab_size, (1, length), generator=generator)
+            results.append(model(input_ids).logits)
+            del model
+    expected, found = results
+    difference = (found - expected).abs().max().item()
+    if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):  # NaN is refused too
+        raise UserError(f"{converted}: its logits are up to {difference:.1e} from those of {original}; not kept")
+    return difference

@@ -1,0 +1,89 @@
+"""Tokenizers opened so that a damaged one is named, and their vocabulary beside that of a model."""
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
+from training.common.errors import UserError
+from training.common.stage import digest, read_provenance, written_by
+from training.model_io.model_folder import TOKENIZER_FILES
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether the folder of a model holds a tokenizer too."""
+    return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
+
+
+def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, or of a name on the Hub.
+
+    Args:
+        key: of the recipe, or the flag, that named it.
+        revision: of a name on the Hub.
+
+    Raises:
+        UserError: a file of it is damaged, or there is none.
+    """
+    folder = Path(name)
+    readers = {
+        "tokenizer.json": lambda file: Tokenizer.from_file(str(file)),
+        "tokenizer_config.json": lambda file: dict(json.loads(file.read_text(encoding="utf-8"))),
+        "chat_template.jinja": lambda file: file.read_text(encoding="utf-8"),
+    }
+    for file, read in readers.items():
+        if (folder / file).is_file():
+            try:
+                read(folder / file)
+            except Exception as error:  # tokenizers raises nothing narrower
+                raise UserError(
+                    f"'{key}': {folder / file} is damaged ({_one_line(error)}); "
+                    f"put back a whole one, or delete {folder} and run its stage again"
+                ) from None
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{key}': no tokenizer at {name} ({_one_line(error)})") from None
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str | Path, key: str) -> None:
+    """Refuse a model that lacks a row for some token. One with more rows than tokens is in order.
+
+    Raises:
+        UserError: the tokenizer is larger than the model's embedding, or is not the one that the model was saved with.
+    """
+    tokens, embedded = len(tokenizer), config.get_text_config().vocab_size
+    if embedded < tokens:
+        raise UserError(
+            f"'{key}': {name}: the tokenizer has {tokens} tokens but the model embeds {embedded} (vocab_size); "
+            f"put back the tokenizer it was trained with, or make room with model.resize_token_embeddings({tokens})"
+        )
+    noted = read_provenance(name).get("tokenizer_sha256")
+    if noted and noted != digest(Path(name) / "tokenizer.json", key):
+        raise UserError(
+            f"'{key}': {name}/tokenizer.json is not the one that {written_by(name)} left there; put that back, for to "
+            "this model the tokens of another mean nothing"
+        )
+
+
+def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in the folder of a model, which has a row for each of its tokens.
+
+    Raises:
+        UserError: the tokenizer or the model's configuration is damaged, or they do not fit together.
+    """
+    tokenizer = open_tokenizer(folder, key)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{key}': {folder}/config.json cannot be read ({_one_line(error)})") from None
+    check_vocabulary(tokenizer, config, folder, key)
+    return tokenizer
+
+
+def _one_line(error: BaseException) -> str:
+    """What it says, without the pages of advice that some libraries add."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= 120 else words[:117] + "..."

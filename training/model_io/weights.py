@@ -1,0 +1,79 @@
+"""Whether a model's files hold the weights that its configuration asks for."""
+
+from collections.abc import Iterable
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+
+import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
+from training.common.errors import UserError
+from training.model_io.model_folder import quiet_loading
+
+
+def check_weights(
+    model: str,
+    key: str,
+    trust_remote_code: bool | None = None,
+    revision: str = "main",
+    model_class: type = AutoModelForCausalLM,
+) -> None:
+    """Refuse a model, a causal language model by default, whose weights are not exactly those of its `config.json`.
+
+    transformers itself starts missing weights at random, leaves out those it has no place for, and goes on. Here its
+    loader runs on the meta device, where it reads the names and shapes at the head of each file and no weights: a
+    fraction of a second for any size, so that every verb can ask before it writes or loads anything.
+
+    Args:
+        model: a folder, or a name on the Hub.
+        key: what the recipe calls it.
+        revision: of a name on the Hub.
+        model_class: the Auto class that opens it.
+
+    Raises:
+        UserError: weights missing, unknown or of another shape, files damaged, missing or not safetensors, or a
+            configuration that no model can be made from.
+    """
+    try:
+        with quiet_loading():
+            _, report = model_class.from_pretrained(
+                model,
+                revision=revision,
+                device_map="meta",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported instead of raised
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except SafetensorError as error:
+        raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or make it again") from None
+    except (OSError, ValueError, StrictDataclassError) as error:
+        said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the check's own words
+        reason = " ".join(str(said).split())
+        raise UserError(f"'{key}': {model} holds no model in safetensors that can be opened ({reason})") from None
+    shapes = [
+        f"{name} is {_size(found)} instead of {_size(wanted)}" for name, found, wanted in report["mismatched_keys"]
+    ]
+    problems = [
+        f"{len(names)} {what} ({_first(names)})"
+        for what, names in {
+            "missing": report["missing_keys"],
+            "unknown": report["unexpected_keys"],
+            "of another shape": shapes,
+        }.items()
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"'{key}': the weights in {model} are not those of its config.json: {', '.join(problems)}; "
+            "copy the folder again from where it was made"
+        )
+
+
+def _size(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _first(names: Iterable[str], limit: int = 3) -> str:
+    names = sorted(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

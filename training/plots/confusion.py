@@ -1,0 +1,34 @@
+"""A picture of which labels are taken for which."""
+
+from pathlib import Path
+
+from training.plots.style import STYLE
+
+
+def draw_confusion(file: Path, confusion: list[list[int]], labels: list[str], title: str) -> None:
+    """Draw counts as written, shaded by their share of the true label's row.
+
+    Args:
+        confusion: rows are the true labels, columns the predicted ones.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
+    side = 2.2 + 0.7 * len(labels)
+    with pyplot.rc_context(STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
+        figure, axes = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, counts in enumerate(confusion):
+            for column, count in enumerate(counts):
+                colour = "white" if shares[row][column] > 0.5 else "black"
+                axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
+        places = range(len(labels))
+        axes.set_xticks(places, labels, rotation=45 if len(labels) > 4 else 0)
+        axes.set_yticks(places, labels)
+        axes.tick_params(length=0)
+        axes.set(xlabel="predicted", ylabel="true", title=title)
+        figure.savefig(file, dpi=150)
+        pyplot.close(figure)
