@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-IGNORED = -100
+IGNORE_INDEX = -100  # the label of a token that is not scored
 # Rows whose logits are in memory together, in the precision of the matrix product. An accelerator wants large products.
 BLOCK_ON_PROCESSOR, BLOCK_ON_ACCELERATOR = 256, 2048
 PART = 2**14  # rows of the output matrix whose gradient is added up at once
@@ -21,7 +21,7 @@ SLICE = 2**18  # logits that are in fp32 together on a processor: they stay in i
 def softmax_minus_one_hot(logits: torch.Tensor, labels: torch.LongTensor, softcap: float | None) -> torch.Tensor:
     """Overwrite logits (rows, vocab) by the gradient of their cross entropies, and return the sum of these, in fp32."""
     labels = labels[:, None]
-    ignored = labels == IGNORED
+    ignored = labels == IGNORE_INDEX
     labels = labels.masked_fill(ignored, 0)
     scores = logits.float()
     if softcap is not None:
@@ -115,7 +115,7 @@ class CausalLMLoss(nn.Module):
             The loss in nats a token, a scalar in fp32. It can be differentiated once.
         """
         if shift_labels is None:
-            shift_labels = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+            shift_labels = nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
         targets = shift_labels.flatten().to(hidden_states.device)
         device = hidden_states.device.type
         if torch.is_autocast_enabled(device):
@@ -124,4 +124,4 @@ class CausalLMLoss(nn.Module):
         total = LinearCrossEntropy.apply(
             hidden_states, weight, targets, self.softcap, torch.is_grad_enabled(), self.kernel
         )
-        return total / ((targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+        return total / ((targets != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch)

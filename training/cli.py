@@ -4,8 +4,8 @@ import errno
 import importlib
 import sys
 
-from training.common.errors import UserError
-from training.common.processes import complain, one_voice, rank
+from training.common.errors import UserError, one_line
+from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
 
 # verb: (module, what it does)
@@ -41,7 +41,7 @@ def usage() -> str:
 
 def explain(error: Exception) -> str | None:
     """One line for a failure that is the machine's rather than the program's, or None."""
-    words = " ".join(str(error).split())
+    words = one_line(error)
     if disk_full(error):
         return f"no space left on the disk ({words}); free some and try again, earlier outputs are whole"
     if isinstance(error, PermissionError):
@@ -77,10 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: unknown verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
         return 2
     try:
-        with no_interrupt_lost(), one_voice():
+        with no_interrupt_lost(), rank_zero_stdout():
             importlib.import_module(VERBS[verb][0]).main(rest)
     except UserError as error:
-        complain(str(error))
+        print_error(str(error))
         return 2
     except Interrupted as stopped:
         if rank() == 0:
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         line = explain(error)
         if line is None:
             raise
-        complain(line)
+        print_error(line)
         return 1
     return 0
 

@@ -28,7 +28,7 @@ from transformers import AutoTokenizer
 
 from modeling_scratch.tokenization_character import CharacterTokenizer
 from training.cli import main
-from training.common.stage import Stage, partial
+from training.common.stage import Stage, staging_dir
 
 SIZES = {f"model.{key}": value for key, value in MODEL.items()}
 
@@ -355,7 +355,7 @@ def test_ctrl_c(place, verb, changes, line):
     (place / "long.txt").write_text(" ".join(words * 10))
     before = files(place)
     process = start(verb, changes)
-    sign = partial("new") / {"pretrain": "metrics.jsonl"}.get(verb, "provenance.json")
+    sign = staging_dir("new") / {"pretrain": "metrics.jsonl"}.get(verb, "provenance.json")
     while not (sign.exists() and sign.stat().st_size) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -386,7 +386,7 @@ def test_a_file_on_a_full_disk(place, capfd, verb, file):
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: no space left on the disk (") and line.endswith("earlier outputs are whole")
     assert not Path("new").exists()
-    (partial("new") / file).unlink()
+    (staging_dir("new") / file).unlink()
     assert {name: content for name, content in files(place).items() if not name.startswith("new.partial")} == before
     assert main([verb, *chosen]) == 0  # with room again, the same command works
 

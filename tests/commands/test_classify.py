@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
 from training.commands.classify import main, pick_positive
 from training.common.errors import UserError
-from training.common.stage import partial, read_provenance
+from training.common.stage import read_provenance, staging_dir
 from training.eval.measures.classification import scores, tfidf_baseline
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(place, monkeypatch):
         classify(num_train_epochs=3, baseline="false")
     monkeypatch.undo()
     monkeypatch.chdir(place)
-    assert (partial("new") / "trainer").is_dir() and not (place / "new").exists()
+    assert (staging_dir("new") / "trainer").is_dir() and not (place / "new").exists()
     forget_accelerate()
     classify(num_train_epochs=3, baseline="false")
     whole, resumed = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("whole", "new"))
@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_before_anything_is_written(place, options, change
     with pytest.raises(UserError) as told:
         classify(**options)
     assert message in str(told.value) and "\n" not in str(told.value)
-    assert not (place / "new").exists() and not partial("new").exists()
+    assert not (place / "new").exists() and not staging_dir("new").exists()
 
 
 def test_a_single_label_is_refused(place):

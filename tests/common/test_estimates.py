@@ -6,28 +6,28 @@ import math
 import numpy as np
 import pytest
 
-from training.common.estimates import average, mcnemar, near_chance, paired_difference, share
+from training.common.estimates import mcnemar, mean_with_stderr, near_chance, paired_difference, proportion
 
 
 def test_share_and_its_standard_error():
     outcomes = [True, True, False, True]
-    estimate = share(outcomes, chance=0.25)
+    estimate = proportion(outcomes, chance=0.25)
     assert estimate["value"] == 0.75 and estimate["n"] == 4 and estimate["chance"] == 0.25
     assert estimate["stderr"] == pytest.approx(np.std(outcomes, ddof=1) / math.sqrt(4))
-    assert "chance" not in share(outcomes)
+    assert "chance" not in proportion(outcomes)
 
 
 def test_one_outcome_has_no_error_to_speak_of():
-    assert share([True])["stderr"] is None
+    assert proportion([True])["stderr"] is None
     with pytest.raises(ValueError):
-        share([])
+        proportion([])
 
 
 def test_weights_count_items_by_their_size():
-    estimate = average([1.0, 3.0], weights=[3.0, 1.0])
+    estimate = mean_with_stderr([1.0, 3.0], weights=[3.0, 1.0])
     assert estimate["value"] == 1.5
     assert estimate["stderr"] == pytest.approx(math.sqrt(2 * ((3 * 0.5) ** 2 + 1.5**2)) / 4)
-    assert average([1.0, 3.0, 4.0], weights=[2.0] * 3)["stderr"] == pytest.approx(average([1.0, 3.0, 4.0])["stderr"])
+    assert mean_with_stderr([1.0, 3.0, 4.0], weights=[2.0] * 3)["stderr"] == pytest.approx(mean_with_stderr([1.0, 3.0, 4.0])["stderr"])
 
 
 def test_the_error_of_a_ratio_is_what_resampling_gives():
@@ -37,7 +37,7 @@ def test_the_error_of_a_ratio_is_what_resampling_gives():
     rates = draw.normal(2, 0.5, 400)
     picks = draw.integers(0, 400, (4000, 400))
     resampled = (rates[picks] * sizes[picks]).sum(1) / sizes[picks].sum(1)
-    assert average(rates.tolist(), sizes.tolist())["stderr"] == pytest.approx(resampled.std(), rel=0.05)
+    assert mean_with_stderr(rates.tolist(), sizes.tolist())["stderr"] == pytest.approx(resampled.std(), rel=0.05)
 
 
 def test_near_chance_is_two_standard_errors():
@@ -70,6 +70,6 @@ def test_a_small_gain_everywhere_is_certain_where_the_scores_are_not():
     gains = np.random.default_rng(1).normal(0.5, 0.1, 50)
     difference = paired_difference(scores.tolist(), (scores + gains).tolist())
     assert difference["test"] == "paired normal" and difference["p"] < 1e-6
-    assert difference["value"] < average(scores.tolist())["stderr"]  # which unpaired would be nothing
+    assert difference["value"] < mean_with_stderr(scores.tolist())["stderr"]  # which unpaired would be nothing
     assert paired_difference([1.5], [2.5])["p"] is None
     assert paired_difference([1.5, 2.5], [1.5, 2.5])["p"] == 1.0

@@ -10,7 +10,7 @@ import pytest
 
 from training.common import stage as stage_module
 from training.common.errors import UserError
-from training.common.stage import PROVENANCE, Stage, check_stage, digest, partial, read_provenance, written_by
+from training.common.stage import PROVENANCE, Stage, check_stage, digest, read_provenance, staging_dir, written_by
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def test_works_beside_and_renames(out, capsys):
     stage = make(out)
     assert not stage.is_current() and not out.parent.exists()  # nothing is written before begin
     folder = stage.begin()
-    assert folder == partial(out) and not out.exists()
+    assert folder == staging_dir(out) and not out.exists()
     (folder / "model").write_text("weights")
     stage.finish({}, wrote="the model")
     assert [path.name for path in out.parent.iterdir()] == ["out"]
@@ -154,8 +154,8 @@ def test_an_empty_folder_will_do(out):
 
 
 def test_a_full_disk_at_the_start_does_not_lock_the_folder(out):
-    partial(out).mkdir(parents=True)
-    (partial(out) / (PROVENANCE + ".tmp")).touch()
+    staging_dir(out).mkdir(parents=True)
+    (staging_dir(out) / (PROVENANCE + ".tmp")).touch()
     complete(out)
     assert written_by(out) == "pretrain"
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROWS, COLUMNS = 50, 500  # so wide that no line is broken
-PATIENCE = 120  # seconds, on a busy machine
+ERROR_DELAY = 120  # seconds, on a busy machine
 
 
 class Typist:
@@ -35,7 +35,7 @@ class Typist:
 
     def read_until(self, pattern: str) -> str:
         """What is on the screen up to and with the first match, since the last time. It ends with a whole character."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + ERROR_DELAY
         while not (match := re.search(pattern.encode(), self.unread, re.DOTALL)):
             ready, _, _ = select.select([self.terminal], [], [], max(0, deadline - time.monotonic()))
             arrived = self._arrived() if ready else b""

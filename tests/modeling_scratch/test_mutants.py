@@ -205,8 +205,8 @@ MUTANTS = [
     ),
     Mutant(
         "the loss without logits is always a mean",
-        "(targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch",
-        "(targets != IGNORED).sum()",
+        "(targets != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch",
+        "(targets != IGNORE_INDEX).sum()",
         "test_loss.py::test_loss_and_gradients_are_those_of_the_logits",
         "loss_scratch.py",
     ),

@@ -12,7 +12,7 @@ from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenize
 from transformers import AutoModelForCausalLM, Trainer
 
 from training.common.errors import UserError
-from training.common.stage import digest, partial, read_provenance
+from training.common.stage import digest, read_provenance, staging_dir
 from training.tuning import trl as stage
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -110,10 +110,10 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
         patch.setattr(Trainer, "_save_checkpoint", die_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             sft(**options)
-    trainer = partial("new") / "trainer"
+    trainer = staging_dir("new") / "trainer"
     (trainer / "checkpoint-3" / "trainer_state.json").write_text("{")  # as if the disk had run full on its last file
     assert stage.newest_checkpoint(trainer) == str(trainer / "checkpoint-2")
-    spent = read_provenance(partial("new"))["seconds"]
+    spent = read_provenance(staging_dir("new"))["seconds"]
 
     sft(**options)
     assert same(weights("new"), weights("straight"))

@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
 from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
+from training.common.files import write_whole
 from training.common.hub_names import is_hub_name
 from training.common.recipe import option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
@@ -184,7 +185,7 @@ def main(arguments: list[str]) -> None:
         row, outcomes = _measure(model_folder, config, material, device)
         write_outcomes(folder, name, outcomes)
         results["models"][name] = row
-        _write_whole(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_whole(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         stage.heartbeat()
 
     if material.tasks:
@@ -394,10 +395,3 @@ def _timed(row: dict[str, Any], measure: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     row["seconds"][measure] = round(time.monotonic() - started, 1)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside and rename, so that an interruption never leaves half a file to resume from."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.rename(path)

@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from modeling_scratch.conversion_scratch import ARCHITECTURES, from_stock, scratch_config
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.recipe import parse, required
 from training.common.stage import Stage, digest
@@ -79,7 +79,7 @@ def find(model: str) -> tuple[Path, str]:
     try:
         folder = Path(snapshot_download(model, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # the Hub's own errors are of these kinds
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"'model': {model} is no folder here, and the Hub does not give it ({reason})") from None
     return folder, f"{model}@{folder.name}"  # the snapshot is named after its commit
 
@@ -105,7 +105,7 @@ def read_config(source: Path, model: str) -> PreTrainedConfig:
         network = AutoConfig.from_pretrained(source)
         scratch_config(network)
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        cause = " ".join(str(error.__cause__ or error).split())
+        cause = one_line(error.__cause__ or error)
         raise UserError(f"'model': {model}: {cause}") from None
     return network
 

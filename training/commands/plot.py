@@ -11,7 +11,7 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.metrics import METRICS, median_rate, read_metrics
-from training.common.stage import partial
+from training.common.stage import staging_dir
 from training.common.tables import Row, as_text
 
 FIGURES = ("loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second", "mfu")
@@ -56,7 +56,7 @@ def _names(runs: list[str]) -> dict[str, str]:
 
 
 def _read(run: Path) -> list[dict[str, Any]]:
-    folders = [folder for parent in (run, run / "pretrain") for folder in (parent, partial(parent))]
+    folders = [folder for parent in (run, run / "pretrain") for folder in (parent, staging_dir(parent))]
     for file in [run, *(folder / METRICS for folder in folders)]:
         if file.is_file() and (records := read_metrics(file)):
             return records

@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
     if config.curriculum:
         accelerator.print(config.mixture.describe())
     try:
-        training.commands.run(stage)
+        training.run(stage)
     except Interrupted:
         end_training(accelerator)  # what the trackers still hold
         raise

@@ -7,7 +7,7 @@ this machine, and the text that was dropped, stay here. An adapter goes as it is
 import argparse
 from pathlib import Path
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.common.stage import PROVENANCE, written_by
 from training.corpus.output.card import CARD, PUBLISHED
 from training.data.shards import check_hashes, read_manifest
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         hint = {401: login, 403: login, 404: "check the name"}.get(status, "try again later")
         raise UserError(f"the Hub answered {status} for {options.repo_id}; {hint}") from None
     except RuntimeError as error:  # a large file that the Hub's storage did not take
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = one_line(error.__cause__ or error)
         raise UserError(f"{options.repo_id}: the upload failed ({reason}); give the same command again") from None
     except (OSError, httpx.TransportError) as error:
         raise UserError(f"the Hub cannot be reached ({error}); check the connection and try again") from None

@@ -8,7 +8,7 @@ itself and refuses all others; this puts ours there first.
 import sys
 from pathlib import Path
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 
 
 def main(arguments: list[str]) -> None:
@@ -35,5 +35,5 @@ def main(arguments: list[str]) -> None:
     except ImportError as error:
         raise UserError(f"serving needs packages that are missing ({error}); pip install 'scratch[serve]'") from None
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"serve {' '.join(arguments)}: no model that can be served ({reason})") from None

@@ -26,3 +26,8 @@ def writing_to(folder: Path) -> Iterator[None]:
             f"'output_dir': {folder} cannot be written ({error.strerror}); change its permissions or choose another "
             "folder"
         ) from None
+
+
+def one_line(error: object) -> str:
+    """The text of an error (or of anything else) with its line breaks and runs of spaces made single spaces."""
+    return " ".join(str(error).split())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def average(
+def mean_with_stderr(
     values: Sequence[float], weights: Sequence[float] | None = None, chance: float | None = None
 ) -> dict[str, Any]:
     """The weighted mean of items, as kept in results.json.
@@ -41,9 +41,9 @@ def average(
     return estimate if chance is None else {**estimate, "chance": chance}
 
 
-def share(outcomes: Sequence[bool], chance: float | None = None) -> dict[str, Any]:
+def proportion(outcomes: Sequence[bool], chance: float | None = None) -> dict[str, Any]:
     """The share of true outcomes: `average` of ones and zeros."""
-    return average([float(outcome) for outcome in outcomes], chance=chance)
+    return mean_with_stderr([float(outcome) for outcome in outcomes], chance=chance)
 
 
 def near_chance(figure: dict[str, Any]) -> bool:
@@ -69,7 +69,7 @@ def paired_difference(
         its standard error as normal. `p` is None for a single item of the latter kind.
     """
     differences = [second - first for first, second in zip(before, after, strict=True)]
-    estimate = average(differences, weights)
+    estimate = mean_with_stderr(differences, weights)
     if weights is None and set(before) | set(after) <= {0.0, 1.0}:
         gained, lost = differences.count(1.0), differences.count(-1.0)
         counts = {"gained": gained, "lost": lost}

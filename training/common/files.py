@@ -1,18 +1,45 @@
-"""Files: checksums, and what has reached the disk."""
+"""Files: written whole or not at all, checksums, and what has reached the disk."""
 
+import contextlib
 import hashlib
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def open_whole(path: Path, durable: bool = False, shared: bool = False) -> Iterator[BinaryIO]:
+    """A binary stream to a file beside `path`, which then takes its name: whenever the process dies, the old file or
+    the new one is there.
+
+    Args:
+        durable: wait until the content has reached the disk, so that this holds for a power cut too.
+        shared: several processes may write the same file at once; each then writes beside under a name of its own.
+    """
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
+    with beside.open("wb") as stream:
+        yield stream
+    if durable:
+        sync(beside)
+    beside.replace(path)
+
+
+def write_whole(path: Path, text: str, durable: bool = False) -> None:
+    """Write a text file as `open_whole` does."""
+    with open_whole(path, durable) as stream:
+        stream.write(text.encode("utf-8"))
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, as hexadecimal."""
+    """The SHA-256 of a file's bytes, as hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Until a file, or the names in a folder, have reached the disk."""
+    """Wait until a file, or the names in a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.files import sync
+from training.common.files import write_whole
 
 LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
 # Figures that depend on the machine and the moment; all others are the same whenever a recipe is run again.
@@ -33,10 +33,7 @@ class MetricsLog:
             self.file.write_text("")
             return
         kept = [record for record in read_metrics(file) if record["step"] <= step]
-        beside = file.with_name(file.name + ".tmp")  # whenever it dies, one of the two is whole
-        beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        sync(beside)
-        beside.replace(file)
+        write_whole(file, "".join(json.dumps(record) + "\n" for record in kept), durable=True)
 
     def write(self, record: dict[str, Any]) -> None:
         """A figure that is no number becomes null: JSON has no other word for it."""

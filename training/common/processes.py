@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PATIENCE = 5  # seconds
+ERROR_DELAY = 5  # seconds
 
 
 def rank() -> int:
@@ -26,13 +26,13 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def share_of_cores() -> int:
+def cores_per_process() -> int:
     """Cores for each of the processes on this machine, at least one."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def rank_zero_stdout() -> Iterator[None]:
     """Only the first process prints. Any of them may still say on stderr what went wrong."""
     if rank() == 0:
         yield
@@ -41,14 +41,14 @@ def one_voice() -> Iterator[None]:
             yield
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Print an error.
 
     A mistake in the recipe is the same in every process: the first tells it, and its launcher then ends the others,
     which wait for that. What went wrong in another one alone is told after the wait.
     """
     if rank():
-        time.sleep(PATIENCE)
+        time.sleep(ERROR_DELAY)
     print(f"error{f' in process {rank()}' if rank() else ''}: {line}", file=sys.stderr)
 
 

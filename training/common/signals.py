@@ -26,8 +26,8 @@ class StopSignals:
     """`with StopSignals() as stop:` and look at `stop.received` between steps. A second signal stops
     at once, though a checkpoint on its way is still written.
 
-    Of several processes perhaps only one gets a signal, and all must stop after the same step: sum their `wishes()`,
-    and ask `agreed` what the sum says.
+    Of several processes perhaps only one gets a signal, and all must stop after the same step: sum their `local_signals()`,
+    and ask `agreed_signal` what the sum says.
     """
 
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -37,11 +37,11 @@ class StopSignals:
         self._previous = {number: signal.signal(number, self._receive) for number in self.numbers}
         return self
 
-    def wishes(self) -> list[float]:
+    def local_signals(self) -> list[float]:
         """1 for the signal that was received, 0 for others, (signals,)."""
         return [float(number == self.received) for number in self.numbers]
 
-    def agreed(self, wishes: list[float]) -> int | None:
+    def agreed_signal(self, wishes: list[float]) -> int | None:
         """The signal by which to stop, given how many processes received each."""
         return next((number for number, count in zip(self.numbers, wishes, strict=True) if count), None)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, writing_to
+from training.common.files import write_whole
 from training.common.hub_names import is_hub_name
 from training.common.recipe import STAGES, flatten, split_overrides
 
@@ -44,7 +45,7 @@ def digest(path: str | Path, key: str = "input") -> str:
     if record:
         return record["fingerprint"]
     if not path.exists():
-        if partial(path).is_dir():
+        if staging_dir(path).is_dir():
             raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
         raise UserError(f"'{key}': no such file or folder: {path}")
     hasher = hashlib.sha256()
@@ -64,7 +65,7 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
     """
     path = Path(path)
     if not path.exists():
-        hint = "not complete yet" if partial(path).exists() else "no such folder"
+        hint = "not complete yet" if staging_dir(path).exists() else "no such folder"
         raise UserError(f"'{key}': {path}: {hint}; run `scratch {allowed[0]}` first")
     stage = written_by(path)
     if stage and stage not in allowed:
@@ -101,7 +102,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged; delete {path} and run its stage again") from None
 
 
-def partial(output_dir: str | Path) -> Path:
+def staging_dir(output_dir: str | Path) -> Path:
     """Where a stage works until its output is complete."""
     output_dir = Path(output_dir)
     return output_dir.with_name(output_dir.name + ".partial")
@@ -136,7 +137,7 @@ class Stage:
         self.output_dir = Path(output_dir)
         if not self.output_dir.name:
             raise UserError(f"'output_dir': {name} needs a folder of its own, such as runs/mine, not '{output_dir}'")
-        self.folder = partial(output_dir)
+        self.folder = staging_dir(output_dir)
         self.old = self.output_dir.with_name(self.output_dir.name + ".old")
         self.recipe = dataclasses.asdict(recipe) if dataclasses.is_dataclass(recipe) else recipe
         self.inputs = inputs
@@ -280,16 +281,9 @@ class Stage:
         }
         if (self.folder / "tokenizer.json").is_file():  # the tokens that the output means
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
-        temporary = _unfinished(self.folder)
-        temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-        temporary.rename(self.folder / PROVENANCE)
+        write_whole(self.folder / PROVENANCE, json.dumps(record, indent=2, default=str) + "\n")
 
 
 def _first(folder: Path) -> set[Path]:
     """What a stage that died in its first moment may leave."""
-    return {_unfinished(folder), folder / LOCK}
-
-
-def _unfinished(folder: Path) -> Path:
-    """The provenance while it is written; a full disk may leave it."""
-    return folder / (PROVENANCE + ".tmp")
+    return {folder / (PROVENANCE + ".tmp"), folder / LOCK}

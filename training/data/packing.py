@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.data.shards import TokenShards
 
-IGNORED = -100  # the label of a slot that is not scored
 PADDING = -1  # in place of a document's number
 
 
@@ -59,7 +59,7 @@ class Packing(ABC):
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Inputs, labels and positions of the rows, (3, rows, sequence_length) int64.
 
-        Padding reads an end of text and has IGNORED for labels. Positions count from 0 in each piece of a document,
+        Padding reads an end of text and has IGNORE_INDEX for labels. Positions count from 0 in each piece of a document,
         and in the padding.
         """
         document, start, length = self.pieces(rows)
@@ -69,7 +69,7 @@ class Packing(ABC):
         padding = np.repeat(document == PADDING, length)
         at[padding] = 0
         labels = self.tokens[at].astype(np.int64)
-        labels[padding] = IGNORED
+        labels[padding] = IGNORE_INDEX
         input_ids = self.tokens[at - 1]  # before the first token stands the last one, an end of text
         return np.stack([input_ids, labels, position]).reshape(3, len(rows), self.sequence_length)
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.common.stage import digest, read_provenance, written_by
 from training.model_io.model_folder import TOKENIZER_FILES
 
@@ -39,13 +39,13 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
                 read(folder / file)
             except Exception as error:  # tokenizers raises nothing narrower
                 raise UserError(
-                    f"'{key}': {folder / file} is damaged ({_one_line(error)}); "
+                    f"'{key}': {folder / file} is damaged ({one_line(error)}); "
                     f"put back a whole one, or delete {folder} and run its stage again"
                 ) from None
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
-        raise UserError(f"'{key}': no tokenizer at {name} ({_one_line(error)})") from None
+        raise UserError(f"'{key}': no tokenizer at {name} ({one_line(error)})") from None
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str | Path, key: str) -> None:
@@ -78,12 +78,6 @@ def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBas
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise UserError(f"'{key}': {folder}/config.json cannot be read ({_one_line(error)})") from None
+        raise UserError(f"'{key}': {folder}/config.json cannot be read ({one_line(error)})") from None
     check_vocabulary(tokenizer, config, folder, key)
     return tokenizer
-
-
-def _one_line(error: BaseException) -> str:
-    """What it says, without the pages of advice that some libraries add."""
-    words = " ".join(str(error).split())
-    return words if len(words) <= 120 else words[:117] + "..."

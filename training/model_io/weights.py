@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.model_io.model_folder import quiet_loading
 
 
@@ -49,7 +49,7 @@ def check_weights(
         raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or make it again") from None
     except (OSError, ValueError, StrictDataclassError) as error:
         said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the check's own words
-        reason = " ".join(str(said).split())
+        reason = one_line(said)
         raise UserError(f"'{key}': {model} holds no model in safetensors that can be opened ({reason})") from None
     shapes = [
         f"{name} is {_size(found)} instead of {_size(wanted)}" for name, found, wanted in report["mismatched_keys"]

@@ -16,7 +16,7 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
 from training.common.recipe import build
-from training.common.stage import partial
+from training.common.stage import staging_dir
 from training.model_io.model_folder import generation_config, special_token_ids
 from training.pretraining.config import PretrainConfig
 from training.pretraining.scaling import derive
@@ -96,7 +96,7 @@ def build_accelerator(config: PretrainConfig) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if bf16 else "no",
         log_with=config.report_to or None,
-        project_config=ProjectConfiguration(logging_dir=str(partial(config.output_dir) / "trackers")),
+        project_config=ProjectConfiguration(logging_dir=str(staging_dir(config.output_dir) / "trackers")),
     )
     rows = config.per_device_train_batch_size * accelerator.num_processes
     if config.global_batch_size % rows:

@@ -196,9 +196,9 @@ class Pretraining:
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
                         # A wish to stop travels with the loss: every process learns of it at the same step.
-                        sums = torch.cat([total.view(1), total.new_tensor(self.stop.wishes())])
+                        sums = torch.cat([total.view(1), total.new_tensor(self.stop.local_signals())])
                         loss, *wishes = accelerator.reduce(sums, reduction="sum").tolist()
-                        self.stopped_by = self.stop.agreed(wishes)
+                        self.stopped_by = self.stop.agreed_signal(wishes)
                         finite = self.judge(loss, norm, windows)
                     if not accelerator.sync_gradients or finite:
                         self.optimizer.step()

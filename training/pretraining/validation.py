@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.data.loader import Batch, TokenLoader
-from training.data.packing import IGNORED
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def validate(
         total, scored = 0.0, 0
         for start in range(0, len(rows), rows_at_once):
             batch = loader.read(rows[start : start + rows_at_once])
-            count = int((batch.labels != IGNORED).sum())
+            count = int((batch.labels != IGNORE_INDEX).sum())
             total += loss(batch).item() * count
             scored += count
         losses[folder] = total / scored

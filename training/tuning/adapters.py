@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.common.stage import digest, read_provenance
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -106,7 +106,7 @@ def merge_adapter(base: PreTrainedModel, folder: str | Path, key: str) -> PreTra
         if strange:
             raise ValueError(f"{len(strange)} tensors do not match, such as {min(strange)}")
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         reason = reason if len(reason) <= 150 else reason[:147] + "..."
         raise UserError(f"'{key}': {folder} is no adapter for {name} ({reason})") from None
     return adapted.merge_and_unload()

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoConfig
 from trl import GRPOConfig, GRPOTrainer, RLOOTrainer
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.common.recipe import nearest
 from training.plots.reward import draw_reward
 from training.tuning.dataset_formats import NUMBER
@@ -71,7 +71,7 @@ class Reinforced:
             try:
                 AutoConfig.from_pretrained(judge, trust_remote_code=recipe.training.trust_remote_code)
             except (OSError, ValueError) as error:
-                words = " ".join(str(error).split())
+                words = one_line(error)
                 raise UserError(f"'reward_model_name_or_path': no model at {judge} ({words})") from None
         rewards = [judge] if judge else []
         rewards += find_rewards(recipe.script.reward_funcs or [], columns, recipe.where)

@@ -6,6 +6,7 @@ from typing import Any
 from datasets import Dataset
 from trl.import_utils import TRLExperimentalWarning
 
+from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.tuning.dpo import check_kept
 from training.tuning.lengths import max_positions
 
@@ -13,7 +14,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # the help of `scratch orpo` says so
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-IGNORED = -100  # the label of a token that is not scored
 
 
 class OddsRatioTrainer(ORPOTrainer):
@@ -38,8 +38,8 @@ class OddsRatioTrainer(ORPOTrainer):
         """
         if not isinstance(data, Dataset):
             return data
-        pairs = list(zip(data["chosen_labels"], data["rejected_labels"]))  # of each answer IGNORED for its prompt
-        kept = [number for number, pair in enumerate(pairs) if all(labels[-1] != IGNORED for labels in pair)]
+        pairs = list(zip(data["chosen_labels"], data["rejected_labels"]))  # of each answer IGNORE_INDEX for its prompt
+        kept = [number for number, pair in enumerate(pairs) if all(labels[-1] != IGNORE_INDEX for labels in pair)]
         lengths = [max(map(len, pairs[number])) for number in kept]
         check_kept(lengths, len(data), self.max_length, positions, name)
         return data.select(kept)

@@ -19,7 +19,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.processes import share_of_cores
+from training.common.processes import cores_per_process
 from training.common.recipe import nearest
 from training.sandbox import Limits, check_isolation, run_all
 from training.tuning.dataset_formats import NUMBER
@@ -72,7 +72,7 @@ def doctest(prompts: list[Answer], completions: list[Answer], tests: list[str], 
             raise ValueError("'tests' holds no example such as >>> double(2)")
         judges.append(_JUDGE.format(examples=text))
     programs = [program(*pair) for pair in zip(prompts, completions, strict=True)]
-    return [float(outcome.passed) for outcome in run_all(programs, share_of_cores(), LIMITS, judges)]
+    return [float(outcome.passed) for outcome in run_all(programs, cores_per_process(), LIMITS, judges)]
 
 
 def number(completions: list[Answer], answer: list[Any], **_: Any) -> list[float]:

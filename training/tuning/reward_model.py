@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
 from training.common.errors import UserError
-from training.common.estimates import share
+from training.common.estimates import proportion
 from training.tuning.lengths import check_positions, max_positions
 
 
@@ -67,7 +67,7 @@ class JudgeTrainer(RewardTrainer):
                 scores = self.model(**self._prepare_inputs(batch), use_cache=False).logits  # (2 * pairs, 1)
             chosen, rejected = scores.squeeze(-1).chunk(2)
             right += self.accelerator.gather_for_metrics(chosen > rejected).tolist()
-        accuracy = share(right, chance=0.5)
+        accuracy = proportion(right, chance=0.5)
         stderr = accuracy["stderr"] or 0.0
         print(f"reward: of {len(right):,} held-out pairs {accuracy['value']:.1%} ± {stderr:.1%} are judged right")
         return {"accuracy": accuracy}, []

@@ -16,10 +16,9 @@ from trl import SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.data_utils import is_conversational
 
+from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.errors import UserError
 from training.tuning.lengths import check_positions, max_positions
-
-IGNORED = -100  # the label of a token that is not scored
 
 
 class SupervisedTrainer(SFTTrainer):
@@ -74,7 +73,7 @@ class SupervisedTrainer(SFTTrainer):
         for batch in whole.select_columns(["labels"]).with_format("numpy").iter(1000):
             for labels in batch["labels"]:
                 lengths.append(len(labels))
-                scored.append(np.count_nonzero(labels[window][1:] != IGNORED))  # nothing comes before the first
+                scored.append(np.count_nonzero(labels[window][1:] != IGNORE_INDEX))  # nothing comes before the first
         lengths, scored = np.array(lengths), np.array(scored)
         limit = args.max_length or lengths.max()
         kept = np.minimum(lengths, lengths.max() if splitting else limit)
@@ -182,7 +181,7 @@ def samples(trainer: SFTTrainer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Token ids and whether each is scored, both (seq,), one sample after another as they come out of the collator."""
     for row in trainer.train_dataset:
         batch = trainer.data_collator([row])
-        input_ids, scored = batch["input_ids"][0], batch["labels"][0] != IGNORED
+        input_ids, scored = batch["input_ids"][0], batch["labels"][0] != IGNORE_INDEX
         starts = [0]
         if "position_ids" in batch:
             starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.metrics import METRICS
 from training.common.recipe import apply_overrides, build, check_scalar, nearest, read_yaml, split_overrides
@@ -260,7 +260,7 @@ def build_trainer(
             **options,
         )
     except (ValueError, ImportError, TemplateError) as error:
-        raise UserError(f"{recipe.where}: {_one_line(error)}") from None
+        raise UserError(f"{recipe.where}: {one_line(error)}") from None
     trainer.add_callback(OrderByEpoch())
     return trainer
 
@@ -286,7 +286,7 @@ def open_model(recipe: TrlRecipe, tokenizer: Any, model_class: str = CAUSAL_LM) 
             quantization_config=trl.get_quantization_config(recipe.model),
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"'model_name_or_path': no model at {start} ({_one_line(error)})") from None
+        raise UserError(f"'model_name_or_path': no model at {start} ({one_line(error)})") from None
     check_vocabulary(tokenizer, model.config, start, "model_name_or_path")
     return model
 
@@ -333,7 +333,7 @@ def load_data(recipe: TrlRecipe) -> Any:
             )
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
-        raise UserError(f"{recipe.where}: 'datasets' cannot be read ({_one_line(cause)})") from cause
+        raise UserError(f"{recipe.where}: 'datasets' cannot be read ({one_line(cause)})") from cause
     evaluated = [script.dataset_test_split] if recipe.training.eval_strategy != "no" else []
     for split in (script.dataset_train_split, *evaluated):
         if split not in data:
@@ -372,7 +372,3 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
         if all((checkpoint / name).is_file() for name in draws):
             return str(checkpoint)
     return None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -108,7 +108,7 @@ import os, signal, sys, time
 from training.corpus.curation import blocks; from training.corpus.output import encoding
 from training.corpus.sources import partitions
 blocks.BLOCK_DOCUMENTS = 20
-parts.PART_BYTES = 20_000
+partitions.PART_BYTES = 20_000
 
 def deadly(owner, name, after, victim):
     method, calls = getattr(owner, name), []

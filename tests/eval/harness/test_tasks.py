@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from training.common.errors import UserError
-from training.common.estimates import average
+from training.common.estimates import mean_with_stderr
 from training.eval.harness.local_data import LocalData
 from training.eval.harness.task_scores import _count_choices
 from training.eval.harness.tasks import Settings, Tasks, copy_tasks, local_tasks
@@ -138,7 +138,7 @@ def test_several_seeds_draw_other_examples(tokenizer, tiny_model, tmp_path, monk
     assert each[0] != each[1]
     means = [(one + other) / 2 for one, other in zip(*each)]
     assert [outcome.scores["acc"] for outcome in both.outcomes] == means
-    assert figure["stderr"] == pytest.approx(average(means)["stderr"])
+    assert figure["stderr"] == pytest.approx(mean_with_stderr(means)["stderr"])
 
 
 def test_seeds_that_change_nothing_are_refused(tmp_path, monkeypatch):

@@ -10,14 +10,14 @@ A block is three files, each written beside and renamed. The last one says that 
 """
 
 import json
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from training.common.files import open_whole
 from training.corpus.sources import Document
 
 BLOCK_BYTES = 4_000_000  # of text: seconds of work
@@ -115,16 +115,21 @@ class BlockStore:
         block = self.block(number)
         ids = np.frombuffer(json.dumps([document.id for document in documents]).encode(), np.uint8)
         lines = (json.dumps([document.id, document.group, document.text]) + "\n" for document in documents)
-        _write(block.file("jsonl"), lambda stream: stream.writelines(line.encode() for line in lines))
-        _write(block.file("npz"), lambda stream: np.savez(stream, ids=ids, **arrays))
-        _write(block.file("json"), lambda stream: stream.write(json.dumps(record).encode()))
+        # `shared`: a task that was thought dead, and its successor, may both be at it.
+        with open_whole(block.file("jsonl"), shared=True) as stream:
+            stream.writelines(line.encode() for line in lines)
+        with open_whole(block.file("npz"), shared=True) as stream:
+            np.savez(stream, ids=ids, **arrays)
+        with open_whole(block.file("json"), shared=True) as stream:
+            stream.write(json.dumps(record).encode())
 
     def finish(self, blocks: int, record: dict[str, Any]) -> None:
         """The part has been read as far as it will be: `blocks` count, and any others are forgotten."""
         for file in self.folder.iterdir():
             if int(file.name.split(".")[0]) >= blocks:
                 file.unlink(missing_ok=True)  # a worker that was ahead may be at it
-        _write(self._end, lambda stream: stream.write(json.dumps({"blocks": blocks} | record).encode()))
+        with open_whole(self._end, shared=True) as stream:
+            stream.write(json.dumps({"blocks": blocks} | record).encode())
 
     @property
     def end(self) -> dict[str, Any] | None:
@@ -134,11 +139,3 @@ class BlockStore:
     @property
     def _end(self) -> Path:
         return self.folder.with_suffix(".json")
-
-
-def _write(file: Path, fill: Callable[[BinaryIO], Any]) -> None:
-    # A name of its own: a task that was thought dead, and its successor, may both be at it.
-    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as stream:
-        fill(stream)
-    temporary.replace(file)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.common.files import open_whole
 from training.corpus.curation.selection import PlacedBlock, Verdicts
 
 
@@ -33,7 +34,5 @@ def prune_parts(parts: Sequence[PrunedPart], verdicts: Path) -> None:
     opened = Verdicts.open(verdicts)
     for part in parts:
         part.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = part.file.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
+        with open_whole(part.file) as stream:
             np.save(stream, pruned(opened, part.blocks))
-        temporary.replace(part.file)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.common.files import write_whole
 from training.corpus.curation.curation import Curation
 from training.corpus.curation.selection import PlacedBlock, Verdicts
 from training.corpus.curation.splitting import SPLITS, Split
@@ -65,9 +66,7 @@ def encode_parts(parts: Sequence[TokenPart], encoder: Encoder, verdicts: Path) -
         for split in SPLITS:
             entries[split], sizes = encoder.write(part.folder, split, opened.documents(part.blocks, split))
             np.save(part.folder / f"{split}-sizes.npy", sizes)
-        temporary = part.complete.with_suffix(".tmp")
-        temporary.write_text(json.dumps(entries))
-        temporary.replace(part.complete)
+        write_whole(part.complete, json.dumps(entries))
 
 
 def join_parts(folder: Path, name: str, split: Split, parts: Sequence[TokenPart], encoder: Encoder) -> Written:

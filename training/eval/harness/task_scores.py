@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.estimates import average
+from training.common.estimates import mean_with_stderr
 from training.eval.measures.items import Outcome, identify
 
 
@@ -93,7 +93,7 @@ def task_figures(
     cut = _count_cut(samples, lm)
     figures = _seeded(name, runs)
     if "perplexity" in figures:  # whose logarithm, the mean over items, says more where it is large
-        figures["log-likelihood"] = average([item.scores["log-likelihood"] for item in outcomes.values()])
+        figures["log-likelihood"] = mean_with_stderr([item.scores["log-likelihood"] for item in outcomes.values()])
     for key, entry in figures.items():
         if entry["stderr"] is None or "by_seed" in entry:
             entry["stderr"] = _own_error(list(outcomes.values()), key, entry["value"])
@@ -124,7 +124,7 @@ def group_figures(
             figures[key] = entry | {
                 "stderr": stderr,
                 "n": sum(part["n"] for part in parts),
-                "chance": None if None in chances else average(chances, weights)["value"],
+                "chance": None if None in chances else mean_with_stderr(chances, weights)["value"],
                 "cut": sum(part["cut"] for part in parts),
                 "left_out": sum(part["left_out"] for part in parts),
             }
@@ -141,7 +141,7 @@ def _own_error(items: list[Outcome], key: str, value: float) -> float | None:
     if not scored:
         return None
     weights = None if scored[0].weight is None else [item.weight for item in scored]
-    stderr = average([item.scores[metric] for item in scored], weights)["stderr"]
+    stderr = mean_with_stderr([item.scores[metric] for item in scored], weights)["stderr"]
     return stderr if stderr is None else factor * stderr
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.common.estimates import share
+from training.common.estimates import proportion
 from training.common.progress import progress_bar
 from training.eval.measures.items import Outcome, identify
 from training.eval.measures.prompts import encode_prompt, end_token
@@ -126,7 +126,7 @@ def measure_answers(
         for i, verdict in zip(fitting, verdicts)
     ]
     return {
-        **{check: share([verdict[check] for verdict in verdicts]) for check in CHECKS},
+        **{check: proportion([verdict[check] for verdict in verdicts]) for check in CHECKS},
         "left_out": len(prompts) - len(fitting),
         "samples": [
             {"prompt": tokenizer.decode(prompts[i]), "answer": text, **verdict}

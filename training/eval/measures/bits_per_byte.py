@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.errors import UserError
 from training.common.progress import progress_bar
-
-_UNSCORED = -100
 
 
 def windows(length: int, context: int, stride: int) -> list[tuple[int, int, int]]:
@@ -113,7 +112,7 @@ def sum_nats(
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = model(input_ids=inputs, use_cache=False).logits  # (batch, window, vocab)
             losses = F.cross_entropy(
-                logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_UNSCORED, reduction="none"
+                logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
             )
             losses = losses.view_as(targets).double().cpu().numpy()  # (batch, window)
             for row, (start, scored_from, end) in enumerate(batch):
@@ -127,7 +126,7 @@ def _cut(tokens: np.ndarray, cuts: list[tuple[int, int, int]], prefix: int) -> t
     """Inputs and targets of some windows, right-padded to the longest: attention is causal, so padding is not seen."""
     width = max(end - start for start, _, end in cuts)
     inputs = torch.full((len(cuts), width), prefix)
-    targets = torch.full((len(cuts), width), _UNSCORED)
+    targets = torch.full((len(cuts), width), IGNORE_INDEX)
     for row, (start, scored_from, end) in enumerate(cuts):
         # The input at position i is the token before target i; before the first stands the prefix.
         before = [prefix] if start == 0 else [int(tokens[start - 1])]

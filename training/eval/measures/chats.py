@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.common.estimates import average
+from training.common.estimates import mean_with_stderr
 from training.common.recipe import option, required
 from training.eval.measures.answers import generate_answers
 from training.eval.measures.items import Outcome, identify
@@ -192,7 +192,7 @@ def _figure(metric: str, values: list[float | None], asked: int, weights: list[f
     """The mean of what was judged; without a value if nothing was."""
     known = [value for value in values if value is not None]
     unit = "share" if metric == ENDS or metric in ALL_OR_NOTHING else "number"
-    figure = average(known, weights) if known else {"value": None, "stderr": None, "n": 0}
+    figure = mean_with_stderr(known, weights) if known else {"value": None, "stderr": None, "n": 0}
     return {**figure, "left_out": asked - len(known), "unit": unit}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from training.common.estimates import share
+from training.common.estimates import proportion
 
 
 def scores(truth: Sequence[str], predicted: Sequence[str], labels: list[str], positive: str | None) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def scores(truth: Sequence[str], predicted: Sequence[str], labels: list[str], po
     commonest = max(list(truth).count(label) for label in labels) / len(truth)
     outcomes = [guess == right for guess, right in zip(predicted, truth, strict=True)]
     return {
-        "accuracy": share(outcomes, chance=commonest),
+        "accuracy": proportion(outcomes, chance=commonest),
         "f1": float(f1),
         "precision": float(precision),
         "recall": float(recall),

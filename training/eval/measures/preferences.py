@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.errors import UserError
-from training.common.estimates import average, share
+from training.common.estimates import mean_with_stderr, proportion
 from training.common.progress import progress_bar
 from training.eval.measures.items import Outcome, identify
 from training.eval.measures.prompts import check_rendering, encode_completion
 
 MARGIN = "margin"  # a metric in nats
-_UNSCORED = -100
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def completion_log_probabilities(
             rows = order[first : first + batch_size]
             width = max(sum(map(len, pairs[row])) for row in rows)
             inputs = torch.zeros(len(rows), width, dtype=torch.long)  # causal attention never looks at the padding
-            targets = torch.full((len(rows), width), _UNSCORED)
+            targets = torch.full((len(rows), width), IGNORE_INDEX)
             for place, row in enumerate(rows):
                 prompt, completion = pairs[row]
                 end = len(prompt) + len(completion)
@@ -46,7 +46,7 @@ def completion_log_probabilities(
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = model(input_ids=inputs.to(device), use_cache=False).logits  # (batch, width, vocab)
             losses = F.cross_entropy(
-                logits.flatten(0, 1).float(), targets.flatten().to(device), ignore_index=_UNSCORED, reduction="none"
+                logits.flatten(0, 1).float(), targets.flatten().to(device), ignore_index=IGNORE_INDEX, reduction="none"
             )
             totals[rows] = -losses.view(len(rows), width).double().sum(dim=1).cpu()
             bar.update(len(rows))
@@ -101,9 +101,9 @@ def preference_accuracy(
         for record, margin in zip(judged, margins)
     ]
     return {
-        **share([margin > 0 for margin in margins], chance=0.5),
+        **proportion([margin > 0 for margin in margins], chance=0.5),
         "left_out": len(encoded) - len(fitting),
-        MARGIN: average(margins),
+        MARGIN: mean_with_stderr(margins),
     }, outcomes
 
 

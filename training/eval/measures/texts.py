@@ -7,7 +7,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.common.estimates import average
+from training.common.estimates import mean_with_stderr
 from training.corpus.sources import SourceConfig, SourceReader
 from training.data.shards import TokenShards
 from training.eval.measures.bits_per_byte import sum_nats, windows
@@ -153,4 +153,4 @@ def _figure(
 ) -> tuple[dict[str, Any], list[Outcome]]:
     rates = (nats / math.log(2) / sizes).tolist()
     outcomes = [Outcome(measure, item, {METRIC: rate}, size) for item, rate, size in zip(names, rates, sizes.tolist())]
-    return average(rates, sizes.tolist()), outcomes
+    return mean_with_stderr(rates, sizes.tolist()), outcomes

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.estimates import average, near_chance, paired_difference
+from training.common.estimates import mean_with_stderr, near_chance, paired_difference
 from training.common.tables import Row, as_markdown, as_text
 from training.eval.measures.items import Outcome, read_outcomes
 from training.eval.measures.preferences import MARGIN
@@ -133,7 +133,7 @@ def _compare(scored: dict[str, Items], shared: list[str], metric: str, known: di
         pairs.append({"before": before, "after": after, **difference, "verdict": verdict})
     return {
         "unit": known.get("unit", "number" if metric in _NO_SHARE else "share"),
-        "models": {label: average(found, weights, known.get("chance")) for label, found in values.items()},
+        "models": {label: mean_with_stderr(found, weights, known.get("chance")) for label, found in values.items()},
         "pairs": pairs,
     }
 
