@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
+from messages import refused
 
 from training.common.errors import UserError
 from training.common.recipe import nearest, option, parse, read_yaml, required, split_overrides
@@ -201,3 +202,23 @@ def test_numbers_that_pretraining_cannot_use_are_refused(options, complaint):
     given = {"output_dir": "o", "data": "d", "tokenizer": "t"} | options
     with pytest.raises(UserError, match=re.escape(complaint)):
         parse(PretrainConfig, [part for key, value in given.items() for part in (f"--{key}", str(value))], "")
+
+
+@dataclass
+class Bounded:
+    steps: int = option(10, "steps", at_least=1)
+    momentum: float | None = option(0.9, "decay", at_least=0, below=1)
+
+
+def test_bounds_are_checked_where_the_option_is_defined():
+    build = lambda *arguments: parse(Bounded, list(arguments), "About.")  # noqa: E731
+    assert build("--steps", "1", "--momentum", "0").momentum == 0 and build("--momentum", "null").momentum is None
+    for key, value, bound in (
+        ("steps", "0", "at least 1"),
+        ("momentum", "1", "below 1"),
+        ("momentum", "-0.5", "at least 0"),
+        ("momentum", ".nan", "nan"),
+        ("momentum", ".inf", "inf"),
+    ):
+        with refused(key, bound):
+            build(f"--{key}", value)

@@ -7,9 +7,12 @@ the `--key value` flag and the line in `--help`. Nested dataclasses are nested m
 
 import dataclasses
 import difflib
+import math
+import operator
 import re
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +42,46 @@ _Loader.add_implicit_resolver(
 )
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with its line of `--help`. Pass a `list`, `dict` or dataclass type for a fresh default."""
+# Bounds of a number: the words of `--help` and of errors, and whether a value keeps to one.
+_BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "at_least": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "at_most": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
+
+
+def option(default: Any, help: str, **bounds: float) -> Any:
+    """A dataclass field with its line of `--help`.
+
+    Args:
+        default: a `list`, `dict` or dataclass type stands for a fresh one.
+        help: one line that names the thing and its unit.
+        bounds: of a number, `at_least`, `above`, `at_most`, `below`; `build` checks them and `--help` prints them. A
+            value of None keeps to all bounds.
+    """
+    metadata = {"help": help, "bounds": bounds}
     if isinstance(default, type):
-        return dataclasses.field(default_factory=default, metadata={"help": help})
-    return dataclasses.field(default=default, metadata={"help": help})
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(help: str) -> Any:
-    """A dataclass field that the recipe or the command line must give."""
-    return dataclasses.field(metadata={"help": help})
+def required(help: str, **bounds: float) -> Any:
+    """A dataclass field that the recipe or the command line must give; see `option`."""
+    return dataclasses.field(metadata={"help": help, "bounds": bounds})
+
+
+def describe_bounds(bounds: dict[str, float]) -> str:
+    """Such as `at least 0, below 1`."""
+    return ", ".join(f"{_BOUNDS[name][0]} {limit:g}" for name, limit in bounds.items())
+
+
+def _check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) -> None:
+    if value is None or not bounds:
+        return
+    finite = math.isfinite(value)
+    if not finite or not all(_BOUNDS[name][1](value, limit) for name, limit in bounds.items()):
+        raise UserError(f"{where}: '{key}' must be {describe_bounds(bounds)}, not {value}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -98,8 +131,11 @@ def build(cls: type, values: dict[str, Any], where: str, prefix: str = "") -> An
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and name not in values:
             raise UserError(f"{where}: '{prefix}{name}' is missing ({field.metadata.get('help', name)})")
+    values = {key: _convert(value, hints[key], where, prefix + key) for key, value in values.items()}
+    for key, value in values.items():
+        _check_bounds(value, fields[key].metadata.get("bounds", {}), where, prefix + key)
     try:
-        return cls(**{key: _convert(value, hints[key], where, prefix + key) for key, value in values.items()})
+        return cls(**values)
     except ValueError as error:  # raised by the dataclass's own __post_init__
         raise UserError(f"{where}: {error}") from None
 
