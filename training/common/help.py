@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from training.common.recipe import build, describe_bounds, is_required, read_value
+from training.common.recipe import build, describe_bounds, is_required
+from training.common.yaml_values import read_value
 
 WIDTH = 110  # characters of a line, where the terminal has as many
 COLUMN = 34  # where the help of an option begins

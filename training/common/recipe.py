@@ -6,8 +6,8 @@ line in `--help`:
     @dataclass
     class PlotConfig:
         runs: list[str] = positional("run folders", many=True, metavar="RUN")    # scratch plot RUN RUN
-        output: str = required("picture to write")                               # --output FILE, or a key of the recipe
-        steps: int = option(10, "training steps", at_least=1, group="Length")    # bounds are checked and printed
+        output: str = required("picture to write")                               # --output TEXT, or a key of a recipe
+        steps: int = option(10, "training steps", at_least=1, group="Length")    # bounds: checked and printed
         private: bool = option(False, "hide it from others")                     # --private, or --private false
         system: str | None = option(None, "system prompt", verbatim=True)        # text that is not read as YAML
         compare: list[str] = option(list, "models", several=True)                # --compare A B
@@ -16,43 +16,26 @@ line in `--help`:
     config = parse(PlotConfig, arguments, __doc__)
 
 Nested dataclasses are nested mappings in YAML and dotted flags on the command line. An unknown key or a wrong type is a
-`UserError` that names the nearest key. `parse` also answers `--help` and `--print_config`; `training.common.help` prints.
+`UserError` that names the nearest key. `parse` also answers `--help` and `--print_config` (see `training.common.help`).
+A command without a recipe passes `recipe=False`. Flags may be written with dashes: `--max-steps`.
 """
 
 import dataclasses
 import difflib
 import math
 import operator
-import re
 import types
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from training.common.errors import UserError
+from training.common.yaml_values import read_value, read_yaml
 
 # The order in which `scratch run` takes the recipes of a folder; also what every stage names as the next command.
 STAGES = (
     *("tokenizer", "prepare", "pretrain", "sft", "reward", "dpo", "kto", "orpo", "grpo", "rloo"),
     *("classify", "evaluate", "export"),
-)
-
-
-class _Loader(yaml.SafeLoader):
-    """Truth values and numbers as in YAML 1.2: in PyYAML's 1.1 `no` is a truth value and `1e-5` is a text."""
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
 
@@ -121,28 +104,6 @@ def _check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) ->
     finite = math.isfinite(value)
     if not finite or not all(_BOUNDS[name][1](value, limit) for name, limit in bounds.items()):
         raise UserError(f"{where}: '{key}' must be {describe_bounds(bounds)}, not {value}")
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: no such file, not YAML, or not a mapping.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such recipe file")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        raise UserError(f"{path}:{error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"{path}: not a text file in UTF-8, so not YAML") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values, not a {type(content).__name__}")
-    return content
 
 
 def nearest(name: str, names: typing.Iterable[str]) -> str:
@@ -231,10 +192,16 @@ def check_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
 
-def split_overrides(arguments: list[str]) -> dict[str, str]:
+def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = lambda key: False) -> dict[str, str]:
     """`["--data.path", "a.txt", "--seed=1"]` to `{"data.path": "a.txt", "seed": "1"}`; values are still text.
 
-    For command lines whose options are not known here; see `read_flags`.
+    For command lines whose options belong to several dataclasses, or to none; see `read_flags` for those of one.
+
+    Args:
+        is_boolean: whether a key may stand without a value, which is then `true`.
+
+    Raises:
+        UserError: a word that is not a flag, or a flag without a value.
     """
     overrides, remaining = {}, list(arguments)
     while remaining:
@@ -243,9 +210,10 @@ def split_overrides(arguments: list[str]) -> dict[str, str]:
             raise UserError(f"unexpected argument '{flag}'; options are written as --key value")
         key, equals, value = flag[2:].partition("=")
         if not equals:
-            if not remaining or remaining[0].startswith("--"):
+            ends_here = not remaining or remaining[0].startswith("--")
+            if ends_here and not is_boolean(key):
                 raise UserError(f"'{flag}' needs a value, as in {flag} VALUE")
-            value = remaining.pop(0)
+            value = "true" if ends_here else remaining.pop(0)
         overrides[key] = value
     return overrides
 
@@ -257,7 +225,7 @@ def has_flag(arguments: list[str], key: str) -> bool:
 
 def recipe_file(arguments: list[str]) -> str | None:
     """The FILE of `--config FILE` in a command line."""
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], None], strict=False):
         if word == "--config":
             return following
         if word.startswith("--config="):
@@ -279,6 +247,11 @@ def find_field(cls: type, key: str) -> tuple[dataclasses.Field | None, Any]:
     return find_field(hint, rest) if rest and dataclasses.is_dataclass(hint) else (None, None)
 
 
+def takes_no_value(hint: Any) -> bool:
+    """Whether a flag with this annotation may stand alone, for true."""
+    return hint is bool or bool in typing.get_args(hint)
+
+
 def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
     """Values on a command line by dotted key, read as the fields of `cls` ask: a bare `--flag` of a boolean is true.
 
@@ -295,6 +268,9 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
             continue
         key, equals, text = word[2:].partition("=")
         field, hint = find_field(cls, key)
+        if field is None and find_field(cls, key.replace("-", "_"))[0]:
+            key = key.replace("-", "_")
+            field, hint = find_field(cls, key)
         metadata = field.metadata if field else {}
         ends_here = not words or words[0].startswith("--")
         if metadata.get("several"):
@@ -305,8 +281,7 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
                 raise UserError(f"'{word}' needs values, as in {word} A B")
             continue
         if not equals:
-            is_flag = hint is bool or bool in typing.get_args(hint)
-            if is_flag and (ends_here or positionals and words[0].lower() not in ("true", "false", "null")):
+            if takes_no_value(hint) and (ends_here or positionals and words[0].lower() not in ("true", "false", "null")):
                 text = "true"
             elif ends_here:
                 raise UserError(f"'{word}' needs a value, as in {word} VALUE")
@@ -319,14 +294,6 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
     if loose:
         raise UserError(f"unexpected argument '{loose[0]}'; options are written as --key value")
     return given
-
-
-def read_value(text: str) -> Any:
-    """A value of the command line, read as YAML: `4`, `true`, `null` and `[a, b]` work. Text that is not YAML stays."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        return text
 
 
 def apply_overrides(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
