@@ -281,7 +281,8 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
                 raise UserError(f"'{word}' needs values, as in {word} A B")
             continue
         if not equals:
-            if takes_no_value(hint) and (ends_here or positionals and words[0].lower() not in ("true", "false", "null")):
+            alone = ends_here or positionals and words[0].lower() not in ("true", "false", "null")
+            if alone and takes_no_value(hint):
                 text = "true"
             elif ends_here:
                 raise UserError(f"'{word}' needs a value, as in {word} VALUE")

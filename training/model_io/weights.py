@@ -46,7 +46,7 @@ def check_weights(
                 trust_remote_code=trust_remote_code,
             )
     except SafetensorError as error:
-        raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy it again, or write it again") from None
+        raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or write it again") from None
     except (OSError, ValueError, StrictDataclassError) as error:
         said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the check's own words
         reason = one_line(said)
