@@ -84,7 +84,7 @@ def test_a_mixture_packed_and_masked(place, capfd):
     wished = "{lines: 3, pages: 1}"
     assert pretrain(data=wished, output_dir="whole", per_device_train_batch_size=8) == 0
     printed = capfd.readouterr().out
-    assert "in the shards (best_fit, 9" in printed and "of the slots scored)" in printed
+    assert "in the shards (best_fit, 9" in printed and "of the positions scored)" in printed
     assert "    lines: 75.00% of the sequences wished, 75.00% in this run, " in printed
     assert "    pages: 25.00% of the sequences wished, 25.00% in this run, " in printed
     curve = losses("whole")
@@ -169,7 +169,7 @@ def test_attention_that_would_let_documents_see_each_other_is_refused(place, cap
     settings = {"data": "lines", "output_dir": "new", "attn_implementation": "flash_attention_2"}
     assert pretrain(per_device_train_batch_size=2, **settings) == 2
     line = capfd.readouterr().err.strip()
-    assert "'document_mask': flash_attention_2 tells documents apart only one sequence at a time" in line
+    assert "'document_mask': flash_attention_2 separates documents only in batches of one sequence" in line
     assert "\n" not in line
 
 
