@@ -1,10 +1,12 @@
 """Pretraining on a mixture of packed and masked documents, and on data that cannot be trained on."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from tiny_stages import LINES, MODEL, VOCAB_SIZE, flags, forget_accelerate, writ
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.cli import main
+from training.data.packing import PACKINGS
 from training.data.shards import MANIFEST, sha256, write_manifest, write_shard
+from training.pretraining.config import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -162,6 +166,11 @@ def falling(file: Path) -> None:
     content = json.loads(manifest.read_text())
     content["splits"]["train"]["sha256"][file.name] = sha256(file)
     manifest.write_text(json.dumps(content))
+
+
+def test_the_recipe_names_every_packing():
+    packing = next(field for field in dataclasses.fields(PretrainConfig) if field.name == "packing")
+    assert typing.get_args(packing.type) == tuple(PACKINGS)
 
 
 def test_attention_that_would_let_documents_see_each_other_is_refused(place, capfd):

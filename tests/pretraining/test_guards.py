@@ -86,7 +86,7 @@ def test_but_not_for_ever(inputs, tmp_path, monkeypatch):
         train(inputs, tmp_path / "model", on_nonfinite="skip", max_steps=12)
 
 
-def test_weights_that_start_too_large_are_check_initial_loss(inputs, tmp_path, capsys):
+def test_weights_that_start_too_large_are_worse_than_chance(inputs, tmp_path, capsys):
     train(inputs, tmp_path / "model", **{"model.initializer_range": 0.9, "max_steps": 1})
     assert "before the first step the validation loss is" in capsys.readouterr().out
     assert incidents(tmp_path / "model")[0]["incident"] == "worse than chance"

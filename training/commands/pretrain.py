@@ -16,6 +16,7 @@ from training.common.processes import end_training, local_rank
 from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
 from training.common.stage import Stage, check_stage, digest
+from training.data.shards import check_hashes, check_tokenizer
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
@@ -61,8 +62,6 @@ def main(arguments: list[str]) -> None:
 
 def check_inputs(config: PretrainConfig) -> None:
     """Reject inputs that are missing or do not belong together. Raises UserError."""
-    from training.data.shards import check_tokenizer
-
     for folder in config.mixture.folders:
         check_stage(folder, "prepare", key="data")
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
@@ -91,8 +90,6 @@ def verify_shards(config: PretrainConfig, stage: Stage) -> None:
 
     It comes before the processes meet, because they wait for each other only so long.
     """
-    from training.data.shards import check_hashes
-
     if local_rank() == 0 and not stage.folder.exists():
         for folder in config.mixture.folders:
             check_hashes(folder)

@@ -1,8 +1,8 @@
 """The training state in a checkpoint: weights and optimizer, captured and restored.
 
 If every process holds the whole model, a checkpoint is plain files. The model directory has the fp32 weights, from
-which a run also resumes. `state/optimizer.safetensors` has every tensor of the optimizer, named by its parameter and itself:
-`model.layers.0.mlp.up_proj.weight/momentum`. Schedule, data order and random draws follow from the step (see
+which a run also resumes. `state/optimizer.safetensors` has every tensor of the optimizer, named by its parameter and
+itself: `model.layers.0.mlp.up_proj.weight/momentum`. Schedule, data order and random draws follow from the step (see
 `training.pretraining.randomness`), so this is all, for any number of processes. Nothing is pickled.
 
 Engines that shard the model over processes (FSDP, DeepSpeed) write `state/` in their own layout. FSDP's can be read by
@@ -188,8 +188,7 @@ class TrainingState:
         ]
         if differing:
             raise UserError(
-                f"{folder / 'config.json'} does not match the model of the recipe ({', '.join(differing)}); "
-                f"{_ADVICE}"
+                f"{folder / 'config.json'} does not match the model of the recipe ({', '.join(differing)}); {_ADVICE}"
             )
 
 
