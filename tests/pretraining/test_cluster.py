@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_kind_of_launch_is_refused(sharded, pretrain, ca
     forget_accelerate()
     assert cli.main(pretrain("other", **ADAMW)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"step-{STEPS:08d} was written by FSDP, but this launch is " in line
+    assert f"step-{STEPS:08d} was written with FSDP, but this launch runs with " in line
     assert "resume with a launch file of the same kind" in line
 
 
