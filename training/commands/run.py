@@ -102,7 +102,7 @@ def keep_out_evaluation(
 
     from training.corpus.dedup.evaluation_items import task_files
     from training.corpus.examples.tasks import TASKS
-    from training.eval.harness.tasks import local_tasks
+    from training.eval.harness.task_files import local_tasks
 
     evaluate = configs["evaluate"]
     # Those that prepare itself writes are not there yet; it keeps them out of its text itself.
