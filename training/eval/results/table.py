@@ -40,7 +40,7 @@ def results_table(models: Mapping[str, ModelResults]) -> list[Row]:
     rows = {name: table_figures(model) for name, model in models.items()}
     columns: Figures = {}
     for figures in rows.values():
-        columns = figures | columns
+        columns |= {key: figure for key, figure in figures.items() if key not in columns}
     # Bits per byte of the validation split first, shares last.
     ordered = sorted(columns, key=lambda key: (key.kind != "data", columns[key].unit == "share"))
     header = ["model", *(_heading(key, columns[key]) for key in ordered)]
