@@ -68,6 +68,6 @@ class JudgeTrainer(RewardTrainer):
             chosen, rejected = scores.squeeze(-1).chunk(2)
             right += self.accelerator.gather_for_metrics(chosen > rejected).tolist()
         accuracy = proportion(right, chance=0.5)
-        stderr = accuracy["stderr"] or 0.0
-        print(f"reward: of {len(right):,} held-out pairs {accuracy['value']:.1%} ± {stderr:.1%} are judged right")
-        return {"accuracy": accuracy}, []
+        stderr = accuracy.stderr or 0.0
+        print(f"reward: of {len(right):,} held-out pairs {accuracy.value:.1%} ± {stderr:.1%} are judged right")
+        return {"accuracy": accuracy.to_json()}, []
