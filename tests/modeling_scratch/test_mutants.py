@@ -166,8 +166,8 @@ MUTANTS = [
     ),
     Mutant(
         "projections start as large as other matrices",
-        "init.normal_(module.weight, std=module.initial_std)",
-        "init.normal_(module.weight, std=self.config.initializer_range)",
+        "config.initializer_range / (2 * config.num_hidden_layers) ** 0.5",
+        "config.initializer_range",
         "test_modeling.py::test_projections_into_the_residual_stream_start_smaller",
     ),
     Mutant(

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError
-from training.sandbox import Limits, Outcome, check_isolation, run_all
+from training.sandbox import Outcome, SandboxLimits, check_isolation, run_all
 
 # Those of lm-eval's tasks that run code whose tests compare plain values. MBPP's build objects of the solution's
 # classes, those of HumanEval+ need numpy.
@@ -49,7 +49,9 @@ class CodeEval:
         allow_unisolated: see `run_python`.
     """
 
-    def __init__(self, workers: int | None = None, limits: Limits = Limits(), allow_unisolated: bool = False):
+    def __init__(
+        self, workers: int | None = None, limits: SandboxLimits = SandboxLimits(), allow_unisolated: bool = False
+    ):
         self.workers = workers or os.cpu_count() or 1
         self.limits, self.allow_unisolated = limits, allow_unisolated
 
@@ -92,7 +94,7 @@ def _check_imports(tests: str) -> None:
 
 @contextlib.contextmanager
 def sandboxed_code_eval(
-    workers: int | None = None, limits: Limits = Limits(), allow_unisolated: bool = False
+    workers: int | None = None, limits: SandboxLimits = SandboxLimits(), allow_unisolated: bool = False
 ) -> Iterator[None]:
     """While this lasts, lm-eval's tasks that are loaded run code in the sandbox, and `evaluate` runs none at all.
 
