@@ -13,16 +13,16 @@ from training.common.errors import UserError
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ([], "scratch chat begins with the model"),
-        (["--temperature", "0", "one"], "scratch chat begins with the model"),
+        ([], "scratch chat needs a model first"),
+        (["--temperature", "0", "one"], "scratch chat needs a model first"),
         (["one", "two"], "'two' is not understood here; options are written as --key value"),
         (["one", "--temprature", "0"], "command line: unknown key 'temprature'; did you mean 'temperature'?"),
         (["one", "--sytem", "Speak."], "command line: unknown key 'sytem'; did you mean 'system'?"),
         (["one", "--temperature", "hot"], "command line: 'temperature' takes a number, not 'hot'"),
-        (["one", "--temperature=-1"], "command line: 'temperature' is 0 or more, not -1.0"),
+        (["one", "--temperature=-1"], "command line: 'temperature' must be at least 0, not -1.0"),
         (["one", "--top_k", "1.5"], "command line: 'top_k' takes a whole number, not 1.5"),
-        (["one", "--top_p", "0"], "command line: 'top_p' is more than 0 and at most 1, not 0.0"),
-        (["one", "--max_new_tokens", "0"], "command line: 'max_new_tokens' is 1 or more, not 0"),
+        (["one", "--top_p", "0"], "command line: 'top_p' must be above 0, at most 1, not 0.0"),
+        (["one", "--max_new_tokens", "0"], "command line: 'max_new_tokens' must be at least 1, not 0"),
         (["one", "--system"], "'--system' needs a value"),
     ],
 )
