@@ -61,14 +61,14 @@ class LinearCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         on_cpu = hidden_states.device.type == "cpu"
         fused = kernel is not softmax_minus_one_hot or torch.compiler.is_compiling()
-        rows = BLOCK_ON_CPU if on_cpu else BLOCK_ON_GPU
-        slice_rows = max(1, SLICE // len(weight)) if on_cpu and not fused else rows
+        block_size = BLOCK_ON_CPU if on_cpu else BLOCK_ON_GPU
+        slice_size = max(1, SLICE // len(weight)) if on_cpu and not fused else block_size
         lowered = weight.to(hidden_states.dtype)
         loss = hidden_states.new_zeros((), dtype=torch.float)
         grad_hidden, grad_weight = [], torch.zeros_like(weight, dtype=torch.float) if needs_gradient else None
-        for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
-            block = hidden @ lowered.T  # (rows, vocab)
-            for logits, label in zip(block.split(slice_rows), targets.split(slice_rows), strict=True):
+        for hidden, targets in zip(hidden_states.split(block_size), labels.split(block_size), strict=True):
+            block = hidden @ lowered.T  # (tokens, vocab)
+            for logits, label in zip(block.split(slice_size), targets.split(slice_size), strict=True):
                 loss += kernel(logits, label, softcap)
             if needs_gradient:
                 grad_hidden.append(block @ lowered)

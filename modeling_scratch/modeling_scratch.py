@@ -308,11 +308,11 @@ class ScratchPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        # transformers calls it for every module, but for those without parameters of their own if the code came with a
-        # checkpoint. So a linear layer's start is set when its own turn comes, not when its attention's or MLP's does.
+        # Called for every module. For code that came with a checkpoint, transformers skips modules without direct
+        # parameters, such as the attention; so each linear layer is initialised in its own call, by its name.
         super()._init_weights(module)  # normal for matrices, ones for norms, and RoPE's buffers after loading
         if isinstance(module, nn.Linear):
-            name = next((name for name, other in self.named_modules() if other is module), "")  # none: being resized
+            name = next((name for name, other in self.named_modules() if other is module), "")  # "": a resized head
             std = initial_std(name, self.config)
             if std is not None:
                 init.normal_(module.weight, std=std)
@@ -389,19 +389,7 @@ class ScratchModel(ScratchPreTrainedModel):
         if self.config.position_type == "rope":
             position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
 
-        mask_arguments = {
-            "config": self.config,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            "position_ids": position_ids,
-        }
-        # generate() with a static cache passes ready-made masks, one for each kind of layer.
-        masks = attention_mask if isinstance(attention_mask, dict) else {}
-        if not masks:
-            masks["full_attention"] = create_causal_mask(**mask_arguments)
-            if "sliding_attention" in self.config.layer_types:
-                masks["sliding_attention"] = create_sliding_window_causal_mask(**mask_arguments)
+        masks = self.attention_masks(inputs_embeds, attention_mask, past_key_values, position_ids)
         # After the masks: given a cache, even an empty one, transformers ignores packed documents in them.
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -421,6 +409,28 @@ class ScratchModel(ScratchPreTrainedModel):
                 **kwargs,
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+    def attention_masks(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None,
+        past_key_values: Cache | None,
+        position_ids: torch.LongTensor,
+    ) -> dict[str, torch.Tensor | None]:
+        """The mask of each kind of layer, in the form of the attention implementation. See `forward`."""
+        if isinstance(attention_mask, dict):  # ready-made, from generate() with a static cache
+            return attention_mask
+        arguments = {
+            "config": self.config,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "position_ids": position_ids,
+        }
+        masks = {"full_attention": create_causal_mask(**arguments)}
+        if "sliding_attention" in self.config.layer_types:
+            masks["sliding_attention"] = create_sliding_window_causal_mask(**arguments)
+        return masks
 
     def embed(self, inputs_embeds: torch.Tensor, position_ids: torch.LongTensor) -> torch.Tensor:
         """The residual stream before the first layer, (batch, seq, hidden): token embeddings, plus learned or

@@ -1,4 +1,4 @@
-"""What is said in a conversation and what comes of it, with tiny models of random weights that really answer."""
+"""Messages and commands of a session, with tiny models of random weights that really answer."""
 
 import functools
 import json
@@ -35,22 +35,22 @@ def models(tmp_path_factory):
 
 
 class Screen:
-    """In the place of a terminal: what was written and told, in order."""
+    """Stands in for a terminal: keeps what was written and reported, in order."""
 
     def __init__(self, interactive: bool = True, at_each_piece=lambda: None):
         self.interactive, self.at_each_piece = interactive, at_each_piece
-        self.written, self.told = "", []
+        self.written, self.infos = "", []
 
     def write(self, piece: str) -> None:
         self.written += piece
         self.at_each_piece()
 
     def info(self, line: str) -> None:
-        self.told.append(line)
+        self.infos.append(line)
 
     def new(self) -> tuple[str, list[str]]:
-        """What came since the last time."""
-        new, self.written, self.told = (self.written, self.told), "", []
+        """What came since the last call."""
+        new, self.written, self.infos = (self.written, self.infos), "", []
         return new
 
 
@@ -193,8 +193,8 @@ def test_the_oldest_turns_are_forgotten_in_the_middle_of_an_answer(begin):
     session.handle_line("/set max_new_tokens " + str(room + 10))
     screen.new()
     session.handle_line("and looked")
-    assert screen.told[0] == f"truncated after {room + 10} tokens (max_new_tokens)"
-    assert screen.told[1] == f"one sees {CONTEXT} tokens; the first turn of this conversation no longer fit"
+    assert screen.infos[0] == f"truncated after {room + 10} tokens (max_new_tokens)"
+    assert screen.infos[1] == f"one sees {CONTEXT} tokens; the first turn of this conversation no longer fit"
     assert len(contents(session)) == 4  # all is there for /save and /retry
 
     ids = continued("one", prompt("one", [*contents(session)[:2], "and looked"]), room)
@@ -205,7 +205,7 @@ def test_the_oldest_turns_are_forgotten_in_the_middle_of_an_answer(begin):
     screen.new()
     session.handle_line("a mat")
     alone = "truncated: this turn alone fills the 96 tokens that one sees"
-    assert screen.told == [alone, "one sees 96 tokens; the first 2 turns of this conversation no longer fit"]
+    assert screen.infos == [alone, "one sees 96 tokens; the first 2 turns of this conversation no longer fit"]
     session.handle_line("/undo")
     session.handle_line("/undo")
     screen.new()
@@ -262,8 +262,8 @@ def test_mistakes(begin, monkeypatch, command, says):
 def test_help_names_every_command(begin):
     session, screen = begin()
     session.handle_line("/help")
-    (told,) = screen.told
-    for line in told.splitlines():
+    (infos,) = screen.infos
+    for line in infos.splitlines():
         assert hasattr(session, line.split()[0][1:]) or line.startswith("  /exit")
 
 
@@ -273,7 +273,7 @@ def test_speed_of_the_last_answers(begin):
     session.handle_line("Where?")
     screen.new()
     session.handle_line("/speed")
-    for name, line in zip(("one", "two"), screen.told, strict=True):
+    for name, line in zip(("one", "two"), screen.infos, strict=True):
         assert re.fullmatch(name + r": 5 tokens in \d+\.\d s, \d+\.\d tokens/s", line)
 
 
@@ -282,7 +282,7 @@ def test_both_sides_are_saved(begin, tmp_path):
     session.handle_line("/compare two")
     session.handle_line("Where?")
     session.handle_line(f"/save {tmp_path / 'talks.jsonl'}")
-    assert screen.told[-1] == f"added to {tmp_path / 'talks.jsonl'}: one and two"
+    assert screen.infos[-1] == f"added to {tmp_path / 'talks.jsonl'}: one and two"
     records = [json.loads(line) for line in (tmp_path / "talks.jsonl").read_text().splitlines()]
     assert [record["model"] for record in records] == ["one", "two"]
     assert [[m["content"] for m in record["messages"]] for record in records] == [contents(session, n) for n in (0, 1)]
@@ -308,9 +308,9 @@ def test_ctrl_c_ends_the_answer_and_keeps_it_so_far(begin, times):
     session, screen = begin(screen=Screen(at_each_piece=presses_ctrl_c(6, times)), max_new_tokens=60)
     assert session.handle_line("Where?")
     whole = greedy("one", ["Where?"], 60)
-    (_, answer), (written, told) = contents(session), screen.new()
+    (_, answer), (written, infos) = contents(session), screen.new()
     assert whole.startswith(answer) and 5 < len(answer) < 20 and written == answer + "\n"
-    assert told == ["stopped; /retry answers again, /undo removes the message"]
+    assert infos == ["stopped; /retry answers again, /undo removes the message"]
     assert signal.getsignal(signal.SIGINT) is before
     session.handle_line("/set max_new_tokens 5")
     session.handle_line("And?")  # the conversation goes on with what was said

@@ -1,4 +1,4 @@
-"""The doors to Llama, Qwen3 and GPT-2: through saved directories, both ways, with equal numbers, or a plain refusal."""
+"""Conversion to and from Llama, Qwen3 and GPT-2: through saved directories, with equal logits, or a clear rejection."""
 
 import pytest
 import torch

@@ -13,14 +13,14 @@ from torch import nn
 from modeling_scratch import decoding_scratch
 from modeling_scratch.decoding_scratch import active_decoder
 
-# transformers keeps a sliding window in a cache of its own kind, which goes the ordinary way.
+# transformers has another kind of cache for sliding windows, which takes the ordinary path.
 COVERED = {name: options for name, options in ARCHITECTURES.items() if name != "sliding"}
 OPTIONS = {"max_new_tokens": 12, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
 
 
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
-    """The number of tokens that came from the fast path. Its room is small, so that it has to grow."""
+    """The steps of the fast path so far. Few positions are allocated at a time, so that the cache has to grow."""
     monkeypatch.setattr(decoding_scratch, "GROWTH", 3)
     counted, step = [], decoding_scratch.DecoderLayer.step
 

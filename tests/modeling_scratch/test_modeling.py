@@ -321,7 +321,9 @@ def test_low_precision_round_trip(dtype, tmp_path):
     dirty_allocator()
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert model.dtype == dtype
-    plain, widened = (AutoModelForCausalLM.from_pretrained(tmp_path, **wish) for wish in ({}, {"dtype": torch.float32}))
+    plain, widened = (
+        AutoModelForCausalLM.from_pretrained(tmp_path, **requested) for requested in ({}, {"dtype": torch.float32})
+    )
     for name, parameter in model.named_parameters():
         assert torch.equal(plain.get_parameter(name), parameter), name
         assert torch.equal(widened.get_parameter(name), parameter.float()), name

@@ -1,7 +1,7 @@
-"""Attacks on the sandbox. An attack is a program that reaches its last line if, and only if, the deed is done.
+"""Attacks on the sandbox. An attack is a program that reaches its last line if and only if it succeeds.
 
-Every one is run as a plain process, where it must succeed, since a test whose attack does nothing proves nothing; and
-in each isolation this system offers, where it must fail and leave no trace.
+Each runs as a plain process, where it must succeed, because an attack that does nothing proves nothing. It also runs in
+each kind of isolation that this system offers, where it must fail and leave no trace.
 """
 
 import os
@@ -29,7 +29,7 @@ def worker(request):
     try:
         made = Worker(request.param)
     except (OSError, EOFError) as error:
-        pytest.skip(f"this system refuses {request.param}: {error}")
+        pytest.skip(f"this system does not offer {request.param}: {error}")
     made.kind = request.param
     yield made
     made.close()
@@ -405,7 +405,7 @@ CHEATS = {
     "def abs(x): return 0\ndef all(x): return True\ndef double(x): return 1",
     "another module math": "import math\nmath.isclose = lambda *_, **__: True\ndef double(x): return 1",
     "other ways to be an error": "import builtins\nbuiltins.AssertionError = int\ndef double(x): raise SystemExit",
-    "an answer that is no value": "import os\ndef double(x):\n  os.write(3, b'\\xff' * 100); os._exit(0)",
+    "an answer that is not a value": "import os\ndef double(x):\n  os.write(3, b'\\xff' * 100); os._exit(0)",
     "the word for passing": "import json, os, struct\ndef double(x):\n"
     "  data = json.dumps({'failed': ['passed', '']}).encode()\n"
     "  os.write(3, struct.pack('=I', len(data)) + data); os._exit(0)",
@@ -413,7 +413,7 @@ CHEATS = {
     "data = json.dumps({'names': {'double': ['module', 'os'], 'abs': ['function']}}).encode()\n"
     "os.write(3, struct.pack('=I', len(data)) + data)",
     "changing the question": "def double(x):\n  return x",
-    "killing the judge": "import os\ndef double(x):\n  os.kill(os.getppid() or 1, 9)\n  os.kill(1, 9)",
+    "killing the test process": "import os\ndef double(x):\n  os.kill(os.getppid() or 1, 9)\n  os.kill(1, 9)",
 }
 DOUBLE_TESTS = """
 import math
