@@ -392,10 +392,10 @@ def damage(content: dict, how: str) -> str:
 @pytest.mark.parametrize(
     "how, message",
     [
-        ("truncated", "tokenizer.json is damaged, or not written by this class"),
-        ("empty", "tokenizer.json is damaged, or not written by this class"),
-        ("a list", "tokenizer.json is damaged, or not written by this class"),
-        ("no model", "tokenizer.json is damaged, or not written by this class"),
+        ("truncated", "tokenizer.json is damaged, or was not written by this class"),
+        ("empty", "tokenizer.json is damaged, or was not written by this class"),
+        ("a list", "tokenizer.json is damaged, or was not written by this class"),
+        ("no model", "tokenizer.json is damaged, or was not written by this class"),
         ("no merges", "tokenizer.json is damaged: its merges do not fit"),
         ("unknown merge", "tokenizer.json is damaged: its merges do not fit"),
         ("another pattern", "tokenizer.json splits text into words differently; use AutoTokenizer"),
