@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 CONFIG = EvaluateConfig
 
 
-CONFIG = EvaluateConfig
-
-
 def main(arguments: list[str]) -> None:
     """Evaluate the models of a recipe.
 

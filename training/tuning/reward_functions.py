@@ -21,12 +21,12 @@ from typing import Any
 from training.common.errors import UserError
 from training.common.processes import cores_per_process
 from training.common.recipe import nearest
-from training.sandbox import Limits, check_isolation, run_all
+from training.sandbox import SandboxLimits, check_isolation, run_all
 from training.tuning.dataset_formats import NUMBER
 
 Answer = str | list[dict[str, Any]]  # text that goes on from a prompt of text, or messages
 
-LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0)
+LIMITS = SandboxLimits(cpu_seconds=2, wall_seconds=5.0)
 GIVEN = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}  # by TRL
 
 _MINUS = "\u2212"  # as typesetters write it
