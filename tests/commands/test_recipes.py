@@ -71,7 +71,8 @@ def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
 
     from training.tuning.pipeline.recipe import read_trl_recipe
 
-    config_class, script_class = resolve_name(TRL[path.stem]), resolve_name(SCRIPTS.get(path.stem, "trl:ScriptArguments"))
+    config_class = resolve_name(TRL[path.stem])
+    script_class = resolve_name(SCRIPTS.get(path.stem, "trl:ScriptArguments"))
     ours = read_trl_recipe(path.stem, config_class, ["--config", str(path)], "", script_class)
     assert ours.training.output_dir == f"runs/{path.parent.name}/{path.stem}"
 

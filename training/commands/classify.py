@@ -73,9 +73,10 @@ def main(arguments: list[str]) -> None:
         tokenize_texts,
         training_arguments,
     )
-    from training.tuning.pipeline.progress import show_progress
+    from training.tuning.pipeline.progress import hide_bars_in_logs, show_progress
     from training.tuning.pipeline.resume import newest_checkpoint
 
+    hide_bars_in_logs()
     tokenizer = open_padding_tokenizer(config.model)
     check_weights(config.model, "model")
     data = read_labelled(config.data)

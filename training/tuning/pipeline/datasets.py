@@ -32,6 +32,9 @@ def load_splits(recipe: TrlRecipe, formats: tuple[DataFormat, ...]) -> Splits:
     """
     from transformers import set_seed
 
+    from training.tuning.pipeline.progress import hide_bars_in_logs
+
+    hide_bars_in_logs()
     script, training = recipe.script, recipe.training
     column = getattr(training, "dataset_text_field", None)
     formats = (*formats, text(column)) if column else formats

@@ -1,10 +1,13 @@
 """Progress of a Trainer: one line per logging step in place of its dictionaries, which go to metrics.jsonl alone."""
 
+import sys
 import time
 from typing import Any
 
+import datasets
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.utils import logging
 
 from training.common.progress import TrainingProgress, progress_bar
 
@@ -14,6 +17,13 @@ def show_progress(trainer: Trainer, figures: dict[str, str]) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
     trainer.add_callback(ProgressLines(figures))
+
+
+def hide_bars_in_logs() -> None:
+    """Turn off the progress bars of datasets and transformers unless stderr is a terminal."""
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        logging.disable_progress_bar()
 
 
 class ProgressLines(TrainerCallback):

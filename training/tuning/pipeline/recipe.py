@@ -81,9 +81,7 @@ def read_trl_recipe(
     defaults = {"use_cpu": device.type == "cpu", "bf16": has_bf16(device), "report_to": "none"}
     if stage == REWARD:
         defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
-    recipe = TrlRecipe(stage, *parse_values(parser, defaults | values, where), values, where)
-    check_quantization(recipe.model, where)
-    return recipe
+    return TrlRecipe(stage, *parse_values(parser, defaults | values, where), values, where)
 
 
 def check_keys(values: dict[str, Any], classes: tuple[type, ...], where: str) -> dict[str, Any]:
@@ -144,8 +142,9 @@ def open_stage(recipe: TrlRecipe, arguments: list[str]) -> Stage:
     """The stage of a recipe, with the digests of all its inputs.
 
     Raises:
-        UserError: an input is missing, or `output_dir` holds something else.
+        UserError: an input is missing, `output_dir` holds something else, or this machine cannot quantize.
     """
+    check_quantization(recipe.model, recipe.where)
     return Stage(recipe.stage, recipe.training.output_dir, recipe.values, inputs_of(recipe.values), arguments)
 
 
