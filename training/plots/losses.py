@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Plots of losses: training and validation of one run, and a comparison of several runs."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,12 @@ from training.plots.style import COLOURS
 
 
 def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str = "tokens") -> None:
-    """Training and validation loss as a PNG.
+    """Draw training and validation loss.
 
     Args:
         records: the records of a `metrics.jsonl`.
-        unit: `tokens` or `step`, the horizontal axis.
+        file: PNG to write.
+        unit: of the horizontal axis, `tokens` or `step`.
     """
     import matplotlib
 
@@ -38,12 +39,13 @@ def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str
 
 
 def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: str) -> None:
-    """Several runs in one picture: what was measured in training, smoothed and thin, and in validations, with marks.
+    """Draw several runs in one plot: training values smoothed and thin, validation values with markers.
 
     Args:
-        curves: the records of a `metrics.jsonl` by name of the run.
+        curves: the records of a `metrics.jsonl`, by name of the run.
+        file: PNG to write.
         x: `tokens`, `step` or `seconds`.
-        y: a figure of the records of training; its counterpart of validation is `validation_` and the same name.
+        y: a figure of the training records; the validation records have it as `validation_` and this name.
     """
     import matplotlib
 
@@ -68,7 +70,7 @@ def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: st
         xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
         ylabel={"loss": "loss (nats per token)", "bits_per_byte": "bits per byte"}.get(y, y.replace("_", " ")),
     )
-    if losses:  # the early fall is steep: let the end have the room
+    if losses:  # the early fall is steep; scale the axis for the rest
         values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
         axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
     if x == "tokens":
@@ -81,7 +83,7 @@ def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: st
 
 
 def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
-    """Each point with the mean of the `window` values that end there; the first ones, with fewer before them, go."""
+    """Each point with the mean of the `window` values that end there; points with fewer values are dropped."""
     return [
         (points[end - 1][0], sum(value for _, value in points[end - window : end]) / window)
         for end in range(window, len(points) + 1)
@@ -89,7 +91,7 @@ def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, 
 
 
 def _label_ends(axes: Any, ends: list[tuple[tuple[float, float], str, str]], gap: float = 13) -> None:
-    """Write each line's name and last value where it ends, `gap` points apart at least."""
+    """Write each line's name and last value at its end, at least `gap` points apart."""
     height = float("-inf")
     for point, name, colour in sorted(ends, key=lambda end: end[0][1]):
         own = axes.transData.transform(point)[1] * 72 / axes.figure.dpi
