@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--label-column", default="label")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--learning-rates", nargs="+", type=float, default=[5e-4], help="the best one on the validation split is reported")
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[5e-4], help="best on validation is kept")
     parser.add_argument("--max-length", type=int, default=256)
     return parser.parse_args()
 
@@ -80,10 +80,11 @@ def main() -> None:
         contestant: [(fit["test"]["accuracy"]["value"], fit["test"]["f1"]) for fit in fits]
         for contestant, fits in runs.items()
     }
-    rows[BASELINE] = [(fitted["baseline"]["accuracy"]["value"], fitted["baseline"]["f1"])]  # it does not depend on the seed
+    rows[BASELINE] = [(fitted["baseline"]["accuracy"]["value"], fitted["baseline"]["f1"])]  # no seed
     chance = fitted["test"]["accuracy"]
     print(
-        f"\ntest, {chance['n']} texts, accuracy of always the commonest label {chance['chance']:.4f}, F1 of {fitted['positive']}\n"
+        f"\ntest: {chance['n']} texts; accuracy of always the commonest label {chance['chance']:.4f}; "
+        f"F1 of {fitted['positive']}\n"
     )
     print("| | accuracy | F1 | lowest | seeds |\n|---|---|---|---|---|")
     for name, values in rows.items():

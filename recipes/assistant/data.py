@@ -1,8 +1,8 @@
 """Tuning data of recipes/assistant: python recipes/assistant/data.py
 
 Reads Databricks' Dolly (15,000 instructions by people, without those that come with a text to read) and the 1,100
-instructions of S. Raschka's book "Build a Large Language Model (From Scratch)", which have a second answer each, more or
-less polite. Writes to runs/assistant/tuning:
+instructions of S. Raschka's book "Build a Large Language Model (From Scratch)". Each of these has a second answer, more
+polite or less. Writes to runs/assistant/tuning:
     instructions.jsonl             questions with answers, for SFT (prompt, completion)
     pairs/train.jsonl              the book's questions with two answers, for the reward model and DPO (prompt, chosen,
                                    rejected)
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dolly", default=DOLLY, help="data set on the Hub, or a file of its records [%(default)s]")
     parser.add_argument("--book", default=BOOK, help="instruction-data-with-preference.json [%(default)s]")
-    parser.add_argument("--max_characters", type=int, default=600, help="longest instruction with its answer, in characters [600]")
+    parser.add_argument("--max_characters", type=int, default=600, help="of an instruction with its answer [600]")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/assistant/tuning"), help="[%(default)s]")
     options = parser.parse_args()
 
