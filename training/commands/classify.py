@@ -41,6 +41,9 @@ class ClassifyConfig:
 CONFIG = ClassifyConfig
 
 
+CONFIG = ClassifyConfig
+
+
 def main(arguments: list[str]) -> None:
     """Run the stage.
 

@@ -25,6 +25,9 @@ from training.pretraining.state import export_model
 from training.pretraining.trackers import start_trackers
 
 
+CONFIG = PretrainConfig
+
+
 def main(arguments: list[str]) -> None:
     given, where = read_arguments(PretrainConfig, arguments, __doc__)
     config = build(PretrainConfig, given, where)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
+from training.common.packages import how_to_install
 from training.common.stage import digest, read_provenance
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def check_quantization(recipe: Any, where: str) -> None:
     if not torch.cuda.is_available():
         raise UserError(f"{where}: '{key}' needs a CUDA device, and there is none; remove it to train with LoRA")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{where}: '{key}' needs the package bitsandbytes; pip install bitsandbytes")
+        raise UserError(f"{where}: '{key}' needs the package bitsandbytes; {how_to_install('bitsandbytes')}")
 
 
 def save_adapter(model: Any, base: str, folder: Path) -> None:
