@@ -116,7 +116,7 @@ def leaks(texts: list[str], held_out: list[str]) -> np.ndarray:
     counted = [found for found, counts in zip(matches, distinct & ~near, strict=True) if counts]
     common = np.bincount(np.concatenate(counted), minlength=decontaminator.runs) > COMMON
     decontaminator = decontaminator.without(common)
-    return near | np.array([decontaminator.condemns(found) for found in matches])
+    return near | np.array([decontaminator.is_contaminated(found) for found in matches])
 
 
 def write(path: Path, texts: list[str]) -> None:
