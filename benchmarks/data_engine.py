@@ -43,7 +43,7 @@ from training.corpus.sources import partitions as sizes
 from training.data.shards import join_shards, write_shard
 
 ROOT = Path(__file__).parents[1]
-PLAIN, SPREAD = "no engine", ("curating", "tokenizing")
+PLAIN, SPREAD = "no engine", ("filtering", "tokenizing")
 PROGRAM = """
 import sys
 from training.corpus.sources import partitions
@@ -100,16 +100,16 @@ def steps(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run_filter_pass_alone(sum(source_partitions(config, folder).values(), []), config)
-        lap("curating")
-        curation = Curation(config, folder, workers=1)
-        curation.verdicts.save(folder / "verdicts")
+        lap("filtering")
+        corpus = Curation(config, folder, workers=1).run()
+        corpus.selection.save(folder / "selection")
         lap("hashes")
-        parts = token_partitions(curation)
+        partitions = token_partitions(corpus)
         lap("")
-        encode_partitions(parts, encoder, folder / "verdicts")
+        encode_partitions(partitions, encoder, folder / "selection")
         lap("tokenizing")
         for split in SPLITS:
-            join_partitions(folder, split, split, parts, encoder)
+            join_partitions(folder, split, split, partitions, encoder)
         lap("joining")
     del seconds[""]
     print(json.dumps(seconds))

@@ -177,7 +177,7 @@ class Pretraining:
         seed_step(config.seed, self.step, accelerator.process_index, accelerator.device)
         self.set_learning_rates()
         with self.span("loader"):
-            windows = self.train.windows(self.step)
+            windows = self.train.sequence_ids(self.step)
             num_predictions = self.train.num_predictions(windows)
             mine = windows[accelerator.process_index :: accelerator.num_processes]
         total, norm = torch.zeros((), device=accelerator.device), None

@@ -21,7 +21,7 @@ def validate(
         loss: the mean over the scored tokens of a batch, in nats.
     """
     losses = {}
-    for folder, rows in zip(loader.mixture.folders, loader.spread(sequences), strict=True):
+    for folder, rows in zip(loader.mixture.folders, loader.evenly_spaced(sequences), strict=True):
         total, scored = 0.0, 0
         for start in range(0, len(rows), rows_at_once):
             batch = loader.read(rows[start : start + rows_at_once])

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.corpus.output.token_budget import choose, interleave, tokens_to_take, requested_shares
+from training.corpus.output.token_budget import choose, interleave, requested_shares, tokens_to_take
 from training.corpus.sources import SourceConfig
 
 

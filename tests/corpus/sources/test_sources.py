@@ -13,9 +13,9 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from messages import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from messages import refused
 
 from training.common.errors import UserError
 from training.common.recipe import build
