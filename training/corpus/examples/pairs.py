@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from training.common.progress import progress_bar
-from training.corpus.examples.distractors import Matcher
+from training.corpus.examples.distractors import DistractorPicker
 from training.corpus.examples.functions import Function, defines
 
 # How far the rejected answer's length in tokens may be from the chosen one's, so that length says nothing.
@@ -60,10 +60,10 @@ def preferences(functions: Sequence[Function], tokenizer: Tokenizer, seed: int) 
     """
     lengths = count_tokens([function.source for function in functions], tokenizer)
     bodies = count_tokens([function.body for function in functions], tokenizer)
-    matcher = Matcher(bodies, [function.group for function in functions], seed)
+    picker = DistractorPicker(bodies, [function.group for function in functions], seed)
     records = []
     for index, function in enumerate(progress_bar(functions, desc="pairing", unit=" pairs")):
-        rejected = _wrong_source(index, functions, lengths[index], matcher, tokenizer)
+        rejected = _wrong_source(index, functions, lengths[index], picker, tokenizer)
         if rejected is None:
             continue
         records.append(
@@ -79,14 +79,14 @@ def preferences(functions: Sequence[Function], tokenizer: Tokenizer, seed: int) 
 
 
 def _wrong_source(
-    index: int, functions: Sequence[Function], length: int, matcher: Matcher, tokenizer: Tokenizer
+    index: int, functions: Sequence[Function], length: int, picker: DistractorPicker, tokenizer: Tokenizer
 ) -> str | None:
     function, tolerance = functions[index], LENGTH_TOLERANCE * length
-    for other in matcher.candidates(index, tolerance):
+    for other in picker.candidates(index, tolerance):
         rejected = function.with_body(functions[other].body)
         if not defines(rejected, function.name):  # the two indent differently
             continue
         if abs(count_tokens([rejected], tokenizer)[0] - length) <= tolerance:
-            matcher.use(other)
+            picker.use(other)
             return rejected
     return None
