@@ -132,6 +132,8 @@ def test_every_measure_of_every_model(world, tmp_path, capsys):
     output = tmp_path / "evaluate"
     evaluate.main(arguments(world, output, tasks="[which_body]", **of_data(world)))
     results = results_of(output)
+    config = build(evaluate.CONFIG, read_provenance(output)["recipe"], "provenance")
+    assert evaluate.inputs(config) == read_provenance(output)["inputs"]
     assert list(results["models"]) == ["base", "sft"]
     for row in results["models"].values():
         figures = row["figures"]
