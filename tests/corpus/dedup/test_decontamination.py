@@ -226,7 +226,7 @@ def test_a_file_that_is_not_there_says_so(tmp_path):
 
 
 def test_config_names_the_wrong_key():
-    with pytest.raises(ValueError, match="'min_words' lies between 1 and 'ngram'"):
+    with pytest.raises(ValueError, match="'min_words' must be at most 'ngram'"):
         DecontaminationConfig(ngram=5, min_words=6)
     with pytest.raises(ValueError, match="'max_documents'"):
         DecontaminationConfig(max_documents=0)

@@ -1,4 +1,4 @@
-"""Which language a text is in, offline."""
+"""Language identification, offline."""
 
 from training.common.errors import UserError
 
@@ -18,7 +18,9 @@ class LanguageIdentifier:
             from py3langid.langid import MODEL_FILE
             from py3langid.langid import LanguageIdentifier as Identifier
         except ImportError:
-            raise UserError("'languages' needs py3langid, which is not installed; pip install scratch[data]") from None
+            raise UserError(
+                "'languages' needs py3langid, which is not installed; run pip install -e '.[data]'"
+            ) from None
         self._identifier = Identifier.from_model_file(MODEL_FILE, norm_probs=True)
 
     @property
@@ -26,7 +28,7 @@ class LanguageIdentifier:
         return self._identifier.labels
 
     def __call__(self, text: str) -> tuple[str, float]:
-        """The likeliest language of two samples of the text, as ISO 639-1, and its probability."""
+        """The most likely language of two samples of the text, as ISO 639-1, and its probability."""
         text = text.strip()
         if len(text) > 2 * SAMPLE:
             middle = len(text) // 2
