@@ -45,9 +45,7 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
         panels[0].set(title="Length of the documents kept", xlabel="bytes, from", ylabel="documents")
         if copies:
             _draw_counts(panels[1], copies, (COLOURS[3], COLOURS[1]))
-            panels[1].set(
-                title="Copies dropped per document", xlabel="copies, from", ylabel="documents kept"
-            )
+            panels[1].set(title="Copies dropped per document", xlabel="copies, from", ylabel="documents kept")
             panels[1].legend(frameon=False)
         figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
         plt.close(figure)

@@ -1,4 +1,3 @@
-
 import pytest
 from prepare_inputs import recipe, save_tokenizer, source, write_source
 
@@ -13,7 +12,6 @@ def place(tmp_path):
     write_source(tmp_path, "books", 400, 0)
     write_source(tmp_path, "code", 100, 1)
     return tmp_path
-
 
 
 def documents(folder, split="train"):

@@ -69,9 +69,7 @@ class RulesConfig:
     drop_restrictive_licences: bool = option(
         False, "drop files whose head states a licence that requires more than attribution"
     )
-    profanity: str | None = option(
-        None, "file with one word or phrase per line; drop texts that hold one, as in C4"
-    )
+    profanity: str | None = option(None, "file with one word or phrase per line; drop texts that hold one, as in C4")
 
     def __post_init__(self):
         for name, limit in self.limits.items():

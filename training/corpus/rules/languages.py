@@ -30,8 +30,7 @@ class LanguageRule:
         unknown = sorted(self._languages.difference(self._identify.languages))
         if unknown:
             raise UserError(
-                f"'languages': unknown language '{unknown[0]}'; known: "
-                f"{', '.join(sorted(self._identify.languages))}"
+                f"'languages': unknown language '{unknown[0]}'; known: {', '.join(sorted(self._identify.languages))}"
             )
 
     def __call__(self, text: Statistics) -> Rejection | None:
