@@ -68,7 +68,7 @@ def test_clearly_english_does_not_ask_the_model():
 
 def test_an_unknown_language_is_one_line():
     pytest.importorskip("py3langid")
-    with pytest.raises(UserError, match="'languages' has 'english', which is not told apart; known: .*en, "):
+    with pytest.raises(UserError, match="'languages': unknown language 'english'; known: .*en, "):
         Rules(RulesConfig(languages=["english"]))
 
 

@@ -560,7 +560,7 @@ def test_hub_streams_that_break_off_are_taken_up_again(hub, capsys):
     assert [document.text for document in documents] == [f"story {number}" for number in range(100)]
     assert "owner/stories broke off after 77 records (reset by peer); trying again" in capsys.readouterr().err
     failures += [50] * 4
-    with pytest.raises(UserError, match="broke off after 50 records .*; the same command goes on from there$"):
+    with pytest.raises(UserError, match="after 50 records .*; rerun the same command to resume there$"):
         read("owner/stories")
 
 
