@@ -15,6 +15,8 @@ line in `--help`:
 
     config = parse(PlotConfig, arguments, __doc__)
 
+`HEADINGS`, a class variable with a heading of `--help` by the first field below it, groups many fields at once.
+
 Nested dataclasses are nested mappings in YAML and dotted flags on the command line. An unknown key or a wrong type is a
 `UserError` that names the nearest key. `parse` also answers `--help` and `--print_config` (see `training.common.help`).
 A command without a recipe passes `recipe=False`. Flags may be written with dashes: `--max-steps`.

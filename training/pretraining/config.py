@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from training.common.recipe import option, required
 from training.data.curriculum import Curriculum
@@ -47,10 +47,20 @@ class PretrainConfig:
         ValueError: keys that do not fit together, or a mixture or curriculum that is wrong.
     """
 
+    HEADINGS: ClassVar[dict[str, str]] = {
+        "preset": "Model",
+        "data": "Data",
+        "max_steps": "Batch and steps",
+        "optimizer": "Optimizer",
+        "bf16": "Speed and memory",
+        "save_steps": "Checkpoints",
+        "logging_steps": "Logs and validation",
+        "seed": "Reproducibility",
+    }
+
     output_dir: str = required("folder for the trained model and its checkpoints")
     tokenizer: str = required("folder of the tokenizer that made the shards")
 
-    # Model
     preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option("scratch", "architecture to start from")
     model: dict = option(dict, "sizes and other ScratchConfig options, such as hidden_size: 256")
     depth: int | None = option(
@@ -62,7 +72,6 @@ class PretrainConfig:
         64, "multiple that the number of embedding rows is rounded up to, for fast matrix products", at_least=1
     )
 
-    # Data
     data: dict | str = required(
         "folder of shards from `scratch prepare`, or folders with weights: {runs/code/data: 3, runs/books/data: 1} "
         "takes three sequences of code for each one of books"
@@ -79,7 +88,6 @@ class PretrainConfig:
     )
     document_mask: bool = option(False, "restart attention and positions at every document, so that none sees another")
 
-    # Batch and steps
     max_steps: int = option(1000, "optimizer steps of the run", at_least=1)
     sequence_length: int = option(256, "tokens per sequence", at_least=1)
     global_batch_size: int = option(
@@ -89,14 +97,12 @@ class PretrainConfig:
         16, "sequences per process and forward pass; the rest of the batch is accumulated", at_least=1
     )
 
-    # Optimizer
     optimizer: OptimizerConfig = option(OptimizerConfig, "Optimizer")
     max_grad_norm: float = option(1.0, "norm to which gradients are clipped; 0 turns clipping off", at_least=0)
     on_nonfinite: Literal["stop", "skip"] = option(
         "stop", "reaction to a NaN or infinite loss or gradient: stop the run, or skip the batch"
     )
 
-    # Speed
     bf16: bool | None = option(None, "bfloat16 mixed precision (default: where the device supports it)")
     torch_compile: bool | None = option(
         None, "compile layers and loss (default: in long runs, where a compiler is installed)"
@@ -107,7 +113,6 @@ class PretrainConfig:
     activation_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
     profile: bool = option(False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile")
 
-    # Checkpoints and logs
     save_steps: int = option(500, "optimizer steps between checkpoints", at_least=1)
     keep_last: int = option(2, "number of newest checkpoints to keep", at_least=1)
     keep_best: int = option(0, "number of checkpoints with the lowest validation loss to keep as well", at_least=0)
@@ -122,7 +127,6 @@ class PretrainConfig:
         list, "trackers that also receive the records of metrics.jsonl"
     )
 
-    # Reproducibility
     seed: int = option(0, "seed of the initial weights, the data order and dropout", at_least=0, below=2**32)
 
     @cached_property

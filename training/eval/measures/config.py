@@ -1,6 +1,7 @@
 """The recipe of `scratch evaluate`. Imports nothing heavy, so that `--help` answers at once."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from training.common.recipe import option, required
 
@@ -30,6 +31,13 @@ class EvaluateConfig:
     Raises:
         ValueError: nothing to measure, or options that need 'tasks' without it.
     """
+
+    HEADINGS: ClassVar[dict[str, str]] = {
+        "data": "Measures",
+        "tasks": "Tasks of lm-eval",
+        "max_new_tokens": "Generation and memory",
+        "seed": "Reproducibility",
+    }
 
     output_dir: str = required("folder for the results")
     models: dict[str, str] = required("models to compare: name to model folder, or to a model's name on the Hub")
