@@ -95,7 +95,7 @@ class Decontaminator:
         made = cls((item for path in paths for item in read_items(Path(path), fields)), ngram, min_words)
         if not made.counts["searched"]:
             names = ", ".join(map(str, paths)) or "no file"
-            raise UserError(f"'decontamination.evaluation': {names}: no text of {min_words} or more words to find")
+            raise UserError(f"'decontamination.evaluation': {names}: no text of {min_words} words or more")
         return made
 
     @property
