@@ -11,10 +11,10 @@ from training.tuning.dataset_formats import (
     NUMBER,
     PREFERENCES,
     PROMPTS,
+    DataFormat,
     Record,
-    Shape,
     convert_record,
-    find_shape,
+    detect_format,
 )
 from training.tuning.reward_functions import Answer, content
 
@@ -77,7 +77,7 @@ def read_pairs(file: str, key: str) -> list[Record]:
     return pairs
 
 
-def _read(file: str, key: str, formats: tuple[Shape, ...]) -> Iterator[tuple[int, Record, Record]]:
+def _read(file: str, key: str, formats: tuple[DataFormat, ...]) -> Iterator[tuple[int, Record, Record]]:
     """Yield the number of each record, all its columns, and the record converted to TRL's columns."""
     if not Path(file).is_file():
         raise UserError(f"'{key}': no such file: {file}")
@@ -85,7 +85,7 @@ def _read(file: str, key: str, formats: tuple[Shape, ...]) -> Iterator[tuple[int
     if not records:
         raise UserError(f"'{key}': {file} is empty; give a file with records")
     columns = list(dict.fromkeys(column for _, record in records for column in record))
-    format = find_shape(columns, formats, f"'{key}': the records of {file}")
+    format = detect_format(columns, formats, f"'{key}': the records of {file}")
     for number, found in records:
         record = {column: found.get(column) for column in columns}
         taken = {column: value for column, value in record.items() if format.takes(column)}
