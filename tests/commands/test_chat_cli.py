@@ -13,9 +13,9 @@ from training.common.errors import UserError
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ([], "scratch chat needs a model first"),
-        (["--temperature", "0", "one"], "scratch chat needs a model first"),
-        (["one", "two"], "'two' is not understood here; options are written as --key value"),
+        ([], "command line: 'model' is missing (folder of a chat model"),
+        (["--temperature", "0"], "command line: 'model' is missing"),
+        (["one", "two"], "unexpected argument 'two'; options are written as --key value"),
         (["one", "--temprature", "0"], "command line: unknown key 'temprature'; did you mean 'temperature'?"),
         (["one", "--sytem", "Speak."], "command line: unknown key 'sytem'; did you mean 'system'?"),
         (["one", "--temperature", "hot"], "command line: 'temperature' takes a number, not 'hot'"),
@@ -33,10 +33,9 @@ def test_mistakes(arguments, says):
 
 
 def test_flags():
-    model, config = read_config(
-        ["runs/one", "--system=Be: {brief", "--temperature", "1", "--compare", "3", "--top_k=5"]
-    )
-    assert (model, config.system, config.compare) == ("runs/one", "Be: {brief", "3")  # these two are no YAML
+    config = read_config(["runs/one", "--system=Be: {brief", "--temperature", "1", "--compare", "3", "--top_k=5"])
+    assert (config.model, config.system, config.compare) == ("runs/one", "Be: {brief", "3")  # not read as YAML
+    assert read_config(["--temperature", "0", "one"]).model == "one"
     assert (config.temperature, config.top_k, config.top_p, config.seed) == (1.0, 5, None, None)
 
 
@@ -44,7 +43,10 @@ def test_help_teaches_and_is_quick():
     code = """
 import sys
 from training.commands.chat import main
-main(["one", "--help"])
+try:
+    main(["one", "--help"])
+except SystemExit as stop:
+    assert not stop.code
 assert not {"torch", "transformers"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

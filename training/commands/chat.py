@@ -5,7 +5,7 @@ line. A line that ends with a backslash continues in the next, and a pasted bloc
 and keeps what was written so far; Ctrl-D quits. When the context is full, the model no longer sees the oldest turns. In
 a pipe, every line is a message, and only the answers go to stdout.
 
-Sampling follows the model's generation_config.json, except for the options that you set:
+Sampling follows the model's generation_config.json, except for the options that you set.
 """
 
 import os
@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING
 from training.chat.commands import command_list
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
-from training.common.recipe import apply_overrides, build, describe, option, split_overrides
+from training.common.recipe import option, parse, positional
 
 if TYPE_CHECKING:
     from training.chat.session import Session
     from training.chat.terminal import Terminal
 
-VERBATIM = ("system", "compare")  # taken literally, not as YAML
 
-
-@dataclass
+@dataclass(kw_only=True)
 class ChatConfig(Sampling):
     """Options of `scratch chat`: sampling, and how the conversation starts."""
 
-    system: str | None = option(None, "system prompt of the conversation")
-    compare: str | None = option(None, "folder or Hub name of a second model that answers each message too")
+    model: str = positional("folder of a chat model, such as runs/quickstart/export, or a name on the Hub")
+    system: str | None = option(None, "system prompt of the conversation", verbatim=True)
+    compare: str | None = option(
+        None, "folder or Hub name of a second model that answers each message too", verbatim=True
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -39,10 +40,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the arguments, a model that cannot be opened, or, in a pipe, any line that was rejected.
     """
-    if "--help" in arguments or "-h" in arguments:
-        print(f"{__doc__.rstrip()}\n\n{describe(ChatConfig)}\n\nCommands in the conversation:\n\n{command_list()}")
-        return
-    name, config = read_config(arguments)
+    config = read_config(arguments)
     sampling = Sampling(**{field.name: getattr(config, field.name) for field in fields(Sampling)})
 
     from transformers.utils import logging
@@ -51,7 +49,7 @@ def main(arguments: list[str]) -> None:
     from training.chat.session import Session
     from training.chat.terminal import Terminal
 
-    model = ChatModel.open(name)
+    model = ChatModel.open(config.model)
     logging.set_verbosity_error()  # the notes of the session say what matters
     terminal = Terminal()
     session = Session(model, sampling, terminal)
@@ -69,18 +67,14 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{mistakes} of the lines were rejected; see the errors above")
 
 
-def read_config(arguments: list[str]) -> tuple[str, ChatConfig]:
-    """The model's name and the options.
+def read_config(arguments: list[str]) -> ChatConfig:
+    """The model and the options of a command line.
 
     Raises:
         UserError: no model, an unknown option, or a wrong value.
     """
-    if not arguments or arguments[0].startswith("--"):
-        raise UserError("scratch chat needs a model first, as in scratch chat runs/quickstart/export --temperature 0")
-    model, *flags = arguments
-    overrides = split_overrides(flags)
-    verbatim = {key: overrides.pop(key) for key in VERBATIM if key in overrides}
-    return model, build(ChatConfig, apply_overrides({}, overrides) | verbatim, "command line")
+    usage = f"{__doc__.strip()}\n\nCommands in the conversation\n{command_list()}"
+    return parse(ChatConfig, arguments, usage, recipe=False)
 
 
 def converse(session: "Session", terminal: "Terminal") -> int:
