@@ -301,8 +301,8 @@ class Pretrainer:
         kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
         return self.model(
             input_ids=input_ids,
-            labels=labels,  # forward computes a loss only where labels are given; scored are those of shift_labels
-            shift_labels=labels,
+            labels=labels,  # never read, but without them a forward that computes logits computes no loss
+            shift_labels=labels,  # (batch, seq), shifted by the loader
             position_ids=position_ids,
             use_cache=False,  # with a cache attention would cross documents
             **kwargs,
