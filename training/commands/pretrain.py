@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         UserError: a mistake in the recipe or its inputs, or a loss that is not finite.
         Interrupted: a signal stopped the run, with its last step saved.
     """
-    given, where = read_arguments(PretrainConfig, arguments, __doc__)
+    given, where = read_arguments(PretrainConfig, arguments, __doc__, resolve=resolve)
     config = build(PretrainConfig, given, where)
     check_inputs(config)
     rules: list[str] = []
@@ -61,6 +61,11 @@ def main(arguments: list[str]) -> None:
     describe(pretrainer, rules)
     train(pretrainer, stage)
     finish(pretrainer, stage)
+
+
+def resolve(config: PretrainConfig, given: dict[str, Any], where: str) -> PretrainConfig:
+    """The recipe with all that follows from `depth`, for `--print_config`."""
+    return config if config.depth is None else derive(config, given, where)[0]
 
 
 def check_inputs(config: PretrainConfig) -> None:
@@ -84,12 +89,16 @@ def open_tokenizer(config: PretrainConfig) -> "PreTrainedTokenizerFast":
     return open_tokenizer(config.tokenizer, "tokenizer")
 
 
+def inputs(config: PretrainConfig) -> dict[str, str]:
+    """Digests of the tokenizer and of every folder of shards. Raises UserError: one is missing."""
+    key = "data" if isinstance(config.data, str) and not config.curriculum else "data.{}"
+    digests = {key.format(folder): digest(folder, "data") for folder in config.mixture.folders}
+    return digests | {"tokenizer": digest(config.tokenizer, "tokenizer")}
+
+
 def open_stage(config: PretrainConfig, arguments: list[str]) -> Stage:
     """The stage, identified by its recipe, its tokenizer and every folder of shards."""
-    key = "data" if isinstance(config.data, str) and not config.curriculum else "data.{}"
-    inputs = {key.format(folder): digest(folder, "data") for folder in config.mixture.folders}
-    inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
-    return Stage("pretrain", config.output_dir, dataclasses.asdict(config), inputs, arguments, RUNTIME_KEYS)
+    return Stage("pretrain", config.output_dir, config, inputs(config), arguments, RUNTIME_KEYS)
 
 
 def check_shards(config: PretrainConfig, stage: Stage) -> None:
