@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pytest
 from messages import refused
@@ -88,23 +88,6 @@ def test_headings_are_groups_and_nested_dataclasses():
         "Each of 'sources', by its NAME",
         "Recipe",
     ]
-
-
-def test_headings_may_stand_in_the_class():
-    @dataclass
-    class Grouped:
-        HEADINGS: ClassVar[dict[str, str]] = {"rate": "Speed", "seed": "Reproducibility"}
-
-        path: str = option("here", "place")
-        rate: float = option(0.5, "speed in m/s")
-        limit: int = option(3, "how far")
-        seed: int = option(0, "seed")
-
-    printed = describe(Grouped, recipe=False).splitlines()
-    assert [line.split()[0] for line in printed if line] == [
-        *("Options", "--path", "Speed", "--rate", "--limit", "Reproducibility", "--seed"),
-    ]
-    assert "# --- Speed ---\n# speed in m/s (FLOAT)\nrate: 0.5\n" in commented_yaml(Grouped, {})
 
 
 def test_positional_arguments_and_flags_of_a_command():

@@ -173,7 +173,8 @@ def test_nearest():
 @pytest.mark.parametrize(
     "options, key, facts",
     [
-        ({"seed": -1}, "seed", ["at least 0", "below 4294967296", "-1"]),
+        ({"seed": -1}, "seed", ["at least 0", "below 4,294,967,296", "-1"]),
+        ({"seed": 2**32}, "seed", ["below 4,294,967,296", "not 4294967296"]),
         ({"max_grad_norm": -1}, "max_grad_norm", ["at least 0", "-1"]),
         ({"sample_tokens": 0}, "sample_tokens", ["at least 1", "0"]),
         ({"keep_best": 1, "save_steps": 250, "eval_steps": 100}, "keep_best", ["(250)", "'eval_steps' (100)"]),

@@ -62,7 +62,7 @@ def format_section(heading: str, lines: list[Line]) -> str:
 
 def _lines(cls: type, prefix: str = "", heading: str = _OPTIONS) -> Iterator[tuple[str, Line]]:
     """(heading, line) of each option; positional arguments first, nested dataclasses last."""
-    hints, groups = typing.get_type_hints(cls), group_of_fields(cls)
+    hints = typing.get_type_hints(cls)
     fields = sorted(
         (field for field in dataclasses.fields(cls) if field.init),
         key=lambda field: not field.metadata.get("positional"),
@@ -82,20 +82,11 @@ def _lines(cls: type, prefix: str = "", heading: str = _OPTIONS) -> Iterator[tup
             shown = f"{type_name(typing.get_args(hint)[0])} ..."
         elif hint is bool and field.default is False:
             shown = ""
-        yield groups[field.name] or heading, Line(f"--{key} {shown}".rstrip(), with_facts(field, hint))
+        yield field.metadata.get("group") or heading, Line(f"--{key} {shown}".rstrip(), with_facts(field, hint))
         if typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
             nested.append((typing.get_args(hint)[1], f"{key}.NAME.", f"Each of '{key}', by its NAME"))
     for hint, below, title in nested:
         yield from _lines(hint, below, title)
-
-
-def group_of_fields(cls: type) -> dict[str, str]:
-    """The group of each field: its own, else that of the last heading in the `HEADINGS` of the class; "" for none."""
-    headings, current, groups = getattr(cls, "HEADINGS", {}), "", {}
-    for field in dataclasses.fields(cls):
-        current = headings.get(field.name, current)
-        groups[field.name] = field.metadata.get("group") or current
-    return groups
 
 
 def title_of(field: dataclasses.Field, hint: type) -> str:
@@ -189,7 +180,7 @@ def commented_yaml(cls: type, values: dict[str, Any], indent: str = "") -> str:
     groups: dict[str, list[dataclasses.Field]] = {}
     for field in dataclasses.fields(cls):
         if field.init:
-            groups.setdefault(group_of_fields(cls)[field.name], []).append(field)
+            groups.setdefault(field.metadata.get("group", ""), []).append(field)
     for group, fields in groups.items():
         if group:
             parts.append(f"\n{indent}# --- {group} ---\n")

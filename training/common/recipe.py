@@ -15,8 +15,6 @@ line in `--help`:
 
     config = parse(PlotConfig, arguments, __doc__)
 
-`HEADINGS`, a class variable with a heading of `--help` by the first field below it, groups many fields at once.
-
 Nested dataclasses are nested mappings in YAML and dotted flags on the command line. An unknown key or a wrong type is a
 `UserError` that names the nearest key. `parse` also answers `--help` and `--print_config` (see `training.common.help`).
 A command without a recipe passes `recipe=False`. Flags may be written with dashes: `--max-steps`.
@@ -96,7 +94,7 @@ def is_required(field: dataclasses.Field) -> bool:
 
 def describe_bounds(bounds: dict[str, float]) -> str:
     """Such as `at least 0, below 1`."""
-    return ", ".join(f"{_BOUNDS[name][0]} {limit:.10g}" for name, limit in bounds.items())
+    return ", ".join(f"{_BOUNDS[name][0]} {limit:,}" for name, limit in bounds.items())
 
 
 def _check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) -> None:
