@@ -1,4 +1,4 @@
-"""Plots of losses: training and validation of one run, and a comparison of several runs."""
+"""Loss curves: one run with its validations (`plot_losses`), and several runs in one plot (`plot_runs`)."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,11 @@ from training.plots.style import COLOURS
 
 
 def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str = "tokens") -> None:
-    """Draw training and validation loss.
+    """Draw the training and validation loss of a run as a PNG.
 
     Args:
         records: the records of a `metrics.jsonl`.
-        file: PNG to write.
-        unit: of the horizontal axis, `tokens` or `step`.
+        unit: the horizontal axis, `tokens` or `step`.
     """
     import matplotlib
 
@@ -39,13 +38,12 @@ def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str
 
 
 def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: str) -> None:
-    """Draw several runs in one plot: training values smoothed and thin, validation values with markers.
+    """Draw several runs in one plot: training smoothed, as thin lines; validations as lines with marks.
 
     Args:
         curves: the records of a `metrics.jsonl`, by name of the run.
-        file: PNG to write.
-        x: `tokens`, `step` or `seconds`.
-        y: a figure of the training records; the validation records have it as `validation_` and this name.
+        x: the horizontal axis, `tokens`, `step` or `seconds`.
+        y: a key of the training records, whose validation counterpart is `validation_` and the same name.
     """
     import matplotlib
 
@@ -70,7 +68,7 @@ def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: st
         xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
         ylabel={"loss": "loss (nats per token)", "bits_per_byte": "bits per byte"}.get(y, y.replace("_", " ")),
     )
-    if losses:  # the early fall is steep; scale the axis for the rest
+    if losses:  # the early fall is steep: leave room for the end of the curves
         values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
         axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
     if x == "tokens":
@@ -83,7 +81,7 @@ def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: st
 
 
 def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
-    """Each point with the mean of the `window` values that end there; points with fewer values are dropped."""
+    """Each point with the mean of the `window` values up to it. The first `window - 1` points are left out."""
     return [
         (points[end - 1][0], sum(value for _, value in points[end - window : end]) / window)
         for end in range(window, len(points) + 1)
@@ -91,7 +89,7 @@ def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, 
 
 
 def _label_ends(axes: Any, ends: list[tuple[tuple[float, float], str, str]], gap: float = 13) -> None:
-    """Write each line's name and last value at its end, at least `gap` points apart."""
+    """Write the name and last value of each line at its end, at least `gap` points apart."""
     height = float("-inf")
     for point, name, colour in sorted(ends, key=lambda end: end[0][1]):
         own = axes.transData.transform(point)[1] * 72 / axes.figure.dpi
