@@ -22,11 +22,10 @@ from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
 from training.common.stage import LANGUAGE_MODELS, check_stage
+from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.model_folder import no_progress_bars
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
-
-LONGEST = 2048  # tokens of context, where the model names none
 
 
 @dataclass
@@ -51,7 +50,7 @@ class Speaker:
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.name, self.model, self.tokenizer = name.rstrip("/"), model, tokenizer
         self.conversation = Conversation()
-        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST
+        self.context = context_length(model.config) or DEFAULT_CONTEXT
 
     @classmethod
     def open(cls, name: str) -> "Speaker":

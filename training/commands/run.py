@@ -135,7 +135,7 @@ def keep_out_evaluation(
 
     from training.corpus.dedup.evaluation_items import task_files
     from training.corpus.examples.tasks import TASKS
-    from training.eval.harness.tasks import local_tasks
+    from training.eval.harness.task_files import local_tasks
 
     evaluate = configs["evaluate"]
     # Tasks that prepare itself writes do not exist yet; it keeps their items out itself.

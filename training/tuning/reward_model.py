@@ -11,7 +11,8 @@ from trl import RewardConfig, RewardTrainer
 
 from training.common.errors import UserError
 from training.common.estimates import proportion
-from training.tuning.lengths import check_lengths, max_positions
+from training.model_io.context_length import context_length
+from training.tuning.lengths import check_lengths
 
 
 def check_held_out(recipe: Any) -> None:
@@ -37,7 +38,7 @@ class ScratchRewardTrainer(RewardTrainer):
     progress_figures = {"margin": "margin {:.3f}", "accuracy": "accuracy {:.0%}"}
 
     def __init__(self, *, model: Any, **others: Any):
-        self.max_positions = max_positions(model)
+        self.context_length = context_length(model.config)
         super().__init__(model=model, **others)
 
     def _prepare_dataset(
@@ -58,8 +59,8 @@ class ScratchRewardTrainer(RewardTrainer):
         if not len(kept):
             raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
-        remedy = f"set max_length: {self.max_positions} to drop them"
-        check_lengths(lengths, self.max_positions, "pairs", dataset_name, remedy)
+        remedy = f"set max_length: {self.context_length} to drop them"
+        check_lengths(lengths, self.context_length, "pairs", dataset_name, remedy)
         return kept
 
     def after_training(self, folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -78,6 +79,6 @@ class ScratchRewardTrainer(RewardTrainer):
             chosen, rejected = scores.squeeze(-1).chunk(2)
             correct += self.accelerator.gather_for_metrics(chosen > rejected).tolist()
         accuracy = proportion(correct, chance=0.5)
-        stderr = accuracy["stderr"] or 0.0
-        print(f"reward: accuracy {accuracy['value']:.1%} ± {stderr:.1%} on {len(correct):,} held-out pairs")
-        return {"accuracy": accuracy}, []
+        stderr = accuracy.stderr or 0.0
+        print(f"reward: accuracy {accuracy.value:.1%} ± {stderr:.1%} on {len(correct):,} held-out pairs")
+        return {"accuracy": accuracy.to_json()}, []
