@@ -18,6 +18,7 @@ from modeling_scratch.tokenization_base import END_OF_TEXT
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import evaluate
 from training.common.recipe import build, read_yaml
+from training.common.stage import read_provenance
 from training.data.shards import write_manifest, write_shard
 from training.eval.results.items import read_outcomes
 
@@ -132,6 +133,8 @@ def test_every_measure_of_every_model(world, tmp_path, capsys):
     output = tmp_path / "evaluate"
     evaluate.main(arguments(world, output, tasks="[which_body]", **of_data(world)))
     results = results_of(output)
+    config = build(evaluate.CONFIG, read_provenance(output)["recipe"], "provenance")
+    assert evaluate.inputs(config) == read_provenance(output)["inputs"]
     assert list(results["models"]) == ["base", "sft"]
     for row in results["models"].values():
         figures = row["figures"]

@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: the records, the lines for a log, and the trackers."""
+"""The log of a run: records, lines without a terminal, and trackers."""
 
 import importlib.util
 import json
@@ -50,7 +50,7 @@ def test_records_say_how_well_and_how_fast(inputs, tmp_path, capsys):
     # Without a terminal there is no progress bar: a line at every logging step.
     printed = capsys.readouterr().out
     assert "step 2/6: loss 5." in printed and "step 6/6: loss " in printed and "0:00 left" in printed
-    assert " bits/byte, lr " in printed and " tokens/s, MFU " in printed and "GFLOP/s, the measure of MFU" in printed
+    assert " bits/byte, lr " in printed and " tokens/s, MFU " in printed and "GFLOP/s, the reference of MFU" in printed
 
 
 def test_tensorboard_and_the_clock_go_on_after_an_interruption(inputs, tmp_path, capsys):

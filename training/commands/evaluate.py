@@ -10,15 +10,15 @@ suites. Writes results.json, results.md, items/ with the outcome of every item, 
 program. --compare runs a paired test on the items that several models have in common. See docs/evaluation.md.
 """
 
-import argparse
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.recipe import parse
+from training.common.recipe import has_flag, option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.common.tables import as_text
 from training.eval.measures.config import EvaluateConfig
@@ -33,7 +33,32 @@ if TYPE_CHECKING:
 CONFIG = EvaluateConfig
 
 
-CONFIG = EvaluateConfig
+@dataclass
+class CompareConfig:
+    """Options of `scratch evaluate --compare`."""
+
+    compare: list[str] = required("folders that `scratch evaluate` wrote", several=True)
+    output_dir: str = option("runs/comparison", "folder for the comparison")
+
+
+def inputs(config: EvaluateConfig) -> dict[str, str] | None:
+    """Digests of what the results depend on, as `input_digests` has them; None if only lm-eval or the Hub can tell."""
+    from training.common.hub_names import is_hub_name
+    from training.eval.harness.suites import expand
+    from training.eval.harness.task_files import local_tasks
+
+    if config.data_dir or any(map(is_hub_name, config.models.values())):
+        return None
+    paths = {f"models.{name}": folder for name, folder in config.models.items()}
+    paths |= {"data": config.data} if config.data else {}
+    for kind, files in (("texts", config.texts), ("pairs", config.pairs)):
+        paths |= {f"{kind}.{name}": file for name, file in files.items()}
+    for name, chat in config.chats.items():
+        paths[f"chats.{name}.file"] = chat.file
+        paths |= {f"chats.{name}.reward_model": chat.reward_model} if chat.reward_model else {}
+    own = local_tasks(Path(config.tasks_dir)) if config.tasks else {}
+    paths |= {f"tasks.{name}": str(own[name]) for name in expand(config.tasks) if name in own}
+    return {key: digest(path, key) for key, path in paths.items()}
 
 
 def main(arguments: list[str]) -> None:
@@ -49,8 +74,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: anything that would make a later step fail, before the output folder is created.
     """
-    if "--compare" in arguments:
-        _compare(arguments)
+    if has_flag(arguments, "compare") and not has_flag(arguments, "help"):
+        compare(arguments)
         return
     config = parse(EvaluateConfig, arguments, __doc__)
     candidates = check_models(config)
@@ -255,22 +280,16 @@ def write_tables(folder: Path, results: "Results", measures: list["Measure"]) ->
     return wrote
 
 
-def _compare(arguments: list[str]) -> None:
+def compare(arguments: list[str]) -> None:
     """Compare the models in folders of results, and write and print the tables."""
-    parser = argparse.ArgumentParser(
-        prog="scratch evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--compare", nargs="+", metavar="RESULTS", help="folders that `scratch evaluate` wrote")
-    parser.add_argument("--output_dir", default="runs/comparison", metavar="DIR", help="[runs/comparison]")
-    options = parser.parse_args(arguments)
+    config = parse(CompareConfig, arguments, __doc__, recipe=False)
 
     from training.eval.results.comparison import compare_folders, write_comparison
 
-    for folder in options.compare:
+    for folder in config.compare:
         check_stage(folder, "evaluate", key="compare")
-    comparison = compare_folders([Path(folder) for folder in options.compare])
-    recipe = {"compare": options.compare, "output_dir": options.output_dir}
-    inputs = {folder: digest(folder, "compare") for folder in options.compare}
-    stage = Stage("compare", options.output_dir, recipe, inputs, arguments)
+    comparison = compare_folders([Path(folder) for folder in config.compare])
+    inputs = {folder: digest(folder, "compare") for folder in config.compare}
+    stage = Stage("compare", config.output_dir, config, inputs, arguments)
     print(write_comparison(stage.begin(), comparison))
     stage.finish({}, wrote="comparison.md, comparison.json, comparison.png")

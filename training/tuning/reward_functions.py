@@ -22,12 +22,12 @@ from typing import Any
 from training.common.errors import UserError, one_line
 from training.common.processes import cores_per_process
 from training.common.recipe import nearest
-from training.sandbox import Limits, check_isolation, run_all
+from training.sandbox import SandboxLimits, check_isolation, run_all
 from training.tuning.dataset_formats import NUMBER
 
 Answer = str | list[dict[str, Any]]  # text that continues a prompt of text, or messages
 
-LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0)
+LIMITS = SandboxLimits(cpu_seconds=2, wall_seconds=5.0)
 # What TRL passes to a reward function beside the columns of the data.
 ARGUMENTS = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
 

@@ -20,7 +20,7 @@ from training.eval.harness.code_tasks import CodeEval, pass_at_k, sandboxed_code
 from training.eval.harness.local_data import LocalData
 from training.eval.harness.runner import TaskRunner
 from training.eval.measures.figures import MetricKey
-from training.sandbox import Limits, check_isolation
+from training.sandbox import SandboxLimits, check_isolation
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,7 +136,7 @@ def test_tests_that_need_a_package_are_refused():
 
 
 def test_pass_at_k_is_left_out_where_samples_are_too_few():
-    metric = CodeEval(workers=1, limits=Limits(cpu_seconds=1))
+    metric = CodeEval(workers=1, limits=SandboxLimits(cpu_seconds=1))
 
     scores, outcomes = metric.compute(["assert x == 1"] * 2, [["x = 1", "x = 2"], ["x = 1"]], k=[1, 2])
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from training.common.errors import UserError
-from training.sandbox import Limits, Outcome, check_isolation, run_all
+from training.sandbox import Outcome, SandboxLimits, check_isolation, run_all
 
 # lm-eval's programming tasks whose tests compare plain values. Those of MBPP build objects of the solution's classes;
 # those of HumanEval+ need numpy.
@@ -46,7 +46,7 @@ class CodeEval:
         limits: of each program.
     """
 
-    def __init__(self, workers: int | None = None, limits: Limits = Limits()):
+    def __init__(self, workers: int | None = None, limits: SandboxLimits = SandboxLimits()):
         self.workers, self.limits = workers or os.cpu_count() or 1, limits
 
     def compute(
@@ -90,7 +90,7 @@ def _check_imports(tests: str) -> None:
 
 
 @contextlib.contextmanager
-def sandboxed_code_eval(workers: int | None = None, limits: Limits = Limits()) -> Iterator[None]:
+def sandboxed_code_eval(workers: int | None = None, limits: SandboxLimits = SandboxLimits()) -> Iterator[None]:
     """Context in which lm-eval's programming tasks are loaded so that they run code in the sandbox.
 
     Load the tasks inside (they request `code_eval` when they are loaded) and evaluate inside or later, with lm-eval's

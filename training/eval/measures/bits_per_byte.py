@@ -10,11 +10,9 @@ from transformers import PreTrainedModel
 
 from training.common.errors import UserError
 from training.data.shards import TokenShards, open_shards
-from training.eval.measures.figures import Figure, ItemOutcome, MeasureResult, MetricKey, figure_of, identify
+from training.eval.measures.figures import BITS, Figure, ItemOutcome, MeasureResult, MetricKey, figure_of, identify
 from training.eval.measures.likelihood import sum_nats, windows
 from training.eval.measures.measure import LoadedModel, Measure
-
-BITS = "bits per byte"  # metric and unit
 
 
 class BitsPerByte(Measure):

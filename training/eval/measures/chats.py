@@ -11,9 +11,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.eval.measures.bits_per_byte import BITS, bits_per_byte
+from training.eval.measures.bits_per_byte import bits_per_byte
 from training.eval.measures.config import ChatConfig
 from training.eval.measures.figures import (
+    ALL,
+    BITS,
+    ENDS,
+    REWARD,
     Figure,
     ItemOutcome,
     MeasureResult,
@@ -30,7 +34,6 @@ from training.eval.measures.records import Question, read_questions
 from training.eval.measures.reward_model import check_reward_model, score_conversations
 from training.tuning.reward_functions import ALL_OR_NOTHING, Answer, content, find_rewards
 
-ENDS, ALL, REWARD = "ends", "all", "reward"  # metrics, beside the names of reward functions and BITS
 SAMPLES = 5  # answers per chat kept for reading
 GENERATED = 16  # answers generated at a time, for each sequence of the batch size: one position per step takes little
 Scores = dict[str, list[float | None]]  # by metric, one per answer; None for an answer that was not scored

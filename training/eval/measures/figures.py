@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from training.common.estimates import Estimate, mean_with_stderr
 
+# Names of metrics, beside those of reward functions and of lm-eval.
+ENDS, ALL, REWARD, ACCURACY, MARGIN, BITS = "ends", "all", "reward", "accuracy", "margin", "bits per byte"
 Unit = Literal["share", "bits per byte", "nats", "score"]
 
 # Plain words for metrics in tables; lm-eval's own metrics that are not listed keep their names.

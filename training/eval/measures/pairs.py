@@ -5,14 +5,13 @@ import random
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.eval.measures.figures import ItemOutcome, MeasureResult, MetricKey, figure_of, identify
+from training.eval.measures.figures import ACCURACY, MARGIN, ItemOutcome, MeasureResult, MetricKey, figure_of, identify
 from training.eval.measures.likelihood import completion_log_probabilities
 from training.eval.measures.measure import Candidate, LoadedModel, Measure
 from training.eval.measures.prompts import check_rendering, encode_completion
 from training.eval.measures.records import read_pairs
 from training.tuning.dataset_formats import Record
 
-ACCURACY, MARGIN = "accuracy", "margin"  # metrics
 EncodedPair = list[tuple[list[int], list[int]]]  # prompt and answer ids of the chosen side, and of the rejected one
 
 

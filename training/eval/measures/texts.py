@@ -7,8 +7,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.errors import UserError
 from training.corpus.sources import SourceConfig, SourceReader
-from training.eval.measures.bits_per_byte import BITS, bits_per_byte
-from training.eval.measures.figures import Figure, ItemOutcome, MeasureResult, MetricKey, identify
+from training.eval.measures.bits_per_byte import bits_per_byte
+from training.eval.measures.figures import BITS, Figure, ItemOutcome, MeasureResult, MetricKey, identify
 from training.eval.measures.likelihood import sum_nats, windows
 from training.eval.measures.measure import LoadedModel, Measure
 

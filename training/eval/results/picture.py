@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.eval.measures.bits_per_byte import BITS
-from training.eval.measures.figures import MetricKey
+from training.eval.measures.figures import BITS, MetricKey
 from training.eval.results.comparison import MeasureComparison
 from training.eval.results.results_file import ModelResults
 from training.eval.results.table import shares

@@ -13,8 +13,11 @@ from training.eval.results.results_file import Results
 from training.eval.results.table import results_table
 
 
-def write_summary(run_dir: Path) -> str:
+def write_summary(run_dir: Path, picture: bool = True) -> str:
     """Write summary.json, summary.md and summary.png of a run, from the stages that have finished.
+
+    Args:
+        picture: draw summary.png, which takes a second or two; False keeps the one that is there.
 
     Returns:
         The tables as text for a terminal.
@@ -40,7 +43,7 @@ def write_summary(run_dir: Path) -> str:
     (run_dir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     has_picture = bool(curve or results.models)
-    if has_picture:
+    if has_picture and (picture or not (run_dir / "summary.png").is_file()):
         from training.eval.results.picture import draw_summary  # imports matplotlib
 
         draw_summary(run_dir / "summary.png", curve, results.models)

@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from training.common.tables import Row
-from training.eval.measures.chats import ALL, BITS, ENDS
-from training.eval.measures.figures import Figure, MetricKey
-from training.eval.measures.pairs import ACCURACY
+from training.eval.measures.figures import ACCURACY, ALL, BITS, ENDS, Figure, MetricKey
 from training.eval.results.results_file import ModelResults
 
 Figures = dict[MetricKey, Figure]
