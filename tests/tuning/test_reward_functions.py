@@ -76,6 +76,21 @@ def test_fences_that_are_part_of_a_program():
     assert rewards.program(QUESTION, answer(f"```python\n{quoting}```")) == quoting
 
 
+@pytest.mark.parametrize(
+    "words, given",
+    [
+        (f"Here:\n```python\n{PYTHON}```", 1),
+        ("async def double(x):\n    return 2 * x", 1),
+        ("def halve(x):\n    def double(x):\n        return 2 * x", 0),  # not at top level
+        ("class double:\n    pass", 0),
+        ("double = len", 0),
+        ("def double(x) return", 0),
+    ],
+)
+def test_defines(words, given):
+    assert REWARDS["defines"](prompts=[QUESTION], completions=[answer(words)], name=["double"]) == [given]
+
+
 EXAMPLES = (
     ">>> double(2)\n4\n>>> double('a')\n'aa'\n>>> double(None)\nTraceback (most recent call last):\nTypeError: no"
 )
@@ -252,7 +267,7 @@ def test_a_reward_in_the_folder_of_the_recipe(tmp_path, monkeypatch):
 
 
 def test_names_of_ours_and_of_trl():
-    found = find_rewards([*REWARDS, "think_format_reward"], ["prompt", "tests", "answer", "pattern"], "recipe")
+    found = find_rewards([*REWARDS, "think_format_reward"], ["prompt", "name", "tests", "answer", "pattern"], "recipe")
     assert [function.__name__ for function in found] == [*REWARDS, "think_format_reward"]
 
 
