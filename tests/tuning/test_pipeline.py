@@ -1,0 +1,227 @@
+"""sft and dpo as stages: what TRL trains is saved as every other model, and an interrupted run goes on."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from messages import refused
+from terminal import ROOT
+from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
+from transformers import AutoModelForCausalLM, Trainer
+
+from training.commands import dpo as dpo_command
+from training.commands import grpo as grpo_command
+from training.commands import sft as sft_command
+from training.common.errors import UserError
+from training.common.stage import digest, read_provenance, staging_dir
+from training.tuning.pipeline.recipe import data_files, parse_recipe, read_recipe
+from training.tuning.pipeline.resume import newest_checkpoint
+from training.tuning.trl_options import CONFIGURATIONS
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("outputs")
+    write_data(place / "data", write_tokenizer(place / "tokenizer"))
+    write_model(place / "pretrain", place / "tokenizer")
+    return place
+
+
+def arguments(kind: str, **options: object) -> list[str]:
+    data = [{"path": "json", "data_files": {"train": f"data/{kind}/train.jsonl"}}]
+    required = {"model_name_or_path": "pretrain", "output_dir": "new", "datasets": json.dumps(data)}
+    return flags(required | TRAINING | {"learning_rate": "1e-2", "logging_steps": 1} | options)
+
+
+def sft(**options: object) -> None:
+    from training.commands.sft import main
+
+    main(arguments("instructions", assistant_only_loss="true", **options))
+
+
+def dpo(**options: object) -> None:
+    from training.commands.dpo import main
+
+    main(arguments("preferences", **options))
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_sft_leaves_a_model_directory(place, capsys):
+    sft()
+    trained = weights("new")
+    assert not same(trained, weights("pretrain"))
+    config = json.loads((place / "new" / "config.json").read_text())
+    assert config["use_cache"] is True and config["dtype"] == "float32"
+    for file in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "loss.png", "modeling_scratch.py"):
+        assert (place / "new" / file).is_file()
+    record = read_provenance("new")
+    assert record["stage"] == "sft" and record["metrics"]["steps"] == 2 and record["metrics"]["loss"] > 0
+    assert set(record["inputs"]) == {"model", "data/instructions/train.jsonl"}
+    capsys.readouterr()
+    sft()
+    assert "up to date, skipped" in capsys.readouterr().out
+
+
+def test_a_chat_template_of_ones_own(place, capsys):
+    """It goes into the output; another one makes another output; one that is not there is told first."""
+    template = (ROOT / "recipes" / "arithmetic" / "chat_template.jinja").read_text()
+    for text in (template, template + "{# changed #}"):
+        (place / "lines.jinja").write_text(text)
+        sft(chat_template_path="lines.jinja")
+        assert "up to date" not in capsys.readouterr().out
+        assert (place / "new" / "chat_template.jinja").read_text().rstrip() == text.rstrip()
+    with pytest.raises(UserError, match="'chat_template_path': no such file or folder: nowhere.jinja"):
+        sft(chat_template_path="nowhere.jinja", output_dir="other")
+
+
+def test_dpo_merges_its_adapter(place):
+    dpo(use_peft="true", lora_r=4, lora_target_modules="all-linear")
+    before, after = weights("pretrain"), weights("new")
+    assert before.keys() == after.keys()  # no trace of the adapter
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("proj" in name for name in changed)
+    assert {path.name for path in (place / "new" / "adapter").iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+def test_an_interrupted_run_goes_on(place, monkeypatch):
+    """From the newest whole checkpoint: the weights are those of a run that nobody interrupted."""
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 3}
+    sft(output_dir="straight", **options)
+
+    save = Trainer._save_checkpoint
+
+    def die_in_the_third(self, *rest):
+        save(self, *rest)
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_checkpoint", die_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            sft(**options)
+    trainer = staging_dir("new") / "trainer"
+    (trainer / "checkpoint-3" / "trainer_state.json").write_text("{")  # as if the disk had run full on its last file
+    assert newest_checkpoint(trainer) == str(trainer / "checkpoint-2")
+    spent = read_provenance(staging_dir("new"))["seconds"]
+
+    sft(**options)
+    assert same(weights("new"), weights("straight"))
+    assert read_provenance("new")["seconds"] >= spent > 0
+    steps = [json.loads(line)["step"] for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == [1, 2, 3, 4]
+
+
+def test_no_checkpoint_no_resume(tmp_path):
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+    (tmp_path / "checkpoint-10").mkdir()
+    assert newest_checkpoint(tmp_path) is None
+    for step in (9, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        (tmp_path / f"checkpoint-{step}" / "rng_state_0.pth").touch()
+    assert newest_checkpoint(tmp_path) is None
+    (tmp_path / "checkpoint-100" / "rng_state.pth").touch()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+    (tmp_path / "checkpoint-9" / "rng_state_1.pth").touch()
+    assert newest_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-9")
+
+
+def test_an_evaluation_split(place):
+    sft(test_split_size=0.25, eval_strategy="steps", eval_steps=1)
+    lines = [json.loads(line) for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval_loss" in line for line in lines)
+    with pytest.raises(UserError, match="the data have no split 'test'"):
+        sft(output_dir="other", eval_strategy="steps")
+
+
+def test_a_folder_of_data_is_an_input(place):
+    """Its files are the splits, by their names."""
+    from training.commands.sft import main
+
+    records = Path("data/instructions/train.jsonl").read_text().splitlines(keepends=True)
+    Path("asked").mkdir()
+    for split, lines in {"train": records[:5], "test": records[5:]}.items():
+        Path("asked", f"{split}.jsonl").write_text("".join(lines))
+    given = {"model_name_or_path": "pretrain", "output_dir": "new", "dataset_name": "asked", "eval_strategy": "epoch"}
+    main(flags(TRAINING | given))
+    assert read_provenance("new")["inputs"]["asked"] == digest("asked")
+    assert any("eval_loss" in line for line in Path("new/metrics.jsonl").read_text().splitlines())
+
+
+def test_what_depends_on_the_processor_is_filled_in():
+    required = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d"]
+    recipe = parse_recipe("sft", *read_recipe("sft", required, ""))
+    assert recipe.training.report_to == [] and isinstance(recipe.training.bf16, bool)
+    values, where = read_recipe("sft", [*required, "--bf16=false"], "")
+    recipe = parse_recipe("sft", values, where)
+    assert recipe.training.bf16 is False
+    assert values == {"model_name_or_path": "m", "output_dir": "o", "dataset_name": "d", "bf16": False}
+
+
+def test_local_files_of_a_recipe():
+    named = ["a", ["b", "c"], {"x": "d", "y": ["e"]}]
+    datasets = [{"path": "hub/name"}, *({"path": "json", "data_files": files} for files in named)]
+    assert data_files(datasets) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "command, configuration, keys",
+    [(sft_command, "SFTConfig", 9), (dpo_command, "DPOConfig", 3), (grpo_command, "GRPOConfig", 6)],
+    ids=["sft", "dpo", "grpo"],
+)
+def test_help_begins_with_what_a_person_needs(capsys, command, configuration, keys):
+    """Before TRL's three hundred options: the data, and the keys that matter with the defaults they really have."""
+    import trl
+
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    printed = capsys.readouterr().out
+    own, theirs = printed.split("\nData\n", 1)
+    assert own.startswith(f"scratch {command.__name__.rpartition('.')[2]}: ") and "--lora_target_modules" in theirs
+    own = own.split("The keys that matter most")[1]
+    configurations = (getattr(trl, configuration), trl.ModelConfig)
+    defaults = {field.name: field.default for config in configurations for field in dataclasses.fields(config)}
+    found = dict(re.findall(r"([a-z_0-9]+): ([\d.e-]+|false)", own))
+    assert len(found) >= keys
+    for name, value in found.items():
+        assert defaults[name] == (False if value == "false" else float(value)), name
+
+
+@pytest.mark.parametrize("stage", CONFIGURATIONS)
+def test_without_a_table_of_the_installed_versions_trl_is_asked(stage, monkeypatch, capsys):
+    monkeypatch.setattr("training.tuning.trl_options.installed_versions", lambda: {"trl": "2.0"})
+    given = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d", "--num_train_epochs=2"]
+    values, _ = read_recipe(stage, given, "")
+    assert isinstance(values["num_train_epochs"], float)
+    with refused("lerning_rate", "did you mean 'learning_rate'?"):
+        read_recipe(stage, [*given, "--lerning_rate=1"], "")
+    with pytest.raises(SystemExit):
+        read_recipe(stage, ["--help"], "About.")
+    assert capsys.readouterr().out.startswith("About.\n\nAll of TRL's fields")
+
+
+def test_the_recipes_in_the_documentation(tmp_path):
+    """Every key of docs/tuning.md is one of TRL's; its second recipe is more keys for the first."""
+    page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "sft.yaml").write_text("".join(blocks))
+    recipe = parse_recipe("sft", *read_recipe("sft", ["--config", str(tmp_path / "sft.yaml")], ""))
+    assert recipe.training.packing and recipe.model.use_dora and recipe.model.lora_target_modules == "all-linear"
+    assert recipe.datasets.datasets[0].data_files == {"train": "instructions.jsonl"} and len(blocks) == 2
