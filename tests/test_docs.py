@@ -17,8 +17,6 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 PAGES += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "recipes").rglob("*.md"))
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 
-COMMANDS = {path.stem for path in (ROOT / "training" / "commands").glob("[!_]*.py")} - {"import_model"} | {"import"}
-
 # The first part of a path inside the repository, in code spans and commands.
 FOLDERS = ("modeling_scratch", "training", "recipes", "benchmarks", "docs", "tests")
 IN_CODE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
@@ -79,7 +77,7 @@ def test_files_named_in_code_exist(page):
 
 def test_commands_exist(page):
     for command, rest in scratch_commands(page):
-        assert command in COMMANDS or command in ("COMMAND", "STAGE", "VERB") or command.startswith("--"), (
+        assert command in cli.COMMANDS or command in ("COMMAND", "STAGE", "VERB") or command.startswith("--"), (
             f"{command} in: scratch {command}{rest}"
         )
 
@@ -156,7 +154,7 @@ def test_every_page_is_in_the_table_of_contents():
 def test_the_readme_names_every_command_and_is_short():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("\n") <= 150
-    assert all(f"`{command}`" in text for command in COMMANDS)
+    assert all(f"`{command}`" in text for command in cli.COMMANDS)
 
 
 def test_the_map_shows_the_rooms_in_their_order():
