@@ -46,7 +46,7 @@ class SourceFile:
 
 def is_hub_dataset(path: str) -> bool:
     """Whether a path means a data set on the Hub: `owner/name`, without the ending of a file."""
-    return "/" in path and is_hub_name(path) and not _kind(path, named=True)
+    return is_hub_name(path) and not _kind(path, named=True)
 
 
 def is_local(path: str) -> bool:
