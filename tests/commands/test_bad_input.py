@@ -417,6 +417,6 @@ def test_a_full_disk_at_a_checkpoint(place, small_disk, capfd):
         size += 1
         assert size < 20
         subprocess.run(["mount", "-o", f"remount,size={300 + 200 * size}k", small_disk], check=True)
-    assert size > 2 and "going on from step" in capfd.readouterr().out
+    assert size > 2 and "resuming from step" in capfd.readouterr().out
     assert (small_disk / "new" / "model.safetensors").is_file()
     assert {name: content for name, content in files(place).items() if not name.startswith("disk")} == before

@@ -246,7 +246,7 @@ def test_killed_it_goes_on(terminal, pretraining, run):
     assert code == -signal.SIGKILL
     assert not (place / "runs" / "quickstart" / "pretrain").exists()
     done = terminal.scratch(*command, cwd=place)
-    assert "pretrain: going on from step " in done.stdout
+    assert "pretrain: resuming from step " in done.stdout
     assert same(weights(place / "runs" / "quickstart" / "pretrain"), weights(run / "pretrain"))
 
 
@@ -256,9 +256,9 @@ def test_interrupted_it_goes_on(terminal, pretraining, run):
     log = place / "runs/quickstart/pretrain.partial/metrics.jsonl"
     code, output = stop(terminal, place, command, lambda: log.is_file() and log.read_text(), signal.SIGINT, group=False)
     assert code == 130 and "Traceback" not in output
-    assert "saved; the same command goes on from there" in output.splitlines()[-1]
+    assert "saved; rerun the same command to resume" in output.splitlines()[-1]
     done = terminal.scratch(*command, cwd=place)
-    assert "pretrain: going on from step " in done.stdout
+    assert "pretrain: resuming from step " in done.stdout
     assert same(weights(place / "runs" / "quickstart" / "pretrain"), weights(run / "pretrain"))
 
 

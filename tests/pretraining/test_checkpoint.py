@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.errors import UserError
-from training.optim.build import build_optimizer
 from training.optim.config import OptimizerConfig
+from training.optim.optimizer import build_optimizer
 from training.pretraining import checkpoint as checkpoint_module
 from training.pretraining.checkpoint import Checkpoints
 from training.pretraining.randomness import seed_step
@@ -108,7 +108,7 @@ def test_a_damaged_one_is_passed_over(log, capsys, name, said):
     capsys.readouterr()
     assert make(log).newest().step == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"pretrain: warning: {damaged} is damaged ({name} ") and line.endswith("), passed over")
+    assert line.startswith(f"pretrain: warning: {damaged} is damaged ({name} ") and line.endswith("), skipped")
     assert said.strip() in line or name == "complete.json"
     # It is not lost before the run has come past it again, and counts for nothing.
     checkpoints = make(log, keep_last=2)
@@ -131,7 +131,7 @@ def test_none_is_left(log, capsys):
         (log.with_name("checkpoints") / f"step-0000000{step}" / "weights").unlink()
     assert make(log).newest() is None
     *warnings, line = capsys.readouterr().out.splitlines()
-    assert len(warnings) == 2 and line == "pretrain: no checkpoint is left, starting from step 0"
+    assert len(warnings) == 2 and line == "pretrain: no whole checkpoint is left, starting from step 0"
 
 
 def test_halves_are_swept_and_do_not_count(log):
@@ -309,8 +309,8 @@ def test_of_another_network(tokenizer, tmp_path):
     train(state, 0, 1)
     state.capture()(tmp_path)
     line = refusal(training(tokenizer, "muon", intermediate_size=64, norm_eps=1e-3), tmp_path)
-    assert "config.json is not of the model that the recipe builds (intermediate_size: 48 -> 64, norm_eps: " in line
-    assert "is of MuonAdamW, the recipe asks for AdamW; choose" in refusal(training(tokenizer, "adamw"), tmp_path)
+    assert "config.json does not match the model of the recipe (intermediate_size: 48 -> 64, norm_eps: " in line
+    assert "has MuonAdamW, but the recipe has AdamW; choose" in refusal(training(tokenizer, "adamw"), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ def launch(terminal, file: str, processes: int, runs: dict[str, list[str]], fold
     folder.mkdir()
     (folder / "runs.json").write_text(json.dumps(runs))
     config = ROOT / "recipes" / "accelerate" / f"{file}.yaml"
-    command = [*LAUNCH, config, "--num_processes", processes, ROOT / "tests" / "helpers" / "launched.py", folder / "runs.json"]
+    script = [ROOT / "tests" / "helpers" / "launched.py", folder / "runs.json"]
+    command = [*LAUNCH, config, "--num_processes", processes, *script]
     wait_for(terminal.start(command, folder, folder / "log", **environment), folder / "log")
     done = json.loads((folder / "runs.done").read_text())
     assert done.keys() == runs.keys()
@@ -156,7 +157,7 @@ def sharded(terminal, pretrain, inputs, tmp_path_factory):
     interrupt(runs / "shrinks")
     done |= launch(terminal, "fsdp2", 1, shrinks, folder / "3", **SHARDED)
     for launched in ("2", "3"):
-        assert (folder / launched / "log").read_text().count(f"going on from step {STEPS // 2}") == 1
+        assert (folder / launched / "log").read_text().count(f"resuming from step {STEPS // 2}") == 1
     return done
 
 
@@ -206,8 +207,8 @@ def test_a_checkpoint_of_another_kind_of_launch_is_refused(sharded, pretrain, ca
     forget_accelerate()
     assert cli.main(pretrain("other", **ADAMW)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"step-{STEPS:08d} was written by FSDP, and this is " in line
-    assert "go on with a launch file of the same kind" in line
+    assert f"step-{STEPS:08d} was written by FSDP, but this launch is " in line
+    assert "resume with a launch file of the same kind" in line
 
 
 # --- Plain data parallel ---
@@ -231,7 +232,7 @@ def test_a_data_parallel_run_goes_on_in_one_process(parallel, pretrain, expected
     interrupt(pretrain.folder / "ddp-adamw")
     forget_accelerate()
     assert cli.main(pretrain("ddp-adamw", **ADAMW)) == 0
-    assert f"going on from step {STEPS // 2}" in capsys.readouterr().out
+    assert f"resuming from step {STEPS // 2}" in capsys.readouterr().out
     torch.testing.assert_close(losses(pretrain.folder / "ddp-adamw"), expected["adamw"], atol=ATOL["adamw"], rtol=0)
 
 
@@ -306,7 +307,7 @@ def test_deepspeed(terminal, pretrain, expected, tmp_path, stage):
     torch.testing.assert_close(found, expected["adamw"], atol=ATOL["adamw"], rtol=0)
     interrupt(pretrain.folder / f"zero{stage}")
     launch(terminal, f"zero{stage}", 2, runs, tmp_path / "again", **SHARDED)
-    assert f"going on from step {STEPS // 2}" in (tmp_path / "again" / "log").read_text()
+    assert f"resuming from step {STEPS // 2}" in (tmp_path / "again" / "log").read_text()
     found = losses(pretrain.folder / f"zero{stage}")
     torch.testing.assert_close(found, expected["adamw"], atol=ATOL["adamw"], rtol=0)
     weights, wanted = (
@@ -319,7 +320,7 @@ def test_deepspeed(terminal, pretrain, expected, tmp_path, stage):
     shutil.copytree(pretrain.folder / f"zero{stage}-whole", pretrain.folder / f"fewer{stage}.partial")
     fewer = {f"fewer{stage}": pretrain(f"fewer{stage}", **ADAMW)}
     assert launch(terminal, f"zero{stage}", 1, fewer, tmp_path / "fewer", **SHARDED)[f"fewer{stage}"]["code"] == 2
-    assert "written by 2 processes of DeepSpeed, which cannot go on with 1" in (tmp_path / "fewer" / "log").read_text()
+    assert "written by 2 processes of DeepSpeed, which cannot resume with 1" in (tmp_path / "fewer" / "log").read_text()
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed")
@@ -365,7 +366,8 @@ def test_commands_are_understood(command):
         parsed = torchrun_parser().parse_args(rest)
     assert parsed.module and parsed.training_script == "training"
     command, key, recipe = parsed.training_script_args
-    assert (command, key) == ("pretrain", "--config") and recipe_of(PretrainConfig, [key, str(ROOT / recipe)], "").max_steps
+    assert (command, key) == ("pretrain", "--config")
+    assert recipe_of(PretrainConfig, [key, str(ROOT / recipe)], "").max_steps
 
 
 def test_the_page_names_what_there_is():
@@ -425,5 +427,5 @@ def test_slurm_script_saves_and_requeues(terminal, pretrain, tmp_path):
         (stop,) = re.findall(r"stopped after step (\d+), saved", log.read_text())
         stops.append(int(stop))
         assert (tmp_path / "model.partial" / "checkpoints" / f"step-{stops[-1]:08d}" / "complete.json").is_file()
-    assert f"going on from step {stops[0]}" in log.read_text()
+    assert f"resuming from step {stops[0]}" in log.read_text()
     assert (tmp_path / "requeued").read_text() == "7\n7\n"

@@ -66,7 +66,7 @@ def one_thread():
 
 @pytest.fixture(scope="module", autouse=True)
 def server(one_thread):
-    with fork_server("training.cli", "training.commands.pretrain"):
+    with fork_server("training.cli", "training.commands.pretrain", "training.pretraining.loop"):
         yield
 
 
@@ -313,7 +313,7 @@ def test_a_signal_saves_and_says_how_to_go_on(stages, untouched, tmp_path):
         step = harness.last_step()
         assert (harness.work / "checkpoints" / f"step-{step:08d}" / "complete.json").is_file()
         said = harness.output.read_text()
-        assert f"stopped after step {step}, saved; the same command goes on" in said and "Traceback" not in said
+        assert f"stopped after step {step}, saved; rerun the same command" in said and "Traceback" not in said
     assert harness.finish() == 0, harness.said()
     assert_equal_runs(harness.folder, untouched)
 

@@ -12,7 +12,7 @@ import torch
 from tiny_stages import flags, forget_accelerate, write_data, write_tokenizer
 
 from training.commands import pretrain
-from training.optim import build
+from training.optim import optimizer
 
 FOLDER = Path(__file__).parent / "losses"
 STEPS = 50
@@ -22,7 +22,7 @@ TOLERANCE = 2e-3
 
 @pytest.mark.parametrize("preset", ["scratch", "qwen3"])
 def test_the_curve_is_the_one_on_file(tmp_path, monkeypatch, preset):
-    monkeypatch.setattr(build, "has_bf16", lambda device: False)  # Muon's products in fp32 on every processor
+    monkeypatch.setattr(optimizer, "has_bf16", lambda device: False)  # Muon's products in fp32 on every processor
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     options = {
         "output_dir": tmp_path / "model",
