@@ -8,13 +8,8 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
-RATE_SIZE, RATE_SECONDS = 1024, 0.3  # of the matrix product that is timed
 
 
 def affinity() -> set[int]:
@@ -169,7 +164,7 @@ def measure() -> Machine:
     load = Load()
     import torch
 
-    from training.common.device import has_bf16, pick_device
+    from training.common.device import has_bf16, matrix_product_rate, pick_device
     from training.common.threads import follow_load
 
     device = pick_device()
@@ -184,23 +179,8 @@ def measure() -> Machine:
         memory=memory_bytes(),
         bf16=dtype == torch.bfloat16,
         gpu=torch.cuda.get_device_name() if device.type == "cuda" else "Apple GPU" if device.type == "mps" else None,
-        rate=_rate(device, dtype),
+        rate=matrix_product_rate(device, dtype),
     )
-
-
-def _rate(device: "torch.device", dtype: "torch.dtype") -> float:
-    """Operations per second: the best product in `RATE_SECONDS` of tries."""
-    import torch
-
-    size = RATE_SIZE if device.type == "cpu" else 4 * RATE_SIZE
-    left, right = torch.randn(2, size, size, device=device).to(dtype)
-    (left @ right).sum().item()
-    deadline, best = time.monotonic() + RATE_SECONDS, float("inf")
-    while time.monotonic() < deadline:
-        started = time.perf_counter()
-        (left @ right)[0, 0].item()  # waits for a GPU
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
 
 
 def processor_name() -> str:

@@ -10,12 +10,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.common.machine import Load, available_cores, processor_flags
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 INTERVAL = 0.5  # seconds between two looks
@@ -85,21 +84,22 @@ def follow_load() -> str | None:
     if first:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         _threads = Threads(max(1, available_cores() // processes), Load())
-        if _threads.numbers[-1] > 1:
-            time.sleep(FIRST_LOOK)
-    number = _threads.look()
+        time.sleep(FIRST_LOOK)
+    number, most = _threads.look(), _threads.numbers[-1]
     if not first and number == torch.get_num_threads():
         return None
     torch.set_num_threads(number)
-    if first and number == _threads.numbers[-1]:
-        return None
-    why = "other programs need cores" if number < _threads.numbers[-1] else "the cores are free"
-    return f"{number} thread{'s' * (number != 1)} of {_threads.numbers[-1]}: {why}"
+    why = "other programs need cores" if number < most else "none needed by other programs"
+    return f"{number} thread{'s' * (number != 1)} on {most} core{'s' * (most != 1)}, {why}"
 
 
 def follow_load_in(model: "PreTrainedModel") -> None:
     """Call `follow_load` before every forward of a model: each batch that it scores, each token that it generates."""
-    model.register_forward_pre_hook(lambda *_: follow_load() and None)
+
+    def look(*_: Any) -> None:
+        follow_load()
+
+    model.register_forward_pre_hook(look)
 
 
 @contextmanager
@@ -114,11 +114,11 @@ def _number_of_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def same_bits(work: Callable[[], "list[torch.Tensor]"]) -> bool | None:
+def same_bits(work: Callable[[], list[float]]) -> bool | None:
     """Whether one thread computes the same bits as the present number of threads; None where that is one already.
 
     Args:
-        work: computes and returns new tensors, the same at every call.
+        work: computes the same at every call, and returns checksums of it.
     """
     import torch
 
@@ -126,8 +126,7 @@ def same_bits(work: Callable[[], "list[torch.Tensor]"]) -> bool | None:
         return None
     several = work()
     with _number_of_threads(1):
-        one = work()
-    return all(torch.equal(left, right) for left, right in zip(several, one, strict=True))
+        return work() == several
 
 
 def use_reproducible_products() -> None:
