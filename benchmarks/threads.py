@@ -33,6 +33,8 @@ CONTESTANTS = {"following": None, "all cores": available_cores(), "one thread": 
 SITUATIONS = ("alone", "same session", "another session")
 SETTLING = 1.0  # seconds
 FEWEST_STEPS = 4  # of a turn, however long they take
+# Ends with the process that started it, however that ends.
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(10**6): pass"
 TEXT = ("argparse.py", "typing.py", "inspect.py", "subprocess.py", "tarfile.py", "turtle.py", "pickletools.py")
 
 
@@ -113,7 +115,7 @@ def busy_program(situation: str) -> Iterator[None]:
     if situation == "alone":
         yield
         return
-    command = [sys.executable, "-c", "while True: pass"]
+    command = [sys.executable, "-c", BUSY]
     loop = subprocess.Popen(command, start_new_session=situation == "another session")
     try:
         yield
