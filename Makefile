@@ -1,20 +1,28 @@
-# Two commands: `make quickstart` and `make test`. Both make the virtual environment first if it is not there.
+# Two commands: `make quickstart` and `make test`. Each first makes the virtual environment it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+LIGHT := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+INSTALL = $(BIN)/python -m pip install --constraint .ci/constraints.txt --editable
 
-quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to fourteen minutes
+quickstart: $(LIGHT)  ## corpus to chat model on this machine
 	$(BIN)/scratch run recipes/quickstart
 
-test: $(INSTALLED)  ## all tests, fifteen to twenty minutes
+test: $(DEV)  ## all tests
 	$(BIN)/python -m pytest --numprocesses 2
 
-install: $(INSTALLED)  ## only the environment
+install: $(DEV)  ## only the environment, with all that the tests need
 
-$(INSTALLED): pyproject.toml .ci/constraints.txt
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint .ci/constraints.txt --editable ".[dev]"
+
+$(LIGHT): pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(INSTALL) ".[train,eval]"
 	touch $@
+
+$(DEV): pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(INSTALL) ".[dev]"
+	touch $(LIGHT) $@
 
 .PHONY: quickstart test install

@@ -234,7 +234,7 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ("/compare off", "/compare takes the folder of another model, or its name on the Hub"),
         ("/compare three", "three: no model there"),
         ("/compare tokenizer", "tokenizer: no model there"),
-        ("/compare judge", "'model': judge holds the output of 'reward'; it takes the output of pretrain or sft .*"),
+        ("/compare judge", "'model': judge holds the output of 'reward'; expected the output of pretrain or sft .*"),
         ("/compare someone/else", "'model': no tokenizer at someone/else .*"),
         ("/set temperature", "/set takes a key and a value, as in /set temperature 0.7, not 'temperature'"),
         ("/set temprature 1", "/set: unknown key 'temprature'; did you mean 'temperature'?"),

@@ -260,7 +260,7 @@ def test_a_damaged_tokenizer_is_named(place, capfd, verb, key, folder):
     file.write_text(file.read_text()[:2000])
     line = refused(place, capfd, verb, {})
     assert f"error: '{key}': {folder}/tokenizer.json is damaged (" in line
-    assert f"put back a whole one, or delete {folder} and run its stage again" in line and len(line) < 300
+    assert f"restore it, or delete {folder} and run its stage again" in line and len(line) < 300
 
 
 def without_model(text: str) -> str:
@@ -305,7 +305,7 @@ def test_a_tokenizer_that_outgrew_its_model(place, capfd, verb, key, folder):
     enlarge_tokenizer(place / folder)
     line = refused(place, capfd, verb, {})
     assert f"error: '{key}': pretrain: the tokenizer has 282 tokens but the model embeds 280 (vocab_size);" in line
-    assert "put back the tokenizer it was trained with, or make room with model.resize_token_embeddings(282)" in line
+    assert "restore the tokenizer it was trained with, or enlarge it with model.resize_token_embeddings(282)" in line
 
 
 @pytest.mark.parametrize("verb", ["sft", "chat"])
@@ -319,7 +319,7 @@ def test_a_tokenizer_of_the_same_size_that_is_not_the_models(place, capfd, verb)
         line = capfd.readouterr().err
     else:
         line = refused(place, capfd, verb, {})
-    assert "pretrain/tokenizer.json is not the one that pretrain left there; put that back" in line
+    assert "pretrain/tokenizer.json is not the one that pretrain wrote; restore that file" in line
 
 
 @pytest.mark.parametrize("verb", ["chat", "serve"])
@@ -344,8 +344,8 @@ def start(verb: str, changes: dict[str, object]) -> subprocess.Popen:
 @pytest.mark.parametrize(
     "verb, changes, line",
     [
-        ("tokenizer", {"data.path": "long.txt", "vocab_size": 60_000}, "tokenizer: interrupted; the same command"),
-        ("prepare", {"data.path": "long.txt"}, "prepare: interrupted; the same command goes on"),
+        ("tokenizer", {"data.path": "long.txt", "vocab_size": 60_000}, "tokenizer: interrupted; run the same command"),
+        ("prepare", {"data.path": "long.txt"}, "prepare: interrupted; run the same command"),
         ("pretrain", {"max_steps": 100_000, "logging_steps": 1}, "pretrain: stopped after step"),
     ],
 )
@@ -384,7 +384,7 @@ def test_a_file_on_a_full_disk(place, capfd, verb, file):
         patch.setattr(Stage, "begin", begin_and_link)
         assert main([verb, *chosen]) == 1
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: no space left on the disk (") and line.endswith("earlier outputs are whole")
+    assert line.startswith("error: no space left on the disk (") and line.endswith("earlier outputs are intact")
     assert not Path("new").exists()
     (staging_dir("new") / file).unlink()
     assert {name: content for name, content in files(place).items() if not name.startswith("new.partial")} == before

@@ -15,7 +15,7 @@ from training.common.errors import UserError
     [
         ([], "scratch chat begins with the model"),
         (["--temperature", "0", "one"], "scratch chat begins with the model"),
-        (["one", "two"], "'two' is not understood here; options are written as --key value"),
+        (["one", "two"], "unexpected argument 'two'; options are written as --key value"),
         (["one", "--temprature", "0"], "command line: unknown key 'temprature'; did you mean 'temperature'?"),
         (["one", "--sytem", "Speak."], "command line: unknown key 'sytem'; did you mean 'system'?"),
         (["one", "--temperature", "hot"], "command line: 'temperature' takes a number, not 'hot'"),

@@ -57,7 +57,7 @@ def test_there_and_back(place, capsys):
     """Bit for bit, through both doors, and the files around the weights as they were."""
     run("llama")
     printed = capsys.readouterr().out
-    assert "wrote new (llama, 0.0M parameters, with its tokenizer; its logits are within " in printed
+    assert "wrote new (llama, 0.0M parameters, with tokenizer; logits within " in printed
     assert "scratch sft --model_name_or_path new" in printed
     ours = AutoModelForCausalLM.from_pretrained("new")
     assert type(ours) is ScratchForCausalLM
@@ -199,10 +199,10 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_written(place, dam
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("model", "model is a model of ours already"),
+        ("model", "model is already of our class"),
         ("runs/nowhere", "'model': no such file or folder: runs/nowhere"),
         ("tokenizer", "holds no model"),
-        ("nobody/nothing", "nobody/nothing is no folder here, and the Hub does not give it"),
+        ("nobody/nothing", "there is no folder nobody/nothing, and the download from the Hub failed"),
     ],
 )
 def test_what_is_no_stock_model(place, monkeypatch, model, said):

@@ -193,7 +193,7 @@ BAD_DATA = [
     ("{}", None, "'data' names no folder of shards"),
     ("5", None, "'data' takes a mapping or text, not 5"),
     ("{lines: 1, gone: 1}", None, "'data': gone: no such folder; run `scratch prepare` first"),
-    ("{lines: 1, tokenizer: 1}", None, "'data': tokenizer holds the output of 'tokenizer'; it takes the output of"),
+    ("{lines: 1, tokenizer: 1}", None, "'data': tokenizer holds the output of 'tokenizer'; expected the output of"),
     ("{lines: 1, few: 3}", None, "'data': few: the split holds 75 tokens, less than its share of one batch, 6 x 24"),
     ("few", None, "'data': few: the split holds 75 tokens, less than one batch of 8 x 24"),
     (BOTH, ("pages", MANIFEST, other_tokenizer), "'tokenizer': tokenizer is not the tokenizer that made the shards in"),

@@ -123,5 +123,5 @@ def test_the_verb(tmp_path, capsys):
         main([str(tmp_path / "nothing")])
     with pytest.raises(UserError, match="no stage has finished"):
         main([str(tmp_path)])
-    with pytest.raises(UserError, match="one folder"):
+    with pytest.raises(UserError, match="'run_dir' is missing"):
         main([])

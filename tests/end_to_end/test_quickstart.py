@@ -36,16 +36,18 @@ MODEL = {
     "loss_scratch.py",
     "modeling_scratch.py",
     "provenance.json",
+    "recipe.yaml",
     "tokenizer.json",
     "tokenizer_config.json",
 }
 FILES = {
-    "tokenizer": {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "provenance.json"},
+    "tokenizer": {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "provenance.json", "recipe.yaml"},
     "data": {
         *(f"{split}-00000.ds{end}" for split in ("train", "validation") for end in ("", ".index", ".metadata")),
         *(f"{kind}/{split}.jsonl" for split in ("train", "validation") for kind in ("instructions", "preferences")),
         *(f"tasks/{task}_choice.jsonl" for task in ("body", "docstring")),
-        *("manifest.json", "provenance.json", "README.md", "samples.md", "funnel.png", "contaminated.jsonl"),
+        *("manifest.json", "provenance.json", "recipe.yaml", "README.md", "samples.md", "funnel.png"),
+        "contaminated.jsonl",
     },
     "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
@@ -63,6 +65,7 @@ FILES = {
         "items/sft.jsonl",
         *(f"tasks/scratch_{task}_choice.yaml" for task in ("body", "docstring")),
         "provenance.json",
+        "recipe.yaml",
     },
     "export": MODEL | {"README.md"},
 }
@@ -168,7 +171,7 @@ def test_each_stage_leaves_another_model(run):
     base, sft, dpo, export = (weights(run / name) for name in ("pretrain", "sft", "dpo", "export"))
     assert not same(base, sft) and not same(sft, dpo) and same(dpo, export)
     assert base.keys() == sft.keys() == dpo.keys()
-    for name in MODEL - {"model.safetensors", "provenance.json"}:
+    for name in MODEL - {"model.safetensors", "provenance.json", "recipe.yaml"}:
         texts = {(run / stage / name).read_text() for stage in ("pretrain", "sft", "dpo", "export")}
         assert len(texts) == 1, name
     assert not list((run / "dpo").glob("adapter*.*")) and not list((run / "export").glob("adapter*"))

@@ -108,7 +108,7 @@ def test_an_adapter_is_merged_into_its_base_alone(tmp_path, monkeypatch, capsys)
     for base in ("wide", "deep"):
         assert export("elsewhere", base).startswith(f"error: 'adapter': elsewhere is no adapter for {base} (")
     assert export("data", "base") == "error: 'adapter': data holds no adapter (adapter_config.json)"
-    assert export("elsewhere", "base", "--to=qwen3").startswith("error: 'adapter' and 'to' do not go together")
+    assert export("elsewhere", "base", "--to=qwen3").startswith("error: 'adapter' and 'to' cannot be combined")
     (tmp_path / "elsewhere" / "adapter_config.json").write_text("{}")
     assert export("elsewhere", "base").startswith("error: 'adapter': elsewhere/adapter_config.json is damaged")
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.partial").exists()

@@ -91,7 +91,7 @@ def test_other_inputs_are_refused(interrupted, capfd):
 def test_to_start_over_is_said(interrupted, finished, capfd):
     assert pretrain(max_steps=2, restart="true") == 0
     said = capfd.readouterr().out
-    assert "pretrain: as asked, starting over" in said and "resuming" not in said
+    assert "pretrain: restart requested, starting over" in said and "resuming" not in said
     assert [path.name for path in Path("new/checkpoints").iterdir()] == ["step-00000002"]
 
 

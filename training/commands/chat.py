@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from training.chat.commands import command_list
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
-from training.common.recipe import apply_overrides, build, describe, option, split_overrides
+from training.common.help import describe
+from training.common.recipe import apply_overrides, build, option, split_overrides
 
 if TYPE_CHECKING:
     from training.chat.session import Session

@@ -64,6 +64,9 @@ class ClassifyConfig:
             raise ValueError("'max_length', 'num_train_epochs' and 'per_device_train_batch_size' are 1 or more")
 
 
+CONFIG = ClassifyConfig
+
+
 def main(arguments: list[str]) -> None:
     config = parse(ClassifyConfig, arguments, __doc__)
     inputs = labelled_digests(config.data) | {"model": model_digest(config.model, "model")}

@@ -134,6 +134,9 @@ class Material:
     tasks: Tasks | None
 
 
+CONFIG = EvaluateConfig
+
+
 def main(arguments: list[str]) -> None:
     if "--compare" in arguments:
         _compare(arguments)

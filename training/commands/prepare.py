@@ -79,6 +79,9 @@ class PrepareConfig:
         return self.tasks > 0 or any(count > 0 for pair in wanted for count in (pair.train, pair.validation))
 
 
+CONFIG = PrepareConfig
+
+
 def main(arguments: list[str]) -> None:
     config = parse(PrepareConfig, arguments, __doc__)
     check_stage(config.tokenizer, "tokenizer", *LANGUAGE_MODELS, key="tokenizer")

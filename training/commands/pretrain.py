@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CONFIG = PretrainConfig
 
 
+CONFIG = PretrainConfig
+
+
 def main(arguments: list[str]) -> None:
     """Pretrain as the recipe says.
 

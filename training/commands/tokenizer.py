@@ -64,6 +64,9 @@ class TokenizerConfig:
                 raise ValueError(f"'{name}' is a positive number, not {value}")
 
 
+CONFIG = TokenizerConfig
+
+
 def main(arguments: list[str]) -> None:
     if "--compare" in arguments:
         print_comparison(arguments)

@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left: shown on a terminal, left out of logs."""
+"""Progress bars with rate and time left, shown only on a terminal."""
 
 from functools import partial
 

@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 from training.common.recipe import flatten
 
 PROJECT = "scratch"
@@ -20,8 +21,7 @@ def check_trackers(names: list[str]) -> None:
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
-            package = "wandb" if name == "wandb" else "-e '.[track]'"
-            raise UserError(f"'report_to': {name} is not installed; run pip install {package}")
+            raise UserError(f"'report_to': {name} is not installed; {how_to_install(name)}")
 
 
 def start_trackers(accelerator: Accelerator, output_dir: str, folder: Path, recipe: dict[str, Any], step: int) -> None:

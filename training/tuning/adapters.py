@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from training.common.errors import UserError, one_line
+from training.common.packages import how_to_install
 from training.common.stage import digest, read_provenance
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -53,7 +54,7 @@ def check_quantization(recipe: Any, where: str) -> None:
     if not torch.cuda.is_available():
         raise UserError(f"{where}: '{key}' needs a CUDA card, and there is none; without it the same recipe is LoRA")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{where}: '{key}' needs the package bitsandbytes; pip install bitsandbytes")
+        raise UserError(f"{where}: '{key}' needs the package bitsandbytes; {how_to_install('bitsandbytes')}")
 
 
 def save_adapter(model: Any, base: str, folder: Path) -> None:
