@@ -25,6 +25,7 @@ ROOMS = (
     "training.plots",
     "training.pretraining",
     "training.tuning",
+    "training.tuning.pipeline",
     "training.chat",
     "training.eval.measures",
     "training.eval.harness",
@@ -39,8 +40,8 @@ MOST_FILES = {"training/commands": 25, "training/common": 18}
 
 
 def room_of(module: str) -> str | None:
-    """The room of a dotted module name; None for what is not ours."""
-    return next((room for room in ROOMS if module == room or module.startswith(room + ".")), None)
+    """The room of a dotted module name, the innermost one; None for what is not ours."""
+    return max((room for room in ROOMS if module == room or module.startswith(room + ".")), key=len, default=None)
 
 
 def imports_of(path: Path) -> set[str]:

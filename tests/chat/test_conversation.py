@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from training.chat.conversation import Conversation
 from training.chat.sampling import LONGEST_ANSWER, Sampling, describe
 from training.common.errors import UserError
-from training.tuning.dataset_formats import INSTRUCTIONS, take_shape
+from training.tuning.dataset_formats import INSTRUCTIONS, convert_dataset
 
 
 def talk(*contents: str, system: str | None = None) -> Conversation:
@@ -38,7 +38,7 @@ def test_a_saved_conversation_is_what_sft_reads(tmp_path):
     for conversation in talks:
         conversation.save(file, "runs/one")
     data = load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
-    taken, told = take_shape(data, INSTRUCTIONS, "recipe")
+    taken, told = convert_dataset(data, INSTRUCTIONS, "recipe")
     assert told == "messages; ignored: model"
     assert taken["messages"][0] == [{"role": "system", "content": "Speak."}, *talks[0].messages]
     assert taken["messages"][1] == talks[1].messages

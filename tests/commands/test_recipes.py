@@ -69,13 +69,14 @@ def test_stage_recipes_are_understood(path):
 def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
     import trl
 
-    from training.tuning.trl import parse_trl
+    from training.tuning.pipeline.recipe import read_trl_recipe
 
-    script_class = SCRIPTS.get(path.stem, "trl:ScriptArguments")
-    ours = parse_trl(TRL[path.stem], ["--config", str(path)], "", script_class)
+    config_class = resolve_name(TRL[path.stem])
+    script_class = resolve_name(SCRIPTS.get(path.stem, "trl:ScriptArguments"))
+    ours = read_trl_recipe(path.stem, config_class, ["--config", str(path)], "", script_class)
     assert ours.training.output_dir == f"runs/{path.parent.name}/{path.stem}"
 
-    classes = (resolve_name(script_class), resolve_name(TRL[path.stem]), trl.ModelConfig, trl.DatasetMixtureConfig)
+    classes = (script_class, config_class, trl.ModelConfig, trl.DatasetMixtureConfig)
     # The stock program needs to be told what we fill in ourselves.
     arguments = ["--config", str(path), "--use_cpu", "true", "--bf16", str(ours.training.bf16)]
     script, training, model, datasets = trl.TrlParser(classes).parse_args_and_config(arguments)

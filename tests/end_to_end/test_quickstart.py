@@ -278,7 +278,7 @@ def test_tuning_goes_on(terminal, copy_run, signum):
     assert code == (130 if signum == signal.SIGINT else -signum) and "Traceback" not in output
     assert contents(sft) == before
     done = terminal.scratch(*command, cwd=place)
-    assert "sft: going on from runs/quickstart/sft.partial/trainer/checkpoint-" in done.stdout
+    assert "sft: resuming from runs/quickstart/sft.partial/trainer/checkpoint-" in done.stdout
     records = [json.loads(line) for line in (sft / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "loss" in record] == list(range(1, 13))
     assert not sft.with_name("sft.partial").exists()

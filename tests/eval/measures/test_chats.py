@@ -205,7 +205,7 @@ def test_pairs_of_text(tmp_path):
             [{"body": "x"}],
             "'chats.some.file': the records of FILE have the columns body; it takes messages, or prompt+",
         ),
-        ([{"prompt": "a"}, {"prompt": None}], "'chats.some.file': FILE, record 2: 'prompt' is no list of messages"),
+        ([{"prompt": "a"}, {"prompt": None}], "'chats.some.file': FILE, record 2: 'prompt' is not a list of messages"),
         ([{"prompt": "a"}, {"prompt": user("a")}], "some records are text and some are messages"),
         ([{"messages": assistant("a")}], "'chats.some.file': FILE, record 1 asks nothing"),
         ([{"prompt": ""}], "'chats.some.file': FILE, record 1 asks nothing"),

@@ -12,10 +12,10 @@ from training.tuning.dataset_formats import (
     NUMBER,
     PREFERENCES,
     PROMPTS,
+    DataFormat,
     Record,
-    Shape,
     convert_record,
-    find_shape,
+    detect_format,
 )
 from training.tuning.reward_functions import content
 
@@ -78,7 +78,7 @@ def read_pairs(file: str, key: str) -> list[Record]:
     return pairs
 
 
-def _read(file: str, key: str, shapes: tuple[Shape, ...]) -> Iterator[tuple[int, Record, Record]]:
+def _read(file: str, key: str, formats: tuple[DataFormat, ...]) -> Iterator[tuple[int, Record, Record]]:
     """The number of each record, all its columns, and what it becomes."""
     if not Path(file).is_file():
         raise UserError(f"'{key}': no such file: {file}")
@@ -86,11 +86,11 @@ def _read(file: str, key: str, shapes: tuple[Shape, ...]) -> Iterator[tuple[int,
     if not records:
         raise UserError(f"'{key}': {file} is empty")
     columns = list(dict.fromkeys(column for _, record in records for column in record))
-    shape = find_shape(columns, shapes, f"'{key}': the records of {file}")
+    format = detect_format(columns, formats, f"'{key}': the records of {file}")
     for number, found in records:
         record = {column: found.get(column) for column in columns}
-        taken = {column: value for column, value in record.items() if shape.takes(column)}
-        taken = convert_record(taken, number, shape, f"'{key}': {file}")
+        taken = {column: value for column, value in record.items() if format.takes(column)}
+        taken = convert_record(taken, number, format, f"'{key}': {file}")
         if taken.get("tools") or taken.get("chat_template_kwargs"):
             raise UserError(f"'{key}': {file}, record {number}: nothing is measured with tools or chat_template_kwargs")
         yield number, record, taken

@@ -10,10 +10,12 @@ import torch
 from terminal import ROOT
 from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, Trainer
+from trl import SFTConfig
 
 from training.common.errors import UserError
 from training.common.stage import digest, read_provenance, staging_dir
-from training.tuning import trl as stage
+from training.tuning.pipeline.recipe import data_files, read_trl_recipe
+from training.tuning.pipeline.resume import newest_checkpoint
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -112,7 +114,7 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
             sft(**options)
     trainer = staging_dir("new") / "trainer"
     (trainer / "checkpoint-3" / "trainer_state.json").write_text("{")  # as if the disk had run full on its last file
-    assert stage.newest_checkpoint(trainer) == str(trainer / "checkpoint-2")
+    assert newest_checkpoint(trainer) == str(trainer / "checkpoint-2")
     spent = read_provenance(staging_dir("new"))["seconds"]
 
     sft(**options)
@@ -123,18 +125,18 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
 
 
 def test_no_checkpoint_no_resume(tmp_path):
-    assert stage.newest_checkpoint(tmp_path / "nowhere") is None
+    assert newest_checkpoint(tmp_path / "nowhere") is None
     (tmp_path / "checkpoint-10").mkdir()
-    assert stage.newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     for step in (9, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
         (tmp_path / f"checkpoint-{step}" / "rng_state_0.pth").touch()
-    assert stage.newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint-100" / "rng_state.pth").touch()
-    assert stage.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
     (tmp_path / "checkpoint-9" / "rng_state_1.pth").touch()
-    assert stage.newest_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-9")
+    assert newest_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-9")
 
 
 def test_an_evaluation_split(place):
@@ -161,9 +163,9 @@ def test_a_folder_of_data_is_an_input(place):
 
 def test_what_depends_on_the_processor_is_filled_in():
     required = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d"]
-    recipe = stage.parse_trl("trl:SFTConfig", required, "")
+    recipe = read_trl_recipe("sft", SFTConfig, required, "")
     assert recipe.training.report_to == [] and isinstance(recipe.training.bf16, bool)
-    recipe = stage.parse_trl("trl:SFTConfig", [*required, "--bf16=false"], "")
+    recipe = read_trl_recipe("sft", SFTConfig, [*required, "--bf16=false"], "")
     assert recipe.training.bf16 is False
     assert recipe.values == {"model_name_or_path": "m", "output_dir": "o", "dataset_name": "d", "bf16": False}
 
@@ -171,7 +173,7 @@ def test_what_depends_on_the_processor_is_filled_in():
 def test_local_files_of_a_recipe():
     named = ["a", ["b", "c"], {"x": "d", "y": ["e"]}]
     datasets = [{"path": "hub/name"}, *({"path": "json", "data_files": files} for files in named)]
-    assert stage.data_files(datasets) == ["a", "b", "c", "d", "e"]
+    assert data_files(datasets) == ["a", "b", "c", "d", "e"]
 
 
 def test_help_begins_with_what_a_person_needs(capsys):
@@ -184,7 +186,7 @@ def test_help_begins_with_what_a_person_needs(capsys):
         main(["--help"])
     printed = capsys.readouterr().out
     own, theirs = printed.split("All of TRL's fields")
-    assert own.startswith("Supervised fine-tuning") and "--lora_target_modules" in theirs
+    assert own.startswith("scratch sft: supervised fine-tuning") and "--lora_target_modules" in theirs
     keys = own.split("The keys that matter most")[1]
     defaults = {
         field.name: field.default for config in (trl.SFTConfig, trl.ModelConfig) for field in dataclasses.fields(config)
@@ -200,6 +202,6 @@ def test_the_recipes_in_the_documentation(tmp_path):
     page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "sft.yaml").write_text("".join(blocks))
-    recipe = stage.parse_trl("trl:SFTConfig", ["--config", str(tmp_path / "sft.yaml")], "")
+    recipe = read_trl_recipe("sft", SFTConfig, ["--config", str(tmp_path / "sft.yaml")], "")
     assert recipe.training.packing and recipe.model.use_dora and recipe.model.lora_target_modules == "all-linear"
     assert recipe.datasets.datasets[0].data_files == {"train": "instructions.jsonl"} and len(blocks) == 2

@@ -1,0 +1,191 @@
+"""Recipes in TRL's field names: read, checked key by key, and turned into TRL's dataclasses.
+
+The stock program runs the same recipe (`trl sft --config sft.yaml`). Added here: unknown keys and missing files are
+reported before anything is loaded, and settings that depend on the processor are filled in.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import typing
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.common.errors import UserError, one_line
+from training.common.hub_names import is_hub_name
+from training.common.recipe import apply_overrides, build, check_scalar, nearest, read_yaml, split_overrides
+from training.common.stage import Stage, check_stage, digest, model_digest
+from training.tuning.adapters import check_quantization, is_adapter
+
+REWARD = "reward"  # the stage whose model gives a score instead of text
+
+
+@dataclasses.dataclass
+class TrlRecipe:
+    """A recipe as TRL's dataclasses, and as it was written.
+
+    Attributes:
+        stage: name of the command.
+        script, training, model, datasets: TRL's ScriptArguments, trainer configuration, ModelConfig and
+            DatasetMixtureConfig.
+        values: the keys of recipe and command line, without defaults.
+        where: what to call the recipe in an error.
+    """
+
+    stage: str
+    script: Any
+    training: Any
+    model: Any
+    datasets: Any
+    values: dict[str, Any]
+    where: str
+
+
+def read_trl_recipe(
+    stage: str, config_class: type, arguments: list[str], usage: str, script_class: type | None = None
+) -> TrlRecipe:
+    """Read `--config FILE` and `--key value` overrides into TRL's dataclasses.
+
+    Args:
+        stage: name of the command.
+        config_class: the trainer's configuration, such as `SFTConfig`.
+        usage: the command's docstring, shown above TRL's options by `--help`.
+        script_class: other arguments of the stock program; TRL's ScriptArguments if None.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), a wrong type, a missing key, or settings that cannot be
+            combined.
+    """
+    import trl
+
+    from training.common.device import has_bf16, pick_device
+
+    # TRL sets options of transformers by names that a later release will drop.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    classes = (script_class or trl.ScriptArguments, config_class, trl.ModelConfig, trl.DatasetMixtureConfig)
+    parser = trl.TrlParser(classes, usage=argparse.SUPPRESS, allow_abbrev=False)
+    if "--help" in arguments or "-h" in arguments:
+        print(f"{usage.strip()}\n\nAll of TRL's fields, as keys of the recipe or as --key value:\n")
+        parser.print_help()
+        raise SystemExit(0)
+    overrides = split_overrides(arguments)
+    path = overrides.pop("config", None)
+    where = path or "command line"
+    values = check_keys(apply_overrides(read_yaml(path) if path else {}, overrides), classes, where)
+    check_required(values, where)
+
+    device = pick_device()
+    defaults = {"use_cpu": device.type == "cpu", "bf16": has_bf16(device), "report_to": "none"}
+    if stage == REWARD:
+        defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
+    return TrlRecipe(stage, *parse_values(parser, defaults | values, where), values, where)
+
+
+def check_keys(values: dict[str, Any], classes: tuple[type, ...], where: str) -> dict[str, Any]:
+    """The values of a recipe with numbers and truth values as the fields of these dataclasses are annotated.
+
+    Raises:
+        UserError: an unknown key or a wrong type.
+    """
+    hints = {name: hint for cls in classes for name, hint in typing.get_type_hints(cls).items()}
+    fields = {field.name for cls in classes for field in dataclasses.fields(cls) if field.init}
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), fields)}")
+    return {key: check_scalar(value, hints[key], where, key) for key, value in values.items()}
+
+
+def check_required(values: dict[str, Any], where: str) -> None:
+    """Reject a recipe without model, output folder or data.
+
+    Raises:
+        UserError: the missing key, or an entry of `datasets` that TRL does not know.
+    """
+    from trl.scripts.utils import DatasetConfig
+
+    for key in ("model_name_or_path", "output_dir"):
+        if not values.get(key):
+            raise UserError(f"{where}: '{key}' is missing")
+    datasets = values.get("datasets") or []
+    if not datasets and not values.get("dataset_name"):
+        raise UserError(f"{where}: 'datasets' is missing (a list, each with a path such as json, and data_files)")
+    if not isinstance(datasets, list):
+        raise UserError(f"{where}: 'datasets' takes a list, not {datasets!r}")
+    for dataset in datasets:
+        build(DatasetConfig, dataset, where, prefix="datasets.")
+
+
+def parse_values(parser: Any, values: dict[str, Any], where: str) -> tuple[Any, ...]:
+    """TRL's dataclasses from the values of a recipe. TrlParser reads files only, so they pass through a temporary one.
+
+    Raises:
+        UserError: TRL rejects a value, or a combination of values.
+    """
+
+    def reject(message: str) -> typing.NoReturn:
+        raise UserError(f"{where}: {message}")
+
+    parser.error = reject
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        try:
+            return parser.parse_args_and_config(["--config", file.name])
+        except ValueError as error:
+            raise UserError(f"{where}: {one_line(error)}") from None
+
+
+def open_stage(recipe: TrlRecipe, arguments: list[str]) -> Stage:
+    """The stage of a recipe, with the digests of all its inputs.
+
+    Raises:
+        UserError: an input is missing, `output_dir` holds something else, or this machine cannot quantize.
+    """
+    check_quantization(recipe.model, recipe.where)
+    return Stage(recipe.stage, recipe.training.output_dir, recipe.values, inputs_of(recipe.values), arguments)
+
+
+def inputs_of(values: dict[str, Any]) -> dict[str, str]:
+    """The digests of all files and models that a recipe names.
+
+    Args:
+        values: keys of the recipe, as in `TrlRecipe.values`.
+
+    Raises:
+        UserError: a file or model is missing, empty, or of the wrong kind.
+    """
+    start = values["model_name_or_path"]
+    if is_adapter(start):
+        raise UserError(
+            f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
+            "scratch export --model BASE --adapter ADAPTER"
+        )
+    inputs = {"model": model_digest(start, "model_name_or_path")}
+    reward_model = values.get("reward_model_name_or_path")
+    if reward_model and not is_hub_name(reward_model):
+        check_stage(reward_model, REWARD, key="reward_model_name_or_path")
+        inputs["reward_model"] = digest(reward_model, "reward_model_name_or_path")
+    template = values.get("chat_template_path")
+    if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
+        inputs[template] = digest(template, "chat_template_path")
+    for file in data_files(values.get("datasets") or []):
+        inputs[file] = digest(file, "datasets.data_files")
+        if Path(file).stat().st_size == 0:
+            raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
+    dataset = values.get("dataset_name")
+    if dataset and Path(dataset).exists():  # otherwise a name on the Hub
+        inputs[dataset] = digest(dataset, "dataset_name")
+    return inputs
+
+
+def data_files(datasets: list[Any]) -> list[str]:
+    """The local files that the `datasets` of a recipe name."""
+    files = []
+    for dataset in datasets:
+        named = dataset.get("data_files")
+        for value in named.values() if isinstance(named, dict) else [named]:
+            files += [value] if isinstance(value, str) else list(value or [])
+    return files
