@@ -94,12 +94,15 @@ def follow_load() -> str | None:
 
 
 def follow_load_in(model: "PreTrainedModel") -> None:
-    """Call `follow_load` before every forward of a model: each batch that it scores, each token that it generates."""
+    """Call `follow_load` before a model's forwards without gradients: each batch scored, each token generated."""
+    import torch
 
     def look(*_: Any) -> None:
-        follow_load()
+        if not torch.is_grad_enabled():
+            follow_load()
 
-    model.register_forward_pre_hook(look)
+    # Every forward passes the embedding, also inside adapters and in the decoder that leaves out the modules.
+    model.get_input_embeddings().register_forward_pre_hook(look)
 
 
 @contextmanager

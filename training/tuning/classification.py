@@ -29,6 +29,7 @@ from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
 from training.plots.confusion import draw_confusion
 from training.plots.losses import plot_losses
+from training.tuning.pipeline.threads import FollowLoad
 
 PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}
 
@@ -162,6 +163,7 @@ def build_trainer(
         eval_dataset=examples["validation"],
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=metrics,
+        callbacks=[FollowLoad()],
     )
 
 

@@ -24,6 +24,7 @@ from training.tuning.pipeline.model import merge_trained_adapter
 from training.tuning.pipeline.progress import show_progress
 from training.tuning.pipeline.recipe import TrlRecipe
 from training.tuning.pipeline.resume import SeedSamplerByEpoch, newest_checkpoint
+from training.tuning.pipeline.threads import FollowLoad
 
 
 def build_trainer(
@@ -56,6 +57,7 @@ def build_trainer(
         except (ValueError, ImportError, TemplateError) as error:
             raise UserError(f"{recipe.where}: {one_line(error)}") from None
     trainer.add_callback(SeedSamplerByEpoch())
+    trainer.add_callback(FollowLoad())
     show_progress(trainer, getattr(trainer_class, "progress_figures", {}))
     return trainer
 
