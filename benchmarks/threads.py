@@ -4,7 +4,7 @@
     python -m benchmarks.threads --rounds 5 --seconds 10
 
 The training is the step of the small mark of `benchmarks.shakespeare`, by the real loop: 0.9M parameters, 12 x 64
-tokens, Muon. Its contestants: threads that follow the load (`training.common.threads`), all cores (OMP_NUM_THREADS) and
+tokens, Muon. Its contestants: threads that follow the load (`training.machine.threads`), all cores (OMP_NUM_THREADS) and
 one thread. The busy program is an endless loop in Python. Linux schedules sessions against each other where
 /proc/sys/kernel/sched_autogroup_enabled is 1, and single threads otherwise.
 
@@ -21,13 +21,13 @@ import sys
 import sysconfig
 import tempfile
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from training.common.machine import Load, available_cores, processor_name
-from training.common.threads import follow_load, use_reproducible_products
+from training.machine.resources import Load, available_cores, processor_name
+from training.machine.threads import follow_load, use_reproducible_products
 
 CONTESTANTS = {"following": None, "all cores": available_cores(), "one thread": 1}
 SITUATIONS = ("alone", "same session", "another session")

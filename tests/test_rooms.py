@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "modeling_scratch",
     "training.common",
+    "training.machine",
     "training.model_io",
     "training.sandbox",
     "training.optim",

@@ -11,7 +11,7 @@ from training.common.errors import UserError, one_line
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
-from training.common.threads import use_reproducible_products
+from training.machine.threads import use_reproducible_products
 
 # Group: command: (module below training.commands, what it does).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {

@@ -22,7 +22,7 @@ from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
 from training.common.stage import LANGUAGE_MODELS, check_stage
-from training.common.threads import follow_load_in
+from training.machine.threads import follow_load_in
 from training.model_io.model_folder import no_progress_bars
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights

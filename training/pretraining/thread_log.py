@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.common.threads import follow_load, same_bits
+from training.machine.threads import follow_load, same_bits
 
 if TYPE_CHECKING:
     from training.pretraining.loop import Pretrainer

@@ -29,7 +29,7 @@ from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
 from training.plots.confusion import draw_confusion
 from training.plots.losses import plot_losses
-from training.tuning.pipeline.threads import FollowLoad
+from training.tuning.follow_load import FollowLoad
 
 PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}
 

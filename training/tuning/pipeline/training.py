@@ -19,12 +19,12 @@ from training.common.stage import Stage
 from training.model_io.model_folder import save_model, save_tokenizer
 from training.plots.losses import plot_losses
 from training.tuning.adapters import save_adapter
+from training.tuning.follow_load import FollowLoad
 from training.tuning.pipeline.datasets import Splits
 from training.tuning.pipeline.model import merge_trained_adapter
 from training.tuning.pipeline.progress import show_progress
 from training.tuning.pipeline.recipe import TrlRecipe
 from training.tuning.pipeline.resume import SeedSamplerByEpoch, newest_checkpoint
-from training.tuning.pipeline.threads import FollowLoad
 
 
 def build_trainer(

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from training.common import machine
-from training.common.machine import Load, available_cores, busy_seconds, quota, tree_seconds
+from training.machine import resources as machine
+from training.machine.resources import Load, available_cores, busy_seconds, quota, tree_seconds
 
 BURN = "while True: pass"
 

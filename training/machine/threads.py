@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from training.common.machine import Load, available_cores, processor_flags
+from training.machine.resources import Load, available_cores, processor_flags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

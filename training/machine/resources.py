@@ -165,7 +165,7 @@ def measure() -> Machine:
     import torch
 
     from training.common.device import has_bf16, matrix_product_rate, pick_device
-    from training.common.threads import follow_load
+    from training.machine.threads import follow_load
 
     device = pick_device()
     follow_load()

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from training.common import threads
-from training.common.machine import available_cores, processor_flags
-from training.common.threads import (
+from training.machine import threads
+from training.machine.resources import available_cores, processor_flags
+from training.machine.threads import (
     CALM_LOOKS,
     Threads,
     follow_load,
@@ -121,7 +121,7 @@ def test_one_thread_is_left_beside_busy_programs(fresh, new_session):
         for _ in range(available_cores())
     ]
     # Children of this process would be ours.
-    fresh.setattr("training.common.machine.tree_seconds", lambda _: time.process_time())
+    fresh.setattr("training.machine.resources.tree_seconds", lambda _: time.process_time())
     try:
         deadline = time.monotonic() + 30
         follow_load()

@@ -6,7 +6,7 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.common.threads import follow_load, follow_load_in
+from training.machine.threads import follow_load, follow_load_in
 
 
 class FollowLoad(TrainerCallback):
