@@ -25,7 +25,7 @@ from benchmarks.stages import scratch
 from modeling_scratch import ScratchForCausalLM
 from training.common.device import pick_device
 from training.data.shards import TokenShards, open_shards
-from training.eval.measures.bits_per_byte import bits_per_byte
+from training.eval.measures.bits_per_byte import measure_split
 
 BASELINE = "scratch"
 
@@ -127,9 +127,7 @@ def options_of(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def score(model_dir: Path, text: TokenShards, context: int) -> float:
     """Bits per byte of a model over a whole text."""
     model = ScratchForCausalLM.from_pretrained(model_dir).to(pick_device()).eval()
-    return bits_per_byte(model, text.tokens, text.text_bytes, model.config.eos_token_id, context, batch_size=16)[
-        "value"
-    ]
+    return measure_split(model, text, context, batch_size=16)[0].value
 
 
 def run(folder: Path, row: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:

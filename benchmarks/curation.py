@@ -8,7 +8,7 @@ versions and copies of the same packages, tests, generated tables, minified file
 its package.
 
 1. Whole packages are held out, all copies of them. One copy of each of their files, curated, is the clean set that all
-   are judged by.
+   are scored on.
 2. For each seed a share of all paths is drawn (`--share`), each with all of its copies. What repeats a held-out file
    is removed: near duplicates (an estimated similarity of 0.5 and more), and what shares 13 words in a row with one,
    unless more than ten different documents do. The rest is the raw text.
@@ -116,7 +116,7 @@ def leaks(texts: list[str], held_out: list[str]) -> np.ndarray:
     counted = [found for found, counts in zip(matches, distinct & ~near, strict=True) if counts]
     common = np.bincount(np.concatenate(counted), minlength=decontaminator.runs) > COMMON
     decontaminator = decontaminator.without(common)
-    return near | np.array([decontaminator.condemns(found) for found in matches])
+    return near | np.array([decontaminator.is_contaminated(found) for found in matches])
 
 
 def write(path: Path, texts: list[str]) -> None:

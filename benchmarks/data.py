@@ -9,7 +9,7 @@ datatrove wants other versions of some packages than we do, hence an environment
 The text is that of `--data` and Python source of this machine, cut at line ends into documents of at most
 `--characters`. To a tenth of the documents (`--planted`) a near duplicate is added: words at random places are
 replaced, left out and put in, until the true Jaccard similarity of the 5-word shingles is a drawn number between 0.5
-and 1. All have the same three steps to do on all documents, whatever they drop: judge them by Gopher's quality and
+and 1. All have the same three steps to do on all documents, whatever they drop: filter them by Gopher's quality and
 repetition rules and C4's rules for whole documents; find near duplicates by MinHash with each one's own defaults; turn
 them into tokens in a file, by the same tokenizer of the Rust library, whose tokens must be equally many.
 
@@ -44,7 +44,7 @@ from tqdm import tqdm
 from benchmarks.machine import processor_name
 from benchmarks.planted import nearest_similarity, plant
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.corpus import open_corpus
+from training.corpus.curation.curation import Curation
 from training.corpus.curation.splitting import SPLITS
 from training.corpus.dedup.shingles import words
 from training.corpus.sources import PYTHON
@@ -89,7 +89,7 @@ def read_documents(arguments: argparse.Namespace) -> list[str]:
             continue
         data = DataConfig(path=path, max_bytes=round(megabytes * 1e6))
         with tempfile.TemporaryDirectory() as folder:
-            corpus = open_corpus(data, Path(folder))
+            corpus = Curation(data, Path(folder)).run()
             texts += [document.text for split in SPLITS for document in corpus.documents(split)]
     documents = [piece for text in texts for piece in pieces(text, arguments.characters)]
     return [document for document in documents if document.strip()]

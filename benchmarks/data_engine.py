@@ -30,12 +30,12 @@ from tokenizers import Tokenizer
 
 from training.corpus.curation.config import DataConfig, DedupConfig
 from training.corpus.curation.curation import Curation
-from training.corpus.curation.filter_pass import fill_alone, source_parts
+from training.corpus.curation.filter_pass import run_filter_pass_alone, source_partitions
 from training.corpus.curation.splitting import SPLITS
 from training.corpus.dedup.exact import first_of_each
 from training.corpus.dedup.minhash import MinHashConfig
 from training.corpus.dedup.neighbours import near_duplicates
-from training.corpus.output.distributed_encoding import encode_parts, join_parts, token_parts
+from training.corpus.output.distributed_encoding import encode_partitions, join_partitions, token_partitions
 from training.corpus.output.encoding import Encoder
 from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
@@ -43,11 +43,11 @@ from training.corpus.sources import partitions as sizes
 from training.data.shards import join_shards, write_shard
 
 ROOT = Path(__file__).parents[1]
-PLAIN, SPREAD = "no engine", ("curating", "tokenizing")
+PLAIN, SPREAD = "no engine", ("filtering", "tokenizing")
 PROGRAM = """
 import sys
 from training.corpus.sources import partitions
-partitions.PART_BYTES = int(sys.argv[1])
+partitions.PARTITION_BYTES = int(sys.argv[1])
 from training.cli import main
 if __name__ == "__main__":
     sys.exit(main(["prepare", *sys.argv[2:]]))
@@ -88,7 +88,7 @@ def steps(arguments: argparse.Namespace) -> None:
     config = DataConfig(path=arguments.data, rules=rules, cleaning=cleaning, dedup=DedupConfig(near=True))
     tokenizer = Path(arguments.tokenizer)
     encoder = Encoder(tokenizer, 0, Tokenizer.from_file(str(tokenizer / "tokenizer.json")).get_vocab_size())
-    sizes.PART_BYTES = round(arguments.part_megabytes * 1e6)
+    sizes.PARTITION_BYTES = round(arguments.part_megabytes * 1e6)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     seconds, started = {}, time.process_time()
 
@@ -99,17 +99,17 @@ def steps(arguments: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        fill_alone(sum(source_parts(config, folder).values(), []), config)
-        lap("curating")
-        curation = Curation(config, folder, workers=1)
-        curation.verdicts.save(folder / "verdicts")
+        run_filter_pass_alone(sum(source_partitions(config, folder).values(), []), config)
+        lap("filtering")
+        corpus = Curation(config, folder, workers=1).run()
+        corpus.selection.save(folder / "selection")
         lap("hashes")
-        parts = token_parts(curation)
+        partitions = token_partitions(corpus)
         lap("")
-        encode_parts(parts, encoder, folder / "verdicts")
+        encode_partitions(partitions, encoder, folder / "selection")
         lap("tokenizing")
         for split in SPLITS:
-            join_parts(folder, split, split, parts, encoder)
+            join_partitions(folder, split, split, partitions, encoder)
         lap("joining")
     del seconds[""]
     print(json.dumps(seconds))

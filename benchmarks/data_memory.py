@@ -9,7 +9,7 @@ prepare` finds those and writes tokens, in processes of its own, while the memor
 the kernel several times a second: what they have for themselves (each shared page counted once), and beside it what
 they have mapped of files, which the kernel takes back when others want it.
 
-There are two peaks. That of the first pass, in which workers clean, judge and hash a few megabytes at a time, does not
+There are two peaks. That of the filter pass, in which workers clean, filter and hash some megabytes at a time, does not
 grow with the text. That of what follows, on the hashes of all documents, does: a straight line through the sizes gives
 the bytes of each further document, and what `--predict` documents would take (10 GB of 2 kB each): computed, not
 measured. Memory goes by documents and not by their length, so short ones measure the same sooner.
@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--words", type=int, default=200, help="of a document, in the median")
     parser.add_argument("--predict", type=int, default=5_000_000, metavar="DOCUMENTS", help="to compute for")
     parser.add_argument("--copies", type=float, default=0.1, help="as a share of the documents")
-    parser.add_argument("--workers", type=int, default=2, help="processes that clean and judge")
+    parser.add_argument("--workers", type=int, default=2, help="processes that clean and filter")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more options of `scratch prepare`")
     parser.add_argument("--interval", type=float, default=0.1, help="seconds from one reading of memory to the next")
     parser.add_argument("--folder", help="for the text and what becomes of it; by default where temporary files go")

@@ -45,9 +45,9 @@ def timed(step: Callable, *arguments) -> tuple[float, object]:
 
 
 def work_in_loop(texts: list[str], tokenizer: Tokenizer) -> dict:
-    def judge() -> list[int]:
-        judge = rules().judge
-        return [number for number, text in enumerate(texts) if judge(text) is None]
+    def filtered() -> list[int]:
+        check = rules().check
+        return [number for number, text in enumerate(texts) if check(text) is None]
 
     def deduplicate() -> list[int]:
         config = MinHashConfig()
@@ -61,7 +61,7 @@ def work_in_loop(texts: list[str], tokenizer: Tokenizer) -> dict:
                     stream.write(np.array(encoding.ids, np.uint16).tobytes())
         return path.stat().st_size // 2
 
-    return run(judge, deduplicate, tokenize)
+    return run(filtered, deduplicate, tokenize)
 
 
 def work_in_map(texts: list[str], tokenizer: Tokenizer) -> dict:
@@ -70,9 +70,9 @@ def work_in_map(texts: list[str], tokenizer: Tokenizer) -> dict:
     datasets.disable_progress_bars()
     documents = datasets.Dataset.from_dict({"number": range(len(texts)), "text": texts})
 
-    def judge() -> list[int]:
-        judge = rules().judge
-        return documents.filter(lambda text: judge(text) is None, input_columns="text")["number"][:]
+    def filtered() -> list[int]:
+        check = rules().check
+        return documents.filter(lambda text: check(text) is None, input_columns="text")["number"][:]
 
     def deduplicate() -> list[int]:
         config = MinHashConfig()
@@ -96,13 +96,13 @@ def work_in_map(texts: list[str], tokenizer: Tokenizer) -> dict:
         columns.save_to_disk(path)
         return sum(len(chunk.values) for chunk in columns.data["ids"].chunks)
 
-    return run(judge, deduplicate, tokenize)
+    return run(filtered, deduplicate, tokenize)
 
 
-def run(judge: Callable, deduplicate: Callable, tokenize: Callable) -> dict:
+def run(filtered: Callable, deduplicate: Callable, tokenize: Callable) -> dict:
     taken = {}
     with tempfile.TemporaryDirectory() as folder:
-        taken["filter"], passed = timed(judge)
+        taken["filter"], passed = timed(filtered)
         taken["near duplicates"], distinct = timed(deduplicate)
         taken["tokenize"], tokens = timed(tokenize, Path(folder) / "tokens")
     return {"seconds": taken, "passed": passed, "distinct": distinct, "tokens": tokens}

@@ -39,7 +39,7 @@ from benchmarks.machine import conditions as machine
 from benchmarks.stages import ROOT, scratch
 from modeling_scratch import ScratchForCausalLM
 from training.common.device import has_bf16, pick_device
-from training.eval.measures.bits_per_byte import bits_per_byte
+from training.eval.measures.likelihood import sum_nats, windows
 
 RECIPES = ROOT / "recipes" / "shakespeare"
 TARGETS = {"small": 1.88, "large": 1.4697}
@@ -114,14 +114,13 @@ def run_ours(folder: Path, options: dict[str, Any], seed: int, validation: str) 
     tokenizer = AutoTokenizer.from_pretrained(output)
     tokens = np.array(tokenizer(validation, add_special_tokens=False)["input_ids"])
     model = ScratchForCausalLM.from_pretrained(output).to(pick_device()).eval()
-    score = bits_per_byte(
-        model, tokens, len(validation.encode()), tokenizer.eos_token_id, model.config.max_position_embeddings
-    )
+    cuts = windows(len(tokens), model.config.max_position_embeddings)
+    nats = sum_nats(model, tokens, cuts, np.array([len(tokens)]), tokenizer.eos_token_id).item()
     shutil.rmtree(output)
     return {
         "seconds": provenance["seconds"],
         "command_seconds": round(command, 1),
-        "loss": round(score["nats_per_token"], 4),
+        "loss": round(nats / len(tokens), 4),
         "tokens": provenance["metrics"]["tokens"],
         "parameters": provenance["metrics"]["parameters"],
     }

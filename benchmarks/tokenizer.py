@@ -41,7 +41,7 @@ from benchmarks.machine import processor_name
 from modeling_scratch.tokenization_base import SPECIAL_TOKENS
 from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, Pair, ScratchTokenizer
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.corpus import open_corpus
+from training.corpus.curation.curation import Curation
 from training.corpus.curation.splitting import SPLITS
 from training.corpus.sources import PYTHON
 
@@ -191,7 +191,7 @@ def main() -> None:
         validation_fraction=VALIDATION,
     )
     with tempfile.TemporaryDirectory() as folder:
-        corpus = open_corpus(config, Path(folder))
+        corpus = Curation(config, Path(folder)).run()
         texts, held_out = ([document.text for document in corpus.documents(split)] for split in SPLITS)
     size = corpus.size("train")
     training, ours, rust = race_training(texts, arguments)

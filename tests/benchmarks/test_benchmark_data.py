@@ -89,11 +89,11 @@ def test_what_an_engine_spreads_is_timed_step_by_step(tmp_path, capsys, monkeypa
         (tmp_path / f"{file}.jsonl").write_text("".join(records))
     tokenizer = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate("\nabcdefghijklmnopqrs ")}, merges=[]))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    monkeypatch.setattr(partitions, "PART_BYTES", partitions.PART_BYTES)
+    monkeypatch.setattr(partitions, "PARTITION_BYTES", partitions.PARTITION_BYTES)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     options = argparse.Namespace(data=f"{tmp_path}/*.jsonl", tokenizer=str(tmp_path), rules="none", part_megabytes=0.01)
     data_engine.steps(options)
-    assert json.loads(capsys.readouterr().out).keys() == {"curating", "hashes", "tokenizing", "joining"}
+    assert json.loads(capsys.readouterr().out).keys() == {"filtering", "hashes", "tokenizing", "joining"}
     for work in (data_engine.exact, data_engine.near, data_engine.join):
         (tmp_path / work.__name__).mkdir()
         work(20_000, tmp_path / work.__name__)

@@ -120,7 +120,7 @@ CASES = [
     ("pretrain", {"tokenizer": "gone"}, "'tokenizer': gone: no such folder; run `scratch tokenizer` first"),
     ("pretrain", {"tokenizer": "other"}, "'tokenizer': other is not the tokenizer that made the shards in data"),
     ("pretrain", {"model.vocab_size": 100}, "'model.vocab_size': 100 is smaller than the tokenizer's 280 tokens"),
-    ("pretrain", {"model.hidden_sise": 8}, "'model': unknown model dial 'hidden_sise'; did you mean 'hidden_size'?"),
+    ("pretrain", {"model.hidden_sise": 8}, "'model': unknown model option 'hidden_sise'; did you mean 'hidden_size'?"),
     ("pretrain", {"model.hidden_size": "big"}, "'model.hidden_size' takes int, not 'big'"),
     ("pretrain", {"model.layer_types": "full_attention"}, "'model.layer_types' takes list[str] | None, not 'full_att"),
     ("pretrain", {"model.layer_types": "[full_attention]"}, "`num_hidden_layers` (2) must be equal to the number of"),

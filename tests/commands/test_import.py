@@ -169,9 +169,9 @@ def lose_a_shard(folder):
     ("damage", "said"),
     [
         (drop_a_tensor, "model.layers.1.mlp.up_proj.weight is missing"),
-        (add_a_tensor, "model.layers.1.mlp.router.weight belongs to no part of a llama"),
+        (add_a_tensor, "model.layers.1.mlp.router.weight is not a tensor of a llama"),
         (lose_a_shard, "no model-00001-of-"),
-        (lambda folder: rewrite(folder / "config.json", hidden_size=64), "embed_tokens.weight has the shape"),
+        (lambda folder: rewrite(folder / "config.json", hidden_size=64), "embed_tokens.weight has shape"),
         (lambda folder: rewrite(folder / "config.json", hidden_act="gelu"), "hidden_act is 'gelu'"),
         (lambda folder: rewrite(folder / "config.json", num_key_value_heads="one"), "num_key_value_heads"),
         (lambda folder: rewrite(folder / "config.json", rope_parameters={"rope_type": "yarn"}), "rope.*'factor'"),

@@ -116,7 +116,7 @@ def test_a_finished_run_is_skipped_without_torch(text_data, untouched):
     """Nor is transformers imported, so that the answer comes at once."""
     check = (
         "import sys; from training.cli import main; code = main(sys.argv[1:]); "
-        "raise SystemExit(code or ', '.join({'torch', 'transformers'} & sys.modules.keys()))"
+        "raise SystemExit(code or ', '.join({'torch', 'transformers'} & sys.modules.keys()) or None)"
     )
     command = [sys.executable, "-c", check, "pretrain", *arguments(text_data, untouched)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

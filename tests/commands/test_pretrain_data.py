@@ -85,12 +85,12 @@ def pretrain(**changes: object) -> int:
 
 
 def test_a_mixture_packed_and_masked(place, capfd):
-    wished = "{lines: 3, pages: 1}"
-    assert pretrain(data=wished, output_dir="whole", per_device_train_batch_size=8) == 0
+    weights = "{lines: 3, pages: 1}"
+    assert pretrain(data=weights, output_dir="whole", per_device_train_batch_size=8) == 0
     printed = capfd.readouterr().out
     assert "in the shards (best_fit, 9" in printed and "of the positions scored)" in printed
-    assert "    lines: 75.00% of the sequences wished, 75.00% in this run, " in printed
-    assert "    pages: 25.00% of the sequences wished, 25.00% in this run, " in printed
+    assert "    lines: 75.00% of the sequences requested, 75.00% in this run, " in printed
+    assert "    pages: 25.00% of the sequences requested, 25.00% in this run, " in printed
     curve = losses("whole")
     assert len(curve) == 12 and curve[-1] < curve[0] - 1
     validations = [record for record in records("whole") if "validation_loss" in record]
@@ -106,7 +106,7 @@ def test_a_mixture_packed_and_masked(place, capfd):
     assert "whole is up to date, skipped" in capfd.readouterr().out  # the same mixture
 
     # Two processes, each with two micro-batches: rows with unequal numbers of scored tokens in all of them.
-    settings = SETTINGS | {"data": wished, "output_dir": place / "parts", "per_device_train_batch_size": 2}
+    settings = SETTINGS | {"data": weights, "output_dir": place / "parts", "per_device_train_batch_size": 2}
     launch = ["accelerate.commands.launch", "--config_file", str(ROOT / "recipes/accelerate/cpu.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", *launch, "-m", "training", "pretrain", *flags(settings)]
@@ -121,7 +121,7 @@ def test_weights_that_change_in_the_course_of_a_run(place, capfd):
     changing = {"data": "lines", "curriculum": "{0.5: {lines: 1, pages: 3}}", "per_device_train_batch_size": 8}
     assert pretrain(**changing, output_dir="whole") == 0
     printed = capfd.readouterr().out
-    assert "    pages: 37.50% of the sequences wished, 37.50% in this run, " in printed
+    assert "    pages: 37.50% of the sequences requested, 37.50% in this run, " in printed
     assert "    from step 0: 100.00% lines, 0.00% pages\n    from step 6: 25.00% lines, 75.00% pages\n" in printed
     inputs = json.loads(Path("whole/provenance.json").read_text())["inputs"]
     assert inputs.keys() == {"data.lines", "data.pages", "tokenizer"}

@@ -232,7 +232,7 @@ def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes() == before
 
 
-MACHINE = Machine("made up", 2, 2, 0.0, None, bf16=True, gpu=None, rate=420e9)
+MACHINE = Machine("processor", 2, 2, 0.0, None, bf16=True, gpu=None, rate=420e9)
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def measured(folder, tmp_path, monkeypatch):
     """How often the machine was measured, for recipes that leave their output below `tmp_path`."""
     monkeypatch.chdir(tmp_path)
     calls = []
-    monkeypatch.setattr(run, "measure", lambda: calls.append(1) or MACHINE)
+    monkeypatch.setattr(run, "measure_once", lambda: calls.append(1) or MACHINE)
     return calls
 
 

@@ -20,9 +20,9 @@ def test_every_prefix_is_within_a_row_of_the_wished_shares(weights):
     mixture = Mixture({f"{number:02}": weight for number, weight in enumerate(weights)})
     rows = 2 * mixture.period + 3
     counts = np.cumsum(members(mixture, rows)[:, None] == np.arange(len(weights)), axis=0)  # (rows, members)
-    wished = np.arange(1, rows + 1)[:, None] * np.array(weights)  # times the sum of the weights
+    requested = np.arange(1, rows + 1)[:, None] * np.array(weights)  # times the sum of the weights
     bound = 1 - 1 / (2 * len(weights) - 2) if len(weights) > 1 else 0
-    assert np.abs(counts * sum(weights) - wished).max() <= bound * sum(weights) + 1e-6
+    assert np.abs(counts * sum(weights) - requested).max() <= bound * sum(weights) + 1e-6
     assert (counts[mixture.period - 1] * sum(weights) == mixture.period * np.array(weights)).all()
 
 

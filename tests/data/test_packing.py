@@ -19,12 +19,12 @@ sequence_lengths = st.integers(1, 24)
 def test_best_fit_predicts_every_token_once_from_the_one_before(lengths, sequence_length):
     shards = split(lengths, numbered=True)
     packing = BestFitPacking(shards, sequence_length)
-    inputs, labels, _ = packing.read(np.arange(packing.num_rows))
+    inputs, labels, _ = packing.read(np.arange(packing.num_sequences))
     scored = labels != -100
     assert sorted(labels[scored]) == list(range(len(shards)))
     assert np.array_equal(inputs[scored], (labels[scored] - 1) % len(shards))
     assert (inputs[~scored] == len(shards) - 1).all()  # padding reads the last end of text
-    assert scored.sum() == packing.num_predictions == packing.predictions(np.arange(packing.num_rows)).sum()
+    assert scored.sum() == packing.num_predictions == packing.predictions(np.arange(packing.num_sequences)).sum()
     assert packing.utilisation == pytest.approx(scored.mean())
     # Padding is at the end of a row, where attention from left to right does not meet it.
     assert (np.diff(scored.astype(int), axis=1) <= 0).all()
@@ -35,18 +35,18 @@ def test_best_fit_predicts_every_token_once_from_the_one_before(lengths, sequenc
 def test_the_stream_predicts_every_token_once_but_less_than_a_row(lengths, sequence_length):
     shards = split(lengths, numbered=True)
     packing = StreamPacking(shards, sequence_length)
-    inputs, labels, _ = packing.read(np.arange(packing.num_rows))
+    inputs, labels, _ = packing.read(np.arange(packing.num_sequences))
     assert np.array_equal(labels.ravel(), np.arange(1, packing.num_predictions + 1))
     assert np.array_equal(inputs, labels - 1)
     assert 1 <= len(shards) - packing.num_predictions <= sequence_length
-    assert packing.utilisation == 1 if packing.num_rows else True
+    assert packing.utilisation == 1 if packing.num_sequences else True
 
 
 @settings(max_examples=100, deadline=None)
 @given(lengths_of_documents, sequence_lengths)
 def test_documents_are_cut_only_where_they_outgrow_a_row(lengths, sequence_length):
     packing = BestFitPacking(split(lengths), sequence_length)
-    pieces = packing.pieces(np.arange(packing.num_rows))
+    pieces = packing.pieces(np.arange(packing.num_sequences))
     counts = np.bincount(pieces.document[pieces.document >= 0], minlength=len(lengths))
     assert counts.tolist() == [-(-length // sequence_length) for length in lengths]
 
@@ -56,7 +56,7 @@ def test_documents_are_cut_only_where_they_outgrow_a_row(lengths, sequence_lengt
 @settings(max_examples=50, deadline=None)
 def test_rows_come_in_any_order_and_company(packing, data):
     packing = PACKINGS[packing](split(data.draw(lengths_of_documents) + [30], seed=1), 7)
-    rows = np.array(data.draw(st.lists(st.integers(0, packing.num_rows - 1), min_size=1, max_size=9)))
+    rows = np.array(data.draw(st.lists(st.integers(0, packing.num_sequences - 1), min_size=1, max_size=9)))
     alone = np.concatenate([packing.read(rows[place : place + 1]) for place in range(len(rows))], axis=1)
     assert np.array_equal(packing.read(rows), alone)
 
@@ -137,7 +137,7 @@ def test_a_document_in_a_masked_row_costs_what_it_costs_alone(packing, preset, a
     shards = split([9, 30, 4, 11, 2, 16, 7, 40, 1, 5], seed=2)
     plan = PACKINGS[packing](shards, 16)
     data = loader(plan, 1, document_mask=True)
-    rows = np.arange(plan.num_rows)
+    rows = np.arange(plan.num_sequences)
     model = build(preset, vocab_size=VOCAB_SIZE, tie_word_embeddings=False)
     model.set_attn_implementation(attention)
 
@@ -157,7 +157,7 @@ def test_a_document_in_a_masked_row_costs_what_it_costs_alone(packing, preset, a
             loss = torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="sum")
             loss.backward()
             alone[number] = loss.detach()
-    assert (pieces.document >= 0).sum() > plan.num_rows  # some rows are shared
+    assert (pieces.document >= 0).sum() > plan.num_sequences  # some rows are shared
     torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5)
     for gradient, parameter in zip(gradients, model.parameters(), strict=True):
         torch.testing.assert_close(gradient, parameter.grad, rtol=0, atol=1e-5 * max(1, gradient.abs().max().item()))
@@ -167,7 +167,7 @@ def test_without_the_mask_documents_do_see_each_other():
     """So that the test above cannot pass by accident."""
     shards = split([9, 30, 4, 11, 2, 16, 7, 40, 1, 5], seed=2)
     plan = BestFitPacking(shards, 16)
-    rows = np.arange(plan.num_rows)
+    rows = np.arange(plan.num_sequences)
     model = build("scratch", vocab_size=VOCAB_SIZE)
     with torch.no_grad():
         masked, crossed = (

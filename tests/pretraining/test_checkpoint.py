@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, found again, dropped; and what is in one."""
+"""Checkpoints: whole or absent, found again, deleted; and their content."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def progress(step: int, loss: float | None = None) -> dict[str, object]:
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:
-    """All that is in the folder, which must be whole checkpoints and nothing else."""
+    """The steps of all checkpoints in the folder, which must hold whole checkpoints and nothing else."""
     return sorted(int(path.name.removeprefix("step-")) for path in checkpoints.folder.iterdir())
 
 
@@ -87,7 +87,7 @@ def test_the_last_and_the_best_are_kept(tmp_path_factory, losses, keep_last, kee
         assert steps(checkpoints) == list(kept)
 
 
-# What may happen to a file, and what is said of it.
+# The word for each damage, and how to do it.
 DAMAGES = {
     "is missing": Path.unlink,
     "has changed": lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
@@ -143,7 +143,7 @@ def test_halves_are_swept_and_do_not_count(log):
 
 
 def test_everything_is_on_the_disk_before_it_counts(log, monkeypatch):
-    """As a power cut sees it: files, their folders and the log are synced before the rename, the rename after it."""
+    """For power cuts: files, their folders and the log are synced before the rename, the rename itself after it."""
     done, rename, sync = [], Path.rename, checkpoint_module.sync
     monkeypatch.setattr(checkpoint_module, "sync", lambda path: (done.append(path), sync(path)))
     monkeypatch.setattr(Path, "rename", lambda path, to: (done.append("rename"), rename(path, to))[1])
@@ -185,7 +185,7 @@ def test_whatever_goes_wrong_the_one_before_is_whole(log, monkeypatch):
 
 
 def test_asynchronous_writing(log):
-    """Training goes on while one is written; the next, and the end, wait for it."""
+    """Training continues while one is written; the next one, and the end, wait for it."""
     checkpoints, gate, order = make(log, asynchronous=True), threading.Event(), []
 
     def slow(folder: Path) -> None:

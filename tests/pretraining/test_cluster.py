@@ -1,8 +1,8 @@
 """Training in several processes, started by Accelerate's launcher from the files in recipes/accelerate.
 
-Two processes on one machine's processors, over gloo, in the place of GPUs over NCCL. A start takes several seconds, so
-each launch makes several runs (see launched.py), and the tests look at what they left. Expected losses come from one
-process, without a launcher.
+Two processes on the CPUs of one machine, over gloo, stand for GPUs over NCCL. A start takes several seconds, so each
+launch makes several runs (see launched.py), and the tests check their output. Expected losses come from one process
+without a launcher.
 """
 
 import dataclasses
@@ -106,7 +106,7 @@ def expected(pretrain) -> dict[str, torch.Tensor]:
 
 
 def launch(terminal, file: str, processes: int, runs: dict[str, list[str]], folder: Path, **environment: str) -> dict:
-    """Make runs, one after the other, in the same processes. Returns what launched.py says of each."""
+    """Make runs, one after the other, in the same processes; return the report of launched.py on each."""
     folder.mkdir()
     (folder / "runs.json").write_text(json.dumps(runs))
     config = ROOT / "recipes" / "accelerate" / f"{file}.yaml"
@@ -128,7 +128,7 @@ def wait_for(process, log: Path, code: int = 0, seconds: float = 400) -> None:
 
 
 def interrupt(folder: Path) -> None:
-    """Make a finished run one that was killed after half of its steps. What it had is kept with the suffix `-whole`."""
+    """Turn a finished run into one killed after half of its steps. A copy of the whole run has the suffix `-whole`."""
     shutil.copytree(folder, folder.with_name(f"{folder.name}-whole"))
     work = folder.rename(folder.with_name(f"{folder.name}.partial"))
     shutil.rmtree(work / "checkpoints" / f"step-{STEPS:08d}")
@@ -141,7 +141,7 @@ def interrupt(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sharded(terminal, pretrain, inputs, tmp_path_factory):
-    """Runs on one, two and again one process: `grows` goes on from one to two, `shrinks` from two to one."""
+    """Runs on one, two and again one process: `grows` resumes from one on two, `shrinks` from two on one."""
     folder, runs = tmp_path_factory.mktemp("sharded"), pretrain.folder
     grows, shrinks = {"grows": pretrain("grows", **ADAMW)}, {"shrinks": pretrain("shrinks")}
     launch(terminal, "fsdp2", 1, grows, folder / "1", **SHARDED)
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_kind_of_launch_is_refused(sharded, pretrain, ca
     forget_accelerate()
     assert cli.main(pretrain("other", **ADAMW)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"step-{STEPS:08d} was written by FSDP, but this launch is " in line
+    assert f"step-{STEPS:08d} was written with FSDP, but this launch runs with " in line
     assert "resume with a launch file of the same kind" in line
 
 
@@ -237,7 +237,7 @@ def test_a_data_parallel_run_goes_on_in_one_process(parallel, pretrain, expected
 
 
 def test_a_mistake_is_told_once(terminal, pretrain, tmp_path):
-    """A batch that two processes cannot share out, though one process could take it."""
+    """A batch that two processes cannot divide evenly, though one process could take it."""
     command = [*LAUNCH, ROOT / "recipes/accelerate/cpu.yaml", "-m", "training", "pretrain"]
     command += pretrain("uneven", global_batch_size=6)[1:]
     wait_for(terminal.start(command, ROOT, tmp_path / "log", **CPU), tmp_path / "log", code=1)
@@ -258,7 +258,7 @@ def free_port() -> int:
 
 
 def test_two_machines_by_accelerate(terminal, pretrain, expected, tmp_path):
-    """Two launchers of one process each, with the file for several machines: sharded."""
+    """Two launchers with one process each and the launch file for several machines: sharded."""
     (tmp_path / "runs.json").write_text(json.dumps({"machines": pretrain("machines")}))
     config = [ROOT / "recipes" / "accelerate" / "multi-node.yaml", "--num_machines", 2, "--num_processes", 2]
     address = ["--main_process_ip", "127.0.0.1", "--main_process_port", free_port()]
@@ -277,7 +277,7 @@ def test_two_machines_by_accelerate(terminal, pretrain, expected, tmp_path):
 
 
 def test_two_machines_by_torchrun(terminal, pretrain, expected, tmp_path):
-    """Two launchers of one process each, without a launch file: every process holds the whole model."""
+    """Two launchers with one process each, without a launch file: every process holds the whole model."""
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", 1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, *meeting]
     command += ["--local-addr", "127.0.0.1", "-m", "training", "pretrain", *pretrain("torchrun", **ADAMW)[1:]]

@@ -48,7 +48,7 @@ def incidents(folder):
 
 @pytest.fixture
 def broken_step(monkeypatch):
-    """The second half of the third batch gives a loss that is not a number."""
+    """The second half of the third batch gives a NaN loss."""
     calls = []
 
     def loss(self, *args, **kwargs):

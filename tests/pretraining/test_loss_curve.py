@@ -1,6 +1,7 @@
-"""The curve of a small pretraining, step by step, as it was when it was last looked at.
+"""The loss curve of a small pretraining, step by step, against the recorded one.
 
-A change that moves it on purpose writes it anew: REWRITE_LOSSES=1 python -m pytest tests/pretraining/test_loss_curve.py
+After a change that moves it on purpose, record it again:
+    REWRITE_LOSSES=1 python -m pytest tests/pretraining/test_loss_curve.py
 """
 
 import json

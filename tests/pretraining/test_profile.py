@@ -1,4 +1,4 @@
-"""Where the time goes: spans in the loop, and the tables and the trace of a run with `profile: true`."""
+"""Profiling: spans in the loop, and the tables and the trace of a run with `profile: true`."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ def inputs(tmp_path_factory) -> dict[str, str]:
 
 
 def train(inputs, output_dir, **options) -> list[dict]:
-    """The records without what the clock says."""
+    """Train; return the records without timings."""
     forget_accelerate()
     pretrain.main(flags({**inputs, **SIZES, "output_dir": output_dir, "logging_steps": 1, **options}))
     records = read_metrics(output_dir / "metrics.jsonl")

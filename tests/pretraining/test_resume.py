@@ -51,7 +51,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def interrupted(finished, tmp_path, monkeypatch) -> Path:
-    """As if it had been killed in its very last moment, when two checkpoints were there."""
+    """A run killed in its last moment, with two checkpoints written."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     Path("new").rename("new.partial")
@@ -63,7 +63,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def refusal(capfd, **changes: object) -> str:
-    """The one line of a run that must not begin, and leaves everything as it was."""
+    """The one line of a run that must not start and must change nothing."""
     before = files(Path("."))
     capfd.readouterr()
     assert pretrain(**changes) == 2
@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_passed_over(interrupted, finished, capfd, name)
 
 
 def test_a_checkpoint_of_another_network_is_refused(interrupted, capfd):
-    """Whole, but not of this run: by hand, or by an older version with other defaults."""
+    """Whole, but of another run: made by hand, or by an older version with other defaults."""
     newest = Path("new.partial/checkpoints/step-00000004")
     config = json.loads((newest / "config.json").read_text())
     (newest / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 2, "norm_eps": 0.5}))
@@ -174,7 +174,7 @@ def test_an_output_that_cannot_be_written(interrupted, capfd, output_dir, said):
 
 @pytest.mark.parametrize("async_save", ["true", "false"])
 def test_no_room_for_the_second_checkpoint(interrupted, finished, capfd, async_save):
-    """The kernel's own limit of a file's size, set when the first checkpoint is whole: no privilege is needed."""
+    """The kernel's limit of a file's size, set after the first checkpoint; this needs no privilege."""
     shutil.rmtree("new.partial")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     commit = Checkpoints.commit
@@ -198,7 +198,7 @@ def test_no_room_for_the_second_checkpoint(interrupted, finished, capfd, async_s
 
 
 def test_an_engine_that_spreads_the_model(interrupted, finished, capfd, monkeypatch):
-    """Accelerate's own layout below `state/`, by the same rules; FSDP itself runs elsewhere."""
+    """Accelerate's layout below `state/` follows the same rules. test_cluster.py runs FSDP itself."""
     shutil.rmtree("new.partial")
     monkeypatch.setattr(loop, "is_sharded", lambda accelerator: True)
     assert pretrain(sample_prompts="[the]") == 0

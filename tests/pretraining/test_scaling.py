@@ -38,7 +38,7 @@ def tokenizer_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def scaled(tokenizer_folder):
-    """A function from a recipe to the resolved one and the lines that explain it."""
+    """A function that derives a recipe; it returns the recipe and the lines that explain it."""
     tokenizer = open_tokenizer(tokenizer_folder, "tokenizer")
 
     def scale(**given):
@@ -49,7 +49,7 @@ def scaled(tokenizer_folder):
 
 
 def tokens(config: PretrainConfig) -> tuple[int, int]:
-    """Of a batch, and of the run."""
+    """Tokens of a batch, and of the run."""
     batch = config.global_batch_size * config.sequence_length
     return batch, batch * config.max_steps
 

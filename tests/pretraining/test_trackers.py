@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: the records, the lines for a log, and the trackers."""
+"""The log of a run: records, lines without a terminal, and trackers."""
 
 import importlib.util
 import json

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from training.commands.sft import main
 from training.common.errors import UserError
@@ -17,7 +17,7 @@ from training.model_io.model_folder import TOKENIZER_FILES
 from training.tuning.dataset_formats import INSTRUCTIONS
 from training.tuning.pipeline.datasets import load_splits
 from training.tuning.pipeline.model import load_model
-from training.tuning.pipeline.recipe import read_trl_recipe
+from training.tuning.pipeline.recipe import parse_recipe, read_recipe
 from training.tuning.pipeline.training import build_trainer
 from training.tuning.sft import ScratchSFTTrainer, preview
 
@@ -74,7 +74,7 @@ def arguments(records: list[dict], **options: object) -> list[str]:
 
 
 def trainer_of(records: list[dict], trainer_class: type = ScratchSFTTrainer, **options: object) -> ScratchSFTTrainer:
-    recipe = read_trl_recipe("sft", SFTConfig, arguments(records, **options), "")
+    recipe = parse_recipe("sft", *read_recipe("sft", arguments(records, **options), ""))
     return build_trainer(trainer_class, recipe, load_splits(recipe, INSTRUCTIONS), *load_model(recipe))
 
 

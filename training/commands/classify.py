@@ -41,7 +41,9 @@ class ClassifyConfig:
 CONFIG = ClassifyConfig
 
 
-CONFIG = ClassifyConfig
+def inputs(config: ClassifyConfig) -> dict[str, str]:
+    """The digests of the model and of the files with texts."""
+    return labelled_digests(config.data) | {"model": model_digest(config.model, "model")}
 
 
 def main(arguments: list[str]) -> None:
@@ -58,8 +60,7 @@ def main(arguments: list[str]) -> None:
         UserError: a mistake in the recipe or the data, before anything is written.
     """
     config = parse(ClassifyConfig, arguments, __doc__)
-    inputs = labelled_digests(config.data) | {"model": model_digest(config.model, "model")}
-    stage = Stage("classify", config.output_dir, config, inputs, arguments)
+    stage = Stage("classify", config.output_dir, config, inputs(config), arguments)
     if stage.is_current():
         return
 

@@ -17,12 +17,13 @@ The keys that matter most, with their defaults:
 """
 
 from training.tuning.dataset_formats import PREFERENCES
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Run the stage.
 
-    1. Read the recipe; stop if the output is up to date.
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
     2. Load the data, detect their format, and convert them to TRL's.
     3. Load the model and its tokenizer.
     4. Build the trainer: it tokenizes, and checks losses and lengths.
@@ -31,12 +32,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written.
     """
-    from trl import DPOConfig
-
-    from training.tuning.pipeline.recipe import open_stage, read_trl_recipe
-
-    recipe = read_trl_recipe("dpo", DPOConfig, arguments, __doc__)
-    stage = open_stage(recipe, arguments)
+    values, where = read_recipe("dpo", arguments, __doc__)
+    stage = open_stage("dpo", values, where, arguments)
     if stage.is_current():
         return
 
@@ -45,6 +42,7 @@ def main(arguments: list[str]) -> None:
     from training.tuning.pipeline.model import load_model
     from training.tuning.pipeline.training import build_trainer, train_and_save
 
+    recipe = parse_recipe("dpo", values, where)
     splits = load_splits(recipe, PREFERENCES)
     model, tokenizer = load_model(recipe)
     trainer = build_trainer(ScratchDPOTrainer, recipe, splits, model, tokenizer)

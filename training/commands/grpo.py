@@ -24,12 +24,13 @@ Output: the model, metrics.jsonl (reward, KL, lengths), samples.jsonl (completio
 """
 
 from training.tuning.dataset_formats import PROMPTS
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Run the stage.
 
-    1. Read the recipe; stop if the output is up to date.
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
     2. Load the prompts, and convert them to TRL's format.
     3. Find the reward functions, and check that the data have the columns they need.
     4. Load the model and its tokenizer.
@@ -39,13 +40,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written; or a reward that fails.
     """
-    from trl import GRPOConfig
-    from trl.scripts.grpo import GRPOScriptArguments
-
-    from training.tuning.pipeline.recipe import open_stage, read_trl_recipe
-
-    recipe = read_trl_recipe("grpo", GRPOConfig, arguments, __doc__, GRPOScriptArguments)
-    stage = open_stage(recipe, arguments)
+    values, where = read_recipe("grpo", arguments, __doc__)
+    stage = open_stage("grpo", values, where, arguments)
     if stage.is_current():
         return
 
@@ -55,6 +51,7 @@ def main(arguments: list[str]) -> None:
     from training.tuning.pipeline.model import load_model
     from training.tuning.pipeline.training import build_trainer, train_and_save
 
+    recipe = parse_recipe("grpo", values, where)
     check_choices(recipe)
     splits = load_splits(recipe, PROMPTS)
     rewards = load_rewards(recipe, splits.columns)

@@ -10,12 +10,13 @@ good answer. Records longer than max_length are truncated, and those whose promp
 """
 
 from training.tuning.dataset_formats import UNPAIRED
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Run the stage.
 
-    1. Read the recipe; stop if the output is up to date.
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
     2. Load the data, detect their format, and convert them to TRL's.
     3. Load the model and its tokenizer.
     4. Build the trainer: it tokenizes, and checks losses and lengths.
@@ -24,12 +25,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written.
     """
-    from trl import KTOConfig
-
-    from training.tuning.pipeline.recipe import open_stage, read_trl_recipe
-
-    recipe = read_trl_recipe("kto", KTOConfig, arguments, __doc__)
-    stage = open_stage(recipe, arguments)
+    values, where = read_recipe("kto", arguments, __doc__)
+    stage = open_stage("kto", values, where, arguments)
     if stage.is_current():
         return
 
@@ -38,6 +35,7 @@ def main(arguments: list[str]) -> None:
     from training.tuning.pipeline.model import load_model
     from training.tuning.pipeline.training import build_trainer, train_and_save
 
+    recipe = parse_recipe("kto", values, where)
     splits = load_splits(recipe, UNPAIRED)
     model, tokenizer = load_model(recipe)
     trainer = build_trainer(ScratchKTOTrainer, recipe, splits, model, tokenizer)

@@ -10,12 +10,13 @@ Data: as for `scratch dpo`.
 """
 
 from training.tuning.dataset_formats import PREFERENCES
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Run the stage.
 
-    1. Read the recipe; stop if the output is up to date.
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
     2. Load the data, detect their format, and convert them to TRL's.
     3. Load the model and its tokenizer.
     4. Build the trainer: it tokenizes, and drops records without an answer.
@@ -24,18 +25,17 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written.
     """
-    from training.tuning.orpo import ORPOConfig, ScratchORPOTrainer
-    from training.tuning.pipeline.recipe import open_stage, read_trl_recipe
-
-    recipe = read_trl_recipe("orpo", ORPOConfig, arguments, __doc__)
-    stage = open_stage(recipe, arguments)
+    values, where = read_recipe("orpo", arguments, __doc__)
+    stage = open_stage("orpo", values, where, arguments)
     if stage.is_current():
         return
 
+    from training.tuning.orpo import ScratchORPOTrainer
     from training.tuning.pipeline.datasets import load_splits
     from training.tuning.pipeline.model import load_model
     from training.tuning.pipeline.training import build_trainer, train_and_save
 
+    recipe = parse_recipe("orpo", values, where)
     splits = load_splits(recipe, PREFERENCES)
     model, tokenizer = load_model(recipe)
     trainer = build_trainer(ScratchORPOTrainer, recipe, splits, model, tokenizer)

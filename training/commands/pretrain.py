@@ -21,10 +21,9 @@ from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from training.pretraining.loop import Pretrainer
-
-CONFIG = PretrainConfig
-
 
 CONFIG = PretrainConfig
 
@@ -32,9 +31,9 @@ CONFIG = PretrainConfig
 def main(arguments: list[str]) -> None:
     """Pretrain as the recipe says.
 
-    1. Read the recipe, check that its inputs exist and belong together, derive what follows from `depth`.
+    1. Read the recipe, check that its inputs are there, derive what follows from `depth`.
     2. Return if the output is up to date; reject an interrupted run of another recipe.
-    3. Verify the checksums of the shards, unless an interrupted run has done so.
+    3. Open the tokenizer, check that the shards are its own and match their checksums.
     4. Build accelerator, model, optimizer and data loaders.
     5. Resume from the newest checkpoint, if there is one, and describe the run.
     6. Train.
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> None:
         UserError: a mistake in the recipe or its inputs, or a loss that is not finite.
         Interrupted: a signal stopped the run, with its last step saved.
     """
-    given, where = read_arguments(PretrainConfig, arguments, __doc__)
+    given, where = read_arguments(PretrainConfig, arguments, __doc__, resolve=resolve)
     config = build(PretrainConfig, given, where)
     check_inputs(config)
     rules: list[str] = []
@@ -55,56 +54,70 @@ def main(arguments: list[str]) -> None:
         return
     if not config.restart:
         stage.check_interrupted()
-    verify_shards(config, stage)
-    pretrainer = build_pretrainer(config, stage)
+    tokenizer = open_tokenizer(config)
+    check_shards(config, stage)
+    pretrainer = build_pretrainer(config, stage, tokenizer)
     start(pretrainer, stage)
     describe(pretrainer, rules)
     train(pretrainer, stage)
     finish(pretrainer, stage)
 
 
+def resolve(config: PretrainConfig, given: dict[str, Any], where: str) -> PretrainConfig:
+    """The recipe with all that follows from `depth`, for `--print_config`."""
+    return config if config.depth is None else derive(config, given, where)[0]
+
+
 def check_inputs(config: PretrainConfig) -> None:
-    """Reject inputs that are missing or do not belong together. Raises UserError."""
+    """Reject inputs that are missing or come from another stage. Raises UserError."""
     for folder in config.mixture.folders:
         check_stage(folder, "prepare", key="data")
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
-    for folder in config.mixture.folders:
-        check_tokenizer(folder, config.tokenizer)
 
 
 def derive(config: PretrainConfig, given: dict[str, Any], where: str) -> tuple[PretrainConfig, list[str]]:
     """The recipe with all that follows from `depth`, and a line for each derived key."""
-    from training.model_io.tokenizers import open_tokenizer
     from training.pretraining.scaling import derive_from_depth
 
-    return derive_from_depth(config, given, open_tokenizer(config.tokenizer, "tokenizer"), where)
+    return derive_from_depth(config, given, open_tokenizer(config), where)
+
+
+def open_tokenizer(config: PretrainConfig) -> "PreTrainedTokenizerFast":
+    """The tokenizer. Raises UserError: it is damaged."""
+    from training.model_io.tokenizers import open_tokenizer
+
+    return open_tokenizer(config.tokenizer, "tokenizer")
+
+
+def inputs(config: PretrainConfig) -> dict[str, str]:
+    """Digests of the tokenizer and of every folder of shards. Raises UserError: one is missing."""
+    key = "data" if isinstance(config.data, str) and not config.curriculum else "data.{}"
+    digests = {key.format(folder): digest(folder, "data") for folder in config.mixture.folders}
+    return digests | {"tokenizer": digest(config.tokenizer, "tokenizer")}
 
 
 def open_stage(config: PretrainConfig, arguments: list[str]) -> Stage:
     """The stage, identified by its recipe, its tokenizer and every folder of shards."""
-    key = "data" if isinstance(config.data, str) and not config.curriculum else "data.{}"
-    inputs = {key.format(folder): digest(folder, "data") for folder in config.mixture.folders}
-    inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
-    return Stage("pretrain", config.output_dir, dataclasses.asdict(config), inputs, arguments, RUNTIME_KEYS)
+    return Stage("pretrain", config.output_dir, config, inputs(config), arguments, RUNTIME_KEYS)
 
 
-def verify_shards(config: PretrainConfig, stage: Stage) -> None:
-    """Compare the shards with their checksums, once per run and machine, since this reads all of them.
+def check_shards(config: PretrainConfig, stage: Stage) -> None:
+    """Reject shards of another tokenizer and, where the run starts, shards that do not match their checksums.
 
-    It comes before the processes meet, because they wait for each other only so long.
+    The checksums need all data read: once per run and machine, before the processes meet and wait for each other.
     """
+    for folder in config.mixture.folders:
+        check_tokenizer(folder, config.tokenizer)
     if local_rank() == 0 and not stage.folder.exists():
         for folder in config.mixture.folders:
             check_hashes(folder)
 
 
-def build_pretrainer(config: PretrainConfig, stage: Stage) -> "Pretrainer":
+def build_pretrainer(config: PretrainConfig, stage: Stage, tokenizer: "PreTrainedTokenizerFast") -> "Pretrainer":
     """Accelerator, model, optimizer and data loaders. Writes nothing, so that a mistake leaves no trace."""
-    from training.model_io.tokenizers import open_tokenizer
     from training.pretraining.accelerator import build_accelerator
     from training.pretraining.loop import Pretrainer
 
-    tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
     return Pretrainer(config, stage.folder, tokenizer, build_accelerator(config))
 
 

@@ -12,12 +12,13 @@ accuracy on them is reported. Pairs longer than max_length are dropped and count
 """
 
 from training.tuning.dataset_formats import PREFERENCES
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Run the stage.
 
-    1. Read the recipe; stop if the output is up to date.
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
     2. Load the data, detect their format, and convert them to TRL's.
     3. Load the model and its tokenizer.
     4. Build the trainer: it tokenizes, and counts dropped pairs.
@@ -27,12 +28,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written.
     """
-    from trl import RewardConfig
-
-    from training.tuning.pipeline.recipe import open_stage, read_trl_recipe
-
-    recipe = read_trl_recipe("reward", RewardConfig, arguments, __doc__)
-    stage = open_stage(recipe, arguments)
+    values, where = read_recipe("reward", arguments, __doc__)
+    stage = open_stage("reward", values, where, arguments)
     if stage.is_current():
         return
 
@@ -41,6 +38,7 @@ def main(arguments: list[str]) -> None:
     from training.tuning.pipeline.training import build_trainer, train_and_save
     from training.tuning.reward_model import ScratchRewardTrainer, check_held_out
 
+    recipe = parse_recipe("reward", values, where)
     check_held_out(recipe)
     splits = load_splits(recipe, PREFERENCES)
     model, tokenizer = load_model(recipe)

@@ -8,12 +8,13 @@ minus the mean of the other completions of the same prompt. `trl rloo --config R
 """
 
 from training.tuning.dataset_formats import PROMPTS
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Run the stage.
 
-    1. Read the recipe; stop if the output is up to date.
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
     2. Load the prompts, and convert them to TRL's format.
     3. Find the reward functions, and check that the data have the columns they need.
     4. Load the model and its tokenizer.
@@ -23,13 +24,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written; or a reward that fails.
     """
-    from trl import RLOOConfig
-    from trl.scripts.rloo import RLOOScriptArguments
-
-    from training.tuning.pipeline.recipe import open_stage, read_trl_recipe
-
-    recipe = read_trl_recipe("rloo", RLOOConfig, arguments, __doc__, RLOOScriptArguments)
-    stage = open_stage(recipe, arguments)
+    values, where = read_recipe("rloo", arguments, __doc__)
+    stage = open_stage("rloo", values, where, arguments)
     if stage.is_current():
         return
 
@@ -39,6 +35,7 @@ def main(arguments: list[str]) -> None:
     from training.tuning.pipeline.training import build_trainer, train_and_save
     from training.tuning.rloo import ScratchRLOOTrainer
 
+    recipe = parse_recipe("rloo", values, where)
     splits = load_splits(recipe, PROMPTS)
     rewards = load_rewards(recipe, splits.columns)
     model, tokenizer = load_model(recipe)

@@ -13,6 +13,7 @@ recipes with `--minutes null`, or if the command line sets `max_steps`.
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import signal
@@ -43,6 +44,8 @@ from training.common.stage import Stage, has_recipe
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, estimate, fit_steps
+from training.tuning import trl_options
+from training.tuning.pipeline.recipe import inputs_of
 
 EVALUATION = "data.decontamination.evaluation"
 RUN, RECORD = "run.yaml", "run.json"
@@ -69,9 +72,9 @@ def recipes_in(folder: Path) -> dict[str, Path]:
 def command_of(stage: str) -> ModuleType:
     """The module of a stage.
 
-    Stages of ours have `CONFIG`, the dataclass of the recipe; `inputs(config)`, the digests of what they read; and
-    perhaps `RUNTIME_KEYS`, see `training.common.stage.Stage`, and `PRINTING_KEYS`, with which they print something even
-    if their output is up to date.
+    Stages of our own have `CONFIG`, the dataclass of the recipe, and `inputs(config)`, the digests of what they read,
+    or None if only the stage can tell. They may have `RUNTIME_KEYS`, see `training.common.stage.Stage`, and
+    `PRINTING_KEYS`, with which they print something even if their output is up to date.
     """
     return importlib.import_module(f"training.commands.{stage}")
 
@@ -80,8 +83,12 @@ def is_boolean(dotted: str, recipes: dict[str, Any]) -> bool:
     """Whether some stage has this key, perhaps after the stage's name, as a truth value."""
     stage, _, rest = dotted.partition(".")
     keys = {name: dotted for name in recipes} | ({stage: rest} if stage in recipes and rest else {})
-    configs = {name: getattr(command_of(name), "CONFIG", None) for name in keys}
-    return any(config and takes_no_value(find_field(config, keys[name])[1]) for name, config in configs.items())
+    return any(
+        trl_options.takes_no_value(name, key)
+        if name in trl_options.CONFIGURATIONS
+        else takes_no_value(find_field(command_of(name).CONFIG, key)[1])
+        for name, key in keys.items()
+    )
 
 
 def assign_overrides(overrides: list[str], recipes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
@@ -129,14 +136,26 @@ def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> 
     """Build all recipes before the first stage runs, so that a misspelt key in the last one is found now.
 
     Returns:
-        The configurations of our own stages. Recipes of TRL's trainers are checked by their stages.
+        The configuration of each stage; of TRL's trainers a mapping.
     """
     configs = {}
     for stage, values in resolve(recipes, overrides).items():
-        config = getattr(command_of(stage), "CONFIG", None)
-        if config:
-            configs[stage] = build(config, values, where=str(recipes[stage]))
+        where = str(recipes[stage])
+        if stage in trl_options.CONFIGURATIONS:
+            configs[stage] = check_trl_recipe(stage, values, where)
+        else:
+            configs[stage] = build(command_of(stage).CONFIG, values, where)
     return configs
+
+
+def check_trl_recipe(stage: str, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a recipe for TRL, checked if the table of its options is of the installed version."""
+    try:
+        return trl_options.check_values(stage, values, where)
+    except UserError:
+        if trl_options.is_complete():
+            raise
+        return values  # the installed TRL may know the key: its stage asks it
 
 
 def keep_out_evaluation(
@@ -153,7 +172,7 @@ def keep_out_evaluation(
 
     from training.corpus.dedup.evaluation_items import task_files
     from training.corpus.examples.tasks import TASKS
-    from training.eval.harness.tasks import local_tasks
+    from training.eval.harness.task_files import local_tasks
 
     evaluate = configs["evaluate"]
     # Tasks that prepare itself writes do not exist yet; it keeps their items out itself.
@@ -198,7 +217,7 @@ def fit_to_minutes(
     asked = {"minutes": minutes, "recipe_steps": {name: folder.steps(name) for name in SCALED if name in recipes}}
     record = json.loads(file.read_text()) if file.is_file() else {}
     if {key: record.get(key) for key in asked} != asked:
-        machine = measure()
+        machine = measure_once()
         record = asked | {"machine": dataclasses.asdict(machine), "max_steps": fit_steps(folder, machine, minutes)}
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(record, indent=2) + "\n")
@@ -210,6 +229,12 @@ def fit_to_minutes(
 
 def _steps_flag(steps: dict[str, int], stage: str) -> list[str]:
     return [f"--max_steps={steps[stage]}"] if stage in steps else []
+
+
+@functools.cache
+def measure_once() -> Machine:
+    """The machine as it was at the first call."""
+    return measure()
 
 
 def describe_times(recipes: dict[str, dict[str, Any]], machine: Machine) -> str:
@@ -230,12 +255,15 @@ def is_current(stage: str, config: Any) -> bool:
     """
     module = command_of(stage)
     runtime_keys = getattr(module, "RUNTIME_KEYS", frozenset())
+    of_trl = stage in trl_options.CONFIGURATIONS
+    output_dir = config.get("output_dir", "") if of_trl else config.output_dir
     if any(getattr(config, key) for key in getattr(module, "PRINTING_KEYS", ())):
         return False
     try:
-        if not has_recipe(config.output_dir, config, runtime_keys):
+        if not has_recipe(output_dir, config, runtime_keys):  # before any input is read, which may take long
             return False
-        return Stage(stage, config.output_dir, config, module.inputs(config), [], runtime_keys).is_current()
+        inputs = inputs_of(config) if of_trl else module.inputs(config)
+        return inputs is not None and Stage(stage, output_dir, config, inputs, [], runtime_keys).is_current()
     except UserError:  # the stage reports it
         return False
 
@@ -314,19 +342,19 @@ def main(arguments: list[str]) -> None:
     if arguments[0].startswith("-"):
         raise UserError("the recipe folder comes first, as in: scratch run recipes/quickstart --key value")
     run = open_run(Path(arguments[0]), arguments[1:])
-    started, machine = time.monotonic(), None
+    started, ran = time.monotonic(), False
     for number, (stage, path) in enumerate(run.recipes.items(), start=1):
         print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})", flush=True)
-        if stage not in run.configs or not is_current(stage, run.configs[stage]):
-            if machine is None:
-                machine = measure()
-                print(describe_times(resolve(run.recipes, run.overrides), machine), flush=True)
+        if not is_current(stage, run.configs[stage]):
+            if not ran:
+                print(describe_times(resolve(run.recipes, run.overrides), measure_once()), flush=True)
             check_exit_code(stage, run_stage(stage, path, run.overrides[stage]))
+            ran = True
 
     from training.eval.results.summary import write_summary
 
     run_dir = common_folder(resolve(run.recipes, run.overrides))
-    print(f"\n{write_summary(run_dir)}")
+    print(f"\n{write_summary(run_dir, picture=ran)}")
     minutes = (time.monotonic() - started) / 60
     print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/summary.md, summary.json and summary.png")
 

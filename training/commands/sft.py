@@ -32,12 +32,13 @@ The keys that matter most, with their defaults:
 """
 
 from training.tuning.dataset_formats import INSTRUCTIONS
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Run the stage.
 
-    1. Read the recipe; stop if the output is up to date.
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
     2. Load the data, detect their format, and convert them to TRL's.
     3. Load the model and its tokenizer.
     4. Build the trainer: it tokenizes, counts truncated samples, and checks that packed samples are isolated.
@@ -47,14 +48,10 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written.
     """
-    from trl import SFTConfig
-
-    from training.tuning.pipeline.recipe import open_stage, read_trl_recipe
-
     preview_only = "--preview" in arguments
     arguments = [argument for argument in arguments if argument != "--preview"]
-    recipe = read_trl_recipe("sft", SFTConfig, arguments, __doc__)
-    stage = open_stage(recipe, arguments)
+    values, where = read_recipe("sft", arguments, __doc__)
+    stage = open_stage("sft", values, where, arguments)
     if not preview_only and stage.is_current():
         return
 
@@ -63,6 +60,7 @@ def main(arguments: list[str]) -> None:
     from training.tuning.pipeline.training import build_trainer, train_and_save
     from training.tuning.sft import ScratchSFTTrainer, preview
 
+    recipe = parse_recipe("sft", values, where)
     splits = load_splits(recipe, INSTRUCTIONS)
     model, tokenizer = load_model(recipe)
     trainer = build_trainer(ScratchSFTTrainer, recipe, splits, model, tokenizer)

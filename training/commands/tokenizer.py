@@ -1,96 +1,128 @@
-"""Train a tokenizer on text and save it as a folder that AutoTokenizer opens, or compare tokenizers.
+"""scratch tokenizer: train a tokenizer on text and save it as a folder that AutoTokenizer opens, or compare tokenizers.
 
-scratch tokenizer --config recipes/quickstart/tokenizer.yaml
-scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
+    scratch tokenizer --config recipes/quickstart/tokenizer.yaml
+    scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
 
 kind 'bpe' learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
-kind 'character' gives every character of the text a token of its own. --compare trains nothing: it takes tokenizer
-or model folders, or names on the Hub, and prints bytes per token by kind of text; with --data.path also of your own.
+kind 'character' gives every character of the text its own token. --compare trains nothing: it takes tokenizer or model
+folders, or names on the Hub, and prints bytes per token by kind of text; with --data.path also of your own text.
 """
 
-import argparse
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from modeling_scratch.tokenization_base import SPECIAL_TOKENS
-from modeling_scratch.tokenization_character import CharacterTokenizer
-from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.common.progress import progress_bar
-from training.common.recipe import option, parse, required
+from training.common.recipe import has_flag, option, parse, required
 from training.common.stage import Stage
 from training.corpus.curation.blocks import in_blocks
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.corpus import Corpus, corpus_digest, open_corpus
 from training.corpus.curation.splitting import SPLITS, split_key
 from training.corpus.sources import Document
-from training.eval.measures.compression import compare, kinds_of_text
-from training.model_io.tokenizers import open_tokenizer
 
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from modeling_scratch.tokenization_scratch import ScratchTokenizer
+    from training.corpus.curation.corpus import Corpus
+
+SPECIAL_TOKENS = 4
+SMALLEST_VOCABULARY = 256 + SPECIAL_TOKENS  # the bytes, and modeling_scratch.tokenization_base.SPECIAL_TOKENS
 BATCH_BYTES = 1_000_000  # of text encoded at once
 COMPARED_BYTES = 5_000_000  # of the user's own text
 
 
 @dataclass
 class TokenizerConfig:
-    output_dir: str = required("where the tokenizer goes")
-    data: DataConfig = option(DataConfig, "the text")
-    kind: Literal["bpe", "character"] = option("bpe", "bpe, or character: one token a character")
-    vocab_size: int = option(4096, "bpe: tokens in all, the 256 bytes and the special tokens included")
-    digits: Literal[1, 2, 3] = option(3, "bpe: digits a token holds at most; with 1, numbers line up digit by digit")
+    """A recipe of `scratch tokenizer`."""
+
+    output_dir: str = required("folder for the tokenizer")
+    data: DataConfig = option(DataConfig, "text to learn from")
+    kind: Literal["bpe", "character"] = option("bpe", "byte pairs (bpe), or one token per character")
+    vocab_size: int = option(4096, "bpe: number of tokens, including the 256 bytes and the special tokens")
+    digits: Literal[1, 2, 3] = option(3, "bpe: most digits in one token; with 1, numbers line up digit by digit")
     whitespace: Literal["runs", "single"] = option(
-        "runs", "bpe: runs (a line break with its indentation may be one token), or single: a token a character"
+        "runs", "bpe: runs (a line break with its indentation may be one token), or single (a token per character)"
     )
-    max_bytes: int | None = option(None, "bpe: how much of the training text to learn from; less is faster")
-    model_max_length: int = option(1024, "tokens the model takes; transformers warns about longer texts")
+    max_bytes: int | None = option(
+        None, "bpe: bytes of training text to learn from (default: all); fewer are faster", at_least=1
+    )
+    model_max_length: int = option(
+        1024, "context of the model in tokens; transformers warns about longer texts", at_least=1
+    )
 
     def __post_init__(self):
         if self.kind == "bpe" and self.vocab_size < SMALLEST_VOCABULARY:
             raise ValueError(
-                f"'vocab_size' is at least {SMALLEST_VOCABULARY} "
-                f"(256 bytes and {len(SPECIAL_TOKENS)} special tokens), not {self.vocab_size}"
+                f"'vocab_size' must be at least {SMALLEST_VOCABULARY} (256 bytes and {SPECIAL_TOKENS} special tokens), "
+                f"not {self.vocab_size}"
             )
-        for name in ("max_bytes", "model_max_length"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"'{name}' is a positive number, not {value}")
 
 
 CONFIG = TokenizerConfig
 
 
+@dataclass
+class ComparedText:
+    """Your own text for a comparison."""
+
+    path: str | None = option(None, "file, folder or Hub data set with your own text")
+    text_column: str = option("text", "column that holds the text")
+
+
+@dataclass
+class CompareConfig:
+    """Options of `scratch tokenizer --compare`."""
+
+    compare: list[str] = required("tokenizer folders, or names on the Hub", several=True)
+    data: ComparedText = option(ComparedText, "Your own text")
+
+
+def inputs(config: TokenizerConfig) -> dict[str, str]:
+    """The digest of all that the documents are made from. Raises UserError: a file is missing."""
+    from training.corpus.curation.fingerprint import corpus_digest
+
+    return {"data": corpus_digest(config.data)}
+
+
 def main(arguments: list[str]) -> None:
-    if "--compare" in arguments:
+    """Train a tokenizer, or compare several (`--compare`).
+
+    1. Read the recipe; skip everything if the output is up to date.
+    2. Curate the text, so that validation text and evaluation items stay unseen.
+    3. Learn the merges or the alphabet, and save.
+    4. Open the saved folder as every later stage will, and measure bytes per token on the validation split.
+    """
+    if has_flag(arguments, "compare") and not has_flag(arguments, "help"):
         print_comparison(arguments)
         return
     config = parse(TokenizerConfig, arguments, __doc__)
-    stage = Stage("tokenizer", config.output_dir, config, {"data": corpus_digest(config.data)}, arguments)
+
+    from transformers import AutoTokenizer
+
+    from training.corpus.curation.curation import Curation
+
+    stage = Stage("tokenizer", config.output_dir, config, inputs(config), arguments)
     if stage.is_current():
         return
     folder = stage.begin()
-    work = folder / "work"  # what an interrupted run goes on from
-    corpus = open_corpus(config.data, work)
+    work = folder / "work"  # an interrupted run resumes from here
+    corpus = Curation(config.data, work).run()
     started = time.monotonic()
-    if config.kind == "bpe":
-        tokenizer = _train_bpe(corpus, config)
-    else:  # the alphabet of all the text: a character seen only in validation must still have a token
-        tokenizer = CharacterTokenizer.train(document.text for split in SPLITS for document in corpus.documents(split))
+    tokenizer = train_bpe(corpus, config) if config.kind == "bpe" else train_character(corpus)
     seconds = time.monotonic() - started
     tokenizer.save(folder, config.model_max_length)
 
-    # Through the saved folder: what every later stage will open.
-    size, tokens = _count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
-    shutil.rmtree(work, ignore_errors=True)  # there is none of the Python corpus
+    size, tokens = count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
+    shutil.rmtree(work, ignore_errors=True)
     print(
-        f"tokenizer: {len(tokenizer)} tokens learnt in {seconds:.1f} s; "
+        f"tokenizer: {len(tokenizer)} tokens learned in {seconds:.1f} s; "
         f"{size / tokens:.2f} bytes per token on {size / 1e6:.2f} MB of held-out text"
     )
     metrics = {
@@ -103,28 +135,31 @@ def main(arguments: list[str]) -> None:
 
 
 def print_comparison(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="scratch tokenizer", description=__doc__)
-    parser.add_argument("--compare", nargs="+", metavar="FOLDER", help="tokenizer folders, or names on the Hub")
-    parser.add_argument(
-        "--data.path", dest="path", metavar="FILE", help="your own text: a file, folder or Hub data set"
-    )
-    parser.add_argument("--data.text_column", dest="text_column", default="text", help="the column that holds it")
-    options = parser.parse_args(arguments)
-    tokenizers = {name: open_tokenizer(name, "compare") for name in options.compare}
-    kinds = {}
-    if options.path:
-        data = DataConfig(path=options.path, text_column=options.text_column, max_bytes=COMPARED_BYTES)
+    """Print bytes per token of several tokenizers, by kind of text."""
+    config = parse(CompareConfig, arguments, __doc__, recipe=False)
+
+    from training.corpus.curation.curation import Curation
+    from training.eval.measures.compression import compare, kinds_of_text
+    from training.model_io.tokenizers import open_tokenizer
+
+    tokenizers = {name: open_tokenizer(name, "compare") for name in config.compare}
+    kinds, text = {}, config.data
+    if text.path:
+        data = DataConfig(path=text.path, text_column=text.text_column, max_bytes=COMPARED_BYTES)
         with tempfile.TemporaryDirectory() as folder:
-            corpus = open_corpus(data, Path(folder))
-            kinds[options.path] = [document.text for split in SPLITS for document in corpus.documents(split)]
+            corpus = Curation(data, Path(folder)).run()
+            kinds[text.path] = [document.text for split in SPLITS for document in corpus.documents(split)]
     print(compare(tokenizers, kinds_of_text() | kinds))
 
 
-def _train_bpe(corpus: Corpus, config: TokenizerConfig) -> ScratchTokenizer:
+def train_bpe(corpus: "Corpus", config: TokenizerConfig) -> "ScratchTokenizer":
+    """Learn byte pairs from the training split; says if the text is too small for the vocabulary."""
+    from modeling_scratch.tokenization_scratch import ScratchTokenizer
+
     with progress_bar(total=config.vocab_size - SMALLEST_VOCABULARY, desc="learning merges", unit=" merges") as bar:
 
         def texts() -> Iterator[str]:
-            yield from progress_bar(_sample(corpus, config), desc="counting words", unit=" documents", leave=False)
+            yield from progress_bar(sample(corpus, config), desc="counting words", unit=" documents", leave=False)
             bar.reset()  # its clock starts when the counting is over
 
         tokenizer = ScratchTokenizer.train(
@@ -136,14 +171,21 @@ def _train_bpe(corpus: Corpus, config: TokenizerConfig) -> ScratchTokenizer:
         )
     if len(tokenizer) < config.vocab_size:
         print(
-            f"tokenizer: the text fills {len(tokenizer)} tokens, not the {config.vocab_size} asked for: "
-            "no pair of tokens occurs twice any more; give it more text, or a smaller vocab_size"
+            f"tokenizer: the text fills {len(tokenizer)} tokens, not the {config.vocab_size} requested, because no "
+            "pair of tokens occurs twice any more; give it more text, or a smaller vocab_size"
         )
     return tokenizer
 
 
-def _sample(corpus: Corpus, config: TokenizerConfig) -> Iterator[str]:
-    """Texts of at most `max_bytes` together, drawn from the whole corpus and not from its beginning."""
+def train_character(corpus: "Corpus"):
+    """The alphabet of both splits: a character seen only in validation must still have a token."""
+    from modeling_scratch.tokenization_character import CharacterTokenizer
+
+    return CharacterTokenizer.train(document.text for split in SPLITS for document in corpus.documents(split))
+
+
+def sample(corpus: "Corpus", config: TokenizerConfig) -> Iterator[str]:
+    """Training texts of at most `max_bytes` together, drawn from the whole corpus and not from its beginning."""
     if config.max_bytes is None:
         yield from (document.text for document in corpus.documents("train"))
         return
@@ -159,7 +201,7 @@ def _sample(corpus: Corpus, config: TokenizerConfig) -> Iterator[str]:
             yield document.text.encode()[: config.max_bytes - used].decode(errors="ignore")
 
 
-def _count_tokens(tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document]) -> tuple[int, int]:
+def count_tokens(tokenizer: "PreTrainedTokenizerFast", documents: Iterable[Document]) -> tuple[int, int]:
     """Bytes and tokens of documents."""
     size = tokens = 0
     for batch in progress_bar(in_blocks(documents, BATCH_BYTES), desc="measuring", unit=" batches", leave=False):

@@ -63,7 +63,10 @@ def format_section(heading: str, lines: list[Line]) -> str:
 def _lines(cls: type, prefix: str = "", heading: str = _OPTIONS) -> Iterator[tuple[str, Line]]:
     """(heading, line) of each option; positional arguments first, nested dataclasses last."""
     hints = typing.get_type_hints(cls)
-    fields = [field for field in dataclasses.fields(cls) if field.init]
+    fields = sorted(
+        (field for field in dataclasses.fields(cls) if field.init),
+        key=lambda field: not field.metadata.get("positional"),
+    )
     nested = []
     for field in fields:
         hint, key = hints[field.name], prefix + field.name

@@ -1,9 +1,15 @@
-"""Batches as a pure function of (seed, step).
+"""The token loader: batches as a pure function of (seed, step).
 
-The documents of a split are packed in rows of `sequence_length` predictions. An epoch visits the rows in a seeded
-random order, and a mixture takes turns between its members; which rows make up step n follows from the seed and n
-alone. Resuming is therefore exact and costs nothing, and the order does not depend on how many processes share the
-batch.
+The documents of a split are packed into sequences of `sequence_length` predictions. An epoch visits the sequences in a
+seeded random order, and a mixture alternates between its members. The seed and the step alone decide which sequences a
+step has, so resuming is exact and free, and the order does not depend on the number of processes.
+
+    step        optimizer steps, from 0; each has `global_batch_size` sequences over all processes
+    place       number of a sequence in the run: step n has the places from n * global_batch_size on
+    member      one folder of shards of the mixture, by its number in `mixture.folders`
+    sequence    number of a sequence over all members, those of the first member first: a *sequence id*
+    document    number of a document in its split
+    slot        position in a sequence, from 0 to sequence_length - 1; a slot reads one token and predicts the next
 """
 
 from functools import lru_cache
@@ -20,26 +26,24 @@ from training.data.shards import open_shards
 
 
 class Batch(NamedTuple):
-    """Rows as the model takes them."""
+    """Sequences in the form that the model takes."""
 
-    input_ids: torch.LongTensor  # (rows, seq)
-    labels: torch.LongTensor  # (rows, seq), shifted already: the token after each input; -100 is not scored
-    position_ids: torch.LongTensor | None  # (rows, seq), from 0 in each document; None where attention crosses them
+    input_ids: torch.LongTensor  # (sequences, seq)
+    labels: torch.LongTensor  # (sequences, seq), already shifted: the token after each input; -100 is not scored
+    position_ids: torch.LongTensor | None  # (sequences, seq), from 0 in each document; None if attention crosses them
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(None if tensor is None else tensor.to(device) for tensor in self))
 
 
 class TokenLoader:
-    """Rows by step.
-
-    A row has a number of its own over all members of the mixture: those of the first member come first.
+    """Sequences by step.
 
     Args:
-        mixture: of the members.
+        mixture: decides the member of each sequence of the run.
         packings: the packed split of each member, in the order of `mixture.folders`.
-        global_batch_size: rows per optimizer step, over all processes and accumulation steps.
-        seed: of the order.
+        global_batch_size: sequences per optimizer step, over all processes and accumulation steps.
+        seed: seed of the order.
         document_mask: whether batches carry positions that restart at each document; a model that gets them without an
             attention mask and without a cache keeps attention inside documents.
 
@@ -57,17 +61,17 @@ class TokenLoader:
     ):
         self.mixture, self.packings = mixture, packings
         self.global_batch_size, self.seed, self.document_mask = global_batch_size, seed, document_mask
-        for folder, packing, rows in zip(mixture.folders, packings, mixture.most(global_batch_size), strict=True):
-            if packing.num_rows < rows:
+        for folder, packing, sequences in zip(mixture.folders, packings, mixture.most(global_batch_size), strict=True):
+            if packing.num_sequences < sequences:
                 single = len(packings) == 1
                 batch = "one batch of" if single else "its share of one batch,"
                 raise UserError(
-                    f"'data': {folder}: the split holds {len(packing.tokens):,} tokens, less than {batch} {rows} x "
-                    f"{packing.sequence_length}; give more text or lower {'' if single else 'its weight, '}"
+                    f"'data': {folder}: the split holds {len(packing.tokens):,} tokens, less than {batch} "
+                    f"{sequences} x {packing.sequence_length}; give more text or lower {'' if single else 'its weight, '}"
                     "global_batch_size or sequence_length"
                 )
-        num_rows = [packing.num_rows for packing in packings]
-        self._first_row = np.cumsum(num_rows) - num_rows  # (members,)
+        num_sequences = [packing.num_sequences for packing in packings]
+        self._first_sequence = np.cumsum(num_sequences) - num_sequences  # (members,)
         self._order = lru_cache(maxsize=2 * len(packings))(self._order_of_epoch)
 
     @classmethod
@@ -81,7 +85,7 @@ class TokenLoader:
         seed: int,
         document_mask: bool,
     ) -> "TokenLoader":
-        """The loader of a split of every member. Raises UserError: shards missing or damaged, or too few tokens."""
+        """Open a split of every member. Raises UserError: shards missing or damaged, or too few tokens."""
         packings = [PACKINGS[packing](open_shards(folder, split), sequence_length) for folder in mixture.folders]
         return cls(mixture, packings, global_batch_size, seed, document_mask)
 
@@ -92,7 +96,7 @@ class TokenLoader:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of text behind a token, on average over a run."""
+        """Bytes of text per token, on average over a run."""
         ratios = [packing.text_bytes / len(packing.tokens) for packing in self.packings]
         return float(self.mixture.shares @ ratios)
 
@@ -101,67 +105,71 @@ class TokenLoader:
         """Share of the slots of a run that are scored."""
         return float(self.mixture.shares @ [packing.utilisation for packing in self.packings])
 
-    def windows(self, step: int) -> np.ndarray:
-        """The numbers of the rows of one step, (global_batch_size,)."""
+    def sequence_ids(self, step: int) -> np.ndarray:
+        """Ids of the sequences of one step, (global_batch_size,)."""
         members, numbers = self.mixture.locate(
             np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
         )
-        rows = np.empty_like(numbers)
+        sequences = np.empty_like(numbers)
         for member in np.unique(members):
-            epochs, offsets = np.divmod(numbers, self.packings[member].num_rows)
+            epochs, offsets = np.divmod(numbers, self.packings[member].num_sequences)
             for epoch in np.unique(epochs[members == member]):
                 now = (members == member) & (epochs == epoch)
-                rows[now] = self._first_row[member] + self._order(int(member), int(epoch))[offsets[now]]
-        return rows
+                sequences[now] = self._first_sequence[member] + self._order(int(member), int(epoch))[offsets[now]]
+        return sequences
 
-    def num_predictions(self, rows: np.ndarray) -> int:
-        """How many labels of these rows are scored."""
-        members = self._by_member(rows)
-        return sum(int(self.packings[member].predictions(rows).sum()) for member, _, rows in members)
+    def num_predictions(self, sequences: np.ndarray) -> int:
+        """Number of scored labels of these sequences."""
+        members = self._by_member(sequences)
+        return sum(int(self.packings[member].predictions(sequences).sum()) for member, _, sequences in members)
 
-    def read(self, rows: np.ndarray) -> Batch:
-        """The rows of the given numbers."""
-        columns = np.empty((3, len(rows), self.packings[0].sequence_length), dtype=np.int64)
-        for member, places, own_rows in self._by_member(rows):
-            columns[:, places] = self.packings[member].read(own_rows)
+    def read(self, sequences: np.ndarray) -> Batch:
+        """Read the sequences with these ids."""
+        columns = np.empty((3, len(sequences), self.packings[0].sequence_length), dtype=np.int64)
+        for member, places, own_sequences in self._by_member(sequences):
+            columns[:, places] = self.packings[member].read(own_sequences)
         input_ids, labels, position_ids = torch.from_numpy(columns)
         return Batch(input_ids, labels, position_ids if self.document_mask else None)
 
-    def documents(self, rows: np.ndarray) -> dict[str, list[int]]:
-        """The documents in these rows, by folder: their numbers in the split."""
+    def documents(self, sequences: np.ndarray) -> dict[str, list[int]]:
+        """Numbers of the documents in these sequences, by folder."""
         return {
-            self.mixture.folders[member]: self.packings[member].documents(own_rows)
-            for member, _, own_rows in self._by_member(rows)
+            self.mixture.folders[member]: self.packings[member].documents(own_sequences)
+            for member, _, own_sequences in self._by_member(sequences)
         }
 
-    def spread(self, count: int) -> list[np.ndarray]:
-        """About `count` rows, each member's evenly over its split and in its share, at least one: (rows,) a member."""
+    def evenly_spaced(self, count: int) -> list[np.ndarray]:
+        """About `count` sequence ids by share, evenly spaced over each member's split, at least one per member.
+
+        Returns:
+            For each member: (sequences,) ids.
+        """
         chosen = []
-        wished = np.rint(count * self.mixture.shares).astype(np.int64)
-        for first, packing, rows in zip(self._first_row, self.packings, np.maximum(wished, 1), strict=True):
-            rows = min(rows, packing.num_rows)
-            chosen.append(first + np.arange(rows) * (packing.num_rows - 1) // max(rows - 1, 1))
+        requested = np.maximum(np.rint(count * self.mixture.shares).astype(np.int64), 1)
+        for first, packing, sequences in zip(self._first_sequence, self.packings, requested, strict=True):
+            sequences = min(sequences, packing.num_sequences)
+            chosen.append(first + np.arange(sequences) * (packing.num_sequences - 1) // max(sequences - 1, 1))
         return chosen
 
     def describe(self, steps: int) -> str:
-        """A line for each member: its share of a run of so many steps as wished and as it comes out, and its epochs."""
+        """A line for each member: its requested and its actual share of a run of `steps` steps, and its epochs."""
         total = steps * self.global_batch_size
         counts = self.mixture.counts(total)
         return "\n".join(
-            f"    {folder}: {share:.2%} of the sequences wished, {count / total:.2%} in this run, "
-            f"{count / packing.num_rows:.2f} epochs of {len(packing.tokens) / 1e6:.1f}M tokens"
+            f"    {folder}: {share:.2%} of the sequences requested, {count / total:.2%} in this run, "
+            f"{count / packing.num_sequences:.2f} epochs of {len(packing.tokens) / 1e6:.1f}M tokens"
             for folder, share, count, packing in zip(
                 self.mixture.folders, self.mixture.shares, counts, self.packings, strict=True
             )
         )
 
-    def _by_member(self, rows: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """Members, their places among the rows given, and these rows in their own numbers."""
-        members = np.searchsorted(self._first_row, rows, side="right") - 1
+    def _by_member(self, sequences: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Members, a mask of their sequences among those given, and the numbers of these in the member's own split."""
+        members = np.searchsorted(self._first_sequence, sequences, side="right") - 1
         return [
-            (int(member), members == member, rows[members == member] - self._first_row[member])
+            (int(member), members == member, sequences[members == member] - self._first_sequence[member])
             for member in np.unique(members)
         ]
 
     def _order_of_epoch(self, member: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch, member)).permutation(self.packings[member].num_rows)
+        return np.random.default_rng((self.seed, epoch, member)).permutation(self.packings[member].num_sequences)

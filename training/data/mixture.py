@@ -1,4 +1,4 @@
-"""Shares of several folders of shards in one sequence of rows, exactly."""
+"""Mixtures: the exact shares of several folders of shards in the sequences of a run."""
 
 import math
 from fractions import Fraction
@@ -7,34 +7,34 @@ from typing import Any
 
 import numpy as np
 
-LONGEST_PERIOD = 100_000  # rows after which the sequence of members repeats
+LONGEST_PERIOD = 100_000  # sequences after which the order of members repeats
 
 
 class Mixture:
-    """Which member each row comes from, as a function of the row's place in the run.
+    """The member of each sequence of a run, as a function of its place.
 
-    After any number of rows, every member has had its share of them to within less than one row: this is the chairman
+    After any number of sequences, every member has had its share of them, to within less than one: this is the chairman
     assignment problem (Tijdeman 1980, https://doi.org/10.1016/0012-365X(80)90269-1). With m members no share is off
-    by more than 1 - 1 / (2m - 2) rows.
+    by more than 1 - 1 / (2m - 2) sequences.
 
     Args:
         data: a folder, or a mapping of folders to weights: numbers above 0 in any unit.
-        key: where that stands in the recipe, for error messages.
+        key: recipe key of the data, for error messages.
 
     Attributes:
         folders: the members, sorted: a recipe means the same in whatever order its keys stand.
-        weights: (members,) the smallest whole numbers in the wished proportions.
-        period: rows after which the sequence of members repeats, the sum of the weights.
+        weights: (members,) the smallest whole numbers in the requested proportions.
+        period: sequences after which the order of members repeats, the sum of the weights.
 
     Raises:
-        ValueError: no folder, a weight that is no number above 0, or weights of too many digits.
+        ValueError: no folder, a weight that is not a number above 0, or weights with too many digits.
     """
 
     def __init__(self, data: str | dict[str, Any], key: str = "data"):
-        wished = data if isinstance(data, dict) else {data: 1}
-        if not wished:
+        requested = data if isinstance(data, dict) else {data: 1}
+        if not requested:
             raise ValueError(f"'{key}' names no folder of shards")
-        fractions = {str(folder): _weight(folder, weight, key) for folder, weight in wished.items()}
+        fractions = {str(folder): _weight(folder, weight, key) for folder, weight in requested.items()}
         self.folders = sorted(fractions)
         common = math.lcm(*(fraction.denominator for fraction in fractions.values()))
         numbers = [int(fractions[folder] * common) for folder in self.folders]
@@ -53,25 +53,25 @@ class Mixture:
         return self.weights / self.period
 
     def locate(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The member of each row of the run, and how many rows that member has had before it; all (rows,)."""
+        """The member of each place, and the number of sequences it has had before; both (places,)."""
         turns, rests = np.divmod(places, self.period)
         members = self._members[rests]
         return members, turns * self.weights[members] + self._before[rests]
 
-    def counts(self, rows: int) -> np.ndarray:
-        """How many of the first `rows` rows each member has, (members,)."""
-        turns, rest = divmod(rows, self.period)
+    def counts(self, sequences: int) -> np.ndarray:
+        """Numbers of each member's sequences among the first `sequences` of the run, (members,)."""
+        turns, rest = divmod(sequences, self.period)
         return turns * self.weights + np.bincount(self._members[:rest], minlength=len(self.weights))
 
-    def most(self, rows: int) -> np.ndarray:
-        """The rows of each member among so many, rounded up, (members,)."""
-        return -(-rows * self.weights // self.period)
+    def most(self, sequences: int) -> np.ndarray:
+        """The most sequences that each member has among `sequences` in a row, rounded up, (members,)."""
+        return -(-sequences * self.weights // self.period)
 
     @cached_property
     def _members(self) -> np.ndarray:
-        """The member of each row of a period, (period,)."""
-        # In units of 1 / slack rows: a member may take a row as soon as it is owed one unit, and must take it before it
-        # is owed more than slack - 1. Of those that may, the one that must soonest is next.
+        """The member of each sequence of a period, (period,)."""
+        # In units of 1 / slack sequences: a member may take a sequence as soon as it is owed one unit, and must take it
+        # before it is owed more than slack - 1. Of those that may, the one with the earliest deadline is next.
         slack = max(2, 2 * len(self.weights) - 2)
         weights, taken = self.weights.tolist(), [0] * len(self.weights)
 
@@ -82,8 +82,8 @@ class Mixture:
             return (slack * (taken[member] + 1) - 1) * self.period // (slack * weights[member]) + 1
 
         order, window = [], [(latest(member), member, earliest(member)) for member in range(len(weights))]
-        for row in range(1, self.period + 1):
-            _, member, _ = min(candidate for candidate in window if candidate[2] <= row)
+        for sequence in range(1, self.period + 1):
+            _, member, _ = min(candidate for candidate in window if candidate[2] <= sequence)
             taken[member] += 1
             window[member] = latest(member), member, earliest(member)
             order.append(member)
@@ -91,7 +91,7 @@ class Mixture:
 
     @cached_property
     def _before(self) -> np.ndarray:
-        """How many rows of the period its member has had before each, (period,)."""
+        """For each sequence of a period, the number of earlier ones of the same member, (period,)."""
         before = np.empty_like(self._members)
         for member, weight in enumerate(self.weights):
             before[self._members == member] = np.arange(weight)
@@ -100,7 +100,7 @@ class Mixture:
 
 def _weight(folder: str, weight: Any, key: str) -> Fraction:
     try:
-        fraction = Fraction(str(weight))  # the decimal that the person wrote, not its binary neighbour
+        fraction = Fraction(str(weight))  # the decimal as written, not its binary neighbour
     except (ValueError, ZeroDivisionError):
         fraction = Fraction(0)
     if fraction <= 0:

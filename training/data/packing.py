@@ -1,9 +1,9 @@
-"""Documents into rows of equal length: which stored tokens each row predicts.
+"""Packing: documents into sequences of equal length, and which stored tokens each sequence predicts.
 
-A row has `sequence_length` slots. A slot reads the stored token before the one that it predicts, so a document, with
-its end-of-text token, of m tokens takes m slots, the first of which reads the end of the document before. The very
-first document has the last end-of-text token of the split before it. Nothing is copied: a packing is a plan of a few
-numbers a document, and rows are read from the shards by arithmetic.
+A sequence has `sequence_length` slots. A slot reads the stored token before the one that it predicts, so a document of
+m tokens, its end-of-text token included, takes m slots. The first of them reads the end of the document before. The
+very first document has the last end-of-text token of the split before it. Nothing is copied: a packing is a plan of a few
+numbers a document, and reading a sequence from the shards is arithmetic.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ PADDING = -1  # in place of a document's number
 
 
 class Pieces(NamedTuple):
-    """The pieces of documents in some rows, row by row and slot by slot. Those of a row fill it exactly."""
+    """The pieces of documents in some sequences, in order of sequences and slots. Pieces fill each sequence exactly."""
 
     document: np.ndarray  # (pieces,) number in the split, or PADDING
     start: np.ndarray  # (pieces,) the first stored token that the piece predicts; any number for padding
@@ -27,14 +27,14 @@ class Pieces(NamedTuple):
 
 
 class Packing(ABC):
-    """A split in rows.
+    """A split packed into sequences.
 
     Attributes:
-        num_rows: rows of an epoch.
-        num_predictions: labels of an epoch.
+        num_sequences: sequences per epoch.
+        num_predictions: scored labels per epoch.
     """
 
-    num_rows: int
+    num_sequences: int
     num_predictions: int
 
     def __init__(self, shards: TokenShards, sequence_length: int):
@@ -44,85 +44,85 @@ class Packing(ABC):
         self.sequence_length = sequence_length
 
     @abstractmethod
-    def pieces(self, rows: np.ndarray) -> Pieces:
-        """What the rows (rows,) hold."""
+    def pieces(self, sequences: np.ndarray) -> Pieces:
+        """Pieces of documents in the sequences with these numbers, (sequences,)."""
 
     @abstractmethod
-    def predictions(self, rows: np.ndarray) -> np.ndarray:
-        """How many slots of each row are scored, (rows,)."""
+    def predictions(self, sequences: np.ndarray) -> np.ndarray:
+        """Numbers of scored slots of each sequence, (sequences,)."""
 
     @property
     def utilisation(self) -> float:
         """Share of the slots that are scored."""
-        return self.num_predictions / (self.num_rows * self.sequence_length)
+        return self.num_predictions / (self.num_sequences * self.sequence_length)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Inputs, labels and positions of the rows, (3, rows, sequence_length) int64.
+    def read(self, sequences: np.ndarray) -> np.ndarray:
+        """Inputs, labels and positions of the sequences, (3, sequences, sequence_length) int64.
 
-        Padding reads an end of text and has IGNORE_INDEX for labels. Positions count from 0 in each piece of a document,
+        Padding reads an end of text and has IGNORE_INDEX as labels. Positions count from 0 in each piece of a document,
         and in the padding.
         """
-        document, start, length = self.pieces(rows)
-        first = np.cumsum(length) - length  # slot, counted over all the rows, at which a piece begins
-        position = np.arange(len(rows) * self.sequence_length) - np.repeat(first, length)
+        document, start, length = self.pieces(sequences)
+        first = np.cumsum(length) - length  # slot, counted over all the sequences, at which a piece begins
+        position = np.arange(len(sequences) * self.sequence_length) - np.repeat(first, length)
         at = np.repeat(start, length) + position
         padding = np.repeat(document == PADDING, length)
         at[padding] = 0
         labels = self.tokens[at].astype(np.int64)
         labels[padding] = IGNORE_INDEX
         input_ids = self.tokens[at - 1]  # before the first token stands the last one, an end of text
-        return np.stack([input_ids, labels, position]).reshape(3, len(rows), self.sequence_length)
+        return np.stack([input_ids, labels, position]).reshape(3, len(sequences), self.sequence_length)
 
-    def documents(self, rows: np.ndarray) -> list[int]:
-        """Numbers of the documents in the rows, each once, in order."""
-        found = np.unique(self.pieces(rows).document)
+    def documents(self, sequences: np.ndarray) -> list[int]:
+        """Numbers of the documents in the sequences, each once, in order."""
+        found = np.unique(self.pieces(sequences).document)
         return found[found != PADDING].tolist()
 
 
 class StreamPacking(Packing):
-    """The split as one stream, cut wherever a row is full.
+    """The split as one stream, cut wherever a sequence is full.
 
-    The first token and a rest that does not fill a row, together at most one row, are not predicted.
+    The first token and a rest that does not fill a sequence, together at most one sequence, are not predicted.
     """
 
     def __init__(self, shards: TokenShards, sequence_length: int):
         super().__init__(shards, sequence_length)
-        self.num_rows = (len(self.tokens) - 1) // sequence_length
-        self.num_predictions = self.num_rows * sequence_length
+        self.num_sequences = (len(self.tokens) - 1) // sequence_length
+        self.num_predictions = self.num_sequences * sequence_length
 
-    def pieces(self, rows: np.ndarray) -> Pieces:
-        start = rows * self.sequence_length + 1
+    def pieces(self, sequences: np.ndarray) -> Pieces:
+        start = sequences * self.sequence_length + 1
         stop = start + self.sequence_length
         first = np.searchsorted(self.document_ends, start, side="right")
         last = np.searchsorted(self.document_ends, stop - 1, side="right")
-        row, document = _ranges(first, last - first + 1)
-        start = np.maximum(start[row], _before(self.document_ends, document))
-        return Pieces(document, start, np.minimum(stop[row], self.document_ends[document]) - start)
+        sequence, document = _ranges(first, last - first + 1)
+        start = np.maximum(start[sequence], _before(self.document_ends, document))
+        return Pieces(document, start, np.minimum(stop[sequence], self.document_ends[document]) - start)
 
-    def predictions(self, rows: np.ndarray) -> np.ndarray:
-        return np.full(len(rows), self.sequence_length)
+    def predictions(self, sequences: np.ndarray) -> np.ndarray:
+        return np.full(len(sequences), self.sequence_length)
 
 
 class BestFitPacking(Packing):
-    """Every document in as few rows as its length allows, and no token left out.
+    """Every document in as few sequences as its length allows, and no token left out.
 
-    A document longer than a row is cut into whole rows and a remainder; remainders and short documents share rows by
-    best-fit decreasing ("Fewer Truncations Improve Language Modeling", https://arxiv.org/abs/2404.10830).
+    A document longer than a sequence is cut into whole sequences and a remainder; remainders and short documents share
+    sequences by best-fit decreasing ("Fewer Truncations Improve Language Modeling", https://arxiv.org/abs/2404.10830).
     """
 
     def __init__(self, shards: TokenShards, sequence_length: int):
         super().__init__(shards, sequence_length)
         whole, remainder = np.divmod(np.diff(self.document_ends, prepend=0), sequence_length)
-        self._whole_ends = np.cumsum(whole)  # (documents,) whole rows up to the end of each document
+        self._whole_ends = np.cumsum(whole)  # (documents,) whole sequences up to the end of each document
         # Numbers up to 16 bits wide are sorted in linear time.
         remainder = remainder.astype(np.min_scalar_type(sequence_length))
         self._by_remainder = np.argsort(remainder, kind="stable")  # (documents,)
         histogram = np.bincount(remainder, minlength=sequence_length + 1)
         unused = (np.cumsum(histogram) - histogram).tolist()  # by remainder: the next place in _by_remainder
 
-        # Group 0 are the whole rows, the others groups of rows with pieces of the same lengths. Piece p of row r of a
-        # group is the remainder of document `_by_remainder[place[p] + stride[p] * r]`.
-        rows, padding, pieces, num_pieces = [int(whole.sum())], [0], [(sequence_length, 0, 0)], [1]
+        # Group 0 are the whole sequences, the others groups of sequences with pieces of the same lengths. Piece p of
+        # sequence r of a group is the remainder of document `_by_remainder[place[p] + stride[p] * r]`.
+        sequences, padding, pieces, num_pieces = [int(whole.sum())], [0], [(sequence_length, 0, 0)], [1]
         for count, space, composition in best_fit_decreasing(histogram, sequence_length):
             before = len(pieces)
             for length, copies in composition.items():
@@ -130,37 +130,38 @@ class BestFitPacking(Packing):
                 unused[length] += count * copies
             if space:
                 pieces.append((space, PADDING, 0))
-            rows.append(count)
+            sequences.append(count)
             padding.append(space)
             num_pieces.append(len(pieces) - before)
         self._length, self._place, self._stride = np.array(pieces).T
         self._num_pieces = np.array(num_pieces)
         self._first_piece = np.cumsum(num_pieces) - num_pieces
-        self._first_row = np.cumsum(rows) - rows
+        self._first_sequence = np.cumsum(sequences) - sequences
         self._padding = np.array(padding)
-        self.num_rows = sum(rows)
+        self.num_sequences = sum(sequences)
         self.num_predictions = len(self.tokens)
 
-    def pieces(self, rows: np.ndarray) -> Pieces:
-        group = self._group(rows)
-        row, piece = _ranges(self._first_piece[group], self._num_pieces[group])
-        group, number = group[row], (rows - self._first_row[group])[row]  # of the row, within its group
+    def pieces(self, sequences: np.ndarray) -> Pieces:
+        group = self._group(sequences)
+        sequence, piece = _ranges(self._first_piece[group], self._num_pieces[group])
+        number = (sequences - self._first_sequence[group])[sequence]  # of the sequence, within its group
+        group = group[sequence]
         length, place = self._length[piece], self._place[piece]
         document = self._by_remainder[place + self._stride[piece] * number]
         start = self.document_ends[document] - length
         whole = group == 0
         long = np.searchsorted(self._whole_ends, number[whole], side="right")
-        rows_before = number[whole] - _before(self._whole_ends, long)
+        sequences_before = number[whole] - _before(self._whole_ends, long)
         document[whole] = long
-        start[whole] = _before(self.document_ends, long) + rows_before * self.sequence_length
+        start[whole] = _before(self.document_ends, long) + sequences_before * self.sequence_length
         document[place == PADDING] = PADDING
         return Pieces(document, start, length)
 
-    def predictions(self, rows: np.ndarray) -> np.ndarray:
-        return self.sequence_length - self._padding[self._group(rows)]
+    def predictions(self, sequences: np.ndarray) -> np.ndarray:
+        return self.sequence_length - self._padding[self._group(sequences)]
 
-    def _group(self, rows: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self._first_row, rows, side="right") - 1
+    def _group(self, sequences: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._first_sequence, sequences, side="right") - 1
 
 
 PACKINGS = {"stream": StreamPacking, "best_fit": BestFitPacking}

@@ -1,4 +1,4 @@
-"""Token shards on disk, in the layout of datatrove's `DocumentTokenizer`, so that its tools and nanotron read them.
+"""Token shards on disk, in the layout of datatrove's `DocumentTokenizer`, which its tools and nanotron read.
 
     train-00000.ds            the tokens of all documents, little-endian uint16 (uint32 for a vocabulary over 65536)
     train-00000.ds.index      uint64: where each document ends, in tokens from the start of the shard
@@ -39,7 +39,7 @@ def write_shard(
         documents: the token ids of each document, its end-of-text token included.
 
     Returns:
-        The split's part of the manifest: `file`, `tokens`, `documents`, `sha256` of each file.
+        The split's entry in the manifest: `file`, `tokens`, `documents`, `sha256` of each file.
     """
     path = folder / f"{split}-00000.ds"
     dtype = token_dtype(vocab_size)
@@ -55,7 +55,7 @@ def write_shard(
 def join_shards(
     folder: Path, split: str, parts: Iterable[Path], vocab_size: int, tokenizer_name: str
 ) -> dict[str, Any]:
-    """Write one split as `write_shard` does, from shards that hold it in parts, in their order."""
+    """Write one split as `write_shard` does, by joining shards in their order."""
     path = folder / f"{split}-00000.ds"
     dtype, ends, total = token_dtype(vocab_size), [np.empty(0, "<u8")], 0
     with path.open("wb") as stream:
@@ -68,7 +68,7 @@ def join_shards(
 
 
 def _complete(path: Path, ends: np.ndarray, dtype: np.dtype, tokenizer_name: str) -> dict[str, Any]:
-    """Write what stands beside the tokens."""
+    """Write the index and metadata beside the tokens; returns the entry in the manifest."""
     total = int(ends[-1]) if len(ends) else 0
     index, metadata = _beside(path, "index"), _beside(path, "metadata")
     index.write_bytes(ends.tobytes())
@@ -80,7 +80,7 @@ def _complete(path: Path, ends: np.ndarray, dtype: np.dtype, tokenizer_name: str
 def write_manifest(
     folder: Path, splits: dict[str, Any], tokenizer_dir: Path, vocab_size: int, notes: dict[str, Any]
 ) -> None:
-    """Write `manifest.json`: what the shards hold, which tokenizer made them, and notes on how."""
+    """Write `manifest.json`: the contents of the shards, the tokenizer that made them, and notes."""
     manifest = {
         "token_dtype": token_dtype(vocab_size).name,
         "vocab_size": vocab_size,
@@ -146,7 +146,7 @@ def open_shards(folder: str | Path, split: str) -> TokenShards:
 
 
 def open_shard(path: Path, entry: dict[str, Any], vocab_size: int) -> TokenShards:
-    """Open one shard by its part of the manifest.
+    """Open one shard by its entry in the manifest.
 
     Raises:
         UserError: the files do not have the size that it says.
@@ -162,7 +162,7 @@ def open_shard(path: Path, entry: dict[str, Any], vocab_size: int) -> TokenShard
 
 
 def check_hashes(folder: str | Path) -> None:
-    """Refuse shards whose bytes are not those that were written. Reads all of them.
+    """Check that the shards have the bytes that were written. Reads all of them.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -180,14 +180,14 @@ def check_hashes(folder: str | Path) -> None:
         for path, expected in hashes.items():
             if sha256(path) != expected:
                 raise UserError(
-                    f"'data': {path} is damaged: not the bytes that {MANIFEST} tells of; copy it again, or "
+                    f"'data': {path} is damaged: its hash differs from {MANIFEST}; copy it again, or "
                     "run `scratch prepare` again"
                 )
             bar.update(path.stat().st_size)
 
 
 def check_tokenizer(folder: str | Path, tokenizer_dir: str | Path) -> None:
-    """Refuse shards that another tokenizer made.
+    """Check that a tokenizer made the shards.
 
     Raises:
         UserError: no tokenizer.json, or not the one in the manifest.

@@ -14,7 +14,7 @@ class OptimizerConfig:
         "muon", "rule for the matrices inside the layers; all other parameters use AdamW"
     )
     learning_rate: float = option(
-        0.02, "peak rate of the matrices inside the layers (about 0.02 for muon, 0.001 for adamw)", at_least=0
+        0.02, "peak rate of the matrices inside the layers, about 0.02 for muon and 0.001 for adamw", at_least=0
     )
     embedding_learning_rate: float = option(0.1, "peak rate of the token and position embeddings", at_least=0)
     head_learning_rate: float = option(0.004, "peak rate of an untied output matrix", at_least=0)

@@ -90,7 +90,7 @@ class PretrainConfig:
     )
 
     # Optimizer
-    optimizer: OptimizerConfig = option(OptimizerConfig, "optimizer, learning rates and schedule")
+    optimizer: OptimizerConfig = option(OptimizerConfig, "Optimizer")
     max_grad_norm: float = option(1.0, "norm to which gradients are clipped; 0 turns clipping off", at_least=0)
     on_nonfinite: Literal["stop", "skip"] = option(
         "stop", "reaction to a NaN or infinite loss or gradient: stop the run, or skip the batch"

@@ -240,7 +240,7 @@ class Pretrainer:
         """
         self.prepare_step()
         with self.span("loader"):
-            sequences = self.training_data.windows(self.step)
+            sequences = self.training_data.sequence_ids(self.step)
         loss_sum = self.accumulate_gradients(sequences)
         with self.span("optimizer"):
             grad_norm = self.clip_gradients()

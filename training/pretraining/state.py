@@ -26,8 +26,8 @@ from training.pretraining.checkpoint import Checkpoints, Write
 
 OPTIMIZER = "optimizer.safetensors"
 
-WHOLE = "processes that each held the whole model"
-_LAYOUTS = {OPTIMIZER: WHOLE, "pytorch_model_fsdp*": "FSDP", "pytorch_model": "DeepSpeed"}  # files in state/: writers
+WHOLE = "the whole model in every process"
+_LAYOUTS = {OPTIMIZER: WHOLE, "pytorch_model_fsdp*": "FSDP", "pytorch_model": "DeepSpeed"}  # files in state/: mode
 
 # Keys of config.json that say how and by what it was written, not what the network is.
 _NOT_ARCHITECTURE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "_name_or_path"}
@@ -85,8 +85,8 @@ def check_layout(accelerator: Accelerator, folder: Path) -> None:
     written = next((writer for pattern, writer in _LAYOUTS.items() if any(state.glob(pattern))), kind)
     if written != kind:
         raise UserError(
-            f"{folder} was written by {written}, but this launch is {kind}; resume with a launch file of the same "
-            "kind, or start over with --restart true"
+            f"{folder} was written with {written}, but this launch runs with {kind}; resume with a launch file of the "
+            "same kind, or start over with --restart true"
         )
     if written == "DeepSpeed":
         processes = len(list(state.glob("pytorch_model/*_optim_states.pt")))

@@ -24,7 +24,7 @@ def validate(
         batch_size: sequences per forward pass.
     """
     losses = {}
-    for folder, sequences in zip(loader.mixture.folders, loader.spread(num_sequences), strict=True):
+    for folder, sequences in zip(loader.mixture.folders, loader.evenly_spaced(num_sequences), strict=True):
         total, scored = 0.0, 0
         for start in range(0, len(sequences), batch_size):
             batch = loader.read(sequences[start : start + batch_size])

@@ -38,22 +38,23 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / ADAPTER_CONFIG).is_file()
 
 
-def check_quantization(recipe: Any, where: str) -> None:
+def check_quantization(values: dict[str, Any], where: str) -> None:
     """Reject 4 or 8 bits without an adapter, a CUDA device or bitsandbytes.
 
     Args:
-        recipe: TRL's ModelConfig.
+        values: of a recipe in TRL's field names.
         where: what to call the recipe in an error.
 
     Raises:
         UserError: which of these is missing.
     """
+    key = next((key for key in ("load_in_4bit", "load_in_8bit") if values.get(key)), None)
+    if key is None:
+        return
+
     import torch
 
-    key = "load_in_4bit" if recipe.load_in_4bit else "load_in_8bit"
-    if not getattr(recipe, key):
-        return
-    if not recipe.use_peft:
+    if not values.get("use_peft"):
         raise UserError(f"{where}: '{key}': quantized weights cannot be trained; add use_peft: true for an adapter")
     if not torch.cuda.is_available():
         raise UserError(f"{where}: '{key}' needs a CUDA device, and there is none; remove it to train with LoRA")

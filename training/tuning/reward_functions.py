@@ -22,12 +22,12 @@ from typing import Any
 from training.common.errors import UserError, one_line
 from training.common.processes import cores_per_process
 from training.common.recipe import nearest
-from training.sandbox import Limits, check_isolation, run_all
+from training.sandbox import SandboxLimits, check_isolation, run_all
 from training.tuning.dataset_formats import NUMBER
 
 Answer = str | list[dict[str, Any]]  # text that continues a prompt of text, or messages
 
-LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0)
+LIMITS = SandboxLimits(cpu_seconds=2, wall_seconds=5.0)
 # What TRL passes to a reward function beside the columns of the data.
 ARGUMENTS = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
 
@@ -57,6 +57,12 @@ assert doctest.DocTestRunner(verbose=False).run(examples).failed == 0
 def parses(prompts: list[Answer], completions: list[Answer], **_: Any) -> list[float]:
     """1 if the program in the answer is Python with at least one statement."""
     return [float(_parses(program(*pair))) for pair in zip(prompts, completions, strict=True)]
+
+
+def defines(prompts: list[Answer], completions: list[Answer], name: list[str], **_: Any) -> list[float]:
+    """Whether the program in the answer defines the function that the column `name` names, at top level."""
+    programs = [program(*pair) for pair in zip(prompts, completions, strict=True)]
+    return [float(wanted in _functions(source)) for source, wanted in zip(programs, name, strict=True)]
 
 
 def doctest(prompts: list[Answer], completions: list[Answer], tests: list[str], **_: Any) -> list[float]:
@@ -99,7 +105,7 @@ def format(completions: list[Answer], pattern: list[str], **_: Any) -> list[floa
     return [float(bool(re.fullmatch(regex, content(answer).strip(), re.DOTALL))) for answer, regex in pairs]
 
 
-REWARDS = {function.__name__: function for function in (parses, doctest, number, format)}
+REWARDS = {function.__name__: function for function in (parses, defines, doctest, number, format)}
 _OF_TRL = ("accuracy_reward", "think_format_reward", "reasoning_accuracy_reward")
 ALL_OR_NOTHING = {*REWARDS, *_OF_TRL}  # those that give 1 or 0, so that their mean is a proportion
 
@@ -129,12 +135,23 @@ def last_number(words: str) -> Decimal | None:
 
 
 def _parses(source: str) -> bool:
+    return bool(_statements(source))
+
+
+def _functions(source: str) -> set[str]:
+    """Names of the functions that a program defines at top level; empty if it is not Python."""
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.name for node in _statements(source) if isinstance(node, definitions)}
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    """The statements of a program; none if it is not Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python warns about style
         try:
-            return bool(ast.parse(source).body)
+            return ast.parse(source).body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
+            return []
 
 
 def find_rewards(

@@ -78,6 +78,6 @@ class ScratchRewardTrainer(RewardTrainer):
             chosen, rejected = scores.squeeze(-1).chunk(2)
             correct += self.accelerator.gather_for_metrics(chosen > rejected).tolist()
         accuracy = proportion(correct, chance=0.5)
-        stderr = accuracy["stderr"] or 0.0
-        print(f"reward: accuracy {accuracy['value']:.1%} ± {stderr:.1%} on {len(correct):,} held-out pairs")
-        return {"accuracy": accuracy}, []
+        stderr = accuracy.stderr or 0.0
+        print(f"reward: accuracy {accuracy.value:.1%} ± {stderr:.1%} on {len(correct):,} held-out pairs")
+        return {"accuracy": accuracy.to_json()}, []

@@ -6,14 +6,17 @@ import pytest
 import yaml
 from prepare_inputs import function, rows, save_tokenizer
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import prepare
 from training.common.errors import UserError
 from training.common.recipe import build, read_yaml
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.corpus import open_corpus
+from training.corpus.curation.curation import Curation
 from training.corpus.dedup.decontamination import Decontaminator
+from training.corpus.examples.config import PairConfig
+from training.corpus.output.examples import ExampleWriter
 from training.corpus.sources import Document
 from training.data.shards import open_shards, read_manifest
 
@@ -66,7 +69,7 @@ def test_the_tokens_on_disk_are_those_of_our_own_tokenizer(tmp_path, options):
     counts = {f"{kind}.{split}": 0 for kind in ("instructions", "preferences") for split in ("train", "validation")}
     prepare.main(arguments(tmp_path, **counts, tasks=0))
     data = DataConfig(path=str(folder), split_by="package", validation_fraction=0.25)
-    corpus = open_corpus(data, tmp_path / "work", workers=1)
+    corpus = Curation(data, tmp_path / "work", workers=1).run()
     for split in ("train", "validation"):
         documents = list(corpus.documents(split))
         expected = [[*ours.encode(document.text, split_special_tokens=True), 0] for document in documents]
@@ -135,20 +138,16 @@ def test_functions_of_validation_are_not_in_train(place):
     def keep_out(decontaminator: Decontaminator) -> None:  # only looks
         found.extend(decontaminator.hits(train.text))
 
-    corpus = SimpleNamespace(everything=documents.get, keep_out=keep_out)
-    options = {
-        "output_dir": str(place / "data"),
-        "tokenizer": str(place / "tokenizer"),
-        "instructions": {"train": 100, "validation": 100},
-        "max_tokens": 600,
-    }
-    config = build(prepare.PrepareConfig, options, "test")
+    config = DataConfig(path=str(place / "source"))
+    corpus = SimpleNamespace(config=config, documents=documents.get, keep_out=keep_out, decontaminators=[])
     (place / "data").mkdir()
-    tokenizer = prepare.load_tokenizer(config)
-    held_out, counts = prepare.write_held_out(corpus, tokenizer, config, place / "data")
+    tokenizer = AutoTokenizer.from_pretrained(place / "tokenizer")
+    pairs = PairConfig(train=100, validation=100)
+    examples = ExampleWriter(corpus, tokenizer, place / "data", pairs, PairConfig(), tasks=0, max_tokens=600)
+    counts = examples.write_held_out()
     assert counts["instructions"] == {"validation": 4}
     assert {item for item, _ in found} == {f"instructions/validation.jsonl:{number}" for number in (1, 2)}
-    assert prepare.write_pairs(corpus, tokenizer, config, place / "data", held_out)["instructions"] == {"train": 8}
+    assert examples.write_training()["instructions"] == {"train": 8}
     answers = [row["messages"][1]["content"] for row in rows(place / "data" / "instructions" / "train.jsonl")]
     assert answers == [function(number).rstrip() for number in range(8)]
 
@@ -196,7 +195,7 @@ def test_other_stages_folders_are_refused(place):
 
 def test_quickstart_recipe_is_understood():
     config = build(prepare.PrepareConfig, read_yaml(ROOT / "recipes" / "quickstart" / "prepare.yaml"), "prepare.yaml")
-    assert config.data.path == "python" and config.pairs
+    assert config.data.path == "python" and config.has_examples
 
 
 @pytest.mark.parametrize("name", ["body_choice", "docstring_choice"])

@@ -74,13 +74,13 @@ def test_every_source_has_its_own_rules(place):
     assert {name: row["documents"] for name, row in manifest["sources"].items()} == {"books": 200, "code": 72}
     card = (folder / "README.md").read_text()
     assert "- books: rules: the set none\n- code: rules: the set python\n" in card
-    assert "- code: mended: newlines, invisible\n" in card and "code: The limits of the rules" in card
+    assert "- code: cleaned: newlines, invisible\n" in card and "code: The limits of the rules" in card
 
 
 def test_a_source_of_which_nothing_is_left_is_named(place):
     """Prose is no Python, and code has no sentences: by rules for all, one of the two goes."""
     nothing = {"instructions": {}, "preferences": {}, "tasks": 0}
-    message = "'data.sources.code': nothing of it is left to train on; dropped in all: 72 few_alphabetic_words"
+    message = "'data.sources.code': no training text left; dropped from all sources: 72 few_alphabetic_words"
     with pytest.raises(UserError, match=message):
         prepared(place, {}, data={"split_by": "document"}, **nothing)
     assert not (place / "out").exists()

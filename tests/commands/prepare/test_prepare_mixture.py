@@ -26,7 +26,7 @@ def test_shares_are_those_that_were_wished(place, capsys):
     sources = {"books": source(place, "books", weight=1), "code": source(place, "code", weight=1, max_epochs=3)}
     prepare.main(recipe(place, sources))
     shares = read_manifest(place / "out")["sources"]
-    assert shares["books"]["share"] == pytest.approx(0.5, abs=0.01) and shares["books"]["wished"] == 0.5
+    assert shares["books"]["share"] == pytest.approx(0.5, abs=0.01) and shares["books"]["requested"] == 0.5
     assert shares["code"]["epochs"] == pytest.approx(3, abs=0.01)
     assert "50.00%" in capsys.readouterr().out
     train = documents(place / "out")
@@ -45,7 +45,7 @@ def test_shares_are_those_that_were_wished(place, capsys):
 def test_without_weights_everything_is_taken_once(place):
     prepare.main(recipe(place, {"books": source(place, "books"), "code": source(place, "code")}))
     shares = read_manifest(place / "out")["sources"]
-    assert {row["epochs"] for row in shares.values()} == {1} and {row["wished"] for row in shares.values()} == {None}
+    assert {row["epochs"] for row in shares.values()} == {1} and {row["requested"] for row in shares.values()} == {None}
     split = read_manifest(place / "out")["splits"]
     assert split["train"]["documents"] + split["validation"]["documents"] == 500
 

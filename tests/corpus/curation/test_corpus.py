@@ -9,7 +9,7 @@ from training.common.errors import UserError
 from training.corpus import sources
 from training.corpus.curation.blocks import BLOCK_BYTES
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.corpus import corpus_digest
+from training.corpus.curation.fingerprint import corpus_digest
 
 
 def test_folder_of_texts_is_split_by_document(tmp_path):

@@ -146,7 +146,7 @@ def test_the_lines_of_one_block_are_in_memory_at_a_time(tmp_path, small_blocks, 
     lines = [f"{'letters ' * 4}{''.join(draw.choices('abcdefghij', k=12))}\n" for _ in range(280 * 125)]
     texts = ["".join(lines[start : start + 125]) for start in range(0, len(lines), 125)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    monkeypatch.setattr(curation.Curation, "_drop_exact_duplicates", lambda self: tracemalloc.start())
+    monkeypatch.setattr(curation.Curation, "_drop_exact_duplicates", lambda self, corpus: tracemalloc.start())
     monkeypatch.setattr(curation, "repeated_lines", read)
     load(DataConfig(path=str(tmp_path / "a.jsonl"), dedup=DedupConfig(lines=True), validation_fraction=0.2))
     assert total == 8 * len(lines) and peaks[0] < 0.4 * total

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from training.corpus.curation.source_limits import Limits
+from training.corpus.curation.source_limits import SourceLimits
 from training.corpus.sources import SourceConfig
 
 
 def limits(*blocks, **options):
-    limits = Limits(SourceConfig(path="a", **options))
+    limits = SourceLimits(SourceConfig(path="a", **options))
     for block in blocks:
         limits.add(np.array(block))
         if limits.reached:

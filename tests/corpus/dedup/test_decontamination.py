@@ -35,8 +35,8 @@ def found():
 def test_a_document_with_an_item_is_hit(found):
     (hit,) = found.hits(document(QUESTION))
     assert hit == ("science:1", "which of these gases do green plants take out of the air to")
-    assert found.condemns(found.matches(document(QUESTION)))
-    assert found.hits(prose(500)) == [] and not found.condemns(found.matches(prose(500)))
+    assert found.is_contaminated(found.matches(document(QUESTION)))
+    assert found.hits(prose(500)) == [] and not found.is_contaminated(found.matches(prose(500)))
 
 
 def test_case_punctuation_and_white_space_hide_nothing(found):
@@ -75,18 +75,18 @@ def test_common_phrases_condemn_nothing():
     found = Decontaminator([("a", licence + " of this book about seals"), ("b", QUESTION)])
     documents = [document(licence)] * 11 + [document(QUESTION), prose(100)]
     matches = [found.matches(text) for text in documents]
-    assert all(map(found.condemns, matches[:12]))
+    assert all(map(found.is_contaminated, matches[:12]))
     owners, met = found.meet((number, Document("", "", text)) for number, text in enumerate(documents, 100))
     counts = np.bincount(met, minlength=found.runs)
     assert set(owners) == set(range(100, 112)) and counts.max() == 11
-    condemned, left = found.condemned(owners, met, max_documents=10)
+    condemned, left = found.contaminated(owners, met, max_documents=10)
     assert condemned.tolist() == [111]
-    assert found.condemned(owners, met, max_documents=11)[0].tolist() == list(range(100, 112))
-    assert [left.condemns(match) for match in matches] == [False] * 11 + [True, False]
+    assert found.contaminated(owners, met, max_documents=11)[0].tolist() == list(range(100, 112))
+    assert [left.is_contaminated(match) for match in matches] == [False] * 11 + [True, False]
     assert left.hits(documents[0]) == [] and [name for name, _ in left.hits(documents[11])] == ["b"]
-    assert left.condemns(left.matches(document(licence + " of this book about seals")))
-    assert found.condemns(matches[0])  # as it was
-    assert not left.without(counts == 1).without(counts > 99).condemns(matches[11])
+    assert left.is_contaminated(left.matches(document(licence + " of this book about seals")))
+    assert found.is_contaminated(matches[0])  # as it was
+    assert not left.without(counts == 1).without(counts > 99).is_contaminated(matches[11])
 
 
 @settings(max_examples=100, deadline=None)
@@ -108,7 +108,7 @@ def test_agrees_with_looking_through_all_words(seed, ngram, less):
     hits = found.hits(" ".join(text))
     assert [name for name, _ in hits] == sorted(name for name, item in items if meets(item))
     assert all(run in " ".join(text) for _, run in hits)
-    assert found.condemns(found.matches(" ".join(text))) == bool(hits)
+    assert found.is_contaminated(found.matches(" ".join(text))) == bool(hits)
 
 
 # files

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from training.corpus.examples.distractors import Matcher
+from training.corpus.examples.distractors import DistractorPicker
 from training.corpus.examples.functions import fingerprints, mine_functions, parse_function
 from training.corpus.examples.pairs import LENGTH_TOLERANCE, count_tokens, fitting, instruction, preferences
 from training.corpus.examples.tasks import body_choice, docstring_choice
@@ -194,7 +194,7 @@ def test_tasks_have_one_right_choice_in_every_place(functions, tokenizer, make):
 
 
 def test_matcher_prefers_the_unused_then_the_same_group_then_the_nearest():
-    matcher = Matcher([10, 12, 11, 50, 9], ["a", "a", "b", "a", "a"], seed=0)
+    matcher = DistractorPicker([10, 12, 11, 50, 9], ["a", "a", "b", "a", "a"], seed=0)
     assert matcher.candidates(0, tolerance=2).tolist() == [4, 1, 2]
     matcher.use(4)
     assert matcher.candidates(0, tolerance=2).tolist() == [1, 2, 4]

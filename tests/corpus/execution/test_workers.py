@@ -63,7 +63,8 @@ def test_a_killed_worker_is_one_line():
 
 def test_workers_end_with_their_parent():
     program = (
-        "import sys, time; from training.corpus.execution.workers import Workers; from tests.data.test_workers import start, add\n"
+        "import time; from training.corpus.execution.workers import Workers\n"
+        "from tests.corpus.execution.test_workers import start, add\n"
         "if __name__ == '__main__':\n"
         "    with Workers(2, start, 0) as workers:\n"
         "        print(*{pid for _, pid in workers.map(add, range(50))}, flush=True)\n"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.corpus.output.token_budget import choose, interleave, tokens_to_take, wished_shares
+from training.corpus.output.token_budget import choose, interleave, requested_shares, tokens_to_take
 from training.corpus.sources import SourceConfig
 
 
@@ -38,9 +38,9 @@ def test_without_weights_everything_is_taken_once():
 
 def test_temperature_lifts_small_sources():
     available = np.array([100, 10_000])
-    assert wished_shares(sources(a=None, b=None), available, 1) is None
-    assert wished_shares(sources(a=None, b=None), available, 2) == pytest.approx([1 / 11, 10 / 11])
-    assert wished_shares(sources(a=3, b=1), available, 2) == pytest.approx([0.75, 0.25])
+    assert requested_shares(sources(a=None, b=None), available, 1) is None
+    assert requested_shares(sources(a=None, b=None), available, 2) == pytest.approx([1 / 11, 10 / 11])
+    assert requested_shares(sources(a=3, b=1), available, 2) == pytest.approx([0.75, 0.25])
 
 
 def test_choice_is_whole_epochs_and_a_drawn_rest():

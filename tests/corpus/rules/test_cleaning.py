@@ -99,7 +99,7 @@ def test_steps_work_on_what_earlier_ones_left():
     web = Cleaner(CleaningConfig(set="web"))
     cleaned = web("cafÃ© <b>x</b>\r\n12 likes\ne\u200b\u0301nd")
     assert cleaned.text == "café x\nénd"
-    assert cleaned.mended == {"encoding": 1, "newlines": 1, "invisible": 1, "markup": 2, "boilerplate": 1, "unicode": 1}
+    assert cleaned.counts == {"encoding": 1, "newlines": 1, "invisible": 1, "markup": 2, "boilerplate": 1, "unicode": 1}
 
 
 PLAIN = [name for name in STEPS if name not in ("encoding", "markup", "gutenberg")]
@@ -110,7 +110,7 @@ def test_a_second_time_mends_nothing(text):
     cleaner = Cleaner(CleaningConfig(**dict.fromkeys(PLAIN, True)))
     once = cleaner(text)
     assert cleaner(once.text) == (once.text, {})
-    assert bool(once.mended) == (once.text != text)
+    assert bool(once.counts) == (once.text != text)
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="<>[]{}&'"), max_size=200))

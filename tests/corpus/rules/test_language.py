@@ -34,16 +34,16 @@ def test_languages_are_told_apart(identify, language):
 def test_only_the_wanted_languages_are_kept():
     pytest.importorskip("py3langid")
     rules = Rules(RulesConfig(languages=["de", "en"]))
-    assert [language for language, text in TEXTS.items() if rules.judge(text) is None] == ["en", "de"]
-    rejection = rules.judge(TEXTS["fr"])
+    assert [language for language, text in TEXTS.items() if rules.check(text) is None] == ["en", "de"]
+    rejection = rules.check(TEXTS["fr"])
     assert rejection.rule == "language"
     assert str(rejection).startswith("language: fr with ") and "(de or en with at least 0.65)" in str(rejection)
 
 
 def test_a_language_that_is_not_clear_is_dropped():
     pytest.importorskip("py3langid")
-    assert Rules(RulesConfig(languages=["en"], min_probability=0.65)).judge("1 2 3 4 5").rule == "language"
-    assert Rules(RulesConfig(languages=["en"], min_probability=1.0)).judge("The harbour lay still").rule == "language"
+    assert Rules(RulesConfig(languages=["en"], min_probability=0.65)).check("1 2 3 4 5").rule == "language"
+    assert Rules(RulesConfig(languages=["en"], min_probability=1.0)).check("The harbour lay still").rule == "language"
 
 
 def test_the_middle_of_a_long_text_is_looked_at(identify):

@@ -30,8 +30,8 @@ def speech(draw: random.Random) -> str:
 PLAY = "\n\n".join(map(speech, [random.Random(0)] * 60))
 
 
-def judge(rule: str, text: str, limit: float | bool = True) -> Rejection | None:
-    return Rules(RulesConfig(limits={rule: limit})).judge(text)
+def check(rule: str, text: str, limit: float | bool = True) -> Rejection | None:
+    return Rules(RulesConfig(limits={rule: limit})).check(text)
 
 
 def repeated_grams(n: int, repetitions: int) -> str:
@@ -87,8 +87,8 @@ BORDERS = [
 
 @pytest.mark.parametrize(("rule", "inside", "outside"), BORDERS, ids=[border[0] for border in BORDERS])
 def test_each_rule_condemns_beyond_its_published_limit(rule, inside, outside):
-    assert judge(rule, inside) is None
-    rejection = judge(rule, outside)
+    assert check(rule, inside) is None
+    rejection = check(rule, outside)
     assert rejection.rule == rule
     assert str(rejection).startswith(f"{rule}: ") and f"{RULES[rule].bound} {RULES[rule].limit:g}" in str(rejection)
 
@@ -100,20 +100,20 @@ def test_every_rule_has_its_borders_and_its_source():
 
 
 def test_values_are_those_of_the_text():
-    assert judge("short_words", "ab abc") == Rejection("short_words", 2.5, "at least 3")
-    assert judge("few_stop_words", "all of it").value == 1
-    assert judge("top_2_gram", "aa bb aa bb").value == 10 / 11
-    assert judge("duplicate_lines", "a\nb\na\na\n").value == 0.5
-    assert judge("duplicate_5_grams", "a b c d e a b c d e").value == 5 / 19
-    assert judge("generated", "# DO NOT EDIT").value == "'do not edit'"
-    assert judge("unparsable", "x = 1\nx = = 1\n").value == "line 2: invalid syntax"
-    assert str(judge("long_words", "a" * 12)) == "long_words: 12 (at most 10)"
+    assert check("short_words", "ab abc") == Rejection("short_words", 2.5, "at least 3")
+    assert check("few_stop_words", "all of it").value == 1
+    assert check("top_2_gram", "aa bb aa bb").value == 10 / 11
+    assert check("duplicate_lines", "a\nb\na\na\n").value == 0.5
+    assert check("duplicate_5_grams", "a b c d e a b c d e").value == 5 / 19
+    assert check("generated", "# DO NOT EDIT").value == "'do not edit'"
+    assert check("unparsable", "x = 1\nx = = 1\n").value == "line 2: invalid syntax"
+    assert str(check("long_words", "a" * 12)) == "long_words: 12 (at most 10)"
 
 
 def test_the_first_and_cheapest_rule_speaks():
     text = "# { #"
     assert (
-        Rules(RulesConfig(limits={"curly_brackets": True, "too_few_words": True})).judge(text).rule == "too_few_words"
+        Rules(RulesConfig(limits={"curly_brackets": True, "too_few_words": True})).check(text).rule == "too_few_words"
     )
 
 
@@ -151,11 +151,11 @@ def test_shortcuts_change_no_verdict(words, limit):
     text = " ".join(words)
     length = max(len(text), 1)
     for n in (2, 3, 4):
-        rejection = judge(f"top_{n}_gram", text, limit)
+        rejection = check(f"top_{n}_gram", text, limit)
         share = top_gram_share(words, n, length)
         assert (rejection.value if rejection else 0) == (share if share > limit else 0)
     for n in range(5, 11):
-        rejection = judge(f"duplicate_{n}_grams", text, limit)
+        rejection = check(f"duplicate_{n}_grams", text, limit)
         share = duplicate_gram_share(words, n, length)
         assert (rejection.value if rejection else 0) == (share if share > limit else 0)
 
@@ -165,9 +165,9 @@ def test_verdicts_do_not_depend_on_hashes(monkeypatch):
     draw = random.Random(0)
     texts = [" ".join(draw.choices(UNIQUE[:size], k=200)) for size in (2, 5, 20, 1000) for _ in range(5)]
     rules = Rules(RulesConfig(set="web"))
-    verdicts = [rules.judge(text) for text in texts]
+    verdicts = [rules.check(text) for text in texts]
     monkeypatch.setattr(statistics, "hash", lambda gram: len(gram[0]), raising=False)
-    assert [rules.judge(text) for text in texts] == verdicts
+    assert [rules.check(text) for text in texts] == verdicts
     assert len({verdict and verdict.rule for verdict in verdicts}) > 1
 
 
@@ -180,18 +180,18 @@ def test_words_with_a_letter_are_counted_by_occurrence():
 
 @pytest.mark.parametrize("kind", ["web", "books"])
 def test_sets_keep_prose(kind):
-    assert Rules(RulesConfig(set=kind)).judge(PROSE) is None
+    assert Rules(RulesConfig(set=kind)).check(PROSE) is None
 
 
 def test_sets_for_their_kind_of_text():
     spam = "Buy the best watches of the world and that with discounts now. " * 20
     code = "def double(value):\n    return {value: 2 * value}\n\n\n" * 8
     none, web, books, source = (Rules(RulesConfig(set=name)) for name in ("none", "web", "books", "code"))
-    assert [none.judge(text) for text in (PLAY, spam, code, "")] == [None] * 4
-    assert web.judge(PLAY) is not None and web.judge(code) is not None
-    assert books.judge(PLAY) is None
-    assert books.judge(spam).rule.startswith(("top", "duplicate")) and web.judge(spam) is not None
-    assert source.judge(code) is None
+    assert [none.check(text) for text in (PLAY, spam, code, "")] == [None] * 4
+    assert web.check(PLAY) is not None and web.check(code) is not None
+    assert books.check(PLAY) is None
+    assert books.check(spam).rule.startswith(("top", "duplicate")) and web.check(spam) is not None
+    assert source.check(code) is None
 
 
 def test_web_has_the_published_limits():
@@ -245,8 +245,8 @@ def test_profanity_by_whole_words_and_phrases(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("Darn\n\nsilly  goose\n", encoding="utf-8")
     rules = Rules(RulesConfig(profanity=str(path)))
-    assert rules.judge("They darned the socks of silly, old geese.") is None
-    assert str(rules.judge("DARN! A silly\ngoose.")) == "profanity: darn, silly goose (none of the list)"
+    assert rules.check("They darned the socks of silly, old geese.") is None
+    assert str(rules.check("DARN! A silly\ngoose.")) == "profanity: darn, silly goose (none of the list)"
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"\xff", "not UTF-8"), (b"\n", "no word")])
@@ -292,11 +292,11 @@ def test_licences_as_stated(head, licence):
 
 def test_restrictive_licences_are_dropped_on_request():
     rules = Rules(RulesConfig(drop_restrictive_licences=True))
-    assert rules.judge(BSD) is None and rules.judge("import os\n") is None
-    rejection = rules.judge("# GNU Affero General Public License\n")
+    assert rules.check(BSD) is None and rules.check("import os\n") is None
+    rejection = rules.check("# GNU Affero General Public License\n")
     assert str(rejection) == "restrictive_licence: AGPL (permissive licences pass)"
 
 
 def test_a_judge_travels_to_a_worker_process():
     rules = pickle.loads(pickle.dumps(Rules(RulesConfig(set="web", drop_restrictive_licences=True))))
-    assert rules.judge("word").rule == "too_few_words"
+    assert rules.check("word").rule == "too_few_words"

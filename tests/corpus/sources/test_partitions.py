@@ -15,7 +15,7 @@ def folder(tmp_path, monkeypatch):
     for number in range(20):
         records = [json.dumps({"text": f"Story {record} of file {number:02}."}) for record in range(10)]
         (tmp_path / f"{number:02}.jsonl").write_text("\n".join(records))
-    monkeypatch.setattr(partitions, "PART_BYTES", 2 * (tmp_path / "00.jsonl").stat().st_size + 1)
+    monkeypatch.setattr(partitions, "PARTITION_BYTES", 2 * (tmp_path / "00.jsonl").stat().st_size + 1)
     return tmp_path
 
 
@@ -26,7 +26,7 @@ def test_parts_are_runs_of_files(folder):
     assert [part.number for part in found] == list(range(7)) and {part.of for part in found} == {20}
     assert sum(part.size for part in found) == sum(file.stat().st_size for file in folder.iterdir())
     whole = list(SourceReader(config, "mine", Funnel()))
-    assert [document for part in found for document in SourceReader(config, "mine", Funnel(), part=part)] == whole
+    assert [document for part in found for document in SourceReader(config, "mine", Funnel(), partition=part)] == whole
 
 
 @pytest.mark.parametrize("limit", [{"max_documents": 5}, {"max_bytes": 50}])

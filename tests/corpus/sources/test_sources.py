@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from messages import refused
 
 from training.common.errors import UserError
 from training.common.recipe import build
@@ -490,19 +491,20 @@ def test_digests_follow_contents_names_and_subsets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        ({"max_documents": 0}, "'max_documents' is a positive number"),
-        ({"weight": -1.0}, "'weight' is a positive number"),
-        ({"max_epochs": "nan"}, "'max_epochs' is a positive number"),
-        ({"max_broken": 2.0}, "'max_broken' is a share"),
-        ({"encoding": "utf-9"}, "no text encoding 'utf-9'"),
-        ({"encoding": "rot13"}, "no text encoding 'rot13'"),
-        ({"text_colum": "a"}, "unknown key 'text_colum'; did you mean 'text_column'"),
+        ({"max_documents": 0}, ("at least 1", "0")),
+        ({"weight": -1.0}, ("above 0", "-1.0")),
+        ({"max_epochs": "nan"}, ("above 0", "nan")),
+        ({"max_broken": 2.0}, ("at least 0, at most 1", "2.0")),
+        ({"encoding": "utf-9"}, ("'utf-9'",)),
+        ({"encoding": "rot13"}, ("'rot13'",)),
+        ({"text_colum": "a"}, ("unknown key 'text_colum'; did you mean 'text_column'",)),
+        ({"path": "-", "mine_beyond_limits": True}, ("standard input",)),
     ],
 )
-def test_options_are_checked(options, message):
-    with pytest.raises(UserError, match=message):
+def test_options_are_checked(options, facts):
+    with refused([*options][-1], *facts):
         build(SourceConfig, options, "recipe.yaml")
 
 

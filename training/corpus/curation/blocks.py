@@ -1,11 +1,11 @@
-"""Documents on disk in blocks: what one worker takes at a time, and what a killed run goes on from.
+"""Blocks of documents on disk: the unit of work of one worker, and the point from which a killed run resumes.
 
-Each part of a source (sources/parts.py) has blocks of its own.
+Each partition of a source (sources/partitions.py) has its own blocks.
 
-A block is three files, each written beside and renamed. The last one says that the block is complete.
+A block is three files, each written beside its place and renamed. The last one marks the block as complete.
 
     00012.jsonl    the documents that passed every rule: [id, group, text] a line
-    00012.npz      arrays with a row for each of them, such as their sizes and hashes
+    00012.npz      arrays with an entry for each of them, such as their sizes and hashes
     00012.json     how many were read, and what became of the others
 """
 
@@ -29,20 +29,22 @@ class Block:
     """A task for a worker.
 
     Attributes:
-        reading: the funnel of what the source dropped on the way to these documents.
-        position: in the source, after the last of them.
-        source: its name in the recipe.
+        reading: funnel of the records that reading dropped on the way to these documents.
+        position: position in the source after the last of them.
+        groups: bytes of each group, where the source limits groups.
+        source: name of the source in the recipe.
     """
 
     number: int
     documents: list[Document]
     reading: dict[str, Any]
     position: dict[str, Any]
+    groups: dict[str, int]
     source: str
 
 
 def in_blocks(documents: Iterable[Document], most_bytes: int = BLOCK_BYTES) -> Iterator[list[Document]]:
-    """Cut by the documents alone, so that the blocks are the same however often the source is read."""
+    """Documents in blocks of a limited size. Only the documents decide, so every reading gives the same blocks."""
     block, size = [], 0
     for document in documents:
         block.append(document)
@@ -67,7 +69,7 @@ class StoredBlock:
                 yield Document(*json.loads(line))
 
     def ids(self) -> list[str]:
-        """Of its documents, without their texts being read."""
+        """Ids of its documents, without reading their texts."""
         return json.loads(self.array("ids").tobytes())
 
     def array(self, name: str) -> np.ndarray:
@@ -82,10 +84,10 @@ class StoredBlock:
 
 
 class BlockStore:
-    """The blocks of a part of a source.
+    """The blocks of a partition of a source.
 
     Args:
-        folder: of their own; made if it does not exist.
+        folder: for these blocks alone; created if it does not exist.
     """
 
     def __init__(self, folder: Path):
@@ -96,7 +98,7 @@ class BlockStore:
         return self.block(number).file("json").is_file()
 
     def __len__(self) -> int:
-        """Blocks before the first that is missing."""
+        """The number of blocks before the first missing one."""
         number = 0
         while number in self:
             number += 1
@@ -106,7 +108,7 @@ class BlockStore:
         return StoredBlock(self.folder, number)
 
     def blocks(self) -> list[StoredBlock]:
-        """All that count, of a part that is finished."""
+        """All blocks that count, of a partition that is finished."""
         return [self.block(number) for number in range(self.end["blocks"])]
 
     def write(
@@ -115,7 +117,7 @@ class BlockStore:
         block = self.block(number)
         ids = np.frombuffer(json.dumps([document.id for document in documents]).encode(), np.uint8)
         lines = (json.dumps([document.id, document.group, document.text]) + "\n" for document in documents)
-        # `shared`: a task that was thought dead, and its successor, may both be at it.
+        # `shared`: a task that was believed dead and its successor may write the same block.
         with open_whole(block.file("jsonl"), shared=True) as stream:
             stream.writelines(line.encode() for line in lines)
         with open_whole(block.file("npz"), shared=True) as stream:
@@ -124,16 +126,16 @@ class BlockStore:
             stream.write(json.dumps(record).encode())
 
     def finish(self, blocks: int, record: dict[str, Any]) -> None:
-        """The part has been read as far as it will be: `blocks` count, and any others are forgotten."""
+        """End the partition: the first `blocks` count, and any others are deleted."""
         for file in self.folder.iterdir():
             if int(file.name.split(".")[0]) >= blocks:
-                file.unlink(missing_ok=True)  # a worker that was ahead may be at it
+                file.unlink(missing_ok=True)  # a worker that was ahead may be deleting it too
         with open_whole(self._end, shared=True) as stream:
             stream.write(json.dumps({"blocks": blocks} | record).encode())
 
     @property
     def end(self) -> dict[str, Any] | None:
-        """What `finish` noted."""
+        """The record that `finish` wrote; None before that."""
         return json.loads(self._end.read_bytes()) if self._end.is_file() else None
 
     @property

@@ -1,4 +1,4 @@
-"""What of a recipe speaks of documents: where they come from, and what is done to them."""
+"""Recipe keys of `data`: reading, cleaning, filtering and splitting documents."""
 
 import re
 from dataclasses import dataclass
@@ -14,78 +14,75 @@ from training.corpus.rules.cleaning import CleaningConfig
 from training.corpus.rules.pii import PIIConfig
 from training.corpus.sources import PYTHON, SourceConfig
 
+Unit = Literal["package", "document", "position"]
+
 
 @dataclass
 class DedupConfig:
-    exact: bool = option(True, "drop texts that are the same as an earlier one but for white space")
-    near: bool = option(False, "drop near duplicates, of which the first is kept")
-    minhash: MinHashConfig = option(MinHashConfig, "how they are found")
-    lines: bool = option(False, "drop lines that stand in many documents, from all but the first; not for code")
-    line: LinesConfig = option(LinesConfig, "which lines those are")
+    """Duplicates to drop: whole documents, lines, and validation documents that repeat training text."""
+
+    exact: bool = option(True, "drop documents whose text equals an earlier one's, except for whitespace")
+    near: bool = option(False, "drop near duplicates of earlier documents")
+    minhash: MinHashConfig = option(MinHashConfig, "search for near duplicates")
+    lines: bool = option(False, "drop lines that stand in many documents, except from the first; not for code")
+    line: LinesConfig = option(LinesConfig, "repeated lines")
+    across_splits: bool | None = option(
+        None, "drop validation documents most of whose long lines stand in training text (default: for python only)"
+    )
 
 
 @dataclass
 class DataConfig:
+    """The documents of a corpus: one source (`path`) or several (`sources`), and all that is done to them."""
+
     path: str = option(
         PYTHON,
         "what to read: 'python' (the Python source installed on this machine), a file, folder or glob, '-' for "
         "standard input, or a Hub dataset 'owner/name'",
     )
-    text_column: str = option("text", "the column that holds the text (jsonl, csv, parquet, arrow, Hub)")
+    text_column: str = option("text", "column that holds the text (jsonl, csv, parquet, arrow, Hub)")
     subset: str | None = option(None, "configuration of a Hub dataset")
     split: str = option("train", "split of a Hub dataset")
-    license: str | None = option(None, "the licence of the text, for the data card")
-    max_bytes: int | None = option(None, "stop at this many bytes of clean text (UTF-8)")
+    license: str | None = option(None, "licence of the text, for the data card")
+    max_bytes: int | None = option(None, "limit in bytes of clean text (UTF-8)", at_least=1)
     sources: dict[str, SourceConfig] = option(
         dict, "several sources in place of 'path': name to its own path, text_column, weight, max_bytes, ..."
     )
-    cleaning: CleaningConfig = option(CleaningConfig, "what is mended in each text")
-    pii: PIIConfig = option(PIIConfig, "personal data that is replaced")
-    rules: RulesConfig = option(RulesConfig, "what drops a document")
-    dedup: DedupConfig = option(DedupConfig, "what counts as a copy")
+    cleaning: CleaningConfig = option(CleaningConfig, "cleaning of each text")
+    pii: PIIConfig = option(PIIConfig, "personal data to replace")
+    rules: RulesConfig = option(RulesConfig, "rules that drop documents")
+    dedup: DedupConfig = option(DedupConfig, "duplicates to drop")
     temperature: float = option(
-        1, "above 1, sources without weights are taken more evenly: shares follow tokens ** (1 / temperature)"
+        1.0,
+        "above 1, sources without weights are mixed more evenly: shares follow tokens ** (1 / temperature)",
+        above=0,
     )
-    max_tokens: int | None = option(None, "of training text from all 'sources' together; without it, all that fit")
-    decontamination: DecontaminationConfig = option(DecontaminationConfig, "evaluation sets to keep out")
-    validation_fraction: float = option(0.05, "share of the bytes held out for validation")
-    split_by: Literal["package", "document", "position"] | None = option(
-        None, "what is held out whole; by default packages (python), documents, or the end of a single document"
+    max_tokens: int | None = option(
+        None, "limit in training tokens of all 'sources' together (default: all there are)", at_least=1
     )
-    seed: int = option(0, "chooses the documents under max_bytes, and what is held out")
+    decontamination: DecontaminationConfig = option(DecontaminationConfig, "evaluation sets to keep out of the text")
+    validation_fraction: float = option(0.05, "share of the bytes held out for validation", above=0, below=1)
+    split_by: Unit | None = option(
+        None,
+        "unit held out whole: package, document, or position (the end of a single document) (default: package for "
+        "python, else document)",
+    )
+    seed: int = option(0, "seed for the validation split and for the order of installed Python files")
 
     def __post_init__(self):
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"'validation_fraction' lies between 0 and 1, not {self.validation_fraction}")
-        if self.max_bytes is not None and self.max_bytes <= 0:
-            raise ValueError(f"'max_bytes' is a positive number of bytes, not {self.max_bytes}")
         if self.sources and (self.path != PYTHON or self.max_bytes is not None):
-            raise ValueError("'sources' have paths and limits of their own: give 'path' and 'max_bytes' there")
+            raise ValueError("'path' and 'max_bytes' cannot be combined with 'sources'; set them in each source")
         if len({source.weight is None for source in self.sources.values()}) > 1:
-            raise ValueError("'sources': give weights to all sources or to none")
+            raise ValueError("'sources': some have a weight and some have none; give weights to all or to none")
         for name in self.sources:
             if not re.fullmatch(r"\w[\w-]*", name):
-                raise ValueError(f"'sources': a name is letters, digits, - and _, not '{name}'")
+                raise ValueError(f"'sources': invalid name '{name}'; use letters, digits, - and _")
         if not self.sources and (self.max_tokens is not None or self.temperature != 1):
-            raise ValueError("'max_tokens' and 'temperature' are for a mixture of 'sources'")
-        for name in ("cleaning", "pii", "rules", "dedup"):
-            steps = getattr(self, name)
-            if self.is_python and steps != type(steps)():
-                raise ValueError(
-                    f"'{name}' has no effect on the Python corpus, which has rules of its own; give it as one of "
-                    "'sources' (sources: {code: {path: python}}) to have them asked instead"
-                )
-        if self.is_python and self.split_by not in (None, "package"):
-            raise ValueError("'split_by' of the Python corpus is package, so that nothing leaks into validation")
-
-    @property
-    def is_python(self) -> bool:
-        """Whether the corpus is the installed Python source and nothing else."""
-        return not self.sources and self.path == PYTHON
+            raise ValueError("'max_tokens' and 'temperature' need a mixture; give 'sources'")
 
     @cached_property
     def named_sources(self) -> dict[str, SourceConfig]:
-        """`sources`, or the one that `path` and its companions stand for."""
+        """`sources`, or the single one that `path` and its companions describe, under an empty name."""
         return self.sources or {
             "": SourceConfig(
                 path=self.path,
@@ -98,18 +95,35 @@ class DataConfig:
         }
 
     def cleaning_of(self, name: str) -> CleaningConfig:
-        """What is mended in the texts of a source."""
+        """The cleaning of a source: its own, or that of the recipe."""
         return self.named_sources[name].cleaning or self.cleaning
 
     def rules_of(self, name: str) -> RulesConfig:
-        """What drops a document of a source."""
-        return self.named_sources[name].rules or self.rules
+        """The rules of a source: its own, or those of the recipe, or the default of its path."""
+        source = self.named_sources[name]
+        by_default = RulesConfig(set="python") if source.path == PYTHON else self.rules
+        return source.rules or (by_default if self.rules == RulesConfig() else self.rules)
+
+    @property
+    def unit(self) -> Unit | None:
+        """`split_by` or its default; None where that depends on the number of documents."""
+        return self.split_by or ("package" if self._only_python else None)
+
+    @property
+    def drops_copies_across_splits(self) -> bool:
+        """`dedup.across_splits` or its default."""
+        given = self.dedup.across_splits
+        return self._only_python if given is None else given
+
+    @property
+    def _only_python(self) -> bool:
+        return all(source.path == PYTHON for source in self.named_sources.values())
 
     def key_of(self, name: str) -> str:
-        """Where in the recipe a source stands."""
+        """The recipe key of a source."""
         return f"data.sources.{name}" if name else "data"
 
     @property
     def where(self) -> str:
-        """What an error about all the text names."""
+        """The words by which an error names all the text."""
         return "'data.sources'" if self.sources else f"'data.path': {self.path}"

@@ -1,82 +1,218 @@
-"""The documents that a recipe speaks of, cleaned and split."""
+"""The corpus: documents of both splits, streamed from blocks, and the account of every document read."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
-from training.common.stage import digest
+from training.common.errors import UserError
+from training.corpus.curation.blocks import StoredBlock
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.curation import Curation
+from training.corpus.curation.document_pipeline import SAMPLE_CHARACTERS, SAMPLES
 from training.corpus.curation.funnel import Funnel
-from training.corpus.curation.python_corpus import PythonCorpus
-from training.corpus.curation.splitting import Split
+from training.corpus.curation.selection import DROPPED, TRAIN, VALIDATION, PlacedBlock, Selection
+from training.corpus.curation.splitting import SPLITS, Split
 from training.corpus.dedup.decontamination import Decontaminator
-from training.corpus.dedup.evaluation_items import task_files
-from training.corpus.execution.distributed import Cluster
-from training.corpus.execution.workers import available_cores
-from training.corpus.sources import Document, check_distinct, source_digest
+from training.corpus.sources import Document, draw
 
 
-class Corpus(Protocol):
-    """Documents of both splits, streamed, and what became of every document read.
+class Corpus:
+    """The documents that passed the rules, by *place*: their number among those of all sources, in order.
+
+    `Curation.run` makes one.
 
     Attributes:
-        copies: by kind of duplicate: (kept documents with copies,) how many each had.
+        folder: holds the blocks; the corpus streams from there.
+        blocks: by source and partition.
+        ranges: places of the documents of each source.
+        sizes: (documents,) bytes of the text that is left of each.
+        beyond_limits: places of documents that a block holds beyond the limits of its source, ascending.
+        selection: the split of each.
+        funnel: what became of every document read.
+        copies: by kind of duplicate (exact, near): (kept documents with copies,) how many copies each had.
         contaminated: which document met which evaluation item, and the words that they share.
-        items: of evaluations, how many were `searched` and how many were `too short` for it.
+        items: how many evaluation items were `searched`, and how many were `too short` to search for.
+        decontaminators: of the items searched so far.
     """
 
-    funnel: Funnel
-    copies: dict[str, np.ndarray]
-    contaminated: list[dict[str, str]]
-    items: Counter[str]
+    def __init__(self, config: DataConfig, folder: Path, blocks: dict[str, list[list[PlacedBlock]]], funnel: Funnel):
+        self.config, self.folder, self.blocks, self.funnel = config, folder, blocks, funnel
+        self.copies: dict[str, np.ndarray] = {}
+        self.contaminated: list[dict[str, str]] = []
+        self.items: Counter[str] = Counter()
+        self.decontaminators: list[Decontaminator] = []
+        self.ranges: dict[str, range] = {}
+        first = 0
+        for source, partitions in blocks.items():
+            count = sum(block.passed for placed in partitions for block in placed)
+            self.ranges[source] = range(first, first + count)
+            first += count
+        self.beyond_limits = np.empty(0, dtype=np.int64)
+        self.selection = Selection(np.full(first, TRAIN, dtype=np.uint8), {})
+        self.sizes = self.column("sizes") if first else np.empty(0, dtype=np.int64)
+        self._explanations: dict[str, dict[int, str]] = {}  # by reason: why the first documents were dropped, by place
 
-    def documents(self, split: Split, source: str | None = None) -> Iterator[Document]: ...
+    # What later stages read.
 
-    def size(self, split: Split, source: str | None = None) -> int: ...
+    def documents(self, split: Split, source: str | None = None) -> Iterator[Document]:
+        """Documents of a split, of one source or of all of them in their order."""
+        return self.selection.documents(self.placed(source), split)
 
-    def sample(self, count: int, seed: int) -> list[Document]: ...
+    def size(self, split: Split, source: str | None = None) -> int:
+        """Bytes of the text of a split."""
+        places = self.ranges[source] if source else range(len(self.sizes))
+        here = slice(places.start, places.stop)
+        size = int(self.sizes[here][self.selection.split_of[here] == SPLITS.index(split)].sum())
+        if self.selection.straddling and self.selection.straddling[0] in places:
+            place, cut = self.selection.straddling
+            moved = int(self.sizes[place]) - cut
+            size += moved if split == "validation" else -moved
+        return size
 
-    def lengths(self) -> np.ndarray: ...
+    def sample(self, count: int, seed: int) -> list[Document]:
+        """Training documents, drawn by the seed."""
+        train = (
+            (identity, place)
+            for first, _, block in self.placed()
+            for place, identity in enumerate(block.ids(), start=first)
+            if self.selection.split_of[place] == TRAIN
+        )
+        places = draw(train, count, seed)
+        found = {place: self.selection.trimmed(place, document) for place, document in self.at(np.sort(places))}
+        if self.selection.straddling and (place := self.selection.straddling[0]) in found:
+            found[place] = self.selection.piece(found[place], "train")
+        return [found[place] for place in places]
 
-    def counts(self, source: str) -> dict[str, int]: ...
+    def lengths(self) -> np.ndarray:
+        """Bytes of each document kept.  # (documents,)"""
+        return self.sizes[self.selection.split_of != DROPPED]
 
-    def everything(self, split: Split) -> Iterator[Document]: ...
+    def counts(self, source: str) -> dict[str, int]:
+        """Documents and bytes kept of a source."""
+        here = slice(self.ranges[source].start, self.ranges[source].stop)
+        sizes = self.sizes[here][self.selection.split_of[here] != DROPPED]
+        return {"documents": len(sizes), "bytes": int(sizes.sum())}
 
-    def keep_out(self, decontaminator: Decontaminator) -> None: ...
+    def samples(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Documents that passed the rules and were dropped later, with their reasons; in the form of the samples of
+        `document_pipeline.process_block`."""
+        for reason, explanations in self._explanations.items():
+            for place, document in self.at(np.array(sorted(explanations), dtype=np.int64)):
+                # A document that holds an evaluation item must not be published beside the model's text.
+                text = "" if reason == "contaminated" else document.text[:SAMPLE_CHARACTERS]
+                yield reason, {"id": document.id, "why": explanations[place], "text": text}
 
+    def encodings(self) -> Counter[str]:
+        """Numbers of documents read from encodings other than UTF-8, by encoding."""
+        found = Counter()
+        for of_source in self.blocks.values():
+            for blocks in filter(None, of_source):
+                found.update(blocks[-1].block.record()["position"]["encodings"])  # up to there
+        return found
 
-def open_corpus(config: DataConfig, folder: Path, workers: int = 0, cluster: Cluster | None = None) -> Corpus:
-    """Read, clean and split. The same machine, files and config give the same documents in the same order.
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Records of all blocks, in order; see `document_pipeline.process_block`."""
+        for _, _, block in self.placed():
+            yield block.record()
 
-    Args:
-        folder: to work in, for as long as the corpus is used; what an interrupted run left there is gone on from.
-        workers: processes; 0 for one each core.
-        cluster: in place of them, where the text comes from `sources`.
+    def keep_out(self, decontaminator: Decontaminator) -> None:
+        """Drop training documents that hold an item. A document that both splits share stays.
 
-    Raises:
-        UserError: nothing to read, nothing left after cleaning, or nothing to hold out.
-    """
-    if config.is_python:
-        return PythonCorpus(config)
-    return Curation(config, folder, workers or available_cores(), cluster)
+        Raises:
+            UserError: nothing is left to train on.
+        """
+        split_of, straddling = self.selection.split_of, self.selection.straddling
+        shared = straddling and straddling[0]
+        kept = self.selection.kept(self.placed())
+        train = (pair for pair in kept if split_of[pair[0]] == TRAIN and pair[0] != shared)
+        self.drop_contaminated(decontaminator, *decontaminator.meet(train))
+        self.count_splits()
 
+    def groups(self, split: Split) -> set[int]:
+        """The `splitting.split_key` of each group with documents in a split."""
+        return set(self.column("package")[self.selection.split_of == SPLITS.index(split)].tolist())
 
-def corpus_digest(config: DataConfig) -> str:
-    """What identifies the input: the installed packages and versions, the contents of files, or the dataset's id; and
-    the contents of the files that the steps read.
+    def ids_within_limits(self, source: str) -> set[str]:
+        """Ids of the documents of a source that passed the rules, within its limits."""
+        beyond, ids = set(self.beyond_limits.tolist()), set()
+        for first, _, block in self.placed(source):
+            ids.update(identity for place, identity in enumerate(block.ids(), start=first) if place not in beyond)
+        return ids
 
-    Raises:
-        UserError: no such file.
-    """
-    check_distinct({config.key_of(name): source for name, source in config.named_sources.items()})
-    digests = [f"{name}:{source_digest(source, config.key_of(name))}" for name, source in config.named_sources.items()]
-    for path in map(Path, config.decontamination.evaluation):
-        digests += [digest(file, "data.decontamination.evaluation") for file in [*task_files(path), path]]
-    rules = {config.rules_of(name).profanity for name in config.named_sources} - {None}
-    digests += [digest(path, "rules.profanity") for path in sorted(rules)]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    # What the steps of `Curation` do to it.
+
+    def drop(self, places: np.ndarray, reason: str, step: str, explanations: list[str]) -> None:
+        """Drop documents; `explanations` say of the first ones why."""
+        first = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), explanations)}
+        self._explanations[reason] = self._explanations.get(reason, {}) | first
+        self.selection.split_of[places] = DROPPED
+        self.funnel.drop_kept(reason, int(self.sizes[places].sum()), step, len(places))
+
+    def drop_contaminated(self, decontaminator: Decontaminator, owners: np.ndarray, matches: np.ndarray) -> None:
+        """Drop the documents that hold an item, among those with runs of words of items (`Decontaminator.meet`)."""
+        self.items.update(decontaminator.counts)
+        found, decontaminator = decontaminator.contaminated(owners, matches, self.config.decontamination.max_documents)
+        self.decontaminators.append(decontaminator)
+        explanations = {}
+        for place, document in self.at(found):
+            # In the text that was kept: a limit may have cut off the item.
+            for item, words in decontaminator.hits(self.selection.trimmed(place, document).text):
+                explanations.setdefault(place, f"words of {item}")
+                self.contaminated.append({"document": document.id, "item": item, "words": words})
+        places = np.array(list(explanations), dtype=np.int64)
+        self.drop(places, "contaminated", "decontamination", list(explanations.values()))
+
+    def count_splits(self) -> None:
+        """Note the documents and bytes of both splits in the funnel.
+
+        Raises:
+            UserError: a split is empty.
+        """
+        for number, split in enumerate(SPLITS):
+            documents = int((self.selection.split_of == number).sum())
+            documents += number == VALIDATION and self.selection.straddling is not None
+            self.check_some(documents, split)
+            self.funnel.splits[split] = {"documents": documents, "bytes": self.size(split)}
+
+    def check_some(self, documents: int, split: Split) -> None:
+        """Raises UserError: there are no documents for a split."""
+        if not documents:
+            reasons = self.funnel.reasons() or "it is empty"
+            raise UserError(f"{self.config.where}: no text left for {split} after cleaning ({reasons})")
+
+    def kept_places(self) -> np.ndarray:
+        """Places of the documents that are not dropped.  # (kept,)"""
+        return np.flatnonzero(self.selection.split_of != DROPPED)
+
+    def placed(self, source: str | None = None) -> Iterator[PlacedBlock]:
+        """Blocks of one source or of all of them, in order."""
+        for name in [source] if source else self.blocks:
+            for of_partition in self.blocks[name]:
+                yield from of_partition
+
+    def column(self, name: str) -> np.ndarray:
+        """An array of all blocks of all sources, in order.  # (documents, ...)"""
+        return np.concatenate([block.array(name) for _, _, block in self.placed()])
+
+    def ids(self, places: np.ndarray) -> dict[int, str]:
+        """Ids of the documents at these places (ascending), by place."""
+        ids = {}
+        for first, block, here in self._holding(places):
+            of_block = block.ids()
+            ids.update((place, of_block[place - first]) for place in here)
+        return ids
+
+    def at(self, places: np.ndarray) -> Iterator[tuple[int, Document]]:
+        """Documents at these places (ascending), as they passed the rules, with their places."""
+        for first, block, here in self._holding(places):
+            sought = set(here)
+            documents = enumerate(block.documents(), start=first)
+            yield from ((place, document) for place, document in documents if place in sought)
+
+    def _holding(self, places: np.ndarray) -> Iterator[tuple[int, StoredBlock, list[int]]]:
+        """Blocks with documents at these places (ascending): each block's first place, the block, the places in it."""
+        for first, passed, block in self.placed():
+            if here := places[slice(*np.searchsorted(places, (first, first + passed)))].tolist():
+                yield first, block, here

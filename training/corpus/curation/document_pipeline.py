@@ -1,4 +1,4 @@
-"""What is done to each document by itself."""
+"""The document pipeline: cleaning, rules, personal data and hashes, one document at a time."""
 
 from collections import Counter
 from typing import Any
@@ -17,18 +17,18 @@ from training.corpus.rules.cleaning import Cleaner
 from training.corpus.rules.pii import Redactor
 from training.corpus.sources import Document
 
-SAMPLES = 3  # dropped documents of each reason that a block keeps, to show them
+SAMPLES = 3  # dropped documents of each reason that a block keeps for the audit
 SAMPLE_CHARACTERS = 1_000
 
 
-class Steps:
+class DocumentPipeline:
     """Cleaning, rules and hashes of a recipe.
 
     Attributes:
-        clean, rules: of each source, by its name.
+        clean, rules: by name of the source.
 
     Raises:
-        UserError: one of them needs a file or a package that is not there.
+        UserError: a step needs a file or a package that is missing.
     """
 
     def __init__(self, config: DataConfig):
@@ -39,7 +39,7 @@ class Steps:
         self.decontaminator = config.decontamination.evaluation and config.decontamination.decontaminator()
 
     def arrays(self, documents: list[Document]) -> dict[str, np.ndarray]:
-        """What the later passes know of documents, a row for each."""
+        """The arrays on which the later passes work: an entry for each document."""
         texts = [document.text for document in documents]
         seed, dedup = self.config.seed, self.config.dedup
         arrays = {
@@ -58,35 +58,37 @@ class Steps:
 
 
 def ragged(name: str, rows: list[np.ndarray], dtype: type) -> dict[str, np.ndarray]:
-    """Rows of different lengths: all of them in a row, and how long each is."""
+    """Arrays of different lengths as one array, and the length of each."""
     whole = np.concatenate(rows) if rows else np.empty(0)
     return {name: whole.astype(dtype), f"{name}_of_each": np.array([len(row) for row in rows], dtype=np.int64)}
 
 
-def curate_block(steps: Steps, task: tuple[BlockStore, Block]) -> dict[str, Any]:
-    """Write a block to its store, unless it is there; returns its record.
+def process_block(pipeline: DocumentPipeline, task: tuple[BlockStore, Block]) -> dict[str, Any]:
+    """Write a block to its store, unless it is there already.
 
-    The record: how many documents `passed`; the `position` in the source after them; the `funnel`; `mended` and
-    `redacted`, how often each kind of cleaning and of personal data was met; `samples` of what was dropped, by reason.
+    Returns:
+        The block's record: how many documents `passed`; the `position` in the source after them and the bytes of
+        `groups`; the `funnel`; `cleaned` and `redacted`, how often each cleaning step and each kind of personal data
+        applied; `samples` of dropped documents, by reason.
     """
     store, block = task
     if block.number in store:
         return store.block(block.number).record()
-    funnel, passed, mended, redacted, samples = Funnel(block.reading), [], Counter(), Counter(), {}
+    funnel, passed, cleaned, redacted, samples = Funnel(block.reading), [], Counter(), Counter(), {}
     for document in block.documents:
-        text, repairs = steps.clean[block.source](document.text)
-        rejection = steps.rules[block.source].judge(text) if text.strip() else "nothing left"
+        text, counts = pipeline.clean[block.source](document.text)
+        rejection = pipeline.rules[block.source].check(text) if text.strip() else "nothing left"
         if rejection:
             reason = getattr(rejection, "rule", rejection)
             funnel.drop(reason, document.size)
             of_reason = samples.setdefault(reason, [])
             if len(of_reason) < SAMPLES:
-                # They are shown and published, so they keep to what the recipe says of personal data.
-                why, shown = (steps.redact(part).text for part in (str(rejection), text))
+                # Samples are shown and published, so personal data is replaced in them as the recipe says.
+                why, shown = (pipeline.redact(part).text for part in (str(rejection), text))
                 of_reason.append({"id": document.id, "why": why, "text": shown[:SAMPLE_CHARACTERS]})
             continue
-        text, replaced = steps.redact(text)
-        mended.update(repairs)
+        text, replaced = pipeline.redact(text)
+        cleaned.update(counts)
         redacted.update(replaced)
         clean = Document(document.id, document.group, text)
         funnel.keep(clean.size)
@@ -94,11 +96,12 @@ def curate_block(steps: Steps, task: tuple[BlockStore, Block]) -> dict[str, Any]
         passed.append(clean)
     record = {
         "position": block.position,
+        "groups": block.groups,
         "passed": len(passed),
         "funnel": funnel.as_dict(),
-        "mended": mended,
+        "cleaned": cleaned,
         "redacted": redacted,
         "samples": samples,
     }
-    store.write(block.number, passed, steps.arrays(passed), record)
+    store.write(block.number, passed, pipeline.arrays(passed), record)
     return record

@@ -1,4 +1,4 @@
-"""The pass over the sources: read in blocks, which workers clean and judge and leave on disk."""
+"""The filter pass: sources are read in blocks, which workers clean, filter and leave on disk."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,28 +9,36 @@ from pathlib import Path
 from training.common.progress import progress_bar
 from training.corpus.curation.blocks import Block, BlockStore, in_blocks
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.document_pipeline import Steps, curate_block
+from training.corpus.curation.document_pipeline import DocumentPipeline, process_block
 from training.corpus.curation.funnel import Funnel
-from training.corpus.curation.source_limits import Limits
+from training.corpus.curation.source_limits import GroupLimit, SourceLimits
 from training.corpus.execution.workers import Workers
-from training.corpus.sources import Part, Position, SourceConfig, SourceReader, check_parts, split_source
+from training.corpus.sources import (
+    Document,
+    Partition,
+    Position,
+    SourceConfig,
+    SourceReader,
+    check_partitions,
+    split_source,
+)
 
 STORES = "blocks"  # below the folder to work in
 
 
 @dataclass(frozen=True)
-class SourcePart:
-    """A part of a source of a recipe.
+class SourcePartition:
+    """A partition of a source of a recipe.
 
     Attributes:
-        name: of the source, and `key`, where it stands in the recipe.
-        folder: of its blocks.
+        name, key: the source's name and its key in the recipe.
+        folder: for the blocks of the partition.
     """
 
     name: str
     key: str
     source: SourceConfig
-    part: Part
+    partition: Partition
     folder: Path
 
     @cached_property
@@ -38,99 +46,115 @@ class SourcePart:
         return BlockStore(self.folder)
 
 
-def source_parts(config: DataConfig, folder: Path) -> dict[str, list[SourcePart]]:
-    """The parts of every source.
+def source_partitions(config: DataConfig, folder: Path) -> dict[str, list[SourcePartition]]:
+    """The partitions of every source, by its name.
 
     Args:
-        folder: to work in.
+        folder: working folder.
 
     Raises:
         UserError: there is nothing to read.
     """
     return {
         name: [
-            SourcePart(name, key, source, part, folder / STORES / (name or "text") / f"{part.number:05}")
-            for part in split_source(source, key)
+            SourcePartition(name, key, source, piece, folder / STORES / (name or "text") / f"{piece.number:05}")
+            for piece in split_source(source, key)
         ]
         for name, source in config.named_sources.items()
         for key in [config.key_of(name)]
     }
 
 
-def check_sources(parts: dict[str, list[SourcePart]]) -> None:
-    """Refuse sources that were read to their ends and of which too much is broken.
+def check_sources(partitions: dict[str, list[SourcePartition]]) -> None:
+    """Check that not too many records of the sources read to their ends are broken.
 
     Raises:
-        UserError: it names the source and its share.
+        UserError: names the source and its share of broken records.
     """
-    for of_source in parts.values():
-        positions = [Position(**end["position"]) for part in of_source if (end := part.store.end)["position"]]
+    for of_source in partitions.values():
+        ends = [partition.store.end for partition in of_source]
+        positions = [Position(**end["position"]) for end in ends if end["position"]]
         first = of_source[0]
-        check_parts(positions, first.part.of, first.source, first.key)
+        check_partitions(positions, first.partition.of, first.source, first.key)
 
 
-def fill_alone(parts: Sequence[SourcePart], config: DataConfig) -> None:
-    """`fill` by this process alone."""
-    with Workers(1, Steps, config) as workers:
-        fill(parts, workers)
+def run_filter_pass_alone(partitions: Sequence[SourcePartition], config: DataConfig) -> None:
+    """`run_filter_pass` in this process alone."""
+    with Workers(1, DocumentPipeline, config) as workers:
+        run_filter_pass(partitions, workers, config.seed)
 
 
-def fill(parts: Sequence[SourcePart], workers: Workers) -> None:
-    """Read parts to their ends or their limits. Blocks that an interrupted run completed are not made again, nor is
-    what is before the first that is missing read again.
+def run_filter_pass(partitions: Sequence[SourcePartition], workers: Workers, seed: int) -> None:
+    """Read partitions to their ends or their limits. Blocks that an interrupted run completed are not made again, nor
+    are the documents before the first missing block read again.
 
     Args:
-        workers: their state is `steps.Steps`.
+        workers: their state is a `DocumentPipeline`.
+        seed: of the order of installed Python files.
 
     Raises:
         UserError: see `SourceReader`.
     """
-    begun: deque[_Filling] = deque()
+    begun: deque[_PartitionInProgress] = deque()
 
     def tasks() -> Iterator[tuple[BlockStore, Block]]:
-        for part in parts:
-            if not part.store.end:
-                begun.append(_Filling(part))
-                yield from ((part.store, block) for block in begun[-1].blocks())
+        for partition in partitions:
+            if not partition.store.end:
+                begun.append(_PartitionInProgress(partition, seed))
+                yield from ((partition.store, block) for block in begun[-1].blocks())
 
-    names = list(dict.fromkeys(part.name or "text" for part in parts))
-    total = parts[0].source.max_bytes if len(parts) == 1 else None
-    with progress_bar(total=total, desc=f"curating {', '.join(names)}", unit="B", unit_scale=True) as bar:
-        for record in workers.map(curate_block, tasks()):
-            while not begun[0].waiting:  # what comes back is in the order of what was handed out
+    names = list(dict.fromkeys(partition.name or "text" for partition in partitions))
+    total = partitions[0].source.max_bytes if len(partitions) == 1 else None
+    with progress_bar(total=total, desc=f"filtering {', '.join(names)}", unit="B", unit_scale=True) as bar:
+        for record in workers.map(process_block, tasks()):
+            while not begun[0].waiting:  # blocks come back in the order in which they were handed out
                 begun.popleft().finish()
             begun[0].take()
             bar.update(record["funnel"]["kept"]["bytes"])
-        for filling in begun:
-            filling.finish()
+        for in_progress in begun:
+            in_progress.finish()
 
 
-class _Filling:
-    """A part that is being read.
+class _PartitionInProgress:
+    """A partition that is being read.
 
     Attributes:
         waiting: blocks that were handed out and have not come back.
+        taken: blocks that have come back and count.
     """
 
-    def __init__(self, part: SourcePart):
-        self.name, self.store, self.limits = part.name, part.store, Limits(part.source)
+    def __init__(self, partition: SourcePartition, seed: int):
+        self.name, self.store = partition.name, partition.store
+        self.limits, self.group_limit = SourceLimits(partition.source), GroupLimit(partition.source)
         self.waiting = self.taken = 0
         done = len(self.store)
         start = Position(**self.store.block(done - 1).record()["position"]) if done else Position()
         self.reading = Funnel(step="reading")
-        self.reader = SourceReader(part.source, part.name, self.reading, start, part.key, part.part)
+        self.reader = SourceReader(
+            partition.source, partition.name, self.reading, start, partition.key, partition.partition, seed
+        )
         while self.taken < done and not self.limits.reached:
+            self.group_limit.restore(self.store.block(self.taken).record()["groups"])
             self._take()
 
     def blocks(self) -> Iterator[Block]:
-        documents, number = in_blocks(self.reader), self.taken
+        """The blocks that are still to be made, while the source's limits are not reached."""
+        documents, number = in_blocks(self._admitted()), self.taken
         while not self.limits.reached and (block := next(documents, None)):
             self.waiting += 1
-            yield Block(number, block, self.reading.take(), asdict(self.reader.position), self.name)
+            position, groups = asdict(self.reader.position), self.group_limit.take()
+            yield Block(number, block, self.reading.take(), position, groups, self.name)
             number += 1
 
+    def _admitted(self) -> Iterator[Document]:
+        for document in self.reader:
+            if self.group_limit.admits(document):
+                yield document
+            else:
+                self.reading.drop("group over its share", document.size, "limit")
+
     def take(self) -> None:
-        """The next block has come back."""
+        """Count the block that has come back."""
         self.waiting -= 1
         if not self.limits.reached:
             self._take()
@@ -140,7 +164,7 @@ class _Filling:
         self.taken += 1
 
     def finish(self) -> None:
-        # What was read beyond the limit, because the workers were ahead of it, does not count.
+        """Write the end of the partition. Blocks read beyond the limit, by workers that were ahead, do not count."""
         reached = self.limits.reached
         end = {
             "documents": self.limits.documents,

@@ -1,4 +1,4 @@
-"""What became of the documents that passed the rules, and so which text of each goes into which split."""
+"""The selection: the split of each document that passed the rules, and the text of it that goes there."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ TRAIN, VALIDATION, DROPPED = range(3)
 
 
 class PlacedBlock(NamedTuple):
-    """A block, and the place of its first document among those of all sources."""
+    """A block, the place of its first document among those of all sources, and its number of documents."""
 
     first: int
     passed: int
@@ -25,71 +25,73 @@ class PlacedBlock(NamedTuple):
 
 
 @dataclass
-class Verdicts:
-    """
+class Selection:
+    """The split of every document.
+
     Attributes:
-        fates: (documents,) TRAIN, VALIDATION or DROPPED, by place.
-        cuts: bytes of the documents that a limit falls in, by place.
-        halved: the place of the document that both splits share, and its bytes in train.
-        lines: that are left out of all documents but one.
+        split_of: (documents,) TRAIN, VALIDATION or DROPPED, by place.
+        cuts: bytes kept of the documents in which a limit falls, by place.
+        straddling: place of the document that both splits share, and its bytes in train.
+        lines: repeated lines, left out of all documents but the first.
     """
 
-    fates: np.ndarray
+    split_of: np.ndarray
     cuts: dict[int, int]
-    halved: tuple[int, int] | None = None
+    straddling: tuple[int, int] | None = None
     lines: RepeatedLines | None = None
 
     def documents(self, blocks: Iterable[PlacedBlock], split: Split) -> Iterator[Document]:
-        """Those of a split, as they go into it."""
+        """The documents of a split, with the text that goes into it."""
         number = SPLITS.index(split)
-        for place, document in self.living(blocks):
-            if self.halved and place == self.halved[0]:
-                yield self.half(document, split)
-            elif self.fates[place] == number:
+        for place, document in self.kept(blocks):
+            if self.straddling and place == self.straddling[0]:
+                yield self.piece(document, split)
+            elif self.split_of[place] == number:
                 yield document
 
-    def living(self, blocks: Iterable[PlacedBlock]) -> Iterator[tuple[int, Document]]:
-        """Documents that have not been dropped, with their places, within the limits and without repeated lines."""
+    def kept(self, blocks: Iterable[PlacedBlock]) -> Iterator[tuple[int, Document]]:
+        """Documents that are not dropped, with their places, cut at the limits and without repeated lines."""
         for first, passed, block in blocks:
-            if (self.fates[first : first + passed] == DROPPED).all():
+            if (self.split_of[first : first + passed] == DROPPED).all():
                 continue
             for place, document in enumerate(block.documents(), start=first):
-                if self.fates[place] != DROPPED:
+                if self.split_of[place] != DROPPED:
                     yield place, self.trimmed(place, document)
 
     def trimmed(self, place: int, document: Document) -> Document:
+        """The document cut at its limit and without repeated lines."""
         if place in self.cuts:
             document = replace(document, text=document.text.encode()[: self.cuts[place]].decode())
         if self.lines:
             document = replace(document, text=self.lines.prune(document.text, place))
         return document
 
-    def half(self, document: Document, split: Split) -> Document:
-        """What a split has of the document that both share."""
-        text, cut = document.text.encode(), self.halved[1]
+    def piece(self, document: Document, split: Split) -> Document:
+        """The piece that a split has of the document that both share."""
+        text, cut = document.text.encode(), self.straddling[1]
         return replace(document, text=(text[:cut] if split == "train" else text[cut:]).decode())
 
     def save(self, folder: Path) -> None:
-        """For other processes, which `open` it."""
+        """Write the selection for other processes, which `open` it."""
         folder.mkdir(exist_ok=True)
-        np.save(folder / "fates.npy", self.fates)
+        np.save(folder / "split_of.npy", self.split_of)
         if self.lines:
             np.save(folder / "lines.npy", self.lines.lines)
             np.save(folder / "firsts.npy", self.lines.firsts)
         rest = {
             "cuts": list(self.cuts.items()),
-            "halved": self.halved,
+            "straddling": self.straddling,
             "min_characters": self.lines and self.lines.min_characters,
         }
-        (folder / "verdicts.json").write_text(json.dumps(rest))
+        (folder / "selection.json").write_text(json.dumps(rest))
 
     @classmethod
-    def open(cls, folder: Path) -> "Verdicts":
-        """What was saved, with the arrays mapped into memory."""
-        rest = json.loads((folder / "verdicts.json").read_text())
+    def open(cls, folder: Path) -> "Selection":
+        """The selection that `save` wrote, with its arrays mapped into memory."""
+        rest = json.loads((folder / "selection.json").read_text())
         lines = None
         if rest["min_characters"] is not None:
             arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lines", "firsts"))
             lines = RepeatedLines(*arrays, rest["min_characters"])
-        fates = np.load(folder / "fates.npy", mmap_mode="r")
-        return cls(fates, dict(rest["cuts"]), rest["halved"] and tuple(rest["halved"]), lines)
+        split_of = np.load(folder / "split_of.npy", mmap_mode="r")
+        return cls(split_of, dict(rest["cuts"]), rest["straddling"] and tuple(rest["straddling"]), lines)

@@ -79,7 +79,7 @@ class Decontaminator:
         for size in sorted(runs_of):
             first = sum(len(table.runs) for table in self._tables)
             self._tables.append(_Table.of(size, first, np.concatenate(runs_of[size]), np.concatenate(owners_of[size])))
-        self._condemns = np.ones(sum(len(table.runs) for table in self._tables), bool)
+        self._significant = np.ones(sum(len(table.runs) for table in self._tables), bool)
 
     @classmethod
     def from_files(
@@ -99,7 +99,7 @@ class Decontaminator:
     @property
     def runs(self) -> int:
         """How many different runs of words there are; `matches` gives their numbers."""
-        return len(self._condemns)
+        return len(self._significant)
 
     def matches(self, text: str) -> np.ndarray:
         """The numbers of the runs in a document, each once, ascending, common ones too.  # (matches,) int64"""
@@ -110,10 +110,10 @@ class Decontaminator:
     def without(self, common: np.ndarray) -> "Decontaminator":
         """One to which some runs mean nothing.  # (runs,) bool, such as `counts > config.max_documents`"""
         other = object.__new__(Decontaminator)
-        other.__dict__.update(self.__dict__, _condemns=self._condemns & ~common)
+        other.__dict__.update(self.__dict__, _significant=self._significant & ~common)
         return other
 
-    def condemned(
+    def contaminated(
         self, owners: np.ndarray, matches: np.ndarray, max_documents: int
     ) -> tuple[np.ndarray, "Decontaminator"]:
         """Which of the documents that `meet` something hold an item.
@@ -138,9 +138,9 @@ class Decontaminator:
                 matches.append(found)
         return np.concatenate(owners), np.concatenate(matches)
 
-    def condemns(self, matches: np.ndarray) -> bool:
+    def is_contaminated(self, matches: np.ndarray) -> bool:
         """Whether a document with these runs holds an item."""
-        return bool(self._condemns[matches].any())
+        return bool(self._significant[matches].any())
 
     def hits(self, text: str) -> list[tuple[str, str]]:
         """The items that a document meets, by name, each with the first run of words that they share."""
@@ -150,7 +150,7 @@ class Decontaminator:
         for table in self._tables:
             places, runs = table.find(hash_runs(hashes, table.size))
             for place, run in zip(places.tolist(), runs.tolist(), strict=True):
-                if self._condemns[table.first + run]:
+                if self._significant[table.first + run]:
                     for item in table.owners[table.borders[run] : table.borders[run + 1]].tolist():
                         met[item] = min(met.get(item, (place, table.size)), (place, table.size))
         return [

@@ -1,15 +1,15 @@
-"""Distractors of the right length: wrong answers that length, origin or popularity does not give away."""
+"""Distractors: wrong answers that neither length, origin nor frequency gives away."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 
-class Matcher:
-    """Hands out, for each of N items, others of similar length.
+class DistractorPicker:
+    """Picks, for each of N items, others of similar length.
 
-    Every item is handed out about as often as every other (the least used come first), so nothing in an answer taken
-    alone says that it is the wrong one. Among those, items of the same group come first, then the nearest in length.
+    Every item is picked about as often as every other (the least used come first), so an answer alone does not tell
+    whether it is wrong. Among those, items of the same group come first, then the nearest in length.
 
     Args:
         lengths: of the N items, in any unit.
@@ -32,5 +32,5 @@ class Matcher:
         return near[np.lexsort((self.tie_break[near], distance[near], elsewhere, self.used[near]))]
 
     def use(self, index: int) -> None:
-        """Count an item as handed out."""
+        """Count an item as picked."""
         self.used[index] += 1

@@ -1,9 +1,9 @@
-"""Functions with a one-line summary, mined from Python source: the raw material of instructions and tasks."""
+"""Function mining: plain functions with a one-line summary from Python source, for instructions and tasks."""
 
 import ast
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from training.corpus.sources import Document
@@ -39,7 +39,7 @@ class Function:
 
     @property
     def signature(self) -> str:
-        """Header and docstring: what is given when the body is asked for."""
+        """Header and docstring: the prompt for the body."""
         return f'{self.header}\n{self.indent}"""{self.summary}"""'
 
     @property
@@ -51,31 +51,46 @@ class Function:
         return f"{self.signature}\n{body}"
 
 
-def mine_functions(documents: Iterable[Document]) -> Iterator[Function]:
+def mine_functions(
+    documents: Iterable[Document], seen: set[str] | None = None, accepts: Callable[[Document], bool] | None = None
+) -> Iterator[Function]:
     """Plain functions: at module level, undecorated, nothing nested, a one-line summary, a body that does something.
 
     Repeats of a signature or of a body are left out, so that no function is seen twice.
+
+    Args:
+        seen: `fingerprints` of the functions found before; takes up those found now.
+        accepts: a check of a document, made only if a function was found in it.
     """
-    seen: set[str] = set()
+    seen = set() if seen is None else seen
     for document in documents:
-        for start in _START.finditer(document.text):
-            end = _END.search(document.text, start.end())
-            snippet = document.text[start.end() : end.start() if end else None]
-            if len(snippet) > _MAX_SOURCE or not _QUOTES.search(snippet) or _NESTED.search(snippet):
-                continue
-            function = parse_function(snippet, document.group)
-            if function and not seen.intersection(fingerprints(function)):
+        found = list(_functions_in(document))
+        if not found or (accepts and not accepts(document)):
+            continue
+        for function in found:
+            if not seen.intersection(fingerprints(function)):
                 seen.update(fingerprints(function))
                 yield function
 
 
+def _functions_in(document: Document) -> Iterator[Function]:
+    for start in _START.finditer(document.text):
+        end = _END.search(document.text, start.end())
+        snippet = document.text[start.end() : end.start() if end else None]
+        if len(snippet) > _MAX_SOURCE or not _QUOTES.search(snippet) or _NESTED.search(snippet):
+            continue
+        function = parse_function(snippet, document.group)
+        if function:
+            yield function
+
+
 def fingerprints(function: Function) -> set[str]:
-    """What two functions may not share to count as different: signature and body, white space aside."""
+    """Signature and body without whitespace: functions that share one of them count as the same."""
     return {"".join(function.signature.split()), "".join(function.body.split())}
 
 
 def parse_function(source: str, group: str) -> Function | None:
-    """The function that `source` starts with, or None if it is not of the plain kind."""
+    """The function that `source` starts with; None if it is not plain."""
     node = _parse(source)
     if not isinstance(node, ast.FunctionDef) or len(node.body) < 2 or _is_trivial(node.body[1:]):
         return None
@@ -94,7 +109,7 @@ def parse_function(source: str, group: str) -> Function | None:
         summary=summary,
         body="\n".join(lines[docstring.end_lineno : node.end_lineno]).strip("\n").rstrip(),
     )
-    # Control tokens would end the answer early, and backslashes mean something else in a docstring that was raw.
+    # Control tokens would end the answer early, and backslashes mean something else in a raw docstring.
     if "\\" in summary or "<|" in function.source:
         return None
     return function if defines(function.source, node.name) else None
@@ -116,7 +131,7 @@ def _parse(source: str) -> ast.stmt | None:
 
 
 def _is_trivial(statements: list[ast.stmt]) -> bool:
-    """`pass`, `...`, or a note that it is not implemented."""
+    """Whether the body is `pass`, `...`, or a note that the function is not implemented."""
     if len(statements) > 1:
         return False
     only = statements[0]

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from training.corpus.examples.distractors import Matcher
+from training.corpus.examples.distractors import DistractorPicker
 from training.corpus.examples.functions import Function
 from training.corpus.examples.pairs import count_tokens
 
@@ -41,13 +41,13 @@ def _items(
     """Up to `count` items `{query, choices, gold}`; the right choice goes round the places, so each is as frequent."""
     answers = [answer(function) for function in functions]
     lengths = count_tokens(answers, tokenizer)
-    matcher = Matcher(lengths, [function.group for function in functions], seed)
+    picker = DistractorPicker(lengths, [function.group for function in functions], seed)
     items = []
     for index, function in enumerate(functions):
         if len(items) == count:
             break
         distinct = {answers[index]: index}
-        for other in matcher.candidates(index, _LENGTH_TOLERANCE * lengths[index]):
+        for other in picker.candidates(index, _LENGTH_TOLERANCE * lengths[index]):
             distinct.setdefault(answers[other], other)
             if len(distinct) == CHOICES:
                 break
@@ -55,7 +55,7 @@ def _items(
             continue
         _, *wrong = distinct.values()
         for other in wrong:
-            matcher.use(other)
+            picker.use(other)
         gold = len(items) % CHOICES
         choices = [answers[other] for other in wrong]
         choices.insert(gold, answers[index])

@@ -1,8 +1,8 @@
-"""Work that is spread over the processors of this machine or of many, by an engine of datatrove.
+"""Distributed work: spread over the cores of this machine or of many, by an engine of datatrove.
 
-A *task* is a process that the engine starts, here or on a machine that sees the same folders. The work is dealt out to
-the tasks beforehand; each finds its share in a file, leaves what it makes in files, and says nothing else. What is
-complete on disk counts, and nothing but that: a task that was killed is dealt out again by the same command.
+A *task* is a process that the engine starts, here or on a machine that sees the same folders. The work is assigned to
+the tasks beforehand; each reads its assignment from a file and leaves its results in files. Only complete files count:
+the work of a killed task is assigned again when the same command is rerun.
 """
 
 import contextlib
@@ -25,19 +25,20 @@ from training.corpus.execution.config import EngineConfig
 
 Item = TypeVar("Item")
 
-SHARES, ERRORS = "shares", "errors"  # of tasks, by their numbers
-_LOOK = 5  # seconds from one look at what is complete to the next
-LATE = 60  # seconds after which a network file system shows what another machine wrote
+ASSIGNMENTS, ERRORS = "assignments", "errors"  # folders with a file per task, named by its number
+_POLL = 5  # seconds between two checks of what is complete
+LATE = 60  # seconds until a network file system shows files that another machine wrote
 
 
 class Cluster:
-    """
+    """Runs work as tasks of an engine.
+
     Args:
         config: with a `kind`.
-        folder: for the shares, logs and errors of tasks; all machines see it at the same path.
+        folder: for assignments, logs and errors of tasks; all machines see it at the same path.
 
     Raises:
-        UserError: what starts the tasks is not installed.
+        UserError: the engine is not installed.
     """
 
     def __init__(self, config: EngineConfig, folder: Path):
@@ -48,7 +49,7 @@ class Cluster:
                     f"'engine.kind': {config.kind} needs {package}, which is not installed; {how_to_install(package)}"
                 )
 
-    def spread(
+    def run(
         self,
         name: str,
         items: Sequence[Item],
@@ -56,22 +57,22 @@ class Cluster:
         work: Callable[[list[Item]], None],
         done: Callable[[Item], Any],
     ) -> None:
-        """Let tasks do `work(share)` of all items, and wait for them.
+        """Let tasks do `work(assignment)` for all items, and wait for them.
 
         Args:
             name: of the work, for people and files.
-            sizes: of the items, by which the shares are made even.
-            work: pickled, as are the items.
+            sizes: of the items, by which the assignments are balanced.
+            work: takes a list of items; pickled, as are the items.
             done: whether an item is complete on disk.
 
         Raises:
-            UserError: of one of the tasks, or some did not finish.
+            UserError: one that a task raised, or some items are not complete.
         """
         if not items:
             return
         from training.corpus.execution import executors
 
-        # A folder for every time that tasks were started; those of the last may be at it still.
+        # A folder for each time that tasks were started; the last ones may still be running.
         base = self.folder.resolve() / name
         base.mkdir(parents=True, exist_ok=True)
         attempts = sorted(base.iterdir())
@@ -80,35 +81,36 @@ class Cluster:
             folder = attempts[-1]
         else:
             folder = base / f"{len(attempts):03}"
-            shares = deal(items, sizes, self.config.tasks)
-            share_out(folder, shares, work)
-            print(f"{name}: {len(items):,} parts in {len(shares):,} tasks ({self.config.kind}); logs: {folder}")
+            assignments = assign(items, sizes, self.config.tasks)
+            write_assignments(folder, assignments, work)
+            tasks = f"{len(assignments):,} tasks ({self.config.kind})"
+            print(f"{name}: {len(items):,} partitions in {tasks}; logs: {folder}")
         with _progress(name, items, done):
             if not job:
-                executors.start(self.config, name, Share(folder, os.getcwd()), len(shares), folder)
+                executors.start(self.config, name, Assignment(folder, os.getcwd()), len(assignments), folder)
                 job = executors.submitted(folder)
             if job:
-                print(f"{name}: Slurm job {job}; this command waits for it, also if it is stopped and given again")
+                print(f"{name}: Slurm job {job}; this command waits for it; if stopped, rerun it to wait again")
                 executors.wait(job)
         for error in sorted((folder / ERRORS).iterdir()):
             raise UserError(error.read_text())
         missing, deadline = items, time.monotonic() + (0 if self.config.kind == "local" else LATE)
         while (missing := [item for item in missing if not done(item)]) and time.monotonic() < deadline:
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
         if missing:
             raise UserError(
-                f"{name}: {len(missing):,} of {len(items):,} parts are not complete; why is in {folder}; the same "
-                "command goes on with those"
+                f"{name}: {len(missing):,} of {len(items):,} partitions are not complete; see the logs in {folder}, "
+                "then rerun the same command to resume"
             )
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a task does: its part of the work, which it finds in a file.
+class Assignment:
+    """A task's work, read from a file.
 
     Attributes:
-        folder: of `share_out`.
-        directory: where the relative paths of a recipe begin.
+        folder: of `write_assignments`.
+        directory: working directory, to which the paths of a recipe are relative.
     """
 
     folder: Path
@@ -117,29 +119,29 @@ class Share:
     def __call__(self, _: Any, rank: int, world_size: int) -> None:
         os.chdir(self.directory)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a task has one core
-        items, work = pickle.loads((self.folder / SHARES / f"{rank:05}").read_bytes())
+        items, work = pickle.loads((self.folder / ASSIGNMENTS / f"{rank:05}").read_bytes())
         try:
             work(items)
         except UserError as error:
             (self.folder / ERRORS / f"{rank:05}").write_text(str(error))
 
 
-def share_out(folder: Path, shares: Sequence[list[Item]], work: Callable[[list[Item]], None]) -> None:
-    """Put every share where its task finds it."""
-    for name in (SHARES, ERRORS):
+def write_assignments(folder: Path, assignments: Sequence[list[Item]], work: Callable[[list[Item]], None]) -> None:
+    """Write every assignment to the file from which its task reads it."""
+    for name in (ASSIGNMENTS, ERRORS):
         (folder / name).mkdir(parents=True)
-    for rank, share in enumerate(shares):
-        (folder / SHARES / f"{rank:05}").write_bytes(pickle.dumps((share, work)))
+    for rank, assignment in enumerate(assignments):
+        (folder / ASSIGNMENTS / f"{rank:05}").write_bytes(pickle.dumps((assignment, work)))
 
 
 @contextlib.contextmanager
 def _progress(name: str, items: Sequence[Item], done: Callable[[Item], Any]) -> Iterator[None]:
-    """A bar that counts the complete items while others are at work on them."""
+    """A progress bar that counts complete items while tasks work on them."""
     over = threading.Event()
 
     def look() -> None:
         missing = deque(items)
-        while not over.wait(_LOOK):
+        while not over.wait(_POLL):
             for _ in range(len(missing)):
                 item = missing.popleft()
                 if done(item):
@@ -147,7 +149,7 @@ def _progress(name: str, items: Sequence[Item], done: Callable[[Item], Any]) -> 
                 else:
                     missing.append(item)
 
-    with progress_bar(total=len(items), desc=name, unit=" parts") as bar:
+    with progress_bar(total=len(items), desc=name, unit=" partitions") as bar:
         thread = threading.Thread(target=look)
         if not bar.disable:
             thread.start()
@@ -159,12 +161,13 @@ def _progress(name: str, items: Sequence[Item], done: Callable[[Item], Any]) -> 
                 thread.join()
 
 
-def deal(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
-    """Shares of about the same size, the items of each in order: the largest item goes first, to whom has least."""
+def assign(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
+    """Up to `most` assignments of about the same size, the items of each in order. The largest item is assigned first,
+    each to the task that has least."""
     lightest = [(0, number) for number in range(min(most, len(items)))]
-    shares: list[list[int]] = [[] for _ in lightest]
+    assignments: list[list[int]] = [[] for _ in lightest]
     for index in sorted(range(len(items)), key=lambda index: -sizes[index]):
         size, number = lightest[0]
         heapq.heapreplace(lightest, (size + sizes[index], number))
-        shares[number].append(index)
-    return [[items[index] for index in sorted(share)] for share in shares]
+        assignments[number].append(index)
+    return [[items[index] for index in sorted(assignment)] for assignment in assignments]

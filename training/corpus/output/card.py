@@ -1,6 +1,6 @@
-"""README.md of a prepared folder: the data card for the Hub.
+"""The data card: README.md of a prepared folder, for the Hub.
 
-It speaks of sources by their names in the recipe and of files by theirs: folders of a person's machine stay there.
+Sources appear by their names in the recipe and files without their folders, which may name the user.
 """
 
 import json
@@ -23,13 +23,13 @@ from training.corpus.sources.files import is_local
 from training.data.shards import MANIFEST
 
 CARD, PICTURE = "README.md", "funnel.png"
-# What goes to the Hub. The provenance names folders of this machine, and so may the lists of near duplicates and of
-# contaminated documents; the latter quote the evaluation items that nobody is to train on; dropped.jsonl holds up to a
-# hundred documents of each reason that the corpus is better without.
+# The files to publish. Others stay: the provenance names folders of this machine, and so may the lists of near
+# duplicates and of contaminated documents; the latter quote evaluation items, on which nobody should train;
+# dropped.jsonl holds up to a hundred documents of each reason that the corpus is better without.
 PUBLISHED = [CARD, PICTURE, SAMPLES_PAGE, MANIFEST, "*.ds", "*.ds.index", "*.ds.metadata"]
 PUBLISHED += [f"{kind}/*.jsonl" for kind in ("instructions", "preferences", "tasks")]
 
-# The Hub refuses a card with a licence that is not one of its identifiers; these are those of texts and of code.
+# The Hub rejects a card whose licence is not one of its identifiers; these are those of texts and of code.
 _LICENCES = frozenset(
     "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc cc0-1.0 "
     "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
@@ -60,11 +60,11 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
     head = DatasetCardData(
         pretty_name=name,
         license=licences(config),
-        language=["code"] if config.is_python else _languages(config) or None,
+        language=_languages(config) or None,
         size_categories=[next((size for limit, size in _SIZES if documents < limit), "n>1T")],
         task_categories=["text-generation"],
         tags=["scratch", "datatrove", "pretraining"],
-        # The viewer reads records, not tokens; without any it would take the manifest for one.
+        # The viewer reads records, not tokens; without any it would show the manifest.
         **({"configs": records} if records else {"viewer": False}),
     )
     train = splits["train"]
@@ -74,9 +74,9 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
         f"{documents:,} documents as tokens, to pretrain a language model on: {train['tokens'] / 1e6:,.2f} M tokens of "
         f"training text ({train['bytes'] / train['tokens']:.2f} bytes each), "
         f"{splits['validation']['tokens'] / 1e6:,.2f} M held out for validation.",
-        f"![What each step took, in documents and bytes]({PICTURE})",
+        f"![Documents and bytes that each step dropped]({PICTURE})",
         "## Sources\n\n" + as_markdown(_source_table(config, sources)) + _encodings(manifest),
-        f"## What became of every document\n\n{as_markdown(funnel.table())}\n{plain(ESTIMATED)}. "
+        f"## Every document read\n\n{as_markdown(funnel.table())}\n{plain(ESTIMATED)}. "
         f"[Samples]({SAMPLES_PAGE}) of kept and dropped documents; every figure is in [{MANIFEST}]({MANIFEST}) too.",
         "## Steps\n\n" + "\n".join(f"- {step}" for step in _steps(config, manifest)),
     ]
@@ -84,7 +84,7 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
         if rules:
             text.append(f"{of}The limits of the rules:\n\n```text\n{rules}\n```")
     text += [
-        "## Reading it",
+        "## How to read it",
         f"Shards in the layout of datatrove's `DocumentTokenizer`: tokens as {manifest['token_dtype']}, little-endian; "
         "in the index, as uint64, where each document ends. The tokenizer's `tokenizer.json` has the SHA-256 "
         f"`{manifest['tokenizer_sha256']}`.",
@@ -99,15 +99,16 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
 
 
 def licences(config: DataConfig) -> list[str]:
-    """The Hub's identifiers for the licences of the sources; `other` for what it has none for."""
-    if config.is_python:
-        return ["other"]
-    given = [(source.license or "unknown").strip().lower() for source in config.named_sources.values()]
+    """The Hub's identifiers for the licences of the sources; `other` where it has none."""
+    given = [
+        (source.license or ("other" if source.path == PYTHON else "unknown")).strip().lower()
+        for source in config.named_sources.values()
+    ]
     return sorted({licence if licence in _LICENCES else "other" for licence in given})
 
 
 def changes(config: Any) -> dict[str, Any]:
-    """What a configuration says beyond its defaults, as JSON."""
+    """The keys of a configuration that differ from their defaults, as JSON."""
     given = {}
     for field in fields(config):
         value = getattr(config, field.name)
@@ -121,8 +122,8 @@ def changes(config: Any) -> dict[str, Any]:
 
 
 def without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The changes of `scratch prepare`'s configuration with the names of files in place of their paths, and without
-    what is of this machine alone."""
+    """The `changes` of `scratch prepare`'s configuration with names of files in place of their paths, and without keys
+    that concern this machine alone."""
     of_the_machine = ("output_dir", "tokenizer", "workers", "engine", "explain")
     shown = {key: value for key, value in recipe.items() if key not in of_the_machine}
     data = dict(recipe.get("data", {}))
@@ -137,7 +138,7 @@ def without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_lists(data: dict[str, Any]) -> dict[str, Any]:
-    """The files of evaluation items and of profanity by their names."""
+    """The recipe with the lists of evaluation items and of profanity by their names."""
     data = dict(data)
     for section, key in (("rules", "profanity"), ("decontamination", "evaluation")):
         value = data.get(section, {}).get(key)
@@ -148,14 +149,14 @@ def _without_lists(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown_path(path: str) -> str:
-    """What a source reads: a data set by its name, files by theirs."""
+    """A path to publish: the name of a data set, of a file, or FOLDER."""
     if not is_local(path):
         return path
     return "FOLDER" if Path(path).is_dir() else Path(path).name
 
 
 def label(config: DataConfig, name: str) -> str:
-    """What a source is called: by its name, or that of its file."""
+    """The label of a source: its name, or that of its file."""
     path = config.named_sources[name].path
     return name or (
         path if not is_local(path) and path != STDIN else "text" if Path(path).is_dir() else Path(path).name
@@ -185,7 +186,7 @@ def _source_table(config: DataConfig, sources: dict[str, dict[str, Any]]) -> lis
     mixed = any("taken" in row for row in sources.values())
     table = [["source", "read from", "licence", "documents", "MB", *(["tokens taken", "share"] if mixed else [])]]
     for (name, row), source in zip(sources.items(), config.named_sources.values(), strict=True):
-        licence = row["license"] or ("of each package its own" if source.path == PYTHON else "not stated")
+        licence = row["license"] or ("that of each package" if source.path == PYTHON else "not stated")
         origin = "the installed Python source" if source.path == PYTHON else shown_path(source.path)
         origin = {"FOLDER": "a folder", STDIN: "standard input"}.get(origin, origin)
         cells = [plain(name), plain(origin), plain(licence), f"{row['documents']:,}", f"{row['bytes'] / 1e6:,.2f}"]
@@ -200,11 +201,13 @@ def _encodings(manifest: dict[str, Any]) -> str:
 
 
 def _languages(config: DataConfig) -> list[str]:
-    return sorted({language for name in config.named_sources for language in config.rules_of(name).languages})
+    languages = {language for name in config.named_sources for language in config.rules_of(name).languages}
+    code = any(source.path == PYTHON for source in config.named_sources.values())
+    return sorted(languages) + ["code"] * code
 
 
 def _by_source(config: DataConfig, describe: Callable[[str], str]) -> list[tuple[str, str]]:
-    """What is to be said of each source, with the names of those it is true of, or with nothing if of all of them."""
+    """Pairs of a prefix and a description: the prefix names the sources that it is true of, and is empty if all are."""
     groups: dict[str, list[str]] = {}
     for name in config.named_sources:
         groups.setdefault(describe(name), []).append(plain(name))
@@ -212,34 +215,31 @@ def _by_source(config: DataConfig, describe: Callable[[str], str]) -> list[tuple
 
 
 def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
-    """The recipe in words."""
+    """The steps of the recipe, a line each."""
     decontaminated = []
     if counts := manifest["evaluation_items"]:
         decontaminated.append(
-            f"decontaminated: what shares {config.decontamination.ngram} words in a row with one of "
-            f"{counts['searched']:,} evaluation items ({counts['too short']:,} more are too short to look for)"
+            f"decontaminated: documents that share {config.decontamination.ngram} words in a row with one of "
+            f"{counts['searched']:,} evaluation items are dropped ({counts['too short']:,} more items are too short)"
         )
-    if config.is_python:
-        return [
-            "files that are generated, minified, not decodable or of tests are left out, and those that repeat others",
-            "no package fills too much; whole packages are held out for validation, less what copies training text",
-            *decontaminated,
-        ]
     steps, dedup = [], config.dedup
     for of, names in _by_source(config, lambda name: ", ".join(config.cleaning_of(name).steps()).replace("_", " ")):
         if names:
-            steps.append(f"{of}mended: {names}")
+            steps.append(f"{of}cleaned: {names}")
     for of, names in _by_source(config, lambda name: ", ".join(config.rules_of(name).languages)):
         if names:
             steps.append(f"{of}languages kept: {names}")
+    for of, share in _by_source(config, lambda name: f"{config.named_sources[name].group_share or 0:.0%}"):
+        if share != "0%":
+            steps.append(f"{of}no package or group fills more than {share} of the text")
     for of, rules in _by_source(
         config, lambda name: describe_rules(config.rules_of(name)) and config.rules_of(name).set
     ):
-        steps.append(f"{of}rules: the set {rules}" if rules else f"{of}no rule on quality")
+        steps.append(f"{of}rules: the set {rules}" if rules else f"{of}no quality rules")
     if config.pii.kinds:
         steps.append(f"personal data replaced: {', '.join(config.pii.kinds)}")
     if dedup.exact:
-        steps.append("duplicates: texts that differ in white space alone are taken once")
+        steps.append("duplicates: of texts that differ only in whitespace, the first is kept")
     if dedup.near:
         minhash = dedup.minhash
         steps.append(
@@ -247,12 +247,13 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
             f"{minhash.rows}, from an estimated Jaccard similarity of {minhash.threshold:g}"
         )
     if dedup.lines:
-        steps.append(f"lines in more than {dedup.line.max_documents} documents are left to the first of them")
-    return [
-        *steps,
-        *decontaminated,
-        f"held out for validation: {config.validation_fraction:.1%} of the bytes, drawn by seed {config.seed}",
-    ]
+        steps.append(f"lines in more than {dedup.line.max_documents} documents are dropped, except from the first")
+    held_out = f"held out for validation: {config.validation_fraction:.1%} of the bytes, drawn by seed {config.seed}"
+    if config.unit == "package":
+        held_out += ", whole packages"
+    if config.drops_copies_across_splits:
+        held_out += "; validation documents that repeat training text are dropped"
+    return [*steps, *decontaminated, held_out]
 
 
 def _reading(file: str, dtype: str) -> str:

@@ -1,4 +1,4 @@
-"""From text to tokens on disk, with the sources mixed by their shares."""
+"""Encoding: text to tokens on disk, with the sources mixed by their shares."""
 
 from array import array
 from collections.abc import Iterable, Iterator
@@ -14,22 +14,22 @@ from training.corpus.curation.blocks import in_blocks
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.corpus import Corpus
 from training.corpus.curation.splitting import Split
-from training.corpus.output.token_budget import choose, interleave, tokens_to_take, wished_shares
+from training.corpus.output.token_budget import choose, interleave, requested_shares, tokens_to_take
 from training.corpus.sources import Document
 from training.data.shards import open_shard, write_shard
 
 _BATCH_BYTES = 2_000_000  # of text handed to the tokenizer at once
 
-Written = tuple[dict[str, Any], np.ndarray]  # a shard's part of the manifest; (documents,) the bytes of each
+Written = tuple[dict[str, Any], np.ndarray]  # a shard's entry in the manifest; (documents,) the bytes of each
 
 
 class Encoder:
-    """A tokenizer for documents, in which control tokens that happen to be spelt out are text like any other.
+    """A tokenizer for documents that encodes spelled-out control tokens as plain text.
 
     Args:
-        folder: of tokenizer.json.
-        end: the token after every document.
-        vocab_size: of the tokenizer, its control tokens included.
+        folder: holds tokenizer.json.
+        end: id of the token after every document.
+        vocab_size: of the tokenizer, including its control tokens.
     """
 
     def __init__(self, folder: Path, end: int, vocab_size: int):
@@ -40,14 +40,14 @@ class Encoder:
         self.tokenizer.no_padding()
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.folder, self.end, self.vocab_size)  # how it encodes would be lost with the tokenizer
+        return type(self), (self.folder, self.end, self.vocab_size)  # a pickled tokenizer would lose its settings
 
     @property
     def name(self) -> str:
         return self.folder.name
 
     def write(self, folder: Path, name: str, documents: Iterable[Document], size: int | None = None) -> Written:
-        """A shard of documents, of `size` bytes together; returns its part of the manifest and the bytes of each."""
+        """Write a shard of documents, `size` bytes in all; returns its entry in the manifest and the bytes of each."""
         sizes = array("q")
         with progress_bar(total=size, desc=f"tokenizing {name}", unit="B", unit_scale=True) as bar:
 
@@ -62,14 +62,14 @@ class Encoder:
         return entry | {"bytes": sum(sizes)}, np.asarray(sizes)
 
     def size(self, ids: np.ndarray) -> int:
-        """Bytes of the text of some tokens."""
+        """Bytes of the text that some tokens encode."""
         return len(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False).encode())
 
     def _encode(self, texts: list[str]) -> list:
         try:
             return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # tokenizers raises nothing narrower
-            message = f"'tokenizer': it cannot read all of the text ({error}); train it on the same text"
+            message = f"'tokenizer': cannot encode all of the text ({error}); train it on the same text"
             raise UserError(message) from None
 
 
@@ -79,8 +79,8 @@ class Writer(Protocol):
     def __call__(self, folder: Path, name: str, split: Split, source: str | None = None) -> Written: ...
 
 
-def encode_here(corpus: Corpus, encoder: Encoder) -> Writer:
-    """By this process."""
+def encode_locally(corpus: Corpus, encoder: Encoder) -> Writer:
+    """A writer that tokenizes in this process."""
 
     def write(folder: Path, name: str, split: Split, source: str | None = None) -> Written:
         return encoder.write(folder, name, corpus.documents(split, source), corpus.size(split, source))
@@ -91,13 +91,13 @@ def encode_here(corpus: Corpus, encoder: Encoder) -> Writer:
 def write_mixture(
     write: Writer, config: DataConfig, encoder: Encoder, folder: Path, work: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The training split of several sources, each document spread over the whole as its share asks.
+    """Write the training split of several sources, each spread evenly over the whole by its share.
 
     Args:
-        work: a folder for the tokens of each source.
+        work: folder for the tokens of each source.
 
     Returns:
-        The split's part of the manifest; and for each source its tokens, those taken, epochs, and both shares.
+        The split's entry in the manifest; and for each source its tokens, those taken, epochs, and both shares.
     """
     names, sources = list(config.sources), list(config.sources.values())
     parts, sizes = [], []
@@ -106,9 +106,9 @@ def write_mixture(
         parts.append(open_shard(work / entry["file"], entry, encoder.vocab_size))
         sizes.append(of_each)
     available = np.array([len(part) for part in parts])
-    wanted = tokens_to_take(sources, available, config.temperature, config.max_tokens)
+    requested_tokens = tokens_to_take(sources, available, config.temperature, config.max_tokens)
     lengths = [np.diff(part.document_ends, prepend=0) for part in parts]
-    chosen, tokens_of = zip(*map(choose, lengths, wanted.tolist(), [config.seed] * len(parts)), strict=True)
+    chosen, tokens_of = zip(*map(choose, lengths, requested_tokens.tolist(), [config.seed] * len(parts)), strict=True)
     order = interleave(tokens_of)
     size = 0
 
@@ -122,21 +122,21 @@ def write_mixture(
             if count == lengths[source][document]:
                 size += int(sizes[source][document])
             else:
-                tokens = np.append(tokens[:-1], encoder.end)  # cut, it ends like all others
+                tokens = np.append(tokens[:-1], encoder.end)  # a truncated document ends like all others
                 size += encoder.size(tokens[:-1])
             yield tokens
 
     entry = write_shard(folder, "train", ids(), encoder.vocab_size, encoder.name)
     entry["bytes"] = size
     taken = [int(tokens.sum()) for tokens in tokens_of]
-    wished = wished_shares(sources, available, config.temperature)
+    requested = requested_shares(sources, available, config.temperature)
     shares = {
         name: {
             "tokens": int(available[index]),
             "taken": taken[index],
             "epochs": round(taken[index] / int(available[index]), 4),
             "share": round(taken[index] / sum(taken), 4),
-            "wished": None if wished is None else round(float(wished[index]), 4),
+            "requested": None if requested is None else round(float(requested[index]), 4),
         }
         for index, name in enumerate(names)
     }
@@ -144,11 +144,11 @@ def write_mixture(
 
 
 def describe_shares(shares: dict[str, Any]) -> str:
-    """A table for people."""
-    lines = [f"{'source':<20}{'tokens':>14}{'taken':>14}{'epochs':>8}{'share':>9}{'wished':>9}"]
+    """The shares as a table for the terminal."""
+    lines = [f"{'source':<20}{'tokens':>14}{'taken':>14}{'epochs':>8}{'share':>9}{'requested':>11}"]
     for name, row in shares.items():
-        wished = "" if row["wished"] is None else f"{row['wished']:.2%}"
+        requested = "" if row["requested"] is None else f"{row['requested']:.2%}"
         lines.append(
-            f"{name:<20}{row['tokens']:>14,}{row['taken']:>14,}{row['epochs']:>8.2f}{row['share']:>9.2%}{wished:>9}"
+            f"{name:<20}{row['tokens']:>14,}{row['taken']:>14,}{row['epochs']:>8.2f}{row['share']:>9.2%}{requested:>11}"
         )
     return "\n".join(lines)

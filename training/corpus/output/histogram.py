@@ -1,10 +1,10 @@
-"""Distributions in a few numbers, however many values there are."""
+"""Histograms by powers of two: a few numbers for any number of values."""
 
 import numpy as np
 
 
 def by_powers_of_two(values: np.ndarray) -> dict[str, int]:
-    """How many values lie from each power of two up to the next: {"1": ones, "2": twos and threes, "4": ...}.
+    """Numbers of values from each power of two up to the next: {"1": ones, "2": twos and threes, "4": ...}.
 
     Args:
         values: (values,) positive integers.

@@ -1,4 +1,4 @@
-"""Documents that were kept beside documents that were dropped, on a page that is safe to publish."""
+"""samples.md: kept documents beside dropped ones, on a page that is safe to publish."""
 
 import itertools
 import json
@@ -13,14 +13,14 @@ from training.corpus.output.audit import DROPPED
 from training.corpus.rules.pii import Redactor
 
 SAMPLES_PAGE = "samples.md"
-_OF_EACH = 2  # dropped documents of a reason
-_KEPT = 5  # documents where nothing was dropped
+_OF_EACH = 2  # dropped documents per reason
+_KEPT = 5  # kept documents to show if nothing was dropped
 _WIDTH = 240  # characters of a document
 _MARKS = re.compile(r"[&<>\\`*_~|#!$^:@{}\[\]]|(?<=[wW]{3})\.")  # of Markdown, HTML, formulas, and addresses
 
 
 def plain(text: str) -> str:
-    """A text as Markdown that shows it and nothing else: no mark-up, tag, link or table border in it works."""
+    """A text escaped for Markdown: no mark-up, tag, link or table border in it has an effect."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return _MARKS.sub(lambda match: f"&#{ord(match[0])};", line)
 
@@ -30,17 +30,16 @@ def write_samples(corpus: Corpus, folder: Path, seed: int, redact: Redactor) -> 
 
     def cell(identity: str, text: str) -> str:
         shown = redact(text).text
-        # Of the name its end: folders are the person's own.
+        # Only the end of the name: folders may name the user.
         name, short = plain(identity.rsplit("/")[-1]), plain(shown[:_WIDTH])
         return f"**{name}** {short}" + " …" * (len(shown) > _WIDTH)
 
     dropped, counts = [], Counter()
-    if (folder / DROPPED).exists():  # there is none of the Python corpus
-        with (folder / DROPPED).open(encoding="utf-8") as stream:
-            for sample in map(json.loads, stream):
-                counts[sample["reason"]] += 1
-                if counts[sample["reason"]] <= _OF_EACH:
-                    dropped.append(sample)
+    with (folder / DROPPED).open(encoding="utf-8") as stream:
+        for sample in map(json.loads, stream):
+            counts[sample["reason"]] += 1
+            if counts[sample["reason"]] <= _OF_EACH:
+                dropped.append(sample)
     dropped.sort(key=lambda sample: sample["reason"])
     drawn = corpus.sample(len(dropped) or _KEPT, seed)
     kept = [cell(document.id, document.text[:SAMPLE_CHARACTERS]) for document in drawn]
@@ -51,5 +50,5 @@ def write_samples(corpus: Corpus, folder: Path, seed: int, redact: Redactor) -> 
     page = (
         "# Samples\n\nThe beginnings of documents: kept ones, drawn by the seed, and the first that each rule dropped, "
     )
-    page += "with the value that condemned them.\n\n" + as_markdown(table).replace("---:", "---")
+    page += "with the value that was out of bounds.\n\n" + as_markdown(table).replace("---:", "---")
     (folder / SAMPLES_PAGE).write_text(page, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""How much of each source goes into a corpus, by tokens, and which of its documents.
+"""Token budget: how many tokens each source gives to a mixture, and which of its documents.
 
-Weights are wishes; what there is sets the total. A source that is small for its weight is repeated, up to its
-`max_epochs`, and where that is not enough the others give less: shares are kept, not the total.
+Weights set the shares; the text available sets the total. A source that is small for its weight is repeated, up to its
+`max_epochs`. If that is not enough, less is taken from the others: the shares are kept, not the total.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import numpy as np
 from training.corpus.sources import SourceConfig
 
 
-def wished_shares(sources: Sequence[SourceConfig], available: np.ndarray, temperature: float) -> np.ndarray | None:
-    """Shares of the total that add up to 1, or None where every token is wanted as it comes.
+def requested_shares(sources: Sequence[SourceConfig], available: np.ndarray, temperature: float) -> np.ndarray | None:
+    """Shares of the total that add up to 1, or None where every token is taken once.
 
     Args:
         available: (sources,) tokens.
@@ -31,7 +31,7 @@ def tokens_to_take(
     sources: Sequence[SourceConfig], available: np.ndarray, temperature: float, max_tokens: int | None
 ) -> np.ndarray:
     """Tokens of each source, more than there are where it is repeated.  # (sources,) int64"""
-    shares = wished_shares(sources, available, temperature)
+    shares = requested_shares(sources, available, temperature)
     limits = np.array(
         [
             min(source.max_tokens or np.inf, source.max_epochs * tokens)
@@ -46,14 +46,14 @@ def tokens_to_take(
 
 
 def choose(lengths: np.ndarray, tokens: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Documents of a source for a number of tokens: whole epochs, and of the last one a part drawn by the seed, of
-    which one document is cut.
+    """Documents of a source for a number of tokens: whole epochs, and a part of the last one, drawn by the seed, of
+    which one document is truncated.
 
     Args:
         lengths: (documents,) tokens.
 
     Returns:
-        (chosen,) numbers of documents, in order; (chosen,) tokens to take of each.
+        (chosen,) numbers of documents, in order; (chosen,) tokens to take from each.
     """
     epochs, rest = divmod(tokens, int(lengths.sum()))
     drawn = np.random.default_rng(seed).permutation(len(lengths))

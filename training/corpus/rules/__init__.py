@@ -107,7 +107,7 @@ class Rules:
         # Other processes get the configuration: it says everything, and a model of languages is large.
         return Rules, (self._config,)
 
-    def judge(self, text: str) -> Rejection | None:
+    def check(self, text: str) -> Rejection | None:
         """The first rule that condemns the text, or None."""
         statistics = Statistics(text)
         for rule in self.rules:

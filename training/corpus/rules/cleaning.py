@@ -1,4 +1,4 @@
-"""Mending a text before it is judged: encoding, invisible characters, mark-up, boilerplate."""
+"""Cleaning of a text before the rules: encoding, invisible characters, mark-up, boilerplate."""
 
 import html
 import re
@@ -107,14 +107,14 @@ class CleaningConfig:
 
 
 class Cleaned(NamedTuple):
-    """A text, and how many characters, places or lines each step mended in it."""
+    """A cleaned text, and how many characters, places or lines each step changed in it."""
 
     text: str
-    mended: dict[str, int]
+    counts: dict[str, int]
 
 
 class Cleaner:
-    """Mends texts by the steps of a configuration: a function of the text alone.
+    """Cleans texts by the steps of a configuration: a function of the text alone.
 
     Raises:
         UserError: `encoding` is on and ftfy is not installed.
@@ -127,12 +127,12 @@ class Cleaner:
             _fix_encoding()
 
     def __call__(self, text: str) -> Cleaned:
-        mended = {}
+        counts = {}
         for name, step in self._steps:
             text, count = step(text)
             if count:
-                mended[name] = count
-        return Cleaned(text, mended)
+                counts[name] = count
+        return Cleaned(text, counts)
 
 
 def _fix_encoding() -> Callable[[str], str]:

@@ -1,27 +1,31 @@
-"""Where documents come from: installed Python source, local files, standard input, the Hub."""
+"""Sources of documents: installed Python source, local files, standard input, the Hub."""
 
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.document import Document
 from training.corpus.sources.files import is_hub_dataset
 from training.corpus.sources.fingerprint import check_distinct, source_digest
-from training.corpus.sources.partitions import Part, split_source
-from training.corpus.sources.python import PythonFile, python_files, read_python
-from training.corpus.sources.reader import Position, SourceReader, check_parts
+from training.corpus.sources.ordering import draw, shuffle_key
+from training.corpus.sources.partitions import Partition, split_source
+from training.corpus.sources.python import PythonFile, path_reason, python_files, read_python
+from training.corpus.sources.reader import Position, SourceReader, check_partitions
 
 __all__ = [
     "PYTHON",
     "STDIN",
     "Document",
-    "Part",
+    "Partition",
     "Position",
     "PythonFile",
     "SourceConfig",
     "SourceReader",
     "check_distinct",
-    "check_parts",
+    "check_partitions",
+    "draw",
     "is_hub_dataset",
+    "path_reason",
     "python_files",
     "read_python",
+    "shuffle_key",
     "source_digest",
     "split_source",
 ]

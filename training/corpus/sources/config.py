@@ -1,4 +1,4 @@
-"""The options of one source."""
+"""Recipe keys of one source of documents."""
 
 from dataclasses import dataclass
 
@@ -7,54 +7,82 @@ from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
 
 PYTHON, STDIN, DETECT = "python", "-", "detect"
+# What a model sees of Python should not be mostly torch because torch is large.
+PACKAGE_SHARE = 0.08
 
 
 @dataclass
 class SourceConfig:
+    """One source of documents. The installed Python source (`path: python`) has its own defaults for some keys."""
+
     path: str = option(
         PYTHON,
         "what to read: 'python' (the Python source installed on this machine), '-' (standard input: JSON lines or "
         "text), a Hub dataset 'owner/name', or a file, folder or glob of .txt .md .py .html .jsonl .csv .tsv, each "
         "also as .gz .zst .xz .bz2, and .parquet .arrow .feather",
     )
-    text_column: str = option("text", "the column that holds the text; dots go down into nested ones, as in doc.body")
+    text_column: str = option("text", "column that holds the text; dots lead into nested columns, as in doc.body")
     subset: str | None = option(None, "configuration of a Hub dataset")
     split: str = option("train", "split of a Hub dataset, or of a folder that datasets' save_to_disk wrote")
     weight: float | None = option(
-        None, "its part of the tokens, beside the weights of the others; without any, everything is taken once"
+        None, "share of the tokens, relative to the weights of the others; without weights, everything is taken once",
+        above=0,
     )
-    license: str | None = option(None, "the licence of its texts, for the manifest and the data card")
-    max_documents: int | None = option(None, "stop at this many documents that pass the rules")
-    max_bytes: int | None = option(None, "stop at this many bytes of clean text (UTF-8)")
-    max_tokens: int | None = option(None, "take no more than this many tokens into the mixture")
-    max_epochs: float = option(1.0, "repeat it no more often than this to reach its weight")
-    cleaning: CleaningConfig | None = option(None, "in place of data.cleaning, as in {set: code}")
-    rules: RulesConfig | None = option(None, "in place of data.rules, as in {set: python}")
+    license: str | None = option(None, "licence of the texts, for the manifest and the data card")
+    max_documents: int | None = option(None, "limit in documents that pass the rules", at_least=1)
+    max_bytes: int | None = option(None, "limit in bytes of clean text (UTF-8)", at_least=1)
+    max_group_share: float | None = option(
+        None,
+        "largest share of max_bytes that one group (a package, or a subfolder) may fill (default: no limit; for python "
+        f"{PACKAGE_SHARE})",
+        above=0,
+        at_most=1,
+    )
+    mine_beyond_limits: bool | None = option(
+        None,
+        "search documents beyond the three limits above for functions too, for instructions, preferences and tasks "
+        "(default: for python only)",
+    )
+    max_tokens: int | None = option(None, "limit in tokens taken into the mixture", at_least=1)
+    max_epochs: float = option(1.0, "largest number of times the source is repeated to reach its weight", above=0)
+    cleaning: CleaningConfig | None = option(None, "cleaning of this source, in place of data.cleaning")
+    rules: RulesConfig | None = option(
+        None, "rules of this source, in place of data.rules (default for python, if that is unset: {set: python})"
+    )
     max_broken: float = option(
-        0.01, "share of broken records, and of damaged files, that is left out and counted; more stop the run"
+        0.01,
+        "share of broken records, and of damaged files, to skip and count; more stop the run",
+        at_least=0,
+        at_most=1,
     )
     max_document_bytes: int = option(
-        20_000_000, "a longer record is left out and counted; a longer text file is cut at line ends"
+        20_000_000, "largest record in bytes; longer ones are skipped, longer text files are split at line ends",
+        at_least=1,
     )
     encoding: str = option(
         DETECT,
-        "of text, HTML and CSV that is not UTF-8 and has no byte-order mark: detect (counted by what was found), "
-        "utf-8 (leave such text out), or a name such as cp1252",
+        "encoding of text, HTML and CSV that is not UTF-8 and has no byte-order mark: detect, utf-8 (skip such text), "
+        "or a name such as cp1252",
     )
 
     def __post_init__(self):
-        for name in ("max_documents", "max_bytes", "max_tokens", "max_document_bytes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"'{name}' is a positive number, not {value}")
-        for name in ("weight", "max_epochs"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"'{name}' is a positive number, not {getattr(self, name)}")
-        if not 0 <= self.max_broken <= 1:
-            raise ValueError(f"'max_broken' is a share between 0 and 1, not {self.max_broken}")
+        if self.max_group_share is not None and self.max_bytes is None:
+            raise ValueError("'max_group_share' is a share of 'max_bytes'; set 'max_bytes' too")
+        if self.mine_beyond_limits and self.path == STDIN:
+            raise ValueError("'mine_beyond_limits' needs a second reading; standard input can be read once only")
         if self.encoding != DETECT:
             try:
                 "a".encode(self.encoding)
             except LookupError:
-                raise ValueError(f"'encoding': Python knows no text encoding '{self.encoding}'") from None
+                raise ValueError(f"'encoding': unknown text encoding '{self.encoding}'") from None
+
+    @property
+    def group_share(self) -> float | None:
+        """`max_group_share` or its default; None for no limit, as without `max_bytes`."""
+        share = self.max_group_share or (PACKAGE_SHARE if self.path == PYTHON else None)
+        return None if self.max_bytes is None else share
+
+    @property
+    def mined_beyond_limits(self) -> bool:
+        """Whether functions are mined from documents beyond the limits too."""
+        return self.path == PYTHON if self.mine_beyond_limits is None else self.mine_beyond_limits

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from training.corpus.sources.config import SourceConfig
 from training.corpus.sources.files import SourceFile, is_local, list_files
 
-PART_BYTES = 16_000_000  # as stored: seconds of work for one core, half a minute where they are compressed
+PARTITION_BYTES = 16_000_000  # as stored: seconds of work for one core, half a minute where they are compressed
 
 
 @dataclass(frozen=True)
-class Part:
+class Partition:
     """Some of a source.
 
     Attributes:
@@ -30,8 +30,8 @@ class Part:
     size: int
 
 
-def split_source(config: SourceConfig, key: str) -> list[Part]:
-    """All parts, in order: runs of files of `PART_BYTES` or a little more. A larger file is a part of its own.
+def split_source(config: SourceConfig, key: str) -> list[Partition]:
+    """All parts, in order: runs of files of `PARTITION_BYTES` or a little more. A larger file is a part of its own.
 
     What is not made of files is one part, and so is a source with a limit: where that falls is known only when
     everything before has been judged.
@@ -43,24 +43,24 @@ def split_source(config: SourceConfig, key: str) -> list[Part]:
         UserError: there is nothing to read.
     """
     if not is_local(config.path):
-        return [Part(0, (), 1, 0)]
+        return [Partition(0, (), 1, 0)]
     files = list_files(config.path, config.split, key)
     limited = config.max_documents is not None or config.max_bytes is not None
     runs, run, size = [], [], 0
     for file in files:
         run.append(file)
         size += _size(file)
-        if size >= PART_BYTES and not limited:
+        if size >= PARTITION_BYTES and not limited:
             runs.append((run, size))
             run, size = [], 0
     if run:
         runs.append((run, size))
-    return [Part(number, tuple(run), len(files), size) for number, (run, size) in enumerate(runs)]
+    return [Partition(number, tuple(run), len(files), size) for number, (run, size) in enumerate(runs)]
 
 
-def whole(files: Sequence[SourceFile]) -> Part:
+def whole(files: Sequence[SourceFile]) -> Partition:
     """A source that is read by one reader."""
-    return Part(0, tuple(files), len(files), 0)
+    return Partition(0, tuple(files), len(files), 0)
 
 
 def _size(file: SourceFile) -> int:

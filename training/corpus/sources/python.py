@@ -1,4 +1,4 @@
-"""The Python source installed on this machine."""
+"""The Python source installed on this machine: the standard library and site-packages."""
 
 import sysconfig
 import tokenize
@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Files that installers and administrators write into site-packages: they name folders of this machine, not code.
 _LOCAL_MODULES = ("__editable__", "_sysconfigdata", "sitecustomize", "usercustomize")
+_TEST_FOLDERS = {"test", "tests", "idle_test", "_test", "testdata"}
+_VENDOR_FOLDERS = {"_vendor", "_vendored", "vendor", "vendored", "extern", "externals", "_distutils"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ def python_files() -> list[PythonFile]:
                 )
             )
     return files
+
+
+def path_reason(identity: str) -> str | None:
+    """The reason to skip a Python file by its name alone, before it is read; None for a file to read."""
+    *folders, name = identity.split("/")
+    if _TEST_FOLDERS.intersection(folders) or name.startswith("test_") or name == "conftest.py":
+        return "test"
+    # Copies of other packages: rewritten imports hide them from the search for duplicates, so they would leak.
+    if _VENDOR_FOLDERS.intersection(folders):
+        return "vendored copy"
+    return None
 
 
 def read_python(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""One source as a stream of documents, whatever it is made of: in a fixed order, counted, and to go on with."""
+"""Reader of one source: a stream of documents in a fixed order, counted, and resumable at any document."""
 
 import copy
 import itertools
@@ -18,8 +18,9 @@ from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.document import Damaged, Document, Dropped, NoColumn, NotText, Record
 from training.corpus.sources.files import SourceFile, is_local, list_files
 from training.corpus.sources.hub import HubStream
-from training.corpus.sources.partitions import Part, whole
-from training.corpus.sources.python import python_files, read_python
+from training.corpus.sources.ordering import shuffle_key
+from training.corpus.sources.partitions import Partition, whole
+from training.corpus.sources.python import path_reason, python_files, read_python
 
 SHOWN = 5  # broken records that are shown; more are only counted
 FEW_BROKEN = 10  # so many never stop a run before its end: the share of a few records tells nothing
@@ -71,8 +72,10 @@ class SourceReader:
         start: go on from here. It gives what a reading from the beginning gives after that document, and counts what
             that counts; whole files, row groups and shards of a Hub dataset before it are not read again.
         key: of the source in the recipe, for error messages.
-        part: read no more than this part of the source. Whether few enough records of the whole source are broken is
-            then for `check_parts` to say, when all have been read.
+        partition: read this partition of the source alone. `check_partitions` then compares the broken records of the
+            whole source with `max_broken`, when all partitions have been read.
+        seed: of the order of installed Python files; all other sources keep their own order.
+        groups: whether to read the documents of a group; all of them by default. Others are not counted.
 
     Raises:
         UserError: while it is iterated: nothing there to read, no such column, a file that vanished or may not be
@@ -86,9 +89,12 @@ class SourceReader:
         funnel: Counts,
         start: Position = Position(),
         key: str = "data",
-        part: Part | None = None,
+        partition: Partition | None = None,
+        seed: int = 0,
+        groups: Callable[[str], bool] | None = None,
     ):
-        self.config, self.name, self.funnel, self.key, self.part = config, name, funnel, key, part
+        self.config, self.name, self.funnel, self.key = config, name, funnel, key
+        self.partition, self.seed, self.groups = partition, seed, groups
         self._at = copy.deepcopy(start)
         self._prefix = f"{name}/" if name else ""
         self._stream: HubStream | None = None
@@ -114,18 +120,23 @@ class SourceReader:
         elif self.config.path == STDIN:
             documents = self._read_files([_standard_input()], last, 1)
         elif is_local(self.config.path):
-            part = self.part or whole(list_files(self.config.path, self.config.split, self.key))
-            documents = self._read_files(part.files, last, part.of)
+            partition = self.partition or whole(list_files(self.config.path, self.config.split, self.key))
+            documents = self._read_files(partition.files, last, partition.of)
         else:
             documents = self._read_hub(start)
         yield from documents
-        if not self.part:
+        if not self.partition:
             self._check_broken()
 
     def _read_python(self, last: str | None) -> Iterator[Document]:
-        found = sorted(python_files(), key=lambda file: file.id)
+        # Shuffled, so that a limit leaves files of many packages and not those that come first in the alphabet.
+        found = sorted(python_files(), key=lambda file: (shuffle_key(self.seed, file.id), file.id))
         for file in itertools.islice(found, self._after([file.id for file in found], last), None):
-            if file.size > self.config.max_document_bytes:
+            if not self._reads(file.group):
+                continue
+            if reason := path_reason(file.id):
+                outcome = Dropped(None, reason, file.size)
+            elif file.size > self.config.max_document_bytes:
                 outcome = Dropped(None, "too large", file.size)
             else:
                 try:
@@ -143,6 +154,8 @@ class SourceReader:
             skip = int(number) if number.isdecimal() else 0
         first = self._after(names, last) - (1 if skip else 0)
         for file in itertools.islice(found, first, None):
+            if not self._reads(file.group):
+                continue
             if file.same_as:
                 tqdm.write(f"{file}: the same file as {file.same_as}, read once", file=sys.stderr)
             for outcome in self._checked(file, skip, of):
@@ -150,6 +163,9 @@ class SourceReader:
                 identity = file.name if number is None else f"{file.name}:{number}"
                 yield from self._outcome(identity, file.group, outcome, file)
             skip = 0
+
+    def _reads(self, group: str) -> bool:
+        return self.groups is None or self.groups(self._prefix + group)
 
     def _checked(self, file: SourceFile, skip: int, count: int) -> Iterator[Record | Dropped]:
         """What a file holds. Damage ends it, and the run unless it is one file of many."""
@@ -208,6 +224,8 @@ class SourceReader:
 
     def _outcome(self, identity: str, group: str, outcome: Record | Dropped, where: object) -> Iterator[Document]:
         """The document of a record, or none and an entry in the funnel."""
+        if not self._reads(group):
+            return
         if isinstance(outcome, Dropped):
             self._drop(outcome, where)
             return
@@ -251,7 +269,7 @@ class SourceReader:
             ) from None
 
 
-def check_parts(positions: Sequence[Position], files: int, config: SourceConfig, key: str) -> None:
+def check_partitions(positions: Sequence[Position], files: int, config: SourceConfig, key: str) -> None:
     """Refuse a source of which too much is broken, all its parts together.
 
     Args:

@@ -6,15 +6,17 @@ manual, numbers drawn with a seed, and short samples of other languages.
 
 import ast
 import random
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from pydoc_data.topics import topics
 
 from transformers import PreTrainedTokenizerBase
 
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.python_corpus import PythonCorpus
+from training.corpus.curation.curation import Curation
 
 PYTHON_BYTES = 5_000_000  # to read; the part that is held out is measured
 DEEP = 12  # spaces before a line that make it a deeply indented one
@@ -59,7 +61,9 @@ SAMPLES = {
 
 def kinds_of_text() -> dict[str, list[str]]:
     """Texts by kind. The Python ones depend on the packages of this machine; the others are always the same."""
-    documents = [document.text for document in PythonCorpus(DataConfig(max_bytes=PYTHON_BYTES)).documents("validation")]
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Curation(DataConfig(max_bytes=PYTHON_BYTES), Path(folder)).run()
+        documents = [document.text for document in corpus.documents("validation")]
     return {
         "Python source": documents,
         "its docstrings": [docstring for text in documents for docstring in _docstrings(text)],

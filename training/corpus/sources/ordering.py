@@ -14,6 +14,6 @@ def shuffle_key(seed: int, name: str) -> bytes:
 
 
 def draw(named: Iterable[tuple[str, Item]], count: int, seed: int) -> list[Item]:
-    """So many of the items, by their names, in a random order; memory for no more than those."""
+    """Up to `count` of the named items, in a random order. Keeps no more than that many in memory."""
     keyed = ((shuffle_key(seed, f"sample:{name}"), name, item) for name, item in named)
     return [item for _, _, item in heapq.nsmallest(count, keyed, key=lambda entry: entry[:2])]

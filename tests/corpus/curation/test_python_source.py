@@ -2,16 +2,20 @@ import json
 import random
 
 import pytest
-from corpora import load
+from corpora import beyond_limits, load
+from messages import refused
 
 from training.common.errors import UserError
 from training.common.recipe import build
 from training.corpus import sources
-from training.corpus.curation import python_corpus
+from training.corpus.curation import blocks
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.corpus import corpus_digest
-from training.corpus.curation.python_corpus import PACKAGE_SHARE, PythonCorpus
+from training.corpus.curation.curation import Curation
+from training.corpus.curation.fingerprint import corpus_digest
 from training.corpus.dedup.decontamination import DecontaminationConfig, Decontaminator
+from training.corpus.rules import RulesConfig
+from training.corpus.sources import SourceConfig, reader
+from training.corpus.sources.config import PACKAGE_SHARE
 
 
 def module(number: int, functions: int = 12) -> str:
@@ -62,7 +66,7 @@ def test_python_is_split_by_whole_packages(installed):
 
 def test_spare_files_stay_on_their_side_of_the_split(installed):
     corpus = load(DataConfig(max_bytes=60_000, validation_fraction=0.2))
-    train, validation = list(corpus.everything("train")), list(corpus.everything("validation"))
+    train, validation = corpus.mined["train"], corpus.mined["validation"]
     assert len(train) > len(corpus.train)
     assert not groups(train) & groups(validation)
     assert len(train) + len(validation) == 190
@@ -70,10 +74,11 @@ def test_spare_files_stay_on_their_side_of_the_split(installed):
 
 def test_limit_keeps_many_packages_and_no_giant(installed):
     corpus = load(DataConfig(max_bytes=200_000, validation_fraction=0.1))
-    assert 170_000 < sum(d.size for d in corpus.train) <= 180_000
+    assert 170_000 < sum(d.size for d in corpus.train) <= 190_000
     assert 10_000 < sum(d.size for d in corpus.validation) <= 20_000
+    assert sum(d.size for d in corpus.train + corpus.validation) <= 200_000
     giant = sum(d.size for d in corpus.train if d.group == "giant")
-    assert 0 < giant <= PACKAGE_SHARE * 180_000
+    assert 0 < giant <= PACKAGE_SHARE * 200_000
     assert len(groups(corpus.train)) > 20
 
 
@@ -81,7 +86,7 @@ def test_same_corpus_whatever_the_order_on_disk(installed, monkeypatch):
     config = DataConfig(max_bytes=60_000)
     first = load(config)
     in_order = sources.python_files
-    monkeypatch.setattr(python_corpus.sources, "python_files", lambda: in_order()[::-1])
+    monkeypatch.setattr(reader, "python_files", lambda: in_order()[::-1])
     again = load(config)
     assert (first.train, first.validation) == (again.train, again.validation)
     assert first.funnel.as_dict() == again.funnel.as_dict()
@@ -101,7 +106,7 @@ def test_every_python_file_has_one_outcome(installed):
     (package / "copy.py").write_text((installed / "package1" / "a.py").read_text().replace("\n", "\n\n"))
     (installed / "sitecustomize.py").write_text(module(903))  # of the machine, not of a package
     funnel = load(DataConfig()).funnel.as_dict()
-    expected = {"test", "vendored copy", "undecodable", "generated", "does not parse", "too short", "duplicate"}
+    expected = {"test", "vendored copy", "undecodable", "generated", "unparsable", "too_few_characters", "duplicate"}
     assert {reason: row["documents"] for reason, row in funnel["dropped"].items()} == dict.fromkeys(expected, 1)
     assert funnel["read"]["documents"] == 190 + len(expected)
     for unit in ("documents", "bytes"):
@@ -123,20 +128,20 @@ def test_validation_repeats_no_training_text(installed):
 
 
 def test_training_files_that_hold_an_item_of_an_evaluation_go(installed, tmp_path):
-    """Those of the corpus are counted and told; spare ones are never mined. Held-out text is what it is."""
+    """Those of the corpus are counted and listed; spare ones are never mined. Held-out text stays."""
     limited = {"max_bytes": 60_000, "validation_fraction": 0.2}
     before = load(DataConfig(**limited))
-    spare = [d for d in before.everything("train") if d.id not in {d.id for d in before.train}]
+    spare = before.mined["train"][len(before.train) :]
     asked = [before.train[3], spare[5], before.validation[0]]
     items = [{"answer": " ".join(document.text.split()[30:60])} for document in asked] + [{"answer": "42"}]
     (tmp_path / "exam.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    config = DataConfig(**limited, decontamination=DecontaminationConfig(evaluation=[str(tmp_path / "exam.jsonl")]))
-    corpus = PythonCorpus(config)
+    evaluation = DecontaminationConfig(evaluation=[str(tmp_path / "exam.jsonl")])
+    corpus = Curation(DataConfig(**limited), tmp_path / "work", workers=1).run()
+    corpus.keep_out(evaluation.decontaminator())
     assert corpus.items == {"searched": 3, "too short": 1}
     assert [d.id for d in corpus.documents("train")] == [d.id for d in before.train if d != asked[0]]
     assert list(corpus.documents("validation")) == before.validation
-    expected = [d.id for d in before.everything("train") if d not in asked]
-    assert [d.id for d in corpus.everything("train")] == expected
+    assert [d.id for d in beyond_limits(corpus, "train")] == [d.id for d in spare if d not in asked]
     ((met),) = corpus.contaminated
     assert met["document"] == asked[0].id and met["item"] == "exam.jsonl:1" and len(met["words"].split()) == 13
     funnel = corpus.funnel.as_dict()
@@ -144,6 +149,9 @@ def test_training_files_that_hold_an_item_of_an_evaluation_go(installed, tmp_pat
     assert funnel["read"] == before.funnel.as_dict()["read"]
     for unit in ("documents", "bytes"):
         assert funnel["kept"][unit] == sum(row[unit] for row in funnel["splits"].values())
+    after = load(DataConfig(**limited, decontamination=evaluation))
+    assert after.funnel.dropped["contaminated"]["documents"] == 2  # before the split, a held-out document goes too
+    assert not {d.id for d in asked} & {d.id for d in after.mined["train"]}
     with pytest.raises(UserError, match="no text left for train after cleaning .*contaminated"):
         corpus.keep_out(Decontaminator((d.id, d.text) for d in before.train))
 
@@ -171,10 +179,52 @@ def test_python_digest_follows_the_installed_packages(monkeypatch):
     assert corpus_digest(DataConfig()) != before
 
 
-def test_python_refuses_what_it_would_not_do():
-    with pytest.raises(UserError, match="split_by"):
-        build(DataConfig, {"split_by": "position"}, "recipe.yaml")
-    with pytest.raises(UserError, match="'pii' has no effect on the Python corpus"):
-        build(DataConfig, {"pii": {"kinds": ["email"]}}, "recipe.yaml")
-    sources = {"code": {"path": "python"}}
-    assert build(DataConfig, {"sources": sources, "pii": {"kinds": ["email"]}}, "recipe.yaml").pii.kinds == ["email"]
+def test_python_source_is_cleaned_and_split_like_any_other(installed):
+    """What a recipe says goes before the defaults of `path: python`."""
+    (installed / "package0" / "contact.py").write_text(module(900) + "# Questions to jane.doe@company.com\n")
+    corpus = load(build(DataConfig, {"split_by": "document", "pii": {"kinds": ["email"]}}, "recipe.yaml"))
+    (document,) = (d for d in corpus.train + corpus.validation if d.id.endswith("contact.py"))
+    assert document.text.endswith("# Questions to email@example.com\n")
+    assert len(groups(corpus.train) & groups(corpus.validation)) > 1
+    (installed / "package0" / "broken.py").write_text("print 'python 2'\n" * 30)
+    none = DataConfig(sources={"code": SourceConfig(rules=RulesConfig())})
+    assert "unparsable" in load(DataConfig()).funnel.dropped and not load(none).funnel.dropped
+
+
+def test_a_share_of_a_group_can_be_set(installed):
+    source = SourceConfig(max_bytes=100_000, max_group_share=0.3)
+    corpus = load(DataConfig(sources={"code": source}, validation_fraction=0.2))
+    giant = sum(d.size for d in corpus.train if d.group == "code/giant")
+    assert PACKAGE_SHARE * 100_000 < giant <= 0.3 * 100_000
+    assert corpus.funnel.dropped.get("group over its share", {"step": "limit"})["step"] == "limit"
+    with refused("max_group_share", "max_bytes"):
+        build(DataConfig, {"sources": {"code": {"max_group_share": 0.3}}}, "recipe.yaml")
+
+
+def test_an_interrupted_run_keeps_to_the_share_of_each_group(installed, tmp_path, monkeypatch):
+    """The giant fills its share in the first blocks; those are there when the run resumes."""
+    monkeypatch.setattr(blocks, "BLOCK_DOCUMENTS", 7)
+    config = DataConfig(max_bytes=200_000, validation_fraction=0.1)
+    whole = load(config, tmp_path / "whole")
+    load(config, tmp_path / "killed")
+    store = tmp_path / "killed" / "blocks" / "text" / "00000"
+    store.with_suffix(".json").unlink()
+    for block in (5, 6, 7):
+        (store / f"{block:05}.json").unlink()
+    again = load(config, tmp_path / "killed")
+    assert (again.train, again.validation) == (whole.train, whole.validation)
+    assert again.funnel.as_dict() == whole.funnel.as_dict() and "group over its share" in whole.funnel.dropped
+
+
+def test_other_sources_can_be_mined_beyond_their_limits(tmp_path):
+    for number in range(8):
+        (tmp_path / f"p{number}").mkdir()
+        for file in range(4):
+            (tmp_path / f"p{number}" / f"{file}.py").write_text(module(10 * number + file))
+    limited = {"path": str(tmp_path), "max_documents": 20}
+    for mine_beyond_limits, count in ((None, 20), (True, 32)):
+        source = SourceConfig(**limited, mine_beyond_limits=mine_beyond_limits)
+        config = DataConfig(sources={"code": source}, split_by="package", validation_fraction=0.2)
+        mined = load(config).mined
+        assert len({d.id for d in mined["train"] + mined["validation"]}) == count
+        assert not groups(mined["train"]) & groups(mined["validation"])
