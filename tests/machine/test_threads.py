@@ -8,12 +8,14 @@ import time
 import pytest
 import torch
 
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.machine import threads
 from training.machine.resources import available_cores, processor_flags
 from training.machine.threads import (
     CALM_LOOKS,
     Threads,
     follow_load,
+    follow_load_in,
     numbers_of_threads,
     same_bits,
     use_reproducible_products,
@@ -143,3 +145,19 @@ def test_products_are_reproducible_before_torch_is_there(monkeypatch):
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")  # the user's own
     use_reproducible_products()
     assert os.environ["MKL_CBWR"] == "COMPATIBLE"
+
+
+def test_a_model_that_scores_looks_before_every_forward(monkeypatch):
+    """While gradients are computed, its number of threads is the training loop's business."""
+    looks = []
+    monkeypatch.setattr(threads, "follow_load", lambda: looks.append(1))
+    model = ScratchForCausalLM(ScratchConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    follow_load_in(model)
+    tokens = torch.zeros(1, 2, dtype=torch.long)
+    model(tokens)
+    assert not looks
+    with torch.inference_mode():
+        model(tokens)
+    assert len(looks) == 1
+    model.generate(tokens, max_new_tokens=3, do_sample=False, pad_token_id=0, eos_token_id=None)
+    assert len(looks) == 4

@@ -234,9 +234,11 @@ def measure_model(
     from training.eval.measures.figures import MeasureResult
     from training.eval.measures.measure import LoadedModel
     from training.eval.results.results_file import ModelResults
+    from training.machine.threads import follow_load_in
 
     device = pick_device()
     network = AutoModelForCausalLM.from_pretrained(candidate.folder).to(device).eval()
+    follow_load_in(network)
     loaded = LoadedModel(**vars(candidate), model=network, batch_size=config.batch_size, bf16=has_bf16(device))
     total, seconds = MeasureResult(), {}
     for measure in measures:
