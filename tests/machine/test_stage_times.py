@@ -58,7 +58,7 @@ def test_a_faster_machine_trains_longer():
 def test_no_more_steps_than_the_data_are_good_for():
     folder = recipes("quickstart")
     steps = fit_steps(folder, replace(EPYC, rate=1e18), 600)
-    assert steps == {stage: folder.most_steps(stage) for stage in steps}
+    assert steps == {stage: int(folder.most_steps(stage)) for stage in steps}
     assert steps["sft"] == 2 * 6000 // 16
 
 

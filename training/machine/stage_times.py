@@ -5,6 +5,7 @@ machine's measured rate that such networks reach, plus what the stage takes else
 that begins with a pretraining, since the size of the network stands in its recipe.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,15 +61,15 @@ class Folder:
         tokens = self.get(stage, "per_device_train_batch_size", 8) * self.get(stage, "max_length", 1024) * FILLED
         return TRAINER * 6 * self.weights * tokens * (2 * LORA if stage == "dpo" else 1)  # two answers
 
-    def most_steps(self, stage: str) -> int:
-        """Steps after which a stage has seen its data often enough."""
+    def most_steps(self, stage: str) -> float:
+        """Steps after which a stage has seen its data often enough; infinite if the recipes do not limit the data."""
         if stage == "pretrain":
-            tokens = self.get("prepare", "data.max_bytes", 0) / BYTES_PER_TOKEN
+            tokens = self.get("prepare", "data.max_bytes", math.inf) / BYTES_PER_TOKEN
             step = self.get(stage, "global_batch_size", 32) * self.get(stage, "sequence_length", 256)
-            return int(EPOCHS[stage] * tokens / step)
+            return EPOCHS[stage] * tokens / step
         kind = {"sft": "instructions", "dpo": "preferences"}[stage]
-        examples = self.get("prepare", f"{kind}.train", 0)
-        return EPOCHS[stage] * examples // self.get(stage, "per_device_train_batch_size", 8)
+        examples = self.get("prepare", f"{kind}.train", math.inf)
+        return EPOCHS[stage] * examples / self.get(stage, "per_device_train_batch_size", 8)
 
 
 def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
@@ -108,4 +109,4 @@ def fit_steps(folder: Folder, machine: Machine, minutes: float) -> dict[str, int
     training = sum(seconds[stage] - START for stage in stages)
     factor = max(LEAST, (60 * minutes - (sum(seconds.values()) - training)) / training)
     most = {stage: max(folder.steps(stage), folder.most_steps(stage)) for stage in stages}
-    return {stage: max(1, min(round(factor * folder.steps(stage)), most[stage])) for stage in stages}
+    return {stage: max(1, int(min(round(factor * folder.steps(stage)), most[stage]))) for stage in stages}

@@ -25,11 +25,11 @@ from training.common.errors import UserError
 from training.common.metrics import METRICS
 from training.common.recipe import nearest
 from training.corpus.examples.labelled import Labelled
+from training.machine.callback import FollowLoad
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
 from training.plots.confusion import draw_confusion
 from training.plots.losses import plot_losses
-from training.tuning.follow_load import FollowLoad
 
 PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}
 

@@ -16,10 +16,10 @@ from training.common.errors import UserError, one_line
 from training.common.metrics import METRICS
 from training.common.processes import end_training
 from training.common.stage import Stage
+from training.machine.callback import FollowLoad
 from training.model_io.model_folder import save_model, save_tokenizer
 from training.plots.losses import plot_losses
 from training.tuning.adapters import save_adapter
-from training.tuning.follow_load import FollowLoad
 from training.tuning.pipeline.datasets import Splits
 from training.tuning.pipeline.model import merge_trained_adapter
 from training.tuning.pipeline.progress import show_progress
