@@ -39,8 +39,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.machine import conditions as machine
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM
-from training.common.device import has_bf16, pick_attention, pick_device
-from training.pretraining.throughput import matrix_parameters, matrix_product, seconds
+from training.common.device import has_bf16, matrix_product, pick_attention, pick_device, seconds
+from training.pretraining.throughput import matrix_parameters
 
 BASELINE = "transformers Llama"
 

@@ -11,6 +11,7 @@ from training.common.errors import UserError, nearest, one_line
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
+from training.machine.threads import use_reproducible_products
 
 # Group: command: (module below training.commands, what it does).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -123,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: unknown command '{command}'; {nearest(command, COMMANDS)}", file=sys.stderr)
         return 2
+    use_reproducible_products()
     try:
         with no_interrupt_lost(), rank_zero_stdout():
             importlib.import_module(COMMANDS[command][0]).main(rest)

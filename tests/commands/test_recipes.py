@@ -31,7 +31,7 @@ def stage_files(*stages: str) -> list[Path]:
 
 def test_every_file_is_of_a_known_kind():
     for path in FILES:
-        assert path.parent.name in ("accelerate", "lm_eval") or path.stem in STAGES, path
+        assert path.parent.name in ("accelerate", "lm_eval") or path.stem in (*STAGES, "run"), path
         assert path.read_text().startswith(("#", "output_dir")), f"{path} says nothing about itself"
         assert path.suffix == ".yaml"
     assert {path.name for path in RECIPES.iterdir() if path.is_dir()} == {
@@ -45,6 +45,11 @@ def test_every_file_is_of_a_known_kind():
         "accelerate",
         "lm_eval",
     }
+
+
+def test_the_quickstart_has_a_time():
+    config, others = run.read_config(RECIPES / "quickstart", ["--seed", "1"])
+    assert config.minutes == 14 and others == ["--seed", "1"]
 
 
 @pytest.mark.parametrize("path", stage_files(*set(STAGES) - set(CONFIGURATIONS)), ids=name)

@@ -16,6 +16,7 @@ from training.common.errors import UserError
 from training.common.recipe import STAGES, build, parse, split_overrides
 from training.common.stage import Stage
 from training.common.yaml_values import read_yaml
+from training.machine.resources import Machine
 from training.tuning import trl_options
 from training.tuning.pipeline.recipe import inputs_of
 
@@ -331,3 +332,47 @@ def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     assert "tokenizer: runs/x/tokenizer is up to date, skipped" in captured.out
     assert captured.err == "error: 'data.path': no such file or folder: b.txt (a Hub dataset is written owner/name)\n"
     assert (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes() == before
+
+
+MACHINE = Machine("processor", 2, 2, 0.0, None, bf16=True, gpu=None, rate=420e9)
+
+
+@pytest.fixture
+def measured(folder, tmp_path, monkeypatch):
+    """How often the machine was measured, for recipes that leave their output below `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    monkeypatch.setattr(run, "measure_once", lambda: calls.append(1) or MACHINE)
+    return calls
+
+
+def steps_of(folder: Path, *arguments: str) -> list[str]:
+    config, others = run.read_config(folder, list(arguments))
+    recipes = run.recipes_in(folder)
+    overrides = run.assign_overrides(others, contents(folder))
+    return run.fit_to_minutes(config.minutes, recipes, overrides)["pretrain"]
+
+
+def test_steps_are_fitted_once(folder, measured, monkeypatch):
+    """The record keeps them, whatever the machine does later; other minutes, or other steps, are fitted anew."""
+    assert steps_of(folder) == [] and not measured
+    first = steps_of(folder, "--minutes", "5")
+    assert first[0].startswith("--max_steps=") and first[0] != "--max_steps=1000" and len(measured) == 1
+    record = json.loads(Path("runs/x/run.json").read_text())
+    assert record["minutes"] == 5 and record["recipe_steps"] == {"pretrain": 1000}
+    monkeypatch.setattr(MACHINE, "rate", 2 * MACHINE.rate)
+    assert steps_of(folder, "--minutes=5") == first and len(measured) == 1
+    assert steps_of(folder, "--minutes=6") != first and len(measured) == 2
+
+
+def test_steps_on_the_command_line_win(folder, measured):
+    (folder / "run.yaml").write_text("minutes: 5\n")
+    assert steps_of(folder, "--pretrain.max_steps=7") == ["--max_steps=7"]
+    assert steps_of(folder, "--minutes", "null") == []
+    assert not measured and not Path("runs/x/run.json").exists()
+    assert steps_of(folder, "--seed=1")[0] == "--seed=1" and measured
+
+
+def test_minutes_must_be_more_than_none(folder):
+    with pytest.raises(UserError, match="'minutes' must be above 0"):
+        run.read_config(folder, ["--minutes=0"])

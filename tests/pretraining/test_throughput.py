@@ -5,9 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from training.common.device import matrix_product_rate
 from training.common.metrics import as_duration, in_words
 from training.pretraining import throughput
-from training.pretraining.throughput import Throughput, matrix_parameters, matrix_product_rate, operations_per_token
+from training.pretraining.throughput import Throughput, matrix_parameters, operations_per_token
 
 SIZES = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 3, "max_position_embeddings": 24}
 

@@ -23,6 +23,7 @@ from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
 from training.common.stage import LANGUAGE_MODELS, check_stage
+from training.machine.threads import follow_load_in
 from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.model_folder import no_progress_bars
 from training.model_io.tokenizers import open_model_tokenizer
@@ -79,6 +80,7 @@ class ChatModel:
         check_weights(name, "model")
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(name).to(pick_device()).eval()
+        follow_load_in(model)
         return cls(name, model, tokenizer)
 
     def check(self, message: str, system: str | None) -> None:

@@ -191,7 +191,7 @@ def model_digest(model: str, key: str) -> str:
     from training.common.hub_names import is_hub_name
 
     if is_hub_name(model):
-        return Path(hf_hub_download(model, "config.json")).parent.name  # the folder of a snapshot is named by its commit
+        return Path(hf_hub_download(model, "config.json")).parent.name  # a snapshot's folder is named by its commit
     return digest(model, key)
 
 
@@ -236,9 +236,11 @@ def measure_model(
     from training.eval.measures.figures import MeasureResult
     from training.eval.measures.measure import LoadedModel
     from training.eval.results.results_file import ModelResults
+    from training.machine.threads import follow_load_in
 
     device = pick_device()
     network = AutoModelForCausalLM.from_pretrained(candidate.folder).to(device).eval()
+    follow_load_in(network)
     loaded = LoadedModel(**vars(candidate), model=network, batch_size=config.batch_size, bf16=has_bf16(device))
     total, seconds = MeasureResult(), {}
     for measure in measures:

@@ -6,8 +6,14 @@ Every `STAGE.yaml` in the folder is a stage. Stages whose recipe and inputs are 
 one resumes where it stopped. An override applies to every recipe that has the key (`--data.path my.txt`), or to one
 stage if its name comes first (`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept
 out of the training text. At the end a table and a picture of the whole run are written.
+
+`--minutes 20`, or `minutes` in the folder's run.yaml, scales the steps of pretrain, sft and dpo so that the whole run
+takes about as long on this machine. The steps are chosen once, and RUN_FOLDER/run.json keeps them. They stay as in the
+recipes with `--minutes null`, or if the command line sets `max_steps`.
 """
 
+import dataclasses
+import functools
 import importlib
 import json
 import signal
@@ -21,6 +27,8 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from training.common.errors import UserError
+from training.common.files import write_whole
+from training.common.metrics import as_duration
 from training.common.recipe import (
     STAGES,
     apply_overrides,
@@ -28,15 +36,26 @@ from training.common.recipe import (
     find_field,
     has_flag,
     nearest,
+    option,
     split_overrides,
     takes_no_value,
 )
 from training.common.stage import Stage, has_recipe
 from training.common.yaml_values import read_yaml
+from training.machine.resources import Machine, measure
+from training.machine.stage_times import SCALED, Folder, estimate, fit_steps
 from training.tuning import trl_options
 from training.tuning.pipeline.recipe import inputs_of
 
 EVALUATION = "data.decontamination.evaluation"
+RUN, RECORD = "run.yaml", "run.json"
+
+
+@dataclass
+class RunConfig:
+    """The keys of a folder's run.yaml."""
+
+    minutes: float | None = option(None, "total time that the steps of pretrain, sft and dpo are fitted to", above=0)
 
 
 def recipes_in(folder: Path) -> dict[str, Path]:
@@ -171,6 +190,64 @@ def keep_out_evaluation(
     return overrides | {stage: [*overrides[stage], flag] for stage in readers}
 
 
+def read_config(folder: Path, arguments: list[str]) -> tuple[RunConfig, list[str]]:
+    """run.yaml with its overrides, and the arguments that are left for the stages."""
+    path, others = folder / RUN, list(arguments)
+    values = read_yaml(path) if path.is_file() else {}
+    for place, argument in enumerate(arguments):
+        if argument.partition("=")[0] == "--minutes":
+            taken = slice(place, place + (1 if "=" in argument else 2))
+            apply_overrides(values, split_overrides(arguments[taken]))
+            del others[taken]
+    return build(RunConfig, values, where=str(path) if values else "command line"), others
+
+
+def fit_to_minutes(
+    minutes: float | None, recipes: dict[str, Path], overrides: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Overrides with the steps that fit into so many minutes, from the record of the run or by a measurement.
+
+    The record holds for the same minutes and the same steps in the recipes.
+    """
+    values = resolve(recipes, overrides)
+    given = any("max_steps" in split_overrides(flags) for flags in overrides.values())
+    if minutes is None or given:
+        return overrides
+    folder, file = Folder(values), common_folder(values) / RECORD
+    asked = {"minutes": minutes, "recipe_steps": {name: folder.steps(name) for name in SCALED if name in recipes}}
+    record = json.loads(file.read_text()) if file.is_file() else {}
+    if {key: record.get(key) for key in asked} != asked:
+        machine = measure_once()
+        record = asked | {"machine": dataclasses.asdict(machine), "max_steps": fit_steps(folder, machine, minutes)}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(record, indent=2) + "\n")
+    if record["max_steps"]:
+        steps = ", ".join(f"{name} {count} steps" for name, count in record["max_steps"].items())
+        print(f"run: fitted to {minutes:g} minutes: {steps} ({file})")
+    return {name: [*flags, *_steps_flag(record["max_steps"], name)] for name, flags in overrides.items()}
+
+
+def _steps_flag(steps: dict[str, int], stage: str) -> list[str]:
+    return [f"--max_steps={steps[stage]}"] if stage in steps else []
+
+
+@functools.cache
+def measure_once() -> Machine:
+    """The machine as it was at the first call."""
+    return measure()
+
+
+def describe_times(recipes: dict[str, dict[str, Any]], machine: Machine) -> str:
+    """The machine, and the estimated time of each stage."""
+    seconds = {stage: estimate(Folder(recipes), stage, machine) for stage in recipes}
+    known = {stage: time for stage, time in seconds.items() if time is not None}
+    if not known:
+        return machine.describe()
+    total = f"; {as_duration(sum(known.values()))} in all" if len(known) == len(seconds) else ""
+    times = ", ".join(f"{stage} {as_duration(time)}" for stage, time in known.items())
+    return f"{machine.describe()}\nestimated: {times}{total}"
+
+
 def is_current(stage: str, config: Any) -> bool:
     """Whether the output of a stage is up to date; prints a line if it is.
 
@@ -239,9 +316,10 @@ def open_run(folder: Path, arguments: list[str]) -> Run:
         UserError: a mistake in a recipe or an override.
     """
     recipes = recipes_in(folder)
+    config, arguments = read_config(folder, arguments)
     overrides = assign_overrides(arguments, {stage: read_yaml(path) for stage, path in recipes.items()})
     configs = check_recipes(recipes, overrides)
-    changed = keep_out_evaluation(recipes, overrides, configs)
+    changed = fit_to_minutes(config.minutes, recipes, keep_out_evaluation(recipes, overrides, configs))
     return Run(recipes, changed, configs if changed == overrides else check_recipes(recipes, changed))
 
 
@@ -249,8 +327,10 @@ def main(arguments: list[str]) -> None:
     """Run the stages of a folder.
 
     1. Read and check all recipes, with their overrides.
-    2. Run each stage in a process, unless its output is up to date. Stop at the first that fails.
-    3. Write the summary of the run.
+    2. Fit the training steps to the minutes asked for.
+    3. Run each stage in a process, unless its output is up to date. Stop at the first that fails. Before the first one,
+       print what the machine has and how long the stages will take.
+    4. Write the summary of the run.
 
     Raises:
         UserError: a mistake in a recipe or an override.
@@ -266,6 +346,8 @@ def main(arguments: list[str]) -> None:
     for number, (stage, path) in enumerate(run.recipes.items(), start=1):
         print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})", flush=True)
         if not is_current(stage, run.configs[stage]):
+            if not ran:
+                print(describe_times(resolve(run.recipes, run.overrides), measure_once()), flush=True)
             check_exit_code(stage, run_stage(stage, path, run.overrides[stage]))
             ran = True
 

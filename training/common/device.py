@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import sysconfig
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,3 +65,39 @@ def worth_compiling(device: "torch.device", operations: float) -> bool:
         return has_compiler and importlib.util.find_spec("triton") is not None
     # On many systems Python's headers are a separate package (python3-dev).
     return has_compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+def synchronize(device: "torch.device") -> None:
+    """Wait for everything that is queued on the device."""
+    import torch
+
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def seconds(work: Callable[[], object], device: "torch.device") -> float:
+    """Wall time of `work`, including everything it queues on the device."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def matrix_product(device: "torch.device", dtype: "torch.dtype", size: int) -> tuple[Callable[[], "torch.Tensor"], int]:
+    """A square matrix product, as a function to call, and its floating-point operations."""
+    import torch
+
+    generator = torch.Generator(device).manual_seed(0)  # leaves the random state of training alone
+    left, right = torch.randn(2, size, size, generator=generator, device=device).to(dtype)
+    return lambda: left @ right, 2 * size**3
+
+
+def matrix_product_rate(device: "torch.device", dtype: "torch.dtype", budget: float = 0.2) -> float:
+    """Floating-point operations per second of the device's matrix products: the best in `budget` seconds."""
+    work, operations = matrix_product(device, dtype, size=8192 if device.type == "cuda" else 1024)
+    work()  # the first call loads the library
+    deadline, best = time.monotonic() + budget, float("inf")
+    while time.monotonic() < deadline:
+        best = min(best, seconds(work, device))
+    return operations / best

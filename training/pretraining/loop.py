@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchForCausalLM
-from training.common.device import pick_attention, worth_compiling
+from training.common.device import matrix_product_rate, pick_attention, worth_compiling
 from training.common.errors import UserError
 from training.common.metrics import LOGS
 from training.common.signals import Interrupted, StopSignals
@@ -34,7 +34,8 @@ from training.pretraining.profile import Profiler, Spans, span_parts
 from training.pretraining.randomness import seed_step
 from training.pretraining.run_log import RunLog
 from training.pretraining.state import TrainingState, check_layout, is_sharded, load_sharded, save_sharded
-from training.pretraining.throughput import Throughput, matrix_product_rate, operations_per_token
+from training.pretraining.thread_log import ThreadLog
+from training.pretraining.throughput import Throughput, operations_per_token
 from training.pretraining.validation import readable_prompts, samples, validate
 
 # Validations and samples have other shapes than training. Compiling for them takes longer than running them, and would
@@ -157,6 +158,7 @@ class Pretrainer:
         self.start()
         with self.stop, self.checkpoints:
             while self.step < self.config.max_steps:
+                self.threads.follow_load()
                 self.train_step()
                 self.checkpoints.check()
                 self.log_if_due()
@@ -172,6 +174,8 @@ class Pretrainer:
         """Open the logs, check the initial weights, start the profiler and the clock."""
         sizes = {"train": self.training_data.bytes_per_token, "validation": self.validation_data.bytes_per_token}
         self.log = RunLog(self.accelerator, self.folder, self.step, self.config.max_steps, self.throughput, sizes)
+        self.threads = ThreadLog(self)
+        self.threads.follow_load()
         if self.step == 0:
             self.check_start()
         if self.config.profile and self.accelerator.is_main_process:

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, record_function
 
 from modeling_scratch.loss_scratch import CausalLMLoss
 from modeling_scratch.modeling_scratch import ScratchAttention, ScratchMLP, ScratchModel, ScratchRMSNorm
-from training.pretraining.throughput import synchronize
+from training.common.device import synchronize
 
 PARTS: dict[type[nn.Module], str] = {
     ScratchAttention: "forward: attention",

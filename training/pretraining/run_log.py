@@ -80,6 +80,15 @@ class RunLog:
             self.incidents.write({"incident": kind, **details})
             tqdm.write(f"pretrain: {sentence} ({INCIDENTS})")
 
+    def threads(self, step: int, number: int, same_bits: bool | None, sentence: str) -> None:
+        """Write that the steps after this one run with another number of threads, and print it as a sentence.
+
+        Args:
+            same_bits: whether one thread computes the same bits; None where that was not compared.
+        """
+        self._write(step, {"threads": number} | ({} if same_bits is None else {"same_bits": same_bits}))
+        self.print(f"pretrain: {sentence}")
+
     def print(self, text: str, end: str = "\n") -> None:
         """Print above the progress bar."""
         if self.main and text:

@@ -2,27 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from modeling_scratch import ScratchConfig
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for everything that is queued on the device."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of `work`, including everything it queues on the device."""
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - start
+from training.common.device import synchronize
 
 
 def matrix_parameters(model: nn.Module) -> int:
@@ -51,23 +37,6 @@ def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_lengt
 def _positions_seen(sequence_length: int, window: int) -> float:
     """The mean number of positions that a token of a sequence attends to: itself and those before it in its window."""
     return window - window * (window - 1) / (2 * sequence_length)
-
-
-def matrix_product(device: torch.device, dtype: torch.dtype, size: int) -> tuple[Callable[[], torch.Tensor], int]:
-    """A square matrix product, as a function to call, and its floating-point operations."""
-    generator = torch.Generator(device).manual_seed(0)  # leaves the random state of training alone
-    left, right = torch.randn(2, size, size, generator=generator, device=device).to(dtype)
-    return lambda: left @ right, 2 * size**3
-
-
-def matrix_product_rate(device: torch.device, dtype: torch.dtype, budget: float = 0.2) -> float:
-    """Floating-point operations per second of the device's matrix products: the best in `budget` seconds."""
-    work, operations = matrix_product(device, dtype, size=8192 if device.type == "cuda" else 1024)
-    work()  # the first call loads the library
-    deadline, best = time.monotonic() + budget, float("inf")
-    while time.monotonic() < deadline:
-        best = min(best, seconds(work, device))
-    return operations / best
 
 
 class Throughput:

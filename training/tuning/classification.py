@@ -25,6 +25,7 @@ from training.common.errors import UserError
 from training.common.metrics import METRICS
 from training.common.recipe import nearest
 from training.corpus.examples.labelled import Labelled
+from training.machine.callback import FollowLoad
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
 from training.plots.confusion import draw_confusion
@@ -162,6 +163,7 @@ def build_trainer(
         eval_dataset=examples["validation"],
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=metrics,
+        callbacks=[FollowLoad()],
     )
 
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from training.eval.measures.config import EvaluateConfig
 from training.eval.measures.figures import MeasureResult
+from training.machine.threads import follow_load_in
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class LoadedModel(Candidate):
     def generation_model(self) -> PreTrainedModel:
         """The same model for generating. Generation is bound by memory: with bf16, weights and cache take half."""
         dtype = torch.bfloat16 if self.bf16 else "auto"
-        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype).to(self.model.device).eval()
+        model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype).to(self.model.device).eval()
+        follow_load_in(model)
+        return model
 
 
 class Measure(ABC):

@@ -12,6 +12,7 @@ from training.common.progress import progress_bar
 from training.common.stage import check_stage
 from training.eval.measures.batching import by_length, pad
 from training.eval.measures.prompts import check_rendering, encode_conversation
+from training.machine.threads import follow_load_in
 from training.model_io.context_length import context_length
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
@@ -65,6 +66,7 @@ def score_conversations(
     """
     with quiet_loading():
         model = AutoModelForSequenceClassification.from_pretrained(folder).to(pick_device()).eval()
+    follow_load_in(model)
     tokenizer = open_model_tokenizer(folder, key)
     # The model reads the score at the last token that is not padding.
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -16,6 +16,7 @@ from training.common.errors import UserError, one_line
 from training.common.metrics import METRICS
 from training.common.processes import end_training
 from training.common.stage import Stage
+from training.machine.callback import FollowLoad
 from training.model_io.model_folder import save_model, save_tokenizer
 from training.plots.losses import plot_losses
 from training.tuning.adapters import save_adapter
@@ -56,6 +57,7 @@ def build_trainer(
         except (ValueError, ImportError, TemplateError) as error:
             raise UserError(f"{recipe.where}: {one_line(error)}") from None
     trainer.add_callback(SeedSamplerByEpoch())
+    trainer.add_callback(FollowLoad())
     show_progress(trainer, getattr(trainer_class, "progress_figures", {}))
     return trainer
 

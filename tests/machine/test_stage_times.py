@@ -1,0 +1,75 @@
+"""Estimates of stage times, and the steps that fit into some minutes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from training.common.yaml_values import read_yaml
+from training.machine.resources import Machine
+from training.machine.stage_times import LEAST, START, Folder, estimate, fit_steps
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+EPYC = Machine("two cores of an AMD EPYC", 2, 2, 0.0, None, bf16=True, gpu=None, rate=420e9)
+XEON = Machine("two cores of an Intel Xeon", 2, 2, 0.0, None, bf16=False, gpu=None, rate=270e9)
+
+
+def recipes(name: str) -> Folder:
+    """A folder of recipes, in the order of running."""
+    stages = ("tokenizer", "prepare", "pretrain", "sft", "dpo", "evaluate", "export")
+    files = {stage: RECIPES / name / f"{stage}.yaml" for stage in stages}
+    return Folder({stage: read_yaml(file) for stage, file in files.items() if file.is_file()})
+
+
+def minutes(folder: Folder, machine: Machine) -> float:
+    return sum(estimate(folder, stage, machine) for stage in folder.recipes) / 60
+
+
+def with_steps(folder: Folder, steps: dict[str, int]) -> Folder:
+    changed = {stage: folder.recipes[stage] | {"max_steps": count} for stage, count in steps.items()}
+    return Folder(folder.recipes | changed)
+
+
+def test_the_size_of_the_network():
+    assert recipes("quickstart").weights == 4_259_840
+
+
+@pytest.mark.parametrize("machine, measured", [(EPYC, 12), (XEON, 27.4)])
+def test_what_was_measured(machine, measured):
+    """Minutes of the quickstart, to a quarter."""
+    assert minutes(recipes("quickstart"), machine) == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1, 2, 4])
+@pytest.mark.parametrize("machine", [EPYC, XEON])
+def test_the_fitted_steps_take_the_minutes(machine, factor):
+    machine, folder = replace(machine, rate=machine.rate * factor), recipes("quickstart")
+    steps = fit_steps(folder, machine, 14)
+    assert steps.keys() == {"pretrain", "sft", "dpo"}
+    assert minutes(with_steps(folder, steps), machine) <= 14.2 or steps["pretrain"] == LEAST * 550
+
+
+def test_a_faster_machine_trains_longer():
+    folder, faster = recipes("quickstart"), replace(EPYC, rate=4 * EPYC.rate)
+    before, after = fit_steps(folder, EPYC, 14), fit_steps(folder, faster, 14)
+    assert all(after[stage] > 3 * before[stage] for stage in before)
+
+
+def test_no_more_steps_than_the_data_are_good_for():
+    folder = recipes("quickstart")
+    steps = fit_steps(folder, replace(EPYC, rate=1e18), 600)
+    assert steps == {stage: int(folder.most_steps(stage)) for stage in steps}
+    assert steps["sft"] == 2 * 6000 // 16
+
+
+def test_no_fewer_than_teach_something():
+    steps = fit_steps(recipes("quickstart"), replace(EPYC, rate=1e9), 14)
+    assert steps == {"pretrain": 110, "sft": 40, "dpo": 14}
+
+
+def test_a_stage_without_a_rule_is_not_guessed():
+    folder = Folder(recipes("quickstart").recipes | {"grpo": {}})
+    assert estimate(folder, "grpo", EPYC) is None
+    assert fit_steps(folder, EPYC, 14) == {}
+    assert estimate(Folder({"sft": {"max_steps": 5}}), "sft", EPYC) is None  # of a network that is not known
+    assert estimate(folder, "export", EPYC) == 2 * START
