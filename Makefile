@@ -1,20 +1,34 @@
-# Two commands: `make quickstart` and `make test`. Both make the virtual environment first if it is not there.
+# Two commands: `make quickstart` and `make test`. Each first makes the virtual environment it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+LIGHT := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+INSTALL = $(BIN)/python -m pip install --constraint .ci/constraints.txt --editable
 
-quickstart: $(INSTALLED)  ## corpus to chat model on this machine, ten to fourteen minutes
+quickstart: $(LIGHT)  ## corpus to chat model on this machine
 	$(BIN)/scratch run recipes/quickstart
 
-test: $(INSTALLED)  ## all tests, fifteen to twenty minutes
+check: lint  ## the linter and the tests that need no whole command, under three minutes
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+test: lint  ## the linter and all tests
 	$(BIN)/python -m pytest --numprocesses 2
 
-install: $(INSTALLED)  ## only the environment
+lint: $(DEV)
+	$(BIN)/ruff check .
 
-$(INSTALLED): pyproject.toml .ci/constraints.txt
+install: $(DEV)  ## only the environment, with all that the tests need
+
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint .ci/constraints.txt --editable ".[dev]"
+
+$(LIGHT): pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(INSTALL) ".[train,eval]"
 	touch $@
 
-.PHONY: quickstart test install
+$(DEV): pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(INSTALL) ".[dev]"
+	touch $(LIGHT) $@
+
+.PHONY: quickstart check test lint install

@@ -1,12 +1,12 @@
-"""What each choice of the engine is worth: the same text, tokens and sizes, one choice changed at a time.
+"""Ablations: the same text, tokens and sizes, with one choice of model, optimizer or schedule changed at a time.
 
     python -m benchmarks.ablation --data 'books/*.jsonl.gz' --seeds 0 1
     python -m benchmarks.ablation --data input.txt --rows adamw-cosine qwen3 --steps 1000
 
-Every row is a run of the real `scratch pretrain`. The first row is the `scratch` preset with Muon and the schedule that
-our recipes use; each other row changes what its name says. Compared is the loss on the validation split in bits per
-byte, after the same number of tokens. A difference within twice the spread of the seeds is not one. Rows take turns
-within a seed; --jobs at a time, each with its share of the processor. The last line is all of it as JSON.
+Every row is a run of the real `scratch pretrain`. The first row is the `scratch` preset with Muon and the schedule of
+our recipes; every other row changes what its name says. The result is the validation loss in bits per byte, after the
+same number of tokens. Differences within twice the spread of the seeds are not significant. Rows take turns within a
+seed, --jobs at a time on equal parts of the CPU. The last line is everything as JSON.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from benchmarks.stages import scratch
 from modeling_scratch import ScratchForCausalLM
 from training.common.device import pick_device
 from training.data.shards import TokenShards, open_shards
-from training.eval.measures.bits_per_byte import bits_per_byte
+from training.eval.measures.bits_per_byte import measure_split
 
 BASELINE = "scratch"
 
 
 def adamw(learning_rate: float, **others: Any) -> dict[str, Any]:
-    """One learning rate for everything, as is usual with AdamW."""
+    """The options of AdamW with one learning rate for everything, as is usual."""
     groups = ("learning_rate", "embedding_learning_rate", "head_learning_rate", "scalar_learning_rate")
     rates = {f"optimizer.{group}": learning_rate for group in groups}
     return {"optimizer.name": "adamw", "optimizer.weight_decay": 0.1, "optimizer.warmup_steps": 20, **rates, **others}
@@ -54,7 +54,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "weight-decay-0.2": {"optimizer.weight_decay": 0.2},
     "batch-half": {"global_batch_size": 0.5, "max_steps": 2},
     "batch-double": {"global_batch_size": 2, "max_steps": 0.5},
-    # dials of the network
+    # options of the model
     "swiglu": {"model.mlp_type": "swiglu"},
     "gelu": {"model.mlp_type": "gelu"},
     "no-qk-norm": {"model.qk_norm": "false"},
@@ -71,7 +71,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "qwen3": {"preset": "qwen3"},
     "llama": {"preset": "llama"},
     "gpt2": {"preset": "gpt2", "optimizer.embedding_learning_rate": 0.004},
-    # where most people start: one of these, with one learning rate
+    # where most people start: Llama and AdamW with one learning rate
     "llama-adamw-cosine-1e-3": {"preset": "llama"} | adamw(1e-3, **COSINE),
     "llama-adamw-cosine-3e-3": {"preset": "llama"} | adamw(3e-3, **COSINE),
     "llama-adamw-cosine-6e-3": {"preset": "llama"} | adamw(6e-3, **COSINE),
@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="text: a file, a folder, a glob, or a Hub data set")
     parser.add_argument(
-        "--rows", nargs="+", default=list(ROWS), choices=ROWS, help="beside the first, which always runs"
+        "--rows", nargs="+", default=list(ROWS), choices=ROWS, help="rows to run besides the first, which always runs"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--vocab-size", type=int, default=2048)
@@ -90,16 +90,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=3)
     parser.add_argument("--seq", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=8, help="sequences a step")
+    parser.add_argument("--batch", type=int, default=8, help="sequences per step")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--max-bytes", type=int, default=10_000_000, help="of text to read")
+    parser.add_argument("--max-bytes", type=int, default=10_000_000, help="bytes of text to read")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; small ones gain from one for each core")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (small models: as many as cores)")
     return parser.parse_args()
 
 
 def options_of(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The recipe of a row. Sizes of the batch and the run are factors."""
+    """The options of a row. Its batch size and steps are factors on those of the first row."""
     options = {
         "preset": "scratch",
         "model.hidden_size": arguments.hidden_size,
@@ -125,11 +125,9 @@ def options_of(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def score(model_dir: Path, text: TokenShards, context: int) -> float:
-    """Bits per byte of a model over all of a text."""
+    """Bits per byte of a model over a whole text."""
     model = ScratchForCausalLM.from_pretrained(model_dir).to(pick_device()).eval()
-    return bits_per_byte(model, text.tokens, text.text_bytes, model.config.eos_token_id, context, batch_size=16)[
-        "value"
-    ]
+    return measure_split(model, text, context, batch_size=16)[0].value
 
 
 def run(folder: Path, row: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:

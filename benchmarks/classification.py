@@ -1,9 +1,9 @@
-"""What pretraining is worth to a classifier: the model, the same network from random weights, and no network at all.
+"""Benchmark of classification: a pretrained network, the same one from random weights, and TF-IDF without a network.
 
     python -m benchmarks.classification --model DIR --train train.jsonl --validation val.jsonl --test test.jsonl
 
-Every fit is a run of the real `scratch classify`; contestants take turns within a seed. Reported is the test split,
-which nothing was chosen on: accuracy, and F1 of the rarer label. The last line is all of it as JSON.
+Every fit is a run of `scratch classify`; contestants alternate within a seed. It reports accuracy and F1 of the rarer
+label on the test split, on which nothing is chosen. The last line is all figures as JSON.
 """
 
 import argparse
@@ -33,13 +33,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--label-column", default="label")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--learning-rates", nargs="+", type=float, default=[5e-4], help="the best on validation counts")
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[5e-4], help="best on validation is kept")
     parser.add_argument("--max-length", type=int, default=256)
     return parser.parse_args()
 
 
 def fit(output: Path, contestant: str, rate: float, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one `scratch classify`."""
+    """The figures of one run of `scratch classify`."""
     options = {
         "output_dir": output,
         "model": Path(arguments.model).resolve(),
@@ -56,7 +56,7 @@ def fit(output: Path, contestant: str, rate: float, seed: int, arguments: argpar
 
 
 def best_fit(folder: Path, contestant: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The learning rate that does best on the validation split, each contestant its own."""
+    """The figures of the learning rate with the best F1 on the validation split, chosen per contestant."""
     tried = {
         rate: fit(folder / f"{contestant}-{seed}-{rate}", contestant, rate, seed, arguments)
         for rate in arguments.learning_rates
@@ -80,10 +80,11 @@ def main() -> None:
         contestant: [(fit["test"]["accuracy"]["value"], fit["test"]["f1"]) for fit in fits]
         for contestant, fits in runs.items()
     }
-    rows[BASELINE] = [(fitted["baseline"]["accuracy"]["value"], fitted["baseline"]["f1"])]  # it draws nothing
+    rows[BASELINE] = [(fitted["baseline"]["accuracy"]["value"], fitted["baseline"]["f1"])]  # no seed
     chance = fitted["test"]["accuracy"]
     print(
-        f"\ntest, {chance['n']} texts, always the commonest label {chance['chance']:.4f}, F1 of {fitted['positive']}\n"
+        f"\ntest: {chance['n']} texts; accuracy of always the commonest label {chance['chance']:.4f}; "
+        f"F1 of {fitted['positive']}\n"
     )
     print("| | accuracy | F1 | lowest | seeds |\n|---|---|---|---|---|")
     for name, values in rows.items():

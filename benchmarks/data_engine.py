@@ -119,7 +119,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in folder.iterdir()
-        if file.name != "provenance.json"
+        if file.name not in ("provenance.json", "recipe.yaml")
     }
 
 

@@ -1,18 +1,24 @@
-"""Speed and memory of our model beside transformers' LlamaForCausalLM at the same shape, in training and generation.
+"""Speed and memory of our model and transformers' LlamaForCausalLM of the same shape, in training and generation.
 
     python -m benchmarks.model                                    # 14M parameters, seconds a round on a laptop
     python -m benchmarks.model --presets llama scratch --compile
-    python -m benchmarks.model --nanogpt path/to/nanoGPT          # a checkout, raced as it is
+    python -m benchmarks.model --nanogpt path/to/nanoGPT          # a checkout of nanoGPT as a further contestant
 
-Contestants take turns within every round, so that whatever else the machine does falls on all of them; a figure is
-the median over rounds, a ratio the median of the ratios within rounds (above 1: faster than Llama, uncompiled).
-A training step is forward, loss, backward and a fused AdamW step under bf16 autocast where the processor has bf16.
-Ours takes the loss without logits, as `scratch pretrain` does. With --compile each contestant runs compiled as well:
-ours by regions, the peers as a whole, Llama with either attention.
-MFU counts 6 operations a token for every weight of a matrix product and 6 * layers * seq * hidden for causal
-attention (https://arxiv.org/abs/2204.02311, halved for the mask), against the fastest square matrix product measured
-between the rounds in the same type. Memory is the peak of two training steps in a process of their own, beyond what
-the process holds before it builds the model. The last line is all of it as JSON.
+Contestants take turns within every round, so that other load on the machine affects all of them. A figure is the median
+over rounds, a ratio the median of the ratios within rounds (above 1: faster than Llama, uncompiled).
+
+Training: a step is forward, loss, backward and a fused AdamW update, under bf16 autocast if the device has bf16. Ours
+computes the loss without logits, as `scratch pretrain` does. With --compile each contestant runs compiled as well: ours
+by layers, the others as a whole, Llama with either attention. MFU counts 6 operations per token for every weight of a
+matrix product and 6 * layers * seq * hidden for causal attention (https://arxiv.org/abs/2204.02311, halved for the
+mask). It divides by the fastest square matrix product measured between the rounds, in the same dtype.
+
+Generation: `bandwidth` is the rate at which weights of matrix products are read, once per new token of the batch, as a
+share of the rate at which memory is read between the rounds. At 1, generation is limited by memory alone; above 1 the
+weights stay in the processor's cache.
+
+Memory is the peak of two training steps in a separate process, minus what the process holds before it builds the model.
+The last line is the result as JSON.
 """
 
 import argparse
@@ -53,25 +59,32 @@ class Contestant:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["llama"], choices=PRESETS, help="of ours, each a contestant")
+    parser.add_argument(
+        "--presets", nargs="+", default=["llama"], choices=PRESETS, help="our presets, each a contestant"
+    )
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--kv-heads", type=int, default=4)
-    parser.add_argument("--seq", type=int, default=256, help="tokens in a training sequence")
+    parser.add_argument("--seq", type=int, default=256, help="length of a training sequence, in tokens")
     parser.add_argument("--batch", type=int, default=8, help="sequences in a training step")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2, help="training steps of a contestant in a round")
-    parser.add_argument("--prompt", type=int, default=32, help="tokens before generation")
-    parser.add_argument("--new-tokens", type=int, default=128, help="tokens to generate; 0 leaves generation out")
+    parser.add_argument("--steps", type=int, default=2, help="training steps per contestant and round")
+    parser.add_argument("--prompt", type=int, default=32, help="length of the prompt, in tokens")
+    parser.add_argument("--new-tokens", type=int, default=128, help="tokens to generate; 0 skips generation")
     parser.add_argument("--generate-batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--matmul-size", type=int, help="default: 8192 on a GPU, else 2048")
-    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 where the processor has it")
-    parser.add_argument("--compile", action="store_true", help="race compiled versions too (torch.compile)")
-    parser.add_argument("--tied", action="store_true", help="the output matrix is the embedding")
     parser.add_argument(
-        "--memory-vocab-sizes", type=int, nargs="*", help="for peak memory; default: --vocab-size and 131072"
+        "--matmul-size", type=int, help="size of the square matrix product (default: 8192 on a GPU, else 2048)"
+    )
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="precision (default: bf16 if the device has it)")
+    parser.add_argument("--compile", action="store_true", help="add compiled contestants (torch.compile)")
+    parser.add_argument("--tied", action="store_true", help="tie the output matrix to the embedding")
+    parser.add_argument(
+        "--memory-vocab-sizes",
+        type=int,
+        nargs="*",
+        help="vocabularies for peak memory (default: --vocab-size and 131072)",
     )
     parser.add_argument("--nanogpt", type=Path, help="a nanoGPT checkout (the folder of its model.py)")
     return parser.parse_args()
@@ -120,12 +133,12 @@ def load_nanogpt(folder: Path, arguments: argparse.Namespace) -> nn.Module:
         n_embd=arguments.hidden_size,
         bias=False,
     )
-    with contextlib.redirect_stdout(sys.stderr):  # it announces its size
+    with contextlib.redirect_stdout(sys.stderr):  # it prints its size
         return nanogpt.GPT(config)
 
 
 def operations_per_token(model: nn.Module, arguments: argparse.Namespace) -> int:
-    """Of a training step: forward and backward are 6 for each weight of a matrix product."""
+    """Operations of a training step per token: forward and backward, 6 for each weight of a matrix product."""
     return 6 * matrix_parameters(model) + 6 * arguments.layers * arguments.seq * arguments.hidden_size
 
 
@@ -163,9 +176,9 @@ def training_step(
 def race(
     works: dict[str, Callable[[], object]], rounds: int, device: torch.device, title: str
 ) -> dict[str, list[float]]:
-    """Seconds of every contestant in every round, the order reversed from round to round."""
+    """Seconds of every contestant in every round; the order reverses from round to round."""
     taken: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():  # compilation, caches, first touches
+    for work in works.values():  # warm up: compilation, caches
         work()
     for index in tqdm(range(rounds), desc=title, unit="round"):
         for name in list(works)[:: -1 if index % 2 else 1]:
@@ -174,12 +187,12 @@ def race(
 
 
 def ratio(taken: dict[str, list[float]], name: str, other: str) -> float:
-    """How many times as fast as the other."""
+    """How many times as fast `name` is as `other`."""
     return statistics.median(theirs / mine for theirs, mine in zip(taken[other], taken[name], strict=True))
 
 
 def contestants(arguments: argparse.Namespace, device: torch.device) -> list[Contestant]:
-    """Of the training race; the baseline is the first."""
+    """Contestants of the training race; the first is the baseline."""
     plain = [Contestant(BASELINE, "llama, stock")]
     plain += [Contestant(f"ours, {preset}", preset) for preset in arguments.presets]
     plain += [Contestant("nanoGPT", "nanogpt")] if arguments.nanogpt else []
@@ -248,17 +261,17 @@ def race_training(arguments: argparse.Namespace, device: torch.device, dtype: to
 
 
 def resident_megabytes(figure: str) -> float:
-    """Memory of this process: VmRSS, what it holds now, or VmHWM, the most it has held."""
+    """Memory of this process: VmRSS, current, or VmHWM, its maximum so far."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{figure}:")[2].split()[0]) * 1024 / 1e6
 
 
 def measure_peak(entry: Contestant, arguments: argparse.Namespace, dtype: torch.dtype, results) -> None:
-    """Put the peak of two training steps in megabytes. Runs in a process of its own, which has built nothing yet."""
+    """Put the peak memory of two training steps, in megabytes; run in a new process, which has built nothing yet."""
     device = pick_device()
     before = 0 if device.type == "cuda" else resident_megabytes("VmRSS")
     step = build_step(entry, build(entry, arguments, device), arguments, device, dtype)
-    for _ in range(2):  # the optimizer's state comes with the first
+    for _ in range(2):  # the first creates the optimizer's state
         step()
     peak = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else resident_megabytes("VmHWM")
     results.put(peak - before)
@@ -289,10 +302,16 @@ def measure_memory(arguments: argparse.Namespace, device: torch.device, dtype: t
     return figures
 
 
-def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict:
-    """Greedy generation with the default cache: figures by batch size, then contestant. Weights are of `dtype`.
+def memory_read(device: torch.device) -> tuple[Callable[[], torch.Tensor], int]:
+    """A reduction that reads a buffer larger than any cache, and the buffer's bytes."""
+    buffer = torch.ones(2**26, device=device)
+    return buffer.sum, buffer.nbytes
 
-    Ours in the `llama` preset has Llama's own weights.
+
+def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict:
+    """Greedy generation with the default cache and weights in `dtype`: figures by batch size, then contestant.
+
+    Our `llama` preset has the same weights as Llama.
     """
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {BASELINE: LlamaForCausalLM._from_config(llama_config(arguments), dtype=dtype)}
@@ -301,6 +320,7 @@ def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: 
         if preset == "llama":
             model.load_state_dict(models[BASELINE].state_dict())
         models[f"ours, {preset}"] = model
+    weight_bytes = {name: matrix_parameters(model) * dtype.itemsize for name, model in models.items()}
     figures = {}
     for batch in arguments.generate_batches:
         prompt = torch.randint(arguments.vocab_size, (batch, arguments.prompt), device=device)
@@ -314,12 +334,15 @@ def race_generation(arguments: argparse.Namespace, device: torch.device, dtype: 
             name: lambda model=model.to(device).eval(): model.generate(prompt, **options)
             for name, model in models.items()
         }
+        works["memory read"], read_bytes = memory_read(device)
         taken = race(works, arguments.rounds, device, f"generation, batch {batch}")
+        bandwidth = read_bytes / min(taken.pop("memory read"))
         figures[str(batch)] = {
             name: {
                 "seconds": round(statistics.median(times), 4),
                 "tokens_per_second": round(batch * arguments.new_tokens / statistics.median(times), 1),
                 "ratio": round(ratio(taken, name, BASELINE), 4),
+                "bandwidth": round(weight_bytes[name] * arguments.new_tokens / statistics.median(times) / bandwidth, 3),
             }
             for name, times in taken.items()
         }

@@ -1,16 +1,19 @@
-"""Where the time of a real pretraining goes, and how much of the processor it uses.
+"""Time per part of a real pretraining step, and the fraction of the device's speed that it reaches (MFU).
 
     python -m benchmarks.pretrain                                    # 14M parameters, a minute or two on two cores
-    python -m benchmarks.pretrain --compile                          # beside itself compiled
+    python -m benchmarks.pretrain --compile                          # eager against compiled
     python -m benchmarks.pretrain --data runs/quickstart/data --tokenizer runs/quickstart/tokenizer
 
-Runs the loop of `scratch pretrain` itself, in a temporary folder and by default on random tokens: loader, loss,
-backward, optimizer, metrics, validations and checkpoints. Contestants take turns within every round, in which each
-trains some steps, validates and saves. Figures are medians over rounds, a ratio is the median of the ratios within
-rounds (above 1: faster than eager). A step is all that comes with every step, the loader, the metrics and the
-optimizer included; MFU is its operations (counted in training/pretraining/throughput.py) against the fastest
-square matrix product measured in the rounds in the same type. Shares are of the wall time with a validation every
---eval-steps and a checkpoint, written while the training waits, every --save-steps. The last line is all of it as JSON.
+Runs the loop of `scratch pretrain` itself in a temporary folder, by default on random tokens. In every round each
+contestant trains some steps, validates and saves, in turn.
+
+- Figures are medians over rounds. A ratio is the median of the ratios within rounds; above 1 is faster than eager.
+- A step includes the loader, the metrics and the optimizer. MFU compares its operations (counted in
+  training/pretraining/throughput.py) with the fastest square matrix product of the rounds, in the same dtype.
+- Shares are of the wall time with a validation every --eval-steps and a checkpoint every --save-steps, for which
+  training waits.
+
+The last line is everything as JSON.
 """
 
 import argparse
@@ -33,9 +36,9 @@ from training.common.device import has_bf16, pick_device
 from training.common.stage import Stage
 from training.data.shards import write_manifest, write_shard
 from training.model_io.tokenizers import open_tokenizer
-from training.pretraining.build import build_accelerator
+from training.pretraining.accelerator import build_accelerator
 from training.pretraining.config import PretrainConfig
-from training.pretraining.loop import Pretraining
+from training.pretraining.loop import Pretrainer
 from training.pretraining.profile import Spans
 from training.pretraining.throughput import matrix_product_rate
 
@@ -49,38 +52,38 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--heads", type=int, default=2)
-    parser.add_argument("--seq", type=int, default=256, help="tokens in a sequence")
-    parser.add_argument("--batch", type=int, default=16, help="sequences in a step")
-    parser.add_argument("--at-once", type=int, default=16, help="of these, what the processor takes at once")
+    parser.add_argument("--seq", type=int, default=256, help="tokens per sequence")
+    parser.add_argument("--batch", type=int, default=16, help="sequences per step")
+    parser.add_argument("--at-once", type=int, default=16, help="sequences per forward pass")
     parser.add_argument("--optimizer", default="muon", choices=("muon", "adamw"))
     parser.add_argument("--logging-steps", type=int, default=10)
     parser.add_argument("--eval-steps", type=int, default=100)
     parser.add_argument("--eval-sequences", type=int, default=64)
     parser.add_argument("--save-steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10, help="of a contestant in a round")
-    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 where the processor has it")
-    parser.add_argument("--compile", action="store_true", help="race the compiled version too (torch.compile)")
+    parser.add_argument("--steps", type=int, default=10, help="steps per contestant and round")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 where the device supports it")
+    parser.add_argument("--compile", action="store_true", help="add the compiled version (torch.compile)")
     parser.add_argument("--data", help="folder of shards; default: random tokens")
-    parser.add_argument("--tokenizer", help="folder of the tokenizer that made them")
+    parser.add_argument("--tokenizer", help="folder of the tokenizer that made the shards")
     return parser.parse_args()
 
 
 def write_random_data(folder: Path, arguments: argparse.Namespace) -> None:
-    """Shards of random tokens, enough for all steps, and a tokenizer to go with them."""
+    """Write shards of random tokens, enough for all steps, and a tokenizer."""
     ScratchTokenizer.train(["any text will do"], 270).save(folder / "tokenizer", arguments.seq)
     (folder / "data").mkdir()
     steps = (arguments.rounds + 1) * arguments.steps
-    windows = {"train": steps * arguments.batch + 1, "validation": arguments.eval_sequences + 1}
+    sequences = {"train": steps * arguments.batch + 1, "validation": arguments.eval_sequences + 1}
     random, splits = np.random.default_rng(0), {}
-    for split, count in windows.items():
+    for split, count in sequences.items():
         documents = random.integers(arguments.vocab_size, size=(count, arguments.seq))
         splits[split] = write_shard(folder / "data", split, documents, arguments.vocab_size, "random")
         splits[split]["bytes"] = 4 * documents.size
     write_manifest(folder / "data", splits, folder / "tokenizer", arguments.vocab_size, {})
 
 
-def build(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[Pretraining, Stage]:
+def build(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[Pretrainer, Stage]:
     config = PretrainConfig(
         output_dir=str(folder / name),
         data=arguments.data or str(folder / "data"),
@@ -101,26 +104,29 @@ def build(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[Pretr
         eval_steps=arguments.eval_steps,
         eval_sequences=arguments.eval_sequences,
         save_steps=arguments.save_steps,
-        async_save=False,  # all of its time in one place
+        async_save=False,  # so that all of its time shows
     )
     config.optimizer.name = arguments.optimizer
     stage = Stage("pretrain", config.output_dir, config, {}, [])
     stage.begin()
-    training = Pretraining(
-        config, stage.folder, open_tokenizer(config.tokenizer, "tokenizer"), build_accelerator(config)
-    )
-    training.span = Spans(training.accelerator.device)
-    return training, stage
+    tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
+    pretrainer = Pretrainer(config, stage.folder, tokenizer, build_accelerator(config))
+    pretrainer.span = Spans(pretrainer.accelerator.device)
+    return pretrainer, stage
 
 
-def run_steps(training: Pretraining, stage: Stage, arguments: argparse.Namespace) -> dict[str, float]:
-    """Train some steps more, validate and save. Seconds a step of every part, and of the step as a whole; of
-    validations and checkpoints their part of one step at the usual intervals."""
-    spans: Spans = training.span
-    training.config.max_steps = training.step + arguments.steps
+def run_steps(pretrainer: Pretrainer, stage: Stage, arguments: argparse.Namespace) -> dict[str, float]:
+    """Train some more steps, validate and save.
+
+    Returns:
+        Seconds per step of every part, and of the whole step. Validations and checkpoints are divided by the usual
+        number of steps between them.
+    """
+    spans: Spans = pretrainer.span
+    pretrainer.config.max_steps = pretrainer.step + arguments.steps
     spans.reset()
-    with contextlib.redirect_stdout(io.StringIO()):  # its own lines
-        training.run(stage)
+    with contextlib.redirect_stdout(io.StringIO()):  # the lines of training
+        pretrainer.train(stage)
     spans.stop()
     rare = {
         "evaluation": spans.seconds["evaluation"] / spans.counts["evaluation"] / arguments.eval_steps,
@@ -130,8 +136,8 @@ def run_steps(training: Pretraining, stage: Stage, arguments: argparse.Namespace
     return {"step": step} | {name: spent / arguments.steps for name, spent in spans.seconds.items()} | rare
 
 
-def summary(rounds: list[dict[str, float]], eager: list[dict[str, float]], training: Pretraining, peak: float) -> dict:
-    """Medians of one contestant."""
+def summary(rounds: list[dict[str, float]], eager: list[dict[str, float]], pretrainer: Pretrainer, peak: float) -> dict:
+    """The medians of one contestant."""
     step = statistics.median(times["step"] for times in rounds)
     shares = {}
     for part in ("forward", "backward", "optimizer", *OVERHEAD):
@@ -139,7 +145,7 @@ def summary(rounds: list[dict[str, float]], eager: list[dict[str, float]], train
         shares[part] = statistics.median(
             times[part] / all_of_it for times, all_of_it in zip(rounds, whole, strict=True)
         )
-    throughput = training.throughput
+    throughput = pretrainer.throughput
     tokens_per_second = throughput.tokens_per_step / step
     return {
         "step_ms": round(step * 1000, 2),
@@ -161,8 +167,8 @@ def main() -> None:
         if not arguments.data:
             write_random_data(Path(folder), arguments)
         runs = {name: build(name, Path(folder), arguments) for name in names}
-        for training, stage in runs.values():  # compilation, caches, first touches
-            run_steps(training, stage, arguments)
+        for pretrainer, stage in runs.values():  # compilation, caches, first touches
+            run_steps(pretrainer, stage, arguments)
         taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         peak = 0.0
         for index in tqdm(range(arguments.rounds), unit="round", disable=None):
@@ -170,7 +176,7 @@ def main() -> None:
                 taken[name].append(run_steps(*runs[name], arguments))
             peak = max(peak, matrix_product_rate(device, dtype))
     figures = {name: summary(taken[name], taken["eager"], runs[name][0], peak) for name in names}
-    parameters = sum(parameter.numel() for parameter in runs["eager"][0].model.parameters())
+    parameters = runs["eager"][0].num_parameters
 
     conditions = {name: value for name, value in vars(arguments).items() if name not in ("data", "tokenizer")}
     conditions |= {

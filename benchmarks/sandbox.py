@@ -1,13 +1,13 @@
-"""Programs a second: the sandbox beside a new Python for each program, which has no walls at all.
+"""Programs per second in the sandbox, compared with a new Python for each program, without isolation.
 
-    python -m benchmarks.sandbox                     # a program that adds, a minute on a laptop
+    python -m benchmarks.sandbox                     # a small function, a minute on a laptop
     python -m benchmarks.sandbox --programs 500 --workers 4 --rounds 9
-    python -m benchmarks.sandbox --humaneval HumanEval.jsonl    # which of its own solutions pass, and of empty ones
+    python -m benchmarks.sandbox --humaneval HumanEval.jsonl    # how many canonical and empty solutions pass
 
-Contestants take turns within every round; a figure is the median over rounds, a ratio the median of the ratios within
-rounds (above 1: faster than a new Python). The program is a small function with three assertions, so that what is
-measured is the start, the locks and the end. "A new Python" is `python -I -S -c`, the cheapest there is. The last line
-is all of it as JSON.
+Contestants take turns within every round. A figure is the median over rounds, a ratio the median of the ratios within
+rounds (above 1: faster than a new Python). The program is a small function with three assertions, so the benchmark
+measures start, isolation and end. "A new Python" is `python -I -S -c`, the fastest start that Python has. The last line
+is the result as JSON.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import processor_name
-from training.sandbox import Limits, check_isolation, run_all
+from training.sandbox import SandboxLimits, check_isolation, run_all
 from training.sandbox.pool import ISOLATIONS, Worker
 
 SOLUTION = "def double(x):\n    return 2 * x\n"
@@ -35,14 +35,15 @@ BASELINE = "a new Python, no isolation"
 
 
 class Servers:
-    """Fork servers of one isolation, each with a thread that waits for it."""
+    """Fork servers of one kind of isolation, each with its own thread."""
 
     def __init__(self, isolation: str, count: int):
         self.workers = [Worker(isolation) for _ in range(count)]
 
     def run(self, programs: int, apart: bool) -> None:
+        """Run the program so many times, with the tests in a second process if `apart`."""
         program, tests = (SOLUTION, TESTS) if apart else (SOLUTION + TESTS, None)
-        request = {"program": program, "tests": tests, "limits": asdict(Limits())}
+        request = {"program": program, "tests": tests, "limits": asdict(SandboxLimits())}
 
         def serve(place: int) -> None:
             for _ in range(place, programs, len(self.workers)):
@@ -57,6 +58,7 @@ class Servers:
 
 
 def run_plain(programs: int, workers: int) -> None:
+    """Run the program so many times, each in a new Python."""
     def start(_: int) -> None:
         subprocess.run([sys.executable, "-I", "-S", "-c", SOLUTION + TESTS], check=True)
 
@@ -65,7 +67,7 @@ def run_plain(programs: int, workers: int) -> None:
 
 
 def check_humaneval(path: Path, workers: int) -> None:
-    """Solutions and tests as lm-eval puts them together, in one process and apart."""
+    """Print how many canonical and empty solutions pass, in one process and with the tests in a second one."""
     items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     tests = [f"{item['test']}\ncheck({item['entry_point']})" for item in items]
     passed = {}
@@ -83,10 +85,10 @@ def check_humaneval(path: Path, workers: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", type=int, default=100, help="a contestant and round")
-    parser.add_argument("--workers", type=int, default=1, help="programs at a time")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--humaneval", type=Path, help="its original file; nothing is timed then")
+    parser.add_argument("--programs", type=int, default=100, help="programs per contestant and round")
+    parser.add_argument("--workers", type=int, default=1, help="programs running at a time")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, in which each contestant runs once")
+    parser.add_argument("--humaneval", type=Path, help="the original HumanEval file; check it, time nothing")
     arguments = parser.parse_args()
     if arguments.humaneval:
         check_humaneval(arguments.humaneval, arguments.workers)
@@ -95,13 +97,13 @@ def main() -> None:
     contestants: dict[str, Callable[[], None]] = {BASELINE: lambda: run_plain(arguments.programs, arguments.workers)}
     servers = []
     for isolation in ISOLATIONS:
-        with contextlib.suppress(OSError, EOFError):  # this system refuses it
+        with contextlib.suppress(OSError, EOFError):  # this system does not offer it
             servers.append(made := Servers(isolation, arguments.workers))
             for apart in (False, True):
                 name = f"{isolation}, tests apart" if apart else isolation
                 contestants[name] = lambda made=made, apart=apart: made.run(arguments.programs, apart)
     for contestant in contestants.values():
-        contestant()  # caches warm
+        contestant()  # warm up
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(arguments.rounds):
         for name, contestant in contestants.items():

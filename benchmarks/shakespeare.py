@@ -1,19 +1,21 @@
-"""Minutes to a loss: tiny Shakespeare, character by character, with the real `scratch pretrain`.
+"""Time to a target loss on tiny Shakespeare, character by character, with the real `scratch pretrain`.
 
     python -m benchmarks.shakespeare --data input.txt                     # or without --data, from the Hub
     python -m benchmarks.shakespeare --data input.txt --nanogpt path/to/nanoGPT --seeds 0 1 2
     python -m benchmarks.shakespeare --data input.txt --marks large --set max_steps=4000
 
-Two marks. `small` is a network of 0.8M parameters as fast as it gets to a loss of 1.88, which nanoGPT's own recipe for
-processors reaches in 2000 iterations (its README: 4 layers of 128, block 64, batch 12). With --nanogpt that recipe runs
-beside ours, in turns, from a copy of the checkout. `large` is recipes/shakespeare, against 1.4697, which nanoGPT's
-README reports after three minutes on an A100.
+Two targets:
 
-The split is nanoGPT's: the first 90 % of the characters to train on, the rest to validate. The loss is the mean over
-the whole of that rest, in nats a character: every character is scored once, with at most the trained context (windows
-of the trained length, one after the other). Seconds are those of the stage: training with its validations, checkpoints,
-plot and export, without the start of Python; `command` has that too. For nanoGPT, from the moment its network exists to
-the end. The last line is all of it as JSON.
+- `small`: 1.88 with a model of 0.8M parameters, which nanoGPT's recipe for CPUs reaches in 2000 iterations (its README:
+  4 layers of 128, block 64, batch 12). With --nanogpt that recipe runs in turn with ours, from a copy of the checkout.
+- `large`: 1.4697 with recipes/shakespeare, which nanoGPT's README reports after three minutes on an A100.
+
+The split is nanoGPT's: the first 90 % of the characters train, the rest validates. The loss is the mean over the whole
+validation split in nats per character. Every character is scored once, in consecutive sequences of the trained length.
+Seconds are those of the stage: training with its validations, checkpoints, plot and export, without the start of
+Python; `command_seconds` include that. For nanoGPT they count from the moment its model exists to the end.
+
+The last line is everything as JSON.
 """
 
 import argparse
@@ -37,11 +39,11 @@ from benchmarks.machine import conditions as machine
 from benchmarks.stages import ROOT, scratch
 from modeling_scratch import ScratchForCausalLM
 from training.common.device import has_bf16, pick_device
-from training.eval.measures.bits_per_byte import bits_per_byte
+from training.eval.measures.likelihood import sum_nats, windows
 
 RECIPES = ROOT / "recipes" / "shakespeare"
 TARGETS = {"small": 1.88, "large": 1.4697}
-# On top of the recipe. Not compiled: that takes as long as the whole run.
+# Changes to the recipe. Not compiled, since compiling takes as long as the whole run.
 SMALL = {
     "preset": "qwen3",
     "model.hidden_size": 128,
@@ -77,11 +79,11 @@ MODEL_EXISTS = "number of parameters"  # what nanoGPT prints then
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the text; default: karpathy/tiny_shakespeare from the Hub")
-    parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT, to run its recipe beside the small mark")
+    parser.add_argument("--data", type=Path, help="the text (default: karpathy/tiny_shakespeare from the Hub)")
+    parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT, to run in turn with the small target")
     parser.add_argument("--marks", nargs="+", default=["small", "large"], choices=TARGETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of the recipe, for all runs")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="recipe keys for all runs")
     return parser.parse_args()
 
 
@@ -90,7 +92,7 @@ def recipe(verb: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_shards(folder: Path, data: Path | None) -> str:
-    """Tokenizer and shards of the recipe. Returns the text behind nanoGPT's validation split."""
+    """Make the tokenizer and shards of the recipe; return the text of nanoGPT's validation split."""
     source = {"data.path": data.resolve()} if data else {}
     paths = {"output_dir": folder / "data", "tokenizer": folder / "tokenizer"}
     scratch("tokenizer", recipe("tokenizer", source | {"output_dir": folder / "tokenizer"}))
@@ -112,21 +114,20 @@ def run_ours(folder: Path, options: dict[str, Any], seed: int, validation: str) 
     tokenizer = AutoTokenizer.from_pretrained(output)
     tokens = np.array(tokenizer(validation, add_special_tokens=False)["input_ids"])
     model = ScratchForCausalLM.from_pretrained(output).to(pick_device()).eval()
-    score = bits_per_byte(
-        model, tokens, len(validation.encode()), tokenizer.eos_token_id, model.config.max_position_embeddings
-    )
+    cuts = windows(len(tokens), model.config.max_position_embeddings)
+    nats = sum_nats(model, tokens, cuts, np.array([len(tokens)]), tokenizer.eos_token_id).item()
     shutil.rmtree(output)
     return {
         "seconds": provenance["seconds"],
         "command_seconds": round(command, 1),
-        "loss": round(score["nats_per_token"], 4),
+        "loss": round(nats / len(tokens), 4),
         "tokens": provenance["metrics"]["tokens"],
         "parameters": provenance["metrics"]["parameters"],
     }
 
 
 def run_nanogpt(folder: Path, checkout: Path, data: Path) -> dict[str, float]:
-    """nanoGPT's recipe for processors, in a copy of the checkout, and its loss over the whole validation split."""
+    """Run nanoGPT's recipe for CPUs in a copy of the checkout; return its loss over the whole validation split."""
     copy = folder / "nanoGPT"
     if not copy.exists():
         shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "assets"))
@@ -139,7 +140,7 @@ def run_nanogpt(folder: Path, checkout: Path, data: Path) -> dict[str, float]:
             built = built or (time.monotonic() if line.startswith(MODEL_EXISTS) else None)
     ended = time.monotonic()
     if process.returncode or built is None:
-        raise SystemExit("nanoGPT's train.py failed; run it by hand in the checkout to see why")
+        raise SystemExit("nanoGPT's train.py failed; run it in the checkout to see the error")
 
     specification = importlib.util.spec_from_file_location("nanogpt", copy / "model.py")
     module = importlib.util.module_from_spec(specification)
@@ -149,10 +150,10 @@ def run_nanogpt(folder: Path, checkout: Path, data: Path) -> dict[str, float]:
     model.load_state_dict(checkpoint["model"])
     tokens = torch.from_numpy(np.fromfile(copy / "data" / "shakespeare_char" / "val.bin", dtype=np.uint16).astype(int))
     nats = 0.0
-    with torch.inference_mode():  # the very first character has none before it, and is not scored
+    with torch.inference_mode():  # the first character is not scored: it has no context
         for start in range(0, len(tokens) - 1, NANOGPT_CONTEXT):
-            window = tokens[start : start + NANOGPT_CONTEXT + 1][None]
-            nats += model(window[:, :-1], window[:, 1:])[1].item() * (window.shape[1] - 1)
+            sequence = tokens[start : start + NANOGPT_CONTEXT + 1][None]  # (1, seq + 1)
+            nats += model(sequence[:, :-1], sequence[:, 1:])[1].item() * (sequence.shape[1] - 1)
     return {
         "seconds": round(ended - built, 1),
         "command_seconds": round(ended - started, 1),
@@ -181,7 +182,7 @@ def summary(runs: list[dict[str, float]], target: float) -> dict[str, Any]:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.nanogpt and not arguments.data:
-        raise SystemExit("--nanogpt needs the text in a file: give --data too")
+        raise SystemExit("--nanogpt needs the text in a file; add --data FILE")
     overrides = dict(pair.split("=", 1) for pair in getattr(arguments, "set"))
     names = list(arguments.marks)
     if arguments.nanogpt and "small" in names:

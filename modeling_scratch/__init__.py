@@ -1,4 +1,4 @@
-"""A language model written from scratch that transformers takes for its own."""
+"""A language model written from scratch, registered with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -10,7 +10,7 @@ from modeling_scratch.modeling_scratch import (
     ScratchPreTrainedModel,
 )
 
-# Installed classes win over a checkpoint's copy of them, without a question about trust.
+# Installed classes take precedence over a checkpoint's copy of them, so trust_remote_code is not needed.
 AutoConfig.register("scratch", ScratchConfig)
 AutoModel.register(ScratchConfig, ScratchModel)
 AutoModelForCausalLM.register(ScratchConfig, ScratchForCausalLM)

@@ -1,4 +1,4 @@
-"""The dials of the architecture, and the presets that set them."""
+"""The options of the architecture, and the presets that set them."""
 
 import difflib
 import math
@@ -9,8 +9,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils.type_validators import interval
 
-# A preset says what kind of network it is, never how large. `gpt2`, `llama` and `qwen3` are exactly those
-# architectures, so that weights go both ways with equal logits; `scratch` is our own fast default.
+# A preset sets the kind of network, never its size. `gpt2`, `llama` and `qwen3` are exactly those architectures, so
+# weights convert in both directions with equal logits. `scratch` is our own: fast, with no counterpart elsewhere.
 PRESETS: dict[str, dict[str, Any]] = {
     "gpt2": {
         "norm_type": "layer",
@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What each kind of rotation must have and may have, beside rope_type and rope_theta.
+# By rope_type: the required and the optional keys of rope_parameters, beside rope_type and rope_theta.
 _ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
     "default": (set(), set()),
     "linear": ({"factor"}, set()),
@@ -59,7 +59,7 @@ _SIZES = (
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The ending of a message about a name that does not exist."""
+    """The end of an error about an unknown name: the closest known name, or all of them."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
@@ -75,23 +75,24 @@ def is_number(value: Any, least: float = 0.0) -> bool:
 class ScratchConfig(PreTrainedConfig):
     r"""Configuration of a decoder-only transformer.
 
-    The defaults are a small model of the `llama` kind. Use [`ScratchConfig.from_preset`] to set the dials together.
+    The defaults are a small model of the `llama` kind. [`ScratchConfig.from_preset`] sets all options of an
+    architecture.
 
     Args:
-        vocab_size: number of rows of the embedding. May exceed the tokenizer's, to suit the shapes of matrix products.
+        vocab_size: number of rows of the embedding. It may exceed the tokenizer's, for faster matrix products.
         hidden_size: width of the residual stream.
         intermediate_size: width inside the MLP. Default: 8/3 of `hidden_size` for `swiglu`, else 4 times, rounded up to
-            a multiple of 64, so that all kinds cost about the same.
+            a multiple of 64, so that all kinds have about as many parameters.
         num_hidden_layers: number of decoder layers.
         num_attention_heads: number of query heads.
         num_key_value_heads: number of key and value heads. Equal to `num_attention_heads` (the default) it is
-            multi-head attention, 1 is multi-query, in between grouped-query ([GQA](https://arxiv.org/abs/2305.13245)).
+            multi-head attention, 1 is multi-query, between them grouped-query ([GQA](https://arxiv.org/abs/2305.13245)).
         head_dim: width of one head. Default: `hidden_size // num_attention_heads`.
         max_position_embeddings: longest sequence, in tokens.
         norm_type: `rms` ([RMSNorm](https://arxiv.org/abs/1910.07467)) or `layer` (LayerNorm with a bias).
         norm_eps: added to the variance.
         position_type: `rope` ([RoPE](https://arxiv.org/abs/2104.09864)), `learned`, `sinusoidal` or `none`.
-        rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and what the type needs. Only for `rope`.
+        rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and the keys of the type. Only for `rope`.
         mlp_type: `swiglu` ([GLU variants](https://arxiv.org/abs/2002.05202)), `gelu` (tanh approximation) or `relu2`
             ([squared ReLU](https://arxiv.org/abs/2109.08668)).
         qk_norm: normalise each query and key head before the rotation.
@@ -110,7 +111,7 @@ class ScratchConfig(PreTrainedConfig):
             begins as the identity, and the first loss is `ln(vocab_size)`.
 
     Raises:
-        StrictDataclassError: sizes that do not divide, an unknown kind, a wrong type, or dials that contradict each
+        StrictDataclassError: sizes that do not divide, an unknown kind, a wrong type, or options that contradict each
             other. Its `__cause__` is the check's own ValueError or TypeError, in one line.
     """
 
@@ -164,23 +165,23 @@ class ScratchConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     @classmethod
-    def from_preset(cls, preset: str, **dials: Any) -> "ScratchConfig":
-        """The configuration of a preset, with sizes and any other dial on top.
+    def from_preset(cls, preset: str, **options: Any) -> "ScratchConfig":
+        """The configuration of a preset, with sizes and any other option set on top.
 
         Args:
             preset: a key of `PRESETS`.
-            dials: arguments of the class; `rope_theta` is short for `rope_parameters={"rope_theta": ...}`.
+            options: arguments of the class; `rope_theta` is short for `rope_parameters={"rope_theta": ...}`.
 
         Raises:
-            ValueError: unknown preset or dial.
+            ValueError: unknown preset or option.
         """
         if preset not in PRESETS:
             raise ValueError(f"unknown preset '{preset}'; {nearest(preset, PRESETS)}")
         known = set(cls.__annotations__) | {"rope_theta"}
-        for name in dials:
+        for name in options:
             if name not in known:
-                raise ValueError(f"unknown model dial '{name}'; {nearest(name, known)}")
-        return cls(**(PRESETS[preset] | dials))
+                raise ValueError(f"unknown model option '{name}'; {nearest(name, known)}")
+        return cls(**(PRESETS[preset] | options))
 
     def __post_init__(self, **kwargs):
         if self.num_key_value_heads is None:
@@ -210,7 +211,7 @@ class ScratchConfig(PreTrainedConfig):
             self.rope_parameters = None  # the base class fills them in for every configuration
 
     def validate_architecture(self):
-        """Part of the strict validation that runs whenever a configuration is made or saved."""
+        """Check sizes, kinds and token ids; strict validation runs it whenever a configuration is created or saved."""
         for name, kinds in {
             "norm_type": ("rms", "layer"),
             "position_type": ("rope", "learned", "sinusoidal", "none"),
@@ -246,7 +247,10 @@ class ScratchConfig(PreTrainedConfig):
                     raise ValueError(f"{name} must be from 0 to {self.vocab_size - 1} (vocab_size - 1), not {token}")
 
     def validate_rope(self):
-        """Part of the same validation. transformers' own lets a misspelt key pass, a part of a head, and any number."""
+        """Check rope_parameters, in the same validation.
+
+        transformers' own check accepts misspelt keys, rotation of a part of each head, and any number.
+        """
         if self.position_type != "rope":
             return
         given = self.rope_parameters

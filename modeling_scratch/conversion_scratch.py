@@ -1,8 +1,9 @@
-"""The doors to transformers' own classes: the same network as a Llama, a Qwen3 or a GPT-2, and back.
+"""Conversion to and from transformers' own classes: the same network as a Llama, a Qwen3 or a GPT-2, and back.
 
-A configuration either *is* one of these architectures, and then every tensor goes through unchanged (GPT-2's transposed
-and joined, which loses nothing), or the door stays shut and says which dial is in the way. `to_stock` and `from_stock`
-convert models, `stock_config` and `scratch_config` configurations alone, so that a refusal costs no weights.
+A configuration that is exactly one of these architectures converts: every tensor is kept unchanged (GPT-2's are
+transposed and joined, which loses nothing). Any other is rejected, with the options that differ. `to_stock` and
+`from_stock` convert models. `stock_config` and `scratch_config` convert configurations alone, so that a model can be
+rejected before its weights are read.
 """
 
 import copy
@@ -51,13 +52,13 @@ _LLAMA_NAMES = (
 
 @dataclass(frozen=True)
 class Architecture:
-    """What transformers calls our dials, and what both sides must say where the other has no word for it.
+    """A stock architecture: its names for our options, and the values of options that only one side has.
 
     Args:
-        names: our dial to theirs.
-        fixed: our dials that the architecture does not have, and the value it stands for.
-        known: their dials that we do not have, and the values that mean our network.
-        ignored: pattern of tensors in a checkpoint that are computed, not learnt.
+        names: our option to theirs.
+        fixed: our options that the architecture lacks, and the value that it implies.
+        known: their options that we lack, and the values for which the network is ours.
+        ignored: pattern of tensors in a checkpoint that are computed, not learned.
     """
 
     config_class: type[PreTrainedConfig]
@@ -68,7 +69,7 @@ class Architecture:
     ignored: re.Pattern
 
 
-# `zero_init_projections` is in none of the tables: it only says how training began.
+# `zero_init_projections` is in none of the tables: it affects only the initial weights.
 _LLAMA_FIXED = {
     "norm_type": "rms",
     "position_type": "rope",
@@ -132,7 +133,7 @@ ARCHITECTURES = {
     ),
 }
 
-# Our names, and GPT-2's. It keeps each matrix as (in, out), and query, key and value as one.
+# Our names and GPT-2's. GPT-2 stores each matrix as (in, out), and query, key and value as one.
 _GPT2_TENSORS = (
     ("model.embed_tokens.", "transformer.wte."),
     ("model.embed_positions.", "transformer.wpe."),
@@ -155,35 +156,35 @@ def stock_config(config: ScratchConfig, to: str) -> PreTrainedConfig:
         to: `llama`, `qwen3` or `gpt2`.
 
     Raises:
-        ValueError: the network is not of that architecture. Names every dial in the way, with its value.
+        ValueError: the network is not of that architecture. Names every option that differs, with its value.
     """
     differences = _differences(config, to)
     if differences:
         fitting = [f"; it is a {name}" for name in ARCHITECTURES if name != to and not _differences(config, name)]
-        raise ValueError(f"this model is no {to}: {', '.join(differences)}{''.join(fitting)}")
+        raise ValueError(f"this model is not a {to}: {', '.join(differences)}{''.join(fitting)}")
     architecture = ARCHITECTURES[to]
-    dials = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in architecture.names.items()}
+    options = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in architecture.names.items()}
     if to == "qwen3":
-        dials["use_sliding_window"] = config.sliding_window is not None
+        options["use_sliding_window"] = config.sliding_window is not None
     if to == "gpt2":
-        dials["embd_pdrop"] = config.hidden_dropout
-        dials["n_ctx"] = config.max_position_embeddings  # where converters that know the first GPT-2 look for it
-    return architecture.config_class(**dials)
+        options["embd_pdrop"] = config.hidden_dropout
+        options["n_ctx"] = config.max_position_embeddings  # for converters written for the first GPT-2
+    return architecture.config_class(**options)
 
 
 def _differences(config: ScratchConfig, to: str) -> list[str]:
-    """What keeps a configuration from being that architecture, a few words for each dial."""
+    """The options in which a configuration differs from an architecture, with both values."""
     found = [
-        f"{dial} is {getattr(config, dial)!r} ({to} has {'none' if value is None else repr(value)})"
-        for dial, value in ARCHITECTURES[to].fixed.items()
-        if getattr(config, dial) != value
+        f"{option} is {getattr(config, option)!r} ({to} has {'none' if value is None else repr(value)})"
+        for option, value in ARCHITECTURES[to].fixed.items()
+        if getattr(config, option) != value
     ]
     if to != "gpt2" and config.hidden_dropout:
         found.append(
             f"hidden_dropout is {config.hidden_dropout} ({to} has none; it acts in training only, so set it to 0)"
         )
     if to != "qwen3" and "sliding_attention" in config.layer_types:
-        found.append(f"sliding_window is {config.sliding_window} ({to} sees the whole text)")
+        found.append(f"sliding_window is {config.sliding_window} ({to} attends to the whole sequence)")
     width = config.num_attention_heads * config.head_dim
     if to == "gpt2" and width != config.hidden_size:
         found.append(f"head_dim is {config.head_dim} ({to} has hidden_size / num_attention_heads)")
@@ -198,28 +199,28 @@ def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
     """Our configuration of the network that a stock configuration describes.
 
     Raises:
-        ValueError: another architecture, or a dial that ours has no equivalent for, with its value.
-        StrictDataclassError: a value that `ScratchConfig` refuses.
+        ValueError: another architecture, or an option without an equivalent here, with its value.
+        StrictDataclassError: a value that `ScratchConfig` rejects.
     """
     kind = config.model_type
     if kind not in ARCHITECTURES:
-        raise ValueError(f"model_type is '{kind}'; only {', '.join(ARCHITECTURES)} have a door here")
+        raise ValueError(f"model_type is '{kind}'; only {', '.join(ARCHITECTURES)} can be converted")
     architecture = ARCHITECTURES[kind]
-    for dial, values in architecture.known.items():
-        if getattr(config, dial) not in values:
-            raise ValueError(f"{dial} is {getattr(config, dial)!r}; scratch only has {values[0]!r}")
+    for option, values in architecture.known.items():
+        if getattr(config, option) not in values:
+            raise ValueError(f"{option} is {getattr(config, option)!r}; scratch only has {values[0]!r}")
     if getattr(config, "quantization_config", None) is not None:
-        raise ValueError("quantization_config: the weights are quantised; scratch takes them as they were trained")
+        raise ValueError("quantization_config: the weights are quantised; convert the unquantised checkpoint")
     if kind == "gpt2" and config.embd_pdrop != config.resid_pdrop:
         raise ValueError(
             f"embd_pdrop is {config.embd_pdrop} and resid_pdrop {config.resid_pdrop}; "
             "scratch has one hidden_dropout for both"
         )
-    fixed = {dial: value for dial, value in architecture.fixed.items() if dial not in architecture.names}
-    dials = fixed | {ours: copy.deepcopy(getattr(config, theirs)) for ours, theirs in architecture.names.items()}
+    fixed = {option: value for option, value in architecture.fixed.items() if option not in architecture.names}
+    options = fixed | {ours: copy.deepcopy(getattr(config, theirs)) for ours, theirs in architecture.names.items()}
     if kind == "gpt2" and config.n_inner is None:
-        dials["intermediate_size"] = 4 * config.n_embd
-    return ScratchConfig(**dials)
+        options["intermediate_size"] = 4 * config.n_embd
+    return ScratchConfig(**options)
 
 
 def to_stock(model: ScratchForCausalLM, to: str) -> PreTrainedModel:
@@ -231,7 +232,7 @@ def to_stock(model: ScratchForCausalLM, to: str) -> PreTrainedModel:
         to: `llama`, `qwen3` or `gpt2`.
 
     Raises:
-        ValueError: the network is not of that architecture. Names every dial in the way, with its value.
+        ValueError: the network is not of that architecture. Names every option that differs, with its value.
     """
     config = stock_config(model.config, to)
     weights = model.state_dict()
@@ -252,8 +253,8 @@ def from_stock(config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) ->
         weights: as in the checkpoint's files, or as `state_dict()` of the stock model gives them.
 
     Raises:
-        ValueError: a dial that ours has no equivalent for, or a tensor that is missing, left over, of another shape,
-            or not of floating point, by its name in the checkpoint.
+        ValueError: an option without an equivalent here, or a tensor that is missing, unexpected, of another shape, or
+            not of floating point, by its name in the checkpoint.
     """
     ours = scratch_config(config)
     architecture = ARCHITECTURES[config.model_type]
@@ -268,32 +269,32 @@ def from_stock(config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) ->
 
 
 def _check(weights: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:
-    """Every tensor of a stock model is there, has its shape, and nothing is left over.
+    """Check that the tensors are exactly those of the stock model, in name and shape.
 
     Raises:
-        ValueError: names the first tensor that is not so.
+        ValueError: names the first tensor that is missing, unexpected or of another shape or kind.
     """
     model_class = ARCHITECTURES[config.model_type].model_class
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in model_class(config).state_dict().items()}
     embedding = f"{model_class.base_model_prefix}.{'wte' if config.model_type == 'gpt2' else 'embed_tokens'}.weight"
     if config.tie_word_embeddings:
-        # Files hold a tied matrix once, older ones twice.
+        # Files hold a tied matrix once; older files hold it twice.
         head = weights.get("lm_head.weight")
         if head is not None and embedding in weights and not torch.equal(head, weights[embedding]):
             raise ValueError(f"tie_word_embeddings is True, but lm_head.weight is not {embedding}")
         if head is None:
             del expected["lm_head.weight"]
-    missing, left_over = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing:
         raise ValueError(f"{missing[0]} is missing{_and_others(missing)}")
-    if left_over:
-        raise ValueError(f"{left_over[0]} belongs to no part of a {config.model_type}{_and_others(left_over)}")
+    if unexpected:
+        raise ValueError(f"{unexpected[0]} is not a tensor of a {config.model_type}{_and_others(unexpected)}")
     for name, shape in expected.items():
         if tuple(weights[name].shape) != shape:
-            raise ValueError(f"{name} has the shape {tuple(weights[name].shape)}, not {shape}")
+            raise ValueError(f"{name} has shape {tuple(weights[name].shape)}, not {shape}")
         if not weights[name].is_floating_point():
-            raise ValueError(f"{name} is of {weights[name].dtype}, not of floating point")
+            raise ValueError(f"{name} is {weights[name].dtype}, not floating point")
 
 
 def _and_others(names: list[str]) -> str:
@@ -301,7 +302,7 @@ def _and_others(names: list[str]) -> str:
 
 
 def _assemble(model_class: type, config: PreTrainedConfig, weights: dict[str, torch.Tensor]) -> Any:
-    """A model of exactly these weights, ready for use."""
+    """A model with exactly these weights, in the widest of their dtypes."""
     dtype = torch.float16 if all(tensor.dtype == torch.float16 for tensor in weights.values()) else torch.bfloat16
     for tensor in weights.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -310,8 +311,8 @@ def _assemble(model_class: type, config: PreTrainedConfig, weights: dict[str, to
     )
     problems = [name for names in report.values() for name in names]
     if problems:
-        raise ValueError(f"{model_class.__name__} did not take {problems[0]}{_and_others(problems)}")
-    model.config.name_or_path = ""  # it comes from no folder
+        raise ValueError(f"{model_class.__name__} rejected {problems[0]}{_and_others(problems)}")
+    model.config.name_or_path = ""  # it was not loaded from a folder
     return model
 
 

@@ -1,9 +1,9 @@
-"""Cross entropy straight from hidden states: the logits of all tokens are never in memory together.
+"""Cross entropy computed directly from hidden states: the logits of all tokens are never in memory together.
 
-A vocabulary of 128k makes logits the largest tensor of a training step by far, and the usual way holds several copies
-of it. Here a few rows at a time become logits, loss and gradient, and are forgotten again: the gradient of cross
-entropy, softmax minus one-hot, is known as soon as the loss is. The idea is that of Cut Your Losses
-(https://arxiv.org/abs/2411.09009) and Liger Kernel (https://arxiv.org/abs/2410.10989), in plain PyTorch.
+With a vocabulary of 128k, logits are by far the largest tensor of a training step, and the usual loss holds several
+copies of them. Here a block of tokens at a time becomes logits, loss and gradient, and is then discarded. This works
+because the gradient of cross entropy, softmax minus one-hot, is known as soon as the loss is. The idea is that of Cut
+Your Losses (https://arxiv.org/abs/2411.09009) and Liger Kernel (https://arxiv.org/abs/2410.10989), in plain PyTorch.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,20 @@ import torch
 from torch import nn
 
 IGNORE_INDEX = -100  # the label of a token that is not scored
-# Rows whose logits are in memory together, in the precision of the matrix product. An accelerator wants large products.
-BLOCK_ON_PROCESSOR, BLOCK_ON_ACCELERATOR = 256, 2048
-PART = 2**14  # rows of the output matrix whose gradient is added up at once
-SLICE = 2**18  # logits that are in fp32 together on a processor: they stay in its cache
+# Tokens whose logits are in memory together, in the dtype of the matrix product. A GPU needs large products.
+BLOCK_ON_CPU, BLOCK_ON_GPU = 256, 2048
+PART = 2**14  # rows of the output matrix whose gradient is accumulated at once
+SLICE = 2**18  # logits that are in fp32 together on a CPU: few enough to stay in its cache
 
 
 def softmax_minus_one_hot(logits: torch.Tensor, labels: torch.LongTensor, softcap: float | None) -> torch.Tensor:
-    """Overwrite logits (rows, vocab) by the gradient of their cross entropies, and return the sum of these, in fp32."""
+    """Overwrite logits by the gradient of their summed cross entropy; return this sum, in fp32.
+
+    Args:
+        logits: (tokens, vocab), before the soft cap.
+        labels: (tokens,); -100 is not scored and gets a gradient of zeros.
+        softcap: `final_logit_softcapping` of the configuration.
+    """
     labels = labels[:, None]
     ignored = labels == IGNORE_INDEX
     labels = labels.masked_fill(ignored, 0)
@@ -32,7 +38,7 @@ def softmax_minus_one_hot(logits: torch.Tensor, labels: torch.LongTensor, softca
     right = scores.gather(1, labels)
     total = scores.exp_().sum(dim=-1, keepdim=True)
     loss = (total.log() - right).masked_fill(ignored, 0).sum()
-    scores /= total.masked_fill(ignored, torch.inf)  # a row without a label has a gradient of zeros
+    scores /= total.masked_fill(ignored, torch.inf)  # gradient 0 for tokens without a label
     scores.scatter_add_(1, labels, ignored.float() - 1)
     if softcap is not None:
         scores *= slope
@@ -41,7 +47,7 @@ def softmax_minus_one_hot(logits: torch.Tensor, labels: torch.LongTensor, softca
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """The sum of the cross entropies of `hidden_states @ weight.T`, with the gradients computed on the way forward."""
+    """The summed cross entropy of `hidden_states @ weight.T`; its forward pass computes the gradients too."""
 
     @staticmethod
     def forward(
@@ -51,18 +57,18 @@ class LinearCrossEntropy(torch.autograd.Function):
         labels: torch.LongTensor,  # (tokens,)
         softcap: float | None,
         needs_gradient: bool,
-        kernel: Callable[..., torch.Tensor],  # softmax_minus_one_hot, or its compiled self
+        kernel: Callable[..., torch.Tensor],  # softmax_minus_one_hot, possibly compiled
     ) -> torch.Tensor:
-        on_processor = hidden_states.device.type == "cpu"
+        on_cpu = hidden_states.device.type == "cpu"
         fused = kernel is not softmax_minus_one_hot or torch.compiler.is_compiling()
-        rows = BLOCK_ON_PROCESSOR if on_processor else BLOCK_ON_ACCELERATOR
-        slice_rows = max(1, SLICE // len(weight)) if on_processor and not fused else rows
+        block_size = BLOCK_ON_CPU if on_cpu else BLOCK_ON_GPU
+        slice_size = max(1, SLICE // len(weight)) if on_cpu and not fused else block_size
         lowered = weight.to(hidden_states.dtype)
         loss = hidden_states.new_zeros((), dtype=torch.float)
         grad_hidden, grad_weight = [], torch.zeros_like(weight, dtype=torch.float) if needs_gradient else None
-        for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
-            block = hidden @ lowered.T  # (rows, vocab)
-            for logits, label in zip(block.split(slice_rows), targets.split(slice_rows), strict=True):
+        for hidden, targets in zip(hidden_states.split(block_size), labels.split(block_size), strict=True):
+            block = hidden @ lowered.T  # (tokens, vocab)
+            for logits, label in zip(block.split(slice_size), targets.split(slice_size), strict=True):
                 loss += kernel(logits, label, softcap)
             if needs_gradient:
                 grad_hidden.append(block @ lowered)
@@ -74,13 +80,13 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output: torch.Tensor):
-        # In place: the gradient of a large output matrix once, not twice. A second backward pass is an error of torch.
+        # In place, so that the gradient of a large output matrix exists once. torch rejects a second backward pass.
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden.mul_(grad_output), grad_weight.mul_(grad_output), None, None, None, None
 
 
 class CausalLMLoss(nn.Module):
-    """transformers' `ForCausalLMLoss`, from hidden states.
+    """The loss of transformers' `ForCausalLMLoss`, computed from hidden states instead of logits.
 
     Args:
         softcap: `final_logit_softcapping` of the configuration.
@@ -91,14 +97,14 @@ class CausalLMLoss(nn.Module):
         self.softcap, self.kernel = softcap, softmax_minus_one_hot
 
     def compile(self, **options) -> None:
-        """Compile what lies between the matrix products, which is the same for every block of rows."""
+        """Compile the operations between the matrix products, which are the same for every block of tokens."""
         self.kernel = torch.compile(softmax_minus_one_hot, **options)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         weight: torch.Tensor,
-        labels: torch.LongTensor,
+        labels: torch.LongTensor | None,
         num_items_in_batch: int | torch.Tensor | None = None,
         shift_labels: torch.LongTensor | None = None,
         **kwargs,
@@ -108,11 +114,11 @@ class CausalLMLoss(nn.Module):
             hidden_states: (batch, seq, hidden), after the final norm.
             weight: (vocab, hidden), the output matrix.
             labels: (batch, seq), not shifted; -100 is not scored.
-            num_items_in_batch: what the sum is divided by; default: the number of scored tokens, for their mean.
-            shift_labels: (batch, seq), the labels already shifted, in place of `labels`.
+            num_items_in_batch: the number that the summed loss is divided by. Default: the number of scored tokens.
+            shift_labels: (batch, seq), labels that are already shifted, in place of `labels`.
 
         Returns:
-            The loss in nats a token, a scalar in fp32. It can be differentiated once.
+            The loss in nats per token, a scalar in fp32. It can be differentiated once.
         """
         if shift_labels is None:
             shift_labels = nn.functional.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]

@@ -1,6 +1,10 @@
-"""A decoder-only transformer, top to bottom: norm, positions, attention, MLP, layer, model, heads.
+"""A decoder-only transformer, bottom to top: norm, positions, attention, MLP, layer, model, heads.
 
-Shapes in comments: `seq` is the number of new tokens, `kv_seq` the number of tokens attended to (cache included).
+Token ids become vectors (the embedding), and each layer adds to these vectors what its attention gathers from earlier
+tokens and what its MLP computes for each token alone. A last matrix turns each vector into logits of the next token.
+
+Shapes in comments: `seq` is the number of new tokens, `kv_seq` the number of tokens attended to (cache included),
+`hidden` is `hidden_size`, and `heads * head_dim` is the width of the queries.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,32 +27,38 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratch import ScratchConfig
-from .decoding_scratch import active_decoder, fast_decoding
+from .decoding_scratch import fast_decoding, fast_single_steps
 from .loss_scratch import CausalLMLoss
 
 
 class ScratchRMSNorm(nn.Module):
-    """Divide by the root mean square over the last dimension, in fp32. https://arxiv.org/abs/1910.07467"""
+    """RMSNorm: divide by the root mean square over the last dimension, in fp32, then multiply by a learned gain.
+
+    Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467
+    """
 
     def __init__(self, size: int, eps: float):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # Squares overflow fp16 and lose most of bf16's eight bits; rounding back before the gain is what Llama does.
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:  # (..., size) -> (..., size), same dtype
+        # Squares overflow fp16 and lose most of bf16's eight bits; rounding before the gain, as Llama does.
         normed = nn.functional.rms_norm(hidden_states.float(), self.weight.shape, eps=self.eps)
         return self.weight.to(hidden_states.dtype) * normed.to(hidden_states.dtype)
 
 
 def build_norm(config: ScratchConfig) -> nn.Module:
+    """The norm of `norm_type` over the residual stream."""
     if config.norm_type == "rms":
         return ScratchRMSNorm(config.hidden_size, eps=config.norm_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
 
 
 class ScratchRotaryEmbedding(nn.Module):
-    """Cosines and sines of the angles position * theta^(-2i / head_dim). https://arxiv.org/abs/2104.09864
+    """RoPE: cosines and sines of the angles position * theta^(-2i / head_dim), i = 0 ... head_dim / 2 - 1.
+
+    Su et al., 2021, https://arxiv.org/abs/2104.09864
 
     transformers builds models on the meta device and refills these buffers after loading, for a class whose name
     contains `RotaryEmbedding` and that has `original_inv_freq`: keep both names.
@@ -69,12 +79,18 @@ class ScratchRotaryEmbedding(nn.Module):
 
     @staticmethod
     def compute_default_rope_parameters(config: ScratchConfig, **kwargs) -> tuple[torch.Tensor, float]:
+        """Unscaled frequencies, (head_dim / 2,), and the factor for cosines and sines, 1. transformers calls it too."""
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
         return config.rope_parameters["rope_theta"] ** -exponents, 1.0
 
     @torch.no_grad()
     @dynamic_rope_update
     def forward(self, x: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines, each (batch, seq, head_dim), in the dtype and on the device of `x`.
+
+        Args:
+            position_ids: (batch, seq) or (1, seq).
+        """
         # Angles in fp32: bf16 cannot tell position 257 from 258.
         angles = position_ids[..., None].float() * self.inv_freq.to(x.device, torch.float)  # (batch, seq, head_dim / 2)
         angles = torch.cat((angles, angles), dim=-1)  # (batch, seq, head_dim)
@@ -82,30 +98,32 @@ class ScratchRotaryEmbedding(nn.Module):
 
 
 def rotate_half(x: torch.Tensor) -> torch.Tensor:
-    """Coordinate i is paired with i + head_dim / 2, as in every Hugging Face checkpoint (not with i + 1)."""
+    """(x1, x2) -> (-x2, x1), where coordinate i is paired with i + head_dim / 2.
+
+    The pairing of every Hugging Face checkpoint; the paper pairs i with i + 1.
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((-second, first), dim=-1)
 
 
 def apply_rotary_pos_emb(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Queries or keys, (batch, heads, seq, head_dim), with each pair of coordinates rotated by its angle."""
     cos, sin = (table.unsqueeze(1).to(x.dtype) for table in (cos, sin))  # (batch, 1, seq, head_dim): same for all heads
     return x * cos + rotate_half(x) * sin
 
 
 def sinusoidal_embedding(position_ids: torch.LongTensor, size: int) -> torch.Tensor:
-    """Fixed waves of geometrically growing length. https://arxiv.org/abs/1706.03762, section 3.5"""
+    """Sines and cosines of the positions, (batch, seq) -> (batch, seq, size), wavelengths growing geometrically.
+
+    Vaswani et al., 2017, section 3.5, https://arxiv.org/abs/1706.03762
+    """
     frequencies = 10000 ** -(torch.arange(0, size, 2, device=position_ids.device).float() / size)
     angles = position_ids[..., None].float() * frequencies
     return torch.cat((angles.sin(), angles.cos()), dim=-1)[..., :size]  # (batch, seq, size)
 
 
-def residual_std(config: ScratchConfig) -> float:
-    """Initial spread of a projection into the residual stream: the sum of two a layer is as large at any depth."""
-    return 0.0 if config.zero_init_projections else config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
-
-
 def repeat_kv(x: torch.Tensor, groups: int) -> torch.Tensor:
-    """(batch, kv_heads, seq, head_dim) -> (batch, kv_heads * groups, seq, head_dim), neighbours sharing a head."""
+    """(batch, kv_heads, seq, head_dim) -> (batch, kv_heads * groups, seq, head_dim); adjacent heads share keys."""
     return x if groups == 1 else x.repeat_interleave(groups, dim=1)
 
 
@@ -119,7 +137,13 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(Q K^T / sqrt(d)) V, written out. The other implementations are transformers' own."""
+    """Attention written out: softmax(Q K^T / sqrt(head_dim) + mask) V. The other implementations are transformers'.
+
+    Vaswani et al., 2017, https://arxiv.org/abs/1706.03762
+
+    Returns:
+        Output, (batch, seq, heads, head_dim), and attention weights, (batch, heads, seq, kv_seq).
+    """
     key = repeat_kv(key, module.num_key_value_groups)
     value = repeat_kv(value, module.num_key_value_groups)
     scores = query @ key.transpose(2, 3) * scaling  # (batch, heads, seq, kv_seq)
@@ -132,7 +156,11 @@ def eager_attention_forward(
 
 
 class ScratchAttention(nn.Module):
-    """Multi-head, grouped-query or multi-query attention, by the number of key and value heads."""
+    """Causal self-attention: multi-head, multi-query or grouped-query, by the number of key and value heads.
+
+    Multi-query: https://arxiv.org/abs/1911.02150, grouped-query: https://arxiv.org/abs/2305.13245, the norm of queries
+    and keys (`qk_norm`): https://arxiv.org/abs/2010.04245
+    """
 
     def __init__(self, config: ScratchConfig, layer_idx: int):
         super().__init__()
@@ -151,7 +179,6 @@ class ScratchAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, key_value_size, bias=config.attention_bias)
         self.v_proj = nn.Linear(config.hidden_size, key_value_size, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.attention_bias)
-        self.o_proj.initial_std = residual_std(config)
         if config.qk_norm:
             self.q_norm = ScratchRMSNorm(config.head_dim, eps=config.norm_eps)
             self.k_norm = ScratchRMSNorm(config.head_dim, eps=config.norm_eps)
@@ -159,11 +186,12 @@ class ScratchAttention(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,  # (batch, seq, hidden)
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
-        attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,  # cosines and sines, (batch, seq, head_dim)
+        attention_mask: torch.Tensor | None,  # as the attention implementation takes it; None: causal
+        past_key_values: Cache | None = None,  # extended by the new keys and values
+        **kwargs: Unpack[TransformersKwargs],  # for the attention implementation
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Output, (batch, seq, hidden), and attention weights if the implementation computes them."""
         batch_and_seq = hidden_states.shape[:-1]
         per_head = (*batch_and_seq, -1, self.head_dim)
         query = self.q_proj(hidden_states).view(per_head)
@@ -198,7 +226,11 @@ class ScratchAttention(nn.Module):
 
 
 class ScratchMLP(nn.Module):
-    """The position-wise network: SwiGLU, GELU or squared ReLU."""
+    """The position-wise network: SwiGLU, GELU or squared ReLU.
+
+    SwiGLU: https://arxiv.org/abs/2002.05202, GELU: https://arxiv.org/abs/1606.08415, squared ReLU:
+    https://arxiv.org/abs/2109.08668
+    """
 
     def __init__(self, config: ScratchConfig):
         super().__init__()
@@ -207,13 +239,13 @@ class ScratchMLP(nn.Module):
             self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
-        self.down_proj.initial_std = residual_std(config)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:  # (batch, seq, hidden) -> (batch, seq, hidden)
         gate = self.gate_proj(hidden_states) if self.mlp_type == "swiglu" else None
         return self.down_proj(self.activation(self.up_proj(hidden_states), gate))
 
     def activation(self, inner: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        """The nonlinearity between the projections, on (..., intermediate). Only SwiGLU has a gate."""
         if self.mlp_type == "swiglu":
             return nn.functional.silu(gate) * inner
         if self.mlp_type == "gelu":
@@ -222,7 +254,10 @@ class ScratchMLP(nn.Module):
 
 
 class ScratchDecoderLayer(GradientCheckpointingLayer):
-    """Attention, then MLP; each reads a normalised copy of the residual stream and adds to it."""
+    """Attention, then MLP: each reads a normalised copy of the residual stream and adds its output to the stream.
+
+    Norms before the two, not after (pre-norm): https://arxiv.org/abs/2002.04745
+    """
 
     def __init__(self, config: ScratchConfig, layer_idx: int):
         super().__init__()
@@ -236,14 +271,29 @@ class ScratchDecoderLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,  # (batch, seq, hidden)
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
+        **kwargs: Unpack[TransformersKwargs],  # for the attention, its mask and cache among them
+    ) -> torch.Tensor:  # (batch, seq, hidden)
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), position_embeddings, **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
 
+def initial_std(name: str, config: ScratchConfig) -> float | None:
+    """Standard deviation of the initial weights of a linear layer, by its name; None: `initializer_range`.
+
+    Two projections a layer add to the residual stream. They start smaller by sqrt(2 * layers), so that their sum is as
+    large at any depth (GPT-2, section 2.3), or at zero: each layer then starts as the identity.
+    """
+    if name.endswith(("o_proj", "down_proj")):
+        return 0.0 if config.zero_init_projections else config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
+    if name == "lm_head" and config.zero_init_projections and not config.tie_word_embeddings:
+        return 0.0  # the first loss is ln(vocab_size)
+    return None
+
+
 class ScratchPreTrainedModel(PreTrainedModel):
+    """What the models here share: what they support of transformers, and how their weights start."""
+
     config: ScratchConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -258,18 +308,21 @@ class ScratchPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        # Only modules with parameters of their own are sure to come by here: for a class that carries its code along,
-        # transformers takes all others for initialised. So a matrix itself must know how it starts.
+        # Called for every module. For code that came with a checkpoint, transformers skips modules without direct
+        # parameters, such as the attention; so each linear layer is initialised in its own call, by its name.
         super()._init_weights(module)  # normal for matrices, ones for norms, and RoPE's buffers after loading
-        if hasattr(module, "initial_std"):
-            init.normal_(module.weight, std=module.initial_std)
+        if isinstance(module, nn.Linear):
+            name = next((name for name, other in self.named_modules() if other is module), "")  # "": a resized head
+            std = initial_std(name, self.config)
+            if std is not None:
+                init.normal_(module.weight, std=std)
         elif isinstance(module, ScratchModel) and self.config.embedding_shortcut:
             init.ones_(module.residual_scale)
             init.zeros_(module.embedding_scale)
 
 
 class ScratchModel(ScratchPreTrainedModel):
-    """Embedding, decoder layers, final norm: token ids to hidden states."""
+    """The backbone: token ids to hidden states, by embedding, decoder layers and a final norm."""
 
     def __init__(self, config: ScratchConfig):
         super().__init__(config)
@@ -292,13 +345,36 @@ class ScratchModel(ScratchPreTrainedModel):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,  # (batch, seq)
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,  # (batch, seq); restarts at 0 where a packed document begins
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        position_ids: torch.LongTensor | None = None,  # (batch, seq)
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,  # (batch, seq, hidden)
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
+        """Hidden states of the last layer, after the final norm.
+
+        Args:
+            input_ids: token ids. Either these or `inputs_embeds`.
+            attention_mask: 2-D, (batch, kv_seq): 1 for tokens, 0 for padding; the causal mask is added. Or 4-D,
+                (batch, 1, seq, kv_seq), used as it is: added to the scores (0 or very negative), or with sdpa also
+                True where a token may attend. Or a dict of 4-D masks by kind of layer, `full_attention` and
+                `sliding_attention`. Default: the causal mask alone.
+            position_ids: default: 0, 1, 2, ..., after the cached tokens. A 0 begins a new packed document; without
+                mask and cache, no token attends to another document.
+            past_key_values: keys and values of earlier tokens; extended in place.
+            inputs_embeds: embeddings in place of `input_ids`; positions are still added.
+            use_cache: return a cache, a new one unless `past_key_values` is given. Default: the configuration's.
+            kwargs: `output_hidden_states`, `output_attentions`, and arguments of the attention implementation.
+
+        Returns:
+            `last_hidden_state` (batch, seq, hidden); `past_key_values`; if requested `hidden_states`, one
+            (batch, seq, hidden) before each layer and after the last, and `attentions`, one (batch, heads, seq, kv_seq)
+            a layer.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
@@ -313,20 +389,8 @@ class ScratchModel(ScratchPreTrainedModel):
         if self.config.position_type == "rope":
             position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
 
-        mask_arguments = {
-            "config": self.config,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            "position_ids": position_ids,
-        }
-        # generate() with a static cache passes the masks of all kinds of layers ready-made.
-        masks = attention_mask if isinstance(attention_mask, dict) else {}
-        if not masks:
-            masks["full_attention"] = create_causal_mask(**mask_arguments)
-            if "sliding_attention" in self.config.layer_types:
-                masks["sliding_attention"] = create_sliding_window_causal_mask(**mask_arguments)
-        # Only now: given a cache, even an empty one, transformers makes masks that take no notice of packed documents.
+        masks = self.attention_masks(inputs_embeds, attention_mask, past_key_values, position_ids)
+        # After the masks: given a cache, even an empty one, transformers ignores packed documents in them.
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
 
@@ -346,8 +410,31 @@ class ScratchModel(ScratchPreTrainedModel):
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
+    def attention_masks(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None,
+        past_key_values: Cache | None,
+        position_ids: torch.LongTensor,
+    ) -> dict[str, torch.Tensor | None]:
+        """The mask of each kind of layer, in the form of the attention implementation. See `forward`."""
+        if isinstance(attention_mask, dict):  # ready-made, from generate() with a static cache
+            return attention_mask
+        arguments = {
+            "config": self.config,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "position_ids": position_ids,
+        }
+        masks = {"full_attention": create_causal_mask(**arguments)}
+        if "sliding_attention" in self.config.layer_types:
+            masks["sliding_attention"] = create_sliding_window_causal_mask(**arguments)
+        return masks
+
     def embed(self, inputs_embeds: torch.Tensor, position_ids: torch.LongTensor) -> torch.Tensor:
-        """The residual stream before the first layer: token embeddings, and positions unless attention gets them."""
+        """The residual stream before the first layer, (batch, seq, hidden): token embeddings, plus learned or
+        sinusoidal positions."""
         if self.config.position_type == "learned":
             inputs_embeds = inputs_embeds + self.embed_positions(position_ids)
         elif self.config.position_type == "sinusoidal":
@@ -360,7 +447,13 @@ class ScratchModel(ScratchPreTrainedModel):
 
 
 class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
-    """The language model: hidden states to logits over the next token."""
+    """The language model: a backbone, and a matrix from hidden states to logits of the next token.
+
+    Example:
+        model = ScratchForCausalLM(ScratchConfig.from_preset("llama", vocab_size=8192))
+        loss = model(input_ids, labels=input_ids).loss  # nats per token
+        tokens = model.generate(input_ids, max_new_tokens=20)
+    """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -371,32 +464,43 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = ScratchModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.zero_init_projections and not config.tie_word_embeddings:
-            self.lm_head.initial_std = 0.0
         self.chunked_loss = CausalLMLoss(config.final_logit_softcapping)
         self.post_init()
 
     @can_return_tuple
+    @fast_single_steps
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,  # (batch, seq)
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        position_ids: torch.LongTensor | None = None,  # (batch, seq)
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,  # (batch, seq), not shifted; -100 is not scored
+        inputs_embeds: torch.FloatTensor | None = None,  # (batch, seq, hidden)
+        labels: torch.LongTensor | None = None,  # (batch, seq)
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        skip_logits: bool = False,  # with labels: only the loss, in a fraction of the memory (loss_scratch.py)
+        skip_logits: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
-        decoder = active_decoder(self)
-        if decoder is not None:  # one new token at a time: the same numbers without the modules
-            others = kwargs | {"inputs_embeds": inputs_embeds, "labels": labels}
-            output = decoder.step(input_ids, attention_mask, position_ids, past_key_values, others)
-            if output is not None:
-                return output
+        """Logits of the next token at each position, and the loss if there are labels.
 
+        Args:
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: see `ScratchModel`.
+            labels: token ids, not shifted (usually `input_ids`); -100 is not scored.
+            logits_to_keep: positions whose logits are computed: the last n (0: all), or a tensor of indices, (n,) or
+                (batch, n), or a mask (batch, seq). The loss from logits needs all positions.
+            skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py).
+            kwargs: `shift_labels`, (batch, seq), labels that are already shifted, in place of `labels` (without
+                `skip_logits`, `labels` must be given too, as in transformers); `num_items_in_batch`, the number that
+                the summed loss is divided by (default: the scored tokens); others as in `ScratchModel`.
+
+        Returns:
+            `loss`, a scalar in nats per token, or None; `logits`, (batch, kept positions, vocab), None with
+            `skip_logits`; the rest as `ScratchModel` returns it.
+
+        Raises:
+            ValueError: `skip_logits` without labels.
+        """
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -408,8 +512,8 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         )
         hidden_states, logits, loss = outputs.last_hidden_state, None, None
         if skip_logits:
-            if labels is None:
-                raise ValueError("skip_logits leaves only the loss: give labels")
+            if labels is None and kwargs.get("shift_labels") is None:
+                raise ValueError("skip_logits computes only the loss; give labels or shift_labels")
             loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, **kwargs)
         else:
             kept = _select_positions(hidden_states, logits_to_keep)
@@ -425,10 +529,10 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         )
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As in transformers. Of the ids that generation suppresses because no token had them, it keeps the free ones.
+        """Resize as transformers does, and suppress in generation the ids that still belong to no token.
 
         Args:
-            new_num_tokens: `len(tokenizer)`, tokens added since included.
+            new_num_tokens: `len(tokenizer)`, added tokens included.
         """
         end = self.config.vocab_size
         embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
@@ -442,26 +546,29 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         return embeddings
 
     def softcap(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits kept between plus and minus `final_logit_softcapping`, smoothly. https://arxiv.org/abs/2408.00118"""
         cap = self.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def compile_regions(self) -> None:
-        """Compile what training spends its time in, in place. All layers share one piece of code: seconds, where
-        compiling the whole model takes minutes."""
+        """Compile the layers, and on a GPU the loss, in place.
+
+        All layers share one compiled function, which takes seconds; compiling the whole model takes minutes.
+        """
         for layer in self.model.layers:
             layer.compile()
-        if self.device.type != "cpu":  # there the loss works on slices in the cache, which is as fast
+        if self.device.type != "cpu":  # on a CPU the loss works on slices that fit in the cache, which is as fast
             self.chunked_loss.compile()
 
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:
-        # transformers' door for exactly this: the decode loop of greedy search and sampling runs inside.
+        # transformers' hook for optimisations of decoding: greedy search and sampling run inside.
         with super()._optimize_model_for_decode(), fast_decoding(self):
             yield
 
 
 def _select_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """The positions whose logits are wanted: the last n (0: all), given indices, or a (batch, seq) mask (flattens)."""
+    """Hidden states of the requested positions: the last n (0: all), indices, or a (batch, seq) mask (flattens)."""
     if isinstance(logits_to_keep, int):
         return hidden_states[:, -logits_to_keep:]
     if logits_to_keep.dtype == torch.bool:
@@ -472,13 +579,17 @@ def _select_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.T
 
 
 class ScratchForSequenceClassification(GenericForSequenceClassification, ScratchPreTrainedModel):
-    """A score for each label, read off the last token that is not padding. Also TRL's reward model (one label)."""
+    """A score for each label, (batch, num_labels), from the last token that is not padding.
 
-    # The inherited forward swallows num_items_in_batch; saying so lets Trainer divide by the accumulation steps.
+    With one label it is a reward model for TRL. The inherited forward takes `labels` and the arguments of
+    `ScratchModel`, and returns `loss`, `logits` and `past_key_values`.
+    """
+
+    # The inherited forward ignores num_items_in_batch; with False, Trainer divides by the accumulation steps itself.
     accepts_loss_kwargs = False
 
     def __init__(self, config: ScratchConfig):
-        # Not the mixin's __init__: it builds the backbone by AutoModel, which refuses code loaded from the Hub.
+        # Not the mixin's __init__: it builds the backbone with AutoModel, which rejects code loaded from the Hub.
         ScratchPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
         self.model = ScratchModel(config)

@@ -1,4 +1,4 @@
-"""What every tokenizer here has: special and added tokens, and a folder that `transformers.AutoTokenizer` opens."""
+"""The base class of the tokenizers: special and added tokens, and a folder that `transformers.AutoTokenizer` opens."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, PAD, TURN_START, TURN_END)  # ids 0, 1, 2, 3
 
-# ChatML. The loss of instruction tuning falls on what {% generation %} encloses: the assistant's words and the token
-# that ends the turn, so that the model learns to stop. The line break after it is the template's, not the assistant's.
+# ChatML. Instruction tuning trains on the part inside {% generation %}: the assistant's text and the token that ends
+# the turn, so that the model learns to stop. The line break after it belongs to the template.
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' }}
@@ -34,9 +34,9 @@ CHAT_TEMPLATE = """\
 
 
 def use_version_4_names(folder: str | Path) -> None:
-    """Rewrite a `tokenizer_config.json` that transformers 5 saved, so that version 4 and tools built on it open it too.
+    """Rewrite a `tokenizer_config.json` that transformers 5 saved, so that version 4 opens it too.
 
-    Version 5 reads the older names itself, and goes back to its own whenever it saves.
+    Version 5 reads both kinds of names, and writes its own again whenever it saves.
     """
     file = Path(folder) / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
@@ -47,33 +47,38 @@ def use_version_4_names(folder: str | Path) -> None:
 
 
 class BaseTokenizer(ABC):
-    """What both tokenizers share: a vocabulary, the tokens that are cut out before anything else, and `save`."""
+    """A vocabulary, special and added tokens that are split off first, and `save`.
+
+    Args:
+        tokens: the vocabulary, by id.
+        special_tokens: those of `tokens` that no ordinary text produces.
+    """
 
     def __init__(self, tokens: list[str], special_tokens: tuple[str, ...]):
         self.tokens = tokens
         self.vocab = {token: index for index, token in enumerate(tokens)}
         self.special_tokens = special_tokens
         self.added_tokens: tuple[str, ...] = ()
-        self._look_for_tokens()
+        self._compile_searches()
 
     def __len__(self) -> int:
         return len(self.vocab)
 
     def add_tokens(self, tokens: Iterable[str], special: bool = False) -> None:
-        """Give texts an id of their own, after all others, so that everything written before keeps its ids.
+        """Append tokens to the vocabulary; existing ids stay as they are.
 
-        The model needs a row for each: `model.resize_token_embeddings(len(tokenizer))`. The same as `add_tokens` of
-        the saved tokenizer in transformers.
+        The model needs an embedding for each: `model.resize_token_embeddings(len(tokenizer))`. Equivalent to
+        `add_tokens` of the saved tokenizer in transformers.
 
         Args:
-            special: cut them out of a text first, and leave them out where special tokens are skipped.
+            special: find them before all other tokens, and omit them where special tokens are skipped.
 
         Raises:
             ValueError: an empty token.
         """
         for token in tokens:
             if not token:
-                raise ValueError("an empty text cannot be a token")
+                raise ValueError("a token must not be empty")
             if token not in self.vocab:
                 self.vocab[token] = len(self.tokens)
                 self.tokens.append(token)
@@ -83,21 +88,25 @@ class BaseTokenizer(ABC):
                 self.special_tokens += (token,)
             else:
                 self.added_tokens += (token,)
-        self._look_for_tokens()
+        self._compile_searches()
 
     def add_as_saved(self, added: list[dict[str, Any]], file: Path) -> None:
-        """Add the tokens that a tokenizer.json holds beyond the vocabulary of its model."""
+        """Add the tokens that a tokenizer.json lists beside the vocabulary of its model.
+
+        Raises:
+            ValueError: they have options or ids that this class does not support.
+        """
         for token in added:
             if token["single_word"] or token["lstrip"] or token["rstrip"]:
                 raise ValueError(
-                    f"{file}: the added token {token['content']!r} asks for its surroundings; use AutoTokenizer"
+                    f"{file}: the added token {token['content']!r} has single_word, lstrip or rstrip; use AutoTokenizer"
                 )
             self.add_tokens([token["content"]], token["special"])
             if self.vocab[token["content"]] != token["id"]:
-                raise ValueError(f"{file} numbers its added tokens in another way; use AutoTokenizer")
+                raise ValueError(f"{file} orders its added tokens differently; use AutoTokenizer")
 
-    def _look_for_tokens(self) -> None:
-        """As the Rust library does: special tokens first, then added ones in what is left; of several, the longest."""
+    def _compile_searches(self) -> None:
+        # As in the Rust library: special tokens first, then added tokens in the rest; the longest match wins.
         self._searches = []
         for tokens in (self.special_tokens, self.added_tokens):
             longest_first = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
@@ -107,8 +116,8 @@ class BaseTokenizer(ABC):
         """Token ids of a text.
 
         Args:
-            split_special_tokens: special tokens written in the text are text like any other, as they should be in a
-                document; otherwise they become their own ids.
+            split_special_tokens: treat special tokens in the text as ordinary text, as documents need it. Otherwise
+                each becomes its own id.
         """
         searches = self._searches[1:] if split_special_tokens else self._searches
         return self._encode(text, [search for search in searches if search])
@@ -118,7 +127,7 @@ class BaseTokenizer(ABC):
             return self._encode_ordinary(text)
         ids = []
         for position, part in enumerate(searches[0].split(text)):
-            if position % 2:  # what the pattern's group caught
+            if position % 2:  # a match of the pattern's group
                 ids.append(self.vocab[part])
             elif part:
                 ids.extend(self._encode(part, searches[1:]))
@@ -126,17 +135,17 @@ class BaseTokenizer(ABC):
 
     @abstractmethod
     def _encode_ordinary(self, text: str) -> list[int]:
-        """Token ids of a stretch of text without special tokens."""
+        """Token ids of a text without special or added tokens."""
 
     @abstractmethod
     def to_backend(self) -> Tokenizer:
-        """The same tokenizer in the Rust library, whose JSON is the content of `tokenizer.json`."""
+        """The same tokenizer as an object of the Rust library, which writes `tokenizer.json`."""
 
     def save(self, folder: str | Path, model_max_length: int = 1024) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` for `AutoTokenizer`.
 
         Args:
-            model_max_length: tokens that the model takes; transformers warns about longer texts.
+            model_max_length: longest sequence of the model, in tokens; transformers warns about longer texts.
 
         Raises:
             ValueError: the vocabulary lacks one of `SPECIAL_TOKENS`, which the chat template needs.
@@ -164,7 +173,14 @@ class BaseTokenizer(ABC):
 
 
 def read_tokenizer_json(folder: str | Path, kind: str) -> tuple[Path, dict[str, Any], list[dict[str, Any]], list[str]]:
-    """The file, its model, its special and added tokens in the order of their ids, and its patterns to split by."""
+    """Read a `tokenizer.json`: its path, its model, its added tokens by id, and the patterns that split text.
+
+    Args:
+        kind: the expected type of model, such as "BPE".
+
+    Raises:
+        ValueError: damaged, or another type.
+    """
     file = Path(folder) / "tokenizer.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -173,7 +189,7 @@ def read_tokenizer_json(folder: str | Path, kind: str) -> tuple[Path, dict[str, 
         splits = [step["pattern"]["Regex"] for step in steps if step["type"] == "Split"]
         found = model["type"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{file} is damaged, or not written by this class") from None
+        raise ValueError(f"{file} is damaged, or was not written by this class") from None
     if found != kind:
         raise ValueError(f"{file} holds a {found} tokenizer, not a {kind} one")
     return file, model, added, splits

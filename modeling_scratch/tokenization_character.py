@@ -1,4 +1,4 @@
-"""The simplest tokenizer: every character of the text gets a number."""
+"""The simplest tokenizer: one token per character."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from .tokenization_base import SPECIAL_TOKENS, BaseTokenizer, read_tokenizer_jso
 
 
 class CharacterTokenizer(BaseTokenizer):
-    """One token a character: the special tokens, then the characters of the training text in code point order."""
+    """A character-level tokenizer. Ids: the special tokens, then the characters in code point order."""
 
     def __init__(self, characters: Iterable[str], special_tokens: tuple[str, ...] = SPECIAL_TOKENS):
         tokens = [*special_tokens, *sorted(set(characters))]
@@ -23,17 +23,17 @@ class CharacterTokenizer(BaseTokenizer):
 
     @classmethod
     def load(cls, folder: str | Path) -> "CharacterTokenizer":
-        """The tokenizer that `save` left in a folder, with what `add_tokens` of transformers has added since.
+        """The tokenizer that `save` wrote to a folder, including tokens that transformers has added since.
 
         Raises:
-            ValueError: `tokenizer.json` there is damaged, or a tokenizer that this class is not.
+            ValueError: `tokenizer.json` is damaged, or holds another kind of tokenizer.
         """
         file, model, added, _ = read_tokenizer_json(folder, "WordLevel")
         known = (token["content"] for token in added if token["special"])
         special_tokens = tuple(content for content in known if content in model["vocab"])
         tokenizer = cls(set(model["vocab"]) - set(special_tokens), special_tokens)
         if tokenizer.vocab != model["vocab"]:
-            raise ValueError(f"{file} numbers its tokens in another way; use AutoTokenizer")
+            raise ValueError(f"{file} orders its tokens differently; use AutoTokenizer")
         tokenizer.add_as_saved(added, file)
         return tokenizer
 
@@ -48,7 +48,7 @@ class CharacterTokenizer(BaseTokenizer):
         return "".join(self.tokens[index] for index in ids)
 
     def to_backend(self) -> Tokenizer:
-        # WordLevel without an unknown token refuses a character it does not know; BPE would drop it without a word.
+        # WordLevel without an unknown token raises on an unknown character; BPE would drop it silently.
         backend = Tokenizer(models.WordLevel(vocab=dict(zip(self.tokens[: self._size], range(self._size)))))
         backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         backend.decoder = decoders.Fuse()

@@ -1,17 +1,17 @@
-"""Byte-level byte-pair encoding from scratch: train, encode, decode, and out to `tokenizer.json`.
+"""Byte-level byte-pair encoding (BPE) from scratch: train, encode, decode, and save as `tokenizer.json`.
 
-A language model reads numbers. Byte-pair encoding (BPE; Sennrich et al., 2016, https://arxiv.org/abs/1508.07909)
-chooses which stretches of text get one. It starts from the 256 bytes, so that every text can be written (Radford et
-al., 2019), and then repeats a single step: find the two neighbouring tokens that occur together most often, and make
-them one new token. The list of these merges, in order, is the whole tokenizer.
+A language model reads numbers. BPE (Sennrich et al., 2016, https://arxiv.org/abs/1508.07909) chooses which pieces of
+text get one. It starts from the 256 bytes, so that every text can be written (Radford et al., 2019), and repeats a
+single step: find the two adjacent tokens that occur together most often, and merge them into a new token. The list of
+these merges, in order, is the whole tokenizer.
 
-    words     text is first cut where no token should reach across: words, numbers, punctuation, line breaks
+    words     text is first split into words, numbers, punctuation and line breaks; no token crosses a boundary
     training  count the words; merge the most frequent pair inside them; repeat until the vocabulary is full
-    encoding  inside each word, merge the pair of the lowest rank, the one learnt first, until no pair has a rank
-    decoding  put the bytes of the tokens side by side
+    encoding  inside each word, merge the pair of the lowest rank (learned first), until no pair has a rank
+    decoding  concatenate the bytes of the tokens
 
-`save` leaves a folder that `transformers.AutoTokenizer` opens without this file, and whose Rust implementation gives
-the same tokens: use that one for bulk text, and this one to see how it works.
+`save` writes a folder that `transformers.AutoTokenizer` opens without this file. Its Rust implementation gives the same
+tokens and is much faster: use it for bulk text, and this file to see how BPE works.
 """
 
 from collections import Counter, defaultdict
@@ -25,25 +25,25 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from .tokenization_base import SPECIAL_TOKENS, BaseTokenizer, read_tokenizer_json
 
-# Where no token may reach across, after GPT-4's pattern. The first alternative that matches wins; together they match
-# every character, so that nothing is lost.
+# The words that no token crosses, after GPT-4's pattern. The first alternative that matches wins; together they match
+# every character, so nothing is lost.
 _WORD = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"  # with the one character before it: " the", ".append", "_name"
 _PUNCTUATION = r" ?[^\s\p{L}\p{N}]+"  # " ==", "):"
-_LINE_BREAK = r"\s*[\r\n]\s*"  # with the indentation after it: one token opens most lines of Python
-_SPACES = r"\s+(?!\S)"  # all but the last, which belongs to the word that follows
+_LINE_BREAK = r"\s*[\r\n]\s*"  # with the indentation after it: one token begins most lines of Python
+_SPACES = r"\s+(?!\S)"  # all but the last, which belongs to the next word
 
 DIGITS = (1, 2, 3)
 WHITESPACE = ("runs", "single")
 
 
 def split_pattern(digits: int = 3, whitespace: str = "runs") -> str:
-    """The regular expression whose matches are the words, in the dialect of the Rust library (Oniguruma).
+    """The regular expression that matches words, in the dialect of the Rust library (Oniguruma).
 
     Args:
-        digits: how many digits a token holds at most. With 1, numbers are spelt out and line up digit by digit; with
-            3 they are shorter. Without a limit they would fill the vocabulary.
-        whitespace: "runs" lets one token be a line break with the indentation after it, or a row of spaces; "single"
-            makes a token of every character of white space but the one space before a word.
+        digits: maximum number of digits in a token. 1 spells numbers digit by digit; 3 makes them shorter. Without a
+            limit, numbers would fill the vocabulary.
+        whitespace: "runs" allows tokens of several spaces, or of a line break with the indentation after it; "single"
+            makes every whitespace character a token, except the one space before a word.
 
     Raises:
         ValueError: not one of `DIGITS`, not one of `WHITESPACE`.
@@ -58,13 +58,13 @@ def split_pattern(digits: int = 3, whitespace: str = "runs") -> str:
     return "|".join([_LINE_BREAK, _WORD, number, _PUNCTUATION, _SPACES, r"\s+"])
 
 
-# A pair seen once is no pattern: a token for it would only memorise the text.
+# A token for a pair that occurs once would only memorise the text.
 MINIMUM_COUNT = 2
 
-# Bytes from which on a word is merged with a heap.
+# Words of at least this many bytes are merged with a heap.
 LONG_WORD = 256
 
-Pair = tuple[int, int]  # the ids of two neighbouring tokens
+Pair = tuple[int, int]  # the ids of two adjacent tokens
 
 
 def byte_characters() -> list[str]:
@@ -81,15 +81,15 @@ def byte_characters() -> list[str]:
 def merge_pair(
     word: list[int], pair: Pair, merged: int, count: int, pair_counts: dict[Pair, int]
 ) -> tuple[list[int], set[Pair]]:
-    """One word with every occurrence of a pair, from left to right, replaced by the token `merged`.
+    """Replace every occurrence of a pair in a word, from left to right, by the token `merged`.
 
     Args:
         word: token ids.
         count: how often the word occurs.
-        pair_counts: brought up to date: where a pair is merged, the pairs with its neighbours change.
+        pair_counts: updated in place: each merge changes the pairs with its neighbours.
 
     Returns:
-        The new word, and the pairs in it that hold `merged`.
+        The new word, and its pairs that contain `merged`.
     """
     left, right = pair
     result, born = [], set()
@@ -118,15 +118,16 @@ def merge_pair(
 def learn_merges(
     words: list[list[int]], counts: list[int], next_id: int, vocab_size: int, progress: Callable[[int], None] | None
 ) -> list[Pair]:
-    """The training loop: which pairs to merge, in which order. Merge number i makes the token `next_id + i`.
+    """The merges in the order in which training learns them. Merge number i makes the token `next_id + i`.
 
-    Counting all pairs again after every merge would take minutes for megabytes, hours for more. Two facts make it
-    seconds. A merge changes only the words that hold the pair, so an index from pair to words says where to look. And
-    a pair is born in a single step, when the younger of its tokens is made; from then on its count can only fall. A
-    heap of counts therefore needs no updates in place: an entry that turns out too high when it comes to the top goes
-    back with its true count.
+    Counting all pairs again after every merge would take minutes for megabytes, and hours for more. Two facts reduce it
+    to seconds. A merge changes only the words that contain the pair, so an index from pairs to words finds them. And a
+    pair first appears when the newer of its tokens is made; from then on its count can only fall. A heap of counts
+    therefore needs no updates in place: an entry whose count has fallen is pushed back with the current one when it
+    reaches the top.
 
-    The most frequent pair comes first, and of equals the one with the smaller ids, as in the Rust `BpeTrainer`.
+    The most frequent pair is merged first; of equally frequent ones, that with the smaller ids, as in the Rust
+    `BpeTrainer`.
 
     Args:
         words: each distinct word as byte ids; overwritten as the merges are applied.
@@ -134,7 +135,7 @@ def learn_merges(
         progress: called after each merge with the number of merges so far, or None.
 
     Returns:
-        The merges; fewer than asked for when no pair occurs `MINIMUM_COUNT` times any more.
+        The merges; fewer than requested once no pair occurs `MINIMUM_COUNT` times.
     """
     pair_counts: dict[Pair, int] = defaultdict(int)
     words_with: dict[Pair, set[int]] = defaultdict(set)
@@ -157,7 +158,7 @@ def learn_merges(
         heappop(heap)
         merges.append(pair)
         born: set[Pair] = set()
-        for index in words_with.pop(pair):  # in some, an earlier merge has taken the pair out again
+        for index in words_with.pop(pair):  # some no longer contain the pair, after earlier merges
             words[index], new_pairs = merge_pair(words[index], pair, next_id, counts[index], pair_counts)
             for new in new_pairs:
                 words_with[new].add(index)
@@ -173,15 +174,15 @@ def learn_merges(
 class ScratchTokenizer(BaseTokenizer):
     """A byte-level BPE tokenizer.
 
-    Ids: the special tokens, then the 256 bytes ordered by the character that stands for each, then one id a merge.
+    Ids: the special tokens, then the 256 bytes ordered by the character that stands for each, then one id per merge.
 
     Args:
-        merges: pairs of ids in the order in which they were learnt.
+        merges: pairs of ids in the order in which they were learned.
         special_tokens: tokens that no text can produce by merging, such as the end of a document.
-        digits, whitespace: where the text is cut into words, see `split_pattern`.
+        digits, whitespace: how text is split into words, see `split_pattern`.
 
     Attributes:
-        ranks: pair to its rank, the number of merges learnt before it. Of rank r is the token `first_merged + r`.
+        ranks: pair to its rank, the number of merges learned before it. Rank r makes the token `first_merged + r`.
     """
 
     def __init__(
@@ -219,17 +220,17 @@ class ScratchTokenizer(BaseTokenizer):
         """Learn the merges from texts.
 
         Args:
-            vocab_size: tokens wanted, special tokens and the 256 bytes included. The result has fewer when the texts
-                hold no more pairs that repeat.
+            vocab_size: number of tokens, including special tokens and the 256 bytes. The result has fewer if the texts
+                contain no more repeated pairs.
             progress: called after each merge with the number of merges so far.
 
         Raises:
-            ValueError: `vocab_size` leaves no room for the 256 bytes, or a text is not Unicode.
+            ValueError: `vocab_size` is too small for the 256 bytes, or a text is not Unicode.
         """
         untrained = cls([], special_tokens, digits, whitespace)
         if vocab_size < len(untrained):
             raise ValueError(
-                f"a byte-level vocabulary holds at least {len(untrained)} tokens "
+                f"a byte-level vocabulary needs at least {len(untrained)} tokens "
                 f"(256 bytes and {len(untrained.special_tokens)} special ones), not {vocab_size}"
             )
         word_counts = untrained.count_words(texts)
@@ -239,16 +240,16 @@ class ScratchTokenizer(BaseTokenizer):
 
     @classmethod
     def load(cls, folder: str | Path) -> "ScratchTokenizer":
-        """The tokenizer that `save` left in a folder, with what `add_tokens` of transformers has added since.
+        """The tokenizer that `save` wrote to a folder, including tokens that transformers has added since.
 
         Raises:
-            ValueError: `tokenizer.json` there is damaged, or a tokenizer that this class is not.
+            ValueError: `tokenizer.json` is damaged, or holds another kind of tokenizer.
         """
         file, model, added, splits = read_tokenizer_json(folder, "BPE")
         patterns = {split_pattern(*options): options for options in product(DIGITS, WHITESPACE)}
         options = next((patterns[split] for split in splits if split in patterns), None)
         if options is None:
-            raise ValueError(f"{file} cuts text into words in another way; use AutoTokenizer")
+            raise ValueError(f"{file} splits text into words differently; use AutoTokenizer")
         try:
             ids = model["vocab"]
             merges = [(ids[left], ids[right]) for left, right in model["merges"]]
@@ -256,10 +257,10 @@ class ScratchTokenizer(BaseTokenizer):
             tokenizer = cls(merges, special_tokens, *options)
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{file} is damaged: its merges do not fit its vocabulary") from None
-        except IndexError:  # a merge of tokens that are made later
+        except IndexError:  # a merge of tokens that only later merges make
             tokenizer = None
         if tokenizer is None or tokenizer.vocab != ids:
-            raise ValueError(f"{file} numbers its tokens in another way; use AutoTokenizer")
+            raise ValueError(f"{file} orders its tokens differently; use AutoTokenizer")
         tokenizer.add_as_saved(added, file)
         return tokenizer
 
@@ -269,28 +270,33 @@ class ScratchTokenizer(BaseTokenizer):
         return [(self.tokens[left], self.tokens[right]) for left, right in self.ranks]
 
     def add_tokens(self, tokens: Iterable[str], special: bool = False) -> None:
+        """Append tokens to the vocabulary, as in the base class.
+
+        Raises:
+            ValueError: an empty token, or one that tokenizer.json would confuse with bytes.
+        """
         tokens = list(tokens)
         for token in tokens:
-            # In the Rust library each of their characters would stand for a byte: "é" would come back as half a letter.
+            # The Rust library would read each of their characters as a byte: "é" would decode to half a character.
             if token not in self.vocab and not token.isascii() and set(token) <= set(byte_characters()):
-                raise ValueError(f"{token!r} cannot be added: tokenizer.json has no way to tell its letters from bytes")
+                raise ValueError(f"{token!r} cannot be added: tokenizer.json cannot tell its characters from bytes")
         super().add_tokens(tokens, special)
         self._bytes += [token.encode() for token in self.tokens[len(self._bytes) :]]
 
     def split(self, text: str) -> list[str]:
-        """The words of a text: the stretches inside which tokens are merged. Joined, they are the text.
+        """The words of a text, within which tokens are merged. Joined, they are the text.
 
         Raises:
-            ValueError: half of a surrogate pair, which is a code point but no character.
+            ValueError: half of a surrogate pair, which is a code point but not a character.
         """
         try:
             return [word for word, _ in self._splitter.pre_tokenize_str(text)]
         except UnicodeEncodeError as error:
             half = ord(error.object[error.start])
-            raise ValueError(f"the text holds half of a surrogate pair (U+{half:04X}), which has no UTF-8") from None
+            raise ValueError(f"the text contains half of a surrogate pair (U+{half:04X}), which has no UTF-8") from None
 
     def count_words(self, texts: Iterable[str]) -> Counter[str]:
-        """How often each word occurs. Language repeats itself: megabytes of text are some ten thousand words."""
+        """How often each word occurs. Megabytes of text have only some ten thousand distinct words."""
         word_counts: Counter[str] = Counter()
         for text in texts:
             word_counts.update(self.split(text))
@@ -309,8 +315,8 @@ class ScratchTokenizer(BaseTokenizer):
         return ids
 
     def _merge(self, symbols: list[int]) -> list[int]:
-        """Token ids of a word, given those of its bytes. Again and again the pair of the lowest rank is merged."""
-        ranks = [self.ranks.get(pair, inf) for pair in pairwise(symbols)]  # that of symbols[i] and symbols[i + 1]
+        """Token ids of a word from those of its bytes: merge the pair of the lowest rank until none has a rank."""
+        ranks = [self.ranks.get(pair, inf) for pair in pairwise(symbols)]  # of symbols[i] and symbols[i + 1]
         while ranks:
             rank = min(ranks)
             if rank == inf:
@@ -326,9 +332,9 @@ class ScratchTokenizer(BaseTokenizer):
         return symbols
 
     def _merge_long(self, symbols: list[int]) -> list[int]:
-        """The same as `_merge`, in n log n steps instead of n²: a row of a hundred thousand signs is one word too.
+        """The same as `_merge` in n log n steps instead of n², for words such as a hundred thousand hyphens.
 
-        The pairs wait in a heap, and a merge leaves a gap (None) in the place of its right token.
+        The pairs are in a heap, and each merge leaves a gap (None) at its right token.
         """
         length = len(symbols)
         left_of, right_of = list(range(-1, length - 1)), list(range(1, length + 1))
@@ -349,7 +355,7 @@ class ScratchTokenizer(BaseTokenizer):
         return [symbol for symbol in symbols if symbol is not None]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids. Bytes that are not UTF-8, as when a character is cut in half, become U+FFFD."""
+        """Text of token ids. Bytes that are not UTF-8, such as part of a character, become U+FFFD."""
         return b"".join([self._bytes[index] for index in ids]).decode("utf-8", errors="replace")
 
     def to_backend(self) -> Tokenizer:

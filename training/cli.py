@@ -1,95 +1,147 @@
-"""`scratch VERB`: build a language model from scratch, one stage a verb."""
+"""`scratch COMMAND`: the table of commands, and how a failure becomes one line and an exit code."""
 
 import errno
 import importlib
+import importlib.metadata
+import os
+import platform
 import sys
 
 from training.common.errors import UserError, one_line
+from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
 
-# verb: (module, what it does)
-VERBS = {
-    "run": ("training.commands.run", "all stages of a recipe folder, in order; up-to-date ones are skipped"),
-    "tokenizer": ("training.commands.tokenizer", "learn a byte-pair (or character) vocabulary from documents"),
-    "prepare": ("training.commands.prepare", "documents to cleaned, split, tokenised shards, and examples for the later stages"),
-    "pretrain": ("training.commands.pretrain", "train a model from random weights on the shards"),
-    "sft": ("training.commands.sft", "supervised fine-tuning on instructions (TRL)"),
-    "reward": ("training.commands.reward", "a model that scores answers, from chosen and rejected ones (TRL)"),
-    "dpo": ("training.commands.dpo", "preference tuning on chosen and rejected answers (TRL, PEFT)"),
-    "kto": ("training.commands.kto", "preference tuning on answers judged one by one (TRL)"),
-    "orpo": ("training.commands.orpo", "preference tuning without a reference model (TRL, experimental there)"),
-    "grpo": ("training.commands.grpo", "reinforcement by rewards that can be checked, or by a reward model (TRL)"),
-    "rloo": ("training.commands.rloo", "the same with the leave-one-out baseline of REINFORCE (TRL)"),
-    "classify": ("training.commands.classify", "teach a model the labels of texts, such as spam or ham"),
-    "evaluate": ("training.commands.evaluate", "bits per byte, answers, preferences and lm-eval tasks, model by model"),
-    "export": ("training.commands.export", "the directory to publish, with its model card; of our class or a stock one"),
-    "import": ("training.commands.import_model", "a Llama, Qwen3 or GPT-2 of transformers as a model of ours"),
-    "push": ("training.commands.push", "upload an exported directory to the Hub, or a corpus (--dataset)"),
-    "chat": ("training.commands.chat", "talk to a model in the terminal"),
-    "serve": ("training.commands.serve", "an OpenAI-shaped server (`transformers serve`) that knows our classes"),
-    "plot": ("training.commands.plot", "the curves of several pretrainings in one picture, and a table"),
-    "report": ("training.commands.report", "the table and the picture of a finished run"),
+# Group: command: (module below training.commands, what it does).
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Start": {
+        "run": ("run", "run all stages of a recipe folder in order; skip those that are up to date"),
+    },
+    "Data": {
+        "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer on documents, or compare tokenizers"),
+        "prepare": ("prepare", "clean, split and tokenize documents; write shards, and examples for later stages"),
+    },
+    "Train": {
+        "pretrain": ("pretrain", "train a model from random weights on the shards"),
+    },
+    "Fine-tune": {
+        "sft": ("sft", "fine-tune on instructions (TRL's SFT)"),
+        "reward": ("reward", "train a reward model on chosen and rejected answers (TRL)"),
+        "dpo": ("dpo", "tune on chosen and rejected answers (TRL's DPO)"),
+        "kto": ("kto", "tune on answers labelled good or bad one by one (TRL's KTO)"),
+        "orpo": ("orpo", "tune on preferences without a reference model (TRL's ORPO, experimental)"),
+        "grpo": ("grpo", "train with rewards from checks or a reward model (TRL's GRPO)"),
+        "rloo": ("rloo", "train with rewards and the leave-one-out baseline (TRL's RLOO)"),
+        "classify": ("classify", "train a classifier of texts, such as spam or ham"),
+    },
+    "Use": {
+        "evaluate": ("evaluate", "measure models: bits per byte, answers, preferences, lm-eval tasks; or compare them"),
+        "export": ("export", "write the folder to publish, with a model card, in our class or a stock one"),
+        "import": ("import_model", "convert a Llama, Qwen3 or GPT-2 of transformers to our class"),
+        "push": ("push", "upload an exported model, or a prepared corpus, to the Hub"),
+        "chat": ("chat", "talk to a model in the terminal"),
+        "serve": ("serve", "serve a model with an OpenAI-compatible API"),
+        "plot": ("plot", "plot the curves of several pretraining runs in one picture"),
+        "report": ("report", "print the table and draw the picture of a run"),
+    },
+}
+# Command: (module, what it does).
+COMMANDS = {
+    name: (f"training.commands.{module}", about)
+    for commands in GROUPS.values()
+    for name, (module, about) in commands.items()
 }
 
 
 def usage() -> str:
-    lines = [__doc__, "", "usage: scratch VERB --help | scratch VERB --config RECIPE [--key value ...]", ""]
-    lines += [f"  {verb:<10} {about}" for verb, (_, about) in VERBS.items()]
+    """The page of `scratch --help`."""
+    lines = [
+        "Build a language model from scratch, one stage a command.",
+        "",
+        "usage: scratch COMMAND [--config RECIPE] [--key value ...]",
+        "       scratch COMMAND --help             the options of a command",
+        "       scratch COMMAND --print_config     the complete recipe of a stage, with comments",
+        "       scratch --version",
+    ]
+    for group, commands in GROUPS.items():
+        lines += ["", group, *(f"  {name:<10} {about}" for name, (_, about) in commands.items())]
     return "\n".join([*lines, "", "Start here: scratch run recipes/quickstart"])
 
 
+def version() -> str:
+    """Our version, Python's, and those of the packages that results depend on."""
+    versions = {}
+    for package in (DISTRIBUTION, "torch", "transformers", "tokenizers", "trl"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "(not installed)"
+    ours = versions.pop(DISTRIBUTION)
+    others = ", ".join(f"{package} {number}" for package, number in versions.items())
+    return f"scratch {ours} (Python {platform.python_version()}, {others})"
+
+
 def explain(error: Exception) -> str | None:
-    """One line for a failure that is the machine's rather than the program's, or None."""
-    words = one_line(error)
+    """One line for a failure of the machine rather than of the program, or None."""
+    reason = one_line(error)
     if disk_full(error):
-        return f"no space left on the disk ({words}); free some and try again, earlier outputs are whole"
+        return f"no space left on the disk ({reason}); free some and run the command again, earlier outputs are intact"
     if isinstance(error, PermissionError):
-        return f"not allowed to write or read {error.filename}; change its permissions or choose another folder"
-    if isinstance(error, ModuleNotFoundError):
-        return f"the package '{error.name}' is not installed; pip install 'scratch[train,eval]' brings it"
+        return f"permission denied: {error.filename}; change its permissions or choose another folder"
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "training":
+        return f"the package '{error.name}' is not installed; {how_to_install(error.name)}"
     return None
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk, a used-up quota or the limit of a file's size (ulimit) is what an error comes from."""
+    """Whether an error comes from a full disk, a quota, or a limit on the size of a file (ulimit)."""
     while error:
         # The Rust libraries quote the system; torch only notices that its file is shorter than it should be.
-        told = any(
-            words in str(error) for words in ("No space left", "quota exceeded", "File too large", "unexpected pos")
+        quoted = any(
+            phrase in str(error) for phrase in ("No space left", "quota exceeded", "File too large", "unexpected pos")
         )
-        if told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+        if quoted or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb. Returns its exit code: 2 for the user's mistake, 1 for the machine's, 128 + n for a signal."""
+    """Run one command.
+
+    Returns:
+        Its exit code: 2 for a mistake of the user's, 1 for a failure of the machine, 128 + n for signal n.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
-    verb, *rest = arguments
-    if verb not in VERBS:
+    if arguments[0] in ("-V", "--version"):
+        print(version())
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
         from training.common.recipe import nearest
 
-        print(f"error: unknown verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
+        print(f"error: unknown command '{command}'; {nearest(command, COMMANDS)}", file=sys.stderr)
         return 2
     try:
         with no_interrupt_lost(), rank_zero_stdout():
-            importlib.import_module(VERBS[verb][0]).main(rest)
+            importlib.import_module(COMMANDS[command][0]).main(rest)
     except UserError as error:
         print_error(str(error))
         return 2
     except Interrupted as stopped:
         if rank() == 0:
-            print(f"{verb}: {stopped}", file=sys.stderr)
+            print(f"{command}: {stopped}", file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        advice = "the same command goes on or starts again, earlier outputs are whole"
-        print(f"{verb}: interrupted; {advice}", file=sys.stderr)
+        advice = "run the same command to resume or start again, earlier outputs are intact"
+        print(f"{command}: interrupted; {advice}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         line = explain(error)
         if line is None:
@@ -97,5 +149,3 @@ def main(arguments: list[str] | None = None) -> int:
         print_error(line)
         return 1
     return 0
-
-

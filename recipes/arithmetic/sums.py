@@ -1,13 +1,12 @@
-"""Sums to learn from, without downloads: python recipes/arithmetic/sums.py [--output_dir FOLDER] [--seed N]
+"""Data of recipes/arithmetic, without downloads: python recipes/arithmetic/sums.py [--output_dir FOLDER] [--seed N]
 
-Numbers of one or two digits are added and subtracted. Of three numbers some people write the result at once
-(`12 - 45 + 7 = -26`), others what is left to do (`12 - 45 + 7 = -33 + 7 = -26`): here half of them each. Writes, in
-runs/arithmetic/sums:
+Sums add and subtract numbers of one or two digits. Half of the answers to three numbers give the result directly
+(`12 - 45 + 7 = -26`), half work it out first (`12 - 45 + 7 = -33 + 7 = -26`). Writes to runs/arithmetic/sums:
     text.txt      150,000 lines, a third of them with two numbers, for the tokenizer and the base model
-    sft.jsonl     1,000 questions of three numbers with answers to learn from
-    grpo.jsonl    5,000 questions with what an answer is checked against
-    test.jsonl    1,000 questions whose three numbers stand together in none of these, in whatever order
-    test.txt      2,000 lines of such sums, to see what tuning costs
+    sft.jsonl     1,000 questions of three numbers with answers, for SFT
+    grpo.jsonl    5,000 questions with their results, for GRPO
+    test.jsonl    1,000 questions whose three numbers occur together in none of these files, in any order
+    test.txt      2,000 lines of such sums, to measure what tuning costs
 """
 
 import argparse
@@ -16,16 +15,19 @@ import random
 import zlib
 from pathlib import Path
 
-# The result, perhaps after what is left to do: what the reward for the right form asks for.
+# The result, or one step of working and the result: the pattern of the reward `format`.
 PATTERN = r"-?\d+( [+-] \d+ = -?\d+)?"
-HELD_OUT = 20  # one set of three numbers in so many
+HELD_OUT = 20  # one in 20 sets of three numbers is held out
 
 
 def draw_sum(draw: random.Random, count: int) -> tuple[str, str, str]:
-    """A sum of so many numbers.
+    """A random sum.
+
+    Args:
+        count: of its numbers.
 
     Returns:
-        The question up to the equals sign, what is left to do after its first two numbers, and the result.
+        The question up to the equals sign, the working after its first two numbers, and the result.
     """
     numbers = [draw.randrange(10 ** draw.randint(1, 2)) for _ in range(count)]
     signs = [draw.choice("+-") for _ in numbers[1:]]
@@ -37,21 +39,21 @@ def draw_sum(draw: random.Random, count: int) -> tuple[str, str, str]:
 
 
 def is_held_out(question: str) -> bool:
-    """Whether a question of three numbers is for the test: a matter of the numbers, whatever order, signs and seed."""
+    """Whether a question of three numbers is for the test. It depends on the numbers, not on order, signs or seed."""
     numbers = sorted(question.split()[::2])
     return len(numbers) == 3 and zlib.crc32(" ".join(numbers).encode()) % HELD_OUT == 0
 
 
 def draw_answered(draw: random.Random, count: int, held_out: bool = False) -> tuple[str, str, str]:
-    """A question on one side of the split, an answer as people write it, and the result."""
+    """A question on one side of the split, an answer (direct or worked), and the result."""
     while True:
-        question, rest, result = draw_sum(draw, count)
+        question, working, result = draw_sum(draw, count)
         if is_held_out(question) == held_out:
-            return question, f"{rest} {result}" if count > 2 and draw.random() < 0.5 else result, result
+            return question, f"{working} {result}" if count > 2 and draw.random() < 0.5 else result, result
 
 
 def record(question: str, answer: str, result: str) -> dict[str, object]:
-    """What SFT reads (prompt, completion), and what rewards check (answer, pattern)."""
+    """A record with the columns of SFT (prompt, completion) and of the rewards (answer, pattern)."""
     return {
         "prompt": [{"role": "user", "content": question}],
         "completion": [{"role": "assistant", "content": answer}],
@@ -61,7 +63,7 @@ def record(question: str, answer: str, result: str) -> dict[str, object]:
 
 
 def write_lines(file: Path, drawn: list[tuple[str, str, str]]) -> None:
-    """As plain text, a sum a line."""
+    """Write sums as plain text, one per line."""
     file.write_text("".join(f"{question} {answer}\n" for question, answer, _ in drawn), encoding="utf-8")
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "text.txt", [draw_answered(draw, draw.choice((2, 3, 3))) for _ in range(150_000)])
     for name, number in {"sft": 1_000, "grpo": 5_000, "test": 1_000}.items():
-        records: dict[str, dict[str, object]] = {}  # by question: none twice
+        records: dict[str, dict[str, object]] = {}  # by question, so that none comes twice
         while len(records) < number:
             drawn = draw_answered(draw, 3, held_out=name == "test")
             records[drawn[0]] = record(*drawn)

@@ -1,13 +1,14 @@
-"""Questions with answers, and pairs of a polite and a ruder answer: python recipes/assistant/data.py
+"""Tuning data of recipes/assistant: python recipes/assistant/data.py
 
-Takes Databricks' Dolly (15,000 instructions by people; those that come with a text to read are left out) and the 1,100
-instructions of S. Raschka's book "Build a Large Language Model (From Scratch)", each of which has a second answer, more
-polite or less. Writes, in runs/assistant/tuning:
-    instructions.jsonl             questions with their answers, for SFT (prompt, completion)
-    pairs/train.jsonl              the book's questions with two answers, for a judge and DPO (prompt, chosen, rejected)
+Reads Databricks' Dolly (15,000 instructions by people, without those that come with a text to read) and the 1,100
+instructions of S. Raschka's book "Build a Large Language Model (From Scratch)". Each of these has a second answer, more
+polite or less. Writes to runs/assistant/tuning:
+    instructions.jsonl             questions with answers, for SFT (prompt, completion)
+    pairs/train.jsonl              the book's questions with two answers, for the reward model and DPO (prompt, chosen,
+                                   rejected)
     book_test.jsonl, dolly_test.jsonl, pairs/test.jsonl
-                                   what is held out: a quarter of the book's questions, a twentieth of Dolly's
-A question is held out by its hash, so that it is held out of instructions and pairs alike.
+                                   held out: a quarter of the book's questions, a twentieth of Dolly's
+Questions are held out by their hash, so that the same ones are held out of instructions and pairs.
 """
 
 import argparse
@@ -26,32 +27,32 @@ BOOK = (
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch07/04_preference-tuning-with-dpo/"
     "instruction-data-with-preference.json"
 )
-HELD_OUT = {"book": 0.25, "dolly": 0.05}  # share of the questions
+HELD_OUT = {"book": 0.25, "dolly": 0.05}  # fraction of the questions
 
 
 def read(source: str) -> Iterable[dict[str, Any]]:
-    """Records of a JSON file, here or behind an address, or of a data set on the Hub."""
+    """The records of a local JSON file, a URL of one, or a data set on the Hub."""
     if source.endswith((".json", ".jsonl")):
         return load_dataset("json", data_files=source, split="train")
     return load_dataset(source, split="train")
 
 
-def is_held_out(record: dict[str, Any], share: float) -> bool:
-    """Whether a question belongs to the test, the part with the lowest hashes: the same in every file."""
+def is_held_out(record: dict[str, Any], fraction: float) -> bool:
+    """Whether a question belongs to the test split: the fraction with the lowest hashes, the same in every file."""
     (message,) = record["prompt"]
-    return int.from_bytes(hashlib.sha256(message["content"].encode()).digest()[:8]) < share * 2**64
+    return int.from_bytes(hashlib.sha256(message["content"].encode()).digest()[:8]) < fraction * 2**64
 
 
 def length(record: dict[str, Any]) -> int:
-    """Characters of all messages."""
+    """The number of characters in all messages."""
     return sum(len(message["content"]) for messages in record.values() for message in messages)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dolly", default=DOLLY, help="a data set on the Hub, or a file of its records [%(default)s]")
+    parser.add_argument("--dolly", default=DOLLY, help="data set on the Hub, or a file of its records [%(default)s]")
     parser.add_argument("--book", default=BOOK, help="instruction-data-with-preference.json [%(default)s]")
-    parser.add_argument("--max_characters", type=int, default=600, help="of an instruction and its answer [600]")
+    parser.add_argument("--max_characters", type=int, default=600, help="of an instruction with its answer [600]")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/assistant/tuning"), help="[%(default)s]")
     options = parser.parse_args()
 

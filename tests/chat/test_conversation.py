@@ -4,12 +4,14 @@ import json
 
 import pytest
 from datasets import load_dataset
+from messages import refused
 from transformers import GenerationConfig
 
 from training.chat.conversation import Conversation
-from training.chat.sampling import LONGEST_ANSWER, Sampling, describe
+from training.chat.sampling import DEFAULT_MAX_NEW_TOKENS, Sampling, describe
 from training.common.errors import UserError
-from training.tuning.dataset_formats import INSTRUCTIONS, take_shape
+from training.common.recipe import build
+from training.tuning.dataset_formats import INSTRUCTIONS, convert_dataset
 
 
 def talk(*contents: str, system: str | None = None) -> Conversation:
@@ -38,7 +40,7 @@ def test_a_saved_conversation_is_what_sft_reads(tmp_path):
     for conversation in talks:
         conversation.save(file, "runs/one")
     data = load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
-    taken, told = take_shape(data, INSTRUCTIONS, "recipe")
+    taken, told = convert_dataset(data, INSTRUCTIONS, "recipe")
     assert told == "messages; ignored: model"
     assert taken["messages"][0] == [{"role": "system", "content": "Speak."}, *talks[0].messages]
     assert taken["messages"][1] == talks[1].messages
@@ -49,7 +51,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     file = tmp_path / "notes"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     before = file.read_bytes()
-    with pytest.raises(UserError, match="holds no conversations; choose another name"):
+    with pytest.raises(UserError, match="does not contain conversations; choose another name"):
         talk("a", "b").save(file, "one")
     assert file.read_bytes() == before
 
@@ -68,22 +70,22 @@ def test_a_line_is_whole_behind_one_without_an_end(tmp_path):
 
 
 OURS = {"do_sample": True, "temperature": 0.8, "top_k": 50, "max_new_tokens": 256, "suppress_tokens": [3]}
-GREEDY = f"always the likeliest token, max_new_tokens {LONGEST_ANSWER}"
+GREEDY = f"always the most likely token, max_new_tokens {DEFAULT_MAX_NEW_TOKENS}"
 
 
 @pytest.mark.parametrize(
     "model, given, holds",
     [
         (OURS, {}, "temperature 0.8, top_k 50, top_p 1.0, max_new_tokens 256"),
-        (OURS, {"temperature": 0, "top_p": 0.5}, "always the likeliest token, max_new_tokens 256"),
+        (OURS, {"temperature": 0, "top_p": 0.5}, "always the most likely token, max_new_tokens 256"),
         (OURS, {"top_k": 0, "max_new_tokens": 7}, "temperature 0.8, top_k 0, top_p 1.0, max_new_tokens 7"),
         ({}, {}, GREEDY),
         ({}, {"seed": 3}, GREEDY),
-        ({}, {"top_p": 0.9}, f"temperature 1.0, top_k 50, top_p 0.9, max_new_tokens {LONGEST_ANSWER}"),
+        ({}, {"top_p": 0.9}, f"temperature 1.0, top_k 50, top_p 0.9, max_new_tokens {DEFAULT_MAX_NEW_TOKENS}"),
         (
             {"max_length": 30, "num_beams": 4},
             {"repetition_penalty": 1.2},
-            f"always the likeliest token, repetition_penalty 1.2, max_new_tokens {LONGEST_ANSWER}",
+            f"always the most likely token, repetition_penalty 1.2, max_new_tokens {DEFAULT_MAX_NEW_TOKENS}",
         ),
     ],
 )
@@ -98,15 +100,15 @@ def test_what_holds(model, given, holds):
 @pytest.mark.parametrize(
     "key, values, wanted",
     [
-        ("temperature", (-0.1, float("nan"), float("inf")), "0 or more"),
-        ("top_k", (-1,), "0 or more"),
-        ("top_p", (0, 1.1), "more than 0 and at most 1"),
-        ("repetition_penalty", (0, -1), "more than 0"),
-        ("max_new_tokens", (0,), "1 or more"),
-        ("seed", (-1, 2**64), "0 or more"),
+        ("temperature", (-0.1, float("nan"), float("inf")), "at least 0"),
+        ("top_k", (-1,), "at least 0"),
+        ("top_p", (0, 1.1), "above 0, at most 1"),
+        ("repetition_penalty", (0, -1, float("inf")), "above 0"),
+        ("max_new_tokens", (0,), "at least 1"),
+        ("seed", (-1, 2**64), "at least 0, below"),
     ],
 )
 def test_out_of_range(key, values, wanted):
     for value in values:
-        with pytest.raises(ValueError, match=f"'{key}' is {wanted}, not "):
-            Sampling(**{key: value})
+        with refused(key, wanted, value):
+            build(Sampling, {key: value}, "/set")

@@ -1,8 +1,9 @@
-"""What is said in a conversation and what comes of it, with tiny models of random weights that really answer."""
+"""Messages and commands of a session, with tiny models of random weights that really answer."""
 
 import functools
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from tiny_stages import write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from training.chat.model import Speaker
+from training.chat.model import ChatModel
 from training.chat.sampling import Sampling
 from training.chat.session import Session
 from training.common.errors import UserError
@@ -34,22 +35,22 @@ def models(tmp_path_factory):
 
 
 class Screen:
-    """In the place of a terminal: what was written and told, in order."""
+    """Stands in for a terminal: keeps what was written and reported, in order."""
 
     def __init__(self, interactive: bool = True, at_each_piece=lambda: None):
         self.interactive, self.at_each_piece = interactive, at_each_piece
-        self.written, self.told = "", []
+        self.written, self.infos = "", []
 
     def write(self, piece: str) -> None:
         self.written += piece
         self.at_each_piece()
 
-    def tell(self, line: str) -> None:
-        self.told.append(line)
+    def info(self, line: str) -> None:
+        self.infos.append(line)
 
     def new(self) -> tuple[str, list[str]]:
-        """What came since the last time."""
-        new, self.written, self.told = (self.written, self.told), "", []
+        """What came since the last call."""
+        new, self.written, self.infos = (self.written, self.infos), "", []
         return new
 
 
@@ -60,7 +61,9 @@ def begin(models, monkeypatch):
     def begin(model="one", system=None, screen=None, **sampling) -> tuple[Session, Screen]:
         screen = screen or Screen()
         settings = Sampling(**({"temperature": 0, "max_new_tokens": 5} | sampling))
-        return Session(Speaker.open(model), system, settings, screen), screen
+        session = Session(ChatModel.open(model), settings, screen)
+        session.start(system)
+        return session, screen
 
     return begin
 
@@ -90,58 +93,58 @@ def greedy(model: str, contents: list[str], length: int = 5, system: str | None 
 
 
 def contents(session: Session, number: int = 0) -> list[str]:
-    return [message["content"] for message in session.speakers[number].conversation.messages]
+    return [message["content"] for message in session.models[number].conversation.messages]
 
 
-CUT = "cut after 5 tokens (max_new_tokens)"
+CUT = "truncated after 5 tokens (max_new_tokens)"
 
 
 def test_a_conversation(begin):
     session, screen = begin(system="Speak.")
     said = []
     for message in ("Where?", "And\nthen?"):
-        assert session.take(message)
+        assert session.handle_line(message)
         said += [message, greedy("one", [*said, message], system="Speak.")]
         assert screen.new() == (said[-1] + "\n", [CUT])
     assert contents(session) == said
 
-    session.take("/undo")
-    assert screen.new() == ("", ["taken back: And"]) and contents(session) == said[:2]
-    session.take("/system")
-    session.take("/retry")
+    session.handle_line("/undo")
+    assert screen.new() == ("", ["removed: And"]) and contents(session) == said[:2]
+    session.handle_line("/system")
+    session.handle_line("/retry")
     assert screen.new() == (greedy("one", said[:1]) + "\n", ["no system prompt", CUT])
-    session.take("/system Be\nbrief.")
-    session.take("/clear")
-    session.take(" /usr is a folder?")  # no command, with a space before it
-    session.take("/usr/bin too?")
+    session.handle_line("/system Be\nbrief.")
+    session.handle_line("/clear")
+    session.handle_line(" /usr is a folder?")  # no command, with a space before it
+    session.handle_line("/usr/bin too?")
     alone = greedy("one", [" /usr is a folder?"], system="Be\nbrief.")
     assert contents(session)[:3] == [" /usr is a folder?", alone, "/usr/bin too?"]
-    assert not session.take("/exit ")
+    assert not session.handle_line("/exit ")
 
 
 def test_another_model_answers_the_same_conversation(begin):
     session, screen = begin()
-    session.take("Where?")
-    session.take("And?")
+    session.handle_line("Where?")
+    session.handle_line("And?")
     first = contents(session)
     screen.new()
-    session.take("/compare two/")
+    session.handle_line("/compare two/")
     other = first[:3] + [greedy("two", first[:3])]
     assert screen.new() == (f"[two]\n{other[3]}\n", [CUT]) and other != first
     assert contents(session) == first and contents(session, 1) == other
 
-    session.take("Then?")
+    session.handle_line("Then?")
     answers = [greedy("one", [*first, "Then?"]), greedy("two", [*other, "Then?"])]
     assert screen.new()[0] == f"[one]\n{answers[0]}\n[two]\n{answers[1]}\n"
-    session.take("/retry")
+    session.handle_line("/retry")
     assert screen.new()[0] == f"[one]\n{answers[0]}\n[two]\n{answers[1]}\n"
-    session.take("/undo")
+    session.handle_line("/undo")
     assert contents(session) == first and contents(session, 1) == other
-    session.take("/compare")
-    assert screen.new() == ("", ["taken back: Then?", "two answers no more"]) and len(session.speakers) == 1
-    session.take("/clear")
-    session.take("/compare two")  # with nothing to answer yet
-    session.take("Where?")
+    session.handle_line("/compare")
+    assert screen.new() == ("", ["removed: Then?", "two no longer answers"]) and len(session.models) == 1
+    session.handle_line("/clear")
+    session.handle_line("/compare two")  # with nothing to answer yet
+    session.handle_line("Where?")
     assert [contents(session, 0), contents(session, 1)] == [
         ["Where?", greedy(name, ["Where?"])] for name in ("one", "two")
     ]
@@ -149,24 +152,24 @@ def test_another_model_answers_the_same_conversation(begin):
 
 def test_settings(begin):
     session, screen = begin(temperature=None)
-    session.take("/set")
-    session.take("/set temperature 0")
-    session.take("/set max_new_tokens 7")
-    session.take("Where?")
+    session.handle_line("/set")
+    session.handle_line("/set temperature 0")
+    session.handle_line("/set max_new_tokens 7")
+    session.handle_line("Where?")
     assert contents(session)[1] == greedy("one", ["Where?"], 7)
     assert screen.new()[1] == [
         "temperature 0.8, top_k 50, top_p 1.0, max_new_tokens 5",
-        "always the likeliest token, max_new_tokens 5",
-        "always the likeliest token, max_new_tokens 7",
-        "cut after 7 tokens (max_new_tokens)",
+        "always the most likely token, max_new_tokens 5",
+        "always the most likely token, max_new_tokens 7",
+        "truncated after 7 tokens (max_new_tokens)",
     ]
-    session.take("/set temperature null")
+    session.handle_line("/set temperature null")
     drawn = set()
     for _ in range(2):
-        session.take("/set seed 4")
-        session.take("/retry")
+        session.handle_line("/set seed 4")
+        session.handle_line("/retry")
         drawn.add(contents(session)[1])
-    session.take("/retry")
+    session.handle_line("/retry")
     assert len(drawn) == 1 and drawn != {contents(session)[1]}
 
 
@@ -175,7 +178,7 @@ def test_a_seed_at_the_beginning_repeats_the_conversation(begin):
     for _ in range(2):
         session, _ = begin(temperature=2.0, seed=1)
         for message in ("Where?", "And?"):
-            session.take(message)
+            session.handle_line(message)
         conversations.add(tuple(contents(session)))
         torch.rand(1)
     assert len(conversations) == 1
@@ -184,42 +187,40 @@ def test_a_seed_at_the_beginning_repeats_the_conversation(begin):
 def test_the_oldest_turns_are_forgotten_in_the_middle_of_an_answer(begin):
     """As many tokens as were asked for, the first of them after all turns, the others after the last one only."""
     session, screen = begin(max_new_tokens=12)
-    session.take("the cat sat")
+    session.handle_line("the cat sat")
     room = CONTEXT - len(prompt("one", [*contents(session), "and looked"]))
     assert room > 12
-    session.take("/set max_new_tokens " + str(room + 10))
+    session.handle_line("/set max_new_tokens " + str(room + 10))
     screen.new()
-    session.take("and looked")
-    assert screen.told[0] == f"cut after {room + 10} tokens (max_new_tokens)"
-    assert screen.told[1] == f"one sees {CONTEXT} tokens; of this conversation it has forgotten the first turn"
+    session.handle_line("and looked")
+    assert screen.infos[0] == f"truncated after {room + 10} tokens (max_new_tokens)"
+    assert screen.infos[1] == f"one sees {CONTEXT} tokens; the first turn of this conversation no longer fit"
     assert len(contents(session)) == 4  # all is there for /save and /retry
 
     ids = continued("one", prompt("one", [*contents(session)[:2], "and looked"]), room)
     ids += continued("one", prompt("one", ["and looked"]) + ids, 10)
     assert contents(session)[3] == opened("one")[0].decode(ids, skip_special_tokens=True)
 
-    session.take("/set max_new_tokens 500")
+    session.handle_line("/set max_new_tokens 500")
     screen.new()
-    session.take("a mat")
-    alone = "cut: this turn alone takes the 96 tokens that one sees"
-    assert screen.told == [alone, "one sees 96 tokens; of this conversation it has forgotten the first 2 turns"]
-    session.take("/undo")
-    session.take("/undo")
+    session.handle_line("a mat")
+    alone = "truncated: this turn alone fills the 96 tokens that one sees"
+    assert screen.infos == [alone, "one sees 96 tokens; the first 2 turns of this conversation no longer fit"]
+    session.handle_line("/undo")
+    session.handle_line("/undo")
     screen.new()
-    session.take("/set max_new_tokens 2")
-    session.take("a mat")
+    session.handle_line("/set max_new_tokens 2")
+    session.handle_line("a mat")
     assert contents(session)[3] == greedy("one", [*contents(session)[:2], "a mat"], 2)  # there is room again
 
 
 def test_a_message_that_is_too_long_changes_nothing(begin):
     session, screen = begin()
-    session.take("/compare two")
-    session.take("Where?")
+    session.handle_line("/compare two")
+    session.handle_line("Where?")
     screen.new()
-    with pytest.raises(
-        UserError, match=r"^one sees 96 tokens, and this message takes \d+ with all that .*; shorten it$"
-    ):
-        session.take("word " * 200)
+    with pytest.raises(UserError, match=r"takes \d+ tokens .* one sees 96; shorten it$"):
+        session.handle_line("word " * 200)
     assert screen.new() == ("", []) and [len(contents(session, number)) for number in (0, 1)] == [2, 2]
 
 
@@ -228,49 +229,60 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
     [
         (
             "/compair two",
-            r"unknown command '/compair'; did you mean 'compare'\? \(with a space before it, .* message\)",
+            r"unknown command '/compair'; did you mean 'compare'\? \(.* message, begin with a space\)",
         ),
-        ("/compare", "/compare takes the folder of another model, or its name on the Hub"),
-        ("/compare off", "/compare takes the folder of another model, or its name on the Hub"),
+        ("/compare", "/compare needs the folder of another model, or its name on the Hub"),
+        ("/compare off", "/compare needs the folder of another model, or its name on the Hub"),
         ("/compare three", "three: no model there"),
         ("/compare tokenizer", "tokenizer: no model there"),
-        ("/compare judge", "'model': judge holds the output of 'reward'; it takes the output of pretrain or sft .*"),
+        ("/compare judge", "'model': judge holds the output of 'reward'; expected the output of pretrain or sft .*"),
         ("/compare someone/else", "'model': no tokenizer at someone/else .*"),
-        ("/set temperature", "/set takes a key and a value, as in /set temperature 0.7, not 'temperature'"),
+        ("/set temperature", "/set needs a key and a value, as in /set temperature 0.7, not 'temperature'"),
         ("/set temprature 1", "/set: unknown key 'temprature'; did you mean 'temperature'?"),
         ("/set temperature hot", "/set: 'temperature' takes a number, not 'hot'"),
-        ("/set top_p 2", "/set: 'top_p' is more than 0 and at most 1, not 2"),
-        ("/clear all", "/clear takes nothing behind it, not 'all'"),
-        ("/retry", "nothing was said yet"),
-        ("/undo", "nothing was said yet"),
-        ("/save", "/save takes the name of a file, such as conversations.jsonl"),
-        ("/save here.jsonl", "nothing was said yet"),
+        ("/set top_p 2", "/set: 'top_p' must be above 0, at most 1, not 2"),
+        ("/clear all", "/clear takes no argument; leave 'all' out"),
+        ("/retry", "the conversation is empty"),
+        ("/undo", "the conversation is empty"),
+        ("/speed", "the conversation is empty"),
+        ("/save", "/save needs the name of a file, such as conversations.jsonl"),
+        ("/save here.jsonl", "the conversation is empty"),
     ],
 )
 def test_mistakes(begin, monkeypatch, command, says):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     session, screen = begin()
-    before = (session.sampling, session.speakers[:], contents(session))
+    before = (session.sampling, session.models[:], contents(session))
     with pytest.raises(UserError, match=f"^{says}"):
-        session.take(command)
-    assert (session.sampling, session.speakers, contents(session)) == before and screen.new() == ("", [])
+        session.handle_line(command)
+    assert (session.sampling, session.models, contents(session)) == before and screen.new() == ("", [])
     assert not os.path.exists("here.jsonl")
 
 
 def test_help_names_every_command(begin):
     session, screen = begin()
-    session.take("/help")
-    (told,) = screen.told
-    for line in told.splitlines():
+    session.handle_line("/help")
+    (infos,) = screen.infos
+    for line in infos.splitlines():
         assert hasattr(session, line.split()[0][1:]) or line.startswith("  /exit")
+
+
+def test_speed_of_the_last_answers(begin):
+    session, screen = begin()
+    session.handle_line("/compare two")
+    session.handle_line("Where?")
+    screen.new()
+    session.handle_line("/speed")
+    for name, line in zip(("one", "two"), screen.infos, strict=True):
+        assert re.fullmatch(name + r": 5 tokens in \d+\.\d s, \d+\.\d tokens/s", line)
 
 
 def test_both_sides_are_saved(begin, tmp_path):
     session, screen = begin()
-    session.take("/compare two")
-    session.take("Where?")
-    session.take(f"/save {tmp_path / 'talks.jsonl'}")
-    assert screen.told[-1] == f"added to {tmp_path / 'talks.jsonl'}: one and two"
+    session.handle_line("/compare two")
+    session.handle_line("Where?")
+    session.handle_line(f"/save {tmp_path / 'talks.jsonl'}")
+    assert screen.infos[-1] == f"added to {tmp_path / 'talks.jsonl'}: one and two"
     records = [json.loads(line) for line in (tmp_path / "talks.jsonl").read_text().splitlines()]
     assert [record["model"] for record in records] == ["one", "two"]
     assert [[m["content"] for m in record["messages"]] for record in records] == [contents(session, n) for n in (0, 1)]
@@ -294,14 +306,14 @@ def presses_ctrl_c(after: int, times: int = 1, signum: int = signal.SIGINT):
 def test_ctrl_c_ends_the_answer_and_keeps_it_so_far(begin, times):
     before = signal.getsignal(signal.SIGINT)
     session, screen = begin(screen=Screen(at_each_piece=presses_ctrl_c(6, times)), max_new_tokens=60)
-    assert session.take("Where?")
+    assert session.handle_line("Where?")
     whole = greedy("one", ["Where?"], 60)
-    (_, answer), (written, told) = contents(session), screen.new()
+    (_, answer), (written, infos) = contents(session), screen.new()
     assert whole.startswith(answer) and 5 < len(answer) < 20 and written == answer + "\n"
-    assert told == ["stopped; /retry asks again, /undo takes the message back"]
+    assert infos == ["stopped; /retry answers again, /undo removes the message"]
     assert signal.getsignal(signal.SIGINT) is before
-    session.take("/set max_new_tokens 5")
-    session.take("And?")  # the conversation goes on with what was said
+    session.handle_line("/set max_new_tokens 5")
+    session.handle_line("And?")  # the conversation goes on with what was said
     assert contents(session)[3] == greedy("one", ["Where?", answer, "And?"])
 
 
@@ -310,19 +322,19 @@ def test_a_signal_that_ends_the_program(begin, interactive, signum):
     screen = Screen(interactive, presses_ctrl_c(3, signum=signum))
     session, _ = begin(screen=screen, max_new_tokens=60)
     with pytest.raises(Interrupted) as stopped:
-        session.take("Where?")
+        session.handle_line("Where?")
     assert stopped.value.signum == signum and screen.written == contents(session)[1] + "\n"
 
 
 def test_what_a_template_does_not_take(begin, monkeypatch):
     """Such as a system prompt, in Gemma's: one line, and all is as it was."""
     session, screen = begin()
-    tokenizer = session.speakers[0].tokenizer
+    tokenizer = session.models[0].tokenizer
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
     monkeypatch.setattr(tokenizer, "chat_template", refusal + tokenizer.chat_template)
-    with pytest.raises(UserError, match=r"^one: its chat template does not take this conversation \(No system role\)$"):
-        session.take("/system Speak.")
-    session.take("Where?")
+    with pytest.raises(UserError, match=r"^one: its chat template rejects this conversation \(No system role\)$"):
+        session.handle_line("/system Speak.")
+    session.handle_line("Where?")
     assert contents(session) == ["Where?", greedy("one", ["Where?"])]
 
 
@@ -331,7 +343,7 @@ def test_no_chat_model(begin, models):
     kept = template.read_text()
     template.unlink()
     try:
-        with pytest.raises(UserError, match="^one: its tokenizer has no chat template; it is not a chat model$"):
+        with pytest.raises(UserError, match="^one: its tokenizer has no chat template; "):
             begin()
     finally:
         template.write_text(kept)

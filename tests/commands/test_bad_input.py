@@ -120,7 +120,7 @@ CASES = [
     ("pretrain", {"tokenizer": "gone"}, "'tokenizer': gone: no such folder; run `scratch tokenizer` first"),
     ("pretrain", {"tokenizer": "other"}, "'tokenizer': other is not the tokenizer that made the shards in data"),
     ("pretrain", {"model.vocab_size": 100}, "'model.vocab_size': 100 is smaller than the tokenizer's 280 tokens"),
-    ("pretrain", {"model.hidden_sise": 8}, "'model': unknown model dial 'hidden_sise'; did you mean 'hidden_size'?"),
+    ("pretrain", {"model.hidden_sise": 8}, "'model': unknown model option 'hidden_sise'; did you mean 'hidden_size'?"),
     ("pretrain", {"model.hidden_size": "big"}, "'model.hidden_size' takes int, not 'big'"),
     ("pretrain", {"model.layer_types": "full_attention"}, "'model.layer_types' takes list[str] | None, not 'full_att"),
     ("pretrain", {"model.layer_types": "[full_attention]"}, "`num_hidden_layers` (2) must be equal to the number of"),
@@ -200,8 +200,8 @@ TRL_CASES = [
     ("sft", {"datasets": datasets("data/preferences/train.jsonl")}, "have the columns prompt, chosen, rejected"),
     ("sft", {"datasets": datasets("text.jsonl"), "assistant_only_loss": "true"}, "assistant_only_loss"),
     ("sft", {"datasets": datasets("odd.jsonl")}, "'datasets', record 1: message 1 of 'messages' has no content"),
-    ("sft", {"load_in_4bit": "true"}, "'load_in_4bit': a quantised model is trained through an adapter alone"),
-    ("sft", {"load_in_8bit": "true", "use_peft": "true"}, "'load_in_8bit' needs a CUDA card, and there is none"),
+    ("sft", {"load_in_4bit": "true"}, "'load_in_4bit': quantized weights cannot be trained; add use_peft: true"),
+    ("sft", {"load_in_8bit": "true", "use_peft": "true"}, "'load_in_8bit' needs a CUDA device, and there is none"),
     ("sft", {"use_peft": "true"}, "target_modules"),
     ("sft", {"output_dir": "pretrain"}, "'output_dir': pretrain holds the output of 'pretrain'"),
     ("dpo", {"datasets": datasets("data/instructions/train.jsonl")}, "it takes prompt+chosen+rejected (pref"),
@@ -260,7 +260,7 @@ def test_a_damaged_tokenizer_is_named(place, capfd, verb, key, folder):
     file.write_text(file.read_text()[:2000])
     line = refused(place, capfd, verb, {})
     assert f"error: '{key}': {folder}/tokenizer.json is damaged (" in line
-    assert f"put back a whole one, or delete {folder} and run its stage again" in line and len(line) < 300
+    assert f"restore it, or delete {folder} and run its stage again" in line and len(line) < 300
 
 
 def without_model(text: str) -> str:
@@ -305,7 +305,7 @@ def test_a_tokenizer_that_outgrew_its_model(place, capfd, verb, key, folder):
     enlarge_tokenizer(place / folder)
     line = refused(place, capfd, verb, {})
     assert f"error: '{key}': pretrain: the tokenizer has 282 tokens but the model embeds 280 (vocab_size);" in line
-    assert "put back the tokenizer it was trained with, or make room with model.resize_token_embeddings(282)" in line
+    assert "restore the tokenizer it was trained with, or enlarge it with model.resize_token_embeddings(282)" in line
 
 
 @pytest.mark.parametrize("verb", ["sft", "chat"])
@@ -319,7 +319,7 @@ def test_a_tokenizer_of_the_same_size_that_is_not_the_models(place, capfd, verb)
         line = capfd.readouterr().err
     else:
         line = refused(place, capfd, verb, {})
-    assert "pretrain/tokenizer.json is not the one that pretrain left there; put that back" in line
+    assert "pretrain/tokenizer.json is not the one that pretrain wrote; restore that file" in line
 
 
 @pytest.mark.parametrize("verb", ["chat", "serve"])
@@ -344,8 +344,8 @@ def start(verb: str, changes: dict[str, object]) -> subprocess.Popen:
 @pytest.mark.parametrize(
     "verb, changes, line",
     [
-        ("tokenizer", {"data.path": "long.txt", "vocab_size": 60_000}, "tokenizer: interrupted; the same command"),
-        ("prepare", {"data.path": "long.txt"}, "prepare: interrupted; the same command goes on"),
+        ("tokenizer", {"data.path": "long.txt", "vocab_size": 60_000}, "tokenizer: interrupted; run the same command"),
+        ("prepare", {"data.path": "long.txt"}, "prepare: interrupted; run the same command"),
         ("pretrain", {"max_steps": 100_000, "logging_steps": 1}, "pretrain: stopped after step"),
     ],
 )
@@ -384,7 +384,7 @@ def test_a_file_on_a_full_disk(place, capfd, verb, file):
         patch.setattr(Stage, "begin", begin_and_link)
         assert main([verb, *chosen]) == 1
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: no space left on the disk (") and line.endswith("earlier outputs are whole")
+    assert line.startswith("error: no space left on the disk (") and line.endswith("earlier outputs are intact")
     assert not Path("new").exists()
     (staging_dir("new") / file).unlink()
     assert {name: content for name, content in files(place).items() if not name.startswith("new.partial")} == before
@@ -417,6 +417,6 @@ def test_a_full_disk_at_a_checkpoint(place, small_disk, capfd):
         size += 1
         assert size < 20
         subprocess.run(["mount", "-o", f"remount,size={300 + 200 * size}k", small_disk], check=True)
-    assert size > 2 and "going on from step" in capfd.readouterr().out
+    assert size > 2 and "resuming from step" in capfd.readouterr().out
     assert (small_disk / "new" / "model.safetensors").is_file()
     assert {name: content for name, content in files(place).items() if not name.startswith("disk")} == before

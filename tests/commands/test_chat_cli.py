@@ -13,16 +13,16 @@ from training.common.errors import UserError
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ([], "scratch chat begins with the model"),
-        (["--temperature", "0", "one"], "scratch chat begins with the model"),
-        (["one", "two"], "'two' is not understood here; options are written as --key value"),
+        ([], "command line: 'model' is missing (folder of a chat model"),
+        (["--temperature", "0"], "command line: 'model' is missing"),
+        (["one", "two"], "unexpected argument 'two'; options are written as --key value"),
         (["one", "--temprature", "0"], "command line: unknown key 'temprature'; did you mean 'temperature'?"),
         (["one", "--sytem", "Speak."], "command line: unknown key 'sytem'; did you mean 'system'?"),
         (["one", "--temperature", "hot"], "command line: 'temperature' takes a number, not 'hot'"),
-        (["one", "--temperature=-1"], "command line: 'temperature' is 0 or more, not -1.0"),
+        (["one", "--temperature=-1"], "command line: 'temperature' must be at least 0, not -1.0"),
         (["one", "--top_k", "1.5"], "command line: 'top_k' takes a whole number, not 1.5"),
-        (["one", "--top_p", "0"], "command line: 'top_p' is more than 0 and at most 1, not 0.0"),
-        (["one", "--max_new_tokens", "0"], "command line: 'max_new_tokens' is 1 or more, not 0"),
+        (["one", "--top_p", "0"], "command line: 'top_p' must be above 0, at most 1, not 0.0"),
+        (["one", "--max_new_tokens", "0"], "command line: 'max_new_tokens' must be at least 1, not 0"),
         (["one", "--system"], "'--system' needs a value"),
     ],
 )
@@ -33,10 +33,9 @@ def test_mistakes(arguments, says):
 
 
 def test_flags():
-    model, config = read_config(
-        ["runs/one", "--system=Be: {brief", "--temperature", "1", "--compare", "3", "--top_k=5"]
-    )
-    assert (model, config.system, config.compare) == ("runs/one", "Be: {brief", "3")  # these two are no YAML
+    config = read_config(["runs/one", "--system=Be: {brief", "--temperature", "1", "--compare", "3", "--top_k=5"])
+    assert (config.model, config.system, config.compare) == ("runs/one", "Be: {brief", "3")  # not read as YAML
+    assert read_config(["--temperature", "0", "one"]).model == "one"
     assert (config.temperature, config.top_k, config.top_p, config.seed) == (1.0, 5, None, None)
 
 
@@ -44,7 +43,10 @@ def test_help_teaches_and_is_quick():
     code = """
 import sys
 from training.commands.chat import main
-main(["one", "--help"])
+try:
+    main(["one", "--help"])
+except SystemExit as stop:
+    assert not stop.code
 assert not {"torch", "transformers"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

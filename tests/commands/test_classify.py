@@ -9,10 +9,11 @@ import torch
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
-from training.commands.classify import main, pick_positive
+from training.commands.classify import main
 from training.common.errors import UserError
 from training.common.stage import read_provenance, staging_dir
 from training.eval.measures.classification import scores, tfidf_baseline
+from training.tuning.classification import pick_positive
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -130,7 +131,7 @@ def test_labels_may_be_numbers_and_columns_of_other_names(place):
 def test_long_texts_are_cut_and_counted(place, capsys):
     classify(num_train_epochs=1, max_length=3, baseline="false")
     out = capsys.readouterr().out
-    assert f"{SIZES['test']} of {SIZES['test']} test texts have more than 3 tokens and are cut there" in out
+    assert f"{SIZES['test']} of {SIZES['test']} test texts have more than 3 tokens and are truncated" in out
 
 
 def spoil(split: str, **changes: object):
@@ -156,7 +157,7 @@ def spoil(split: str, **changes: object):
         ({"positive_label": "siting"}, None, "has the label 'siting'; did you mean 'sitting'?"),
         ({"model": "tokenizer"}, None, "holds the output of 'tokenizer'"),
         ({"learning_rte": 1}, None, "unknown key 'learning_rte'; did you mean 'learning_rate'?"),
-        ({"max_length": 0}, None, "are 1 or more"),
+        ({"max_length": 0}, None, "'max_length' must be at least 1, not 0"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_written(place, options, change, message):

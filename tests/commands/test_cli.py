@@ -1,4 +1,4 @@
-"""`scratch VERB`: the table of verbs, and how failures become one line and an exit code."""
+"""`scratch COMMAND`: the table of commands, and how failures become one line and an exit code."""
 
 import errno
 import importlib
@@ -19,7 +19,7 @@ def run(monkeypatch, error=None, verb="report"):
         if error is not None:
             raise error
 
-    monkeypatch.setattr(importlib.import_module(cli.VERBS[verb][0]), "main", fake)
+    monkeypatch.setattr(importlib.import_module(cli.COMMANDS[verb][0]), "main", fake)
     return cli.main([verb])
 
 
@@ -27,11 +27,13 @@ def run(monkeypatch, error=None, verb="report"):
 def test_usage(arguments, capsys):
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert all(f"  {verb}" in printed for verb in cli.VERBS)
+    assert all(f"\n  {command} " in printed for command in cli.COMMANDS)
+    groups = [line for line in printed.splitlines() if line in cli.GROUPS]
+    assert groups == ["Start", "Data", "Train", "Fine-tune", "Use"]
     assert "Start here: scratch run recipes/quickstart" in printed
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", cli.COMMANDS)
 def test_every_verb_helps(verb, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["scratch"])  # `serve` hands it on
     try:
@@ -42,9 +44,25 @@ def test_every_verb_helps(verb, capsys, monkeypatch):
     assert not code and len(captured.out) > 60 and "Traceback" not in captured.err
 
 
-def test_unknown_verb(capsys):
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version(flag, capsys):
+    assert cli.main([flag]) == 0
+    assert capsys.readouterr().out.startswith("scratch ")
+
+
+def test_the_reader_of_the_output_may_close_it(tmp_path):
+    """As `scratch --help | head -1` does."""
+    process = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m training serve --help | head -1; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode in (0, 141) and process.stderr == ""
+
+
+def test_unknown_command(capsys):
     assert cli.main(["pretrian"]) == 2
-    assert capsys.readouterr().err == "error: unknown verb 'pretrian'; did you mean 'pretrain'?\n"
+    assert capsys.readouterr().err == "error: unknown command 'pretrian'; did you mean 'pretrain'?\n"
 
 
 @pytest.mark.parametrize(
@@ -53,13 +71,12 @@ def test_unknown_verb(capsys):
         (None, 0, None),
         (UserError("'data': gone"), 2, "error: 'data': gone"),
         (Interrupted(signal.SIGTERM, "stopped after step 3, saved"), 143, "report: stopped after step 3, saved"),
-        (KeyboardInterrupt(), 130, "report: interrupted; the same command goes on or starts again"),
+        (KeyboardInterrupt(), 130, "report: interrupted; run the same command to resume"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "error: no space left on the disk ([Errno 28]"),
         (OSError(errno.EDQUOT, "Over quota"), 1, "error: no space left on the disk"),
         (RuntimeError("I/O error:\nNo space left on device (os error 28)"), 1, "error: no space left on the disk (I/O"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), 1, "error: no space left"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: not allowed to write or read /x"),
-        (ModuleNotFoundError("No module named 'trl'", name="trl"), 1, "error: the package 'trl' is not installed; pip"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: permission denied: /x"),
     ],
 )
 def test_failures_are_one_line(error, code, line, monkeypatch, capsys):
@@ -68,6 +85,12 @@ def test_failures_are_one_line(error, code, line, monkeypatch, capsys):
     assert len(lines) == (line is not None)
     if line:
         assert lines[0].startswith(line)
+
+
+@pytest.mark.parametrize("module, remedy", [("trl", 'pip install -e ".[train]"'), ("x_y.z", "pip install x-y")])
+def test_a_missing_package_is_named_with_its_extra(module, remedy, monkeypatch, capsys):
+    assert run(monkeypatch, ModuleNotFoundError(f"No module named '{module}'", name=module)) == 1
+    assert capsys.readouterr().err == f"error: the package '{module}' is not installed; {remedy}\n"
 
 
 def test_a_full_disk_below_another_error_is_seen(monkeypatch, capsys):
@@ -83,7 +106,7 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "sft", "dpo"])
-def test_the_door_for_accelerate_launch_explains_as_well(verb, tmp_path):
+def test_launchers_start_commands_as_a_module(verb, tmp_path):
     """`accelerate launch -m training pretrain` does not come through `scratch`."""
     command = [sys.executable, "-m", "training", verb, "--config", str(tmp_path / "none.yaml")]
     process = subprocess.run(command, capture_output=True, text=True)

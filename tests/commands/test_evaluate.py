@@ -1,24 +1,26 @@
-"""`scratch evaluate`: models and held-out data in, results out; resumes at the next model; refuses what cannot work."""
+"""`scratch evaluate`: models and held-out data in, results out; resumes at the next model; rejects what cannot work."""
 
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import datasets
 import huggingface_hub
 import pytest
 import torch
+from messages import refused
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification
 from modeling_scratch.tokenization_base import END_OF_TEXT
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import evaluate
-from training.common.errors import UserError
 from training.common.recipe import build, read_yaml
+from training.common.stage import read_provenance
 from training.data.shards import write_manifest, write_shard
-from training.eval.measures.items import read_outcomes
+from training.eval.results.items import read_outcomes
 
 TEXTS = [f"def add_{n}(a, b):\n    return a + b + {n}\n" for n in range(30)]
 TASK = """\
@@ -107,11 +109,20 @@ def arguments(world, output, **options):
         "data": world / "data",
         "tasks_dir": world / "tasks",
         "max_new_tokens": 8,
-        "limits.answers": 4,
-        "limits.preferences": 5,
         **options,
     }
     return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
+def of_data(world):
+    """Chats and pairs on the records that `scratch prepare` writes."""
+    functions = f"{{file: {world / 'data' / 'instructions' / 'validation.jsonl'}, rewards: [parses, defines]}}"
+    return {
+        "chats": f"{{functions: {functions}}}",
+        "pairs": f"{{preferences: {world / 'data' / 'preferences' / 'validation.jsonl'}}}",
+        "limits.chats": 4,
+        "limits.pairs": 5,
+    }
 
 
 def results_of(output):
@@ -120,50 +131,63 @@ def results_of(output):
 
 def test_every_measure_of_every_model(world, tmp_path, capsys):
     output = tmp_path / "evaluate"
-    evaluate.main(arguments(world, output, tasks="[which_body]"))
+    evaluate.main(arguments(world, output, tasks="[which_body]", **of_data(world)))
     results = results_of(output)
+    config = build(evaluate.CONFIG, read_provenance(output)["recipe"], "provenance")
+    assert evaluate.inputs(config) == read_provenance(output)["inputs"]
     assert list(results["models"]) == ["base", "sft"]
     for row in results["models"].values():
-        assert row["bits_per_byte"]["value"] > 0 and row["bits_per_byte"]["context"] == 128
-        assert row["answers"]["all_three"]["n"] == 4 and len(row["answers"]["samples"]) == 4
-        assert row["preferences"]["n"] == 5 and row["preferences"]["chance"] == 0.5
-        assert row["tasks"]["which_body"]["acc"]["n"] == 8 and row["tasks"]["which_body"]["acc"]["chance"] == 0.5
-        assert set(row["seconds"]) == {"bits_per_byte", "answers", "preferences", "tasks"}
-    base, sft = (row["bits_per_byte"]["value"] for row in results["models"].values())
+        figures = row["figures"]
+        bits = figures["data"]["validation"]["bits per byte"]
+        assert bits["value"] > 0 and bits["details"]["context"] == 128
+        functions = figures["chats"]["functions"]
+        assert list(functions) == ["ends", "parses", "defines", "all", "bits per byte"]
+        assert functions["all"]["n"] == 4 and len(row["samples"]["functions"]) == 4
+        accuracy = figures["pairs"]["preferences"]["accuracy"]
+        assert accuracy["n"] == 5 and accuracy["chance"] == 0.5
+        assert figures["tasks"]["which_body"]["acc"]["n"] == 8 and figures["tasks"]["which_body"]["acc"]["chance"] == 0.5
+        assert set(row["seconds"]) == {"data", "chats", "pairs", "tasks"}
+    base, sft = (
+        row["figures"]["data"]["validation"]["bits per byte"]["value"] for row in results["models"].values()
+    )
     assert base != sft  # two models, not one measured twice
     assert {"torch", "transformers", "lm_eval"} == set(results["conditions"]["versions"])
     page = (output / "results.md").read_text()
-    assert f"| base | {base:.3f} |" in page and "which_body: acc (chance 50%)" in page
+    assert f"| base | {base:.3f} |" in page and "which_body: accuracy (chance 50%)" in page
     assert str(world / "data" / "tasks") in (output / "tasks" / "which_body.yaml").read_text()
     kept = read_outcomes(output, "sft")
-    assert {measure: len(items) for measure, items in kept.items()} == {
-        "validation": 30,
-        "answers": 4,
-        "preferences": 5,
-        "which_body": 8,
+    assert Counter((outcome.kind, outcome.name) for outcome in kept) == {
+        ("data", "validation"): 30,
+        ("chats", "functions"): 4 + 4,  # generated answers, and those of the file
+        ("pairs", "preferences"): 5,
+        ("tasks", "which_body"): 8,
     }
-    assert "| preferences: acc | 5 | 50 |" in (output / "comparison.md").read_text()
+    assert "| preferences: accuracy | 5 | 50 |" in (output / "comparison.md").read_text()
     metrics = json.loads((output / "provenance.json").read_text())["metrics"]
-    assert metrics["sft"]["bits_per_byte"]["value"] == sft
+    assert metrics["sft"]["figures"]["data"]["validation"]["bits per byte"]["value"] == sft
 
-    evaluate.main(arguments(world, output, tasks="[which_body]"))
+    evaluate.main(arguments(world, output, tasks="[which_body]", **of_data(world)))
     assert "up to date, skipped" in capsys.readouterr().out
 
 
 def test_an_interrupted_evaluation_goes_on_with_the_next_model(world, tmp_path, monkeypatch):
-    output, measure, measured = tmp_path / "evaluate", evaluate._measure, []
+    output, measure, measured = tmp_path / "evaluate", evaluate.measure_model, []
 
-    def interrupted(folder, *rest):
-        if folder.endswith("sft"):
+    def interrupted(candidate, *rest):
+        if candidate.folder.endswith("sft"):
             raise KeyboardInterrupt
-        return measure(folder, *rest)
+        return measure(candidate, *rest)
 
-    monkeypatch.setattr(evaluate, "_measure", interrupted)
+    def recorded(candidate, *rest):
+        measured.append(candidate.folder)
+        return measure(candidate, *rest)
+
+    monkeypatch.setattr(evaluate, "measure_model", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(arguments(world, output))
     assert not output.exists()
 
-    monkeypatch.setattr(evaluate, "_measure", lambda folder, *rest: measured.append(folder) or measure(folder, *rest))
+    monkeypatch.setattr(evaluate, "measure_model", recorded)
     evaluate.main(arguments(world, output))
     assert measured == [str(world / "sft")]
     assert list(results_of(output)["models"]) == ["base", "sft"]
@@ -191,7 +215,7 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     write_lines(tmp_path / "eval" / "blimp.jsonl", TINY_BLIMP)
     (tmp_path / "mine.txt").write_text("".join(TEXTS))
-    asked = f"{{file: {world / 'asked.jsonl'}, rewards: [format], judge: {world / 'reward'}}}"
+    asked = f"{{file: {world / 'asked.jsonl'}, rewards: [format], reward_model: {world / 'reward'}}}"
     options = {
         "output_dir": tmp_path / "out",
         "models": f"{{ours: {world / 'sft'}, stock: {stock}}}",
@@ -209,46 +233,48 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     results = results_of(tmp_path / "out")
     for row in results["models"].values():
         assert set(row["seconds"]) == {"texts", "chats", "pairs", "tasks"}
-        figures = row["chats"]["asked"]
-        assert list(figures) == ["ends", "format", "reward", "bits per byte"]
-        samples = row["chat_samples"]["asked"]
+        found = row["figures"]
+        chat = found["chats"]["asked"]
+        assert list(chat) == ["ends", "format", "all", "reward", "bits per byte"]
+        samples = row["samples"]["asked"]
         fitting = [bool(re.fullmatch("[^b]*", sample["answer"].strip(), re.DOTALL)) for sample in samples]
-        assert len(fitting) == 4 and figures["format"]["value"] == sum(fitting) / 4
-        assert {figure["n"] for figure in figures.values()} == {4} and figures["bits per byte"]["value"] > 0
-        assert row["pairs"]["told"]["n"] == 5 and row["pairs"]["told"]["chance"] == 0.5
-        assert row["texts"]["mine"]["bytes"] == sum(map(len, TEXTS)) and row["texts"]["mine"]["value"] > 0
-        assert row["tasks"]["blimp"]["acc"]["n"] == 6 and row["tasks"]["blimp"]["acc"]["chance"] == 0.5
-        assert set(row["task_parts"]["blimp"]) == {"blimp_causative", "blimp_transitive"}
-    assert results["models"]["stock"]["texts"]["mine"]["context"] == 64
+        assert len(fitting) == 4 and chat["format"]["value"] == sum(fitting) / 4
+        assert {figure["n"] for figure in chat.values()} == {4} and chat["bits per byte"]["value"] > 0
+        accuracy = found["pairs"]["told"]["accuracy"]
+        assert accuracy["n"] == 5 and accuracy["chance"] == 0.5
+        text = found["texts"]["mine"]["bits per byte"]
+        assert text["details"]["bytes"] == sum(map(len, TEXTS)) and text["value"] > 0
+        assert found["tasks"]["blimp"]["acc"]["n"] == 6 and found["tasks"]["blimp"]["acc"]["chance"] == 0.5
+        assert set(row["subtasks"]["blimp"]) == {"blimp_causative", "blimp_transitive"}
+    figures = {name: row["figures"] for name, row in results["models"].items()}
+    assert figures["stock"]["texts"]["mine"]["bits per byte"]["details"]["context"] == 64
     page = (tmp_path / "out" / "results.md").read_text()
-    assert "- blimp: 2 of 67 of its tasks have data, so that it is not the published measure" in page
-    assert f"- judges: asked: {world / 'reward'}" in page
-    assert "asked: reference, bits per byte" in page and "told: preference accuracy (chance 50%)" in page
-    assert "mine: bits per byte" in page and "blimp: acc (chance 50%)" in page
+    assert "- blimp: 2 of 67 of its tasks have data" in page
+    assert f"- reward models: asked: {world / 'reward'}" in page
+    assert "asked: reference answers, bits per byte" in page and "told: accuracy (chance 50%)" in page
+    assert "mine: bits per byte" in page and "blimp: accuracy (chance 50%)" in page
     assert str(tmp_path / "out" / "tasks" / "data") in (tmp_path / "out" / "tasks" / "blimp_causative.yaml").read_text()
-    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert comparison["measures"]["blimp: acc"]["models"]["ours"]["n"] == 6
-    units = {
-        name: measure["unit"] for name, measure in comparison["measures"].items() if "asked" in name or "told" in name
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())["measures"]
+    assert comparison["tasks"]["blimp"]["acc"]["models"]["ours"]["n"] == 6
+    assert list(comparison["tasks"]) == ["blimp"]
+    chat, pairs = comparison["chats"]["asked"], comparison["pairs"]["told"]
+    assert {metric: measure["unit"] for metric, measure in (chat | pairs).items()} == {
+        "ends": "share",
+        "format": "share",
+        "all": "share",
+        "reward": "score",
+        "bits per byte": "bits per byte",
+        "accuracy": "share",
+        "margin": "nats",
     }
-    assert units == {
-        "chats: asked: ends": "share",
-        "chats: asked: format": "share",
-        "chats: asked: reward": "number",
-        "references: asked: bits per byte": "number",
-        "pairs: told: acc": "share",
-        "pairs: told: margin": "number",
-    }
-    for name in units.keys() - {"references: asked: bits per byte"}:
-        kind, of, metric = name.split(": ")
-        for model, figure in comparison["measures"][name]["models"].items():
-            own = results["models"][model][kind][of]
-            own = own["margin"] if metric == "margin" else own.get(metric, own)
-            assert figure["value"] == pytest.approx(own["value"])
-    assert "chance" not in comparison["measures"]["pairs: told: margin"]["models"]["ours"]
-    assert comparison["measures"]["text: mine: bits per byte"]["models"]["stock"] == pytest.approx(
-        {key: results["models"]["stock"]["texts"]["mine"][key] for key in ("value", "stderr", "n")}
-    )
+    for kind, name in (("chats", "asked"), ("pairs", "told")):
+        for metric, measure in comparison[kind][name].items():
+            for model, figure in measure["models"].items():
+                assert figure["value"] == pytest.approx(figures[model][kind][name][metric]["value"])
+    assert "chance" not in pairs["margin"]["models"]["ours"]
+    text = comparison["texts"]["mine"]["bits per byte"]["models"]["stock"]
+    own = figures["stock"]["texts"]["mine"]["bits per byte"]
+    assert text == pytest.approx({key: own[key] for key in ("value", "stderr", "n", "unit")})
 
     capsys.readouterr()
     evaluate.main(["--compare", str(tmp_path / "out"), "--output_dir", str(tmp_path / "compared")])
@@ -259,13 +285,14 @@ def test_any_model_on_any_text_and_suites_from_local_files(world, stock, tmp_pat
     folders = [str(tmp_path / name) for name in ("out", "again", "both")]
     evaluate.main(["--compare", *folders[:2], "--output_dir", folders[2]])
     both = json.loads((tmp_path / "both" / "comparison.json").read_text())
-    assert len(both["measures"]["blimp: acc"]["models"]) == 4
+    assert len(both["measures"]["tasks"]["blimp"]["acc"]["models"]) == 4
 
 
 def test_measures_can_be_left_out(world, tmp_path):
     output = tmp_path / "evaluate"
-    evaluate.main(arguments(world, output, **{"limits.answers": 0, "limits.preferences": 0}))
-    assert set(results_of(output)["models"]["base"]) == {"folder", "parameters", "seconds", "bits_per_byte"}
+    evaluate.main(arguments(world, output))
+    row = results_of(output)["models"]["base"]
+    assert list(row["figures"]) == ["data"] and list(row["seconds"]) == ["data"]
     assert not (output / "tasks").exists()
 
 
@@ -276,74 +303,73 @@ def broken(world, tmp_path):
     return tmp_path / "world"
 
 
-def refusal(world, output, **options):
-    with pytest.raises(UserError) as caught:
+def check_refusal(world, output, key, *facts, **options):
+    with refused(key, *facts):
         evaluate.main(arguments(world, output, **options))
     assert not output.exists() and not output.with_name(output.name + ".partial").exists()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_refuses_a_missing_model(broken, tmp_path):
     shutil.rmtree(broken / "sft")
-    message = refusal(broken, tmp_path / "out")
-    assert message.startswith(f"'models.sft': {broken / 'sft'}: no such folder; run `scratch sft`")
+    check_refusal(broken, tmp_path / "out", "models.sft", broken / "sft", "no such folder", "run `scratch sft`")
 
 
 def test_refuses_a_folder_without_a_model(broken, tmp_path):
     (broken / "sft" / "config.json").unlink()
-    assert "no config.json" in refusal(broken, tmp_path / "out")
+    check_refusal(broken, tmp_path / "out", "models.sft", "no config.json")
 
 
 def test_refuses_another_tokenizer(broken, tmp_path):
     ScratchTokenizer.train(TEXTS, vocab_size=270).save(broken / "sft")
-    assert "is not the tokenizer that made the shards" in refusal(broken, tmp_path / "out")
+    check_refusal(broken, tmp_path / "out", "models.sft", "tokenizer", "shards")
 
 
 def test_refuses_a_vocabulary_larger_than_the_embedding(broken, tmp_path):
     save_model(broken / "sft", broken / "tokenizer", 0, vocab_size=200)
-    assert "has 280 tokens but the model embeds 200" in refusal(broken, tmp_path / "out")
+    check_refusal(broken, tmp_path / "out", "models.sft", 280, 200)
 
 
 def test_refuses_missing_records_and_tasks(broken, tmp_path):
     (broken / "data" / "tasks" / "which_body.jsonl").unlink()
-    assert "which_body.jsonl are missing" in refusal(broken, tmp_path / "out", tasks="[which_body]")
+    check_refusal(broken, tmp_path / "out", "tasks", "which_body.jsonl", "missing", tasks="[which_body]")
     (broken / "data" / "preferences" / "validation.jsonl").unlink()
-    assert "'limits.preferences'" in refusal(broken, tmp_path / "out")
+    check_refusal(broken, tmp_path / "out", "pairs.preferences", "validation.jsonl", "no such file", **of_data(broken))
 
 
 def test_refuses_a_foreign_tokenizer_on_prepared_data(broken, stock, tmp_path):
-    message = refusal(broken, tmp_path / "out", models=f"{{gpt2: {stock}}}")
-    assert message.startswith("'models.gpt2'") and message.endswith("or leave 'data' out and measure on 'texts'")
+    check_refusal(broken, tmp_path / "out", "models.gpt2", "'data'", "'texts'", models=f"{{gpt2: {stock}}}")
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    "options, key, facts",
     [
-        ({}, "nothing to measure; give 'data', 'texts', 'chats', 'pairs' or 'tasks'"),
-        ({"chats": "{c: {file: gone.jsonl}}"}, "'chats.c.file': no such file: gone.jsonl"),
-        ({"chats": "{c: {}}"}, "'chats.c.file' is missing"),
-        ({"chats": "{c: {file: asked.jsonl, judge: model}}"}, "'chats.c.judge': model holds a ScratchForCausalLM with"),
-        ({"chats": "{c: {file: asked.jsonl, rewards: [number]}}"}, "number needs the column answer; its records have"),
-        ({"chats": "{c: {file: asked.jsonl}}", "context": 90}, "'max_new_tokens': it leaves no room for any prompt of"),
-        ({"chats": "{c: {file: asked.jsonl}}", "limits.chats": 0}, "'limits' are counts: 0 or more of answers and"),
-        ({"pairs": "{p: asked.jsonl}"}, "the records of asked.jsonl have the columns instruction, output, pattern; it"),
-        (
-            {"pairs": "{p: pairs.jsonl}", "context": 20},
-            "'pairs.p': no pair fits in the context of model (models.m), 20",
-        ),
-        ({"texts": "{a: gone.txt}"}, "'texts.a': no such file or folder: gone.txt"),
-        ({"tasks": "[arc]", "data_dir": "gone"}, "'data_dir': no such folder: gone"),
-        ({"tasks": "[arc]", "data_dir": "."}, "has no data for arc_easy; it takes arc_easy.jsonl or arc_easy.jsonl.gz"),
-        ({"tasks": "[piqa]"}, "the data of piqa are not on this machine and the Hub cannot be reached"),
-        ({"texts": "{a: a.txt}", "num_fewshot": 3}, "'num_fewshot' has no effect without 'tasks'"),
-        ({"tasks": "[blimp]", "fewshot_seeds": "[1, 1]"}, "'fewshot_seeds' names a seed twice"),
-        ({"tasks": "[blimp]", "apply_chat_template": "true"}, "has no chat template; set it to false"),
-        ({"texts": "{a: a.txt}", "models": "{m: some/where}"}, "'models.m': no tokenizer at some/where"),
+        ({}, "data", ["nothing to measure", "'texts', 'chats', 'pairs' or 'tasks'"]),
+        ({"models": "{}", "texts": "{a: a.txt}"}, "models", ["at least one"]),
+        ({"chats": "{c: {file: gone.jsonl}}"}, "chats.c.file", ["no such file", "gone.jsonl"]),
+        ({"chats": "{c: {}}"}, "chats.c.file", ["is missing"]),
+        ({"chats": "{c: {file: asked.jsonl, reward_model: model}}"}, "chats.c.reward_model", ["ScratchForCausalLM"]),
+        ({"chats": "{c: {file: asked.jsonl, rewards: [number]}}"}, "chats.c.rewards", ["number needs the column answer"]),
+        ({"chats": "{c: {file: asked.jsonl}}", "context": 90}, "max_new_tokens", [160, "'chats.c'", "model", "models.m"]),
+        ({"chats": "{c: {file: asked.jsonl}}", "limits.chats": 0}, "limits.chats", ["at least 1", 0]),
+        ({"texts": "{a: a.txt}", "limits.pairs": 0}, "limits.pairs", ["at least 1", 0]),
+        ({"tasks": "[arc]", "limits.tasks": 0}, "limits.tasks", ["at least 1", 0]),
+        ({"texts": "{a: a.txt}", "batch_size": 0}, "batch_size", ["at least 1", 0]),
+        ({"texts": "{a: a.txt}", "max_new_tokens": 0}, "max_new_tokens", ["at least 1", 0]),
+        ({"texts": "{a: a.txt}", "context": 0}, "context", ["at least 1", 0]),
+        ({"pairs": "{p: asked.jsonl}"}, "pairs.p", ["asked.jsonl", "instruction, output, pattern"]),
+        ({"pairs": "{p: pairs.jsonl}", "context": 20}, "pairs.p", ["no pair fits", "model", "models.m", 20]),
+        ({"texts": "{a: gone.txt}"}, "texts.a", ["no such file or folder", "gone.txt"]),
+        ({"tasks": "[arc]", "data_dir": "gone"}, "data_dir", ["no such folder", "gone"]),
+        ({"tasks": "[arc]", "data_dir": "."}, "data_dir", ["no data for arc_easy", "arc_easy.jsonl or arc_easy.jsonl.gz"]),
+        ({"tasks": "[piqa]"}, "tasks", ["piqa", "the Hub cannot be reached", "'data_dir'"]),
+        ({"texts": "{a: a.txt}", "num_fewshot": 3}, "num_fewshot", ["no effect without 'tasks'"]),
+        ({"tasks": "[blimp]", "num_fewshot": -1}, "num_fewshot", ["at least 0", -1]),
+        ({"tasks": "[blimp]", "fewshot_seeds": "[1, 1]"}, "fewshot_seeds", ["twice"]),
+        ({"tasks": "[blimp]", "apply_chat_template": "true"}, "apply_chat_template", ["no chat template", "false"]),
+        ({"texts": "{a: a.txt}", "models": "{m: some/where}"}, "models.m", ["no tokenizer at some/where"]),
     ],
 )
-def test_refuses_what_it_cannot_do(world, tmp_path, monkeypatch, options, message):
+def test_refuses_what_it_cannot_do(world, tmp_path, monkeypatch, options, key, facts):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
@@ -354,13 +380,13 @@ def test_refuses_what_it_cannot_do(world, tmp_path, monkeypatch, options, messag
     if "apply_chat_template" in options:
         Path("model/chat_template.jinja").unlink(missing_ok=True)
     options = {"output_dir": "out", "models": "{m: model}"} | options
-    with pytest.raises(UserError) as caught:
+    with refused(key, *facts):
         evaluate.main([part for key, value in options.items() for part in (f"--{key}", str(value))])
-    assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not Path("out").exists() and not Path("out.partial").exists()
 
 
 def test_the_quickstart_recipe_parses():
     path = Path(__file__).parents[2] / "recipes" / "quickstart" / "evaluate.yaml"
     config = build(evaluate.EvaluateConfig, read_yaml(path), str(path))
-    assert list(config.models) == ["base", "sft", "dpo"] and config.limits.answers == 200
+    assert list(config.models) == ["base", "sft", "dpo"] and config.limits.chats == 200
+    assert config.limits.pairs == 600 and config.chats["functions"].rewards == ["parses", "defines"]

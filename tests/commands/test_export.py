@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard
 from tiny_stages import flags, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
-import training.commands.export as export_module
 from training.commands.export import lineage, main
 from training.common.errors import UserError
 from training.common.stage import Stage, read_provenance
+from training.model_io import model_folder
 from training.model_io.model_folder import save_model
 
 
@@ -190,7 +190,7 @@ def test_a_stock_directory_holds_no_code_and_speaks_of_none(stock, to):
 def test_a_stock_export_says_how_far_it_is_from_the_original(place, tmp_path, capsys):
     main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "qwen3"}))
     difference = read_provenance(tmp_path / "out")["metrics"]["difference"]
-    words = f"(qwen3, tokenizer, model card; its logits are within {difference:.1e} of the original's)"
+    words = f"(qwen3, tokenizer, model card; logits within {difference:.1e} of the original's)"
     assert words in capsys.readouterr().out
 
 
@@ -210,7 +210,7 @@ def test_a_stock_model_keeps_its_dtype(place, tmp_path):
 
 
 def test_refuses_another_architecture(place, tmp_path):
-    with pytest.raises(UserError, match=r"^'to': .*pretrain: this model is no llama: qk_norm is True .*it is a qwen3"):
+    with pytest.raises(UserError, match=r"^'to': .*pretrain: this model is not a llama: qk_norm is True .*it is a qwen3"):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "llama"}))
     with pytest.raises(UserError, match="'to' must be one of scratch, llama, qwen3, gpt2, not 'mistral'"):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "mistral"}))
@@ -222,7 +222,7 @@ def test_refuses_a_model_that_is_of_a_stock_class_already(place, tmp_path):
     main(flags({"output_dir": tmp_path / "stock", "model": place / "pretrain", "to": "qwen3"}))
     source = write_model(tmp_path / "sft", place / "tokenizer", "sft")
     Qwen3ForCausalLM.from_pretrained(tmp_path / "stock").save_pretrained(source)
-    with pytest.raises(UserError, match="sft is a qwen3 of transformers already; leave 'to' out"):
+    with pytest.raises(UserError, match="sft is already a qwen3 of transformers; leave 'to' out"):
         main(flags({"output_dir": tmp_path / "out", "model": source, "to": "qwen3"}))
     main(flags({"output_dir": tmp_path / "out", "model": source}))
     assert "trust_remote_code" not in (tmp_path / "out" / "README.md").read_text()
@@ -236,7 +236,7 @@ def test_a_directory_with_other_numbers_is_not_kept(place, tmp_path, monkeypatch
             model.model.norm.weight[0] += 0.01
         save_model(model, source, folder)
 
-    monkeypatch.setattr(export_module, "save_model", damage)
-    with pytest.raises(UserError, match="its logits are up to .* from those of .*pretrain; not kept"):
+    monkeypatch.setattr(model_folder, "save_model", damage)
+    with pytest.raises(UserError, match="its logits differ by up to .* from those of .*pretrain; not kept"):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "qwen3"}))
     assert not (tmp_path / "out").exists()

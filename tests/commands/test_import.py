@@ -57,7 +57,7 @@ def test_there_and_back(place, capsys):
     """Bit for bit, through both doors, and the files around the weights as they were."""
     run("llama")
     printed = capsys.readouterr().out
-    assert "wrote new (llama, 0.0M parameters, with its tokenizer; its logits are within " in printed
+    assert "wrote new (llama, 0.0M parameters, with tokenizer; logits within " in printed
     assert "scratch sft --model_name_or_path new" in printed
     ours = AutoModelForCausalLM.from_pretrained("new")
     assert type(ours) is ScratchForCausalLM
@@ -169,9 +169,9 @@ def lose_a_shard(folder):
     ("damage", "said"),
     [
         (drop_a_tensor, "model.layers.1.mlp.up_proj.weight is missing"),
-        (add_a_tensor, "model.layers.1.mlp.router.weight belongs to no part of a llama"),
+        (add_a_tensor, "model.layers.1.mlp.router.weight is not a tensor of a llama"),
         (lose_a_shard, "no model-00001-of-"),
-        (lambda folder: rewrite(folder / "config.json", hidden_size=64), "embed_tokens.weight has the shape"),
+        (lambda folder: rewrite(folder / "config.json", hidden_size=64), "embed_tokens.weight has shape"),
         (lambda folder: rewrite(folder / "config.json", hidden_act="gelu"), "hidden_act is 'gelu'"),
         (lambda folder: rewrite(folder / "config.json", num_key_value_heads="one"), "num_key_value_heads"),
         (lambda folder: rewrite(folder / "config.json", rope_parameters={"rope_type": "yarn"}), "rope.*'factor'"),
@@ -199,10 +199,10 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_written(place, dam
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("model", "model is a model of ours already"),
+        ("model", "model is already of our class"),
         ("runs/nowhere", "'model': no such file or folder: runs/nowhere"),
         ("tokenizer", "holds no model"),
-        ("nobody/nothing", "nobody/nothing is no folder here, and the Hub does not give it"),
+        ("nobody/nothing", "there is no folder nobody/nothing, and the download from the Hub failed"),
     ],
 )
 def test_what_is_no_stock_model(place, monkeypatch, model, said):

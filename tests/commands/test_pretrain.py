@@ -1,6 +1,6 @@
-"""The pretraining loop: it learns, and gives the same numbers by every way of sharing a batch.
+"""The pretraining loop: it learns, and gives the same numbers however a batch is divided.
 
-That it is exact after any interruption is in engine/test_kill.py.
+Exactness after any interruption is tested in tests/pretraining/test_kill.py.
 """
 
 import json
@@ -110,6 +110,18 @@ def test_it_learns_and_leaves_a_model_directory(untouched):
     checkpoints = sorted(folder.name for folder in (untouched / "checkpoints").iterdir())
     assert checkpoints == ["step-00000006", "step-00000009"]
     AutoModelForCausalLM.from_pretrained(untouched / "checkpoints" / "step-00000006")
+
+
+def test_a_finished_run_is_skipped_without_torch(text_data, untouched):
+    """Nor is transformers imported, so that the answer comes at once."""
+    check = (
+        "import sys; from training.cli import main; code = main(sys.argv[1:]); "
+        "raise SystemExit(code or ', '.join({'torch', 'transformers'} & sys.modules.keys()) or None)"
+    )
+    command = [sys.executable, "-c", check, "pretrain", *arguments(text_data, untouched)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "is up to date, skipped" in done.stdout
 
 
 def test_accumulation_equals_one_large_batch(text_data, tmp_path):

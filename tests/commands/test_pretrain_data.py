@@ -1,10 +1,12 @@
 """Pretraining on a mixture of packed and masked documents, and on data that cannot be trained on."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from tiny_stages import LINES, MODEL, VOCAB_SIZE, flags, forget_accelerate, writ
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.cli import main
+from training.data.packing import PACKINGS
 from training.data.shards import MANIFEST, sha256, write_manifest, write_shard
+from training.pretraining.config import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -84,7 +88,7 @@ def test_a_mixture_packed_and_masked(place, capfd):
     weights = "{lines: 3, pages: 1}"
     assert pretrain(data=weights, output_dir="whole", per_device_train_batch_size=8) == 0
     printed = capfd.readouterr().out
-    assert "in the shards (best_fit, 9" in printed and "of the slots scored)" in printed
+    assert "in the shards (best_fit, 9" in printed and "of the positions scored)" in printed
     assert "    lines: 75.00% of the sequences requested, 75.00% in this run, " in printed
     assert "    pages: 25.00% of the sequences requested, 25.00% in this run, " in printed
     curve = losses("whole")
@@ -164,12 +168,17 @@ def falling(file: Path) -> None:
     manifest.write_text(json.dumps(content))
 
 
+def test_the_recipe_names_every_packing():
+    packing = next(field for field in dataclasses.fields(PretrainConfig) if field.name == "packing")
+    assert typing.get_args(packing.type) == tuple(PACKINGS)
+
+
 def test_attention_that_would_let_documents_see_each_other_is_refused(place, capfd):
     """transformers tells packed documents apart for flash attention in batches of one row alone."""
     settings = {"data": "lines", "output_dir": "new", "attn_implementation": "flash_attention_2"}
     assert pretrain(per_device_train_batch_size=2, **settings) == 2
     line = capfd.readouterr().err.strip()
-    assert "'document_mask': flash_attention_2 tells documents apart only one sequence at a time" in line
+    assert "'document_mask': flash_attention_2 separates documents only in batches of one sequence" in line
     assert "\n" not in line
 
 
@@ -184,7 +193,7 @@ BAD_DATA = [
     ("{}", None, "'data' names no folder of shards"),
     ("5", None, "'data' takes a mapping or text, not 5"),
     ("{lines: 1, gone: 1}", None, "'data': gone: no such folder; run `scratch prepare` first"),
-    ("{lines: 1, tokenizer: 1}", None, "'data': tokenizer holds the output of 'tokenizer'; it takes the output of"),
+    ("{lines: 1, tokenizer: 1}", None, "'data': tokenizer holds the output of 'tokenizer'; expected the output of"),
     ("{lines: 1, few: 3}", None, "'data': few: the split holds 75 tokens, less than its share of one batch, 6 x 24"),
     ("few", None, "'data': few: the split holds 75 tokens, less than one batch of 8 x 24"),
     (BOTH, ("pages", MANIFEST, other_tokenizer), "'tokenizer': tokenizer is not the tokenizer that made the shards in"),

@@ -4,7 +4,6 @@ import importlib
 import json
 import math
 from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
 import yaml
@@ -16,19 +15,10 @@ import modeling_scratch
 from training import cli
 from training.commands import run
 from training.common.recipe import STAGES, build, read_yaml
+from training.tuning.trl_options import CONFIGURATIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))
-TRL = {
-    "sft": "trl:SFTConfig",
-    "reward": "trl:RewardConfig",
-    "dpo": "trl:DPOConfig",
-    "kto": "trl:KTOConfig",
-    "orpo": "trl.experimental.orpo:ORPOConfig",
-    "grpo": "trl:GRPOConfig",
-    "rloo": "trl:RLOOConfig",
-}
-SCRIPTS = {"grpo": "trl.scripts.grpo:GRPOScriptArguments", "rloo": "trl.scripts.rloo:RLOOScriptArguments"}
 
 
 def name(path: Path) -> str:
@@ -57,7 +47,7 @@ def test_every_file_is_of_a_known_kind():
     }
 
 
-@pytest.mark.parametrize("path", stage_files(*set(STAGES) - set(TRL)), ids=name)
+@pytest.mark.parametrize("path", stage_files(*set(STAGES) - set(CONFIGURATIONS)), ids=name)
 def test_stage_recipes_are_understood(path):
     module = importlib.import_module(f"training.commands.{path.stem}")
     config = build(getattr(module, f"{path.stem.capitalize()}Config"), read_yaml(path), str(path))
@@ -65,20 +55,18 @@ def test_stage_recipes_are_understood(path):
     assert config.output_dir == f"runs/{path.parent.name}/{folder}"
 
 
-@pytest.mark.parametrize("path", stage_files(*TRL), ids=name)
+@pytest.mark.parametrize("path", stage_files(*CONFIGURATIONS), ids=name)
 def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
     import trl
 
-    from training.tuning.trl import parse_trl
+    from training.tuning.pipeline.recipe import parse_recipe, read_recipe, trl_classes
 
-    script_class = SCRIPTS.get(path.stem, "trl:ScriptArguments")
-    ours = parse_trl(TRL[path.stem], ["--config", str(path)], "", script_class)
+    ours = parse_recipe(path.stem, *read_recipe(path.stem, ["--config", str(path)], ""))
     assert ours.training.output_dir == f"runs/{path.parent.name}/{path.stem}"
 
-    classes = (resolve_name(script_class), resolve_name(TRL[path.stem]), trl.ModelConfig, trl.DatasetMixtureConfig)
     # The stock program needs to be told what we fill in ourselves.
     arguments = ["--config", str(path), "--use_cpu", "true", "--bf16", str(ours.training.bf16)]
-    script, training, model, datasets = trl.TrlParser(classes).parse_args_and_config(arguments)
+    script, training, model, datasets = trl.TrlParser(trl_classes(path.stem)).parse_args_and_config(arguments)
     assert (model.model_name_or_path, datasets) == (ours.model.model_name_or_path, ours.datasets)
     assert training.learning_rate == ours.training.learning_rate and script == ours.script
 

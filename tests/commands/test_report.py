@@ -6,28 +6,36 @@ import pytest
 
 from training.commands.report import main
 from training.common.errors import UserError
+from training.eval.measures.figures import Figure, MetricKey
+from training.eval.results.results_file import ModelResults, Results
 from training.eval.results.summary import write_summary
 
 SECONDS = {"tokenizer": 30, "prepare": 60, "pretrain": 300, "sft": 90, "dpo": 60, "evaluate": 84}
 
 
+BITS = ("data", "validation", "bits per byte")
+
+
 def share(value, chance=None):
-    figure = {"value": value, "stderr": 0.03, "n": 200}
-    return figure if chance is None else {**figure, "chance": chance}
+    return Figure(value, 0.03, 200, chance)
 
 
 def model(bits, good, preferred):
-    return {
-        "folder": "somewhere",
-        "bits_per_byte": {"value": bits},
-        "answers": {
-            **{check: share(good) for check in ("parses", "defines", "ends", "all_three")},
-            "left_out": 0,
-            "samples": [{"prompt": "p", "answer": "a"}],
-        },
-        "preferences": {**share(preferred, 0.5), "left_out": 0},
-        "tasks": {"scratch_body_choice": {"acc": share(0.4, 0.25), "acc_norm": share(0.5, 0.25)}},
-    }
+    return of(
+        {
+            BITS: Figure(bits, 0.01, 9, unit="bits per byte"),
+            **{("chats", "functions", check): share(good) for check in ("ends", "parses", "defines", "all")},
+            ("pairs", "preferences", "accuracy"): share(preferred, 0.5),
+            ("tasks", "scratch_body_choice", "acc"): share(0.4, 0.25),
+            ("tasks", "scratch_body_choice", "acc_norm"): share(0.5, 0.25),
+        }
+    )
+
+
+def of(figures):
+    found = ModelResults("somewhere", 10, figures={MetricKey(*key): figure for key, figure in figures.items()})
+    found.samples["functions"] = [{"prompt": "p", "answer": "a"}]
+    return found
 
 
 def make_run(run_dir, stages, models=None):
@@ -41,7 +49,7 @@ def make_run(run_dir, stages, models=None):
         lines += [{"step": 20, "tokens": 2000, "validation_loss": 1.234}]
         (run_dir / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if models:
-        (run_dir / "evaluate" / "results.json").write_text(json.dumps({"conditions": {}, "models": models}))
+        Results({}, models).write(run_dir / "evaluate")
     return run_dir
 
 
@@ -65,12 +73,12 @@ def test_a_whole_run(tmp_path):
     assert max(map(len, text.splitlines())) <= 110
 
     page = (run / "summary.md").read_text()
-    assert "| dpo | 1.610 | 71.0 ± 3.0 |" in page and "body_choice: acc (chance 25%)" in page
-    assert "preference accuracy (chance 50%)" in page and "![Summary](summary.png)" in page
+    assert "| dpo | 1.610 | 71.0 ± 3.0 |" in page and "body_choice: accuracy (chance 25%)" in page
+    assert "preferences: accuracy (chance 50%)" in page and "![Summary](summary.png)" in page
     summary = json.loads((run / "summary.json").read_text())
     assert summary["seconds"] == SECONDS and list(summary["models"]) == ["base", "sft", "dpo"]
-    assert summary["models"]["sft"]["answers"]["parses"]["value"] == 0.7
-    assert "samples" not in summary["models"]["sft"]["answers"]
+    assert summary["models"]["sft"]["figures"]["chats"]["functions"]["parses"]["value"] == 0.7
+    assert "samples" not in summary["models"]["sft"]
     assert is_picture(run / "summary.png")
 
 
@@ -82,24 +90,24 @@ def test_pretraining_alone(tmp_path):
 
 
 def test_a_model_measured_by_bits_per_byte_alone(tmp_path):
-    run = make_run(tmp_path / "run", ["pretrain", "evaluate"], {"base": {"bits_per_byte": {"value": 2.5}}})
+    run = make_run(tmp_path / "run", ["pretrain", "evaluate"], {"base": of({BITS: Figure(2.5, None, 1, unit="bits per byte")})})
     assert "2.500" in write_summary(run)
     assert is_picture(run / "summary.png")
 
 
 def test_models_with_unlike_measures(tmp_path):
     """A cell without a figure is a dash, a figure without an error stands alone, what is not a share is left out."""
-    lonely = {
-        "tasks": {
-            "sums": {"exact_match": {"value": 0.5, "stderr": None, "n": 1, "chance": None}},
-            "prose": {"word_perplexity": {"value": 70.0, "stderr": None, "n": 9, "chance": None}},
+    lonely = of(
+        {
+            ("tasks", "sums", "exact_match"): Figure(0.5, None, 1),
+            ("tasks", "prose", "word_perplexity"): Figure(70.0, None, 9, unit="score"),
         }
-    }
+    )
     run = make_run(tmp_path / "run", ["evaluate"], {"base": model(1.5, 0.2, 0.6), "other": lonely})
     write_summary(run)
     page = (run / "summary.md").read_text()
     assert "| other | - | - | - | - | - | - | - | 50.0 |" in page
-    assert "sums: exact_match |" in page and "prose" not in page
+    assert "sums: exact match |" in page and "prose" not in page
     assert is_picture(run / "summary.png")
 
 
@@ -123,5 +131,5 @@ def test_the_verb(tmp_path, capsys):
         main([str(tmp_path / "nothing")])
     with pytest.raises(UserError, match="no stage has finished"):
         main([str(tmp_path)])
-    with pytest.raises(UserError, match="one folder"):
+    with pytest.raises(UserError, match="'run_dir' is missing"):
         main([])

@@ -118,7 +118,8 @@ def test_two_processes_of_ours(terminal, place):
     runs["reward"].append("--output_dir=reward")
     (place / "runs.json").write_text(json.dumps(runs))
     launch = [program("accelerate"), "launch", "--config_file", "recipes/accelerate/cpu.yaml"]
-    done = terminal.run([*launch, ROOT / "tests" / "helpers" / "launched.py", "runs.json"], place, ACCELERATE_USE_CPU="true")
+    program_of_both = ROOT / "tests" / "helpers" / "launched.py"
+    done = terminal.run([*launch, program_of_both, "runs.json"], place, ACCELERATE_USE_CPU="true")
     for name in runs:
         assert done.stdout.count(f"{name}: wrote {name} ") == 1
     codes = json.loads((place / "runs.done").read_text())
@@ -126,5 +127,6 @@ def test_two_processes_of_ours(terminal, place):
     assert read_provenance("reward")["metrics"]["accuracy"]["n"] == 3
     samples = lines(place / "grpo" / "samples.jsonl")
     assert [sample["step"] for sample in samples] == [1] * 4 + [2] * 4  # two of each process
+    assert done.stdout.count("step 1/2: loss ") == 1 and done.stdout.count("step 2/2: loss ") == 1
     prompts = [json.dumps(sample["prompt"]) for sample in samples]
     assert prompts[0] == prompts[1] != prompts[2] == prompts[3]

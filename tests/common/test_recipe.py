@@ -8,7 +8,16 @@ import pytest
 from messages import refused
 
 from training.common.errors import UserError
-from training.common.recipe import nearest, option, parse, read_yaml, required, split_overrides
+from training.common.recipe import (
+    nearest,
+    option,
+    parse,
+    positional,
+    read_yaml,
+    recipe_file,
+    required,
+    split_overrides,
+)
 from training.pretraining.config import PretrainConfig
 
 
@@ -123,9 +132,10 @@ def test_refusals(flag, message):
 
 
 def test_command_line_mistakes():
-    assert "'steps' is not understood here; options are written as --key value" in refusal("steps", "3")
+    assert "unexpected argument 'steps'; options are written as --key value" in refusal("steps", "3")
     assert "'--steps' needs a value, as in --steps VALUE" in refusal("--steps")
     assert "'--steps' needs a value" in refusal("--steps", "--fast", "true")
+    assert "'--kind' needs a value" in refusal("--fast", "--kind")
     assert refusal(output=False) == "command line: 'output_dir' is missing (the output)"
     assert split_overrides(["--a", "-1", "--b=x=y"]) == {"a": "-1", "b": "x=y"}
 
@@ -154,27 +164,6 @@ def test_an_override_below_a_single_value(tmp_path):
 
 def test_an_empty_recipe_is_one_of_defaults(tmp_path):
     assert read_yaml(recipe(tmp_path, "# nothing\n")) == {}
-
-
-def test_help_names_every_key_with_its_default(capsys):
-    with pytest.raises(SystemExit) as stop:
-        read("--help")
-    assert stop.value.code == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("About.")
-    for line in (
-        "--config FILE",
-        "--output_dir [required]",
-        "--steps [10]",
-        "--fast [none]",
-        "--kind [bpe]",
-        "--inner.path [here]",
-        "--inner.rate [0.5]",
-        "--prompts\n",
-        "beginnings",
-    ):
-        assert line in printed
-    assert "--inner\n" not in printed
 
 
 def test_nearest():
@@ -222,3 +211,58 @@ def test_bounds_are_checked_where_the_option_is_defined():
     ):
         with refused(key, bound):
             build(f"--{key}", value)
+
+
+@dataclass
+class Command:
+    runs: list[str] = positional("run folders", many=True, metavar="RUN")
+    repo: str | None = option(None, "name")
+    private: bool = option(False, "whether to hide it")
+    system: str | None = option(None, "system prompt", verbatim=True)
+    compare: list[str] = option(list, "models", several=True)
+
+
+def command(*arguments: str) -> Command:
+    return parse(Command, list(arguments), "About.", recipe=False)
+
+
+def test_positional_arguments_and_flags_of_every_kind():
+    assert command("a", "--private", "b", "--repo", "x") == Command(["a", "b"], "x", private=True)
+    assert command("--private", "false", "1") == Command(["1"])
+    assert command("--private=true", "a", "--repo=y") == Command(["a"], "y", private=True)
+    assert command("a", "--system", "yes: [no") == Command(["a"], system="yes: [no")
+    assert command("a", "--system=1e5").system == "1e5"
+    assert command("a", "--compare", "1", "null", "--private").compare == ["1", "null"]
+    assert command("a", "--compare=[b").compare == ["[b"]
+    assert read("--fast", "--steps", "3") == Config("out", 3, True) == read("--steps", "3", "--fast")
+
+
+@pytest.mark.parametrize(
+    "arguments, facts",
+    [
+        ([], ["'runs' is missing", "run folders"]),
+        (["a", "--compare", "--private"], ["'--compare' needs values", "--compare A B"]),
+        (["a", "--privat"], ["'--privat' needs a value"]),
+        (["a", "--privat", "true"], ["unknown key 'privat'", "did you mean 'private'?"]),
+        (["a", "--config", "x.yaml"], ["unknown key 'config'"]),
+        (["--private", "--repo", "1"], ["'runs' is missing"]),
+    ],
+)
+def test_mistakes_on_a_command_line_are_one_line(arguments, facts):
+    with refused(None, *facts):
+        command(*arguments)
+
+
+def test_one_positional_argument_takes_one_word():
+    @dataclass
+    class One:
+        folder: str = positional("folder")
+
+    assert parse(One, ["x"], "").folder == "x"
+    with refused("y", "unexpected argument"):
+        parse(One, ["x", "y"], "")
+
+
+def test_the_recipe_file_of_a_command_line():
+    assert recipe_file(["--a", "--config", "x"]) == "x" == recipe_file(["--config=x", "--b"])
+    assert recipe_file(["--a", "x"]) is None

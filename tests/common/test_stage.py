@@ -10,7 +10,16 @@ import pytest
 
 from training.common import stage as stage_module
 from training.common.errors import UserError
-from training.common.stage import PROVENANCE, Stage, check_stage, digest, read_provenance, staging_dir, written_by
+from training.common.stage import (
+    PROVENANCE,
+    RECIPE,
+    Stage,
+    check_stage,
+    digest,
+    read_provenance,
+    staging_dir,
+    written_by,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +52,7 @@ def test_works_beside_and_renames(out, capsys):
     (folder / "model").write_text("weights")
     stage.finish({}, wrote="the model")
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    assert sorted(path.name for path in out.iterdir()) == ["model", PROVENANCE]
+    assert sorted(path.name for path in out.iterdir()) == ["model", PROVENANCE, RECIPE]
     assert capsys.readouterr().out == f"pretrain: wrote {out} (the model)\n"
 
 
@@ -143,7 +152,7 @@ def test_refuses_folders_of_others(tmp_path, out):
     (tmp_path / "file").touch()
     assert "was not written by scratch" in refusal(tmp_path / "file")
     (tmp_path / "file").unlink()
-    assert "needs a folder of its own" in refusal(Path("."))
+    assert "needs a separate folder" in refusal(Path("."))
     assert files(tmp_path) == before
 
 
@@ -225,7 +234,7 @@ def test_inputs_of_the_wrong_stage(tmp_path, out):
     complete(out)
     check_stage(out, "sft", "pretrain", key="model")
     check_stage(tmp_path, "prepare", key="data")  # from elsewhere
-    with pytest.raises(UserError, match="holds the output of 'pretrain'; it takes the output of prepare or sft"):
+    with pytest.raises(UserError, match="holds the output of 'pretrain'; expected the output of prepare or sft"):
         check_stage(out, "prepare", "sft", key="data")
 
 
@@ -249,7 +258,7 @@ sys.stdin.read()
     command = [sys.executable, "-c", script, str(out)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "begun\n"
-        with pytest.raises(UserError, match="another process is at work on .*out; wait for it, stop it, or choose"):
+        with pytest.raises(UserError, match="another process is writing .*out; wait for it, stop it, or choose"):
             make(out).begin()
         other.kill()
         other.wait()

@@ -1,6 +1,6 @@
 """Programs that share no code with transformers' models open what `export --to` writes, and say the same.
 
-CTranslate2 comes with scratch[engines]. For llama.cpp install llama-cpp-python and gguf, and let the variable LLAMA_CPP
+CTranslate2 comes with the extra `engines`. For llama.cpp install llama-cpp-python and gguf, and let the variable LLAMA_CPP
 name a copy of llama.cpp's source, for its converter.
 """
 
@@ -71,7 +71,7 @@ def expected(folder: Path) -> tuple[list[int], torch.Tensor, list[int]]:
 
 
 def test_ctranslate2(folder, tmp_path):
-    ctranslate2 = pytest.importorskip("ctranslate2", reason="comes with scratch[engines]")
+    ctranslate2 = pytest.importorskip("ctranslate2", reason="comes with the extra `engines`")
     # What the program ct2-transformers-converter calls.
     converted = ctranslate2.converters.TransformersConverter(str(folder)).convert(str(tmp_path / "converted"))
     engine = ctranslate2.Generator(converted, compute_type="float32", intra_threads=1)

@@ -36,16 +36,17 @@ MODEL = {
     "loss_scratch.py",
     "modeling_scratch.py",
     "provenance.json",
+    "recipe.yaml",
     "tokenizer.json",
     "tokenizer_config.json",
 }
 FILES = {
-    "tokenizer": {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "provenance.json"},
+    "tokenizer": {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "provenance.json", "recipe.yaml"},
     "data": {
         *(f"{split}-00000.ds{end}" for split in ("train", "validation") for end in ("", ".index", ".metadata")),
         *(f"{kind}/{split}.jsonl" for split in ("train", "validation") for kind in ("instructions", "preferences")),
         *(f"tasks/{task}_choice.jsonl" for task in ("body", "docstring")),
-        *("manifest.json", "provenance.json", "README.md", "samples.md", "funnel.png"),
+        *("manifest.json", "provenance.json", "recipe.yaml", "README.md", "samples.md", "funnel.png"),
         *("contaminated.jsonl", "dropped.jsonl"),
     },
     "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
@@ -64,6 +65,7 @@ FILES = {
         "items/sft.jsonl",
         *(f"tasks/scratch_{task}_choice.yaml" for task in ("body", "docstring")),
         "provenance.json",
+        "recipe.yaml",
     },
     "export": MODEL | {"README.md"},
 }
@@ -169,7 +171,7 @@ def test_each_stage_leaves_another_model(run):
     base, sft, dpo, export = (weights(run / name) for name in ("pretrain", "sft", "dpo", "export"))
     assert not same(base, sft) and not same(sft, dpo) and same(dpo, export)
     assert base.keys() == sft.keys() == dpo.keys()
-    for name in MODEL - {"model.safetensors", "provenance.json"}:
+    for name in MODEL - {"model.safetensors", "provenance.json", "recipe.yaml"}:
         texts = {(run / stage / name).read_text() for stage in ("pretrain", "sft", "dpo", "export")}
         assert len(texts) == 1, name
     assert not list((run / "dpo").glob("adapter*.*")) and not list((run / "export").glob("adapter*"))
@@ -247,7 +249,7 @@ def test_killed_it_goes_on(terminal, pretraining, run):
     assert code == -signal.SIGKILL
     assert not (place / "runs" / "quickstart" / "pretrain").exists()
     done = terminal.scratch(*command, cwd=place)
-    assert "pretrain: going on from step " in done.stdout
+    assert "pretrain: resuming from step " in done.stdout
     assert same(weights(place / "runs" / "quickstart" / "pretrain"), weights(run / "pretrain"))
 
 
@@ -257,9 +259,9 @@ def test_interrupted_it_goes_on(terminal, pretraining, run):
     log = place / "runs/quickstart/pretrain.partial/metrics.jsonl"
     code, output = stop(terminal, place, command, lambda: log.is_file() and log.read_text(), signal.SIGINT, group=False)
     assert code == 130 and "Traceback" not in output
-    assert "saved; the same command goes on from there" in output.splitlines()[-1]
+    assert "saved; rerun the same command to resume" in output.splitlines()[-1]
     done = terminal.scratch(*command, cwd=place)
-    assert "pretrain: going on from step " in done.stdout
+    assert "pretrain: resuming from step " in done.stdout
     assert same(weights(place / "runs" / "quickstart" / "pretrain"), weights(run / "pretrain"))
 
 
@@ -276,7 +278,7 @@ def test_tuning_goes_on(terminal, copy_run, signum):
     assert code == (130 if signum == signal.SIGINT else -signum) and "Traceback" not in output
     assert contents(sft) == before
     done = terminal.scratch(*command, cwd=place)
-    assert "sft: going on from runs/quickstart/sft.partial/trainer/checkpoint-" in done.stdout
+    assert "sft: resuming from runs/quickstart/sft.partial/trainer/checkpoint-" in done.stdout
     records = [json.loads(line) for line in (sft / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "loss" in record] == list(range(1, 13))
     assert not sft.with_name("sft.partial").exists()

@@ -216,7 +216,7 @@ def test_python_block(terminal, quickstart_run, without_package):
 def test_preview(terminal, quickstart_run):
     done = terminal.run(command("scratch sft"), quickstart_run)
     assert (
-        "sft: data taken as messages; ignored: name, group\n" in done.stdout and done.stdout.count("<|im_end|>⟧") == 2
+        "sft: data format: messages; ignored: name, group\n" in done.stdout and done.stdout.count("<|im_end|>⟧") == 2
     )
 
 

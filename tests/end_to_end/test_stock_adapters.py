@@ -102,13 +102,13 @@ def test_an_adapter_is_merged_into_its_base_alone(tmp_path, monkeypatch, capsys)
         assert ("| sft |" in card) == (adapter == "tuned/adapter")
         shutil.rmtree("new")
     write_model(tmp_path / "base", tokenizer, called="base", learned="more")
-    line = "error: 'adapter': tuned/adapter was trained on other weights than those of {} (it notes base)"
+    line = "error: 'adapter': tuned/adapter was trained on other weights than those of {} (its base is base)"
     for base in ("base", "wide"):
         assert export("tuned/adapter", base).startswith(line.format(base))
     for base in ("wide", "deep"):
-        assert export("elsewhere", base).startswith(f"error: 'adapter': elsewhere is no adapter for {base} (")
+        assert export("elsewhere", base).startswith(f"error: 'adapter': elsewhere is not an adapter for {base} (")
     assert export("data", "base") == "error: 'adapter': data holds no adapter (adapter_config.json)"
-    assert export("elsewhere", "base", "--to=qwen3").startswith("error: 'adapter' and 'to' do not go together")
+    assert export("elsewhere", "base", "--to=qwen3").startswith("error: 'adapter' and 'to' cannot be combined")
     (tmp_path / "elsewhere" / "adapter_config.json").write_text("{}")
     assert export("elsewhere", "base").startswith("error: 'adapter': elsewhere/adapter_config.json is damaged")
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.partial").exists()

@@ -93,11 +93,11 @@ def test_at_the_keyboard(terminal, models, tmp_path):
     begun = typist.read_until(".{200}[ -~]")
     typist.type(CTRL_C)
     seen = (begun + typist.read_until(PROMPT)).replace("^C", "", 1)  # the terminal shows it
-    assert "\r\nstopped; /retry asks again, /undo takes the message back\r\n" in seen
+    assert "\r\nstopped; /retry answers again, /undo removes the message\r\n" in seen
     typist.type("/save talks.jsonl" + ENTER)
     typist.read_until(PROMPT)
     typist.type("/compare" + ENTER)
-    assert "endless answers no more\r\n" in typist.read_until(PROMPT)
+    assert "endless no longer answers\r\n" in typist.read_until(PROMPT)
 
     typist.type("never sent" + CTRL_C)
     typist.read_until(PROMPT)
@@ -156,8 +156,8 @@ def test_through_a_pipe(terminal, models, tmp_path):
         printed += f"[{name}]\n{answer(folder, 3)}\n"
     assert done.stdout == printed and done.stdout.startswith(ANSWER + "\n") and done.returncode == 2
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
-        "error: unknown command '/nope'; did you mean 'compare'? (with a space before it, it is a message)",
-        "error: 1 of the lines could not be taken; see above",
+        "error: unknown command '/nope'; did you mean 'compare'? (to send it as a message, begin with a space)",
+        "error: 1 of the lines were rejected; see the errors above",
     ]
 
 

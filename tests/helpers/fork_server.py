@@ -1,4 +1,4 @@
-"""A server that has imported heavy libraries once, and forks processes that then start in no time."""
+"""A server that imports heavy libraries once and forks processes, which then start at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from multiprocessing.context import ForkServerContext
 
 @contextmanager
 def fork_server(*modules: str) -> Iterator[ForkServerContext]:
-    """With these modules and no others: a process has one server, which whoever came first has filled."""
+    """A server that has imported these modules. It replaces the process's only server, which may have other ones."""
     forkserver._forkserver._stop()
     context = get_context("forkserver")
     context.set_forkserver_preload(list(modules))

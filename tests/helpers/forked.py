@@ -1,11 +1,11 @@
-"""The body of a process that `fork_server` makes: it is `scratch VERB`, half a second after the fork."""
+"""The body of a process from `fork_server`: `scratch COMMAND`, half a second after the fork."""
 
 import os
 from pathlib import Path
 
 
 def scratch(arguments: list[str], output: Path) -> None:
-    """What it prints goes to a file, and it ends as the command does."""
+    """Run a command with its output in a file; exit with its code."""
     with output.open("a") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)

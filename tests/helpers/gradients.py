@@ -1,4 +1,4 @@
-"""The gradient of the first step of a recipe, in fp64, on as many processes as start this.
+"""The gradients of a recipe's first step in fp64, on as many processes as run this file.
 
 python tests/helpers/gradients.py GRADIENTS.safetensors --key value ...
 """
@@ -12,29 +12,30 @@ from safetensors.torch import save_file
 from training.common.recipe import parse
 from training.model_io.tokenizers import open_tokenizer
 from training.pretraining import loop
-from training.pretraining.build import build_accelerator, build_model
+from training.pretraining.accelerator import build_accelerator
 from training.pretraining.config import PretrainConfig
+from training.pretraining.model import build_model
 
 
 def first_gradients(arguments: list[str], dtype: torch.dtype = torch.double) -> dict[str, torch.Tensor]:
-    """By parameter, as the optimizer gets them."""
+    """The gradients that the optimizer receives, by parameter name."""
     config = parse(PretrainConfig, arguments, "")
     original, loop.build_model = loop.build_model, lambda *given: build_model(*given).to(dtype)
     try:
         accelerator = build_accelerator(config)
         tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
-        training = loop.Pretraining(config, Path(config.output_dir), tokenizer, accelerator)
+        pretrainer = loop.Pretrainer(config, Path(config.output_dir), tokenizer, accelerator)
     finally:
         loop.build_model = original
     gradients = {}
 
     def step() -> None:
         if accelerator.sync_gradients:
-            for name, parameter in accelerator.unwrap_model(training.model).named_parameters():
+            for name, parameter in accelerator.unwrap_model(pretrainer.model).named_parameters():
                 gradients[name] = parameter.grad.clone()
 
-    training.optimizer.step = step
-    training.train_step()
+    pretrainer.optimizer.step = step
+    pretrainer.train_step()
     return gradients
 
 

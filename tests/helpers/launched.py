@@ -1,12 +1,12 @@
-"""What a launcher starts in every process of a test: several runs of `scratch`, one after the other.
+"""Several runs of `scratch`, one after the other, in every process that a launcher starts for a test.
 
     accelerate launch --config_file FILE tests/helpers/launched.py RUNS
 
-RUNS is a JSON file, {name: arguments of `scratch`}. The first process leaves RUNS with the suffix `.done`, {name: exit
+RUNS is a JSON file, {name: arguments of `scratch`}. The first process writes RUNS with the suffix `.done`, {name: exit
 code, kind of distribution, number of processes, number of compiled graphs}.
 
-Accelerate shards over accelerators only: with a file for FSDP or DeepSpeed, processes on processors get plain data
-parallel training. SHARD_ON_CPU in the environment keeps it from noticing.
+Accelerate shards over accelerators only: with a launch file for FSDP or DeepSpeed, processes on CPUs get plain data
+parallel training. SHARD_ON_CPU in the environment hides from it that these are CPUs.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A model small enough for a test, and what several tests ask of it."""
+"""A tiny model for tests, its variants by name (`ARCHITECTURES`), random tokens and logits."""
 
 import torch
 
@@ -16,8 +16,8 @@ SIZES = {
 }
 SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
 
-# Every preset, and every kind of norm, position and MLP that no preset has or has in this company.
-DIALS = {
+# Every preset, and every kind of norm, position and MLP that no preset has, or not in this combination.
+ARCHITECTURES = {
     "gpt2": {"preset": "gpt2"},
     "llama": {"preset": "llama"},
     "qwen3": {"preset": "qwen3", "tie_word_embeddings": True},
@@ -29,12 +29,12 @@ DIALS = {
 }
 
 
-def build(preset="llama", **dials):
+def build(preset="llama", **options):
     """A tiny model whose every parameter matters: no zeros, no ones, attention far from uniform."""
     if preset == "scratch":  # with all that no other architecture has
-        dials = {"embedding_shortcut": True} | dials
+        options = {"embedding_shortcut": True} | options
     torch.manual_seed(0)
-    model = ScratchForCausalLM(ScratchConfig.from_preset(preset, **(SIZES | dials)))
+    model = ScratchForCausalLM(ScratchConfig.from_preset(preset, **(SIZES | options)))
     return stir(model).eval()
 
 

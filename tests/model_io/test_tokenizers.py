@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from training.common.errors import UserError
 from training.model_io.model_folder import save_model
 from training.model_io.tokenizers import check_vocabulary, open_model_tokenizer, open_tokenizer
-from training.pretraining.build import build_model
 from training.pretraining.config import PretrainConfig
+from training.pretraining.model import build_model
 
 PADDED = 320  # 280 tokens, rounded up to a multiple of 64
 

@@ -1,4 +1,4 @@
-"""The architecture's dials: defaults, presets, and what a mistake in them says."""
+"""The architecture's options: defaults, presets, and what a mistake in them says."""
 
 import json
 import logging
@@ -70,7 +70,7 @@ def test_rope_parameters_may_be_written_the_older_way():
 
 
 @pytest.mark.parametrize(
-    ("dials", "named"),
+    ("options", "named"),
     [
         ({"norm_type": "batch"}, ["norm_type", "rms", "layer", "batch"]),
         ({"position_type": "alibi"}, ["position_type", "rope", "learned", "sinusoidal", "none", "alibi"]),
@@ -144,9 +144,9 @@ def test_rope_parameters_may_be_written_the_older_way():
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_a_mistake_names_the_dial_and_what_it_takes(dials, named):
+def test_a_mistake_names_the_dial_and_what_it_takes(options, named):
     with pytest.raises(Rejected) as caught:
-        ScratchConfig(**dials)
+        ScratchConfig(**options)
     message = str(caught.value)
     # The last line is the check's own; the wrapper of strict configurations puts one line above it.
     assert all(word in message.splitlines()[-1] for word in named), message
@@ -162,7 +162,7 @@ def test_unknown_preset_and_dial():
         ScratchConfig.from_preset("llama", hiden_size=64)
     with pytest.raises(
         ValueError, match="'id2label'; known: attention_bias, "
-    ):  # nothing but dials of the architecture
+    ):  # nothing but options of the architecture
         ScratchConfig.from_preset("llama", id2label={})
 
 

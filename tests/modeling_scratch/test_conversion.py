@@ -1,4 +1,4 @@
-"""The doors to Llama, Qwen3 and GPT-2: through saved directories, both ways, with equal numbers, or a plain refusal."""
+"""Conversion to and from Llama, Qwen3 and GPT-2: through saved directories, with equal logits, or a clear rejection."""
 
 import pytest
 import torch
@@ -47,16 +47,17 @@ ROPES = {
 
 
 def grid() -> dict[str, tuple[str, dict]]:
-    """Name to architecture and dials, which Llama and Qwen3 call as we do."""
+    """Name to architecture and options, which Llama and Qwen3 call as we do."""
     cases = {}
     for heads, key_value_heads in (("mha", 4), ("gqa", 2), ("mqa", 1)):
         for tied in (False, True):
             for bias in (False, True):
-                dials = {"num_key_value_heads": key_value_heads, "tie_word_embeddings": tied, "attention_bias": bias}
+                options = {"num_key_value_heads": key_value_heads, "tie_word_embeddings": tied, "attention_bias": bias}
                 name = f"{heads}{'-tied' * tied}{'-bias' * bias}"
-                cases[f"llama-{name}"] = "llama", dials | {"mlp_bias": bias}
+                cases[f"llama-{name}"] = "llama", options | {"mlp_bias": bias}
                 if tied == bias:  # half of them: the network around q_norm and k_norm is Llama's
-                    cases[f"qwen3-{name}"] = "qwen3", dials | {"head_dim": 16}  # not hidden_size / num_attention_heads
+                    # A head_dim that is not hidden_size / num_attention_heads.
+                    cases[f"qwen3-{name}"] = "qwen3", options | {"head_dim": 16}
     for kind, values in ROPES.items():
         rope = {"rope_type": kind, "rope_theta": 500.0} | values
         cases[f"llama-{kind}"] = "llama", {"num_key_value_heads": 2, "rope_parameters": rope}
@@ -73,31 +74,31 @@ def grid() -> dict[str, tuple[str, dict]]:
 GRID = grid()
 
 
-def in_stock_words(kind: str, dials: dict):
+def in_stock_words(kind: str, options: dict):
     """The configuration as the stock class's own documentation has it, without our conversion."""
-    dials = SIZES | dials
+    options = SIZES | options
     if kind != "gpt2":
-        dials["rms_norm_eps"] = dials.pop("norm_eps", 1e-5)
-        return STOCK[kind](use_sliding_window="sliding_window" in dials, **dials)
+        options["rms_norm_eps"] = options.pop("norm_eps", 1e-5)
+        return STOCK[kind](use_sliding_window="sliding_window" in options, **options)
     return GPT2Config(
-        vocab_size=dials["vocab_size"],
-        n_positions=dials["max_position_embeddings"],
-        n_embd=dials["hidden_size"],
-        n_layer=dials["num_hidden_layers"],
-        n_head=dials["num_attention_heads"],
-        n_inner=dials["intermediate_size"],
-        layer_norm_epsilon=dials.get("norm_eps", 1e-5),
-        tie_word_embeddings=dials.get("tie_word_embeddings", True),
+        vocab_size=options["vocab_size"],
+        n_positions=options["max_position_embeddings"],
+        n_embd=options["hidden_size"],
+        n_layer=options["num_hidden_layers"],
+        n_head=options["num_attention_heads"],
+        n_inner=options["intermediate_size"],
+        layer_norm_epsilon=options.get("norm_eps", 1e-5),
+        tie_word_embeddings=options.get("tie_word_embeddings", True),
         pad_token_id=0,
         bos_token_id=3,
         eos_token_id=5,
     )
 
 
-def saved_stock(kind, dials, folder):
+def saved_stock(kind, options, folder):
     """A stock model in a folder, with weights large enough that every one of them shows."""
     torch.manual_seed(0)
-    model = stir(AutoModelForCausalLM.from_config(in_stock_words(kind, dials))).eval()
+    model = stir(AutoModelForCausalLM.from_config(in_stock_words(kind, options))).eval()
     model.save_pretrained(folder)
     return model
 
@@ -115,8 +116,8 @@ def assert_same(ours, stock, length=20):
 @pytest.mark.parametrize("case", GRID)
 def test_out(case, tmp_path):
     """Ours to stock. The Auto classes open the directory as the stock class, every tensor in its place."""
-    kind, dials = GRID[case]
-    ours = build(kind, **(SIZES | dials))
+    kind, options = GRID[case]
+    ours = build(kind, **(SIZES | options))
     to_stock(ours, kind).save_pretrained(tmp_path)
     stock, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert stock.config.model_type == kind and not any(report.values())
@@ -134,8 +135,8 @@ def test_out(case, tmp_path):
 @pytest.mark.parametrize("case", GRID)
 def test_in(case, tmp_path):
     """Stock to ours, from a configuration in the stock class's own words."""
-    kind, dials = GRID[case]
-    stock = saved_stock(kind, dials, tmp_path / "stock")
+    kind, options = GRID[case]
+    stock = saved_stock(kind, options, tmp_path / "stock")
     from_stock(stock.config, read_weights(tmp_path / "stock")).save_pretrained(tmp_path / "ours")
     ours, report = ScratchForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values())
@@ -172,7 +173,7 @@ def test_of_several_dtypes_the_widest_holds_them_all():
 
 
 @pytest.mark.parametrize(
-    ("preset", "dials", "to", "named"),
+    ("preset", "options", "to", "named"),
     [
         ("qwen3", {}, "llama", ["qk_norm is True", "it is a qwen3"]),
         ("llama", {}, "qwen3", ["qk_norm is False", "it is a llama"]),
@@ -194,9 +195,9 @@ def test_of_several_dtypes_the_widest_holds_them_all():
         ("gpt2", SLIDING, "gpt2", ["sliding_window is 5"]),
     ],
 )
-def test_a_closed_door_out_names_the_dial(preset, dials, to, named):
+def test_a_closed_door_out_names_the_dial(preset, options, to, named):
     with pytest.raises(ValueError) as caught:
-        stock_config(build(preset, **(SIZES | dials)).config, to)
+        stock_config(build(preset, **(SIZES | options)).config, to)
     message = str(caught.value)
     assert all(word in message for word in named) and "\n" not in message
 
@@ -245,11 +246,11 @@ def changed(weights, name, tensor):
         ("llama", "lm_head.weight", None, "lm_head.weight is missing"),
         ("qwen3", "model.layers.0.self_attn.q_norm.weight", None, "q_norm.weight is missing"),
         ("gpt2", "transformer.h.0.attn.c_attn.bias", None, "transformer.h.0.attn.c_attn.bias is missing"),
-        ("llama", "model.layers.2.mlp.up_proj.weight", torch.ones(1), "layers.2.mlp.up_proj.weight belongs to no part"),
-        ("llama", "model.layers.0.self_attn.q_proj.bias", torch.ones(32), "q_proj.bias belongs to no part of a llama"),
+        ("llama", "model.layers.2.mlp.up_proj.weight", torch.ones(1), "layers.2.mlp.up_proj.weight is not a tensor of"),
+        ("llama", "model.layers.0.self_attn.q_proj.bias", torch.ones(32), "q_proj.bias is not a tensor of a llama"),
         ("gpt2", "transformer.h.0.attn.c_attn.weight", torch.ones(96, 32), r"shape \(96, 32\), not \(32, 96\)"),
-        ("llama", "model.norm.weight", torch.ones(31), r"model.norm.weight has the shape \(31,\), not \(32,\)"),
-        ("llama", "model.norm.weight", torch.ones(32, dtype=torch.int8), "model.norm.weight is of torch.int8"),
+        ("llama", "model.norm.weight", torch.ones(31), r"model.norm.weight has shape \(31,\), not \(32,\)"),
+        ("llama", "model.norm.weight", torch.ones(32, dtype=torch.int8), "model.norm.weight is torch.int8"),
         ("gpt2", "lm_head.weight", torch.zeros(97, 32), "lm_head.weight is not transformer.wte.weight"),
     ],
 )

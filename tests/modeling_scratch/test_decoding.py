@@ -7,20 +7,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
-from tiny_model import DIALS, build, logits, tokens
+from tiny_model import ARCHITECTURES, build, logits, tokens
 from torch import nn
 
 from modeling_scratch import decoding_scratch
 from modeling_scratch.decoding_scratch import active_decoder
 
-# transformers keeps a sliding window in a cache of its own kind, which goes the ordinary way.
-COVERED = {name: dials for name, dials in DIALS.items() if name != "sliding"}
+# transformers has another kind of cache for sliding windows, which takes the ordinary path.
+COVERED = {name: options for name, options in ARCHITECTURES.items() if name != "sliding"}
 OPTIONS = {"max_new_tokens": 12, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
 
 
 @pytest.fixture(autouse=True)
 def steps(monkeypatch):
-    """The number of tokens that came from the fast path. Its room is small, so that it has to grow."""
+    """The steps of the fast path so far. Few positions are allocated at a time, so that the cache has to grow."""
     monkeypatch.setattr(decoding_scratch, "GROWTH", 3)
     counted, step = [], decoding_scratch.DecoderLayer.step
 
@@ -39,13 +39,13 @@ def padded_prompts():
     return input_ids, (input_ids != 0).long()
 
 
-@pytest.mark.parametrize("dials", COVERED.values(), ids=COVERED)
+@pytest.mark.parametrize("options", COVERED.values(), ids=COVERED)
 @pytest.mark.parametrize("copy", [True, False], ids=["joined", "separate"])
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "even"])
-def test_logits_and_cache_are_the_ordinary_ones(dials, copy, padded, steps, monkeypatch):
+def test_logits_and_cache_are_the_ordinary_ones(options, copy, padded, steps, monkeypatch):
     if not copy:
         monkeypatch.setattr(decoding_scratch, "LARGEST_COPY", 0)
-    model = build(**dials)
+    model = build(**options)
     input_ids, mask = padded_prompts() if padded else (tokens(2, 7), torch.ones(2, 7, dtype=torch.long))
     output = model.generate(input_ids, attention_mask=mask, **OPTIONS)
     assert len(steps) == 11 * len(model.model.layers)  # the first token comes from the prompt
@@ -85,7 +85,7 @@ def test_samples_are_those_of_the_ordinary_path(steps, monkeypatch):
     torch.manual_seed(0)
     fast = model.generate(tokens(2, 5), **options)
     assert steps
-    monkeypatch.setattr(decoding_scratch, "covers", lambda model: False)
+    monkeypatch.setattr(decoding_scratch, "supports", lambda model: False)
     torch.manual_seed(0)
     assert torch.equal(model.generate(tokens(2, 5), **options), fast)
 
@@ -126,7 +126,7 @@ def eager():
     [
         hooked,
         lambda: get_peft_model(build(), LoraConfig(target_modules="all-linear", init_lora_weights=False)),
-        lambda: build(**DIALS["sliding"]),
+        lambda: build(**ARCHITECTURES["sliding"]),
         lambda: build(attention_dropout=0.5).train(),
         eager,
     ],

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from tiny_model import DIALS, build, logits, tokens
+from tiny_model import ARCHITECTURES, build, logits, tokens
 from transformers import AutoModelForCausalLM
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
@@ -12,7 +12,7 @@ GREEDY = {"max_new_tokens": 6, "do_sample": False}
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: build(**dials) for name, dials in DIALS.items()}
+    return {name: build(**options) for name, options in ARCHITECTURES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,13 @@ def folder(models, tmp_path_factory):
 
 
 @pytest.mark.parametrize("device_map", ["auto", {"": "cpu"}], ids=str)
-@pytest.mark.parametrize("name", DIALS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_device_map(models, folder, name, device_map):
     placed = AutoModelForCausalLM.from_pretrained(folder / name, device_map=device_map)
     assert torch.equal(logits(placed, tokens(2, 9)), logits(models[name], tokens(2, 9)))
 
 
-@pytest.mark.parametrize("name", DIALS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_does_not_fit_stays_on_disk(models, folder, name):
     """`auto` splits by the names of layers; parameters of the model itself, as the shortcut's, go with it."""
     model = models[name]

@@ -5,15 +5,15 @@ import shutil
 
 import pytest
 import torch
-from tiny_model import DIALS, SIZES, build, logits, tokens
+from tiny_model import ARCHITECTURES, SIZES, build, logits, tokens
 from transformers import CompileConfig, ContinuousBatchingConfig, GenerationConfig, QuantizedCache, StaticCache
 
 GREEDY = {"max_new_tokens": 8, "do_sample": False}
 
 
-@pytest.fixture(scope="module", params=DIALS)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request):
-    return build(**DIALS[request.param])
+    return build(**ARCHITECTURES[request.param])
 
 
 def test_every_cache_gives_the_same(model):
@@ -90,9 +90,9 @@ def compiled(backend: str) -> CompileConfig:
 
 
 # Not "sliding": transformers' sliding caches count positions in Python, so that each is compiled anew, as in Mistral.
-@pytest.mark.parametrize("name", sorted(set(DIALS) - {"sliding"}))
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"sliding"}))
 def test_decoding_with_a_static_cache_is_one_graph(name):
-    model = build(**DIALS[name])
+    model = build(**ARCHITECTURES[name])
     input_ids, options = tokens(2, 7), {"max_new_tokens": 4, "do_sample": False}
     expected = model.generate(input_ids, **options)
     torch.compiler.reset()

@@ -12,9 +12,9 @@ LABELS = torch.where(torch.rand(3, 21, generator=torch.Generator().manual_seed(1
 
 @pytest.fixture(autouse=True)
 def several_blocks(monkeypatch):
-    monkeypatch.setattr(loss_scratch, "BLOCK_ON_PROCESSOR", 8)  # of 63 rows: the last is not full
+    monkeypatch.setattr(loss_scratch, "BLOCK_ON_CPU", 8)  # of 63 tokens: the last block is not full
     monkeypatch.setattr(loss_scratch, "PART", 40)
-    monkeypatch.setattr(loss_scratch, "SLICE", 3 * 96)  # three rows: neither is the last slice of a block
+    monkeypatch.setattr(loss_scratch, "SLICE", 3 * 96)  # three tokens: the last slice of a block is not full either
 
 
 def losses_and_gradients(model, **kwargs):
@@ -78,7 +78,7 @@ def test_a_second_backward_is_an_error_and_not_a_wrong_gradient():
 
 
 def test_compiled_it_is_the_same():
-    """By itself, as `compile_regions` does, and in one piece with what calls it."""
+    """Compiled alone, as `compile_regions` does, and together with its caller."""
     model, weight, results = build("scratch").model, build("scratch").lm_head.weight, []
     by_itself = loss_scratch.CausalLMLoss(15.0)
     by_itself.compile(backend="aot_eager", fullgraph=True)
@@ -113,3 +113,9 @@ def test_the_logits_of_all_tokens_are_never_in_memory():
 def test_skipping_the_logits_without_labels_leaves_nothing():
     with pytest.raises(ValueError, match="give labels"):
         build()(tokens(1, 5), skip_logits=True)
+
+
+def test_shifted_labels_suffice_without_logits():
+    model, shifted = build(), LABELS.roll(-1, 1)
+    found = model(tokens(3, 21), shift_labels=shifted, skip_logits=True).loss
+    assert torch.equal(found, model(tokens(3, 21), labels=LABELS, shift_labels=shifted, skip_logits=True).loss)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from tiny_model import DIALS, SIZES, SLIDING, build, logits, tokens
+from tiny_model import ARCHITECTURES, SIZES, SLIDING, build, logits, tokens
 from torch import nn
 from transformers import (
     AttentionInterface,
@@ -22,9 +22,9 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequen
 from modeling_scratch.modeling_scratch import sinusoidal_embedding
 
 
-@pytest.fixture(scope="module", params=DIALS)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request):
-    return build(**DIALS[request.param])
+    return build(**ARCHITECTURES[request.param])
 
 
 # --- Every path to the same logits ---
@@ -196,8 +196,8 @@ def test_keywords_reach_the_attention_implementation():
 
 
 def test_dropout_acts_only_in_training():
-    for dial in ("attention_dropout", "hidden_dropout"):
-        model = build("scratch", **{dial: 0.5})
+    for option in ("attention_dropout", "hidden_dropout"):
+        model = build("scratch", **{option: 0.5})
         assert torch.equal(logits(model, tokens(2, 10)), logits(model, tokens(2, 10)))
         model.train()
         assert not torch.equal(logits(model, tokens(2, 10)), logits(model, tokens(2, 10)))
@@ -321,7 +321,9 @@ def test_low_precision_round_trip(dtype, tmp_path):
     dirty_allocator()
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert model.dtype == dtype
-    plain, widened = (AutoModelForCausalLM.from_pretrained(tmp_path, **wish) for wish in ({}, {"dtype": torch.float32}))
+    plain, widened = (
+        AutoModelForCausalLM.from_pretrained(tmp_path, **requested) for requested in ({}, {"dtype": torch.float32})
+    )
     for name, parameter in model.named_parameters():
         assert torch.equal(plain.get_parameter(name), parameter), name
         assert torch.equal(widened.get_parameter(name), parameter.float()), name

@@ -166,8 +166,8 @@ MUTANTS = [
     ),
     Mutant(
         "projections start as large as other matrices",
-        "init.normal_(module.weight, std=module.initial_std)",
-        "init.normal_(module.weight, std=self.config.initializer_range)",
+        "config.initializer_range / (2 * config.num_hidden_layers) ** 0.5",
+        "config.initializer_range",
         "test_modeling.py::test_projections_into_the_residual_stream_start_smaller",
     ),
     Mutant(
@@ -235,7 +235,7 @@ MUTANTS = [
 
 
 def run_tests(folder: Path, tests: list[str]):
-    """In a process of its own: run tests on the package in `folder`, and leave `report.xml` and `output.txt` there."""
+    """Run tests on the package in `folder`, in a new process; write `report.xml` and `output.txt` there."""
     with (folder / "output.txt").open("w") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -256,7 +256,7 @@ def run_tests(folder: Path, tests: list[str]):
 
 @pytest.fixture(scope="module")
 def failures():
-    """A function that runs tests on a copy of the package: the failures' messages."""
+    """A function that runs tests on a copy of the package and returns the messages of failures."""
 
     def run(folder: Path, tests: list[str]) -> list[str]:
         process = processes.Process(target=run_tests, args=(folder, tests))

@@ -32,12 +32,12 @@ def assert_same_network(ours, stock, input_ids, atol=1e-5, **kwargs):
         torch.testing.assert_close(mine, theirs, atol=atol, rtol=1e-5)
 
 
-def stock_twin(ours, config_class, model_class, **dials):
+def stock_twin(ours, config_class, model_class, **options):
     """A stock model with the sizes and, name for name, the weights of ours."""
     config = ours.config
     shared = ["tie_word_embeddings", "rope_parameters", "head_dim"]
     kwargs = {name: copy.deepcopy(getattr(config, name)) for name in [*SIZES, *shared]}
-    stock = model_class(config_class(rms_norm_eps=config.norm_eps, **(kwargs | dials)))
+    stock = model_class(config_class(rms_norm_eps=config.norm_eps, **(kwargs | options)))
     stock.load_state_dict(ours.state_dict())
     return stock
 

@@ -5,16 +5,16 @@ import copy
 
 import pytest
 import torch
-from tiny_model import DIALS, build, logits, tokens
+from tiny_model import ARCHITECTURES, build, logits, tokens
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
 
 
-@pytest.fixture(scope="module", params=DIALS)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request):
-    return build(**DIALS[request.param])
+    return build(**ARCHITECTURES[request.param])
 
 
 @contextlib.contextmanager

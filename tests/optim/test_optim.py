@@ -8,9 +8,9 @@ from torch import nn
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.optim import muon
-from training.optim.build import build_optimizer
 from training.optim.config import OptimizerConfig
 from training.optim.muon import MuonAdamW, polar_factor
+from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, found again, dropped; and what is in one."""
+"""Checkpoints: whole or absent, found again, deleted; and their content."""
 
 import json
 import math
@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.errors import UserError
-from training.optim.build import build_optimizer
 from training.optim.config import OptimizerConfig
+from training.optim.optimizer import build_optimizer
 from training.pretraining import checkpoint as checkpoint_module
 from training.pretraining.checkpoint import Checkpoints
 from training.pretraining.randomness import seed_step
@@ -51,7 +51,7 @@ def progress(step: int, loss: float | None = None) -> dict[str, object]:
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:
-    """All that is in the folder, which must be whole checkpoints and nothing else."""
+    """The steps of all checkpoints in the folder, which must hold whole checkpoints and nothing else."""
     return sorted(int(path.name.removeprefix("step-")) for path in checkpoints.folder.iterdir())
 
 
@@ -87,7 +87,7 @@ def test_the_last_and_the_best_are_kept(tmp_path_factory, losses, keep_last, kee
         assert steps(checkpoints) == list(kept)
 
 
-# What may happen to a file, and what is said of it.
+# The word for each damage, and how to do it.
 DAMAGES = {
     "is missing": Path.unlink,
     "has changed": lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
@@ -108,7 +108,7 @@ def test_a_damaged_one_is_passed_over(log, capsys, name, said):
     capsys.readouterr()
     assert make(log).newest().step == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"pretrain: warning: {damaged} is damaged ({name} ") and line.endswith("), passed over")
+    assert line.startswith(f"pretrain: warning: {damaged} is damaged ({name} ") and line.endswith("), skipped")
     assert said.strip() in line or name == "complete.json"
     # It is not lost before the run has come past it again, and counts for nothing.
     checkpoints = make(log, keep_last=2)
@@ -131,7 +131,7 @@ def test_none_is_left(log, capsys):
         (log.with_name("checkpoints") / f"step-0000000{step}" / "weights").unlink()
     assert make(log).newest() is None
     *warnings, line = capsys.readouterr().out.splitlines()
-    assert len(warnings) == 2 and line == "pretrain: no checkpoint is left, starting from step 0"
+    assert len(warnings) == 2 and line == "pretrain: no whole checkpoint is left, starting from step 0"
 
 
 def test_halves_are_swept_and_do_not_count(log):
@@ -143,7 +143,7 @@ def test_halves_are_swept_and_do_not_count(log):
 
 
 def test_everything_is_on_the_disk_before_it_counts(log, monkeypatch):
-    """As a power cut sees it: files, their folders and the log are synced before the rename, the rename after it."""
+    """For power cuts: files, their folders and the log are synced before the rename, the rename itself after it."""
     done, rename, sync = [], Path.rename, checkpoint_module.sync
     monkeypatch.setattr(checkpoint_module, "sync", lambda path: (done.append(path), sync(path)))
     monkeypatch.setattr(Path, "rename", lambda path, to: (done.append("rename"), rename(path, to))[1])
@@ -185,7 +185,7 @@ def test_whatever_goes_wrong_the_one_before_is_whole(log, monkeypatch):
 
 
 def test_asynchronous_writing(log):
-    """Training goes on while one is written; the next, and the end, wait for it."""
+    """Training continues while one is written; the next one, and the end, wait for it."""
     checkpoints, gate, order = make(log, asynchronous=True), threading.Event(), []
 
     def slow(folder: Path) -> None:
@@ -309,8 +309,8 @@ def test_of_another_network(tokenizer, tmp_path):
     train(state, 0, 1)
     state.capture()(tmp_path)
     line = refusal(training(tokenizer, "muon", intermediate_size=64, norm_eps=1e-3), tmp_path)
-    assert "config.json is not of the model that the recipe builds (intermediate_size: 48 -> 64, norm_eps: " in line
-    assert "is of MuonAdamW, the recipe asks for AdamW; choose" in refusal(training(tokenizer, "adamw"), tmp_path)
+    assert "config.json does not match the model of the recipe (intermediate_size: 48 -> 64, norm_eps: " in line
+    assert "has MuonAdamW, but the recipe has AdamW; choose" in refusal(training(tokenizer, "adamw"), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Training in several processes, started by Accelerate's launcher from the files in recipes/accelerate.
 
-Two processes on one machine's processors, over gloo, in the place of GPUs over NCCL. A start takes several seconds, so
-each launch makes several runs (see launched.py), and the tests look at what they left. Expected losses come from one
-process, without a launcher.
+Two processes on the CPUs of one machine, over gloo, stand for GPUs over NCCL. A start takes several seconds, so each
+launch makes several runs (see launched.py), and the tests check their output. Expected losses come from one process
+without a launcher.
 """
 
 import dataclasses
@@ -106,11 +106,12 @@ def expected(pretrain) -> dict[str, torch.Tensor]:
 
 
 def launch(terminal, file: str, processes: int, runs: dict[str, list[str]], folder: Path, **environment: str) -> dict:
-    """Make runs, one after the other, in the same processes. Returns what launched.py says of each."""
+    """Make runs, one after the other, in the same processes; return the report of launched.py on each."""
     folder.mkdir()
     (folder / "runs.json").write_text(json.dumps(runs))
     config = ROOT / "recipes" / "accelerate" / f"{file}.yaml"
-    command = [*LAUNCH, config, "--num_processes", processes, ROOT / "tests" / "helpers" / "launched.py", folder / "runs.json"]
+    script = [ROOT / "tests" / "helpers" / "launched.py", folder / "runs.json"]
+    command = [*LAUNCH, config, "--num_processes", processes, *script]
     wait_for(terminal.start(command, folder, folder / "log", **environment), folder / "log")
     done = json.loads((folder / "runs.done").read_text())
     assert done.keys() == runs.keys()
@@ -127,7 +128,7 @@ def wait_for(process, log: Path, code: int = 0, seconds: float = 400) -> None:
 
 
 def interrupt(folder: Path) -> None:
-    """Make a finished run one that was killed after half of its steps. What it had is kept with the suffix `-whole`."""
+    """Turn a finished run into one killed after half of its steps. A copy of the whole run has the suffix `-whole`."""
     shutil.copytree(folder, folder.with_name(f"{folder.name}-whole"))
     work = folder.rename(folder.with_name(f"{folder.name}.partial"))
     shutil.rmtree(work / "checkpoints" / f"step-{STEPS:08d}")
@@ -140,7 +141,7 @@ def interrupt(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sharded(terminal, pretrain, inputs, tmp_path_factory):
-    """Runs on one, two and again one process: `grows` goes on from one to two, `shrinks` from two to one."""
+    """Runs on one, two and again one process: `grows` resumes from one on two, `shrinks` from two on one."""
     folder, runs = tmp_path_factory.mktemp("sharded"), pretrain.folder
     grows, shrinks = {"grows": pretrain("grows", **ADAMW)}, {"shrinks": pretrain("shrinks")}
     launch(terminal, "fsdp2", 1, grows, folder / "1", **SHARDED)
@@ -156,7 +157,7 @@ def sharded(terminal, pretrain, inputs, tmp_path_factory):
     interrupt(runs / "shrinks")
     done |= launch(terminal, "fsdp2", 1, shrinks, folder / "3", **SHARDED)
     for launched in ("2", "3"):
-        assert (folder / launched / "log").read_text().count(f"going on from step {STEPS // 2}") == 1
+        assert (folder / launched / "log").read_text().count(f"resuming from step {STEPS // 2}") == 1
     return done
 
 
@@ -206,8 +207,8 @@ def test_a_checkpoint_of_another_kind_of_launch_is_refused(sharded, pretrain, ca
     forget_accelerate()
     assert cli.main(pretrain("other", **ADAMW)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"step-{STEPS:08d} was written by FSDP, and this is " in line
-    assert "go on with a launch file of the same kind" in line
+    assert f"step-{STEPS:08d} was written with FSDP, but this launch runs with " in line
+    assert "resume with a launch file of the same kind" in line
 
 
 # --- Plain data parallel ---
@@ -231,12 +232,12 @@ def test_a_data_parallel_run_goes_on_in_one_process(parallel, pretrain, expected
     interrupt(pretrain.folder / "ddp-adamw")
     forget_accelerate()
     assert cli.main(pretrain("ddp-adamw", **ADAMW)) == 0
-    assert f"going on from step {STEPS // 2}" in capsys.readouterr().out
+    assert f"resuming from step {STEPS // 2}" in capsys.readouterr().out
     torch.testing.assert_close(losses(pretrain.folder / "ddp-adamw"), expected["adamw"], atol=ATOL["adamw"], rtol=0)
 
 
 def test_a_mistake_is_told_once(terminal, pretrain, tmp_path):
-    """A batch that two processes cannot share out, though one process could take it."""
+    """A batch that two processes cannot divide evenly, though one process could take it."""
     command = [*LAUNCH, ROOT / "recipes/accelerate/cpu.yaml", "-m", "training", "pretrain"]
     command += pretrain("uneven", global_batch_size=6)[1:]
     wait_for(terminal.start(command, ROOT, tmp_path / "log", **CPU), tmp_path / "log", code=1)
@@ -257,7 +258,7 @@ def free_port() -> int:
 
 
 def test_two_machines_by_accelerate(terminal, pretrain, expected, tmp_path):
-    """Two launchers of one process each, with the file for several machines: sharded."""
+    """Two launchers with one process each and the launch file for several machines: sharded."""
     (tmp_path / "runs.json").write_text(json.dumps({"machines": pretrain("machines")}))
     config = [ROOT / "recipes" / "accelerate" / "multi-node.yaml", "--num_machines", 2, "--num_processes", 2]
     address = ["--main_process_ip", "127.0.0.1", "--main_process_port", free_port()]
@@ -276,7 +277,7 @@ def test_two_machines_by_accelerate(terminal, pretrain, expected, tmp_path):
 
 
 def test_two_machines_by_torchrun(terminal, pretrain, expected, tmp_path):
-    """Two launchers of one process each, without a launch file: every process holds the whole model."""
+    """Two launchers with one process each, without a launch file: every process holds the whole model."""
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", 1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, *meeting]
     command += ["--local-addr", "127.0.0.1", "-m", "training", "pretrain", *pretrain("torchrun", **ADAMW)[1:]]
@@ -306,7 +307,7 @@ def test_deepspeed(terminal, pretrain, expected, tmp_path, stage):
     torch.testing.assert_close(found, expected["adamw"], atol=ATOL["adamw"], rtol=0)
     interrupt(pretrain.folder / f"zero{stage}")
     launch(terminal, f"zero{stage}", 2, runs, tmp_path / "again", **SHARDED)
-    assert f"going on from step {STEPS // 2}" in (tmp_path / "again" / "log").read_text()
+    assert f"resuming from step {STEPS // 2}" in (tmp_path / "again" / "log").read_text()
     found = losses(pretrain.folder / f"zero{stage}")
     torch.testing.assert_close(found, expected["adamw"], atol=ATOL["adamw"], rtol=0)
     weights, wanted = (
@@ -319,7 +320,7 @@ def test_deepspeed(terminal, pretrain, expected, tmp_path, stage):
     shutil.copytree(pretrain.folder / f"zero{stage}-whole", pretrain.folder / f"fewer{stage}.partial")
     fewer = {f"fewer{stage}": pretrain(f"fewer{stage}", **ADAMW)}
     assert launch(terminal, f"zero{stage}", 1, fewer, tmp_path / "fewer", **SHARDED)[f"fewer{stage}"]["code"] == 2
-    assert "written by 2 processes of DeepSpeed, which cannot go on with 1" in (tmp_path / "fewer" / "log").read_text()
+    assert "written by 2 processes of DeepSpeed, which cannot resume with 1" in (tmp_path / "fewer" / "log").read_text()
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed")
@@ -365,7 +366,8 @@ def test_commands_are_understood(command):
         parsed = torchrun_parser().parse_args(rest)
     assert parsed.module and parsed.training_script == "training"
     command, key, recipe = parsed.training_script_args
-    assert (command, key) == ("pretrain", "--config") and recipe_of(PretrainConfig, [key, str(ROOT / recipe)], "").max_steps
+    assert (command, key) == ("pretrain", "--config")
+    assert recipe_of(PretrainConfig, [key, str(ROOT / recipe)], "").max_steps
 
 
 def test_the_page_names_what_there_is():
@@ -425,5 +427,5 @@ def test_slurm_script_saves_and_requeues(terminal, pretrain, tmp_path):
         (stop,) = re.findall(r"stopped after step (\d+), saved", log.read_text())
         stops.append(int(stop))
         assert (tmp_path / "model.partial" / "checkpoints" / f"step-{stops[-1]:08d}" / "complete.json").is_file()
-    assert f"going on from step {stops[0]}" in log.read_text()
+    assert f"resuming from step {stops[0]}" in log.read_text()
     assert (tmp_path / "requeued").read_text() == "7\n7\n"

@@ -1,4 +1,4 @@
-"""The gradient is that of one big batch in plain arithmetic, however it is computed."""
+"""The gradient equals that of one large batch in plain arithmetic, however it is computed."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> dict[str, object]:
-    """Documents of very different lengths, packed: the rows, and so the parts of a batch, differ in scored tokens."""
+    """Packed documents of very different lengths: sequences, and so micro-batches, differ in scored tokens."""
     folder = tmp_path_factory.mktemp("gradients")
     tokenizer = write_tokenizer(folder / "tokenizer")
     encoder = ScratchTokenizer.load(tokenizer)

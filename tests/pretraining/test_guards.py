@@ -1,4 +1,4 @@
-"""What can go wrong with the numbers of a run is noticed, written down, and survived if the recipe says so."""
+"""Bad numbers in a run are found, recorded, and survived if the recipe says so."""
 
 import json
 import math
@@ -10,22 +10,22 @@ from tiny_stages import flags, forget_accelerate, write_data, write_tokenizer
 
 from training.commands import pretrain
 from training.common.errors import UserError
-from training.pretraining.guards import LossSpikes, worse_than_chance
-from training.pretraining.loop import Pretraining
+from training.pretraining.guards import LossSpikes, check_initial_loss
+from training.pretraining.loop import Pretrainer
 
 
 def test_a_spike_stands_out_and_a_noisy_fall_does_not():
     generator, spikes = random.Random(0), LossSpikes()
     falling = [8 * math.exp(-step / 80) + 2 + generator.gauss(0, 0.05) for step in range(300)]
-    assert not any(spikes.see(loss) for loss in falling)
-    usual = spikes.see(falling[-1] + 1.0)
+    assert not any(spikes.record(loss) for loss in falling)
+    usual = spikes.record(falling[-1] + 1.0)
     assert usual == pytest.approx(falling[-1], abs=0.3)
-    assert spikes.see(falling[-1]) is None  # the spike has not moved what is usual
+    assert spikes.record(falling[-1]) is None  # the spike has not moved what is usual
 
 
 def test_chance_is_a_uniform_guess():
-    assert worse_than_chance(math.log(300) * 1.05, 300) is None
-    assert "guessing among 300 tokens gives 5.70" in worse_than_chance(9.0, 300)
+    assert check_initial_loss(math.log(300) * 1.05, 300) is None
+    assert "guessing among 300 tokens gives 5.70" in check_initial_loss(9.0, 300)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def incidents(folder):
 
 @pytest.fixture
 def broken_step(monkeypatch):
-    """The second half of the third batch gives a loss that is not a number."""
+    """The second half of the third batch gives a NaN loss."""
     calls = []
 
     def loss(self, *args, **kwargs):
@@ -57,13 +57,13 @@ def broken_step(monkeypatch):
             calls.append(value)
         return value * math.nan if len(calls) == 6 and torch.is_grad_enabled() else value
 
-    honest = Pretraining.loss
-    monkeypatch.setattr(Pretraining, "loss", loss)
+    honest = Pretrainer.compute_loss
+    monkeypatch.setattr(Pretrainer, "compute_loss", loss)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(inputs, tmp_path, broken_step):
     with pytest.raises(
-        UserError, match="step 3 has a loss of nan and a gradient of norm nan; lower the learning rates"
+        UserError, match="step 3 has a loss of nan and a gradient norm of nan; lower the learning rates"
     ):
         train(inputs, tmp_path / "model")
     [incident] = incidents(tmp_path / "model.partial")
@@ -80,9 +80,9 @@ def test_or_its_batch_is_skipped_and_nothing_of_it_stays(inputs, tmp_path, broke
 
 
 def test_but_not_for_ever(inputs, tmp_path, monkeypatch):
-    honest = Pretraining.loss
-    monkeypatch.setattr(Pretraining, "loss", lambda *args, **kwargs: honest(*args, **kwargs) * math.nan)
-    with pytest.raises(UserError, match="step 10 has a loss of nan .* 10 in a row are too many"):
+    honest = Pretrainer.compute_loss
+    monkeypatch.setattr(Pretrainer, "compute_loss", lambda *args, **kwargs: honest(*args, **kwargs) * math.nan)
+    with pytest.raises(UserError, match="step 10 has a loss of nan .* like the 9 steps before it"):
         train(inputs, tmp_path / "model", on_nonfinite="skip", max_steps=12)
 
 

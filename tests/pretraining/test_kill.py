@@ -1,4 +1,4 @@
-"""Killed anywhere, started again: the same losses and the same weights as if nothing had happened, to the last bit.
+"""A run that is killed anywhere and resumed has the losses and weights of an uninterrupted one, to the last bit.
 
 The processes are real and die by SIGKILL. Most are forked from a server that has imported everything, which saves five
 seconds a start; a few come from the command line, and some are two processes under `accelerate launch`. The moments are
@@ -56,7 +56,7 @@ def stages(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Another number of threads adds up in another order, and must not have started before a fork."""
+    """Other numbers of threads sum in another order, and threads must not have started before a fork."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("TQDM_DISABLE", "1")
@@ -66,7 +66,7 @@ def one_thread():
 
 @pytest.fixture(scope="module", autouse=True)
 def server(one_thread):
-    with fork_server("training.cli", "training.commands.pretrain"):
+    with fork_server("training.cli", "training.commands.pretrain", "training.pretraining.loop"):
         yield
 
 
@@ -110,7 +110,7 @@ class Command:
 
 
 class Launched(Command):
-    """Two processes of a launcher, which puts each into a session of its own."""
+    """Two processes of a launcher, which starts each in its own session."""
 
     prefix = ["-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/cpu.yaml"]
     prefix += ["-m", "training", "pretrain"]
@@ -130,7 +130,7 @@ class Launched(Command):
         return found
 
     def send(self, signum: int) -> None:
-        """To all of them at once, as when the power fails."""
+        """Send it to all of them at once, as in a power cut."""
         for pid in (self.process.pid, *self.workers().values()):
             os.kill(pid, signum)
 
@@ -313,7 +313,7 @@ def test_a_signal_saves_and_says_how_to_go_on(stages, untouched, tmp_path):
         step = harness.last_step()
         assert (harness.work / "checkpoints" / f"step-{step:08d}" / "complete.json").is_file()
         said = harness.output.read_text()
-        assert f"stopped after step {step}, saved; the same command goes on" in said and "Traceback" not in said
+        assert f"stopped after step {step}, saved; rerun the same command" in said and "Traceback" not in said
     assert harness.finish() == 0, harness.said()
     assert_equal_runs(harness.folder, untouched)
 

@@ -1,6 +1,7 @@
-"""The curve of a small pretraining, step by step, as it was when it was last looked at.
+"""The loss curve of a small pretraining, step by step, against the recorded one.
 
-A change that moves it on purpose writes it anew: REWRITE_LOSSES=1 python -m pytest tests/pretraining/test_loss_curve.py
+After a change that moves it on purpose, record it again:
+    REWRITE_LOSSES=1 python -m pytest tests/pretraining/test_loss_curve.py
 """
 
 import json
@@ -12,7 +13,7 @@ import torch
 from tiny_stages import flags, forget_accelerate, write_data, write_tokenizer
 
 from training.commands import pretrain
-from training.optim import build
+from training.optim import optimizer
 
 FOLDER = Path(__file__).parent / "losses"
 STEPS = 50
@@ -22,7 +23,7 @@ TOLERANCE = 2e-3
 
 @pytest.mark.parametrize("preset", ["scratch", "qwen3"])
 def test_the_curve_is_the_one_on_file(tmp_path, monkeypatch, preset):
-    monkeypatch.setattr(build, "has_bf16", lambda device: False)  # Muon's products in fp32 on every processor
+    monkeypatch.setattr(optimizer, "has_bf16", lambda device: False)  # Muon's products in fp32 on every processor
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     options = {
         "output_dir": tmp_path / "model",

@@ -1,4 +1,4 @@
-"""Where the time goes: spans in the loop, and the tables and the trace of a run with `profile: true`."""
+"""Profiling: spans in the loop, and the tables and the trace of a run with `profile: true`."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ def inputs(tmp_path_factory) -> dict[str, str]:
 
 
 def train(inputs, output_dir, **options) -> list[dict]:
-    """The records without what the clock says."""
+    """Train; return the records without timings."""
     forget_accelerate()
     pretrain.main(flags({**inputs, **SIZES, "output_dir": output_dir, "logging_steps": 1, **options}))
     records = read_metrics(output_dir / "metrics.jsonl")
@@ -54,7 +54,7 @@ def test_time_within_a_span_within_a_span_is_the_inner_ones(clock):
     clock[0] += 16  # of no account
     assert dict(spans.seconds) == {"outer": 3, "inner": 12} and spans.wall == 18
     assert dict(spans.counts) == {"outer": 1, "inner": 2}
-    spans.go_on()
+    spans.resume()
     with spans("outer"):
         clock[0] += 1
     spans.stop()
@@ -119,4 +119,4 @@ def test_a_profile_tells_where_the_time_goes_and_changes_nothing(inputs, tmp_pat
 
 def test_a_run_too_short_to_trace_says_so(inputs, tmp_path, capsys):
     train(inputs, tmp_path / "model", profile="true", max_steps=2)
-    assert f"nothing was traced, for that takes {Profiler.steps_needed} steps" in capsys.readouterr().out
+    assert f"nothing was traced: the run needs at least {Profiler.steps_needed} steps" in capsys.readouterr().out

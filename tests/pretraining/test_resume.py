@@ -1,4 +1,4 @@
-"""What a run does when it finds an interrupted one in its place: goes on, refuses in one line, or starts over."""
+"""What a run does about an interrupted one in its folder: resumes it, rejects it in one line, or starts over."""
 
 import json
 import resource
@@ -51,7 +51,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def interrupted(finished, tmp_path, monkeypatch) -> Path:
-    """As if it had been killed in its very last moment, when two checkpoints were there."""
+    """A run killed in its last moment, with two checkpoints written."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     Path("new").rename("new.partial")
@@ -63,7 +63,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def refusal(capfd, **changes: object) -> str:
-    """The one line of a run that must not begin, and leaves everything as it was."""
+    """The one line of a run that must not start and must change nothing."""
     before = files(Path("."))
     capfd.readouterr()
     assert pretrain(**changes) == 2
@@ -91,7 +91,7 @@ def test_other_inputs_are_refused(interrupted, capfd):
 def test_to_start_over_is_said(interrupted, finished, capfd):
     assert pretrain(max_steps=2, restart="true") == 0
     said = capfd.readouterr().out
-    assert "pretrain: as asked, starting over" in said and "going on" not in said
+    assert "pretrain: restart requested, starting over" in said and "resuming" not in said
     assert [path.name for path in Path("new/checkpoints").iterdir()] == ["step-00000002"]
 
 
@@ -100,7 +100,7 @@ def test_what_does_not_change_what_is_learnt_may_differ(interrupted, finished, c
     Path("tokenizer").rename("elsewhere")
     options = {"save_steps": 1, "keep_last": 3, "async_save": "false", "logging_steps": 2, "eval_steps": 1}
     assert pretrain(tokenizer="elsewhere", per_device_train_batch_size=4, sample_prompts="[the]", **options) == 0
-    assert "going on from step 2 (new.partial/checkpoints/step-00000002)" in capfd.readouterr().out
+    assert "resuming from step 2 (new.partial/checkpoints/step-00000002)" in capfd.readouterr().out
     one, other = load_file("new/model.safetensors"), load_file(finished / "new" / "model.safetensors")
     assert all((one[name] == other[name]).all() for name in other)
     assert len(list(Path("new/checkpoints").iterdir())) == 3
@@ -117,7 +117,7 @@ def test_a_compiled_run_goes_on_exactly(finished, tmp_path, monkeypatch, capfd):
     shutil.rmtree("half.partial/checkpoints/step-00000004")
     torch.compiler.reset()  # as in a new process
     assert pretrain(output_dir="half", **options) == 0
-    assert "going on from step 2" in capfd.readouterr().out
+    assert "resuming from step 2" in capfd.readouterr().out
     whole, half = (Path(run, "model.safetensors").read_bytes() for run in ("whole", "half"))
     assert whole == half
 
@@ -138,13 +138,13 @@ def test_a_damaged_checkpoint_is_passed_over(interrupted, finished, capfd, name)
     assert pretrain() == 0
     said = capfd.readouterr().out
     assert said.count("warning") == 1
-    assert f"warning: {newest} is damaged ({name} has changed), passed over" in said and "going on from step 2" in said
+    assert f"warning: {newest} is damaged ({name} has changed), skipped" in said and "resuming from step 2" in said
     assert files(Path("new"))["model.safetensors"] == files(finished / "new")["model.safetensors"]
     assert len(list(Path("new/checkpoints").iterdir())) == 2
 
 
 def test_a_checkpoint_of_another_network_is_refused(interrupted, capfd):
-    """Whole, but not of this run: by hand, or by an older version with other defaults."""
+    """Whole, but of another run: made by hand, or by an older version with other defaults."""
     newest = Path("new.partial/checkpoints/step-00000004")
     config = json.loads((newest / "config.json").read_text())
     (newest / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 2, "norm_eps": 0.5}))
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_network_is_refused(interrupted, capfd):
     capfd.readouterr()
     assert pretrain() == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert f"{newest}/config.json is not of the model that the recipe builds (norm_eps: 0.5 -> " in line
+    assert f"{newest}/config.json does not match the model of the recipe (norm_eps: 0.5 -> " in line
     assert ", num_key_value_heads: 2 -> 1); choose another output_dir, or start over with --restart true" in line
 
 
@@ -174,7 +174,7 @@ def test_an_output_that_cannot_be_written(interrupted, capfd, output_dir, said):
 
 @pytest.mark.parametrize("async_save", ["true", "false"])
 def test_no_room_for_the_second_checkpoint(interrupted, finished, capfd, async_save):
-    """The kernel's own limit of a file's size, set when the first checkpoint is whole: no privilege is needed."""
+    """The kernel's limit of a file's size, set after the first checkpoint; this needs no privilege."""
     shutil.rmtree("new.partial")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     commit = Checkpoints.commit
@@ -193,12 +193,12 @@ def test_no_room_for_the_second_checkpoint(interrupted, finished, capfd, async_s
     assert line.startswith("error: no space left on the disk (") and "File too large" in line
     assert [path.name for path in Path("new.partial/checkpoints").iterdir()] == ["step-00000001"]
     assert pretrain(save_steps=1) == 0
-    assert "going on from step 1" in capfd.readouterr().out
+    assert "resuming from step 1" in capfd.readouterr().out
     assert files(Path("new"))["model.safetensors"] == files(finished / "new")["model.safetensors"]
 
 
 def test_an_engine_that_spreads_the_model(interrupted, finished, capfd, monkeypatch):
-    """Accelerate's own layout below `state/`, by the same rules; FSDP itself runs elsewhere."""
+    """Accelerate's layout below `state/` follows the same rules. test_cluster.py runs FSDP itself."""
     shutil.rmtree("new.partial")
     monkeypatch.setattr(loop, "is_sharded", lambda accelerator: True)
     assert pretrain(sample_prompts="[the]") == 0
@@ -208,6 +208,6 @@ def test_an_engine_that_spreads_the_model(interrupted, finished, capfd, monkeypa
     (newest / "state" / "optimizer.bin").write_bytes(b"half")
     assert pretrain() == 0
     said = capfd.readouterr().out
-    assert f"{newest} is damaged (state/optimizer.bin has changed), passed over" in said
-    assert "going on from step 2" in said
+    assert f"{newest} is damaged (state/optimizer.bin has changed), skipped" in said
+    assert "resuming from step 2" in said
     assert files(Path("new"))["model.safetensors"] == files(finished / "new")["model.safetensors"]

@@ -1,4 +1,4 @@
-"""One dial: what follows from a depth, from what the recipe gives beside it, and that it trains."""
+"""Recipes derived from a depth: the rules, keys that the recipe gives as well, and a run."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ from training.commands import pretrain
 from training.common.errors import UserError
 from training.common.recipe import build, read_yaml
 from training.model_io.tokenizers import open_tokenizer
-from training.pretraining.build import derive_from_depth
 from training.pretraining.config import PretrainConfig
+from training.pretraining.scaling import derive_from_depth
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DERIVED = {
@@ -38,7 +38,7 @@ def tokenizer_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def scaled(tokenizer_folder):
-    """A function from a recipe to the resolved one and the lines that explain it."""
+    """A function that derives a recipe; it returns the recipe and the lines that explain it."""
     tokenizer = open_tokenizer(tokenizer_folder, "tokenizer")
 
     def scale(**given):
@@ -49,7 +49,7 @@ def scaled(tokenizer_folder):
 
 
 def tokens(config: PretrainConfig) -> tuple[int, int]:
-    """Of a batch, and of the run."""
+    """Tokens of a batch, and of the run."""
     batch = config.global_batch_size * config.sequence_length
     return batch, batch * config.max_steps
 

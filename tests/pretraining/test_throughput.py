@@ -1,4 +1,4 @@
-"""The clock of a training and what it is measured against."""
+"""The clock of the training loop, counted operations, and the rate of the device."""
 
 import pytest
 import torch

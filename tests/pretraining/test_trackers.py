@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: the records, the lines for a log, and the trackers."""
+"""The log of a run: records, lines without a terminal, and trackers."""
 
 import importlib.util
 import json
@@ -50,7 +50,7 @@ def test_records_say_how_well_and_how_fast(inputs, tmp_path, capsys):
     # Without a terminal there is no progress bar: a line at every logging step.
     printed = capsys.readouterr().out
     assert "step 2/6: loss 5." in printed and "step 6/6: loss " in printed and "0:00 left" in printed
-    assert " bits/byte, lr " in printed and " tokens/s, MFU " in printed and "GFLOP/s, the measure of MFU" in printed
+    assert " bits/byte, lr " in printed and " tokens/s, MFU " in printed and "GFLOP/s, the reference of MFU" in printed
 
 
 def test_tensorboard_and_the_clock_go_on_after_an_interruption(inputs, tmp_path, capsys):
@@ -95,7 +95,7 @@ def test_trackio_gets_the_same_records(inputs, tmp_path, monkeypatch):
 def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(inputs, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackio" else find_spec(name))
-    with pytest.raises(UserError, match="'report_to': trackio is not installed; pip install 'scratch\\[track\\]'"):
+    with pytest.raises(UserError, match="'report_to': trackio is not installed; pip install -e .*track"):
         train(inputs, tmp_path / "model", report_to="[trackio]")
     with pytest.raises(UserError, match="'report_to' must be one of tensorboard, trackio, wandb, not 'excel'"):
         train(inputs, tmp_path / "model", report_to="[excel]")

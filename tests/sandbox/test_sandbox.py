@@ -1,7 +1,7 @@
-"""Attacks on the sandbox. An attack is a program that reaches its last line if, and only if, the deed is done.
+"""Attacks on the sandbox. An attack is a program that reaches its last line if and only if it succeeds.
 
-Every one is run as a plain process, where it must succeed, since a test whose attack does nothing proves nothing; and
-in each isolation this system offers, where it must fail and leave no trace.
+Each runs as a plain process, where it must succeed, because an attack that does nothing proves nothing. It also runs in
+each kind of isolation that this system offers, where it must fail and leave no trace.
 """
 
 import os
@@ -18,7 +18,7 @@ import pytest
 from terminal import ROOT
 
 from training.common.errors import UserError
-from training.sandbox import Limits, Outcome, kernel, pool, run_all, seccomp
+from training.sandbox import Outcome, SandboxLimits, kernel, pool, run_all, seccomp
 from training.sandbox.pool import Worker
 
 SECRET = "the-password-is-tulip"
@@ -29,14 +29,14 @@ def worker(request):
     try:
         made = Worker(request.param)
     except (OSError, EOFError) as error:
-        pytest.skip(f"this system refuses {request.param}: {error}")
+        pytest.skip(f"this system does not offer {request.param}: {error}")
     made.kind = request.param
     yield made
     made.close()
 
 
 def run(worker: Worker, program: str, tests: str | None = None, **limits) -> Outcome:
-    return worker.run({"program": program, "tests": tests, "limits": asdict(Limits(**limits))})
+    return worker.run({"program": program, "tests": tests, "limits": asdict(SandboxLimits(**limits))})
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_what_the_machine_has_is_not_used_up(worker, name):
 
     assert not outcome.passed
     assert outcome.reason in reasons, outcome
-    assert len(outcome.output) <= Limits().output
+    assert len(outcome.output) <= SandboxLimits().output
 
 
 THREADS = (
@@ -405,7 +405,7 @@ CHEATS = {
     "def abs(x): return 0\ndef all(x): return True\ndef double(x): return 1",
     "another module math": "import math\nmath.isclose = lambda *_, **__: True\ndef double(x): return 1",
     "other ways to be an error": "import builtins\nbuiltins.AssertionError = int\ndef double(x): raise SystemExit",
-    "an answer that is no value": "import os\ndef double(x):\n  os.write(3, b'\\xff' * 100); os._exit(0)",
+    "an answer that is not a value": "import os\ndef double(x):\n  os.write(3, b'\\xff' * 100); os._exit(0)",
     "the word for passing": "import json, os, struct\ndef double(x):\n"
     "  data = json.dumps({'failed': ['passed', '']}).encode()\n"
     "  os.write(3, struct.pack('=I', len(data)) + data); os._exit(0)",
@@ -413,7 +413,7 @@ CHEATS = {
     "data = json.dumps({'names': {'double': ['module', 'os'], 'abs': ['function']}}).encode()\n"
     "os.write(3, struct.pack('=I', len(data)) + data)",
     "changing the question": "def double(x):\n  return x",
-    "killing the judge": "import os\ndef double(x):\n  os.kill(os.getppid() or 1, 9)\n  os.kill(1, 9)",
+    "killing the test process": "import os\ndef double(x):\n  os.kill(os.getppid() or 1, 9)\n  os.kill(1, 9)",
 }
 DOUBLE_TESTS = """
 import math
@@ -513,9 +513,9 @@ def test_nothing_runs_on_when_the_caller_is_killed(worker, tmp_path):
         [
             sys.executable,
             "-c",
-            "from training.sandbox.pool import Worker, Limits, asdict\n"
+            "from training.sandbox.pool import Worker, SandboxLimits, asdict\n"
             f"worker = Worker({worker.kind!r}); print(worker.process.pid, flush=True)\n"
-            "limits = asdict(Limits(cpu_seconds=600, wall_seconds=600.0))\n"
+            "limits = asdict(SandboxLimits(cpu_seconds=600, wall_seconds=600.0))\n"
             "worker.run({'program': 'while True: pass', 'tests': None, 'limits': limits})",
         ],
         cwd=ROOT,
@@ -570,7 +570,7 @@ from training.common.errors import UserError
 refused = [272, 444] if seccomp.platform.machine() == "x86_64" else [97, 444]  # unshare, landlock_create_ruleset
 code = [(seccomp.LOAD, 0, 0, 0)]
 for number in refused:
-    code += [(seccomp.JUMP_EQUAL, 0, 1, number), (seccomp.RETURN, 0, 0, seccomp.REFUSE | 1)]
+    code += [(seccomp.JUMP_EQUAL, 0, 1, number), (seccomp.RETURN, 0, 0, seccomp.DENY | 1)]
 code.append((seccomp.RETURN, 0, 0, seccomp.ALLOW))
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(38, 1, 0, 0, 0)
@@ -615,7 +615,7 @@ def test_an_ordinary_user_is_isolated_too(tmp_path):
     command[-1] += (
         "from training.sandbox import pool\nfor kind in pool.ISOLATIONS:\n"
         "    try: worker = pool.Worker(kind)\n    except OSError as error: print('refused'); continue\n"
-        "    r = {'tests': None, 'limits': pool.asdict(Limits())}\n"
+        "    r = {'tests': None, 'limits': pool.asdict(SandboxLimits())}\n"
         "    print(worker.run({'program': 'import colorsys', **r}).reason)\n"
         "    print(worker.run({'program': 'import os; os.listdir(\"/etc\")', **r}).reason)\n"
         "    print(worker.run({'program': 'import os; os.fork()', **r}).reason)\n    worker.close()\n"

@@ -49,10 +49,10 @@ def test_records_that_are_too_long(place, capsys, caplog, stage):
     with pytest.raises(UserError, match="'max_length': every prompt of train fills it, 4 tokens, and leaves no room"):
         run(stage, max_length=4)
     assert not (place / "new").exists() and not (place / "new.partial").exists()
-    with pytest.raises(UserError, match="1 records of train exceed the model's 128 positions .*, and they are cut"):
+    with pytest.raises(UserError, match="1 records of train exceed the model's 128 positions .*; set max_length: 128"):
         run(stage)
     run(stage, max_length=60)
-    assert "train: 1 of 3 records are left out: their prompts fill max_length 60" in capsys.readouterr().out
+    assert "train: 1 of 3 records are dropped: their prompts fill max_length 60" in capsys.readouterr().out
     assert "remove_unused_columns" not in caplog.text  # of which TRL's orpo speaks in every run
 
 

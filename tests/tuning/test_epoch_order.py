@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from training.tuning.epoch_order import OrderByEpoch
+from training.tuning.pipeline.resume import SeedSamplerByEpoch
 
 NUMBERS = list(range(24))
 
@@ -34,13 +34,13 @@ def test_a_resumed_epoch_has_the_order_it_would_have_had(kind, processes, tmp_pa
     data = loader(kind, processes)
     for epoch in range(3):
         data.set_epoch(epoch)
-        OrderByEpoch().on_epoch_begin(arguments, TrainerState(epoch=float(epoch)), TrainerControl(), data)
+        SeedSamplerByEpoch().on_epoch_begin(arguments, TrainerState(epoch=float(epoch)), TrainerControl(), data)
         torch.rand(epoch + 1)
         epochs.append([batch.tolist() for batch in data])
     assert epochs[0] != epochs[1] != epochs[2]
     for epoch, skipped in ((0, 2), (1, 1), (2, 3)):
         data = loader(kind, processes)
-        OrderByEpoch().on_epoch_begin(arguments, TrainerState(epoch=epoch + skipped / 12), TrainerControl(), data)
+        SeedSamplerByEpoch().on_epoch_begin(arguments, TrainerState(epoch=epoch + skipped / 12), TrainerControl(), data)
         rest = skip_first_batches(data, skipped)
         rest.set_epoch(epoch)  # as the Trainer does, which does not always reach the sampler
         assert [batch.tolist() for batch in rest] == epochs[epoch][skipped:]

@@ -34,10 +34,10 @@ def outputs(tmp_path_factory):
     prompts = [{"prompt": [{"role": "user", "content": f"{n} + {n} ="}], "answer": 2 * n} for n in range(8)]
     write(place / "prompts.jsonl", prompts)
     pairs = [json.loads(line) for line in (place / "data" / "preferences" / "train.jsonl").read_text().splitlines()]
-    judged = [(pair["chosen"], True) for pair in pairs] + [(pair["rejected"], False) for pair in pairs]
+    labelled = [(pair["chosen"], True) for pair in pairs] + [(pair["rejected"], False) for pair in pairs]
     write(
-        place / "judged.jsonl",
-        [{"prompt": pairs[0]["prompt"], "completion": words, "label": good} for words, good in judged],
+        place / "labelled.jsonl",
+        [{"prompt": pairs[0]["prompt"], "completion": words, "label": good} for words, good in labelled],
     )
     return place
 
@@ -108,19 +108,19 @@ def test_a_reward_model_prefers_what_it_was_taught(place, capsys):
 
     assert sum(score(pair, "chosen") > score(pair, "rejected") for pair in records) >= len(records) - 1
     figure = read_provenance("new")["metrics"]["accuracy"]
-    assert figure["n"] == 2 and figure["chance"] == 0.5 and f"of 2 held-out pairs {figure['value']:.1%} ±" in told
+    assert figure["n"] == 2 and figure["chance"] == 0.5 and f"accuracy {figure['value']:.1%} ±" in told
     assert any("eval_accuracy" in record for record in lines(place / "new" / "metrics.jsonl"))
 
 
 def test_the_accuracy_is_of_every_held_out_pair(place):
     """TRL's own figure is the mean of batches, in which a smaller last one counts as much as the others."""
-    from training.tuning.reward_model import JudgeTrainer
+    from training.tuning.reward_model import ScratchRewardTrainer
 
     seen = []
-    conclude = JudgeTrainer.conclude
+    after_training = ScratchRewardTrainer.after_training
 
     def again(self, folder):
-        figures, files = conclude(self, folder)
+        figures, files = after_training(self, folder)
         for pair in self.eval_dataset:  # each by itself: no padding
             ids = [torch.tensor([pair[key]]) for key in ("chosen_ids", "rejected_ids")]
             with torch.no_grad():
@@ -128,11 +128,11 @@ def test_the_accuracy_is_of_every_held_out_pair(place):
             seen.append(chosen > rejected)
         return figures, files
 
-    JudgeTrainer.conclude = again
+    ScratchRewardTrainer.after_training = again
     try:
         held_out(max_steps=1, test_split_size=0.4, per_device_eval_batch_size=2)
     finally:
-        JudgeTrainer.conclude = conclude
+        ScratchRewardTrainer.after_training = after_training
     figure = read_provenance("new")["metrics"]["accuracy"]
     assert len(seen) == figure["n"] == 3 and figure["value"] == pytest.approx(sum(seen) / 3)
 
@@ -166,12 +166,12 @@ def test_pairs_that_are_too_long(place, capsys):
     longest = sorted(lengths)[-2]
     run(reward, "pairs.jsonl", max_length=longest)
     told = capsys.readouterr().out
-    assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are left out" in told
+    assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are dropped" in told
     assert "reward: no pairs are held out" in told
     assert "no pair of train is within 4 tokens" in refusal(reward, output_dir="other", max_length=4)
     assert "exceed the model's 128 positions" in refusal(reward, "pairs.jsonl", output_dir="other")
     unused = refusal(reward, output_dir="other", test_split_size=0.25)
-    assert unused.endswith("'test_split_size' holds out pairs that nobody judges; give eval_strategy: epoch too")
+    assert unused.endswith("'test_split_size' has no effect without evaluation; add eval_strategy: epoch")
     assert not (place / "other").exists()
 
 
@@ -241,7 +241,7 @@ def test_what_fails_after_training_does_not_cost_the_weights(place, monkeypatch)
     def fail(*_):
         raise OSError("no room for a picture")
 
-    monkeypatch.setattr("training.tuning.grpo.draw_reward", fail)
+    monkeypatch.setattr("training.tuning.online_rl.draw_reward", fail)
     with pytest.raises(OSError, match="no room for a picture"):
         run(grpo, "prompts.jsonl", reward_funcs="[number]", beta=0.1, **GENERATION | {"max_steps": 1})
     assert AutoModelForCausalLM.from_pretrained("new.partial") and not (place / "new").exists()
@@ -249,22 +249,22 @@ def test_what_fails_after_training_does_not_cost_the_weights(place, monkeypatch)
 
 
 def test_a_reward_model_rewards(place):
-    held_out(output_dir="judge", max_steps=2)
-    run(grpo, "prompts.jsonl", reward_model_name_or_path="judge", **ADAPTER, **GENERATION)
+    held_out(output_dir="scorer", max_steps=2)
+    run(grpo, "prompts.jsonl", reward_model_name_or_path="scorer", **ADAPTER, **GENERATION)
     record = read_provenance("new")
-    assert record["inputs"]["reward_model"] == read_provenance("judge")["fingerprint"]
-    tokenizer = AutoTokenizer.from_pretrained("judge")
-    model = AutoModelForSequenceClassification.from_pretrained("judge").eval()
+    assert record["inputs"]["reward_model"] == read_provenance("scorer")["fingerprint"]
+    tokenizer = AutoTokenizer.from_pretrained("scorer")
+    model = AutoModelForSequenceClassification.from_pretrained("scorer").eval()
     for sample in lines(place / "new" / "samples.jsonl"):
         words = tokenizer.apply_chat_template(sample["prompt"] + sample["completion"], return_tensors="pt")
         with torch.no_grad():
-            assert model(words["input_ids"]).logits.item() == pytest.approx(sample["rewards/judge"], abs=1e-4)
+            assert model(words["input_ids"]).logits.item() == pytest.approx(sample["rewards/scorer"], abs=1e-4)
 
     model.score.weight.data[:] = math.nan
-    model.save_pretrained("judge")
-    message = refusal(grpo, "prompts.jsonl", output_dir="other", reward_model_name_or_path="judge", **GENERATION)
+    model.save_pretrained("scorer")
+    message = refusal(grpo, "prompts.jsonl", output_dir="other", reward_model_name_or_path="scorer", **GENERATION)
     assert re.fullmatch(
-        r"'reward_model_name_or_path': judge gave nan on record \d of the data; a reward is a finite number", message
+        r"'reward_model_name_or_path': scorer gave nan on record \d of the data; a reward must be finite", message
     )
 
 
@@ -302,19 +302,19 @@ def test_a_reward_that_is_no_number(place):
         ({}, "'reward_funcs' is missing (a list such as [number]; or reward_model_name_or_path)"),
         ({"reward_funcs": "[doctest]"}, "doctest needs the column tests; 'datasets' have prompt, answer"),
         ({"reward_funcs": "[numbr]"}, "no reward 'numbr'; did you mean 'number'?"),
-        ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; it takes the output of"),
+        ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; expected the output of"),
         ({"reward_funcs": "[number]", "num_generations": 3}, "generation_batch_size"),
         (
-            {"reward_model_name_or_path": "./judge"},
-            "'reward_model_name_or_path': judge: no such folder; run `scratch rew",
+            {"reward_model_name_or_path": "./scorer"},
+            "'reward_model_name_or_path': scorer: no such folder; run `scratch rew",
         ),
-        ({"reward_model_name_or_path": "judge"}, "'reward_model_name_or_path': no model at judge ("),
+        ({"reward_model_name_or_path": "scorer"}, "'reward_model_name_or_path': no model at scorer ("),
         ({"reward_funcs": "[number]", "loss_type": "dapa"}, "'loss_type': no 'dapa'; did you mean 'dapo'?"),
         ({"reward_funcs": "[number]", "scale_rewards": "grop"}, "'scale_rewards': no 'grop'; did you mean 'group'?"),
         ({"reward_funcs": "[number]", "use_vllm": "true"}, "vLLM is not "),
         (
             {"reward_funcs": "[number]", "max_completion_length": 120},
-            "'max_completion_length': 8 prompts of train, with answers of 120 tokens, exceed the model's 128 positions",
+            "'max_completion_length': 8 prompts of train, with completions of 120 tokens, exceed the model's 128 ",
         ),
     ],
 )
@@ -353,10 +353,10 @@ def test_losses_that_are_refused(place):
 
 
 def test_kto(place):
-    run(kto, "judged.jsonl")
+    run(kto, "labelled.jsonl")
     assert {"loss", "kl"} <= lines(place / "new" / "metrics.jsonl")[0].keys()
-    write(place / "judged.jsonl", [{"prompt": "a", "completion": "b", "label": 1}])
-    assert refusal(kto, "judged.jsonl").endswith("record 1: 'label' is neither true nor false")
+    write(place / "labelled.jsonl", [{"prompt": "a", "completion": "b", "label": 1}])
+    assert refusal(kto, "labelled.jsonl").endswith("record 1: 'label' is neither true nor false")
 
 
 def test_orpo(place):

@@ -1,4 +1,4 @@
-"""Rewards: what each pays for, and what is said of one that fails."""
+"""Reward functions: what each gives, and what is reported of one that fails."""
 
 import asyncio
 import os
@@ -21,12 +21,12 @@ def answer(words: str) -> list[dict[str, str]]:
 def reward(name: str, words: str, prompt=QUESTION, **columns: object) -> float:
     completion = words if isinstance(prompt, str) else answer(words)
     columns = {key: [value] for key, value in columns.items()}
-    (paid,) = REWARDS[name](prompts=[prompt], completions=[completion], completion_ids=[[1]], **columns)
-    return paid
+    (given,) = REWARDS[name](prompts=[prompt], completions=[completion], completion_ids=[[1]], **columns)
+    return given
 
 
 @pytest.mark.parametrize(
-    "words, paid",
+    "words, given",
     [
         ("def double(x):\n    return 2 * x", 1),
         ("Here you are:\n\n```python\nx = 1\n```\nDone.", 1),
@@ -40,8 +40,8 @@ def reward(name: str, words: str, prompt=QUESTION, **columns: object) -> float:
         ("if x is 1: pass", 1),
     ],
 )
-def test_parses(words, paid, recwarn):
-    assert reward("parses", words) == paid
+def test_parses(words, given, recwarn):
+    assert reward("parses", words) == given
     assert not recwarn
 
 
@@ -82,7 +82,7 @@ EXAMPLES = (
 
 
 @pytest.mark.parametrize(
-    "words, paid",
+    "words, given",
     [
         ("```python\ndef double(x):\n    if x is None:\n        raise TypeError('no')\n    return 2 * x\n```", 1),
         ("def double(x):\n    return 2 * x", 0),  # another message
@@ -96,8 +96,8 @@ EXAMPLES = (
         ("import doctest\ndoctest.DocTestRunner.run = lambda *_, **__: doctest.TestResults(0, 1)\ndouble = len", 0),
     ],
 )
-def test_doctest(words, paid):
-    assert reward("doctest", words, tests=EXAMPLES) == paid
+def test_doctest(words, given):
+    assert reward("doctest", words, tests=EXAMPLES) == given
 
 
 @pytest.mark.parametrize("processes, workers", [(None, 4), (2, 2), (3, 1), (8, 1)])
@@ -118,7 +118,7 @@ def test_doctest_without_examples():
 
 
 @pytest.mark.parametrize(
-    "words, right, paid",
+    "words, right, given",
     [
         ("5 + 7 = 12", 12, 1),
         ("5 + 7 = 12, I think.", "12", 1),
@@ -145,8 +145,8 @@ def test_doctest_without_examples():
         ("Section 1.2.5", 1.2, 1),
     ],
 )
-def test_number(words, right, paid):
-    assert reward("number", words, answer=right) == paid
+def test_number(words, right, given):
+    assert reward("number", words, answer=right) == given
 
 
 def test_number_without_a_right_one():
@@ -196,7 +196,7 @@ def call(name: str, completions: list[str]):
     "name, message",
     [
         ("fails", "failed on record 12 of the data, completion 'bad' (ZeroDivisionError: division by zero)"),
-        ("no_number", "gave nan on record 12 of the data, completion 'bad'; a reward is a finite number"),
+        ("no_number", "gave nan on record 12 of the data, completion 'bad'; a reward must be finite"),
         ("one_short", "gave 1 rewards for 2 completions"),
         ("fails_together", "failed (KeyError: 'all')"),
     ],
@@ -225,9 +225,9 @@ def test_what_is_not_judged_is_left_so():
         (["no.such.thing"], "'reward_funcs': no.such.thing cannot be imported"),
         (["number"], "'reward_funcs': number needs the column answer; 'datasets' have prompt, tests"),
         (["accuracy_reward"], "'reward_funcs': accuracy_reward needs the column solution"),
-        (["math.pi"], "'reward_funcs': math.pi is no function that could be a reward"),
-        (["os.path"], "'reward_funcs': os.path is no function that could be a reward"),
-        (["builtins.dict"], "'reward_funcs': builtins.dict is no function that could be a reward"),
+        (["math.pi"], "'reward_funcs': math.pi is not a reward function"),
+        (["os.path"], "'reward_funcs': os.path is not a reward function"),
+        (["builtins.dict"], "'reward_funcs': builtins.dict is not a reward function"),
         (["broken.reward"], "'reward_funcs': broken.reward cannot be imported (SyntaxError: "),
         (["stops.reward"], "'reward_funcs': stops.reward cannot be imported (ZeroDivisionError: division by zero)"),
     ],

@@ -9,13 +9,17 @@ import pytest
 import torch
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
+from trl import SFTTrainer
 
 from training.commands.sft import main
 from training.common.errors import UserError
 from training.model_io.model_folder import TOKENIZER_FILES
 from training.tuning.dataset_formats import INSTRUCTIONS
-from training.tuning.sft import SupervisedTrainer, preview
-from training.tuning.trl import build_trainer, parse_trl
+from training.tuning.pipeline.datasets import load_splits
+from training.tuning.pipeline.model import load_model
+from training.tuning.pipeline.recipe import parse_recipe, read_recipe
+from training.tuning.pipeline.training import build_trainer
+from training.tuning.sft import ScratchSFTTrainer, preview
 
 SYSTEM, FIRST, SECOND = (
     {"role": "system", "content": "Speak of cats."},
@@ -69,9 +73,9 @@ def arguments(records: list[dict], **options: object) -> list[str]:
     return flags(required | options)
 
 
-def trainer_of(records: list[dict], **options: object) -> SupervisedTrainer:
-    recipe = parse_trl("trl:SFTConfig", arguments(records, **options), "")
-    return build_trainer("sft", "training.tuning.sft:SupervisedTrainer", recipe, INSTRUCTIONS)
+def trainer_of(records: list[dict], trainer_class: type = ScratchSFTTrainer, **options: object) -> ScratchSFTTrainer:
+    recipe = parse_recipe("sft", *read_recipe("sft", arguments(records, **options), ""))
+    return build_trainer(trainer_class, recipe, load_splits(recipe, INSTRUCTIONS), *load_model(recipe))
 
 
 def refusal(records: list[dict], **options: object) -> str:
@@ -81,7 +85,7 @@ def refusal(records: list[dict], **options: object) -> str:
     return str(told.value)
 
 
-def batches_by_sample(trainer: SupervisedTrainer) -> dict[tuple[int, ...], list[int]]:
+def batches_by_sample(trainer: ScratchSFTTrainer) -> dict[tuple[int, ...], list[int]]:
     """Token ids of every sample in the batches of an epoch, to its labels. Padding is left out, and is unscored."""
     found = {}
     for batch in trainer.get_train_dataloader():
@@ -211,7 +215,7 @@ def test_packing_that_would_leak_is_refused(place):
     stock_model_that_ignores_positions()
     assert trainer_of(RECORDS, model_name_or_path="bloom", max_steps=1)
     line = refusal(RECORDS, model_name_or_path="bloom", packing="true")
-    assert "this model lets samples in a row see one another; choose another, or leave packing out" in line
+    assert line.startswith("'packing'") and "attend to each other in this model" in line and "leave packing out" in line
     assert "'packing_strategy': wrapped joins samples" in refusal(RECORDS, packing="true", packing_strategy="wrapped")
     assert not (place / "new.partial").exists()
 
@@ -219,11 +223,14 @@ def test_packing_that_would_leak_is_refused(place):
 def test_what_is_cut_is_counted(place, capsys):
     for options, lines in (
         ({}, []),
-        ({"max_length": 70}, ["5 exceed max_length 70 and are cut at their end", "2 with nothing scored in what is"]),
-        ({"max_length": 70, "truncation_mode": "keep_end"}, ["5 exceed max_length 70 and are cut at their start"]),
+        ({"max_length": 70}, ["5 exceed max_length 70 and are truncated at their end", "2 have no scored token left"]),
+        (
+            {"max_length": 70, "truncation_mode": "keep_end"},
+            ["5 exceed max_length 70 and are truncated at their start"],
+        ),
         (
             {"max_length": 70, "packing": "true", "packing_strategy": "bfd_split"},
-            ["5 exceed max_length 70 and go on in another sequence"],
+            ["5 exceed max_length 70 and are split over several sequences"],
         ),
     ):
         trainer_of(RECORDS, assistant_only_loss="true", **options)
@@ -234,10 +241,10 @@ def test_what_is_cut_is_counted(place, capsys):
             line.removeprefix("sft: train: ")[: len(start)] for line, start in zip(rest, lines, strict=True)
         ] == lines
     line = refusal(RECORDS, assistant_only_loss="true", max_length=8)
-    assert line.startswith("'max_length': within 8 tokens no sample of train has a scored one")
+    assert line.startswith("'max_length': no sample of train has a scored token within 8 tokens")
     long = [{"messages": [FIRST, {"role": "assistant", "content": "cat " * 400}]}, *RECORDS]
     line = refusal(long, max_length=1024)
-    assert "1 samples of train exceed the model's 256 positions (max_position_embeddings); give max_length: 256" in line
+    assert "1 samples of train exceed the model's 256 positions (max_position_embeddings); set max_length: 256" in line
     assert not (place / "new.partial").exists()
 
 
@@ -265,9 +272,8 @@ def test_it_learns_what_the_stock_trainer_learns(place, packing):
     options = {"max_steps": 4, "packing": packing, "shuffle_dataset": "true", "max_length": 110, "seed": 3}
     options |= {"use_peft": "true", "lora_target_modules": "all-linear", "lora_dropout": 0.2}
     learned = []
-    for trainer_class in ("trl:SFTTrainer", "training.tuning.sft:SupervisedTrainer"):
-        recipe = parse_trl("trl:SFTConfig", arguments(RECORDS, **options), "")
-        trainer = build_trainer("sft", trainer_class, recipe, INSTRUCTIONS)
+    for trainer_class in (SFTTrainer, ScratchSFTTrainer):
+        trainer = trainer_of(RECORDS, trainer_class, **options)
         trainer.train()
         learned.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
         forget_accelerate()
@@ -305,7 +311,7 @@ def test_preview(place, capsys):
     records[2] |= {"input": "", "output": "Cats."}
     main([*arguments(records), "--preview"])
     printed = capsys.readouterr().out
-    assert "sft: data taken as alpaca (instruction, input, output)\n" in printed
+    assert "sft: data format: alpaca (instruction, input, output)\n" in printed
     sample = "<|im_start|>user\nWhere?\n\nThe cat.<|im_end|>\n<|im_start|>assistant\n⟦On a mat.<|im_end|>\n⟧\n"
     assert printed.count(sample) == 2 and printed.count("--- sample ") == 2 and "Who?" not in printed
     assert not list(place.glob("new*"))

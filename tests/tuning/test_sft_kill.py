@@ -49,7 +49,8 @@ def server():
         # Another number of threads adds up in another order, and must not have started before a fork.
         for name, value in {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}.items():
             patch.setenv(name, value)
-        with fork_server("training.cli", "training.commands.sft", "training.tuning.sft", "training.plots.losses", "peft"):
+        modules = ("training.cli", "training.commands.sft", "training.tuning.sft", "training.tuning.pipeline.training")
+        with fork_server(*modules, "peft"):
             yield
 
 
@@ -114,6 +115,6 @@ def test_killed_and_resumed(run, stages, tmp_path):
 
     log = killed.with_suffix(".log").read_text()
     expected, found = tensors(untouched), tensors(killed)
-    assert log.count("sft: going on from ") == 1, f"seed {seed}"
+    assert log.count("sft: resuming from ") == 1, f"seed {seed}"
     assert losses(killed) == losses(untouched), f"seed {seed}"
     assert expected.keys() == found.keys() and all(map(torch.equal, expected.values(), found.values())), f"seed {seed}"

@@ -1,27 +1,29 @@
-"""The commands of a conversation."""
+"""The commands of a conversation, such as /set and /save, and their help."""
 
 from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    takes: str  # what stands behind it
-    does: str
+    argument: str
+    help: str
 
 
 COMMANDS = {
-    "compare": Command("MODEL", "let another model answer too, the last message first; alone: no longer"),
+    "compare": Command("MODEL", "let a second model answer too, starting with the last message; without MODEL: stop"),
     "set": Command(
-        "KEY VALUE", "change a setting, as in /set temperature 0.7 (null: the model's own); alone: show all"
+        "KEY VALUE", "change a setting, as in /set temperature 0.7 (null: the model's own); without KEY: show all"
     ),
-    "system": Command("TEXT", "another system prompt, from the next answer on; alone: none"),
+    "system": Command("TEXT", "use this system prompt from the next answer on; without TEXT: none"),
     "retry": Command("", "answer the last message again"),
-    "undo": Command("", "take the last message and its answer back"),
-    "clear": Command("", "begin a new conversation"),
-    "save": Command("FILE", "add the conversation to a file of JSON lines, which scratch sft reads"),
-    "help": Command("", "this list"),
-    "exit": Command("", "end, as Ctrl-D does"),
+    "undo": Command("", "remove the last message and its answer"),
+    "clear": Command("", "start a new conversation"),
+    "save": Command("FILE", "append the conversation to a JSON lines file, which scratch sft can train on"),
+    "speed": Command("", "show tokens per second of the last answer"),
+    "help": Command("", "show this list"),
+    "exit": Command("", "quit, as Ctrl-D does"),
 }
 
 
 def command_list() -> str:
-    return "\n".join(f"  {f'/{name} {takes}':<15} {does}" for name, (takes, does) in COMMANDS.items())
+    """One line per command: its name, its argument and its help."""
+    return "\n".join(f"  {f'/{name} {argument}':<15} {help}" for name, (argument, help) in COMMANDS.items())

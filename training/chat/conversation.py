@@ -1,4 +1,4 @@
-"""A conversation: what was said, and how much of it the model still sees."""
+"""A conversation: its messages, and which of them the model still sees."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ class Conversation:
     """Messages of user and assistant in turn.
 
     Attributes:
-        system: what opens it, outside the turns; it is never forgotten.
-        forgotten: how many of the oldest messages the model does not see any more.
+        system: the system prompt, which is never dropped.
+        forgotten: number of oldest messages that the model no longer sees.
     """
 
     system: str | None = None
@@ -23,50 +23,53 @@ class Conversation:
     forgotten: int = 0
 
     def ask(self, content: str) -> None:
+        """Append a message of the user."""
         self.messages.append({"role": "user", "content": content})
 
     def answer(self, content: str) -> None:
+        """Append a message of the assistant."""
         self.messages.append({"role": "assistant", "content": content})
 
     def opening(self) -> list[Message]:
+        """The system prompt as a message, if there is one."""
         return [{"role": "system", "content": self.system}] if self.system else []
 
     def seen(self) -> list[Message]:
-        """What the model is shown."""
+        """The messages that the model sees."""
         return self.opening() + self.messages[self.forgotten :]
 
     def forget(self) -> bool:
-        """Hide the oldest turn that is still seen from the model. False where only the last message is left."""
+        """Drop the oldest turn that the model sees; return False if only the last message is left."""
         if self.forgotten + 2 >= len(self.messages):
             return False
         self.forgotten += 2
         return True
 
     def undo(self) -> str:
-        """Take the last turn away. Returns what the user said in it."""
+        """Remove the last turn and return its question."""
         *self.messages, question, _ = self.messages
-        self.forgotten = 0  # there is more room again
+        self.forgotten = 0  # the context has space again
         return question["content"]
 
     def save(self, file: Path, model: str) -> None:
-        """Add it to a file of JSON lines, each a record with `messages`, as `scratch sft` reads them.
+        """Append the conversation to a JSON lines file, as a record with `messages`, which `scratch sft` reads.
 
         Args:
-            model: who answered, for `model` in the record.
+            model: the name that the record gives as `model`.
 
         Raises:
-            UserError: the file holds something else, or cannot be written.
+            UserError: the file contains something else, or cannot be written.
         """
         record = {"messages": self.opening() + self.messages, "model": model}
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         try:
             before = file.read_bytes() if file.exists() else b""
             if before and not _is_conversation(before.splitlines()[0]):
-                raise UserError(f"{file} is there already and holds no conversations; choose another name")
+                raise UserError(f"{file} exists and does not contain conversations; choose another name")
             with file.open("ab") as lines:
                 lines.write(line if before[-1:] in (b"", b"\n") else b"\n" + line)
         except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror})") from None
+            raise UserError(f"{file} cannot be written ({error.strerror}); choose another place") from None
 
 
 def _is_conversation(line: bytes) -> bool:

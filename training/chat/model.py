@@ -1,5 +1,6 @@
-"""A model that answers: loaded from a folder or the Hub, with its side of the conversation."""
+"""A model to chat with: loaded from a folder or the Hub, with its side of the conversation."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,43 +23,51 @@ from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
 from training.common.stage import LANGUAGE_MODELS, check_stage
+from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.model_folder import no_progress_bars
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
 
-LONGEST = 2048  # tokens of context, where the model names none
-
 
 @dataclass
-class Answer:
-    """What is to be told about an answer, each a line, and the signal that ended it, if one did."""
+class Reply:
+    """How an answer ended.
+
+    Attributes:
+        notes: one line each, such as that the answer was truncated.
+        interrupted: the signal that ended it, or None.
+        tokens: its length.
+        seconds: the time it took.
+    """
 
     notes: list[str]
     interrupted: int | None
+    tokens: int
+    seconds: float
 
 
-class Speaker:
-    """Answers the last message of a conversation.
+class ChatModel:
+    """A model that answers the last message of its conversation.
 
     Args:
-        name: of its folder, or on the Hub.
+        name: its folder, or its name on the Hub.
 
     Attributes:
-        conversation: its own, for another model says other things.
-        context: how many tokens it sees at once.
+        conversation: of this model alone; with `/compare` each model continues its own.
+        context: the number of tokens that it sees at a time.
     """
 
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         self.name, self.model, self.tokenizer = name.rstrip("/"), model, tokenizer
         self.conversation = Conversation()
-        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST
+        self.context = context_length(model.config) or DEFAULT_CONTEXT
 
     @classmethod
-    def open(cls, name: str) -> "Speaker":
-        """Load a model. Code that comes with it is not run: ours are known, and so are those of transformers.
+    def open(cls, name: str) -> "ChatModel":
+        """Load a model. Remote code is never executed: only our own classes and those of transformers load.
 
         Raises:
-            UserError: no model there, one of another kind, one without a chat template, or one that cannot be loaded.
+            UserError: no model there, one of another kind, one without a chat template, or one that does not load.
         """
         if not is_hub_name(name):
             if not (Path(name) / "config.json").is_file():
@@ -66,56 +75,57 @@ class Speaker:
             check_stage(name, *LANGUAGE_MODELS, key="model")
         tokenizer = open_model_tokenizer(name, "model")
         if tokenizer.chat_template is None:
-            raise UserError(f"{name}: its tokenizer has no chat template; it is not a chat model")
+            raise UserError(f"{name}: its tokenizer has no chat template; chat with the output of scratch sft or later")
         check_weights(name, "model")
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(name).to(pick_device()).eval()
         return cls(name, model, tokenizer)
 
     def check(self, message: str, system: str | None) -> None:
-        """Refuse a message that cannot be asked: the template does not take it, or it would not fit even alone.
+        """Reject a message that the chat template does not accept, or that alone exceeds the context.
 
         Raises:
             UserError: which of the two.
         """
-        asked = Conversation(system)
-        asked.ask(message)
-        length = len(self._render(asked.seen()))
+        alone = Conversation(system)
+        alone.ask(message)
+        length = len(self._render(alone.seen()))
         if length >= self.context:
             raise UserError(
-                f"{self.name} sees {self.context} tokens, and this message takes {length} with all that goes with it; "
-                "shorten it"
+                f"the message takes {length} tokens with its template, and {self.name} sees {self.context}; shorten it"
             )
-        asked.messages = self.conversation.messages + asked.messages
-        self._render(asked.seen())
+        alone.messages = self.conversation.messages + alone.messages
+        self._render(alone.seen())
 
-    def answer(self, message: str, sampling: Sampling, write: Callable[[str], None]) -> Answer:
-        """Answer a message that passed `check`, and keep both in the conversation.
+    def answer(self, message: str, sampling: Sampling, write: Callable[[str], None]) -> Reply:
+        """Answer a message that passed `check`; the conversation keeps both.
 
-        Where the context is full, in the middle of the answer too, the oldest turn is forgotten, until none is left but
-        this one. A signal ends the answer, and what was said by then is kept.
+        Whenever the context is full, even in the middle of the answer, the oldest turn is dropped, until only this one
+        is left. A signal ends the answer, and the conversation keeps what was written so far.
 
         Args:
-            write: takes the answer piece by piece.
+            write: receives the answer piece by piece.
         """
         self.conversation.ask(message)
         streamer, forgotten = CharacterStreamer(self.tokenizer, write), self.conversation.forgotten
+        started = time.perf_counter()
         with StopSignals() as stop:
             try:
                 notes = self._generate(sampling.applied(self.model.generation_config), streamer, stop)
-            except KeyboardInterrupt:  # the second Ctrl-C, where a token takes long
+            except KeyboardInterrupt:  # a second Ctrl-C, during a slow token
                 notes = []
+        seconds = time.perf_counter() - started
         streamer.flush()
         if self.conversation.forgotten > forgotten:
             turns = self.conversation.forgotten // 2
-            notes.append(
-                f"{self.name} sees {self.context} tokens; of this conversation it has forgotten the first "
-                + (f"{turns} turns" if turns > 1 else "turn")
-            )
+            first = f"the first {turns} turns" if turns > 1 else "the first turn"
+            notes.append(f"{self.name} sees {self.context} tokens; {first} of this conversation no longer fit")
         self.conversation.answer(streamer.text())
-        return Answer(notes, stop.received)
+        return Reply(notes, stop.received, len(streamer.ids), seconds)
 
     def _generate(self, settings: GenerationConfig, streamer: CharacterStreamer, stop: StopSignals) -> list[str]:
+        """Generate until the answer ends, dropping turns when the context is full; return notes."""
+
         def stopped(input_ids: torch.Tensor, scores: object) -> torch.Tensor:  # (batch, seq) -> (batch,)
             return torch.full(input_ids.shape[:1], stop.received is not None, device=input_ids.device)
 
@@ -127,7 +137,7 @@ class Speaker:
             if room < 1:
                 if self.conversation.forget():
                     continue
-                return [f"cut: this turn alone takes the {self.context} tokens that {self.name} sees"]
+                return [f"truncated: this turn alone fills the {self.context} tokens that {self.name} sees"]
             settings.max_new_tokens = room
             input_ids = torch.tensor([prompt], device=self.model.device)
             output = self.model.generate(
@@ -136,15 +146,16 @@ class Speaker:
                 generation_config=settings,
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([stopped]),
-                tokenizer=self.tokenizer,  # in which it looks for a `stop_strings` of the settings
+                tokenizer=self.tokenizer,  # for `stop_strings` in the model's settings
             )
             if output.shape[1] < len(prompt) + room or int(output[0, -1]) in ends or stop.received:
                 return []
             if len(streamer.ids) == longest:
-                return [f"cut after {longest} tokens (max_new_tokens)"]
+                return [f"truncated after {longest} tokens (max_new_tokens)"]
 
     def _render(self, messages: list[Message]) -> list[int]:
+        """Token ids of the messages and of the beginning of an answer, by the model's chat template."""
         try:
             return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
         except TemplateError as error:
-            raise UserError(f"{self.name}: its chat template does not take this conversation ({error})") from None
+            raise UserError(f"{self.name}: its chat template rejects this conversation ({error})") from None

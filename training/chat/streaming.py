@@ -1,4 +1,4 @@
-"""Text from tokens while they are made, every character whole."""
+"""Streaming of an answer: text from tokens as they are generated, in whole characters."""
 
 from collections.abc import Callable
 
@@ -6,62 +6,64 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-UNDECODED = "\ufffd"  # what tokenizers decode bytes to that are no character, or not yet one
-PENDING = 3  # how many of those at the end of a text may still become one: UTF-8 takes at most four bytes
+UNDECODED = "\ufffd"  # stands for bytes that are not a character, or not yet
+PENDING = 3  # at most so many at the end of a text may still become a character: UTF-8 uses up to four bytes
 
 
 class CharacterStreamer(BaseStreamer):
-    """Hands on what a model says as soon as it is certain: with every token, but for a character that lacks bytes.
+    """Writes text with every token, holding back only a character that still lacks bytes.
 
-    transformers' `TextStreamer` waits for the space behind a word, so that text without spaces arrives line by line.
-    All that is handed on makes up the answer as the tokenizer decodes it, bytes that are no character as U+FFFD.
+    transformers' `TextStreamer` waits for the space after a word, so text without spaces arrives line by line. The
+    pieces written here add up to the answer as the tokenizer decodes it; invalid bytes become U+FFFD.
 
     Args:
-        write: takes the pieces of text, none of them empty.
+        write: receives the pieces of text, none of them empty.
 
     Attributes:
-        ids: of the answer so far. It may take several calls of `generate`, each of which begins with its prompt.
+        ids: the answer's tokens so far. It may take several calls of `generate`, each of which sends its prompt first.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], None]):
         self.tokenizer, self.write = tokenizer, write
         self.ids: list[int] = []
         self._prompt_comes_first = True
-        self._start = self._end = 0  # of the tokens handed on last. The next are decoded behind them, for their spaces
-        self._shown = ""  # the text of those
+        # The last written tokens, ids[_start:_end]. The next tokens are decoded after them, for the right spaces.
+        self._start = self._end = 0
+        self._written = ""  # text of these tokens
 
     def put(self, value: torch.Tensor) -> None:
-        """Takes the prompt, (1, seq), and then the tokens one by one, (1,)."""
+        """Receive the prompt, (1, seq), then the tokens one by one, (1,)."""
         if self._prompt_comes_first:
             self._prompt_comes_first = False
             return
         self.ids += value.tolist()
         text = self._decode(self._start)
         undecoded = len(text) - len(text.rstrip(UNDECODED))
-        # Some tokenizers decode a row of bytes as one, so that a torn character takes those before it along.
-        if not undecoded or text.startswith(self._shown):
-            self._hand_on(text, len(text) - min(PENDING, undecoded))
+        # Some tokenizers decode consecutive bytes together: an incomplete character then changes the text before it.
+        if not undecoded or text.startswith(self._written):
+            self._write(text, len(text) - min(PENDING, undecoded))
 
     def end(self) -> None:
+        """Expect the prompt of the next call of `generate`."""
         self._prompt_comes_first = True
 
     def flush(self) -> None:
-        """Hand on what was held back: nothing follows that could complete it."""
+        """Write the text that was held back, because no further bytes will complete it."""
         text = self._decode(self._start)
-        self._hand_on(text, len(text))
+        self._write(text, len(text))
 
     def text(self) -> str:
         """The answer so far."""
         return self._decode(0)
 
-    def _hand_on(self, text: str, certain: int) -> None:
-        piece = text[len(self._shown) : certain]
+    def _write(self, text: str, certain: int) -> None:
+        piece = text[len(self._written) : certain]
         if not piece:
             return
-        self._shown += piece
+        self._written += piece
         if certain == len(text):
             self._start, self._end = self._end, len(self.ids)
-            self._shown = self._decode(self._start)
+            self._written = self._decode(self._start)
         self.write(piece)
 
     def _decode(self, start: int) -> str:

@@ -1,4 +1,4 @@
-"""The keyboard and the screen of a conversation, or the two ends of a pipe in their place."""
+"""Input and output of a conversation: a terminal with line editing and history, or a pipe."""
 
 import contextlib
 import glob
@@ -13,21 +13,22 @@ try:
 except ImportError:  # Windows
     readline = None
 
-REMEMBERED = 1000  # lines
-# Control characters as their pictures, so that no model moves the cursor, rings or paints; line breaks and tabs stay.
+HISTORY_LINES = 1000
+# Control characters as visible symbols, so that a model cannot move the cursor, ring the bell or set colours. Line
+# breaks and tabs stay.
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 VISIBLE |= {code: 0xFFFD for code in range(128, 160)}
 
 
 class Terminal:
-    """Prompts, line editing and a history where a person types; plain lines in and answers out everywhere else.
+    """In a terminal: a prompt, line editing and history. Otherwise: plain lines in, answers out.
 
     Attributes:
-        interactive: whether a person types, and reads the answers on the screen.
+        interactive: whether both stdin and stdout are a terminal.
     """
 
     def __init__(self):
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no text, and a screen that has not every character
+        sys.stdin.reconfigure(errors="replace")  # invalid bytes; characters that the output's encoding lacks
         sys.stdout.reconfigure(errors="replace")
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self._history = _history_file() if self.interactive and readline else None
@@ -35,7 +36,7 @@ class Terminal:
             _edit_lines(self._history)
 
     def read(self) -> str | None:
-        """What is said next, of one line or of several that end with a backslash; None at the end."""
+        """The next message or command, or None at the end. A line that ends with a backslash continues in the next."""
         lines: list[str] = []
         while True:
             try:
@@ -43,7 +44,7 @@ class Terminal:
             except KeyboardInterrupt:
                 if not self.interactive:
                     raise
-                print()  # behind the line that was begun, and is given up
+                print()  # after the unfinished line, which is dropped
                 lines = []
                 continue
             if line is None:
@@ -54,11 +55,11 @@ class Terminal:
                 return "\n".join(lines)
 
     def write(self, piece: str) -> None:
-        """Show a piece of an answer at once."""
+        """Write a piece of an answer to stdout, without delay."""
         print(piece.translate(VISIBLE) if self.interactive else piece, end="", flush=True)
 
-    def tell(self, line: str) -> None:
-        """Say something about the conversation, which is no part of it."""
+    def info(self, line: str) -> None:
+        """Write a remark about the conversation to stderr."""
         print(line, file=sys.stderr, flush=True)
 
     def _line(self, prompt: str) -> str | None:
@@ -68,17 +69,17 @@ class Terminal:
         try:
             return input(prompt)
         except EOFError:
-            print()  # so that the shell's prompt begins a line
+            print()  # so that the shell's prompt starts on a new line
             return None
 
     def _remember(self) -> None:
         if self._history:
-            with contextlib.suppress(OSError):  # a full disk is no reason to stop talking
+            with contextlib.suppress(OSError):  # a full disk does not end the conversation
                 readline.write_history_file(self._history)
 
 
 def _history_file() -> Path | None:
-    """Where the lines of earlier conversations are, by the XDG base directory specification."""
+    """The file with the lines of earlier conversations, by the XDG base directory specification."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     file = Path(state) / "scratch" / "chat_history"
     try:
@@ -89,10 +90,10 @@ def _history_file() -> Path | None:
 
 
 def _edit_lines(history: Path) -> None:
-    """Arrow keys, the lines of earlier conversations, whole pasted blocks, and Tab for commands and folders."""
-    with contextlib.suppress(OSError):  # the first conversation, or a history of others
+    """Set up arrow keys, history, pasting of whole blocks, and Tab completion of commands and folders."""
+    with contextlib.suppress(OSError):  # no history yet, or another user's
         readline.read_history_file(history)
-    readline.set_history_length(REMEMBERED)
+    readline.set_history_length(HISTORY_LINES)
     readline.set_completer(_complete)
     readline.set_completer_delims(" \t\n")
     if "libedit" in (readline.__doc__ or ""):  # of macOS
@@ -103,7 +104,7 @@ def _edit_lines(history: Path) -> None:
 
 
 def _complete(text: str, number: int) -> str | None:
-    """The completion of that number: a command at the beginning of a line, a path behind one."""
+    """The completion of this number: a command at the beginning of a line, a path after a command."""
     line = readline.get_line_buffer()
     if line.startswith("/") and readline.get_begidx() == 0:
         found = [f"/{name} " for name in COMMANDS if f"/{name}".startswith(text)]

@@ -1,11 +1,11 @@
-"""Talk to a model in the terminal: scratch chat MODEL [--system TEXT] [--temperature 0.8] [--compare OTHER]
+"""Chat with a model in the terminal: scratch chat MODEL [--system TEXT] [--temperature 0.8] [--compare OTHER]
 
-MODEL is the folder of a chat model, such as runs/quickstart/export, or a name on the Hub. A line is sent when you press
-Enter; one that ends with a backslash goes on in the next, and a pasted block is one message. Ctrl-C stops an answer,
-and what was said by then stays; Ctrl-D ends. When its context is full, the model forgets the oldest turns. Piped in,
-every line is a message, and only the answers come out.
+MODEL is the folder of a chat model, such as runs/quickstart/export, or a name on the Hub (owner/name). Enter sends a
+line. A line that ends with a backslash continues in the next, and a pasted block is one message. Ctrl-C stops an answer
+and keeps what was written so far; Ctrl-D quits. When the context is full, the model no longer sees the oldest turns. In
+a pipe, every line is a message, and only the answers go to stdout.
 
-How tokens are drawn is for the model's own generation_config.json to say, and for these:
+Sampling follows the model's generation_config.json, except for the options that you set.
 """
 
 import os
@@ -16,79 +16,81 @@ from typing import TYPE_CHECKING
 from training.chat.commands import command_list
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
-from training.common.recipe import apply_overrides, build, describe, option, split_overrides
+from training.common.recipe import option, parse, positional
 
 if TYPE_CHECKING:
     from training.chat.session import Session
     from training.chat.terminal import Terminal
 
-VERBATIM = ("system", "compare")  # taken as they are written, not as YAML
 
-
-@dataclass
+@dataclass(kw_only=True)
 class ChatConfig(Sampling):
-    system: str | None = option(None, "a system prompt, which opens the conversation")
-    compare: str | None = option(None, "another model, which answers each message too")
+    """Options of `scratch chat`: sampling, and how the conversation starts."""
+
+    model: str = positional("folder of a chat model, such as runs/quickstart/export, or a name on the Hub")
+    system: str | None = option(None, "system prompt of the conversation", verbatim=True)
+    compare: str | None = option(
+        None, "folder or Hub name of a second model that answers each message too", verbatim=True
+    )
 
 
 def main(arguments: list[str]) -> None:
-    if "--help" in arguments or "-h" in arguments:
-        print(f"{__doc__.rstrip()}\n\n{describe(ChatConfig)}\n\nIn the conversation:\n\n{command_list()}")
-        return
-    model, config = read_config(arguments)
+    """Load the model, then answer the lines of stdin until they end.
+
+    Raises:
+        UserError: a mistake in the arguments, a model that cannot be opened, or, in a pipe, any line that was rejected.
+    """
+    config = read_config(arguments)
     sampling = Sampling(**{field.name: getattr(config, field.name) for field in fields(Sampling)})
 
     from transformers.utils import logging
 
-    from training.chat.model import Speaker
+    from training.chat.model import ChatModel
     from training.chat.session import Session
     from training.chat.terminal import Terminal
 
-    speaker = Speaker.open(model)
-    logging.set_verbosity_error()  # what is worth telling is told here, in a line
+    model = ChatModel.open(config.model)
+    logging.set_verbosity_error()  # the notes of the session say what matters
     terminal = Terminal()
-    session = Session(speaker, config.system, sampling, terminal)
+    session = Session(model, sampling, terminal)
+    session.start(config.system)
     if config.compare:
         session.compare(config.compare)
     if terminal.interactive:
         session.introduce()
     try:
         mistakes = converse(session, terminal)
-    except BrokenPipeError:  # whoever reads the answers has had enough
+    except BrokenPipeError:  # the reader of the answers has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if mistakes and not terminal.interactive:
-        raise UserError(f"{mistakes} of the lines could not be taken; see above")
+        raise UserError(f"{mistakes} of the lines were rejected; see the errors above")
 
 
-def read_config(arguments: list[str]) -> tuple[str, ChatConfig]:
-    """The model and the flags.
+def read_config(arguments: list[str]) -> ChatConfig:
+    """The model and the options of a command line.
 
     Raises:
-        UserError: a mistake in them.
+        UserError: no model, an unknown option, or a wrong value.
     """
-    if not arguments or arguments[0].startswith("--"):
-        raise UserError("scratch chat begins with the model, as in scratch chat runs/quickstart/export --temperature 0")
-    model, *flags = arguments
-    overrides = split_overrides(flags)
-    verbatim = {key: overrides.pop(key) for key in VERBATIM if key in overrides}
-    return model, build(ChatConfig, apply_overrides({}, overrides) | verbatim, "command line")
+    usage = f"{__doc__.strip()}\n\nCommands in the conversation\n{command_list()}"
+    return parse(ChatConfig, arguments, usage, recipe=False)
 
 
 def converse(session: "Session", terminal: "Terminal") -> int:
-    """Take what is said until the end. Returns how often it could not be taken, which was told each time."""
+    """Handle lines until they end; return the number of rejected ones, each of which was reported."""
     mistakes = 0
-    while (said := terminal.read()) is not None:
-        if not said.strip():
+    while (line := terminal.read()) is not None:
+        if not line.strip():
             continue
         try:
-            if not session.take(said):
+            if not session.handle_line(line):
                 break
         except UserError as error:
-            terminal.tell(f"error: {error}")
+            terminal.info(f"error: {error}")
             mistakes += 1
         except KeyboardInterrupt:
             if not terminal.interactive:
                 raise
-            terminal.tell("stopped")
+            terminal.info("stopped")
     return mistakes

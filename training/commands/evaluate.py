@@ -1,397 +1,293 @@
-"""scratch evaluate: measure every model on text, instructions, preferences and tasks that none of them was trained on.
+"""scratch evaluate: measure models on text, questions, preferences and tasks that none of them was trained on.
 
     scratch evaluate --config recipes/quickstart/evaluate.yaml
     scratch evaluate --models "{mine: DIR, gpt2: openai-community/gpt2}" --tasks "[small]" --output_dir runs/scores
     scratch evaluate --compare RESULTS [RESULTS ...] [--output_dir DIR]
 
-Bits per byte of the validation split of prepared data and of any text; answers to held-out instructions: the share
-that parses, defines the function asked for and ends by itself; answers to the questions of any file (chats): the share
-that ends by itself, what rewards and a judge give them, bits per byte of the file's own; how often the better of two
-answers is the likelier one, of prepared data and of any file (pairs); and lm-eval's tasks and suites. Writes
-results.json, results.md, items/ with what came of every item, and tasks/ for the stock lm_eval program. --compare, on
-folders of such results, judges the models on the items they share. See docs/evaluation.md.
+Measures bits per byte of prepared data and of any text; generated answers to the questions of any file: whether they
+end, their rewards, and bits per byte of the file's own answers; preference accuracy on pairs; and lm-eval's tasks and
+suites. Writes results.json, results.md, items/ with the outcome of every item, and tasks/ for the stock lm_eval
+program. --compare runs a paired test on the items that several models have in common. See docs/evaluation.md.
 """
 
-import argparse
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
-
-import modeling_scratch  # noqa: F401  so that the Auto classes open our folders
-from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
-from training.common.files import write_whole
-from training.common.hub_names import is_hub_name
-from training.common.recipe import option, parse, required
+from training.common.recipe import has_flag, option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.common.tables import as_text
-from training.data.shards import check_tokenizer, open_shards
-from training.eval.harness.local_data import LocalData, moved
-from training.eval.harness.tasks import DEFAULT_SEED, Settings, Tasks
-from training.eval.measures.answers import measure_answers
-from training.eval.measures.chats import Chat, ChatConfig, open_chat
-from training.eval.measures.items import Outcome, write_outcomes
-from training.eval.measures.preferences import check_pairs, preference_accuracy
-from training.eval.measures.records import read_pairs
-from training.eval.measures.texts import measure_split, measure_text, read_texts
-from training.eval.results.comparison import compare_folders, write_comparison
-from training.eval.results.page import conditions, page
-from training.eval.results.table import notes, results_table
-from training.model_io.tokenizers import open_model_tokenizer
-from training.model_io.weights import check_weights
+from training.eval.measures.config import EvaluateConfig
 
-RESULTS = "results.json"
-UNCOUNTED = ("answers", "chat_samples", "task_parts")  # of a model's results, what the provenance does not repeat
-LONGEST = 2048  # tokens of context, where the recipe says nothing: logits of more take memory without end
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from training.eval.measures.figures import ItemOutcome
+    from training.eval.measures.measure import Candidate, Measure
+    from training.eval.results.results_file import ModelResults, Results
+
+CONFIG = EvaluateConfig
 
 
 @dataclass
-class Limits:
-    answers: int = option(200, "held-out instructions to ask each model; 0 leaves the measure out")
-    preferences: int = option(300, "held-out preference pairs to judge; 0 leaves the measure out")
-    chats: int = option(200, "questions of each file in 'chats'")
-    pairs: int = option(300, "pairs of each file in 'pairs'")
-    tasks: int | None = option(None, "items of each task, the first ones; none for all")
+class CompareConfig:
+    """Options of `scratch evaluate --compare`."""
 
-    def __post_init__(self):
-        above_zero = [limit for limit in (self.chats, self.pairs, self.tasks) if limit is not None]
-        if min(self.answers, self.preferences) < 0 or min(above_zero) < 1:
-            raise ValueError("'limits' are counts: 0 or more of answers and preferences, 1 or more of the others")
+    compare: list[str] = required("folders that `scratch evaluate` wrote", several=True)
+    output_dir: str = option("runs/comparison", "folder for the comparison")
 
 
-@dataclass
-class EvaluateConfig:
-    output_dir: str = required("folder for the results")
-    models: dict = required("the rows of the table: name to model folder, or to a model's name on the Hub")
-    data: str | None = option(
-        None,
-        "the output of `scratch prepare`: shards, instructions, preferences and tasks; none without these measures",
-    )
-    texts: dict[str, str] = option(dict, "bits per byte of any text: name to a file that `scratch prepare` reads")
-    chats: dict[str, ChatConfig] = option(dict, "answers to the held-out questions of any file, by name")
-    pairs: dict[str, str] = option(
-        dict, "which of two answers is likelier: name to a file of any shape that `scratch dpo` takes"
-    )
-    tasks: list[str] = option(
-        list,
-        "suites (mmlu, hellaswag, arc, piqa, blimp, lambada, gsm8k, humaneval, small) and "
-        "lm-eval tasks, those of tasks_dir or lm-eval's own",
-    )
-    tasks_dir: str = option("recipes/lm_eval", "folder of task files whose data `scratch prepare` writes")
-    data_dir: str | None = option(
-        None, "folder with the data of lm-eval's own tasks, instead of the Hub; docs/evaluation.md has its format"
-    )
-    num_fewshot: int | None = option(None, "solved examples before each item of a task; none for what the task says")
-    fewshot_seeds: list[int] = option(list, "draw the examples anew with each of these: the mean and its spread")
-    apply_chat_template: bool = option(False, "put the items of tasks as a turn of a conversation")
-    limits: Limits = option(Limits, "how many held-out records to use")
-    max_new_tokens: int = option(160, "tokens an answer may take")
-    context: int | None = option(None, "tokens a model sees at once; none for what it was trained on, at most 2048")
-    batch_size: int = option(4, "sequences a forward pass; answers, one position a pass, take 16 times as many")
-    seed: int = option(0, "chooses the held-out records")
+def inputs(config: EvaluateConfig) -> dict[str, str] | None:
+    """Digests of what the results depend on, as `input_digests` has them; None if only lm-eval or the Hub can tell."""
+    from training.common.hub_names import is_hub_name
+    from training.eval.harness.suites import expand
+    from training.eval.harness.task_files import local_tasks
 
-    def __post_init__(self):
-        if not self.models or not all(isinstance(folder, str) for folder in self.models.values()):
-            raise ValueError("'models' takes a name and a folder for each model, at least one")
-        if self.max_new_tokens < 1 or self.batch_size < 1 or (self.context is not None and self.context < 1):
-            raise ValueError("'max_new_tokens', 'batch_size' and 'context' are 1 or more")
-        if not (self.data or self.texts or self.chats or self.pairs or self.tasks):
-            raise ValueError("nothing to measure; give 'data', 'texts', 'chats', 'pairs' or 'tasks'")
-        if not self.tasks:
-            given = {
-                "data_dir": self.data_dir,
-                "num_fewshot": self.num_fewshot,
-                "fewshot_seeds": self.fewshot_seeds,
-                "apply_chat_template": self.apply_chat_template,
-                "limits.tasks": self.limits.tasks,
-            }
-            for key, value in given.items():
-                if value not in (None, False, []):
-                    raise ValueError(f"'{key}' has no effect without 'tasks'")
-        if self.num_fewshot is not None and self.num_fewshot < 0:
-            raise ValueError("'num_fewshot' is a count, 0 or more")
-        if len(set(self.fewshot_seeds)) < len(self.fewshot_seeds):
-            raise ValueError("'fewshot_seeds' names a seed twice")
-
-
-@dataclass
-class Material:
-    """What is read before any work: all that every model is measured on."""
-
-    texts: dict[str, list[str]]
-    instructions: list[dict[str, Any]]
-    preferences: list[dict[str, Any]]
-    chats: list[Chat]
-    pairs: dict[str, list[dict[str, Any]]]
-    local: LocalData | None
-    tasks: Tasks | None
+    if config.data_dir or any(map(is_hub_name, config.models.values())):
+        return None
+    paths = {f"models.{name}": folder for name, folder in config.models.items()}
+    paths |= {"data": config.data} if config.data else {}
+    for kind, files in (("texts", config.texts), ("pairs", config.pairs)):
+        paths |= {f"{kind}.{name}": file for name, file in files.items()}
+    for name, chat in config.chats.items():
+        paths[f"chats.{name}.file"] = chat.file
+        paths |= {f"chats.{name}.reward_model": chat.reward_model} if chat.reward_model else {}
+    own = local_tasks(Path(config.tasks_dir)) if config.tasks else {}
+    paths |= {f"tasks.{name}": str(own[name]) for name in expand(config.tasks) if name in own}
+    return {key: digest(path, key) for key, path in paths.items()}
 
 
 def main(arguments: list[str]) -> None:
-    if "--compare" in arguments:
-        _compare(arguments)
-        return
-    config = parse(EvaluateConfig, arguments, __doc__)
-    data = Path(config.data) if config.data else None
-    if data:
-        check_stage(data, "prepare", key="data")
-    tokenizers = {name: _check_model(name, folder, config) for name, folder in config.models.items()}
-    material = _read_material(config, data)
-    for name, folder in config.models.items():
-        context = _context(AutoConfig.from_pretrained(folder), config)
-        for chat in material.chats:
-            chat.check(tokenizers[name], context - config.max_new_tokens, folder, f"models.{name}")
-        for pairs in material.pairs:
-            check_pairs(material.pairs[pairs], pairs, tokenizers[name], context, folder, f"models.{name}")
+    """Evaluate the models of a recipe.
 
-    inputs = {name: _model_digest(folder, f"models.{name}") for name, folder in config.models.items()}
-    inputs |= {"data": digest(data, "data")} if data else {}
-    files = {f"texts.{name}": file for name, file in config.texts.items()}
-    files |= {f"pairs.{name}": file for name, file in config.pairs.items()}
-    for name, chat in config.chats.items():
-        files |= {f"chats.{name}.file": chat.file} | ({f"chats.{name}.judge": chat.judge} if chat.judge else {})
-    inputs |= {key: digest(file, key) for key, file in files.items()}
-    if material.tasks:
-        inputs |= {f"tasks.{name}": digest(path, "tasks_dir") for name, path in material.tasks.ours.items()}
-    if material.local:
-        inputs |= {str(path): digest(path, "data_dir") for path in sorted(material.local.used)}
-    stage = Stage("evaluate", config.output_dir, config, inputs, arguments)
-    if stage.is_current():
-        return
-    if material.tasks:
-        material.tasks.open()
-        for name, model in config.models.items():
-            material.tasks.check_lengths(_context(AutoConfig.from_pretrained(model), config), f"models.{name}")
-    folder = stage.begin()
-    if material.tasks:
-        material.tasks.write(folder / "tasks")
-
-    device = pick_device()
-    results = {"conditions": conditions(config, device), "models": {}}
-    if (folder / RESULTS).is_file():  # left by an interrupted run of the same recipe on the same inputs
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    for name, model_folder in config.models.items():
-        if name in results["models"]:
-            print(f"evaluate: {name}: measured before the interruption, kept")
-            continue
-        print(f"evaluate: {name} ({model_folder})")
-        row, outcomes = _measure(model_folder, config, material, device)
-        write_outcomes(folder, name, outcomes)
-        results["models"][name] = row
-        write_whole(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        stage.heartbeat()
-
-    if material.tasks:
-        moved(folder / "tasks", Path(config.output_dir) / "tasks")
-    table, remarks = results_table(results["models"]), notes(results["models"])
-    partial = material.tasks.partial if material.tasks else {}
-    remarks += [
-        f"{name}: {what} of its tasks have data, so that it is not the published measure"
-        for name, what in partial.items()
-    ]
-    (folder / "results.md").write_text(page(table, remarks, results["conditions"]), encoding="utf-8")
-    print(as_text(table), end="")
-    print("".join(f"{remark}\n" for remark in remarks), end="")
-    wrote = f"{len(results['models'])} models, table in results.md"
-    if len(results["models"]) > 1:
-        write_comparison(folder, compare_folders([folder]))
-        wrote += ", item by item in comparison.md"
-    figures = {
-        name: {measure: value for measure, value in row.items() if measure not in UNCOUNTED}
-        for name, row in results["models"].items()
-    }
-    stage.finish(figures, wrote=wrote)
-
-
-def _compare(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="scratch evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--compare", nargs="+", metavar="RESULTS", help="folders that `scratch evaluate` wrote")
-    parser.add_argument("--output_dir", default="runs/comparison", metavar="DIR", help="[runs/comparison]")
-    options = parser.parse_args(arguments)
-    for folder in options.compare:
-        check_stage(folder, "evaluate", key="compare")
-    comparison = compare_folders([Path(folder) for folder in options.compare])
-    recipe = {"compare": options.compare, "output_dir": options.output_dir}
-    inputs = {folder: digest(folder, "compare") for folder in options.compare}
-    stage = Stage("compare", options.output_dir, recipe, inputs, arguments)
-    print(write_comparison(stage.begin(), comparison))
-    stage.finish({}, wrote="comparison.md, comparison.json, comparison.png")
-
-
-def _check_model(name: str, folder: str, config: EvaluateConfig) -> PreTrainedTokenizerBase:
-    """Refuse, before any work, a model that cannot be measured on these data. Returns its tokenizer.
+    1. Check every model against the recipe: folder, weights, tokenizer.
+    2. Read and check the held-out records of every requested measure, and whether each model can be measured on them.
+    3. Stop if the output is up to date.
+    4. Load the tasks, and write the files that repeat them.
+    5. Measure each model that has no results yet, and save its figures and item outcomes.
+    6. Write and print the table, and compare the models item by item.
 
     Raises:
-        UserError: folder missing or of another stage, tokenizer not that of the data, too small an embedding, or wrong
-            weights.
+        UserError: anything that would make a later step fail, before the output folder is created.
     """
-    key = f"models.{name}"
+    if has_flag(arguments, "compare") and not has_flag(arguments, "help"):
+        compare(arguments)
+        return
+    config = parse(EvaluateConfig, arguments, __doc__)
+    candidates = check_models(config)
+    measures = prepare_measures(config)
+    for measure in measures:
+        for candidate in candidates.values():
+            measure.check(candidate)
+    stage = Stage("evaluate", config.output_dir, config, input_digests(config, measures), arguments)
+    if stage.is_current():
+        return
+    for measure in measures:
+        measure.load(list(candidates.values()))
+    folder = stage.begin()
+    for measure in measures:
+        measure.write(folder, stage.output_dir)
+    results = open_results(folder, measures, config.seed)
+    for name, candidate in candidates.items():
+        if name in results.models:
+            print(f"evaluate: {name}: measured before the interruption, kept")
+            continue
+        print(f"evaluate: {name} ({candidate.folder})")
+        measure_and_save(folder, name, candidate, config, measures, results)
+        stage.heartbeat()
+    wrote = write_tables(folder, results, measures)
+    stage.finish({name: model.figures_to_json() for name, model in results.models.items()}, wrote=wrote)
+
+
+def check_models(config: EvaluateConfig) -> dict[str, "Candidate"]:
+    """The models of the recipe by name, each with its tokenizer and context.
+
+    Raises:
+        UserError: see `check_model`, or a folder for `data` that `scratch prepare` did not write.
+    """
+    from transformers import AutoConfig
+
+    from training.eval.measures.measure import Candidate
+    from training.model_io.context_length import DEFAULT_CONTEXT, context_length
+
+    if config.data:
+        check_stage(config.data, "prepare", key="data")
+    candidates = {}
+    for name, folder in config.models.items():
+        tokenizer = check_model(f"models.{name}", folder, config)
+        trained = context_length(AutoConfig.from_pretrained(folder)) or DEFAULT_CONTEXT
+        context = min(trained, config.context or DEFAULT_CONTEXT)
+        candidates[name] = Candidate(f"models.{name}", folder, tokenizer, context)
+    return candidates
+
+
+def check_model(key: str, folder: str, config: EvaluateConfig) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model, after checking that the model can be measured.
+
+    Raises:
+        UserError: folder missing or of another stage, another tokenizer than that of the data, too small an embedding,
+            wrong weights, or no chat template where one is required.
+    """
+    from training.common.hub_names import is_hub_name
+    from training.data.shards import check_tokenizer
+    from training.model_io.tokenizers import open_model_tokenizer
+    from training.model_io.weights import check_weights
+
     if is_hub_name(folder):
         if config.data:
             raise UserError(
-                f"'{key}': {folder} has another tokenizer than the shards in {config.data}; leave 'data' out, and "
+                f"'{key}': the tokenizer of {folder} is not that of the shards in {config.data}; remove 'data', and "
                 "measure on 'texts' and 'tasks'"
             )
     else:
-        # A missing folder is answered with the stage it is named after.
+        # If the folder is missing, the error suggests the stage that it is named after.
         check_stage(folder, *sorted(LANGUAGE_MODELS, key=lambda stage: stage != Path(folder).name), key=key)
         if not (Path(folder) / "config.json").is_file():
-            raise UserError(f"'{key}': {folder} holds no model (no config.json)")
+            raise UserError(f"'{key}': {folder} holds no model (no config.json); give the output of `scratch pretrain`")
     tokenizer = open_model_tokenizer(folder, key)
     if config.data:
         try:
             check_tokenizer(config.data, folder)
         except UserError as error:
-            what = str(error).removeprefix("'tokenizer': ")
-            raise UserError(f"'{key}': {what}, or leave 'data' out and measure on 'texts'") from None
+            problem = str(error).removeprefix("'tokenizer': ")
+            raise UserError(f"'{key}': {problem}, or remove 'data' and measure on 'texts'") from None
     if config.apply_chat_template and not tokenizer.chat_template:
         raise UserError(f"'apply_chat_template': {folder} ({key}) has no chat template; set it to false")
     check_weights(folder, key)
     return tokenizer
 
 
-def _model_digest(model: str, key: str) -> str:
+def prepare_measures(config: EvaluateConfig) -> list["Measure"]:
+    """The measures that the recipe requests, with their held-out records read and checked."""
+    from training.eval.harness.tasks import Tasks
+    from training.eval.measures.bits_per_byte import BitsPerByte
+    from training.eval.measures.chats import Chats
+    from training.eval.measures.pairs import Pairs
+    from training.eval.measures.texts import Texts
+
+    available = (BitsPerByte, Texts, Chats, Pairs, Tasks)
+    measures = [measure(config) for measure in available if measure.is_requested(config)]
+    for measure in measures:
+        measure.prepare()
+    return measures
+
+
+def input_digests(config: EvaluateConfig, measures: list["Measure"]) -> dict[str, str]:
+    """Digests of everything that the results depend on, by the recipe key that names it."""
+    digests = {f"models.{name}": model_digest(folder, f"models.{name}") for name, folder in config.models.items()}
+    for measure in measures:
+        digests |= {key: digest(path, key) for key, path in measure.inputs().items()}
+    return digests
+
+
+def model_digest(model: str, key: str) -> str:
+    """The digest of a model folder; for a model on the Hub, the commit of the copy that is used."""
+    from transformers import AutoConfig
+
+    from training.common.hub_names import is_hub_name
+
     return AutoConfig.from_pretrained(model)._commit_hash or model if is_hub_name(model) else digest(model, key)
 
 
-def _read_material(config: EvaluateConfig, data: Path | None) -> Material:
-    texts = {}
-    for name, file in config.texts.items():
-        if not Path(file).exists():
-            raise UserError(f"'texts.{name}': no such file or folder: {file}")
-        texts[name] = read_texts(file, f"texts.{name}")
-    instructions = preferences = []
-    if data:
-        instructions = _read_records(data / "instructions" / "validation.jsonl", config.limits.answers, "answers")
-        preferences = _read_records(data / "preferences" / "validation.jsonl", config.limits.preferences, "preferences")
-    chats = [open_chat(name, chat, config.limits.chats, config.seed) for name, chat in config.chats.items()]
-    pairs = {name: read_pairs(file, f"pairs.{name}") for name, file in config.pairs.items()}
-    local = LocalData(Path(config.data_dir)) if config.data_dir else None
-    settings = Settings(
-        num_fewshot=config.num_fewshot,
-        apply_chat_template=config.apply_chat_template,
-        limit=config.limits.tasks,
-        seeds=tuple(config.fewshot_seeds) or (DEFAULT_SEED,),
+def open_results(folder: Path, measures: list["Measure"], seed: int) -> "Results":
+    """The results of an interrupted run of the same recipe on the same inputs; without one, empty results."""
+    from training.common.device import pick_device
+    from training.eval.results.page import conditions
+    from training.eval.results.results_file import RESULTS, Results
+
+    if (folder / RESULTS).is_file():
+        try:
+            return Results.read(folder)
+        except ValueError as error:
+            raise UserError(f"'output_dir': {error}; delete {folder} to start over") from None
+    return Results(conditions(measures, pick_device(), seed))
+
+
+def measure_and_save(
+    folder: Path,
+    name: str,
+    candidate: "Candidate",
+    config: EvaluateConfig,
+    measures: list["Measure"],
+    results: "Results",
+) -> None:
+    """Measure one model, and write its item outcomes and the results so far."""
+    from training.eval.results.items import write_outcomes
+
+    model, outcomes = measure_model(candidate, config, measures)
+    write_outcomes(folder, name, outcomes)
+    results.models[name] = model
+    results.write(folder)
+
+
+def measure_model(
+    candidate: "Candidate", config: EvaluateConfig, measures: list["Measure"]
+) -> tuple["ModelResults", list["ItemOutcome"]]:
+    """The results of one model under all measures, with the seconds each took, and the outcome of every item."""
+    from transformers import AutoModelForCausalLM
+
+    from training.common.device import has_bf16, pick_device
+    from training.eval.measures.figures import MeasureResult
+    from training.eval.measures.measure import LoadedModel
+    from training.eval.results.results_file import ModelResults
+
+    device = pick_device()
+    network = AutoModelForCausalLM.from_pretrained(candidate.folder).to(device).eval()
+    loaded = LoadedModel(**vars(candidate), model=network, batch_size=config.batch_size, bf16=has_bf16(device))
+    total, seconds = MeasureResult(), {}
+    for measure in measures:
+        with timed(seconds, measure.kind):
+            total.add(measure.run(loaded))
+    model = ModelResults(
+        candidate.folder, network.num_parameters(), seconds, total.figures, total.samples, total.subtasks
     )
-    tasks = Tasks(config.tasks, Path(config.tasks_dir), data, local, settings) if config.tasks else None
-    return Material(texts, instructions, preferences, chats, pairs, local, tasks)
-
-
-def _read_records(path: Path, limit: int, key: str) -> list[dict[str, Any]]:
-    if limit == 0:
-        return []
-    if not path.is_file() or path.stat().st_size == 0:
-        raise UserError(f"'limits.{key}': {path} is missing or empty; set it to 0 to leave the measure out")
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def _context(model: PreTrainedConfig, config: EvaluateConfig) -> int:
-    """Tokens a model is shown at once."""
-    trained = getattr(model.get_text_config(), "max_position_embeddings", None) or LONGEST
-    return min(trained, config.context or LONGEST)
-
-
-def _measure(
-    model_folder: str, config: EvaluateConfig, material: Material, device: torch.device
-) -> tuple[dict[str, Any], list[Outcome]]:
-    """All measures of one model with the seconds each took, and what came of every item."""
-    model = AutoModelForCausalLM.from_pretrained(model_folder).to(device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    context = _context(model.config, config)
-    bf16 = has_bf16(device)
-    row: dict[str, Any] = {"folder": model_folder, "parameters": model.num_parameters(), "seconds": {}}
-    outcomes: list[Outcome] = []
-
-    if config.data:
-        with _timed(row, "bits_per_byte"):
-            shards = open_shards(config.data, "validation")
-            row["bits_per_byte"], found = measure_split(model, shards, context, config.batch_size, bf16)
-            outcomes += found
-    if material.texts:
-        with _timed(row, "texts"):
-            row["texts"] = {}
-            for name, texts in material.texts.items():
-                row["texts"][name], found = measure_text(
-                    model, tokenizer, texts, name, context, config.batch_size, bf16
-                )
-                outcomes += found
-    if material.instructions or material.chats:
-        # Generating is bound by memory: weights and cache at half the size, not only the products as in autocast.
-        dtype = torch.bfloat16 if bf16 else "auto"
-        writer = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device).eval()
-    if material.instructions:
-        with _timed(row, "answers"):
-            row["answers"], found = measure_answers(
-                writer,
-                tokenizer,
-                material.instructions,
-                limit=config.limits.answers,
-                max_new_tokens=config.max_new_tokens,
-                context=context,
-                batch_size=16 * config.batch_size,
-                seed=config.seed,
-            )
-            outcomes += found
-    if material.preferences:
-        with _timed(row, "preferences"):
-            row["preferences"], found = preference_accuracy(
-                model,
-                tokenizer,
-                material.preferences,
-                limit=config.limits.preferences,
-                context=context,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                bf16=bf16,
-            )
-            outcomes += found
-    if material.chats:
-        with _timed(row, "chats"):
-            row["chats"], row["chat_samples"] = {}, {}
-            for chat in material.chats:
-                row["chats"][chat.name], row["chat_samples"][chat.name], found = chat.measure(
-                    model, writer, tokenizer, config.max_new_tokens, context, config.batch_size, bf16
-                )
-                outcomes += found
-    if material.pairs:
-        with _timed(row, "pairs"):
-            row["pairs"] = {}
-            for name, pairs in material.pairs.items():
-                row["pairs"][name], found = preference_accuracy(
-                    model,
-                    tokenizer,
-                    pairs,
-                    limit=config.limits.pairs,
-                    context=context,
-                    batch_size=config.batch_size,
-                    seed=config.seed,
-                    bf16=bf16,
-                    measure=f"pairs: {name}",
-                )
-                outcomes += found
-    if config.tasks:
-        with _timed(row, "tasks"):
-            row["tasks"] = {}
-            if material.tasks:
-                scores = material.tasks.score(model, tokenizer, config.batch_size, context)
-                row["tasks"] |= scores.figures
-                row["task_parts"] = scores.parts
-                outcomes += scores.outcomes
-    return row, outcomes
+    return model, total.outcomes
 
 
 @contextlib.contextmanager
-def _timed(row: dict[str, Any], measure: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], kind: str) -> Iterator[None]:
+    """Record the seconds that a measure takes."""
     started = time.monotonic()
     yield
-    row["seconds"][measure] = round(time.monotonic() - started, 1)
+    seconds[kind] = round(time.monotonic() - started, 1)
+
+
+def write_tables(folder: Path, results: "Results", measures: list["Measure"]) -> str:
+    """Write results.md, print its table and notes, and compare several models item by item.
+
+    Returns:
+        What was written, in a few words.
+    """
+    from training.eval.results.comparison import compare_folders, write_comparison
+    from training.eval.results.page import page
+    from training.eval.results.table import notes, results_table
+
+    table = results_table(results.models)
+    lines = [*notes(results.models), *(remark for measure in measures for remark in measure.remarks())]
+    (folder / "results.md").write_text(page(table, lines, results.conditions), encoding="utf-8")
+    print(as_text(table), end="")
+    print("".join(f"{line}\n" for line in lines), end="")
+    wrote = f"{len(results.models)} models, table in results.md"
+    if len(results.models) > 1:
+        write_comparison(folder, compare_folders([folder]))
+        wrote += ", item by item in comparison.md"
+    return wrote
+
+
+def compare(arguments: list[str]) -> None:
+    """Compare the models in folders of results, and write and print the tables."""
+    config = parse(CompareConfig, arguments, __doc__, recipe=False)
+
+    from training.eval.results.comparison import compare_folders, write_comparison
+
+    for folder in config.compare:
+        check_stage(folder, "evaluate", key="compare")
+    comparison = compare_folders([Path(folder) for folder in config.compare])
+    inputs = {folder: digest(folder, "compare") for folder in config.compare}
+    stage = Stage("compare", config.output_dir, config, inputs, arguments)
+    print(write_comparison(stage.begin(), comparison))
+    stage.finish({}, wrote="comparison.md, comparison.json, comparison.png")

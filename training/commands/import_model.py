@@ -1,43 +1,57 @@
-"""A Llama, Qwen3 or GPT-2 of transformers as a model of ours: scratch import --model FOLDER --output_dir runs/mine
+"""Convert a Llama, Qwen3 or GPT-2 of transformers to our class.
 
-The same network, logit for logit, to go on with in `scratch sft`, `evaluate` and `export`. FOLDER is a local folder or
-a name on the Hub that has its weights as safetensors. The tokenizer and the generation settings come along.
+    scratch import --model FOLDER --output_dir runs/mine
+
+The network is the same, logit for logit; `scratch sft`, `evaluate` and `export` take the result. FOLDER is a local
+folder or a name on the Hub, with weights as safetensors. The tokenizer and the generation settings are copied.
 """
 
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
-
-from modeling_scratch.conversion_scratch import ARCHITECTURES, from_stock, scratch_config
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.recipe import parse, required
 from training.common.stage import Stage, digest
-from training.model_io.model_folder import (
-    GENERATION_CONFIG,
-    TOKENIZER_FILES,
-    copy_tokenizer,
-    no_progress_bars,
-    read_weights,
-    write_model,
-)
-from training.model_io.parity import check_parity
-from training.model_io.tokenizers import has_tokenizer, open_model_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass
 class ImportConfig:
+    """Recipe of `scratch import`."""
+
     model: str = required("folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors")
     output_dir: str = required("folder for the model")
 
 
 def main(arguments: list[str]) -> None:
+    """Import a model.
+
+    1. Find the folder, or download it; check its architecture and tokenizer.
+    2. Convert configuration and weights, and save them with the tokenizer.
+    3. Compare the logits of both folders.
+
+    Raises:
+        UserError: no such model, another architecture, a damaged file, or different logits.
+    """
     config = parse(ImportConfig, arguments, __doc__)
+
+    from modeling_scratch.conversion_scratch import from_stock
+    from training.model_io.model_folder import (
+        GENERATION_CONFIG,
+        copy_tokenizer,
+        no_progress_bars,
+        read_weights,
+        write_model,
+    )
+    from training.model_io.parity import check_parity
+    from training.model_io.tokenizers import has_tokenizer, open_model_tokenizer
+
     source, identity = find(config.model)
     network = read_config(source, config.model)
     if has_tokenizer(source):
@@ -61,18 +75,24 @@ def main(arguments: list[str]) -> None:
     if tokenizer:
         name_tokenizer_class(source, folder)
     difference = check_parity(source, folder)
-    wrote = f"{network.model_type}, {parameters / 1e6:.1f}M parameters, {'with its' if tokenizer else 'no'} tokenizer; "
-    wrote += f"its logits are within {difference:.1e} of the original's"
-    stage.finish({"parameters": parameters, "difference": difference}, wrote)
+    stage.finish(
+        {"parameters": parameters, "difference": difference},
+        f"{network.model_type}, {parameters / 1e6:.1f}M parameters, {'with' if tokenizer else 'without'} tokenizer; "
+        f"logits within {difference:.1e} of the original's",
+    )
     print(f"next: scratch sft --model_name_or_path {config.output_dir}, or scratch export --model {config.output_dir}")
 
 
 def find(model: str) -> tuple[Path, str]:
-    """The folder of a model, downloaded if need be, and what identifies its content.
+    """The folder of a model, downloaded if it is a name on the Hub, and a text that identifies its content.
 
     Raises:
-        UserError: neither a folder nor a name on the Hub.
+        UserError: no such folder, and the download failed.
     """
+    from huggingface_hub import snapshot_download
+
+    from training.model_io.model_folder import GENERATION_CONFIG, TOKENIZER_FILES
+
     if not is_hub_name(model):
         return Path(model), digest(model, "model")
     wanted = ["config.json", GENERATION_CONFIG, "model*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES]
@@ -80,16 +100,27 @@ def find(model: str) -> tuple[Path, str]:
         folder = Path(snapshot_download(model, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # the Hub's own errors are of these kinds
         reason = one_line(error)
-        raise UserError(f"'model': {model} is no folder here, and the Hub does not give it ({reason})") from None
+        raise UserError(
+            f"'model': there is no folder {model}, and the download from the Hub failed ({reason})"
+        ) from None
     return folder, f"{model}@{folder.name}"  # the snapshot is named after its commit
 
 
-def read_config(source: Path, model: str) -> PreTrainedConfig:
-    """The configuration of a stock model that can come in.
+def read_config(source: Path, model: str) -> "PreTrainedConfig":
+    """The configuration of a stock model that can be imported.
+
+    Args:
+        source: its folder.
+        model: its name in the recipe, for errors.
 
     Raises:
-        UserError: not a model, another architecture, or a dial that ours has no equivalent for.
+        UserError: not a model, another architecture, or an option that our class lacks.
     """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    from modeling_scratch.conversion_scratch import ARCHITECTURES, scratch_config
+
     file = source / "config.json"
     if not file.is_file():
         raise UserError(f"'model': {model} holds no model (no config.json)")
@@ -98,7 +129,7 @@ def read_config(source: Path, model: str) -> PreTrainedConfig:
     except (ValueError, AttributeError):
         raise UserError(f"'model': {model}: config.json is damaged") from None
     if kind == "scratch":
-        raise UserError(f"'model': {model} is a model of ours already; the other stages take it as it is")
+        raise UserError(f"'model': {model} is already of our class; the other stages take it as it is")
     if kind not in ARCHITECTURES:
         raise UserError(f"'model': {model} is a {kind}; scratch imports {', '.join(ARCHITECTURES)}")
     try:
@@ -111,7 +142,9 @@ def read_config(source: Path, model: str) -> PreTrainedConfig:
 
 
 def name_tokenizer_class(source: Path, folder: Path) -> None:
-    """Write down the tokenizer's class where a folder leaves it to be known from the kind of model, as GPT-2's does."""
+    """Name the tokenizer's class in its settings, where a folder leaves it to the kind of model, as GPT-2's does."""
+    from transformers import AutoTokenizer
+
     file = folder / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if "tokenizer_class" not in settings:

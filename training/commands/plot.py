@@ -1,39 +1,53 @@
-"""Lay the curves of runs over one another: scratch plot RUN... [--x tokens] [--y loss] [--output plot.png]
+"""Plot the curves of several pretraining runs in one picture, and print a table of the runs.
 
-RUN is the folder of a pretraining, finished or not, the folder of a whole run, or a metrics.jsonl. Draws what was
-measured in training (thin, smoothed) and in validations (with marks), and prints a table of the runs.
+    scratch plot RUN [RUN ...] [--x tokens] [--y loss] [--output plot.png]
+
+RUN is the output folder of `scratch pretrain`, finished or not, the folder of a whole run, or a metrics.jsonl. Training
+values are drawn thin and smoothed, validation values with marks.
 """
 
-import argparse
 import os.path
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.common.errors import UserError
 from training.common.metrics import METRICS, median_rate, read_metrics
+from training.common.recipe import option, parse, positional
 from training.common.stage import staging_dir
 from training.common.tables import Row, as_text
 
-FIGURES = ("loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second", "mfu")
+
+@dataclass
+class PlotConfig:
+    """Options of `scratch plot`."""
+
+    runs: list[str] = positional("folders of runs, or metrics.jsonl files", many=True, metavar="RUN")
+    x: Literal["tokens", "step", "seconds"] = option("tokens", "quantity on the horizontal axis")
+    y: Literal["loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second", "mfu"] = option(
+        "loss", "quantity on the vertical axis, of training and validation"
+    )
+    output: str = option("plot.png", "picture to write, .png, .svg or .pdf", verbatim=True)
+
+    def __post_init__(self):
+        output = Path(self.output)
+        if output.suffix not in (".png", ".svg", ".pdf") or not output.absolute().parent.is_dir():
+            raise ValueError(f"'output': {output} is not a .png, .svg or .pdf file in an existing folder")
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="scratch plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="such as runs/quickstart or a metrics.jsonl")
-    parser.add_argument("--x", choices=("tokens", "step", "seconds"), default="tokens", help="across [tokens]")
-    parser.add_argument("--y", choices=FIGURES, default="loss", help="upwards, of training and validation [loss]")
-    parser.add_argument("--output", default="plot.png", metavar="FILE.png", help="the picture [plot.png]")
-    options = parser.parse_args(arguments)
+    """Read the metrics of each run, draw the picture, print the table.
+
+    Raises:
+        UserError: a run without metrics, or without the quantities requested.
+    """
+    options = parse(PlotConfig, arguments, __doc__, recipe=False)
     output = Path(options.output)
-    if output.suffix not in (".png", ".svg", ".pdf") or not output.absolute().parent.is_dir():
-        raise UserError(f"'output': {output} is not a .png, .svg or .pdf in a folder that exists")
     curves = {name: _read(Path(run)) for name, run in _names(options.runs).items()}
     for name, records in curves.items():
         if not any(options.x in record and options.y in record for record in records):
             raise UserError(
-                f"{name}: no record with both '{options.x}' and '{options.y}'; choose others by --x and --y"
+                f"{name}: no record with both '{options.x}' and '{options.y}'; choose others with --x and --y"
             )
 
     from training.plots.losses import plot_runs  # imports matplotlib
@@ -44,10 +58,10 @@ def main(arguments: list[str]) -> None:
 
 
 def _names(runs: list[str]) -> dict[str, str]:
-    """What to call each run: the part of its path in which it differs from the others."""
+    """Name to folder of each run; the name is the part of the path that differs from the others."""
     parts = [Path(os.path.normpath(run)).parts for run in runs]
     if len(set(parts)) < len(parts):
-        raise UserError("the same run is named twice")
+        raise UserError("'runs': the same run is given twice")
     while len(parts) > 1 and len({path[0] for path in parts}) == 1:
         parts = [path[1:] for path in parts]
     while min(map(len, parts)) > 1 and len({path[-1] for path in parts}) == 1:
@@ -60,7 +74,7 @@ def _read(run: Path) -> list[dict[str, Any]]:
     for file in [run, *(folder / METRICS for folder in folders)]:
         if file.is_file() and (records := read_metrics(file)):
             return records
-    raise UserError(f"{run}: no metrics there; give the folder of a pretraining, or its metrics.jsonl")
+    raise UserError(f"{run}: no metrics there; give the output folder of `scratch pretrain`, or its metrics.jsonl")
 
 
 def _table(curves: dict[str, list[dict[str, Any]]]) -> list[Row]:

@@ -57,6 +57,15 @@ class PrepareConfig:
 
 
 CONFIG = PrepareConfig
+PRINTING_KEYS = ("explain",)  # with which it prints something even if the output is up to date
+
+
+def inputs(config: PrepareConfig) -> dict[str, str]:
+    """Digests of the tokenizer and of all that the documents are made from. Raises UserError: one is missing."""
+    from training.corpus.curation.fingerprint import corpus_digest
+
+    check_stage(config.tokenizer, "tokenizer", *LANGUAGE_MODELS, key="tokenizer")
+    return {"tokenizer": digest(config.tokenizer, "tokenizer"), "data": corpus_digest(config.data)}
 
 
 def main(arguments: list[str]) -> None:
@@ -72,7 +81,6 @@ def main(arguments: list[str]) -> None:
     config = parse(PrepareConfig, arguments, __doc__)
 
     from training.corpus.curation.curation import Curation
-    from training.corpus.curation.fingerprint import corpus_digest
     from training.corpus.execution.distributed import Cluster
     from training.corpus.output.audit import explain
     from training.corpus.output.card import CARD, PICTURE
@@ -84,8 +92,7 @@ def main(arguments: list[str]) -> None:
 
     check_stage(config.tokenizer, "tokenizer", *LANGUAGE_MODELS, key="tokenizer")
     tokenizer = load_tokenizer(config)
-    inputs = {"tokenizer": digest(config.tokenizer, "tokenizer"), "data": corpus_digest(config.data)}
-    stage = Stage("prepare", config.output_dir, config, inputs, arguments, runtime_keys=RUNTIME_KEYS)
+    stage = Stage("prepare", config.output_dir, config, inputs(config), arguments, RUNTIME_KEYS)
     if stage.is_current():
         if config.explain:
             print(explain(Path(config.output_dir), config.explain))

@@ -1,14 +1,15 @@
-"""Train a language model from random weights on the token shards of `scratch prepare`.
+"""Pretrain a language model from random weights on the token shards of `scratch prepare`.
 
 One process: scratch pretrain --config recipes/quickstart/pretrain.yaml
 Several:     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training pretrain --config RECIPE
 
-Interrupted, it goes on from its newest checkpoint when the same command is given again. It ends with exit code 0 when
-it is done, 2 for a mistake in the recipe, 1 when the machine fails it (a full disk), and 130 or 143 when Ctrl-C or
-SIGTERM stopped it, after a checkpoint of the step it was at: a scheduler may start it again.
+After an interruption, the same command resumes from the newest checkpoint, bit for bit. Exit codes: 0 when the run is
+finished; 2 for a mistake in the recipe; 1 for a failure of the machine, such as a full disk; 130 after Ctrl-C and 143
+after SIGTERM, both with a checkpoint of the last step, so that a scheduler can restart the run.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from training.common.metrics import METRICS, median_rate, read_metrics
 from training.common.processes import end_training, local_rank
@@ -16,80 +17,173 @@ from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
 from training.common.stage import Stage, check_stage, digest
 from training.data.shards import check_hashes, check_tokenizer
-from training.model_io.tokenizers import open_tokenizer
-from training.plots.losses import plot_losses
-from training.pretraining.build import build_accelerator, derive_from_depth
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
-from training.pretraining.loop import Pretraining
-from training.pretraining.state import export_model
-from training.pretraining.trackers import start_trackers
+
+# What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from training.pretraining.loop import Pretrainer
+
+CONFIG = PretrainConfig
 
 
 def main(arguments: list[str]) -> None:
-    given, where = read_arguments(PretrainConfig, arguments, __doc__)
+    """Pretrain as the recipe says.
+
+    1. Read the recipe, check that its inputs are there, derive what follows from `depth`.
+    2. Return if the output is up to date; reject an interrupted run of another recipe.
+    3. Open the tokenizer, check that the shards are its own and match their checksums.
+    4. Build accelerator, model, optimizer and data loaders.
+    5. Resume from the newest checkpoint, if there is one, and describe the run.
+    6. Train.
+    7. Export the model, plot the losses, write the provenance.
+
+    Raises:
+        UserError: a mistake in the recipe or its inputs, or a loss that is not finite.
+        Interrupted: a signal stopped the run, with its last step saved.
+    """
+    given, where = read_arguments(PretrainConfig, arguments, __doc__, resolve=resolve)
     config = build(PretrainConfig, given, where)
-    folders = config.mixture.folders
-    for folder in folders:
-        check_stage(folder, "prepare", key="data")
-    check_stage(config.tokenizer, "tokenizer", key="tokenizer")
-    tokenizer = open_tokenizer(config.tokenizer, "tokenizer")
-    for folder in folders:
-        check_tokenizer(folder, config.tokenizer)
-    derived: list[str] = []
+    check_inputs(config)
+    rules: list[str] = []
     if config.depth is not None:
-        config, derived = derive_from_depth(config, given, tokenizer, where)
-    key = "data" if isinstance(config.data, str) and not config.curriculum else "data.{}"
-    inputs = {key.format(folder): digest(folder, "data") for folder in folders}
-    inputs |= {"tokenizer": digest(config.tokenizer, "tokenizer")}
-    recipe = dataclasses.asdict(config)
-    stage = Stage("pretrain", config.output_dir, recipe, inputs, arguments, RUNTIME_KEYS)
+        config, rules = derive(config, given, where)
+    stage = open_stage(config, arguments)
     if stage.is_current():
         return
     if not config.restart:
         stage.check_interrupted()
-    # Once a run, since it reads everything; before the processes meet, for they wait only so long for one another.
+    tokenizer = open_tokenizer(config)
+    check_shards(config, stage)
+    pretrainer = build_pretrainer(config, stage, tokenizer)
+    start(pretrainer, stage)
+    describe(pretrainer, rules)
+    train(pretrainer, stage)
+    finish(pretrainer, stage)
+
+
+def resolve(config: PretrainConfig, given: dict[str, Any], where: str) -> PretrainConfig:
+    """The recipe with all that follows from `depth`, for `--print_config`."""
+    return config if config.depth is None else derive(config, given, where)[0]
+
+
+def check_inputs(config: PretrainConfig) -> None:
+    """Reject inputs that are missing or come from another stage. Raises UserError."""
+    for folder in config.mixture.folders:
+        check_stage(folder, "prepare", key="data")
+    check_stage(config.tokenizer, "tokenizer", key="tokenizer")
+
+
+def derive(config: PretrainConfig, given: dict[str, Any], where: str) -> tuple[PretrainConfig, list[str]]:
+    """The recipe with all that follows from `depth`, and a line for each derived key."""
+    from training.pretraining.scaling import derive_from_depth
+
+    return derive_from_depth(config, given, open_tokenizer(config), where)
+
+
+def open_tokenizer(config: PretrainConfig) -> "PreTrainedTokenizerFast":
+    """The tokenizer. Raises UserError: it is damaged."""
+    from training.model_io.tokenizers import open_tokenizer
+
+    return open_tokenizer(config.tokenizer, "tokenizer")
+
+
+def inputs(config: PretrainConfig) -> dict[str, str]:
+    """Digests of the tokenizer and of every folder of shards. Raises UserError: one is missing."""
+    key = "data" if isinstance(config.data, str) and not config.curriculum else "data.{}"
+    digests = {key.format(folder): digest(folder, "data") for folder in config.mixture.folders}
+    return digests | {"tokenizer": digest(config.tokenizer, "tokenizer")}
+
+
+def open_stage(config: PretrainConfig, arguments: list[str]) -> Stage:
+    """The stage, identified by its recipe, its tokenizer and every folder of shards."""
+    return Stage("pretrain", config.output_dir, config, inputs(config), arguments, RUNTIME_KEYS)
+
+
+def check_shards(config: PretrainConfig, stage: Stage) -> None:
+    """Reject shards of another tokenizer and, where the run starts, shards that do not match their checksums.
+
+    The checksums need all data read: once per run and machine, before the processes meet and wait for each other.
+    """
+    for folder in config.mixture.folders:
+        check_tokenizer(folder, config.tokenizer)
     if local_rank() == 0 and not stage.folder.exists():
-        for folder in folders:
+        for folder in config.mixture.folders:
             check_hashes(folder)
-    accelerator = build_accelerator(config)
-    training = Pretraining(config, stage.folder, tokenizer, accelerator)
-    # Only now, with all of the recipe known to be right: a restart discards the checkpoints of the interrupted run.
+
+
+def build_pretrainer(config: PretrainConfig, stage: Stage, tokenizer: "PreTrainedTokenizerFast") -> "Pretrainer":
+    """Accelerator, model, optimizer and data loaders. Writes nothing, so that a mistake leaves no trace."""
+    from training.pretraining.accelerator import build_accelerator
+    from training.pretraining.loop import Pretrainer
+
+    return Pretrainer(config, stage.folder, tokenizer, build_accelerator(config))
+
+
+def start(pretrainer: "Pretrainer", stage: Stage) -> None:
+    """Open the working folder and the trackers, and resume from the newest checkpoint.
+
+    With `restart`, this discards the checkpoints of an interrupted run. The recipe is known to be right by now.
+    """
+    from training.pretraining.trackers import start_trackers
+
+    config, accelerator = pretrainer.config, pretrainer.accelerator
     if accelerator.is_main_process:
         stage.begin(config.restart)
     accelerator.wait_for_everyone()
-    training.resume()
-    start_trackers(accelerator, config.output_dir, stage.folder, recipe, training.step)
-    if derived:
-        accelerator.print("\n".join([f"pretrain: depth {config.depth}", *derived]))
-    parameters = sum(parameter.numel() for parameter in accelerator.unwrap_model(training.model).parameters())
-    tokens = config.max_steps * training.throughput.tokens_per_step
+    pretrainer.resume()
+    start_trackers(accelerator, config.output_dir, stage.folder, dataclasses.asdict(config), pretrainer.step)
+
+
+def describe(pretrainer: "Pretrainer", rules: list[str]) -> None:
+    """Print the size of the run, its device and its mixture.
+
+    Args:
+        rules: a line for each key derived from `depth`.
+    """
+    config, accelerator, data = pretrainer.config, pretrainer.accelerator, pretrainer.training_data
+    if rules:
+        accelerator.print("\n".join([f"pretrain: depth {config.depth}", *rules]))
     accelerator.print(
-        f"pretrain: {parameters / 1e6:.1f}M parameters; {tokens / 1e6:.1f}M tokens of "
-        f"{training.train.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "
-        f"{training.train.utilisation:.1%} of the slots scored); {accelerator.num_processes} x {accelerator.device}, "
-        f"precision {accelerator.mixed_precision}, {'compiled, ' * training.compiled}"
+        f"pretrain: {pretrainer.num_parameters / 1e6:.1f}M parameters; {pretrainer.num_tokens / 1e6:.1f}M tokens of "
+        f"{data.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "
+        f"{data.utilisation:.1%} of the positions scored); {accelerator.num_processes} x {accelerator.device}, "
+        f"precision {accelerator.mixed_precision}, {'compiled, ' * pretrainer.compiled}"
         f"{accelerator.gradient_accumulation_steps} accumulation steps; "
-        f"matrix products at {training.throughput.rate / 1e9:,.0f} GFLOP/s, the measure of MFU"
+        f"matrix products at {pretrainer.throughput.rate / 1e9:,.0f} GFLOP/s, the reference of MFU"
     )
-    if len(folders) > 1:
-        accelerator.print(training.train.describe(config.max_steps))
+    if len(config.mixture.folders) > 1:
+        accelerator.print(data.describe(config.max_steps))
     if config.curriculum:
         accelerator.print(config.mixture.describe())
+
+
+def train(pretrainer: "Pretrainer", stage: Stage) -> None:
+    """Train to the last step. A run that a signal stops flushes its trackers first."""
     try:
-        training.run(stage)
+        pretrainer.train(stage)
     except Interrupted:
-        end_training(accelerator)  # what the trackers still hold
+        end_training(pretrainer.accelerator)
         raise
-    export_model(accelerator, training.model, config.tokenizer, stage.folder)
+
+
+def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
+    """Export the model, plot the losses, write the provenance and put the output in place."""
+    from training.plots.losses import plot_losses
+    from training.pretraining.state import export_model
+
+    config, accelerator = pretrainer.config, pretrainer.accelerator
+    export_model(accelerator, pretrainer.model, config.tokenizer, stage.folder)
     end_training(accelerator)
-    if accelerator.is_main_process:
-        records = read_metrics(stage.folder / METRICS)
-        plot_losses(records, stage.folder / "loss.png", f"{parameters / 1e6:.1f}M parameters")
-        metrics = {
-            "parameters": parameters,
-            "tokens": tokens,
-            "validation_loss": training.validation_loss,
-            "tokens_per_second": median_rate(records),
-        }
-        wrote = "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile
-        stage.finish(metrics, wrote)
+    if not accelerator.is_main_process:
+        return
+    records = read_metrics(stage.folder / METRICS)
+    plot_losses(records, stage.folder / "loss.png", f"{pretrainer.num_parameters / 1e6:.1f}M parameters")
+    metrics = {
+        "parameters": pretrainer.num_parameters,
+        "tokens": pretrainer.num_tokens,
+        "validation_loss": pretrainer.validation_loss,
+        "tokens_per_second": median_rate(records),
+    }
+    stage.finish(metrics, "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile)

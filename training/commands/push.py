@@ -1,63 +1,89 @@
-"""Upload a model or a corpus to the Hub: scratch push runs/quickstart/export YOUR_NAME/MODEL [--private]
+"""Upload a model or a corpus to the Hub.
 
-With --dataset the folder is an output of `scratch prepare`: shards, card, picture and samples go; what names folders of
-this machine, and the text that was dropped, stay here. An adapter goes as it is: runs/quickstart/dpo/adapter.
+    scratch push runs/quickstart/export YOUR_NAME/MODEL [--private]
+    scratch push runs/mine/data YOUR_NAME/CORPUS --dataset
+
+With --dataset the folder is an output of `scratch prepare`: its shards, data card, picture and samples are uploaded.
+Dropped text is not, nor is a file that names folders of this machine. An adapter is uploaded as it is:
+runs/quickstart/dpo/adapter.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.errors import UserError, one_line
-from training.common.stage import PROVENANCE, written_by
-from training.corpus.output.card import CARD, PUBLISHED
-from training.data.shards import check_hashes, read_manifest
-from training.tuning.adapters import is_adapter
+from training.common.recipe import option, parse, positional
+from training.common.stage import PROVENANCE, RECIPE, written_by
+
+
+@dataclass
+class PushConfig:
+    """Options of `scratch push`."""
+
+    folder: str = positional("output of `scratch export`, an adapter, or with --dataset of `scratch prepare`")
+    repo_id: str = positional("repository to upload to, such as your-name/your-model; created if it does not exist")
+    private: bool = option(False, "create a private repository")
+    dataset: bool = option(False, "upload a corpus, as a dataset repository")
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="scratch push", description=__doc__)
-    parser.add_argument("folder", help="output of `scratch export`, an adapter, or with --dataset of `scratch prepare`")
-    parser.add_argument("repo_id", help="where to, such as your-name/your-model; made if it does not exist")
-    parser.add_argument("--private", action="store_true", help="only you can see it")
-    parser.add_argument("--dataset", action="store_true", help="a corpus, as a dataset repository")
-    options = parser.parse_args(arguments)
-    if options.dataset:
-        check_corpus(options.folder)
-        repo_type, patterns = "dataset", {"allow_patterns": PUBLISHED}
-    else:
-        check_model(options.folder)
-        # The provenance names folders of this machine: it stays here.
-        repo_type, patterns = "model", {"ignore_patterns": [PROVENANCE]}
+    """Check the folder, create the repository, upload.
 
+    Raises:
+        UserError: nothing to publish there, not logged in, or the upload failed.
+    """
+    config = parse(PushConfig, arguments, __doc__, recipe=False)
+    if config.dataset:
+        from training.corpus.output.card import PUBLISHED
+
+        check_corpus(config.folder)
+        upload(config, "dataset", allow_patterns=list(PUBLISHED))
+    else:
+        check_model(config.folder)
+        upload(config, "model", ignore_patterns=[PROVENANCE, RECIPE])  # both name folders of this machine
+
+
+def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
+    """Create the repository if need be, and upload the folder.
+
+    Args:
+        repo_type: `model` or `dataset`.
+        patterns: `allow_patterns` or `ignore_patterns` of file names.
+
+    Raises:
+        UserError: not logged in, no such name, no connection, or the Hub rejected it.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-    from huggingface_hub.utils import httpx  # whichever version it speaks through
+    from huggingface_hub.utils import httpx  # the version that huggingface_hub uses
 
-    api = HfApi()
+    name, api = config.repo_id, HfApi()
     try:
-        url = api.create_repo(options.repo_id, private=options.private, exist_ok=True, repo_type=repo_type)
-        api.upload_folder(repo_id=url.repo_id, folder_path=options.folder, repo_type=repo_type, **patterns)
+        url = api.create_repo(name, private=config.private, exist_ok=True, repo_type=repo_type)
+        api.upload_folder(repo_id=url.repo_id, folder_path=config.folder, repo_type=repo_type, **patterns)
     except LocalTokenNotFoundError:
         raise UserError("not logged in to the Hub; run `hf auth login` first") from None
     except HFValidationError as error:
-        raise UserError(f"'{options.repo_id}' is no name for a repository: {' '.join(str(error).split())}") from None
+        raise UserError(f"'{name}' is not a valid repository name: {one_line(error)}") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         login = "run `hf auth login` with a token that may write there"
         hint = {401: login, 403: login, 404: "check the name"}.get(status, "try again later")
-        raise UserError(f"the Hub answered {status} for {options.repo_id}; {hint}") from None
-    except RuntimeError as error:  # a large file that the Hub's storage did not take
+        raise UserError(f"the Hub answered {status} for {name}; {hint}") from None
+    except RuntimeError as error:  # a large file that the Hub's storage rejected
         reason = one_line(error.__cause__ or error)
-        raise UserError(f"{options.repo_id}: the upload failed ({reason}); give the same command again") from None
+        raise UserError(f"{name}: the upload failed ({reason}); run the same command again") from None
     except (OSError, httpx.TransportError) as error:
         raise UserError(f"the Hub cannot be reached ({error}); check the connection and try again") from None
     print(f"push: wrote {url}")
 
 
 def check_model(folder: str) -> None:
-    """Raises UserError: not a directory to publish, nor an adapter."""
+    """Raises UserError: neither a folder to publish nor an adapter."""
+    from training.tuning.adapters import is_adapter
+
     if written_by(folder) == "prepare":
-        raise UserError(f"{folder} is the output of 'prepare', no model; give --dataset to push it as a corpus")
+        raise UserError(f"{folder} is the output of 'prepare', not a model; add --dataset to push it as a corpus")
     if is_adapter(folder):
         return
     if not (Path(folder) / "config.json").is_file():
@@ -67,9 +93,12 @@ def check_model(folder: str) -> None:
 
 
 def check_corpus(folder: str) -> None:
-    """Raises UserError: not a prepared folder, or one that is damaged or from before there were cards."""
+    """Raises UserError: not a prepared folder, a damaged one, or one from before there were data cards."""
+    from training.corpus.output.card import CARD
+    from training.data.shards import check_hashes, read_manifest
+
     if written_by(folder) not in (None, "prepare"):
-        raise UserError(f"{folder} is the output of '{written_by(folder)}'; leave out --dataset")
+        raise UserError(f"{folder} is the output of '{written_by(folder)}', not a corpus; leave out --dataset")
     read_manifest(folder)
     if not (Path(folder) / CARD).is_file():
         raise UserError(f"{folder} has no data card ({CARD}); run `scratch prepare` again, into another folder")

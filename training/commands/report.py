@@ -1,19 +1,32 @@
-"""scratch report RUN_DIR: one table and one picture of a run.
+"""Print the table of a run, and write it with a picture.
 
-Reads what the stages left in RUN_DIR, complete or not, and writes summary.json, summary.md and summary.png there.
+    scratch report runs/quickstart
+
+Reads the output of all finished stages in the folder, and writes summary.json, summary.md and summary.png there.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from training.common.errors import UserError
-from training.eval.results.summary import write_summary
+from training.common.recipe import parse, positional
+
+
+@dataclass
+class ReportConfig:
+    """Options of `scratch report`."""
+
+    run_dir: str = positional("folder of a run, such as runs/quickstart")
 
 
 def main(arguments: list[str]) -> None:
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__.strip())
-        return
-    if len(arguments) != 1:
-        raise UserError("report takes one folder, as in `scratch report runs/quickstart`")
-    print(write_summary(Path(arguments[0])))
-    print(f"report: wrote summary.md, summary.json and summary.png in {arguments[0]}")
+    """Print and write the summary.
+
+    Raises:
+        UserError: no finished stage in the folder.
+    """
+    config = parse(ReportConfig, arguments, __doc__, recipe=False)
+
+    from training.eval.results.summary import write_summary
+
+    print(write_summary(Path(config.run_dir)))
+    print(f"report: wrote summary.md, summary.json and summary.png in {config.run_dir}")

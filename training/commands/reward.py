@@ -1,26 +1,46 @@
-"""A reward model with TRL's RewardTrainer: scratch reward --config reward.yaml
+"""scratch reward: train a reward model on chosen and rejected answers, with TRL's RewardTrainer.
 
-The recipe has TRL's own field names, and `trl reward --config` runs the same file. What is trained scores a whole
-conversation by one number (Bradley-Terry: the chosen answer should score higher than the rejected one); the output
-opens with AutoModelForSequenceClassification, and `scratch grpo` takes it as reward_model_name_or_path.
+    scratch reward --config recipes/assistant/reward.yaml
+    accelerate launch --config_file recipes/accelerate/ddp.yaml -m training reward --config RECIPE
 
-The data have the columns prompt, chosen and rejected (text, or messages), or chosen and rejected alone, or instruction,
-perhaps input, chosen and rejected. With test_split_size: 0.1 and eval_strategy: epoch a tenth is held out, and the
-accuracy on it is reported. Pairs longer than max_length are left out, and counted.
+The recipe has TRL's own field names, and `trl reward --config RECIPE` runs it too. The model gives a whole conversation
+one score (Bradley-Terry: the chosen answer should score higher). It opens with AutoModelForSequenceClassification.
+`scratch grpo` and `scratch rloo` take its folder as reward_model_name_or_path.
+
+Data: as for `scratch dpo`. With test_split_size: 0.1 and eval_strategy: epoch a tenth of the pairs is held out, and the
+accuracy on them is reported. Pairs longer than max_length are dropped and counted.
 """
 
-
 from training.tuning.dataset_formats import PREFERENCES
-from training.tuning.trl import train
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
-    train(
-        "reward",
-        "training.tuning.reward_model:JudgeTrainer",
-        "trl:RewardConfig",
-        PREFERENCES,
-        arguments,
-        __doc__,
-        model_class="transformers:AutoModelForSequenceClassification",
-    )
+    """Run the stage.
+
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
+    2. Load the data, detect their format, and convert them to TRL's.
+    3. Load the model and its tokenizer.
+    4. Build the trainer: it tokenizes, and counts dropped pairs.
+    5. Train, resuming from the newest checkpoint; save the model, with its adapter merged in.
+    6. Report the accuracy on held-out pairs.
+
+    Raises:
+        UserError: a mistake in the recipe or the data, before anything is written.
+    """
+    values, where = read_recipe("reward", arguments, __doc__)
+    stage = open_stage("reward", values, where, arguments)
+    if stage.is_current():
+        return
+
+    from training.tuning.pipeline.datasets import load_splits
+    from training.tuning.pipeline.model import load_model
+    from training.tuning.pipeline.training import build_trainer, train_and_save
+    from training.tuning.reward_model import ScratchRewardTrainer, check_held_out
+
+    recipe = parse_recipe("reward", values, where)
+    check_held_out(recipe)
+    splits = load_splits(recipe, PREFERENCES)
+    model, tokenizer = load_model(recipe)
+    trainer = build_trainer(ScratchRewardTrainer, recipe, splits, model, tokenizer)
+    train_and_save(stage, recipe, trainer)

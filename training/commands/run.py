@@ -1,9 +1,11 @@
-"""Run the recipes of a folder in order: scratch run recipes/quickstart [--key value ...]
+"""Run the recipes of a folder in order.
 
-Every `STAGE.yaml` in the folder is one stage; stages whose recipe and inputs are unchanged are skipped, an interrupted
-one goes on where it stopped. An override goes to every recipe that has the key (`--data.path my.txt`), or to one stage
-by its name (`--pretrain.max_steps 200`). Items of evaluate.yaml's local lm-eval tasks are kept out of the training
-text. Ends with a table and a picture of the whole run.
+    scratch run recipes/quickstart [--key value ...]
+
+Every `STAGE.yaml` in the folder is a stage. Stages whose recipe and inputs are unchanged are skipped; an interrupted
+one resumes where it stopped. An override applies to every recipe that has the key (`--data.path my.txt`), or to one
+stage if its name comes first (`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept
+out of the training text. At the end a table and a picture of the whole run are written.
 """
 
 import importlib
@@ -13,18 +15,32 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.recipe import STAGES, apply_overrides, build, nearest, read_yaml, split_overrides
+from training.common.recipe import (
+    STAGES,
+    apply_overrides,
+    build,
+    find_field,
+    has_flag,
+    nearest,
+    split_overrides,
+    takes_no_value,
+)
+from training.common.stage import Stage, has_recipe
+from training.common.yaml_values import read_yaml
+from training.tuning import trl_options
+from training.tuning.pipeline.recipe import inputs_of
 
 EVALUATION = "data.decontamination.evaluation"
 
 
 def recipes_in(folder: Path) -> dict[str, Path]:
-    """The stages of a folder in the order of running."""
+    """Recipe file of each stage of a folder, in the order of running."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such recipe folder")
     found = {stage: folder / f"{stage}.yaml" for stage in STAGES if (folder / f"{stage}.yaml").is_file()}
@@ -34,14 +50,36 @@ def recipes_in(folder: Path) -> dict[str, Path]:
     return found
 
 
+def command_of(stage: str) -> ModuleType:
+    """The module of a stage.
+
+    Stages of our own have `CONFIG`, the dataclass of the recipe, and `inputs(config)`, the digests of what they read,
+    or None if only the stage can tell. They may have `RUNTIME_KEYS`, see `training.common.stage.Stage`, and
+    `PRINTING_KEYS`, with which they print something even if their output is up to date.
+    """
+    return importlib.import_module(f"training.commands.{stage}")
+
+
+def is_boolean(dotted: str, recipes: dict[str, Any]) -> bool:
+    """Whether some stage has this key, perhaps after the stage's name, as a truth value."""
+    stage, _, rest = dotted.partition(".")
+    keys = {name: dotted for name in recipes} | ({stage: rest} if stage in recipes and rest else {})
+    return any(
+        trl_options.takes_no_value(name, key)
+        if name in trl_options.CONFIGURATIONS
+        else takes_no_value(find_field(command_of(name).CONFIG, key)[1])
+        for name, key in keys.items()
+    )
+
+
 def assign_overrides(overrides: list[str], recipes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    """Which stage gets which `--key value`.
+    """The `--key=value` flags of each stage.
 
     Raises:
         UserError: a key that no recipe has.
     """
     assigned: dict[str, list[str]] = {stage: [] for stage in recipes}
-    for key, value in split_overrides(overrides).items():
+    for key, value in split_overrides(overrides, lambda key: is_boolean(key, recipes)).items():
         stage, _, rest = key.partition(".")
         if rest and stage in recipes and not _has(recipes, key):
             assigned[stage].append(f"--{rest}={value}")
@@ -49,7 +87,7 @@ def assign_overrides(overrides: list[str], recipes: dict[str, dict[str, Any]]) -
         takers = [name for name, recipe in recipes.items() if _has({name: recipe}, key)]
         if not takers:
             known = {name for recipe in recipes.values() for name in recipe}
-            hint = f"{nearest(key, known)}; or name the stage, as in --pretrain.{key}"
+            hint = f"{nearest(key, known)}; or put the stage first, as in --pretrain.{key}"
             raise UserError(f"--{key}: no recipe has this key; {hint}")
         for name in takers:
             assigned[name].append(f"--{key}={value}")
@@ -68,62 +106,99 @@ def _has(recipes: dict[str, dict[str, Any]], dotted: str) -> bool:
     return False
 
 
-def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> dict[str, Any]:
-    """Parse our own recipes before the first stage runs, so that the last one's misspelt key is found now.
+def resolve(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """The content of each recipe with its overrides."""
+    return {
+        stage: apply_overrides(read_yaml(path), split_overrides(overrides[stage])) for stage, path in recipes.items()
+    }
 
-    TRL's are left to their stages, since TRL alone knows its keys and takes long to load.
+
+def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> dict[str, Any]:
+    """Build all recipes before the first stage runs, so that a misspelt key in the last one is found now.
 
     Returns:
-        The configurations of our own stages.
+        The configuration of each stage; of TRL's trainers a mapping.
     """
     configs = {}
-    for stage, path in recipes.items():
-        config = getattr(importlib.import_module(f"training.commands.{stage}"), f"{stage.capitalize()}Config", None)
-        if config:
-            values = apply_overrides(read_yaml(path), split_overrides(overrides[stage]))
-            configs[stage] = build(config, values, where=str(path))
+    for stage, values in resolve(recipes, overrides).items():
+        where = str(recipes[stage])
+        if stage in trl_options.CONFIGURATIONS:
+            configs[stage] = check_trl_recipe(stage, values, where)
+        else:
+            configs[stage] = build(command_of(stage).CONFIG, values, where)
     return configs
+
+
+def check_trl_recipe(stage: str, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a recipe for TRL, checked if the table of its options is of the installed version."""
+    try:
+        return trl_options.check_values(stage, values, where)
+    except UserError:
+        if trl_options.is_complete():
+            raise
+        return values  # the installed TRL may know the key: its stage asks it
 
 
 def keep_out_evaluation(
     recipes: dict[str, Path], overrides: dict[str, list[str]], configs: dict[str, Any]
 ) -> dict[str, list[str]]:
-    """Overrides with which the text is checked against the lm-eval tasks that the folder ends with, where their items
-    are local files; what `data.decontamination.evaluation` says in a recipe or on the command line stays.
+    """Overrides that keep the items of the lm-eval tasks in evaluate.yaml out of the training text.
 
-    The tokenizer is told too: it learns from the training text of the same split.
+    Only tasks whose items are local files are added, and only where neither a recipe nor the command line has
+    `data.decontamination.evaluation`. The tokenizer gets the same override: it learns from the same training text.
     """
-    readers = [stage for stage in ("tokenizer", "prepare") if stage in recipes]
-    resolved = {
-        stage: apply_overrides(read_yaml(recipes[stage]), split_overrides(overrides[stage])) for stage in readers
-    }
-    if "prepare" not in readers or "evaluate" not in recipes or _has(resolved, EVALUATION):
+    readers = {stage: recipes[stage] for stage in ("tokenizer", "prepare") if stage in recipes}
+    if "prepare" not in readers or "evaluate" not in recipes or _has(resolve(readers, overrides), EVALUATION):
         return overrides
 
     from training.corpus.dedup.evaluation_items import task_files
     from training.corpus.examples.tasks import TASKS
-    from training.eval.harness.tasks import local_tasks
+    from training.eval.harness.task_files import local_tasks
 
     evaluate = configs["evaluate"]
-    # Those that prepare itself writes are not there yet; it keeps them out of its text itself.
+    # Tasks that prepare itself writes do not exist yet; it keeps their items out itself.
     own = {f"{name}.jsonl" for name in TASKS if configs["prepare"].tasks}
     local = local_tasks(Path(evaluate.tasks_dir)) if evaluate.tasks else {}
-    asked = [local[name] for name in evaluate.tasks if name in local]
-    kept_out = [str(path) for path in asked if {file.name for file in task_files(path)} - own]
+    tasks = [local[name] for name in evaluate.tasks if name in local]
+    kept_out = [str(path) for path in tasks if {file.name for file in task_files(path)} - own]
     if not kept_out:
         return overrides
     print(
-        f"{recipes['evaluate']} asks {', '.join(kept_out)}: prepare drops training text that holds one of the items "
-        f"(unless prepare.yaml says otherwise in '{EVALUATION}')"
+        f"{recipes['evaluate']} evaluates on {', '.join(kept_out)}: prepare drops training text that contains one of "
+        f"the items (set '{EVALUATION}' in prepare.yaml to change that)"
     )
-    told = f"--{EVALUATION}={json.dumps(kept_out)}"
-    return overrides | {stage: [*overrides[stage], told] for stage in readers}
+    flag = f"--{EVALUATION}={json.dumps(kept_out)}"
+    return overrides | {stage: [*overrides[stage], flag] for stage in readers}
+
+
+def is_current(stage: str, config: Any) -> bool:
+    """Whether the output of a stage is up to date; prints a line if it is.
+
+    It asks what the stage itself asks at its start, without starting it. False where only the stage can tell.
+    """
+    module = command_of(stage)
+    runtime_keys = getattr(module, "RUNTIME_KEYS", frozenset())
+    of_trl = stage in trl_options.CONFIGURATIONS
+    output_dir = config.get("output_dir", "") if of_trl else config.output_dir
+    if any(getattr(config, key) for key in getattr(module, "PRINTING_KEYS", ())):
+        return False
+    try:
+        if not has_recipe(output_dir, config, runtime_keys):  # before any input is read, which may take long
+            return False
+        inputs = inputs_of(config) if of_trl else module.inputs(config)
+        return inputs is not None and Stage(stage, output_dir, config, inputs, [], runtime_keys).is_current()
+    except UserError:  # the stage reports it
+        return False
 
 
 def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
-    """One stage in a process of its own: its memory comes back, and distributed state cannot leak into the next."""
+    """Run a stage in a process, so that its memory is freed and no distributed state reaches the next one.
+
+    Returns:
+        The exit code, negative for a signal.
+    """
     command = [sys.executable, "-m", "training", stage, "--config", str(path), *overrides]
-    # Its own process group, so that Ctrl-C reaches it once, through us, and it can save before it stops.
+    # In a separate process group, so that Ctrl-C reaches it once, through this process, and it can save first.
     child = subprocess.Popen(command, process_group=0)
 
     def forward(signum: int, _: FrameType | None) -> None:
@@ -137,35 +212,72 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
             signal.signal(number, handler)
 
 
+def check_exit_code(stage: str, code: int) -> None:
+    """Raises SystemExit: the stage failed, or was killed, which is printed because the stage could not."""
+    if code < 0:
+        killer = signal.Signals(-code).name
+        hint = ", as when memory runs out" if killer == "SIGKILL" else ""
+        print(f"error: {stage} was killed ({killer}{hint}); run the same command to resume", file=sys.stderr)
+        raise SystemExit(128 - code)
+    if code:
+        raise SystemExit(code)
+
+
+@dataclass
+class Run:
+    """The stages of a folder, ready to run."""
+
+    recipes: dict[str, Path]
+    overrides: dict[str, list[str]]
+    configs: dict[str, Any]
+
+
+def open_run(folder: Path, arguments: list[str]) -> Run:
+    """Read and check all recipes of a folder.
+
+    Raises:
+        UserError: a mistake in a recipe or an override.
+    """
+    recipes = recipes_in(folder)
+    overrides = assign_overrides(arguments, {stage: read_yaml(path) for stage, path in recipes.items()})
+    configs = check_recipes(recipes, overrides)
+    changed = keep_out_evaluation(recipes, overrides, configs)
+    return Run(recipes, changed, configs if changed == overrides else check_recipes(recipes, changed))
+
+
 def main(arguments: list[str]) -> None:
-    if not arguments or "--help" in arguments or "-h" in arguments:
+    """Run the stages of a folder.
+
+    1. Read and check all recipes, with their overrides.
+    2. Run each stage in a process, unless its output is up to date. Stop at the first that fails.
+    3. Write the summary of the run.
+
+    Raises:
+        UserError: a mistake in a recipe or an override.
+        SystemExit: a stage failed; its exit code, or 128 + n if signal n killed it.
+    """
+    if not arguments or has_flag(arguments, "help") or "-h" in arguments:
         print(__doc__.strip())
         return
-    recipes = recipes_in(Path(arguments[0]))
-    contents = {stage: read_yaml(path) for stage, path in recipes.items()}
-    overrides = assign_overrides(arguments[1:], contents)
-    overrides = keep_out_evaluation(recipes, overrides, check_recipes(recipes, overrides))
-    started = time.monotonic()
-    for number, (stage, path) in enumerate(recipes.items(), start=1):
-        print(f"\n[{number}/{len(recipes)}] {stage} ({path})", flush=True)
-        code = run_stage(stage, path, overrides[stage])
-        if code < 0:  # it could not say anything itself
-            killer = signal.Signals(-code).name
-            hint = ", as when memory runs out" if killer == "SIGKILL" else ""
-            print(f"error: {stage} was killed ({killer}{hint}); the same command goes on from there", file=sys.stderr)
-            raise SystemExit(128 - code)
-        if code:
-            raise SystemExit(code)
+    if arguments[0].startswith("-"):
+        raise UserError("the recipe folder comes first, as in: scratch run recipes/quickstart --key value")
+    run = open_run(Path(arguments[0]), arguments[1:])
+    started, ran = time.monotonic(), False
+    for number, (stage, path) in enumerate(run.recipes.items(), start=1):
+        print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})", flush=True)
+        if not is_current(stage, run.configs[stage]):
+            check_exit_code(stage, run_stage(stage, path, run.overrides[stage]))
+            ran = True
 
     from training.eval.results.summary import write_summary
 
-    run_dir = common_folder(contents, overrides)
-    print(f"\n{write_summary(run_dir)}")
+    run_dir = common_folder(resolve(run.recipes, run.overrides))
+    print(f"\n{write_summary(run_dir, picture=ran)}")
     minutes = (time.monotonic() - started) / 60
     print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/summary.md, summary.json and summary.png")
 
 
-def common_folder(recipes: dict[str, dict[str, Any]], overrides: dict[str, list[str]]) -> Path:
-    """The folder in which most stages leave their output: the run's own, where its summary goes."""
-    outputs = [{**recipe, **split_overrides(overrides[stage])}["output_dir"] for stage, recipe in recipes.items()]
-    return Counter(Path(output).parent for output in outputs).most_common(1)[0][0]
+def common_folder(recipes: dict[str, dict[str, Any]]) -> Path:
+    """The folder in which most stages have their output, where the summary of the run goes."""
+    parents = [Path(recipe["output_dir"]).parent for recipe in recipes.values()]
+    return Counter(parents).most_common(1)[0][0]

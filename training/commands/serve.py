@@ -1,17 +1,59 @@
-"""Serve a model with an OpenAI-shaped API: scratch serve runs/quickstart/export --port 8000
+"""Serve a model with an OpenAI-compatible API.
 
-Takes what `transformers serve` takes: a model's folder, loaded at once and asked for by that name, and its flags.
-Without a folder it loads whichever model a request names. `transformers serve` looks classes up inside transformers
-itself and refuses all others; this puts ours there first.
+    scratch serve runs/quickstart/export --port 8000
+
+This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. With a
+model it is loaded at once and requested by that name; without one the server loads the model that a request names.
 """
 
+import dataclasses
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from training.common.errors import UserError, one_line
+from training.common.packages import how_to_install
+from training.common.recipe import option, parse, positional
+
+
+@dataclass
+class ServeConfig:
+    """Options of `scratch serve`, which are those of `transformers serve`. None leaves an option to its default."""
+
+    model: str | None = positional("model folder, or name on the Hub, to load at once", None)
+    host: str | None = option(None, "address to listen on; default localhost", group="Server")
+    port: int | None = option(None, "port to listen on; default 8000", at_least=0, group="Server")
+    enable_cors: bool = option(False, "allow requests from pages of other sites", group="Server")
+    log_level: str | None = option(None, "level of the log, such as info; default warning", group="Server")
+    device: str | None = option(None, "device, such as cuda:0 or cpu; default auto", group="Model")
+    dtype: str | None = option(None, "type of the weights; by default that of the files", group="Model")
+    attn_implementation: str | None = option(None, "attention kernel, such as flash_attention_2", group="Model")
+    compile: bool = option(False, "compile the model with torch.compile", group="Model")
+    quantization: str | None = option(None, "bnb-4bit or bnb-8bit", group="Model")
+    trust_remote_code: bool = option(False, "run the code in a model's repository", group="Model")
+    model_timeout: int | None = option(None, "seconds after which an idle model is unloaded", group="Model")
+    default_seed: int | None = option(None, "seed of the sampling", group="Answers")
+    reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning, of models that can", group="Answers")
+    chat_template_kwargs: str | None = option(
+        None, "JSON object with arguments of the chat template", group="Answers", verbatim=True
+    )
+    continuous_batching: bool = option(False, "batch requests continuously, with paged attention", group="Batching")
+    cb_block_size: int | None = option(None, "tokens in a block of the KV cache", group="Batching")
+    cb_num_blocks: int | None = option(None, "blocks of the KV cache", group="Batching")
+    cb_max_batch_tokens: int | None = option(None, "tokens in a batch at most", group="Batching")
+    cb_max_memory_percent: float | None = option(None, "fraction of GPU memory for the KV cache", group="Batching")
+    cb_use_cuda_graph: bool | None = option(None, "use CUDA graphs", group="Batching")
 
 
 def main(arguments: list[str]) -> None:
+    """Check the model, register our classes, and run `transformers serve`.
+
+    Raises:
+        UserError: a damaged model, or packages that are not installed.
+    """
+    config = parse(ServeConfig, arguments, __doc__, recipe=False)
+
     import transformers.processing_utils  # noqa: F401  (re-executes the package, so anything set on it before is lost)
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -19,21 +61,31 @@ def main(arguments: list[str]) -> None:
     from training.model_io.tokenizers import open_model_tokenizer
     from training.model_io.weights import check_weights
 
-    for argument in arguments:
-        if (Path(argument) / "config.json").is_file():
-            open_model_tokenizer(argument, "model")
-            check_weights(argument, "model")
+    if config.model and (Path(config.model) / "config.json").is_file():
+        open_model_tokenizer(config.model, "model")
+        check_weights(config.model, "model")
     module = sys.modules["transformers"]
     for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):
         setattr(module, name, getattr(modeling_scratch, name))
-    Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists what is in it, and fails without it
-    sys.argv = ["transformers", "serve", *arguments]
+    Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists its content, and fails without it
+    sys.argv = ["transformers", "serve", *stock_arguments(config)]
     try:
         from transformers.cli.transformers import main as transformers_main
 
         transformers_main()
     except ImportError as error:
-        raise UserError(f"serving needs packages that are missing ({error}); pip install 'scratch[serve]'") from None
+        raise UserError(f"serve needs packages that are not installed ({error}); {how_to_install('fastapi')}") from None
     except OSError as error:
-        reason = one_line(error)
-        raise UserError(f"serve {' '.join(arguments)}: no model that can be served ({reason})") from None
+        raise UserError(f"'model': {config.model} cannot be served ({one_line(error)})") from None
+
+
+def stock_arguments(config: ServeConfig) -> list[str]:
+    """The command line of `transformers serve`: the model and every option that was given."""
+    words = [config.model] if config.model else []
+    for field in dataclasses.fields(config)[1:]:
+        value, flag = getattr(config, field.name), field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [f"--{flag}"] if value else [f"--no-{flag}"] if field.default is None else []
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words

@@ -1,49 +1,70 @@
-"""Supervised fine-tuning with TRL's SFTTrainer: scratch sft --config recipes/quickstart/sft.yaml
+"""scratch sft: supervised fine-tuning (SFT) with TRL's SFTTrainer.
 
-    scratch sft --config RECIPE --preview       shows two samples as they will be seen, and trains nothing
+    scratch sft --config recipes/quickstart/sft.yaml
+    scratch sft --config RECIPE --preview       print two samples with their scored tokens, and train nothing
     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training sft --config RECIPE
 
-The recipe has TRL's own field names, and `trl sft --config` runs the same file where its data have a shape of TRL's.
+The recipe has TRL's own field names. `trl sft --config RECIPE` runs it too, if the data have a format of TRL's.
 
-What the data may be, told by their columns:
-    messages                                    a conversation: [{role, content}, ...]
+Data formats, detected by their columns:
+    messages                                    conversations: [{role, content}, ...]
     prompt, completion                          both text, or both messages
     conversations                               ShareGPT: [{from: human|gpt|system|tool, value}, ...]
     instruction, output, perhaps input          alpaca
     instruction, response, perhaps context      Dolly
     question, answer
-    text (or dataset_text_field)                plain text, all of it learned
+    text (or dataset_text_field)                plain text
     input_ids, perhaps labels                   tokens
 
-What is learned: of prompt and completion (and alpaca, Dolly, question and answer) the completion; of messages and
-ShareGPT every word, unless assistant_only_loss is true. Samples longer than max_length are cut, and counted.
+Scored tokens: with prompt and completion (alpaca, Dolly, question and answer too) those of the completion; with text
+all; with messages and ShareGPT all, or those of the answers with assistant_only_loss: true. Samples longer than
+max_length are truncated and counted.
 
 The keys that matter most, with their defaults:
     model_name_or_path, output_dir, datasets    required; datasets: [{path: json, data_files: {train: FILE}}]
-    max_length: 1024                            tokens of a sample
-    packing: false                              fill rows of max_length with samples that do not see one another
+    max_length: 1024                            tokens in a sample
+    packing: false                              fill sequences of max_length with samples isolated from each other
     learning_rate: 2.0e-5, max_steps, num_train_epochs: 3, per_device_train_batch_size: 8
     use_peft: false                             train a low-rank adapter; lora_target_modules: all-linear, lora_r: 16
-    use_dora: false                             ... with a magnitude of its own (DoRA)
-    load_in_4bit: false                         ... on a base in 4 bits (QLoRA; a CUDA card and bitsandbytes)
-    save_steps: 500                             a stopped run goes on from the newest checkpoint, bit for bit
+    use_dora: false                             train it as DoRA, with a separate magnitude
+    load_in_4bit: false                         quantize the base to 4 bits (QLoRA; CUDA device and bitsandbytes)
+    save_steps: 500                             training steps between checkpoints, from which a rerun resumes exactly
 """
 
-
 from training.tuning.dataset_formats import INSTRUCTIONS
-from training.tuning.trl import train
+from training.tuning.pipeline.recipe import open_stage, parse_recipe, read_recipe
 
 
 def main(arguments: list[str]) -> None:
-    preview = None
-    if "--preview" in arguments:
-        from training.tuning.sft import preview
-    train(
-        "sft",
-        "training.tuning.sft:SupervisedTrainer",
-        "trl:SFTConfig",
-        INSTRUCTIONS,
-        [argument for argument in arguments if argument != "--preview"],
-        __doc__,
-        preview,
-    )
+    """Run the stage.
+
+    1. Read the recipe; stop if the output is up to date. TRL is imported only after that.
+    2. Load the data, detect their format, and convert them to TRL's.
+    3. Load the model and its tokenizer.
+    4. Build the trainer: it tokenizes, counts truncated samples, and checks that packed samples are isolated.
+    5. With --preview, print samples and stop.
+    6. Train, resuming from the newest checkpoint; save the model, with its adapter merged in.
+
+    Raises:
+        UserError: a mistake in the recipe or the data, before anything is written.
+    """
+    preview_only = "--preview" in arguments
+    arguments = [argument for argument in arguments if argument != "--preview"]
+    values, where = read_recipe("sft", arguments, __doc__)
+    stage = open_stage("sft", values, where, arguments)
+    if not preview_only and stage.is_current():
+        return
+
+    from training.tuning.pipeline.datasets import load_splits
+    from training.tuning.pipeline.model import load_model
+    from training.tuning.pipeline.training import build_trainer, train_and_save
+    from training.tuning.sft import ScratchSFTTrainer, preview
+
+    recipe = parse_recipe("sft", values, where)
+    splits = load_splits(recipe, INSTRUCTIONS)
+    model, tokenizer = load_model(recipe)
+    trainer = build_trainer(ScratchSFTTrainer, recipe, splits, model, tokenizer)
+    if preview_only:
+        preview(trainer)
+        return
+    train_and_save(stage, recipe, trainer)

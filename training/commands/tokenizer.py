@@ -8,7 +8,6 @@ kind 'character' gives every character of the text its own token. --compare trai
 folders, or names on the Hub, and prints bytes per token by kind of text; with --data.path also of your own text.
 """
 
-import argparse
 import shutil
 import tempfile
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from training.common.progress import progress_bar
-from training.common.recipe import option, parse, required
+from training.common.recipe import has_flag, option, parse, required
 from training.common.stage import Stage
 from training.corpus.curation.blocks import in_blocks
 from training.corpus.curation.config import DataConfig
@@ -69,6 +68,29 @@ class TokenizerConfig:
 CONFIG = TokenizerConfig
 
 
+@dataclass
+class ComparedText:
+    """Your own text for a comparison."""
+
+    path: str | None = option(None, "file, folder or Hub data set with your own text")
+    text_column: str = option("text", "column that holds the text")
+
+
+@dataclass
+class CompareConfig:
+    """Options of `scratch tokenizer --compare`."""
+
+    compare: list[str] = required("tokenizer folders, or names on the Hub", several=True)
+    data: ComparedText = option(ComparedText, "Your own text")
+
+
+def inputs(config: TokenizerConfig) -> dict[str, str]:
+    """The digest of all that the documents are made from. Raises UserError: a file is missing."""
+    from training.corpus.curation.fingerprint import corpus_digest
+
+    return {"data": corpus_digest(config.data)}
+
+
 def main(arguments: list[str]) -> None:
     """Train a tokenizer, or compare several (`--compare`).
 
@@ -77,19 +99,19 @@ def main(arguments: list[str]) -> None:
     3. Learn the merges or the alphabet, and save.
     4. Open the saved folder as every later stage will, and measure bytes per token on the validation split.
     """
-    if "--compare" in arguments:
+    if has_flag(arguments, "compare") and not has_flag(arguments, "help"):
         print_comparison(arguments)
         return
     config = parse(TokenizerConfig, arguments, __doc__)
 
+    stage = Stage("tokenizer", config.output_dir, config, inputs(config), arguments)
+    if stage.is_current():
+        return
+
     from transformers import AutoTokenizer
 
     from training.corpus.curation.curation import Curation
-    from training.corpus.curation.fingerprint import corpus_digest
 
-    stage = Stage("tokenizer", config.output_dir, config, {"data": corpus_digest(config.data)}, arguments)
-    if stage.is_current():
-        return
     folder = stage.begin()
     work = folder / "work"  # an interrupted run resumes from here
     corpus = Curation(config.data, work).run()
@@ -115,24 +137,19 @@ def main(arguments: list[str]) -> None:
 
 def print_comparison(arguments: list[str]) -> None:
     """Print bytes per token of several tokenizers, by kind of text."""
+    config = parse(CompareConfig, arguments, __doc__, recipe=False)
+
     from training.corpus.curation.curation import Curation
     from training.eval.measures.compression import compare, kinds_of_text
     from training.model_io.tokenizers import open_tokenizer
 
-    parser = argparse.ArgumentParser(prog="scratch tokenizer", description=__doc__)
-    parser.add_argument("--compare", nargs="+", metavar="FOLDER", help="tokenizer folders, or names on the Hub")
-    parser.add_argument(
-        "--data.path", dest="path", metavar="FILE", help="your own text: a file, folder or Hub data set"
-    )
-    parser.add_argument("--data.text_column", dest="text_column", default="text", help="column that holds it")
-    options = parser.parse_args(arguments)
-    tokenizers = {name: open_tokenizer(name, "compare") for name in options.compare}
-    kinds = {}
-    if options.path:
-        data = DataConfig(path=options.path, text_column=options.text_column, max_bytes=COMPARED_BYTES)
+    tokenizers = {name: open_tokenizer(name, "compare") for name in config.compare}
+    kinds, text = {}, config.data
+    if text.path:
+        data = DataConfig(path=text.path, text_column=text.text_column, max_bytes=COMPARED_BYTES)
         with tempfile.TemporaryDirectory() as folder:
             corpus = Curation(data, Path(folder)).run()
-            kinds[options.path] = [document.text for split in SPLITS for document in corpus.documents(split)]
+            kinds[text.path] = [document.text for split in SPLITS for document in corpus.documents(split)]
     print(compare(tokenizers, kinds_of_text() | kinds))
 
 

@@ -1,4 +1,4 @@
-"""What the processor at hand can do."""
+"""The processor to train on: which device, whether it has bfloat16, and what is fastest there."""
 
 import importlib.util
 import os
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-LONGEST_EAGER = 512  # tokens in a sequence
-# Floating-point operations of a run from which compiling, ten seconds to a minute, saves more than it takes.
+# Tokens in a sequence up to which the (seq, seq) scores of a head stay in a CPU's cache: 1 MB in fp32 at 512.
+LONGEST_EAGER = 512
+# Floating-point operations of a run from which compiling, which takes ten seconds to a minute, saves more than that.
+# Estimated: about two minutes of uncompiled training at 0.15 TFLOP/s (two CPU cores) and at 400 TFLOP/s (a data-center
+# GPU), of which compiled layers save a quarter to a third (measured on CPUs, assumed for GPUs).
 LONG_ENOUGH_TO_COMPILE = {"cpu": 2e13, "cuda": 5e16}
 
 
 def pick_device() -> "torch.device":
-    """A CUDA card if there is one, else Apple's GPU, else the CPU."""
+    """A CUDA GPU if there is one, else Apple's GPU, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -28,13 +31,13 @@ def pick_device() -> "torch.device":
 
 
 def has_bf16(device: "torch.device") -> bool:
-    """Whether bfloat16 is native there. Elsewhere it is emulated and slower than fp32."""
+    """Whether the device has native bfloat16. Emulated, it is slower than fp32."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # The flags of oneDNN's bf16 kernels; Arm has its own since BF16 became part of Armv8.6.
+        # The flags for which oneDNN has bf16 kernels; on Arm, BF16 is part of Armv8.6.
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16"))
     return False
@@ -48,13 +51,15 @@ def pick_attention(device: "torch.device", sequence_length: int, compiled: bool)
 
 
 def pays_to_compile(device: "torch.device", operations: float) -> bool:
-    """Whether a training of so many floating-point operations should be compiled. It decides by nothing that is
-    measured, so that an interrupted run goes on as it began."""
+    """Whether a run of so many floating-point operations should be compiled.
+
+    The answer depends on nothing measured, so that a resumed run is compiled as it was before.
+    """
     if operations < LONG_ENOUGH_TO_COMPILE.get(device.type, float("inf")):
         return False
     compiler = "clang++" if sys.platform == "darwin" else "g++"
     has_compiler = shutil.which(os.environ.get("CXX", compiler)) is not None
     if device.type == "cuda":
         return has_compiler and importlib.util.find_spec("triton") is not None
-    # Python's own headers are a package of their own on many systems (python3-dev).
+    # On many systems Python's headers are a separate package (python3-dev).
     return has_compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()

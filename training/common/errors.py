@@ -1,4 +1,4 @@
-"""The one exception that speaks to the person at the keyboard."""
+"""The exception for mistakes of the user, printed as one line."""
 
 import errno
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from pathlib import Path
 class UserError(Exception):
     """A mistake in a recipe, a file or a command line.
 
-    The message is one line: what is wrong, where (file, key, record), what to do. `training.cli` prints it without a
-    traceback and exits with 2, so raise it before anything is written.
+    The message is one line, `'key': PROBLEM; FIX`: what is wrong, where (file, key, record), and what to do.
+    `training.cli` prints it without a traceback and exits with 2. Raise it before anything is written.
     """
 
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Raise what goes wrong with writing there as UserError. A full disk stays what it is: `training.cli` tells it."""
+    """Raise a failure to write to `folder` as UserError. `training.cli` explains a full disk itself."""
     try:
         yield
     except OSError as error:
@@ -29,5 +29,5 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def one_line(error: object) -> str:
-    """The text of an error (or of anything else) with its line breaks and runs of spaces made single spaces."""
+    """The text of an error, or of anything else, on one line: every run of whitespace becomes a space."""
     return " ".join(str(error).split())

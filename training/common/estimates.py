@@ -1,4 +1,4 @@
-"""Averages over items with their standard errors, of one model and of the difference between two on the same items.
+"""Means over items with standard errors, for one model and for the paired difference between two.
 
 Standard errors treat the items as a sample of those that could have been asked; see E. Miller, "Adding Error Bars to
 Evals", arXiv:2411.00640, section 2, and section 4.2 for the paired difference.
@@ -6,23 +6,73 @@ Evals", arXiv:2411.00640, section 2, and section 4.2 for the paired difference.
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over items.
+
+    Attributes:
+        value: the mean; None if there are no items.
+        stderr: its standard error; None for a single item.
+        n: number of items.
+        chance: the score of random guessing, where guessing makes sense.
+    """
+
+    value: float | None
+    stderr: float | None
+    n: int
+    chance: float | None = None
+
+    def near_chance(self) -> bool:
+        """Whether the value is within two standard errors of random guessing."""
+        if self.chance is None or self.stderr is None:
+            return False
+        return abs(self.value - self.chance) <= 2 * self.stderr
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, without `chance` where there is none."""
+        entry = asdict(self)
+        return entry if self.chance is not None else {key: value for key, value in entry.items() if key != "chance"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference between two models on the same items.
+
+    Attributes:
+        value: the later model's score minus the earlier one's.
+        stderr: standard error of the mean of the item-by-item differences; None for a single item.
+        n: number of items.
+        p: two-sided p-value; None for a single item under the normal test.
+        test: "exact McNemar" or "paired normal".
+        gained, lost: items that only the later, or only the earlier model has right; None unless scores are 0 and 1.
+    """
+
+    value: float
+    stderr: float | None
+    n: int
+    p: float | None
+    test: str
+    gained: int | None = None
+    lost: int | None = None
 
 
 def mean_with_stderr(
     values: Sequence[float], weights: Sequence[float] | None = None, chance: float | None = None
-) -> dict[str, Any]:
-    """The weighted mean of items, as kept in results.json.
+) -> Estimate:
+    """The weighted mean of items.
 
     Args:
-        values: one an item, at least one.
-        weights: of the items, such as the bytes of a text; equal ones if None.
-        chance: what a guess would reach, where guessing means something.
+        values: one per item, at least one.
+        weights: one per item, such as the bytes of a text; None for equal weights.
+        chance: the score of random guessing, where guessing makes sense.
 
     Returns:
-        `value`, `stderr` (None for a single item), `n` and, if given, `chance`. With equal weights `stderr` is the
-        sample standard deviation over sqrt(n), as lm-eval has it for accuracies; otherwise that of a ratio estimator
-        (W. Cochran, Sampling Techniques, section 6.4).
+        With equal weights, `stderr` is the sample standard deviation over sqrt(n), as in lm-eval; otherwise that of a
+        ratio estimator (W. Cochran, Sampling Techniques, section 6.4).
 
     Raises:
         ValueError: no items.
@@ -37,52 +87,41 @@ def mean_with_stderr(
     if n > 1:
         squares = math.fsum((weight * (item - value)) ** 2 for weight, item in zip(weights, values, strict=True))
         stderr = math.sqrt(squares * n / (n - 1)) / total
-    estimate = {"value": value, "stderr": stderr, "n": n}
-    return estimate if chance is None else {**estimate, "chance": chance}
+    return Estimate(value, stderr, n, chance)
 
 
-def proportion(outcomes: Sequence[bool], chance: float | None = None) -> dict[str, Any]:
-    """The share of true outcomes: `average` of ones and zeros."""
+def proportion(outcomes: Sequence[bool], chance: float | None = None) -> Estimate:
+    """The share of true outcomes: `mean_with_stderr` of ones and zeros."""
     return mean_with_stderr([float(outcome) for outcome in outcomes], chance=chance)
-
-
-def near_chance(figure: dict[str, Any]) -> bool:
-    """Whether a score lies within two standard errors of what a guess would reach."""
-    if figure.get("chance") is None or figure.get("stderr") is None:
-        return False
-    return abs(figure["value"] - figure["chance"]) <= 2 * figure["stderr"]
 
 
 def paired_difference(
     before: Sequence[float], after: Sequence[float], weights: Sequence[float] | None = None
-) -> dict[str, Any]:
-    """How much better or worse `after` is on the same items, and how likely such a difference is by luck alone.
+) -> Difference:
+    """The difference between two models on the same items, with a test of its significance.
+
+    Scores of 0 and 1 are tested with McNemar's exact test (Q. McNemar, Psychometrika 12, 1947), all others with the
+    normal distribution of the mean difference over its standard error.
 
     Args:
-        before, after: one value an item each, in the same order.
-        weights: as in `average`.
-
-    Returns:
-        `value` (after minus before), `stderr` of the mean of the differences item by item, `n`, `p` (two-sided) and
-        `test`. For outcomes of 0 and 1 the test is McNemar's, exact (Q. McNemar, Psychometrika 12, 1947), with
-        `gained` and `lost`, the items on which only one of the two is right; for others it takes the difference over
-        its standard error as normal. `p` is None for a single item of the latter kind.
+        before, after: one score per item each, in the same order.
+        weights: as in `mean_with_stderr`.
     """
     differences = [second - first for first, second in zip(before, after, strict=True)]
-    estimate = mean_with_stderr(differences, weights)
+    mean = mean_with_stderr(differences, weights)
     if weights is None and set(before) | set(after) <= {0.0, 1.0}:
         gained, lost = differences.count(1.0), differences.count(-1.0)
-        counts = {"gained": gained, "lost": lost}
-        return {**estimate, "p": mcnemar(gained, lost), "test": "exact McNemar", **counts}
-    if not estimate["stderr"]:  # a single item, or the same difference everywhere
-        p = None if estimate["stderr"] is None else float(estimate["value"] == 0)
+        return Difference(mean.value, mean.stderr, mean.n, mcnemar(gained, lost), "exact McNemar", gained, lost)
+    if not mean.stderr:  # a single item, or the same difference everywhere
+        p = None if mean.stderr is None else float(mean.value == 0)
     else:
-        p = math.erfc(abs(estimate["value"]) / estimate["stderr"] / math.sqrt(2))
-    return {**estimate, "p": p, "test": "paired normal"}
+        p = math.erfc(abs(mean.value) / mean.stderr / math.sqrt(2))
+    return Difference(mean.value, mean.stderr, mean.n, p, "paired normal")
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided exact p: how likely a split of the changed items as uneven as this is, were both equally likely."""
+    """Two-sided exact p-value: the probability of a split of the changed items at least as uneven, if both directions
+    were equally likely."""
     changed = gained + lost
     logs = (
         math.lgamma(changed + 1) - math.lgamma(k + 1) - math.lgamma(changed - k + 1) - changed * math.log(2)

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, checksums, and what has reached the disk."""
+"""Files: written completely or not at all, checksums, and flushing to the disk."""
 
 import contextlib
 import hashlib
@@ -11,12 +11,13 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def open_whole(path: Path, durable: bool = False, shared: bool = False) -> Iterator[BinaryIO]:
-    """A binary stream to a file beside `path`, which then takes its name: whenever the process dies, the old file or
-    the new one is there.
+    """A binary stream to a temporary file beside `path`, which replaces it at the end.
+
+    Whenever the process dies, either the old file or the new one exists.
 
     Args:
         durable: wait until the content has reached the disk, so that this holds for a power cut too.
-        shared: several processes may write the same file at once; each then writes beside under a name of its own.
+        shared: several processes may write the same file at once; each then uses another temporary name.
     """
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
     with beside.open("wb") as stream:
@@ -39,7 +40,7 @@ def sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, have reached the disk."""
+    """Wait until a file, or the entries of a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,7 +10,7 @@ from training.common.errors import UserError
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of a JSON file with their numbers, from 1: those of its lines.
+    """(number, object) of each record in a JSON file; numbers count lines from 1.
 
     Raises:
         UserError: not readable, or not objects.

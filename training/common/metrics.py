@@ -1,4 +1,4 @@
-"""The numbers of a run: one JSON object a line, for people's tools and for our plots, and a line for the terminal."""
+"""Training metrics: one JSON object a line in `metrics.jsonl`, and the same figures on a line for the terminal."""
 
 import json
 import math
@@ -10,21 +10,21 @@ from training.common.errors import UserError
 from training.common.files import write_whole
 
 LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
-# Figures that depend on the machine and the moment; all others are the same whenever a recipe is run again.
+# Figures that depend on the machine; all others are the same whenever a recipe runs again.
 TIMINGS = ("seconds", "tokens_per_second", "mfu")
 
 
 class MetricsLog:
     """Append-only `metrics.jsonl`.
 
-    Every line has `step`, `tokens` seen and `seconds` of training. Then those of training have `loss` (nats per token),
-    `bits_per_byte`, `learning_rate`, `grad_norm` (before clipping), `tokens_per_second` and `mfu` (the share of the
-    measured rate of matrix products); those of validation `validation_loss` and `validation_bits_per_byte`, and in
+    Every line has `step`, `tokens` seen and `seconds` of training. Lines of training add `loss` (nats per token),
+    `bits_per_byte`, `learning_rate`, `grad_norm` (before clipping), `tokens_per_second` and `mfu` (fraction of the
+    measured rate of matrix products). Lines of validation add `validation_loss` and `validation_bits_per_byte`, and for
     a mixture of data `validation_loss/FOLDER` for each folder of shards.
 
     Args:
         file: may exist from an interrupted run.
-        step: what the run goes on from; later lines of the interrupted run are dropped, since they come again.
+        step: at which the run resumes; later lines of the interrupted run are dropped, since they come again.
     """
 
     def __init__(self, file: Path, step: int):
@@ -36,7 +36,7 @@ class MetricsLog:
         write_whole(file, "".join(json.dumps(record) + "\n" for record in kept), durable=True)
 
     def write(self, record: dict[str, Any]) -> None:
-        """A figure that is no number becomes null: JSON has no other word for it."""
+        """Append a line. NaN and infinity become null, since JSON has neither."""
         record = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
@@ -46,7 +46,7 @@ class MetricsLog:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """All records, without figures that are null; a last line torn by a crash is left out.
+    """Records of the file, without null figures and without a last line that a crash cut off.
 
     Raises:
         UserError: the file holds something else.
@@ -57,26 +57,26 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     try:
         lines = file.read_text().splitlines()
     except UnicodeDecodeError:
-        raise UserError(f"{file}: no text, so no records of a training") from None
+        raise UserError(f"{file}: not a text file, so not the metrics of a training run") from None
     for line in lines:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
             break
         if not isinstance(record, dict) or "step" not in record:
-            raise UserError(f"{file}: these are no records of a training, which have a 'step' each")
+            raise UserError(f"{file}: not the metrics of a training run, whose records have a 'step' each")
         records.append({key: value for key, value in record.items() if value is not None})
     return records
 
 
 def median_rate(records: list[dict[str, Any]]) -> float:
-    """Tokens per second; not a number where nothing was trained."""
+    """Median tokens per second; NaN if nothing was trained."""
     rates = [record["tokens_per_second"] for record in records if "tokens_per_second" in record]
     return statistics.median(rates) if rates else math.nan
 
 
 def in_words(record: dict[str, float]) -> str:
-    """A record of training on one line, without its step."""
+    """A record of training as one line of text, without its step."""
     return (
         f"loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits/byte, lr {record['learning_rate']:.2g}, "
         f"gradient {record['grad_norm']:.2g}, {record['tokens_per_second']:,} tokens/s, MFU {record['mfu']:.0%}"
@@ -84,7 +84,7 @@ def in_words(record: dict[str, float]) -> str:
 
 
 def as_duration(seconds: float) -> str:
-    """Such as 0:42, 12:05 or 3:25:00."""
+    """Seconds as 0:42, 12:05 or 3:25:00."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

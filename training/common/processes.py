@@ -1,4 +1,4 @@
-"""One voice for the processes of a launcher: `RANK` in the environment says which of them this is, 0 the first."""
+"""Processes of a launcher: their rank, and output from the first one only. `RANK` in the environment is the rank."""
 
 import contextlib
 import os
@@ -14,26 +14,28 @@ ERROR_DELAY = 5  # seconds
 
 
 def rank() -> int:
+    """The number of this process, 0 for the first."""
     return int(os.environ.get("RANK", 0))
 
 
 def local_rank() -> int:
-    """The number of this process on its own machine."""
+    """The number of this process among those on the same machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def world_size() -> int:
+    """The number of processes, on all machines."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def cores_per_process() -> int:
-    """Cores for each of the processes on this machine, at least one."""
+    """Processor cores for each process on this machine, at least one."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 @contextlib.contextmanager
 def rank_zero_stdout() -> Iterator[None]:
-    """Only the first process prints. Any of them may still say on stderr what went wrong."""
+    """Let only the first process print. All may still report errors on stderr."""
     if rank() == 0:
         yield
     else:
@@ -42,10 +44,10 @@ def rank_zero_stdout() -> Iterator[None]:
 
 
 def print_error(line: str) -> None:
-    """Print an error.
+    """Print an error on stderr.
 
-    A mistake in the recipe is the same in every process: the first tells it, and its launcher then ends the others,
-    which wait for that. What went wrong in another one alone is told after the wait.
+    A mistake in the recipe is the same in every process. The first prints it, and the launcher then ends the others,
+    which wait for that. An error in another process alone is printed after the wait.
     """
     if rank():
         time.sleep(ERROR_DELAY)
@@ -56,11 +58,11 @@ _ended: list[Any] = []  # process groups
 
 
 def end_training(accelerator: "Accelerator") -> None:
-    """Accelerate's, after which a process cannot hang.
+    """Call `accelerator.end_training()` without hanging at exit.
 
-    A model in DistributedDataParallel outlives the process group, as its last owner, and lets go of it while it holds
-    the interpreter. The group's destructor waits for the threads of gloo, and these for the interpreter, where they
-    still have tensors of the last exchange to let go of. So another owner stays here until the process ends.
+    A model in DistributedDataParallel is the last owner of its process group, and releases it while it holds the
+    interpreter lock. The group's destructor waits for gloo's threads, and these wait for the lock to release their last
+    tensors. A second reference, kept here until the process ends, prevents the deadlock.
     """
     import torch
 

@@ -1,44 +1,41 @@
-"""Recipes: YAML plus command-line overrides to a dataclass, strictly.
+"""Recipes and command lines: YAML and flags to a dataclass, every key and type checked.
 
-Every option of a stage is a field of its dataclass, made with `option(default, help)`. The same field is the YAML key,
-the `--key value` flag and the line in `--help`. Nested dataclasses are nested mappings in YAML and dotted flags
-(`--data.path FILE`) on the command line. An unknown key or a wrong type is a `UserError` that names the nearest key.
+Every option of a command is a field of its dataclass. The same field is the YAML key, the `--key value` flag and the
+line in `--help`:
+
+    @dataclass
+    class PlotConfig:
+        runs: list[str] = positional("run folders", many=True, metavar="RUN")    # scratch plot RUN RUN
+        output: str = required("picture to write")                               # --output TEXT, or a key of a recipe
+        steps: int = option(10, "training steps", at_least=1, group="Length")    # bounds: checked and printed
+        private: bool = option(False, "hide it from others")                     # --private, or --private false
+        system: str | None = option(None, "system prompt", verbatim=True)        # text that is not read as YAML
+        compare: list[str] = option(list, "models", several=True)                # --compare A B
+        optimizer: OptimizerConfig = option(OptimizerConfig, "Optimizer")        # --optimizer.name; a section of --help
+
+    config = parse(PlotConfig, arguments, __doc__)
+
+Nested dataclasses are nested mappings in YAML and dotted flags on the command line. An unknown key or a wrong type is a
+`UserError` that names the nearest key. `parse` also answers `--help` and `--print_config` (see `training.common.help`).
+A command without a recipe passes `recipe=False`. Flags may be written with dashes: `--max-steps`.
 """
 
 import dataclasses
 import difflib
 import math
 import operator
-import re
 import types
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from training.common.errors import UserError
+from training.common.yaml_values import read_value, read_yaml
 
 # The order in which `scratch run` takes the recipes of a folder; also what every stage names as the next command.
 STAGES = (
     *("tokenizer", "prepare", "pretrain", "sft", "reward", "dpo", "kto", "orpo", "grpo", "rloo"),
     *("classify", "evaluate", "export"),
-)
-
-
-class _Loader(yaml.SafeLoader):
-    """Truth values and numbers as in YAML 1.2: in PyYAML's 1.1 `no` is a truth value and `1e-5` is a text."""
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
 
@@ -51,24 +48,49 @@ _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 
 
-def option(default: Any, help: str, **bounds: float) -> Any:
+def option(
+    default: Any, help: str, *, group: str = "", verbatim: bool = False, several: bool = False, **bounds: float
+) -> Any:
     """A dataclass field with its line of `--help`.
 
     Args:
         default: a `list`, `dict` or dataclass type stands for a fresh one.
-        help: one line that names the thing and its unit.
+        help: one line that names the thing and its unit. For a nested dataclass, the heading of its section.
+        group: heading of `--help` under which the option stands.
+        verbatim: text of the command line is taken as written, not read as YAML.
+        several: the flag takes all words up to the next flag, each as written.
         bounds: of a number, `at_least`, `above`, `at_most`, `below`; `build` checks them and `--help` prints them. A
             value of None keeps to all bounds.
     """
-    metadata = {"help": help, "bounds": bounds}
+    metadata = {"help": help, "group": group, "verbatim": verbatim, "several": several, "bounds": bounds}
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(help: str, **bounds: float) -> Any:
+def required(help: str, *, group: str = "", verbatim: bool = False, several: bool = False, **bounds: float) -> Any:
     """A dataclass field that the recipe or the command line must give; see `option`."""
-    return dataclasses.field(metadata={"help": help, "bounds": bounds})
+    return option(dataclasses.MISSING, help, group=group, verbatim=verbatim, several=several, **bounds)
+
+
+def positional(help: str, default: Any = dataclasses.MISSING, *, many: bool = False, metavar: str = "") -> Any:
+    """A dataclass field that the command line gives without a flag, as written: `scratch push FOLDER NAME`.
+
+    Args:
+        default: makes it optional.
+        many: takes all remaining words; the field is a list. The last positional field may be one.
+        metavar: its name in `--help`, such as RUN.
+    """
+    field = option(default, help)
+    extra = {"positional": True, "many": many, "metavar": metavar, "verbatim": True}
+    return dataclasses.field(
+        default=field.default, default_factory=field.default_factory, metadata={**field.metadata, **extra}
+    )
+
+
+def is_required(field: dataclasses.Field) -> bool:
+    """Whether a field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def describe_bounds(bounds: dict[str, float]) -> str:
@@ -82,28 +104,6 @@ def _check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) ->
     finite = math.isfinite(value)
     if not finite or not all(_BOUNDS[name][1](value, limit) for name, limit in bounds.items()):
         raise UserError(f"{where}: '{key}' must be {describe_bounds(bounds)}, not {value}")
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: no such file, not YAML, or not a mapping.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such recipe file")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        raise UserError(f"{path}:{error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"{path}: not a text file in UTF-8, so not YAML") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values, not a {type(content).__name__}")
-    return content
 
 
 def nearest(name: str, names: typing.Iterable[str]) -> str:
@@ -128,8 +128,7 @@ def build(cls: type, values: dict[str, Any], where: str, prefix: str = "") -> An
         if key not in fields:
             raise UserError(f"{where}: unknown key '{prefix}{key}'; {nearest(str(key), fields)}")
     for name, field in fields.items():
-        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if no_default and name not in values:
+        if is_required(field) and name not in values:
             raise UserError(f"{where}: '{prefix}{name}' is missing ({field.metadata.get('help', name)})")
     values = {key: _convert(value, hints[key], where, prefix + key) for key, value in values.items()}
     for key, value in values.items():
@@ -193,35 +192,126 @@ def check_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
 
-def split_overrides(arguments: list[str]) -> dict[str, str]:
-    """`["--data.path", "a.txt", "--seed=1"]` to `{"data.path": "a.txt", "seed": "1"}`; values are still text."""
+def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = lambda key: False) -> dict[str, str]:
+    """`["--data.path", "a.txt", "--seed=1"]` to `{"data.path": "a.txt", "seed": "1"}`; values are still text.
+
+    For command lines whose options belong to several dataclasses, or to none; see `read_flags` for those of one.
+
+    Args:
+        is_boolean: whether a key may stand without a value, which is then `true`.
+
+    Raises:
+        UserError: a word that is not a flag, or a flag without a value.
+    """
     overrides, remaining = {}, list(arguments)
     while remaining:
         flag = remaining.pop(0)
         if not flag.startswith("--"):
-            raise UserError(f"'{flag}' is not understood here; options are written as --key value")
+            raise UserError(f"unexpected argument '{flag}'; options are written as --key value")
         key, equals, value = flag[2:].partition("=")
         if not equals:
-            if not remaining or remaining[0].startswith("--"):
+            ends_here = not remaining or remaining[0].startswith("--")
+            if ends_here and not is_boolean(key):
                 raise UserError(f"'{flag}' needs a value, as in {flag} VALUE")
-            value = remaining.pop(0)
+            value = "true" if ends_here else remaining.pop(0)
         overrides[key] = value
     return overrides
 
 
+def has_flag(arguments: list[str], key: str) -> bool:
+    """Whether a command line has `--key`, `--key value` or `--key=value`."""
+    return any(argument == f"--{key}" or argument.startswith(f"--{key}=") for argument in arguments)
+
+
+def recipe_file(arguments: list[str]) -> str | None:
+    """The FILE of `--config FILE` in a command line."""
+    for word, following in zip(arguments, [*arguments[1:], None], strict=False):
+        if word == "--config":
+            return following
+        if word.startswith("--config="):
+            return word.removeprefix("--config=")
+    return None
+
+
+def find_field(cls: type, key: str) -> tuple[dataclasses.Field | None, Any]:
+    """The field of a dotted key and its annotation; (None, None) if the dataclass has no such key."""
+    name, _, rest = key.partition(".")
+    field = next((field for field in dataclasses.fields(cls) if field.init and field.name == name), None)
+    if field is None:
+        return None, None
+    hint = typing.get_type_hints(cls)[name]
+    if not rest:
+        return field, hint
+    if typing.get_origin(hint) is dict:  # dict[str, Nested]: the next part of the key is a name that the user chose
+        hint, (_, _, rest) = typing.get_args(hint)[1], rest.partition(".")
+    return find_field(hint, rest) if rest and dataclasses.is_dataclass(hint) else (None, None)
+
+
+def takes_no_value(hint: Any) -> bool:
+    """Whether a flag with this annotation may stand alone, for true."""
+    return hint is bool or bool in typing.get_args(hint)
+
+
+def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
+    """Values on a command line by dotted key, read as the fields of `cls` ask: a bare `--flag` of a boolean is true.
+
+    Raises:
+        UserError: a flag without its value, or a word too many.
+    """
+    positionals = [field for field in dataclasses.fields(cls) if field.metadata.get("positional")]
+    given: dict[str, Any] = {}
+    loose, words = [], list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            loose.append(word)
+            continue
+        key, equals, text = word[2:].partition("=")
+        field, hint = find_field(cls, key)
+        if field is None and find_field(cls, key.replace("-", "_"))[0]:
+            key = key.replace("-", "_")
+            field, hint = find_field(cls, key)
+        metadata = field.metadata if field else {}
+        ends_here = not words or words[0].startswith("--")
+        if metadata.get("several"):
+            given[key] = [text] if equals else []
+            while not equals and words and not words[0].startswith("--"):
+                given[key].append(words.pop(0))
+            if not given[key]:
+                raise UserError(f"'{word}' needs values, as in {word} A B")
+            continue
+        if not equals:
+            alone = ends_here or positionals and words[0].lower() not in ("true", "false", "null")
+            if alone and takes_no_value(hint):
+                text = "true"
+            elif ends_here:
+                raise UserError(f"'{word}' needs a value, as in {word} VALUE")
+            else:
+                text = words.pop(0)
+        given[key] = text if metadata.get("verbatim") else read_value(text)
+    for field in positionals:
+        if loose:
+            given[field.name], loose = (loose, []) if field.metadata["many"] else (loose[0], loose[1:])
+    if loose:
+        raise UserError(f"unexpected argument '{loose[0]}'; options are written as --key value")
+    return given
+
+
 def apply_overrides(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
-    """Set dotted keys in a nested mapping; each value is read as YAML, so `4`, `true`, `null` and `[a, b]` work."""
-    for key, text in overrides.items():
+    """Set dotted keys in a nested mapping; each value is read as YAML, see `read_value`."""
+    return set_keys(values, {key: read_value(text) for key, text in overrides.items()})
+
+
+def set_keys(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Set dotted keys in a nested mapping."""
+    for key, value in given.items():
         *parents, leaf = key.split(".")
         target = values
         for parent in parents:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise UserError(f"--{key}: '{parent}' is a single value in the recipe, not a mapping")
-        try:
-            target[leaf] = yaml.load(text, _Loader)
-        except yaml.YAMLError:
-            target[leaf] = text
+        target[leaf] = value
     return values
 
 
@@ -233,43 +323,43 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def describe(cls: type, prefix: str = "") -> str:
-    """The lines of `--help`: every key with its default and meaning."""
-    lines = []
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        if not field.init:
-            continue
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            lines.append(describe(hint, f"{prefix}{field.name}."))
-            continue
-        if field.default is not dataclasses.MISSING:
-            default = f" [{'none' if field.default is None else field.default}]"
-        else:
-            default = "" if field.default_factory is not dataclasses.MISSING else " [required]"
-        lines.append(f"  --{prefix}{field.name}{default}\n        {field.metadata.get('help', '')}")
-        if typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
-            lines.append(describe(typing.get_args(hint)[1], f"{prefix}{field.name}.NAME."))
-    return "\n".join(lines)
+def read_arguments(
+    cls: type,
+    arguments: list[str],
+    usage: str,
+    *,
+    recipe: bool = True,
+    resolve: Callable[[Any, dict[str, Any], str], Any] | None = None,
+) -> tuple[dict[str, Any], str]:
+    """What a command line says, `--config FILE` and flags: `values` and `where` of `build`.
 
-
-def read_arguments(cls: type, arguments: list[str], usage: str) -> tuple[dict[str, Any], str]:
-    """What a stage's command line says, `--config FILE` and `--key value` overrides: `values` and `where` of `build`.
+    Prints and exits for `--help` and `--print_config`.
 
     Args:
         cls: of the configuration.
-        usage: the stage's docstring, shown above its options by `--help`.
+        usage: the command's docstring, shown above its options by `--help`.
+        recipe: whether the command takes a recipe: `--config` and `--print_config`.
+        resolve: given (configuration, values, where), the configuration with derived values, for `--print_config`.
     """
-    if "--help" in arguments or "-h" in arguments:
-        print(f"{usage.strip()}\n\n  --config FILE\n        a recipe: the options below as YAML\n{describe(cls)}")
+    if has_flag(arguments, "help") or "-h" in arguments:
+        from training.common.help import describe
+
+        print(f"{usage.strip()}\n\n{describe(cls, recipe)}")
         raise SystemExit(0)
-    overrides = split_overrides(arguments)
-    path = overrides.pop("config", None)
-    return apply_overrides(read_yaml(path) if path else {}, overrides), path or "command line"
+    prints = recipe and "--print_config" in arguments
+    given = read_flags(cls, [argument for argument in arguments if not (prints and argument == "--print_config")])
+    path = given.pop("config", None) if recipe else None
+    where = str(path) if path else "command line"
+    values = set_keys(read_yaml(where) if path else {}, given)
+    if prints:
+        from training.common.help import recipe_yaml
+
+        print(recipe_yaml(cls, values, where, resolve), end="")
+        raise SystemExit(0)
+    return values, where
 
 
-def parse(cls: type, arguments: list[str], usage: str) -> Any:
-    """A stage's configuration, a `cls`, from its command line (see `read_arguments`)."""
-    values, where = read_arguments(cls, arguments, usage)
+def parse(cls: type, arguments: list[str], usage: str, *, recipe: bool = True) -> Any:
+    """A command's configuration, a `cls`, from its command line (see `read_arguments`)."""
+    values, where = read_arguments(cls, arguments, usage, recipe=recipe)
     return build(cls, values, where)

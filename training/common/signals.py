@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the current step, not in the middle of it."""
+"""Ctrl-C and SIGTERM: stop after the current training step instead of in the middle of it."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ class Interrupted(Exception):
 
     Args:
         signum: the signal; the exit code is 128 + signum, as shells and schedulers expect.
-        advice: what to tell the person.
+        advice: what to print.
     """
 
     def __init__(self, signum: int, advice: str):
@@ -23,11 +23,11 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """`with StopSignals() as stop:` and look at `stop.received` between steps. A second signal stops
-    at once, though a checkpoint on its way is still written.
+    """Records signals: `with StopSignals() as stop:`, then check `stop.received` between steps.
 
-    Of several processes perhaps only one gets a signal, and all must stop after the same step: sum their `local_signals()`,
-    and ask `agreed_signal` what the sum says.
+    A second signal stops at once; a checkpoint that is being written is still completed. Of several processes perhaps
+    only one gets the signal, and all must stop after the same step: sum their `local_signals()`, and pass the sum to
+    `agreed_signal`.
     """
 
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -41,9 +41,9 @@ class StopSignals:
         """1 for the signal that was received, 0 for others, (signals,)."""
         return [float(number == self.received) for number in self.numbers]
 
-    def agreed_signal(self, wishes: list[float]) -> int | None:
-        """The signal by which to stop, given how many processes received each."""
-        return next((number for number, count in zip(self.numbers, wishes, strict=True) if count), None)
+    def agreed_signal(self, counts: list[float]) -> int | None:
+        """The signal to stop for, given how many processes received each; None if none did."""
+        return next((number for number, count in zip(self.numbers, counts, strict=True) if count), None)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
@@ -57,9 +57,9 @@ class StopSignals:
 
 @contextlib.contextmanager
 def no_interrupt_lost() -> Iterator[None]:
-    """A Ctrl-C that falls into a destructor comes again a moment later; Python by itself only prints and drops it.
+    """Raise a Ctrl-C again that arrived in a destructor, where Python only prints and drops it.
 
-    That is where it falls every time after a long call into Rust: the objects it made set off a garbage collection.
+    After a long call into Rust it always arrives there: the objects that the call made start a garbage collection.
     """
     previous = sys.unraisablehook
 

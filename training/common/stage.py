@@ -1,8 +1,9 @@
-"""A stage: directories in, one directory out, with its provenance beside the output.
+"""Stages: folders in, one folder out, written completely or not at all, with a record of how it was made.
 
-A stage works in `<output_dir>.partial` and is renamed to `output_dir` when it is complete, so that a failed or
-interrupted stage leaves the last good output untouched and finds its own half-done work again. `provenance.json` in
-the output holds the resolved recipe, a hash of every input, package versions, metrics and the command that repeats it.
+A stage works in `<output_dir>.partial`, which is renamed to `output_dir` when it is complete. A failed or interrupted
+stage therefore leaves the last good output untouched, and finds its own unfinished work when it runs again. The output
+holds two records: `recipe.yaml`, the resolved recipe, which `--config` takes; and `provenance.json` with that recipe, a
+hash of every input, package versions, metrics and the command that repeats the stage.
 """
 
 import contextlib
@@ -20,25 +21,30 @@ from typing import Any
 
 from training.common.errors import UserError, writing_to
 from training.common.files import write_whole
+from training.common.help import commented_yaml, plain_yaml
 from training.common.hub_names import is_hub_name
-from training.common.recipe import STAGES, flatten, split_overrides
+from training.common.recipe import STAGES, flatten, recipe_file
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-# The stages that leave a language model.
+# The stages that write a language model.
 LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
-PROVENANCE, LOCK = "provenance.json", ".lock"
+PROVENANCE, RECIPE, LOCK = "provenance.json", "recipe.yaml", ".lock"
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
 
 
 def digest(path: str | Path, key: str = "input") -> str:
-    """What identifies an input: a stage's output by its provenance, anything else by the bytes of its files.
+    """A hash that identifies an input: of a stage's output its fingerprint, of anything else the bytes of its files.
+
+    Args:
+        path: file or folder.
+        key: of the recipe that names it, for errors.
 
     Raises:
-        UserError: nothing there, or the output of a stage that did not finish.
+        UserError: it does not exist, or is the output of a stage that did not finish.
     """
     path = Path(path)
     record = read_provenance(path)
@@ -58,7 +64,11 @@ def digest(path: str | Path, key: str = "input") -> str:
 
 
 def check_stage(path: str | Path, *allowed: str, key: str) -> None:
-    """Refuse a folder that some other stage wrote. A folder without provenance may come from elsewhere and passes.
+    """Reject a folder that another stage wrote. A folder without provenance may come from elsewhere and passes.
+
+    Args:
+        allowed: names of stages.
+        key: of the recipe that names the folder, for errors.
 
     Raises:
         UserError: missing, or the output of a stage not in `allowed`.
@@ -69,14 +79,14 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
         raise UserError(f"'{key}': {path}: {hint}; run `scratch {allowed[0]}` first")
     stage = written_by(path)
     if stage and stage not in allowed:
-        raise UserError(f"'{key}': {path} holds the output of '{stage}'; it takes the output of {' or '.join(allowed)}")
+        raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
 
 
 def model_digest(model: str, key: str) -> str:
-    """What identifies the language model that a stage starts from: a folder's digest, or a name on the Hub as it is.
+    """A hash that identifies the language model a stage starts from; a name on the Hub is returned as it is.
 
     Raises:
-        UserError: a folder that is missing, or was written by a stage that leaves no language model.
+        UserError: the folder is missing, or was written by a stage that writes no language model.
     """
     if is_hub_name(model):
         return model
@@ -90,10 +100,10 @@ def written_by(path: str | Path) -> str | None:
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What a stage noted in its folder; empty for a folder of other origin.
+    """The content of `provenance.json` in a folder; empty for a folder that no stage wrote.
 
     Raises:
-        UserError: the note is damaged.
+        UserError: the file is damaged.
     """
     file = Path(path) / PROVENANCE
     try:
@@ -103,22 +113,35 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
 
 def staging_dir(output_dir: str | Path) -> Path:
-    """Where a stage works until its output is complete."""
+    """The folder in which a stage works until its output is complete."""
     output_dir = Path(output_dir)
     return output_dir.with_name(output_dir.name + ".partial")
 
 
+def essential_recipe(recipe: Any, runtime_keys: Set[str] = frozenset()) -> dict[str, Any]:
+    """A recipe, a dataclass or a mapping, without the keys that cannot change the output."""
+    values = dataclasses.asdict(recipe) if dataclasses.is_dataclass(recipe) else recipe
+    return {key: value for key, value in values.items() if key not in runtime_keys}
+
+
+def has_recipe(folder: str | Path, recipe: Any, runtime_keys: Set[str] = frozenset()) -> bool:
+    """Whether a stage wrote `folder` from this recipe. Inputs are not compared, which may take long; see `Stage`."""
+    record = read_provenance(folder)
+    return bool(record) and _as_json(essential_recipe(record["recipe"], runtime_keys)) == _as_json(
+        essential_recipe(recipe, runtime_keys)
+    )
+
+
 class Stage:
-    """One run of one stage.
+    """One run of one stage. The constructor writes nothing; `begin` and `finish` do.
 
     Args:
-        name: the verb, such as `pretrain`.
-        output_dir: the folder it leaves.
-        recipe: the resolved configuration (a dataclass or a mapping). Keys that cannot change the output, such as how
-            often to log, may be left out.
-        inputs: name to digest (see `digest`) of everything it reads.
-        arguments: its command line after the verb, for the command kept in the provenance.
-        runtime_keys: of the recipe, that are recorded but do not tell one output from another.
+        name: the command, such as `pretrain`.
+        output_dir: folder for the output.
+        recipe: the resolved configuration (a dataclass or a mapping).
+        inputs: name to digest (see `digest`) of everything the stage reads.
+        arguments: the command line after the name, for the command in the provenance.
+        runtime_keys: keys of the recipe that are recorded but do not change the output, such as `logging_steps`.
 
     Raises:
         UserError: `output_dir` holds something else.
@@ -136,16 +159,16 @@ class Stage:
         self.name = name
         self.output_dir = Path(output_dir)
         if not self.output_dir.name:
-            raise UserError(f"'output_dir': {name} needs a folder of its own, such as runs/mine, not '{output_dir}'")
+            raise UserError(f"'output_dir': {name} needs a separate folder, such as runs/mine, not '{output_dir}'")
         self.folder = staging_dir(output_dir)
         self.old = self.output_dir.with_name(self.output_dir.name + ".old")
-        self.recipe = dataclasses.asdict(recipe) if dataclasses.is_dataclass(recipe) else recipe
+        self.recipe = essential_recipe(recipe)
+        self.config_class = type(recipe) if dataclasses.is_dataclass(recipe) else None
         self.inputs = inputs
         self.arguments = arguments
         self.seconds_before = 0.0
         self.runtime_keys = runtime_keys
-        essential = {key: value for key, value in self.recipe.items() if key not in runtime_keys}
-        identity = json.dumps([name, essential, inputs], sort_keys=True, default=str)
+        identity = _as_json([name, essential_recipe(recipe, runtime_keys), inputs])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         for folder in (self.output_dir, self.folder, self.old):
             found = written_by(folder)
@@ -154,22 +177,22 @@ class Stage:
             if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _first(folder)):
                 raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
         if not self.output_dir.exists():
-            # A crash between the two renames of `finish`. Several processes may get here: the first one does it.
+            # After a crash between the two renames of `finish`. Several processes may get here: the first one renames.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self.old.rename(self.output_dir)
 
     def is_current(self) -> bool:
-        """Whether the output is there already, from the same recipe and inputs. Says so."""
+        """Whether the output exists already, from the same recipe and inputs. Prints a line if it does."""
         if read_provenance(self.output_dir).get("fingerprint") != self.fingerprint:
             return False
         print(f"{self.name}: {self.output_dir} is up to date, skipped")
         return True
 
     def check_interrupted(self) -> None:
-        """Refuse to go on from what an interrupted run with another recipe or other inputs left.
+        """Reject the unfinished work of a run with another recipe or other inputs.
 
         Raises:
-            UserError: it lists what differs.
+            UserError: lists the keys and inputs that differ.
         """
         record = read_provenance(self.folder)
         if not record or record["fingerprint"] == self.fingerprint:
@@ -183,61 +206,64 @@ class Stage:
         inputs = [name for name, digest in self.inputs.items() if record["inputs"].get(name) != digest]
         if inputs:
             changed.append(f"inputs changed: {', '.join(inputs)}")
-        what = ", ".join(changed) or "written by another version of scratch"
+        differences = ", ".join(changed) or "written by another version of scratch"
         raise UserError(
-            f"'output_dir': {self.folder} holds an interrupted run of another recipe ({what}); choose another "
+            f"'output_dir': {self.folder} holds an interrupted run of another recipe ({differences}); choose another "
             "output_dir, or discard that run with --restart true"
         )
 
     def begin(self, restart: bool = False) -> Path:
-        """The folder to work in, with what an interrupted run left there if its recipe and inputs were the same.
+        """Create the folder to work in, keeping the unfinished work of a run with the same recipe and inputs.
 
         Args:
-            restart: discard that.
+            restart: discard that work.
+
+        Returns:
+            The folder: `staging_dir(output_dir)`.
 
         Raises:
-            UserError: the folder cannot be written, or another process is at work there.
+            UserError: the folder cannot be written, or another process works there.
         """
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock()
             record = read_provenance(self.folder)
             if record and (restart or record["fingerprint"] != self.fingerprint):
-                why = "as asked" if restart else "recipe or inputs have changed since the interruption"
+                why = "restart requested" if restart else "recipe or inputs changed since the interruption"
                 print(f"{self.name}: {why}, starting over")
                 for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 record = {}
             self.seconds_before = record.get("seconds", 0.0)
             self.started = time.monotonic()
+            write_whole(self.folder / RECIPE, self._recipe_yaml())
             self._write({})
         return self.folder
 
     def _lock(self) -> None:
-        """Against a second process on the same folder, such as a worker that outlived its launcher. Ends with this
-        process, however it ends."""
+        """Keep a second process out of the folder, such as a worker that outlived its launcher, until this one ends."""
         self.lock = (self.folder / LOCK).open("w")
         try:
             if fcntl:
                 fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise UserError(
-                f"'output_dir': another process is at work on {self.output_dir}; wait for it, stop it, or choose "
+                f"'output_dir': another process is writing {self.output_dir}; wait for it, stop it, or choose "
                 "another folder"
             ) from None
         except OSError:  # a file system without locks
             pass
 
     def heartbeat(self) -> None:
-        """Keep the time spent so far, so that an interrupted and resumed stage reports all of it."""
+        """Record the time spent so far, so that a resumed stage reports all of it."""
         self._write({})
 
     def finish(self, metrics: dict[str, Any], wrote: str) -> None:
-        """Complete the output: write its provenance, put it in place, and say what to do next.
+        """Complete the output: write its provenance, move it into place, and print the next command.
 
         Args:
             metrics: the figures of this stage, as JSON.
-            wrote: what is in the folder, in a few words for the person.
+            wrote: content of the folder in a few words, for the terminal.
         """
         self._write(metrics)
         (self.folder / LOCK).unlink()
@@ -253,7 +279,7 @@ class Stage:
             print(f"next: {following}")
 
     def _next_command(self) -> str | None:
-        recipe = split_overrides(self.arguments).get("config") if self.name in STAGES else None
+        recipe = recipe_file(self.arguments) if self.name in STAGES else None
         if not recipe:
             return None
         for name in STAGES[STAGES.index(self.name) + 1 :]:
@@ -261,6 +287,11 @@ class Stage:
             if candidate.is_file():
                 return f"scratch {name} --config {candidate}"
         return None
+
+    def _recipe_yaml(self) -> str:
+        header = f"# Resolved recipe of {self.output_dir}. Use it with: scratch {self.name} --config FILE\n\n"
+        cls = self.config_class
+        return header + (commented_yaml(cls, self.recipe) if cls else plain_yaml(self.recipe))
 
     def _write(self, metrics: dict[str, Any]) -> None:
         versions = {"python": platform.python_version()}
@@ -279,11 +310,15 @@ class Stage:
             "metrics": metrics,
             "command": shlex.join(["scratch", self.name, *self.arguments]),
         }
-        if (self.folder / "tokenizer.json").is_file():  # the tokens that the output means
+        if (self.folder / "tokenizer.json").is_file():  # to notice later that it was exchanged
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
         write_whole(self.folder / PROVENANCE, json.dumps(record, indent=2, default=str) + "\n")
 
 
 def _first(folder: Path) -> set[Path]:
-    """What a stage that died in its first moment may leave."""
-    return {folder / (PROVENANCE + ".tmp"), folder / LOCK}
+    """The files that a stage killed before its first record may leave."""
+    return {folder / name for name in (LOCK, RECIPE, RECIPE + ".tmp", PROVENANCE + ".tmp")}
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

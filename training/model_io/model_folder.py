@@ -1,4 +1,4 @@
-"""A model as a plain Hugging Face directory: weights, configuration, generation settings, tokenizer and code."""
+"""Model folders as Hugging Face has them: weights, configuration, generation settings, tokenizer and code."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
-    # what tokenizers of other origin may have beside these, or instead
+    # tokenizers of other origin may also, or only, have these
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -30,7 +30,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
 )
 
-# The classes that a directory offers to each Auto class, whichever of them was saved.
+# The classes that a folder offers to each Auto class, whichever of them was saved.
 AUTO_MAP = {
     "AutoConfig": "configuration_scratch.ScratchConfig",
     "AutoModel": "modeling_scratch.ScratchModel",

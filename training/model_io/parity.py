@@ -1,4 +1,4 @@
-"""Whether two model folders hold the same network, by the numbers that come out of them."""
+"""Parity of two model folders: the largest difference of their logits."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from transformers import AutoModelForCausalLM
 from training.common.errors import UserError
 from training.model_io.model_folder import no_progress_bars
 
-# Of the largest logit, or of 1 if all are smaller: what is left of rounding in fp32, where sums go in another order.
+# Rounding in fp32 when sums run in another order, relative to the largest logit (or to 1 if all are smaller).
 TOLERANCE = 1e-5
-LENGTH = 64  # tokens, random ones
+LENGTH = 64  # random tokens
 
 
 def check_parity(original: str | Path, converted: str | Path) -> float:
-    """The largest absolute difference of the logits of two folders, opened by the Auto classes and run in fp32.
+    """The largest absolute difference of the logits of two model folders, opened by the Auto classes and run in fp32.
 
     Raises:
-        UserError: it is more than rounding explains.
+        UserError: the difference is larger than rounding explains.
     """
     results = []
     for folder in (original, converted):  # one at a time in memory
@@ -30,6 +30,6 @@ def check_parity(original: str | Path, converted: str | Path) -> float:
             del model
     expected, found = results
     difference = (found - expected).abs().max().item()
-    if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):  # NaN is refused too
-        raise UserError(f"{converted}: its logits are up to {difference:.1e} from those of {original}; not kept")
+    if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):  # NaN is rejected too
+        raise UserError(f"{converted}: its logits differ by up to {difference:.1e} from those of {original}; not kept")
     return difference

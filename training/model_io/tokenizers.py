@@ -1,4 +1,4 @@
-"""Tokenizers opened so that a damaged one is named, and their vocabulary beside that of a model."""
+"""Open tokenizers, with errors that name the damaged file, and check their vocabulary against a model's."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from training.model_io.model_folder import TOKENIZER_FILES
 
 
 def has_tokenizer(folder: str | Path) -> bool:
-    """Whether the folder of a model holds a tokenizer too."""
+    """Whether the folder of a model also holds a tokenizer."""
     return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
 
 
@@ -25,7 +25,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
         revision: of a name on the Hub.
 
     Raises:
-        UserError: a file of it is damaged, or there is none.
+        UserError: one of its files is damaged, or there is no tokenizer.
     """
     folder = Path(name)
     readers = {
@@ -40,7 +40,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
             except Exception as error:  # tokenizers raises nothing narrower
                 raise UserError(
                     f"'{key}': {folder / file} is damaged ({one_line(error)}); "
-                    f"put back a whole one, or delete {folder} and run its stage again"
+                    f"restore it, or delete {folder} and run its stage again"
                 ) from None
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision)
@@ -49,7 +49,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str | Path, key: str) -> None:
-    """Refuse a model that lacks a row for some token. One with more rows than tokens is in order.
+    """Reject a model that has no embedding for some token. More embeddings than tokens are fine.
 
     Raises:
         UserError: the tokenizer is larger than the model's embedding, or is not the one that the model was saved with.
@@ -58,21 +58,21 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
     if embedded < tokens:
         raise UserError(
             f"'{key}': {name}: the tokenizer has {tokens} tokens but the model embeds {embedded} (vocab_size); "
-            f"put back the tokenizer it was trained with, or make room with model.resize_token_embeddings({tokens})"
+            f"restore the tokenizer it was trained with, or enlarge it with model.resize_token_embeddings({tokens})"
         )
     noted = read_provenance(name).get("tokenizer_sha256")
     if noted and noted != digest(Path(name) / "tokenizer.json", key):
         raise UserError(
-            f"'{key}': {name}/tokenizer.json is not the one that {written_by(name)} left there; put that back, for to "
-            "this model the tokens of another mean nothing"
+            f"'{key}': {name}/tokenizer.json is not the one that {written_by(name)} wrote; restore that file, because "
+            "the model was trained with its vocabulary"
         )
 
 
 def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in the folder of a model, which has a row for each of its tokens.
+    """The tokenizer in the folder of a model that has an embedding for each token.
 
     Raises:
-        UserError: the tokenizer or the model's configuration is damaged, or they do not fit together.
+        UserError: the tokenizer or the model's configuration is damaged, or they do not belong together.
     """
     tokenizer = open_tokenizer(folder, key)
     try:

@@ -1,4 +1,4 @@
-"""Whether a model's files hold the weights that its configuration asks for."""
+"""Check that a model's files hold exactly the weights of its configuration."""
 
 from collections.abc import Iterable
 
@@ -18,15 +18,15 @@ def check_weights(
     revision: str = "main",
     model_class: type = AutoModelForCausalLM,
 ) -> None:
-    """Refuse a model, a causal language model by default, whose weights are not exactly those of its `config.json`.
+    """Reject a model, a causal language model by default, whose weights are not exactly those of its `config.json`.
 
-    transformers itself starts missing weights at random, leaves out those it has no place for, and goes on. Here its
-    loader runs on the meta device, where it reads the names and shapes at the head of each file and no weights: a
-    fraction of a second for any size, so that every verb can ask before it writes or loads anything.
+    transformers itself starts missing weights at random, ignores unknown ones, and continues. Here its loader runs on
+    the meta device, where it reads names and shapes from the head of each file and no weights. That takes a fraction of
+    a second for any size, so that every command can check before it writes or loads anything.
 
     Args:
         model: a folder, or a name on the Hub.
-        key: what the recipe calls it.
+        key: of the recipe that names it.
         revision: of a name on the Hub.
         model_class: the Auto class that opens it.
 
@@ -46,7 +46,7 @@ def check_weights(
                 trust_remote_code=trust_remote_code,
             )
     except SafetensorError as error:
-        raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or make it again") from None
+        raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or write it again") from None
     except (OSError, ValueError, StrictDataclassError) as error:
         said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the check's own words
         reason = one_line(said)

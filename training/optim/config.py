@@ -1,6 +1,5 @@
-"""Recipe keys of `optimizer`."""
+"""The recipe keys under `optimizer`."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,32 +8,24 @@ from training.common.recipe import option
 
 @dataclass
 class OptimizerConfig:
-    name: Literal["muon", "adamw"] = option(
-        "muon", "muon (for the matrices inside the layers, AdamW for the rest) or adamw"
-    )
-    learning_rate: float = option(0.02, "of the matrices inside the layers (about 0.02 for muon, 0.001 for adamw)")
-    embedding_learning_rate: float = option(0.1, "of the token and position embeddings, by AdamW")
-    head_learning_rate: float = option(0.004, "of an untied output matrix, by AdamW")
-    scalar_learning_rate: float = option(0.01, "of norms, biases and scalars, by AdamW")
-    weight_decay: float = option(0.01, "decoupled decay of the matrices inside the layers")
-    momentum: float = option(0.95, "Muon's momentum")
-    adam_beta1: float = option(0.9, "AdamW's decay of the mean gradient")
-    adam_beta2: float = option(0.95, "AdamW's decay of the mean squared gradient")
-    schedule: Literal["wsd", "cosine"] = option("wsd", "warm-up, stable, decay; or cosine")
-    warmup_steps: int = option(0, "steps over which the learning rates rise from zero")
-    decay_fraction: float = option(0.4, "last part of the run over which wsd decays")
-    final_fraction: float = option(0.0, "what is left of the learning rates at the last step")
+    """The optimizer, a peak learning rate for each kind of parameter, and the schedule that all of them follow."""
 
-    def __post_init__(self):
-        rates = ("learning_rate", "embedding_learning_rate", "head_learning_rate", "scalar_learning_rate")
-        for names, fits, words in (
-            ((*rates, "weight_decay"), lambda value: value < math.inf, "finite"),
-            (("decay_fraction", "final_fraction"), lambda value: value <= 1, "at most 1"),
-            (("momentum", "adam_beta1", "adam_beta2"), lambda value: value < 1, "below 1"),
-        ):
-            for name in names:
-                value = getattr(self, name)
-                if not (value >= 0 and fits(value)):
-                    raise ValueError(f"'optimizer.{name}' must be at least 0 and {words}, not {value}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"'optimizer.warmup_steps' must be at least 0, not {self.warmup_steps}")
+    name: Literal["muon", "adamw"] = option(
+        "muon", "rule for the matrices inside the layers; all other parameters use AdamW"
+    )
+    learning_rate: float = option(
+        0.02, "peak rate of the matrices inside the layers, about 0.02 for muon and 0.001 for adamw", at_least=0
+    )
+    embedding_learning_rate: float = option(0.1, "peak rate of the token and position embeddings", at_least=0)
+    head_learning_rate: float = option(0.004, "peak rate of an untied output matrix", at_least=0)
+    scalar_learning_rate: float = option(0.01, "peak rate of norms, biases and scalars", at_least=0)
+    weight_decay: float = option(0.01, "decoupled weight decay of the matrices inside the layers", at_least=0)
+    momentum: float = option(0.95, "momentum of Muon", at_least=0, below=1)
+    adam_beta1: float = option(0.9, "AdamW's decay rate of the mean gradient", at_least=0, below=1)
+    adam_beta2: float = option(0.95, "AdamW's decay rate of the mean squared gradient", at_least=0, below=1)
+    schedule: Literal["wsd", "cosine"] = option(
+        "wsd", "shape of the learning rate: wsd is warm-up, constant, linear decay"
+    )
+    warmup_steps: int = option(0, "optimizer steps over which the rates rise from zero", at_least=0)
+    decay_fraction: float = option(0.4, "fraction of the run, at its end, over which wsd decays", at_least=0, at_most=1)
+    final_fraction: float = option(0.0, "fraction of the peak rates left at the last step", at_least=0, at_most=1)

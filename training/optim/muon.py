@@ -1,12 +1,18 @@
 """Muon for matrices, AdamW for the rest, as one optimizer.
 
-One object rather than two keeps every training engine simple: one state to save, one `step()` to wrap. Parameter groups
-say which rule they follow by `use_muon`. Muon: https://kellerjordan.github.io/posts/muon, with the polynomial of Polar
-Express, https://arxiv.org/abs/2505.16932. AdamW: https://arxiv.org/abs/1711.05101.
+Parameter groups choose their rule by `use_muon`. Muon: https://kellerjordan.github.io/posts/muon, with the polynomials
+of Polar Express, https://arxiv.org/abs/2505.16932. AdamW: https://arxiv.org/abs/1711.05101.
 
-Parameters may be sharded (DTensor, as FSDP2 makes them); the state is then sharded alike, and all but the polar factor
-happens on each process's own part. For the polar factor the processes share out the matrices: each gets the other parts
-of its own, and sends the results back.
+`torch.optim.Muon` applies the same update with the same step size (its `adjust_lr_fn="original"`). What differs here:
+
+- Polynomials: one per iteration, from Polar Express, instead of the same one five times.
+- Batching: matrices of one shape go through the products together, instead of one at a time.
+- Sharded parameters: their matrices are exchanged between processes (see below).
+- AdamW is in the same object, so that a training engine has one state to save and one `step()` to wrap.
+
+Parameters may be sharded, as the DTensors of FSDP2. Their state is then sharded alike, and every process updates its
+own part. Only the polar factor needs whole matrices, so the processes divide them: each receives the missing parts of
+its matrices and sends the results back.
 """
 
 from collections import defaultdict
@@ -16,11 +22,12 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor, Shard
 
-# Elements of the matrices that one process works on together: enough for full use of it, in a bounded memory.
+# Elements of the matrices that one process multiplies together: enough to keep a GPU busy, few enough to bound the
+# memory (256 MB for each intermediate result in fp32).
 POLAR_BATCH = 2**26
 
-# Odd quintics a x + b x^3 + c x^5 that, one after the other, drive singular values in (0, 1] to 1 (Polar Express,
-# table for five steps; the last one also serves any further step). The first is steep, for the small values.
+# Odd quintics a x + b x^3 + c x^5 that, applied in turn, drive singular values in (0, 1] to 1: the table for five
+# iterations of Polar Express. The first is steep, for small singular values.
 POLAR_COEFFICIENTS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
@@ -31,11 +38,14 @@ POLAR_COEFFICIENTS = (
 
 
 def polar_factor(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Each matrix with its singular values replaced by (about) one: U V^T of its singular value decomposition.
+    """The polar factors: U V^T of each matrix's singular value decomposition, that is with singular values near one.
 
     Args:
         matrices: (batch, rows, columns).
-        dtype: of the products; bf16 suffices, because the direction of a step need not be exact.
+        dtype: dtype of the products; bf16 suffices, because the direction of a step need not be exact.
+
+    Returns:
+        (batch, rows, columns), in `dtype`.
     """
     x = matrices.to(dtype)
     if tall := x.size(-2) > x.size(-1):  # work on the smaller Gram matrix
@@ -49,13 +59,13 @@ def polar_factor(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Groups with `use_muon=True` hold matrices only; all others follow AdamW.
+    """Muon in groups with `use_muon=True`, which hold matrices only; AdamW in all others.
 
-    Muon's step has a root-mean-square size set by the learning rate alone, `lr * sqrt(max(1, rows / columns))` times an
-    orthogonal matrix, so one learning rate serves every width. Weight decay is decoupled: `weight *= 1 - lr * decay`.
+    A Muon step is `lr * sqrt(max(1, rows / columns))` times an orthogonal matrix. Its size depends on the learning rate
+    alone, not on the gradient, so one rate serves every width. Weight decay is decoupled: `weight *= 1 - lr * decay`.
 
     Args:
-        params: parameter groups, each with `use_muon` and, if it differs, `lr`, `weight_decay`, `momentum`, `betas`.
+        params: parameter groups, each with `use_muon` and, where it differs, `lr`, `weight_decay`, `momentum`, `betas`.
         polar_dtype: dtype of Muon's matrix products.
 
     Raises:
@@ -88,6 +98,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+        """Update all parameters that have a gradient; return what `closure` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -105,7 +116,7 @@ class MuonAdamW(torch.optim.Optimizer):
             processes = matrices[0].device_mesh.size() if isinstance(matrices[0], DTensor) else 1
             batch = processes * max(1, POLAR_BATCH // (rows * columns))
             step_size = group["lr"] * max(1, rows / columns) ** 0.5
-            # Many matrices of a shape in one batched product: far fewer and larger kernels.
+            # Matrices of one shape in one batched product: fewer and larger kernels.
             for start in range(0, len(matrices), batch):
                 batch_of_matrices = matrices[start : start + batch]
                 updates = [self._averaged_gradient(matrix, group["momentum"]) for matrix in batch_of_matrices]
@@ -119,15 +130,15 @@ class MuonAdamW(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(matrix)
         state["momentum"].lerp_(matrix.grad, 1 - momentum)
-        return matrix.grad.lerp(state["momentum"], momentum)  # Nesterov's look ahead
+        return matrix.grad.lerp(state["momentum"], momentum)  # Nesterov
 
     def _polar_factors(self, matrices: list[torch.Tensor]) -> torch.Tensor:
-        """The polar factors of (rows, columns) matrices, stacked; of sharded ones, this process's parts."""
+        """The polar factors of (rows, columns) matrices, stacked; for sharded ones, this process's parts."""
         stacked = torch.stack(matrices).to(self.polar_dtype)  # (batch, rows, columns)
         if not isinstance(stacked, DTensor):
             return polar_factor(stacked, self.polar_dtype)
         mesh, parts = stacked.device_mesh, stacked.placements
-        whole = [Shard(0)] * mesh.ndim  # each process some of the matrices, but all of their rows and columns
+        whole = [Shard(0)] * mesh.ndim  # each process has some of the matrices, whole
         mine = polar_factor(stacked.redistribute(placements=whole).to_local(), self.polar_dtype)
         factors = DTensor.from_local(mine, mesh, whole, shape=stacked.shape, stride=stacked.stride())
         return factors.redistribute(placements=parts).to_local()
@@ -152,5 +163,5 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor; it shares its memory."""
+    """The part of a tensor that this process holds, sharing its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

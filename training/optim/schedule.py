@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step, so that resuming needs nothing but the step."""
+"""Learning-rate schedules as pure functions of the step, so that a run resumes with nothing but its step."""
 
 import math
 
@@ -6,12 +6,12 @@ import math
 def learning_rate_factor(
     step: int, max_steps: int, kind: str, warmup_steps: int, decay_fraction: float, final_fraction: float
 ) -> float:
-    """What to multiply every learning rate by at `step` (counted from 0).
+    """The factor on every peak learning rate at `step`, counted from 0.
 
     Args:
-        kind: `wsd`, warm-up, stable, then a linear decay over the last `decay_fraction` of the run
-            (https://arxiv.org/abs/2405.18392); or `cosine`, warm-up, then half a cosine wave to the end.
-        final_fraction: what is left at the last step.
+        kind: `wsd`: warm-up, constant, then a linear decay over the last `decay_fraction` of the run
+            (https://arxiv.org/abs/2405.18392). `cosine`: warm-up, then half a cosine period to the end.
+        final_fraction: the factor at the last step.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

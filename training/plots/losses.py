@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Loss curves: one run with its validations (`plot_losses`), and several runs in one plot (`plot_runs`)."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,11 @@ from training.plots.style import COLOURS
 
 
 def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str = "tokens") -> None:
-    """Training and validation loss as a PNG.
+    """Draw the training and validation loss of a run as a PNG.
 
     Args:
         records: the records of a `metrics.jsonl`.
-        unit: `tokens` or `step`, the horizontal axis.
+        unit: the horizontal axis, `tokens` or `step`.
     """
     import matplotlib
 
@@ -38,12 +38,12 @@ def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str
 
 
 def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: str) -> None:
-    """Several runs in one picture: what was measured in training, smoothed and thin, and in validations, with marks.
+    """Draw several runs in one plot: training smoothed, as thin lines; validations as lines with marks.
 
     Args:
-        curves: the records of a `metrics.jsonl` by name of the run.
-        x: `tokens`, `step` or `seconds`.
-        y: a figure of the records of training; its counterpart of validation is `validation_` and the same name.
+        curves: the records of a `metrics.jsonl`, by name of the run.
+        x: the horizontal axis, `tokens`, `step` or `seconds`.
+        y: a key of the training records, whose validation counterpart is `validation_` and the same name.
     """
     import matplotlib
 
@@ -68,7 +68,7 @@ def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: st
         xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
         ylabel={"loss": "loss (nats per token)", "bits_per_byte": "bits per byte"}.get(y, y.replace("_", " ")),
     )
-    if losses:  # the early fall is steep: let the end have the room
+    if losses:  # the early fall is steep: leave room for the end of the curves
         values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
         axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
     if x == "tokens":
@@ -81,7 +81,7 @@ def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: st
 
 
 def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
-    """Each point with the mean of the `window` values that end there; the first ones, with fewer before them, go."""
+    """Each point with the mean of the `window` values up to it. The first `window - 1` points are left out."""
     return [
         (points[end - 1][0], sum(value for _, value in points[end - window : end]) / window)
         for end in range(window, len(points) + 1)
@@ -89,7 +89,7 @@ def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, 
 
 
 def _label_ends(axes: Any, ends: list[tuple[tuple[float, float], str, str]], gap: float = 13) -> None:
-    """Write each line's name and last value where it ends, `gap` points apart at least."""
+    """Write the name and last value of each line at its end, at least `gap` points apart."""
     height = float("-inf")
     for point, name, colour in sorted(ends, key=lambda end: end[0][1]):
         own = axes.transData.transform(point)[1] * 72 / axes.figure.dpi

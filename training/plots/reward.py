@@ -1,4 +1,4 @@
-"""A picture of what reinforcement gained, and how far it went from the model it started from."""
+"""A plot of reward against KL: what reinforcement learning gained, and how far it moved from the start."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,15 @@ from training.plots.style import STYLE
 
 
 def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
-    """Reward against KL, a point a logged step and a line from the first to the last; its colour is the step.
+    """Draw reward against KL: a point per logged step, coloured by step, joined by a line.
 
-    The frontier of Gao, Schulman and Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760: reward
-    that rises while KL stays small is gained, reward that comes only with much KL may be a reward that is gamed. As
-    there, KL lies on a scale of its square root, so that one estimate far off the others does not press them together.
+    The axes are those of Gao, Schulman and Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760.
+    Reward that rises while KL stays small is a gain; reward that needs much KL may be reward hacking. As in the paper,
+    the scale of KL is its square root, so that one outlier does not squeeze the other points.
 
     Args:
         records: with `step`, `reward` and `kl` (nats per token).
+        file: PNG to write.
     """
     import matplotlib
 
@@ -30,6 +31,6 @@ def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
         figure.colorbar(points, label="step")
         axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
         axes.locator_params(axis="x", nbins=6)
-        axes.set(xlabel="KL to the model it started from (nats per token)", ylabel="mean reward", title=title)
+        axes.set(xlabel="KL to the starting model (nats per token)", ylabel="mean reward", title=title)
         figure.savefig(file, dpi=120)
         pyplot.close(figure)

@@ -1,6 +1,6 @@
-"""The common style of all plots."""
+"""The style of all plots: colours, fonts and short tick labels."""
 
-# Okabe and Ito's palette, told apart by all kinds of colour vision.
+# The palette of Okabe and Ito, which people with colour-blindness can distinguish.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 INK, FAINT = "#222222", "#8A8A8A"
 STYLE = {
@@ -20,7 +20,7 @@ STYLE = {
 
 
 def short_count(count: float, _: int) -> str:
-    """5000000 as 5M; what matplotlib calls for a tick."""
+    """A count as a tick label, such as 5M for 5000000; a formatter for matplotlib."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= unit:
             return f"{count / unit:g}{name}"

@@ -1,9 +1,9 @@
-"""Checkpoints that count only when they are whole.
+"""Checkpoints of a pretraining run, which count only when they are whole.
 
-A checkpoint is a folder `step-00000500`: a plain Hugging Face directory, and below `state/` what else it takes to go on
-(see `training.pretraining.state`). It is written beside, as `step-00000500.tmp`, and reaches the disk before it is renamed,
-so that even a power cut leaves the one before. Its marker, `complete.json`, holds the SHA-256 of every file: what does
-not agree with it is not gone on from.
+A checkpoint is a folder `step-00000500`: a plain Hugging Face directory, with the rest of the training state below
+`state/` (see `training.pretraining.state`). It is written as `step-00000500.tmp` and renamed once it has reached the
+disk, so that even a power cut leaves the previous one. Its marker `complete.json` holds the SHA-256 of every file. A
+checkpoint that does not match its marker is never resumed from.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from training.common.errors import writing_to
 from training.common.files import sha256, sync
 
 MARKER = "complete.json"
-Write = Callable[[Path], None]  # fills an empty folder with the files of a checkpoint
+Write = Callable[[Path], None]  # writes the files of a checkpoint into an empty folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Checkpoint:
     """A whole checkpoint.
 
     Args:
-        progress: what `Checkpoints.save` was given.
+        progress: as given to `Checkpoints.save`.
     """
 
     folder: Path
@@ -36,24 +36,26 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
+        """Optimizer steps done."""
         return self.progress["step"]
 
     @property
     def validation_loss(self) -> float | None:
+        """In nats per token; None if the step was not validated."""
         return self.progress["validation_loss"]
 
 
 class Checkpoints:
-    """The checkpoints of a run. One process alone, the main one, may call this.
+    """Writes, finds and deletes the checkpoints of a run. Only the main process may call it.
 
-    As a context manager it sees to it that a checkpoint on its way is written before the run ends, however it ends.
+    As a context manager it finishes a checkpoint in progress before the run ends, however the run ends.
 
     Args:
-        folder: holds them.
-        keep_last: how many of the newest to keep.
-        keep_best: how many to keep beside these, of those with the lowest validation loss.
-        asynchronous: write in a thread, while training goes on. One at a time: the next waits for the one before.
-        logs: of the run, which must have reached the disk before a checkpoint counts that comes after their lines.
+        folder: the folder of all checkpoints.
+        keep_last: number of newest checkpoints to keep.
+        keep_best: number of checkpoints with the lowest validation loss to keep as well.
+        asynchronous: write in a thread while training continues. One at a time: the next waits for the previous one.
+        logs: the run's log files. Their lines up to a checkpoint must reach the disk before it counts.
     """
 
     def __init__(self, folder: Path, keep_last: int, keep_best: int, asynchronous: bool, logs: list[Path]):
@@ -63,42 +65,42 @@ class Checkpoints:
         self._error: BaseException | None = None
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint. Removes what was being written when an earlier run died.
+        """The newest whole checkpoint. Removes leftovers of an interrupted write.
 
-        A damaged one is passed over with a line that names it. It is set aside as `step-00000500.damaged`, until the
-        run has come past it again.
+        A damaged one is skipped with a warning. It is kept as `step-00000500.damaged` until the run has passed that
+        step again.
 
         Raises:
             UserError: `folder` cannot be written.
         """
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob("step-*.tmp"):  # first: a full disk may need the room
+            for leftover in self.folder.glob("step-*.tmp"):  # first: a full disk may need the space
                 shutil.rmtree(leftover)
-            self.half(0).mkdir()  # only to see whether it can be written
-            self.half(0).rmdir()
-        passed_over = False
+            self.staging_dir(0).mkdir()  # to find out whether the folder can be written
+            self.staging_dir(0).rmdir()
+        skipped = False
         for folder in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
             damage = _damage(folder)
             if damage is None:
                 return _read(folder)
-            print(f"pretrain: warning: {folder} is damaged ({damage}), passed over")
+            print(f"pretrain: warning: {folder} is damaged ({damage}), skipped")
             aside = folder.with_name(folder.name + ".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
-            passed_over = True
-        if passed_over:
-            print("pretrain: no checkpoint is left, starting from step 0")
+            skipped = True
+        if skipped:
+            print("pretrain: no whole checkpoint is left, starting from step 0")
         return None
 
     def save(self, progress: dict[str, Any], capture: Callable[[], Write]) -> None:
-        """Write a checkpoint and drop those that are not to be kept.
+        """Write a checkpoint and delete those that need not be kept.
 
         Args:
-            progress: how far the run is, as JSON: at least `step`, the optimizer steps done, and `validation_loss`,
-                the finite one measured at this very step, or None.
-            capture: called at once, in the calling thread. What it returns may run in another thread, while training
-                changes the weights.
+            progress: the progress of the run, as JSON. At least `step`, the optimizer steps done, and
+                `validation_loss`, the finite loss measured at this step, or None.
+            capture: called right away, in the calling thread. The function it returns may run in another thread, while
+                training changes the weights.
         """
         self.wait()
         write = capture()
@@ -109,13 +111,13 @@ class Checkpoints:
             self._save(progress, write)
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if something did."""
+        """Raise the error of the writing thread, if there was one."""
         if self._error:
             error, self._error = self._error, None
             raise error
 
     def wait(self) -> None:
-        """Until the last checkpoint is whole. Raises what went wrong with it."""
+        """Wait until the last checkpoint is whole. Raises the error of writing it, if there was one."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -130,20 +132,20 @@ class Checkpoints:
         elif self._thread and not issubclass(kind, KeyboardInterrupt):
             self._thread.join()
 
-    def half(self, step: int) -> Path:
-        """Where the checkpoint of a step is written."""
-        return _trash(self.folder / f"step-{step:08d}")
+    def staging_dir(self, step: int) -> Path:
+        """The folder in which the checkpoint of a step is written."""
+        return _staging_dir(self.folder / f"step-{step:08d}")
 
     def begin(self, step: int) -> Path:
-        """An empty folder to write the checkpoint of a step into."""
-        temporary = self.half(step)
+        """Make an empty folder for the checkpoint of a step."""
+        temporary = self.staging_dir(step)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         return temporary
 
     def commit(self, progress: dict[str, Any]) -> None:
-        """Make the folder from `begin` count, now that it is filled, and drop those that are not to be kept."""
-        temporary = self.half(progress["step"])
+        """Complete the checkpoint in the folder from `begin`, and delete those that need not be kept."""
+        temporary = self.staging_dir(progress["step"])
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         content = {
             "progress": progress,
@@ -154,7 +156,7 @@ class Checkpoints:
             sync(path)
         temporary.rename(temporary.with_suffix(""))
         sync(self.folder)
-        self._drop(progress["step"])
+        self._delete_old(progress["step"])
 
     def _try(self, *args: object) -> None:
         try:
@@ -168,30 +170,30 @@ class Checkpoints:
             write(temporary)
             self.commit(progress)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)  # a full disk has room again
+            shutil.rmtree(temporary, ignore_errors=True)  # frees the space on a full disk
             raise
 
-    def _drop(self, step: int) -> None:
-        """All but the last, the best and those that cannot be read; and what the run has come past."""
+    def _delete_old(self, step: int) -> None:
+        """Delete checkpoints that are neither among the last nor the best, and damaged ones up to `step`."""
         whole = [checkpoint for folder in sorted(self.folder.glob("step-*[0-9]")) if (checkpoint := _read(folder))]
         validated = [checkpoint for checkpoint in whole if checkpoint.validation_loss is not None]
         validated.sort(key=lambda checkpoint: (checkpoint.validation_loss, -checkpoint.step))
         kept = {*whole[-self.keep_last :], *validated[: self.keep_best]}
         for checkpoint in whole:
-            if checkpoint not in kept:  # it is whole until the very moment when its name is gone
-                shutil.rmtree(checkpoint.folder.rename(_trash(checkpoint.folder)))
+            if checkpoint not in kept:  # renamed first: it is whole as long as it has its name
+                shutil.rmtree(checkpoint.folder.rename(_staging_dir(checkpoint.folder)))
         for aside in self.folder.glob("step-*.damaged"):
             if aside.stem <= f"step-{step:08d}":
                 shutil.rmtree(aside)
 
 
-def _trash(folder: Path) -> Path:
-    """What `newest` removes: a checkpoint that is being written or dropped."""
+def _staging_dir(folder: Path) -> Path:
+    """The name of a checkpoint that is being written or deleted; `newest` removes such folders."""
     return folder.with_name(folder.name + ".tmp")
 
 
 def _read(folder: Path) -> Checkpoint | None:
-    """What the marker says, or None if it cannot be read."""
+    """The checkpoint by its marker, or None if the marker cannot be read."""
     try:
         return Checkpoint(folder, json.loads((folder / MARKER).read_text())["progress"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -199,7 +201,7 @@ def _read(folder: Path) -> Checkpoint | None:
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """The damage of a checkpoint in a few words, or None."""
     try:
         content = json.loads((folder / MARKER).read_text())
         seal = content.pop("sha256")
@@ -220,4 +222,5 @@ def _damage(folder: Path) -> str | None:
 
 
 def _seal(content: dict[str, object]) -> str:
+    """The SHA-256 of a marker's own content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,45 +1,48 @@
-"""What can go wrong with the numbers of a run, noticed in the step where it happens and written down.
+"""Guards against bad numbers: non-finite losses, loss spikes, a start worse than chance.
 
-An incident is a line of `incidents.jsonl`: the step, what was seen, and the documents of its batch, so that the text
-that did it can be looked at.
+What they find is an incident: a line of `incidents.jsonl` with the step, the numbers and the documents of its batch, so
+that the text behind it can be inspected. Non-finite losses are found in `Pretrainer.check_step`.
 """
 
 import math
 import statistics
 from collections import deque
 
-HISTORY = 64  # steps that tell what is usual
-SPIKE = 8.0  # standard deviations, estimated robustly, above the median
-MOST_SKIPPED = 10  # steps in a row; then it is not the batch that is at fault
-CHANCE_MARGIN = 1.1  # of the loss of a uniform guess; initial weights at their usual size stay within it
+# Steps that say which loss is normal: enough for a median, few enough that a falling loss is nearly flat over them.
+HISTORY = 64
+# Standard deviations above the median. Normally distributed losses exceed 8 once in 10^15 steps, so the heavier tails
+# of real batches rarely do either, while a diverging run passes it within a step or two. Chosen, not tuned.
+SPIKE = 8.0
+MOST_SKIPPED = 10  # non-finite steps in a row, after which the batches are not the cause
+CHANCE_MARGIN = 1.1  # x the loss of a uniform guess; weights of the usual initial size stay below it
 
 
 class LossSpikes:
-    """Whether a loss stands out from those before it.
+    """Finds losses that stand out from those of the steps before.
 
-    Median and median absolute deviation are not moved by the spikes themselves. A run that was resumed needs some
-    steps before it can tell.
+    It compares with their median and median absolute deviation, which the spikes themselves do not move. A resumed run
+    starts without a history, so it finds spikes only after some steps.
     """
 
     def __init__(self):
         self.losses: deque[float] = deque(maxlen=HISTORY)
 
-    def see(self, loss: float) -> float | None:
-        """The median of the steps before, in nats, if `loss` is a spike above it, else None."""
-        usual = statistics.median(self.losses) if len(self.losses) >= HISTORY // 4 else math.inf
-        spread = statistics.median(abs(other - usual) for other in self.losses) if self.losses else 0.0
+    def record(self, loss: float) -> float | None:
+        """Add a loss, in nats; return the median of those before if it is a spike above them, else None."""
+        median = statistics.median(self.losses) if len(self.losses) >= HISTORY // 4 else math.inf
+        deviation = statistics.median(abs(other - median) for other in self.losses) if self.losses else 0.0
         self.losses.append(loss)
-        # 1.4826 turns the deviation of a normal distribution into its standard deviation. A tenth of the loss at
-        # least, since a run that hardly moves any more has hardly any spread.
-        return usual if loss > usual + max(SPIKE * 1.4826 * spread, 0.1 * usual) else None
+        # x 1.4826 estimates a normal distribution's standard deviation. A jump below a tenth of the loss never counts,
+        # because a run that hardly changes any more has hardly any deviation.
+        return median if loss > median + max(SPIKE * 1.4826 * deviation, 0.1 * median) else None
 
 
-def worse_than_chance(loss: float, vocab_size: int) -> str | None:
-    """What to say of a validation loss before the first step, or None if it is what random weights should give."""
+def check_initial_loss(loss: float, vocab_size: int) -> str | None:
+    """A sentence about a validation loss that is worse than chance before the first step; None if it is normal."""
     chance = math.log(vocab_size)
     if loss <= CHANCE_MARGIN * chance:
         return None
     return (
-        f"before the first step the validation loss is {loss:.2f}; guessing among {vocab_size:,} tokens gives "
-        f"{chance:.2f}, so the initial weights (model.initializer_range) or the labels are wrong"
+        f"before the first step the validation loss is {loss:.2f}, but guessing among {vocab_size:,} tokens gives "
+        f"{chance:.2f}; check model.initializer_range and the labels"
     )

@@ -1,4 +1,8 @@
-"""The pretraining loop: batches to gradients to steps, with validations, samples and checkpoints between them."""
+"""The pretraining loop: `Pretrainer`, with steps, metrics, validations and checkpoints in the order they happen.
+
+`sequence` is one row of a batch, `sequence_length` tokens long; `step` counts optimizer steps, each over one global
+batch: the sequences of all processes and accumulation steps. Losses are means in nats per scored token.
+"""
 
 import math
 import statistics
@@ -20,46 +24,60 @@ from training.common.metrics import LOGS
 from training.common.signals import Interrupted, StopSignals
 from training.common.stage import Stage
 from training.data.loader import Batch, TokenLoader
-from training.optim.build import build_optimizer
+from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
-from training.pretraining.build import build_model
 from training.pretraining.checkpoint import Checkpoints
 from training.pretraining.config import PretrainConfig
-from training.pretraining.guards import MOST_SKIPPED, LossSpikes, worse_than_chance
+from training.pretraining.guards import MOST_SKIPPED, LossSpikes, check_initial_loss
+from training.pretraining.model import build_model
 from training.pretraining.profile import Profiler, Spans, span_parts
 from training.pretraining.randomness import seed_step
-from training.pretraining.report import Report
+from training.pretraining.run_log import RunLog
 from training.pretraining.state import TrainingState, check_layout, is_sharded, load_sharded, save_sharded
 from training.pretraining.throughput import Throughput, matrix_product_rate, operations_per_token
 from training.pretraining.validation import readable_prompts, samples, validate
 
-# Validations and samples come in other shapes than training. Compiling for them takes longer than they do, and would
-# make the training's own code depend on when they happen.
+# Validations and samples have other shapes than training. Compiling for them takes longer than running them, and would
+# make the compiled training code depend on when they happen.
 without_compiling = partial(torch.compiler.set_stance, "eager_on_recompile")
 
 
-class Pretraining:
-    """The loop and what it holds: model, optimizer, data and the step it has reached."""
+class Pretrainer:
+    """Trains one model: `resume` restores the newest checkpoint, `train` runs to the last step.
+
+        pretrainer = Pretrainer(config, stage.folder, tokenizer, build_accelerator(config))
+        pretrainer.resume()
+        pretrainer.train(stage)
+
+    Args:
+        folder: the stage's working folder, for logs and checkpoints.
+        tokenizer: of the shards.
+        accelerator: from `build_accelerator`.
+
+    Raises:
+        UserError: the model options or the shards are wrong.
+    """
 
     def __init__(
         self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
     ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
-        self.train, self.validation = (
-            TokenLoader.open(
-                config.mixture, split, config.packing, config.sequence_length, rows, config.seed, config.document_mask
-            )
-            for split, rows in (("train", config.global_batch_size), ("validation", 1))
-        )
+        self.training_data = self.open_data("train", config.global_batch_size)
+        self.validation_data = self.open_data("validation", 1)
         self.span = Spans(accelerator.device) if config.profile else nullcontext
-        model = self.build()
+        self.profiler: Profiler | None = None
+        model = self.build_model()
+        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.num_tokens = config.max_steps * self.throughput.tokens_per_step  # of the whole run
         self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
         self.prompts = readable_prompts(config.sample_prompts, tokenizer, config.sequence_length)
-        self.step, self.validation_loss = 0, math.nan
+        self.step = 0  # optimizer steps done
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
+        self.grad_norm = math.nan  # of the last step, before clipping
+        self.validation_loss, self.validated_step = math.nan, 0
         self.spikes, self.skipped = LossSpikes(), 0
         self.stop = StopSignals()
-        self.stopped_by: int | None = None  # the signal that all processes heed after this step
+        self.stopped_by: int | None = None  # the signal on which all processes stop after this step
         self.sharded = is_sharded(accelerator)
         asynchronous = config.async_save and not self.sharded
         logs = [folder / name for name in LOGS]
@@ -67,8 +85,21 @@ class Pretraining:
         if not self.sharded:
             self.state = TrainingState(model, self.optimizer.optimizer, config.tokenizer, copied=asynchronous)
 
-    def build(self) -> ScratchForCausalLM:
-        """The network with random weights, where and how it is to run; starts the clock that knows its operations."""
+    def open_data(self, split: str, global_batch_size: int) -> TokenLoader:
+        """The loader of one split of the mixture."""
+        config = self.config
+        return TokenLoader.open(
+            config.mixture,
+            split,
+            config.packing,
+            config.sequence_length,
+            global_batch_size,
+            config.seed,
+            config.document_mask,
+        )
+
+    def build_model(self) -> ScratchForCausalLM:
+        """The network with random weights, on its device, compiled if asked; sets `throughput` and `compiled`."""
         config, device = self.config, self.accelerator.device
         model = build_model(config, self.tokenizer)
         if config.activation_checkpointing:
@@ -95,11 +126,11 @@ class Pretraining:
         return model
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint, if there is one.
+        """Restore the newest whole checkpoint, if there is one.
 
         Raises:
-            UserError: it is of another model than the recipe's or of another kind of launch, or its folder cannot be
-                written.
+            UserError: the checkpoint has another model than the recipe's or comes from another kind of launch, or its
+                folder cannot be written.
         """
         newest = self.checkpoints.newest() if self.accelerator.is_main_process else None
         (newest,) = broadcast_object_list([newest])
@@ -113,100 +144,116 @@ class Pretraining:
         progress = newest.progress
         self.step, self.losses, self.throughput.seconds_before = newest.step, progress["losses"], progress["seconds"]
         if newest.validation_loss is not None:
-            self.validation_loss = newest.validation_loss
-        self.accelerator.print(f"pretrain: going on from step {self.step} ({newest.folder})")
+            self.validation_loss, self.validated_step = newest.validation_loss, newest.step
+        self.accelerator.print(f"pretrain: resuming from step {self.step} ({newest.folder})")
 
-    def run(self, stage: Stage) -> None:
+    def train(self, stage: Stage) -> None:
         """Train to `max_steps`.
 
         Raises:
-            Interrupted: a signal came; a checkpoint of the last whole step is written.
+            Interrupted: a signal arrived; the last whole step is saved.
+            UserError: loss or gradient is not finite, and the recipe says to stop.
         """
-        config = self.config
-        sizes = {"train": self.train.bytes_per_token, "validation": self.validation.bytes_per_token}
-        self.report = Report(self.accelerator, self.folder, self.step, config.max_steps, self.throughput, sizes)
-        if self.step == 0:
-            self.check_start()
-        profiler = None
-        if config.profile and self.accelerator.is_main_process:
-            profiler = Profiler(self.folder / "profile", self.span)
-        self.throughput.start(self.step)
+        self.start()
         with self.stop, self.checkpoints:
-            while self.step < config.max_steps:
+            while self.step < self.config.max_steps:
                 self.train_step()
                 self.checkpoints.check()
-                self.report.step()
-                last = self.step == config.max_steps
-                if self.losses and (self.step % config.logging_steps == 0 or last):
-                    with self.span("logging"):
-                        rate = self.optimizer.param_groups[0]["lr"]
-                        self.report.training(self.step, statistics.fmean(self.losses), rate, self.grad_norm)
-                        self.losses = []
-                validated = self.step % config.eval_steps == 0 or last
-                if validated:
-                    with self.span("evaluation"), self.throughput.paused():
-                        self.evaluate()
-                if self.step % config.save_steps == 0 or last or self.stopped_by:
-                    with self.span("checkpointing"), self.throughput.paused():
-                        self.save(validated)
-                        if self.accelerator.is_main_process:
-                            stage.heartbeat()
-                if profiler:
-                    with self.throughput.paused():
-                        self.report.say(profiler.step(), end="")
-                if self.stopped_by and not last:
-                    self.report.close()
-                    self.checkpoints.wait()
-                    self.accelerator.wait_for_everyone()  # a launcher gives the others little time once one has ended
-                    again = "the same command without --restart" if config.restart else "the same command"
-                    raise Interrupted(
-                        self.stopped_by, f"stopped after step {self.step}, saved; {again} goes on from there"
-                    )
-        self.report.close()
-        if profiler:
-            self.report.say(profiler.finish(), end="")
+                self.log_if_due()
+                self.validate_if_due()
+                self.save_if_due(stage)
+                self.profile_step()
+                self.stop_if_asked()
+        self.log.close()
+        if self.profiler:
+            self.log.print(self.profiler.finish(), end="")
+
+    def start(self) -> None:
+        """Open the logs, check the initial weights, start the profiler and the clock."""
+        sizes = {"train": self.training_data.bytes_per_token, "validation": self.validation_data.bytes_per_token}
+        self.log = RunLog(self.accelerator, self.folder, self.step, self.config.max_steps, self.throughput, sizes)
+        if self.step == 0:
+            self.check_start()
+        if self.config.profile and self.accelerator.is_main_process:
+            self.profiler = Profiler(self.folder / "profile", self.span)
+        self.throughput.start(self.step)
+
+    def check_start(self) -> None:
+        """Record an incident if random weights do worse than a uniform guess."""
+        loss, _ = self.validation_losses()
+        complaint = check_initial_loss(loss, self.accelerator.unwrap_model(self.model).config.vocab_size)
+        if complaint:
+            self.log.incident("worse than chance", complaint, step=0, validation_loss=loss)
+
+    def is_due(self, every: int) -> bool:
+        """Whether something done every so many steps is due now; after the last step everything is."""
+        return self.step % every == 0 or self.step == self.config.max_steps
+
+    def log_if_due(self) -> None:
+        """Write a line of metrics with the mean loss since the last one. None if all those steps were skipped."""
+        self.log.step()
+        if self.losses and self.is_due(self.config.logging_steps):
+            with self.span("logging"):
+                rate = self.optimizer.param_groups[0]["lr"]
+                self.log.training(self.step, statistics.fmean(self.losses), rate, self.grad_norm)
+                self.losses = []
+
+    def validate_if_due(self) -> None:
+        """Measure the validation loss and print samples."""
+        if self.is_due(self.config.eval_steps):
+            with self.span("evaluation"), self.throughput.paused():
+                self.validate()
+
+    def save_if_due(self, stage: Stage) -> None:
+        """Write a checkpoint. A signal to stop makes one due as well."""
+        if self.is_due(self.config.save_steps) or self.stopped_by:
+            with self.span("checkpointing"), self.throughput.paused():
+                self.save()
+                if self.accelerator.is_main_process:
+                    stage.heartbeat()
+
+    def profile_step(self) -> None:
+        """Tell the profiler that a step is done, and print what it reports."""
+        if self.profiler:
+            with self.throughput.paused():
+                self.log.print(self.profiler.step(), end="")
+
+    def stop_if_asked(self) -> None:
+        """End the run after a signal, unless this was the last step anyway. Raises Interrupted."""
+        if self.stopped_by is None or self.step == self.config.max_steps:
+            return
+        self.log.close()
+        self.checkpoints.wait()
+        self.accelerator.wait_for_everyone()  # a launcher gives the others little time once one has ended
+        again = "the same command without --restart" if self.config.restart else "the same command"
+        raise Interrupted(self.stopped_by, f"stopped after step {self.step}, saved; rerun {again} to resume")
 
     def train_step(self) -> None:
-        """One optimizer step over one global batch.
+        """Do one optimizer step over one global batch.
 
         Raises:
             UserError: loss or gradient is not finite, and the recipe says to stop.
         """
-        config, accelerator = self.config, self.accelerator
-        self.model.train()
-        seed_step(config.seed, self.step, accelerator.process_index, accelerator.device)
-        self.set_learning_rates()
+        self.prepare_step()
         with self.span("loader"):
-            windows = self.train.sequence_ids(self.step)
-            num_predictions = self.train.num_predictions(windows)
-            mine = windows[accelerator.process_index :: accelerator.num_processes]
-        total, norm = torch.zeros((), device=accelerator.device), None
-        for rows in range(0, len(mine), config.per_device_train_batch_size):
-            with self.span("loader"):
-                batch = self.train.read(mine[rows : rows + config.per_device_train_batch_size])
-            with accelerator.accumulate(self.model):
-                with self.span("forward"):
-                    # Sum over tokens divided by the tokens of the whole global batch: unequal parts add up rightly.
-                    loss = self.loss(batch, num_items_in_batch=num_predictions)
-                    total += loss.detach()
-                with self.span("backward"):
-                    # Undo the division by the accumulation steps (backward) and by the processes (averaged gradients).
-                    accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
-                with self.span("optimizer"):
-                    if accelerator.sync_gradients:
-                        norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
-                        # A wish to stop travels with the loss: every process learns of it at the same step.
-                        sums = torch.cat([total.view(1), total.new_tensor(self.stop.local_signals())])
-                        loss, *wishes = accelerator.reduce(sums, reduction="sum").tolist()
-                        self.stopped_by = self.stop.agreed_signal(wishes)
-                        finite = self.judge(loss, norm, windows)
-                    if not accelerator.sync_gradients or finite:
-                        self.optimizer.step()
-                    self.optimizer.zero_grad()
+            sequences = self.training_data.sequence_ids(self.step)
+        loss_sum = self.accumulate_gradients(sequences)
+        with self.span("optimizer"):
+            grad_norm = self.clip_gradients()
+            loss, self.stopped_by = self.reduce(loss_sum)
+            if self.check_step(loss, grad_norm, sequences):
+                self.optimizer.step()
+            self.optimizer.zero_grad()
         self.step += 1
 
+    def prepare_step(self) -> None:
+        """Seed the random draws of this step, set train mode and the learning rates."""
+        self.model.train()
+        seed_step(self.config.seed, self.step, self.accelerator.process_index, self.accelerator.device)
+        self.set_learning_rates()
+
     def set_learning_rates(self) -> None:
-        """Of this step, by the schedule."""
+        """Set each group's learning rate for this step."""
         config = self.config.optimizer
         factor = learning_rate_factor(
             self.step,
@@ -219,88 +266,131 @@ class Pretraining:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def judge(self, loss: float, norm: torch.Tensor | None, windows: np.ndarray) -> bool:
-        """Whether the gradient may be used; note the loss of this step, and what is wrong with it.
+    def accumulate_gradients(self, sequences: np.ndarray) -> torch.Tensor:
+        """Run forward and backward over this process's share of a global batch, in micro-batches.
 
         Args:
-            loss: the mean over the global batch, in nats.
-            norm: of the gradient before clipping; None where the engine (DeepSpeed) keeps it to itself.
-            windows: the rows of the global batch.
+            sequences: ids of the global batch, (global_batch_size,).
+
+        Returns:
+            This process's part of the global batch's mean loss, a scalar: the parts of all processes add up to it.
         """
-        self.grad_norm = math.nan if norm is None else float(norm)
-        step = self.step + 1  # as metrics.jsonl counts
+        accelerator, size = self.accelerator, self.config.per_device_train_batch_size
+        with self.span("loader"):
+            num_predictions = self.training_data.num_predictions(sequences)
+        mine = sequences[accelerator.process_index :: accelerator.num_processes]
+        loss_sum = torch.zeros((), device=accelerator.device)
+        for first in range(0, len(mine), size):
+            with self.span("loader"):
+                batch = self.training_data.read(mine[first : first + size])
+            with accelerator.accumulate(self.model):
+                with self.span("forward"):
+                    # Sum over tokens divided by the tokens of the whole global batch: unequal parts add up rightly.
+                    loss = self.compute_loss(batch, num_items_in_batch=num_predictions)
+                    loss_sum += loss.detach()
+                with self.span("backward"):
+                    # Undo the division by the accumulation steps (backward) and by the processes (averaged gradients).
+                    # DeepSpeed clips and steps in here, after the last micro-batch; `optimizer.step` then does nothing.
+                    accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
+        return loss_sum
 
-        def details() -> dict[str, Any]:
-            documents = self.train.documents(windows)
-            return {"step": step, "loss": loss, "grad_norm": self.grad_norm, "documents": documents}
-
-        if math.isfinite(loss) and (norm is None or math.isfinite(self.grad_norm)):
-            usual = self.spikes.see(loss)
-            if usual is not None:
-                self.report.incident(
-                    "spike", f"the loss of step {step} jumped from {usual:.2f} to {loss:.2f}", **details()
-                )
-            self.losses.append(loss)
-            self.skipped = 0
-            return True
-        found = f"step {step} has a loss of {loss} and a gradient of norm {self.grad_norm}"
-        self.skipped += 1
-        if self.config.on_nonfinite == "skip" and self.skipped < MOST_SKIPPED:
-            self.report.incident("not finite", f"{found}; its batch is skipped", **details())
-            return False
-        self.report.incident("not finite", found, **details())
-        advice = "set on_nonfinite to skip" if self.skipped < MOST_SKIPPED else f"{MOST_SKIPPED} in a row are too many"
-        raise UserError(
-            f"{found}; lower the learning rates or max_grad_norm and start over with --restart true, or {advice} "
-            f"(the newest checkpoint in {self.checkpoints.folder} is from before)"
-        )
-
-    def loss(self, batch: Batch, **kwargs: Any) -> torch.Tensor:
-        """Mean cross-entropy of the labels given the tokens before them."""
+    def compute_loss(self, batch: Batch, **kwargs: Any) -> torch.Tensor:
+        """Mean cross-entropy of a batch's labels, in nats, a scalar."""
         input_ids, labels, position_ids = batch.to(self.accelerator.device)
         # ZeRO-3 gathers a matrix only while its own module runs; the loss without logits reads it from outside.
         kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
         return self.model(
             input_ids=input_ids,
-            labels=labels,
+            labels=labels,  # forward computes a loss only where labels are given; scored are those of shift_labels
             shift_labels=labels,
             position_ids=position_ids,
             use_cache=False,  # with a cache attention would cross documents
             **kwargs,
         ).loss
 
-    def check_start(self) -> None:
-        """Random weights must do about as well as guessing."""
-        loss, _ = self.validation_losses()
-        complaint = worse_than_chance(loss, self.accelerator.unwrap_model(self.model).config.vocab_size)
-        if complaint:
-            self.report.incident("worse than chance", complaint, step=0, validation_loss=loss)
+    def clip_gradients(self) -> torch.Tensor | None:
+        """Clip the gradient to `max_grad_norm`; return its norm before, None where DeepSpeed does not tell it."""
+        return self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
 
-    def evaluate(self) -> None:
-        """Loss on the validation split, and samples."""
+    def reduce(self, loss_sum: torch.Tensor) -> tuple[float, int | None]:
+        """The global batch's mean loss, and the signal on which all processes stop after this step.
+
+        Both travel in one sum over the processes, so that all of them learn of a signal at the same step.
+        """
+        sums = torch.cat([loss_sum.view(1), loss_sum.new_tensor(self.stop.local_signals())])
+        loss, *signals = self.accelerator.reduce(sums, reduction="sum").tolist()
+        return loss, self.stop.agreed_signal(signals)
+
+    def check_step(self, loss: float, grad_norm: torch.Tensor | None, sequences: np.ndarray) -> bool:
+        """Record this step's loss; return whether its gradient may be applied.
+
+        Args:
+            loss: the mean over the global batch, in nats.
+            grad_norm: before clipping; None where it is unknown.
+            sequences: ids of the global batch, (global_batch_size,).
+
+        Raises:
+            UserError: loss or gradient is not finite, and the recipe says to stop.
+        """
+        self.grad_norm = math.nan if grad_norm is None else float(grad_norm)
+        if not math.isfinite(loss) or (grad_norm is not None and not math.isfinite(self.grad_norm)):
+            self.reject_step(loss, sequences)
+            return False
+        median = self.spikes.record(loss)
+        if median is not None:
+            jump = f"the loss of step {self.step + 1} jumped from {median:.2f} to {loss:.2f}"
+            self.record_incident("spike", jump, loss, sequences)
+        self.losses.append(loss)
+        self.skipped = 0
+        return True
+
+    def reject_step(self, loss: float, sequences: np.ndarray) -> None:
+        """Record a loss or gradient that is not finite. Raises UserError unless the recipe says to skip such steps."""
+        self.skipped += 1
+        found = f"step {self.step + 1} has a loss of {loss} and a gradient norm of {self.grad_norm}"
+        remedy = "lower the learning rates or max_grad_norm and start over with --restart true"
+        if self.skipped == MOST_SKIPPED:
+            found += f", like the {MOST_SKIPPED - 1} steps before it"
+        elif self.config.on_nonfinite == "skip":
+            self.record_incident("not finite", f"{found}; its batch is skipped", loss, sequences)
+            return
+        else:
+            remedy += ", or set on_nonfinite to skip"
+        self.record_incident("not finite", found, loss, sequences)
+        raise UserError(f"{found}; {remedy} (the checkpoints in {self.checkpoints.folder} are from before)")
+
+    def record_incident(self, kind: str, sentence: str, loss: float, sequences: np.ndarray) -> None:
+        """Print an incident of this step and write it to incidents.jsonl, with the documents of its batch."""
+        documents = self.training_data.documents(sequences)
+        details = {"step": self.step + 1, "loss": loss, "grad_norm": self.grad_norm, "documents": documents}
+        self.log.incident(kind, sentence, **details)
+
+    def validate(self) -> None:
+        """Measure the loss on the validation split and print samples."""
         self.validation_loss, by_folder = self.validation_losses()
-        written = ""
+        self.validated_step = self.step
+        text = ""
         if self.accelerator.is_main_process and not self.sharded:  # one process cannot run a part of a model
             model, config = self.accelerator.unwrap_model(self.model), self.config
             with without_compiling():
-                written = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
-        self.report.validation(self.step, self.validation_loss, by_folder, written)
+                text = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
+        self.log.validation(self.step, self.validation_loss, by_folder, text)
 
     def validation_losses(self) -> tuple[float, dict[str, float]]:
-        """Mean over the mixture by its shares, and of each member."""
+        """The mean validation loss over the mixture, weighted by its shares, and the loss of each folder."""
         self.model.eval()
-        size = self.config.per_device_train_batch_size
+        config, data = self.config, self.validation_data
         with without_compiling():
-            by_folder = validate(self.loss, self.validation, self.config.eval_sequences, size)
-        return float(self.validation.mixture.shares @ list(by_folder.values())), by_folder
+            by_folder = validate(self.compute_loss, data, config.eval_sequences, config.per_device_train_batch_size)
+        return float(data.mixture.shares @ list(by_folder.values())), by_folder
 
-    def save(self, validated: bool) -> None:
-        """A checkpoint of this step, which may have been validated."""
-        finite = validated and math.isfinite(self.validation_loss)
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        validated = self.validated_step == self.step and math.isfinite(self.validation_loss)
         progress = {
             "step": self.step,
-            "validation_loss": self.validation_loss if finite else None,
-            "losses": list(self.losses),  # written in another thread
+            "validation_loss": self.validation_loss if validated else None,
+            "losses": list(self.losses),  # a copy: another thread may write it
             "seconds": round(self.throughput.seconds, 3),
         }
         if self.sharded:

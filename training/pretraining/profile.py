@@ -1,4 +1,4 @@
-"""Where the time of a training goes: the parts of its loop for people, and a trace of every operator for the rest."""
+"""Profiling of a pretraining run: seconds by part of the loop (`Spans`), and a trace of every operator (`Profiler`)."""
 
 import contextlib
 import time
@@ -22,15 +22,15 @@ PARTS: dict[type[nn.Module], str] = {
     CausalLMLoss: "forward: loss",
     ScratchModel: "forward: embedding, residual stream, compiled layers",
 }
-# Steps until compilation and caches have settled, steps to time, and steps to trace after one more of warm-up.
+# Steps before timing, for compilation and caches; steps timed; and, after one step of the tracer's own, steps traced.
 WARMUP, TIMED, TRACED = 3, 10, 3
 
 
 class Spans:
-    """Seconds by name: `with spans("optimizer"): ...`. Time in a span within a span is the inner one's.
+    """Seconds by name: `with spans("optimizer"): ...`. Time in nested spans counts for the innermost one.
 
-    On a CUDA card the borders are events in its stream: a span has the time for which the card was busy with it or
-    waited for it, and what the processor does meanwhile costs nothing.
+    On CUDA devices the borders of spans are events in the stream. A span is then the time that the device worked on it
+    or waited for it; what the CPU does meanwhile does not count.
     """
 
     def __init__(self, device: torch.device):
@@ -39,13 +39,14 @@ class Spans:
         self.reset()
 
     def reset(self) -> None:
+        """Forget all times and count from here."""
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self.wall, self._passed = 0.0, []
-        self.go_on()
+        self.resume()
 
     def stop(self) -> None:
-        """Count nothing until `go_on`."""
+        """Count nothing until `resume`."""
         self._turn()
         synchronize(self.device)
         for name, start, end in self._passed:
@@ -54,7 +55,8 @@ class Spans:
         self.wall += time.perf_counter() - self._wall_since
         self._counting = False
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
+        """Count again after `stop`."""
         self._counting, self._wall_since, self._since = True, time.perf_counter(), self._now()
 
     @contextlib.contextmanager
@@ -66,6 +68,7 @@ class Spans:
             self.leave()
 
     def enter(self, name: str) -> None:
+        """Open a span inside those that are open."""
         self._turn()
         self.counts[name] += self._counting
         label = record_function(name)  # the same name in a trace
@@ -73,11 +76,13 @@ class Spans:
         self._open.append((name, label))
 
     def leave(self) -> None:
+        """Close the innermost span."""
         self._turn()
         self._open.pop()[1].__exit__(None, None, None)
 
     @property
     def outermost(self) -> str | None:
+        """The name of the outermost open span."""
         return self._open[0][0] if self._open else None
 
     def _now(self) -> float | torch.cuda.Event:
@@ -88,14 +93,14 @@ class Spans:
         return event
 
     def _turn(self) -> None:
-        """Put the time since the last border down to the innermost span."""
+        """Count the time since the last border for the innermost span."""
         now = self._now()
         if self._open and self._counting:
             self._passed.append((self._open[-1][0], self._since, now))
         self._since = now
 
     def table(self, steps: int) -> str:
-        """Milliseconds a step and share of the wall time for every span, in the order of their first use."""
+        """Milliseconds per step and fraction of the wall time of every span, in the order of their first use."""
         rows = {**self.seconds, "the rest": max(0.0, self.wall - sum(self.seconds.values()))}
         lines = [f"{f'means of {steps} steps':52}{'ms/step':>10}{'share':>9}"]
         lines += [f"{name:52}{spent / steps * 1000:10.2f}{spent / self.wall:9.1%}" for name, spent in rows.items()]
@@ -104,13 +109,13 @@ class Spans:
 
 
 def span_parts(model: nn.Module, spans: Spans) -> None:
-    """Give the parts of the network spans of their own while `forward` is open, for the life of the model.
+    """Time the parts of the network as spans of their own inside `forward`, from now on.
 
-    A compiled module is one span of the module around it: hooks inside would break its graph.
+    A compiled module counts for the module around it, because hooks inside would break its graph.
     """
     name = PARTS.get(type(model))
     if name:
-        # Neither in a validation nor when the backward pass computes activations again.
+        # Not in validations, nor when the backward pass recomputes activations.
         model.register_forward_pre_hook(lambda *_: spans.enter(name) if spans.outermost == "forward" else None)
         model.register_forward_hook(lambda *_: spans.leave() if spans.outermost == "forward" else None)
     for child in model.children():
@@ -119,10 +124,10 @@ def span_parts(model: nn.Module, spans: Spans) -> None:
 
 
 class Profiler:
-    """Times a few steps of a training, traces a few more, and reports both in `folder`. Call `step` after every step.
+    """Times some steps of a run, traces some more and writes a report. Call `step` after every step.
 
     Args:
-        folder: gets `trace.json.gz`, for https://ui.perfetto.dev, and `table.txt`.
+        folder: where to write `trace.json.gz` (open it with https://ui.perfetto.dev) and `table.txt`.
     """
 
     steps_needed = WARMUP + TIMED + 1 + TRACED
@@ -140,26 +145,26 @@ class Profiler:
         self.profile.start()
 
     def step(self) -> str:
-        """What there is to print after this step, mostly nothing."""
+        """Count a step; return the report to print, which is empty after most steps."""
         self.steps += 1
         self.timed_steps += WARMUP < self.steps <= WARMUP + TIMED or self.steps > self.steps_needed
         if self.steps == WARMUP:
             self.spans.reset()
         elif self.steps == WARMUP + TIMED:
-            self.spans.stop()  # tracing takes time
+            self.spans.stop()  # tracing slows the steps down
         self.profile.step()
         if self.steps != self.steps_needed:
             return ""
         report = f"profile: wrote {self.folder}/trace.json.gz (for ui.perfetto.dev) and table.txt\n{self._report()}"
-        self.spans.go_on()
+        self.spans.resume()
         return report
 
     def finish(self) -> str:
-        """The same for the whole run, with all its validations and checkpoints."""
+        """Stop; return the report of the whole run, validations and checkpoints included."""
         self.profile.stop()
         self.spans.stop()
         if self.steps < self.steps_needed:
-            return f"profile: nothing was traced, for that takes {self.steps_needed} steps\n"
+            return f"profile: nothing was traced: the run needs at least {self.steps_needed} steps\n"
         return f"profile: the whole run\n{self._report()}"
 
     def _report(self) -> str:

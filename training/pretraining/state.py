@@ -1,11 +1,12 @@
-"""What a checkpoint holds, and how it is put back.
+"""The training state in a checkpoint: weights and optimizer, captured and restored.
 
-One process, or several that each hold the whole model, write plain files: the model directory, whose fp32 weights are
-also what is gone on from, and `state/optimizer.safetensors`, every tensor of the optimizer under the names of its
-parameter and of itself, as in `model.layers.0.mlp.up_proj.weight/momentum`. Schedule, data order and random draws
-follow from the step (see `training.pretraining.randomness`), so nothing else is needed, on any number of processes, and
-nothing is pickled. Engines that spread the model over processes (FSDP, DeepSpeed) write `state/` in their own layout:
-FSDP's is good for any number of processes, DeepSpeed's for as many as wrote it.
+If every process holds the whole model, a checkpoint is plain files. The model directory has the fp32 weights, from
+which a run also resumes. `state/optimizer.safetensors` has every tensor of the optimizer, named by its parameter and
+itself: `model.layers.0.mlp.up_proj.weight/momentum`. Schedule, data order and random draws follow from the step (see
+`training.pretraining.randomness`), so this is all, for any number of processes. Nothing is pickled.
+
+Engines that shard the model over processes (FSDP, DeepSpeed) write `state/` in their own layout. FSDP's can be read by
+any number of processes, DeepSpeed's by as many as wrote it.
 """
 
 import copy
@@ -25,10 +26,10 @@ from training.pretraining.checkpoint import Checkpoints, Write
 
 OPTIMIZER = "optimizer.safetensors"
 
-WHOLE = "processes that each held the whole model"
-_LAYOUTS = {OPTIMIZER: WHOLE, "pytorch_model_fsdp*": "FSDP", "pytorch_model": "DeepSpeed"}  # below state/: who wrote it
+WHOLE = "the whole model in every process"
+_LAYOUTS = {OPTIMIZER: WHOLE, "pytorch_model_fsdp*": "FSDP", "pytorch_model": "DeepSpeed"}  # files in state/: mode
 
-# Of config.json: how and by what it was written, not what the network is.
+# Keys of config.json that say how and by what it was written, not what the network is.
 _NOT_ARCHITECTURE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "_name_or_path"}
 
 _ADVICE = "choose another output_dir, or start over with --restart true"
@@ -40,7 +41,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def export_model(accelerator: Accelerator, model: Any, tokenizer_dir: str, folder: Path) -> None:
-    """Gather the weights, wherever the engine keeps them, into one Hugging Face directory. Every process calls this."""
+    """Gather the weights from all processes into one Hugging Face directory. Every process must call this."""
     state_dict = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
         save_model(accelerator.unwrap_model(model), tokenizer_dir, folder, state_dict=state_dict)
@@ -53,8 +54,8 @@ def save_sharded(
     checkpoints: Checkpoints,
     progress: dict[str, Any],
 ) -> None:
-    """Write a checkpoint of a model that is spread over the processes. Every process calls this, and all wait."""
-    folder = checkpoints.half(progress["step"])
+    """Write a checkpoint of a sharded model. Every process must call this, and all wait for it."""
+    folder = checkpoints.staging_dir(progress["step"])
     if accelerator.is_main_process:
         checkpoints.begin(progress["step"])
     accelerator.wait_for_everyone()
@@ -67,56 +68,55 @@ def save_sharded(
 
 
 def load_sharded(accelerator: Accelerator, folder: Path) -> None:
-    """Put back what `save_sharded` wrote, into as many processes as there are now. Every process calls this."""
+    """Restore what `save_sharded` wrote, into the processes of now. Every process must call this."""
     accelerator.load_state(str(folder / "state"))
-    # Counts accumulated batches: none between two steps, and other numbers of them make a step by now.
+    # It counts micro-batches. Between steps there are none, and a step may now have another number of them.
     accelerator.step = 0
 
 
 def check_layout(accelerator: Accelerator, folder: Path) -> None:
-    """Refuse a checkpoint whose state this kind of launch cannot read.
+    """Reject a checkpoint whose state this kind of launch cannot read.
 
     Raises:
-        UserError: another kind wrote it, or DeepSpeed with another number of processes.
+        UserError: another kind of launch wrote it, or DeepSpeed with another number of processes.
     """
     state, kinds = folder / "state", {DistributedType.FSDP: "FSDP", DistributedType.DEEPSPEED: "DeepSpeed"}
     kind = kinds.get(accelerator.distributed_type, WHOLE)
     written = next((writer for pattern, writer in _LAYOUTS.items() if any(state.glob(pattern))), kind)
     if written != kind:
         raise UserError(
-            f"{folder} was written by {written}, and this is {kind}; go on with a launch file of the same kind, or "
-            "start over with --restart true"
+            f"{folder} was written with {written}, but this launch runs with {kind}; resume with a launch file of the "
+            "same kind, or start over with --restart true"
         )
     if written == "DeepSpeed":
         processes = len(list(state.glob("pytorch_model/*_optim_states.pt")))
         if processes != accelerator.num_processes:
             raise UserError(
-                f"{folder} was written by {processes} processes of DeepSpeed, which cannot go on with "
-                f"{accelerator.num_processes}; start as many as before (--num_processes), or start over with --restart "
-                "true"
+                f"{folder} was written by {processes} processes of DeepSpeed, which cannot resume with "
+                f"{accelerator.num_processes}; set --num_processes {processes}, or start over with --restart true"
             )
 
 
 class TrainingState:
-    """The weights and the optimizer of a process that holds all of them.
+    """The weights and the optimizer state of a process that holds the whole model.
 
     Args:
-        model: unwrapped, of fp32 weights.
-        tokenizer_dir: of the tokenizer that goes into every checkpoint.
-        copied: whether `capture` copies what it captures, so that training may go on while it is written.
+        model: the unwrapped model, with fp32 weights.
+        tokenizer_dir: the tokenizer to put into every checkpoint.
+        copied: whether `capture` copies the tensors, so that training can continue while they are written.
     """
 
     def __init__(
         self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, tokenizer_dir: str | Path, copied: bool
     ):
         self.model, self.optimizer, self.tokenizer_dir, self.copied = model, optimizer, tokenizer_dir, copied
-        # For writing in another thread: shares the modules, but what saving sets (configuration, generation settings)
-        # is set here and not in the model that trains.
+        # For writing in another thread. It shares the modules, but the configuration and generation settings that
+        # saving changes are its own.
         self.writer = copy.copy(model)
         self.writer.config = copy.deepcopy(model.config)
 
     def capture(self) -> Write:
-        """The state as it is now: a function that writes it into a folder."""
+        """Capture the current state; return a function that writes it into a folder."""
         weights = self._host(self._weights())
         states = self._host(self._optimizer_tensors())
 
@@ -128,10 +128,10 @@ class TrainingState:
         return write
 
     def restore(self, folder: Path) -> None:
-        """Put back what is in a checkpoint that is known to be undamaged.
+        """Restore the state from a checkpoint that is known to be whole.
 
         Raises:
-            UserError: it is of another network or optimizer.
+            UserError: the checkpoint has another network or optimizer. Nothing is changed then.
         """
         self._check_architecture(folder)
         weights, own = read_weights(folder), self._weights()
@@ -140,7 +140,7 @@ class TrainingState:
             written_by, kind = file.metadata()["class"], type(self.optimizer).__name__
             found = {name: file.get_tensor(name) for name in file.keys()}
         if written_by != kind:
-            raise UserError(f"{folder / 'state' / OPTIMIZER} is of {written_by}, the recipe asks for {kind}; {_ADVICE}")
+            raise UserError(f"{folder / 'state' / OPTIMIZER} has {written_by}, but the recipe has {kind}; {_ADVICE}")
         states: dict[str, dict[str, torch.Tensor]] = {}
         for name, tensor in found.items():
             parameter, _, key = name.rpartition("/")
@@ -152,28 +152,30 @@ class TrainingState:
             numbered = zip(names, group["params"], strict=True)
             packed["state"] |= {number: states[name] for name, number in numbered if name in states}
         _check_shapes(folder / "state", expected, found, broadcast=True)
-        with torch.no_grad():  # only now, with everything checked
+        with torch.no_grad():  # everything is checked by now
             for name, weight in own.items():
                 weight.copy_(weights[name])
         self.optimizer.load_state_dict(packed)
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        """By name, each once: the second name of a tied weight is not there."""
+        """The weights by name, each once: a tied weight only has its first name."""
         seen: dict[int, str] = {}
         tensors = self.model.state_dict(keep_vars=True)
         return {name: tensor for name, tensor in tensors.items() if seen.setdefault(id(tensor), name) == name}
 
     def _names(self) -> list[list[str]]:
-        """Of the parameters of each of the optimizer's groups."""
+        """Parameter names, by group of the optimizer."""
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return [[names[parameter] for parameter in group["params"]] for group in self.optimizer.param_groups]
 
     def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        """The optimizer's tensors by `parameter/name`."""
         numbers = [name for group in self._names() for name in group]
         state = self.optimizer.state_dict()["state"]
         return {f"{numbers[number]}/{key}": tensor for number, kept in state.items() for key, tensor in kept.items()}
 
     def _host(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors in the memory of the CPU, copied if need be."""
         return {name: tensor.detach().to("cpu", copy=self.copied).contiguous() for name, tensor in tensors.items()}
 
     def _check_architecture(self, folder: Path) -> None:
@@ -186,15 +188,14 @@ class TrainingState:
         ]
         if differing:
             raise UserError(
-                f"{folder / 'config.json'} is not of the model that the recipe builds ({', '.join(differing)}); "
-                f"{_ADVICE}"
+                f"{folder / 'config.json'} does not match the model of the recipe ({', '.join(differing)}); {_ADVICE}"
             )
 
 
 def _check_shapes(
     folder: Path, expected: dict[str, torch.Size], found: dict[str, torch.Tensor], broadcast: bool = False
 ) -> None:
-    """Refuse other names or shapes. With `broadcast`, a tensor may be a scalar, or one number a row, of its shape."""
+    """Reject other names or shapes. With `broadcast`, a tensor may also be one that broadcasts to its shape."""
     wrong = [f"{name} is missing" for name in expected.keys() - found.keys()]
     wrong += [f"{name} is unknown" for name in found.keys() - expected.keys()]
     for name in expected.keys() & found.keys():
@@ -207,5 +208,5 @@ def _check_shapes(
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"{folder} is not of the model or optimizer that the recipe builds ({min(wrong)}{more}); {_ADVICE}"
+            f"{folder} does not match the model and optimizer of the recipe ({min(wrong)}{more}); {_ADVICE}"
         )

@@ -1,4 +1,4 @@
-"""How fast a training runs: in tokens a second, and beside the fastest matrix product of its device (MFU)."""
+"""Training speed: tokens per second, and model FLOPs utilisation (MFU) against the device's fastest matrix product."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of `work` with everything it queued on the device."""
+    """Wall time of `work`, including everything it queues on the device."""
     synchronize(device)
     start = time.perf_counter()
     work()
@@ -26,17 +26,20 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def matrix_parameters(model: nn.Module) -> int:
-    """Weights of matrix products, the output matrix included. An embedding only looks up, unless it is that as well."""
+    """The number of weights in matrix products, output matrix included.
+
+    An embedding counts only if it is also the output matrix: otherwise it is a lookup.
+    """
     return sum(weight.numel() for weight in {part.weight for part in model.modules() if isinstance(part, nn.Linear)})
 
 
 def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_length: int) -> int:
-    """Floating-point operations of a training step for each token, as PaLM counts them (appendix B of
-    https://arxiv.org/abs/2204.02311), but without what a causal mask hides.
+    """Floating-point operations of a training step per token.
 
-    Forward and backward are 6 for each weight of a matrix product, and in a layer 12 * heads * head_dim for each
-    position that a token sees, on average, for the two products of attention. What activation checkpointing computes
-    again does not count.
+    Counted as in PaLM (appendix B of https://arxiv.org/abs/2204.02311), but without the positions that a causal mask
+    hides. Forward and backward take 6 operations per weight of a matrix product. The two products of attention take
+    12 * heads * head_dim per layer and position that a token attends to on average. Activations computed again by
+    activation checkpointing do not count.
     """
     seen = {"full_attention": _positions_seen(sequence_length, sequence_length)}
     if config.sliding_window:
@@ -46,21 +49,21 @@ def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_lengt
 
 
 def _positions_seen(sequence_length: int, window: int) -> float:
-    """Mean over a sequence of the positions that a token attends to: itself and those before it in its window."""
+    """The mean number of positions that a token of a sequence attends to: itself and those before it in its window."""
     return window - window * (window - 1) / (2 * sequence_length)
 
 
 def matrix_product(device: torch.device, dtype: torch.dtype, size: int) -> tuple[Callable[[], torch.Tensor], int]:
-    """A square matrix product, which no training step outruns, and its operations."""
-    generator = torch.Generator(device).manual_seed(0)  # the random state of the training stays as it is
+    """A square matrix product, as a function to call, and its floating-point operations."""
+    generator = torch.Generator(device).manual_seed(0)  # leaves the random state of training alone
     left, right = torch.randn(2, size, size, generator=generator, device=device).to(dtype)
     return lambda: left @ right, 2 * size**3
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype, budget: float = 0.2) -> float:
-    """Operations per second of the device's matrix products: the best of `budget` seconds of tries."""
+    """Floating-point operations per second of the device's matrix products: the best in `budget` seconds."""
     work, operations = matrix_product(device, dtype, size=8192 if device.type == "cuda" else 1024)
-    work()  # the first one loads the library
+    work()  # the first call loads the library
     deadline, best = time.monotonic() + budget, float("inf")
     while time.monotonic() < deadline:
         best = min(best, seconds(work, device))
@@ -68,12 +71,12 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype, budget: float 
 
 
 class Throughput:
-    """The clock of a training loop, which stands still during validations and checkpoints.
+    """The clock of a training loop, which pauses during validations and checkpoints.
 
     Args:
-        tokens_per_step: of all processes together.
-        operations_per_token: see `operations_per_token`.
-        rate: operations per second of the matrix products of all devices together.
+        tokens_per_step: tokens of a global batch.
+        operations_per_token: floating-point operations, from the function of this name.
+        rate: floating-point operations per second of all devices' matrix products together.
     """
 
     def __init__(self, device: torch.device, tokens_per_step: int, operations_per_token: int, rate: float):
@@ -81,26 +84,29 @@ class Throughput:
         self.tokens_per_step = tokens_per_step
         self.operations_per_token = operations_per_token
         self.rate = rate
-        self.seconds_before = 0.0  # of training, in the interrupted runs that this one continues
+        self.seconds_before = 0.0  # of training, before this run was resumed
         self.start(step=0)
 
     def start(self, step: int) -> None:
+        """Start the clock at `step`."""
         self.first_step = self.read_step = step
         self.started = self.running_since = self.read_at = time.monotonic()
         self.paused_at: float | None = None
 
     @property
     def operations_per_step(self) -> int:
+        """Floating-point operations of an optimizer step."""
         return self.tokens_per_step * self.operations_per_token
 
     @property
     def seconds(self) -> float:
-        """Of training so far, validations and checkpoints left out."""
+        """Seconds of training so far, without validations and checkpoints."""
         return self.seconds_before + (self.paused_at or time.monotonic()) - self.running_since
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        synchronize(self.device)  # steps still on their way are training
+        """Stop the clock inside a `with` block."""
+        synchronize(self.device)  # steps still running on the device are training
         self.paused_at = time.monotonic()
         yield
         pause, self.paused_at = time.monotonic() - self.paused_at, None
@@ -108,7 +114,7 @@ class Throughput:
         self.read_at += pause
 
     def read(self, step: int) -> dict[str, float]:
-        """`tokens_per_second` and `mfu` since the last reading. Waits for the device."""
+        """`tokens_per_second` and `mfu` since the last call. Waits for the device."""
         synchronize(self.device)
         now = time.monotonic()
         tokens_per_second = (step - self.read_step) * self.tokens_per_step / (now - self.read_at)
@@ -117,5 +123,5 @@ class Throughput:
         return {"tokens_per_second": round(tokens_per_second), "mfu": round(mfu, 4)}
 
     def time_left(self, step: int, max_steps: int) -> float:
-        """Seconds to the end, by the pace of this process so far, pauses included."""
+        """Seconds to the end, at the average speed of this process so far, pauses included."""
         return (time.monotonic() - self.started) / max(1, step - self.first_step) * (max_steps - step)

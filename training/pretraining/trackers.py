@@ -1,4 +1,4 @@
-"""Where the records of a run go besides metrics.jsonl: TensorBoard, Trackio or Weights & Biases, through Accelerate."""
+"""Experiment trackers of a pretraining run: TensorBoard, Trackio and Weights & Biases, through Accelerate."""
 
 import importlib.util
 from pathlib import Path
@@ -7,39 +7,39 @@ from typing import Any
 from accelerate import Accelerator
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 from training.common.recipe import flatten
 
 PROJECT = "scratch"
 
 
 def check_trackers(names: list[str]) -> None:
-    """Refuse a tracker that is not there: Accelerate would go on without it.
+    """Reject trackers that are not installed, which Accelerate would silently leave out.
 
     Raises:
-        UserError: not installed.
+        UserError: a tracker is not installed.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
-            package = "wandb" if name == "wandb" else "'scratch[track]'"
-            raise UserError(f"'report_to': {name} is not installed; pip install {package} brings it")
+            raise UserError(f"'report_to': {name} is not installed; {how_to_install(name)}")
 
 
 def start_trackers(accelerator: Accelerator, output_dir: str, folder: Path, recipe: dict[str, Any], step: int) -> None:
-    """Open the trackers that the accelerator was made with, and give them the resolved recipe.
+    """Start the trackers that the accelerator was built with, and give them the resolved recipe.
 
     Args:
-        output_dir: what the run is called there.
-        folder: for what trackers keep on the disk.
-        step: what the run goes on from.
+        output_dir: the name of the run.
+        folder: where trackers keep their files.
+        step: the step that the run starts or resumes from.
     """
     if not accelerator.log_with:
         return
     settings = {
-        "tensorboard": {"purge_step": step + 1},  # later records of an interrupted run come again
+        "tensorboard": {"purge_step": step + 1},  # the interrupted run's later records are written again
         "trackio": {"name": output_dir, "resume": "allow"},
         "wandb": {"name": output_dir, "dir": str(folder)},
     }
-    # Values that every tracker can store.
+    # Types that every tracker can store.
     flat = {
         key: value if isinstance(value, (bool, int, float, str)) else str(value)
         for key, value in flatten(recipe).items()

@@ -1,4 +1,4 @@
-"""What a model has learnt so far: its loss on text it does not train on, and samples of what it writes."""
+"""Validation during pretraining: the loss on held-out text, and samples of what the model writes."""
 
 from collections.abc import Callable
 
@@ -11,20 +11,23 @@ from training.data.loader import Batch, TokenLoader
 
 @torch.no_grad()
 def validate(
-    loss: Callable[[Batch], torch.Tensor], loader: TokenLoader, sequences: int, rows_at_once: int
+    loss: Callable[[Batch], torch.Tensor], loader: TokenLoader, num_sequences: int, batch_size: int
 ) -> dict[str, float]:
-    """Mean loss of the scored tokens of the same rows each time, spread evenly over the split, by folder of shards.
+    """Mean loss per scored token, in nats, by folder of shards.
 
-    Every process scores the same rows: a sharded model needs all of them in each forward pass.
+    It takes the same sequences each time, spread evenly over the split. Every process scores all of them, because each
+    forward pass of a sharded model needs all processes.
 
     Args:
-        loss: the mean over the scored tokens of a batch, in nats.
+        loss: computes the mean over the scored tokens of a batch, in nats.
+        num_sequences: how many to score, over all folders.
+        batch_size: sequences per forward pass.
     """
     losses = {}
-    for folder, rows in zip(loader.mixture.folders, loader.evenly_spaced(sequences), strict=True):
+    for folder, sequences in zip(loader.mixture.folders, loader.evenly_spaced(num_sequences), strict=True):
         total, scored = 0.0, 0
-        for start in range(0, len(rows), rows_at_once):
-            batch = loader.read(rows[start : start + rows_at_once])
+        for start in range(0, len(sequences), batch_size):
+            batch = loader.read(sequences[start : start + batch_size])
             count = int((batch.labels != IGNORE_INDEX).sum())
             total += loss(batch).item() * count
             scored += count
@@ -36,9 +39,9 @@ def validate(
 def samples(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[str], new_tokens: int, seed: int
 ) -> str:
-    """Continuations of the prompts, as lines to print: always drawn from the same random numbers."""
+    """Continuations of the prompts, as lines to print. Every call draws the same random numbers, from `seed`."""
     text = ""
-    torch.manual_seed(seed)  # the next training step seeds anew
+    torch.manual_seed(seed)  # the next training step seeds again
     for prompt in prompts:
         inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
         room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
@@ -50,17 +53,22 @@ def samples(
 
 
 def readable_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast, context: int) -> list[str]:
-    """The prompts that the tokenizer can read, a character-level one knows only the characters of its own text, and
-    that leave room in the context, in tokens, to go on."""
+    """The prompts that the tokenizer can encode and that leave room in the context for a continuation.
+
+    A character-level tokenizer cannot encode characters that its text did not have. What is left out is printed.
+
+    Args:
+        context: tokens.
+    """
     readable = []
     for prompt in prompts:
         try:
             tokens = len(tokenizer(prompt)["input_ids"])
         except Exception as error:  # tokenizers raises nothing narrower
-            print(f"pretrain: the sample prompt {prompt!r} is left out: {error}")
+            print(f"pretrain: sample prompt {prompt!r} left out: {error}")
             continue
         if 0 < tokens < context:
             readable.append(prompt)
         else:
-            print(f"pretrain: the sample prompt {prompt!r} is left out: {tokens} tokens, and the context is {context}")
+            print(f"pretrain: sample prompt {prompt!r} left out: it has {tokens} tokens, the context {context}")
     return readable

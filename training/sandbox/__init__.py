@@ -1,5 +1,5 @@
-"""Run Python that a model wrote, behind walls of the kernel. What they hold, and what not: docs/sandbox.md."""
+"""Run Python that a model wrote, isolated by the kernel; what is isolated and what is not: docs/sandbox.md."""
 
-from training.sandbox.pool import Limits, Outcome, check_isolation, run_all, run_python
+from training.sandbox.pool import Outcome, SandboxLimits, check_isolation, run_all, run_python
 
-__all__ = ["Limits", "Outcome", "check_isolation", "run_all", "run_python"]
+__all__ = ["Outcome", "SandboxLimits", "check_isolation", "run_all", "run_python"]

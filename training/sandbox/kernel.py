@@ -1,6 +1,6 @@
-"""What the kernel offers an ordinary process to lock itself in: namespaces, a view of few files, Landlock, limits.
+"""Linux calls with which an ordinary process isolates itself: namespaces, mounts, Landlock, limits, capabilities.
 
-Python 3.11 has no names for most of these calls, hence ctypes; nothing outside the standard library is needed.
+Python 3.11 has no functions for most of these calls, hence ctypes. Nothing outside the standard library is needed.
 """
 
 import contextlib
@@ -19,16 +19,20 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 1024, 2048, 4096, 16384, 1 << 18, 1 << 21
-KEPT = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME  # as statvfs names them
+# Flags that a bind mount must keep, in the numbers of statvfs.
+PRESERVED_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
 MNT_DETACH = 2
 
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
 LAST_CAPABILITY = 63
 NOBODY = 65534
+CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
+OPEN_FILES = 64
+NAMESPACE_LIMITS_SINCE = (5, 14)  # Linux versions that count processes of a user in each user namespace
 
 SYSCALLS = {"x86_64": {"pivot_root": 155, "capset": 126}, "aarch64": {"pivot_root": 41, "capset": 91}}
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
-LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # interface version to how many rights on files it knows
+LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # number of file rights, by version of the interface
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
@@ -41,10 +45,11 @@ class ProcessLimits(NamedTuple):
     cpu_seconds: int
     memory: int
     file_size: int
-    threads: int | None  # None where they cannot be counted
+    threads: int | None  # None: not limited
 
 
 def _call(result: int, what: str) -> int:
+    """The result of a C function; a negative one is an OSError."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
@@ -52,11 +57,12 @@ def _call(result: int, what: str) -> int:
 
 
 def unshare(flags: int, what: str) -> None:
+    """Enter new namespaces."""
     _call(libc.unshare(flags), f"unshare ({what})")
 
 
-def return_to(pid_namespace: int) -> None:
-    """Put later children into this namespace again (a file descriptor of it)."""
+def set_child_namespace(pid_namespace: int) -> None:
+    """Start later children in this PID namespace, given by a file descriptor."""
     _call(libc.setns(pid_namespace, CLONE_NEWPID), "setns")
 
 
@@ -71,18 +77,19 @@ def _pivot_root(new: str, old: str) -> None:
 
 
 def enter_namespaces() -> None:
-    """Leave the machine's users, mounts, network, messages and (for children) processes.
+    """Enter own namespaces of users, mounts, network, IPC, host names and (for children) processes.
 
-    Root keeps its users in the new namespace, to become nobody before a program runs; another user is alone there.
+    Root keeps its users in the new namespace, so that it can become nobody before a program runs. Any other user is
+    mapped to nobody.
 
     Raises:
-        OSError: the kernel, or a container's policy, refuses.
+        OSError: the kernel, or a container's policy, does not allow it.
     """
     uid, gid, me = os.geteuid(), os.getegid(), os.getpid()
-    entered, told = os.pipe()
+    entered, entered_end = os.pipe()
     helper = os.fork()
-    if helper == 0:  # the maps must be written from outside of the new namespace
-        os.close(told)
+    if helper == 0:  # the maps must be written from outside the new namespace
+        os.close(entered_end)
         failed = 1
         with contextlib.suppress(OSError):
             if os.read(entered, 1) == b"1":
@@ -92,9 +99,9 @@ def enter_namespaces() -> None:
     os.close(entered)
     try:
         unshare(CLONE_NEWUSER, "user namespace")
-        os.write(told, b"1")
+        os.write(entered_end, b"1")
     finally:
-        os.close(told)
+        os.close(entered_end)
         status = os.waitpid(helper, 0)[1]
     if status:
         raise PermissionError(1, "the maps of the user namespace cannot be written")
@@ -114,14 +121,14 @@ def _write_maps(pid: int, uid: int, gid: int) -> None:
 
 
 def readable_paths() -> list[str]:
-    """All that a program may read: the standard library, where this interpreter looks for it, time zones, devices."""
+    """Paths that a program may read: the standard library as this interpreter finds it, time zones, devices."""
     return [path for path in (*sys.path, TIME_ZONES, *DEVICES) if path and os.path.exists(path)]
 
 
-def close_view() -> None:
-    """Replace the tree of files by the standard library, time zones and three devices, all read-only.
+def replace_root() -> None:
+    """Replace the file system by the standard library, time zones and three devices, all read-only.
 
-    There is no /proc, no /sys, no home, and no program to start.
+    There is no /proc, no /sys, no home folder, and no executable.
     """
     sources = {path: os.path.realpath(path) for path in readable_paths()}
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
@@ -139,21 +146,21 @@ def close_view() -> None:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
         _mount("/old" + source, target, None, MS_BIND)
-        # Flags that came with the mount are locked in a user namespace: they must be named again.
-        kept = os.statvfs(target).f_flag & KEPT
+        # A user namespace may not drop flags of the original mount, so they must be given again.
+        kept = os.statvfs(target).f_flag & PRESERVED_FLAGS
         kept |= 0 if path in DEVICES else MS_NODEV
         kept |= 0 if kept & MS_NOATIME else MS_RELATIME
         _mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | kept)
     os.mkdir("/new/tmp")
     os.chdir("/new")
-    _pivot_root(".", ".")  # the old root lies over the new one, to be taken off
+    _pivot_root(".", ".")  # puts the old root on top of the new one, where it can be unmounted
     _call(libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
     _mount("none", "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
 def mount_scratch(size: int) -> None:
-    """An empty folder /tmp for one program, in memory, of at most `size` bytes; it goes when the program does."""
+    """Mount an empty /tmp in memory for one program, of at most `size` bytes; it ends with the program."""
     unshare(CLONE_NEWNS, "mount namespace")
     options = f"mode=1777,size={max(size, 1)},nr_inodes=1k"  # 0 would be no limit
     _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
@@ -161,7 +168,7 @@ def mount_scratch(size: int) -> None:
 
 
 def open_landlock() -> int:
-    """Rules for Landlock, as a file descriptor: reading what `readable_paths` names, writing /dev/null.
+    """A file descriptor of Landlock rules: read `readable_paths`, write /dev/null, nothing else.
 
     Raises:
         OSError: the kernel has no Landlock.
@@ -185,44 +192,44 @@ def open_landlock() -> int:
 
 
 def restrict_files(rules: int) -> None:
-    """From now on open only what the rules of `open_landlock` allow; needs `drop_rights` before."""
+    """Allow only what the rules of `open_landlock` allow, from now on. Call `drop_privileges` first."""
     _call(libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0), "Landlock")
 
 
 def counts_by_namespace() -> bool:
-    """Whether processes of a user are counted in each user namespace by themselves: since Linux 5.14."""
-    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= (5, 14)
+    """Whether the kernel counts a user's processes separately in each user namespace."""
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= NAMESPACE_LIMITS_SINCE
 
 
 def set_limits(process: ProcessLimits) -> None:
-    """Limits of this process, soft and hard alike."""
+    """Set the soft and hard limits of this process."""
     limits = {
         resource.RLIMIT_CPU: process.cpu_seconds,
         resource.RLIMIT_AS: process.memory,
         resource.RLIMIT_FSIZE: process.file_size,
-        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
     }
     if process.threads is not None:
         limits[resource.RLIMIT_NPROC] = process.threads
     for kind, value in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # already lower, or (macOS) not to be set
+        with contextlib.suppress(ValueError, OSError):  # already lower, or (macOS) not supported
             resource.setrlimit(kind, (value, value))
 
 
-def drop_rights(become_nobody: bool) -> None:
-    """Give up every capability, and the ways to new ones, for good.
+def drop_privileges(become_nobody: bool) -> None:
+    """Drop every capability, and every way to gain one, permanently.
 
     Args:
-        become_nobody: change to a user who owns nothing, too; only root can.
+        become_nobody: also change to the user nobody; only root can.
     """
     _call(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     for capability in range(LAST_CAPABILITY + 1):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails without CAP_SETPCAP: there is nothing to drop then
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails without CAP_SETPCAP, when there is nothing to drop
     if become_nobody:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    header, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     _call(libc.syscall(SYSCALLS[os.uname().machine]["capset"], ctypes.byref(header), ctypes.byref(none)), "capset")

@@ -1,4 +1,4 @@
-"""The caller's side: limits, outcomes, and fork servers kept warm between calls."""
+"""The sandbox as its users call it: `run_python`, limits, outcomes, and a pool of idle fork servers."""
 
 import atexit
 import contextlib
@@ -23,20 +23,21 @@ START = (
     "del sys.path[0]; main({descriptor}, {isolation!r})"
 )
 ISOLATIONS = ("namespaces", "landlock")  # the stronger first
-# Imports something that no server has loaded: the standard library is in the view and readable.
+# Imports a module that the server has not loaded, so it passes only if the standard library can be read.
 TRIAL = "import this"
+CLOSE_SECONDS = 10  # until a server that does not end is killed
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a program may use. A solution and its tests are two processes with these limits each.
+class SandboxLimits:
+    """The limits of a program. A solution and its tests are two processes, each with these limits.
 
     Attributes:
-        cpu_seconds: processor time, whole seconds.
-        wall_seconds: time on the clock, longer than `cpu_seconds` since other programs want the processor as well.
-        memory: bytes of address space; Python itself takes about 80 MB of them.
-        scratch: bytes of files in /tmp, the only folder that can be written, in memory too; also of a single file.
-        threads: at the same time. There is one process only.
+        cpu_seconds: processor time, in whole seconds.
+        wall_seconds: elapsed time, longer than `cpu_seconds` because other programs need the processor too.
+        memory: bytes of address space, of which Python itself takes about 80 MB.
+        scratch: bytes of all files in /tmp, which is in memory and the only writable folder.
+        threads: number of threads at a time. There is only one process.
         output: bytes printed.
     """
 
@@ -53,12 +54,12 @@ class Outcome:
     """How a program ended.
 
     Attributes:
-        passed: it ran to its last line and nothing was raised (with tests: the tests did).
-        reason: "passed"; "assertion"; "error", any other exception; "syntax"; "exit", it left before its last line;
+        passed: the program (with tests: the tests) ran to its last line without an exception.
+        reason: "passed"; "assertion"; "error", any other exception; "syntax"; "exit", it exited before its last line;
             "timeout"; "memory"; "output"; "crash", a signal; "killed", by the system.
         detail: one line more, such as the exception.
-        output: what it printed, at most `Limits.output` bytes.
-        seconds: on the clock.
+        output: the printed text, at most `SandboxLimits.output` bytes.
+        seconds: elapsed time.
     """
 
     passed: bool
@@ -69,65 +70,65 @@ class Outcome:
 
 
 def run_python(
-    program: str, limits: Limits = Limits(), tests: str | None = None, allow_unisolated: bool = False
+    program: str, limits: SandboxLimits = SandboxLimits(), tests: str | None = None, allow_unisolated: bool = False
 ) -> Outcome:
-    """Run a program in a process of its own that can reach nothing.
+    """Run an untrusted program in an isolated process, and say whether it passed.
 
-    Without `tests`, passing means that the program as a whole ran to its end, asserts and all, in one process: a
-    program that wants to look as if it did can (docs/sandbox.md). With `tests`, `program` is only the solution. The
-    tests run in a second process, in which its functions, plain values and modules have their names, but a call goes
-    to the first process and comes back as a plain value: a false assertion stays false, whatever the solution does.
+    Without `tests`, a program passes if it runs to its end in one process, its assertions included; a program can fake
+    this (docs/sandbox.md). With `tests`, `program` is only the solution, and the tests run in a second process. There
+    the solution's functions, plain values and modules have their names, but each call is answered by the first process,
+    with a plain value. A false assertion stays false, whatever the solution does.
 
     Args:
-        program: Python source, as untrusted as can be. The standard library is there, other packages are not.
-        tests: Python source that calls what `program` defines, by plain values only (see `values.PLAIN`).
-        allow_unisolated: where the system offers no isolation, run it all the same, within limits of time and memory:
-            it can then read and delete whatever you can.
+        program: untrusted Python source. It can import the standard library, and no other package.
+        tests: Python source that calls functions of `program`, with plain values only (see `values.PLAIN`).
+        allow_unisolated: where the system offers no isolation, run the program with limits of time and memory only. It
+            can then read and delete whatever you can.
 
     Raises:
-        UserError: no isolation here, and not told otherwise.
+        UserError: this system offers no isolation, and `allow_unisolated` is False.
     """
     kind = _isolation(allow_unisolated)
     request = {"program": program, "tests": tests, "limits": asdict(limits)}
     for attempt in ("first", "second"):
         with _borrow(kind) as worker:
-            with contextlib.suppress(EOFError, ConnectionError):  # the system ended the server: short of memory, say
+            with contextlib.suppress(EOFError, ConnectionError):  # the system killed the server: out of memory?
                 return worker.run(request)
-    return Outcome(False, "killed", "the sandbox itself was ended twice; the system may be short of memory", "", 0.0)
+    return Outcome(False, "killed", "the system killed the sandbox twice; it may be short of memory", "", 0.0)
 
 
 def run_all(
     programs: Sequence[str],
     workers: int,
-    limits: Limits = Limits(),
+    limits: SandboxLimits = SandboxLimits(),
     tests: Sequence[str] | None = None,
     allow_unisolated: bool = False,
 ) -> list[Outcome]:
-    """`run_python` on many programs, `workers` at a time; outcomes in the order of the programs.
+    """Outcomes of `run_python` for many programs, `workers` at a time, in the order of the programs.
 
     Args:
         tests: one for each program.
 
     Raises:
-        ValueError: not as many tests as programs.
+        ValueError: the numbers of programs and tests differ.
     """
     if tests is not None and len(tests) != len(programs):
         raise ValueError(f"{len(tests)} tests for {len(programs)} programs")
-    _isolation(allow_unisolated)  # once, before threads ask
+    _isolation(allow_unisolated)  # once, before the threads start
     with ThreadPoolExecutor(workers) as threads:
         run = functools.partial(_run_one, limits, allow_unisolated)
         return list(threads.map(run, programs, tests if tests is not None else [None] * len(programs)))
 
 
-def _run_one(limits: Limits, allow_unisolated: bool, program: str, tests: str | None) -> Outcome:
+def _run_one(limits: SandboxLimits, allow_unisolated: bool, program: str, tests: str | None) -> Outcome:
     return run_python(program, limits, tests, allow_unisolated)
 
 
 def check_isolation() -> str:
-    """Which walls this system offers: "namespaces" or "landlock". A second or less, once a process.
+    """The isolation that this system offers, "namespaces" or "landlock". Takes a second or less, once per process.
 
     Raises:
-        UserError: none.
+        UserError: it offers neither.
     """
     found, refusals = _find_isolation()
     if found is None:
@@ -147,7 +148,7 @@ def _isolation(allow_unisolated: bool) -> str:
 
 @functools.cache
 def _find_isolation() -> tuple[str | None, list[str]]:
-    """The strongest isolation in which a trial passes, and why each stronger one does not."""
+    """The strongest isolation in which a trial program passes, and why each stronger one failed."""
     refusals = []
     if sys.platform != "linux" or not seccomp.is_supported():
         return None, ["Linux on x86-64 or arm64 is needed"]
@@ -155,7 +156,7 @@ def _find_isolation() -> tuple[str | None, list[str]]:
         try:
             worker = Worker(kind)
             try:
-                outcome = worker.run({"program": TRIAL, "tests": None, "limits": asdict(Limits())})
+                outcome = worker.run({"program": TRIAL, "tests": None, "limits": asdict(SandboxLimits())})
             finally:
                 worker.close()
         except (OSError, EOFError, RuntimeError) as error:
@@ -168,10 +169,10 @@ def _find_isolation() -> tuple[str | None, list[str]]:
 
 
 class Worker:
-    """A fork server of its own, see `server`, running one program at a time.
+    """A fork server (see `server`) that runs one program at a time.
 
     Raises:
-        OSError: it cannot be isolated as asked.
+        OSError: the system does not offer this isolation.
     """
 
     def __init__(self, isolation: str):
@@ -189,9 +190,9 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[other.fileno()],
-                start_new_session=True,  # Ctrl-C is for the caller
+                start_new_session=True,  # Ctrl-C goes to the caller only
                 cwd="/",
-                # Nothing of the caller's; a fixed order of sets, so that a verdict can be repeated.
+                # Nothing of the caller's; a fixed hash seed, so that outcomes can be repeated.
                 env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
             )
         refused = read_message(self.channel.fileno())["refused"]
@@ -200,34 +201,35 @@ class Worker:
             raise OSError(refused)
 
     def run(self, request: dict) -> Outcome:
-        """
+        """Run one request: `program`, `tests` and `limits`.
+
         Raises:
             EOFError, ConnectionError: the server ended.
-            RuntimeError: a lock that did not close; nothing was run.
+            RuntimeError: isolation failed; nothing was run.
         """
         write_message(self.channel.fileno(), request)
         answer = read_message(self.channel.fileno())
-        if "fault" in answer:
-            raise RuntimeError(f"the sandbox could not be locked: {answer['fault']}")
+        if "problem" in answer:
+            raise RuntimeError(f"isolation failed, so nothing was run: {answer['problem']}")
         return Outcome(passed=answer["reason"] == "passed", **answer)
 
     def close(self) -> None:
-        """End the server and all that it started."""
+        """End the server and every process that it started."""
         self.channel.close()
         try:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
 
 _lock = threading.Lock()
-_idle: dict[tuple[int, str], list[Worker]] = {}  # by process, since a fork's servers answer its parent
+_idle: dict[tuple[int, str], list[Worker]] = {}  # by process, since the servers of a forked process answer its parent
 
 
 @contextlib.contextmanager
 def _borrow(isolation: str) -> Iterator[Worker]:
-    """A worker nobody else uses; it goes back only if all went well."""
+    """A worker for one caller. It returns to the pool unless an exception was raised."""
     key = (os.getpid(), isolation)
     with _lock:
         waiting = _idle.setdefault(key, [])

@@ -1,8 +1,8 @@
-"""The system calls that a tested program may not make, as a seccomp filter of the kernel.
+"""A seccomp filter: the system calls that a program in the sandbox may not make.
 
-One list for all: a program is one process that computes, reads the standard library and writes to its own scratch
-folder. It starts nothing, names no other process, opens no socket, changes no owner or mode, and reaches none of the
-corners of the kernel from which most escapes came. What is refused fails with EPERM, as an OSError in Python.
+A program in the sandbox is one process that computes, reads the standard library and writes to its own /tmp. It starts
+no program, addresses no other process, opens no socket, and changes no owner or mode. It cannot reach the parts of the
+kernel that most escapes used. A denied call fails with EPERM, an OSError in Python.
 """
 
 import ctypes
@@ -11,11 +11,11 @@ import os
 import platform
 import struct
 
-# Audit architecture, and which of the two columns below.
+# By machine: the kernel's audit architecture, and the column of the numbers below.
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 # Numbers on x86-64 and on arm64; None where the call does not exist.
-REFUSED = {
+DENIED_CALLS = {
     # other programs
     "execve": (59, 221),
     "execveat": (322, 281),
@@ -37,7 +37,7 @@ REFUSED = {
     "sched_setaffinity": (203, 122),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
-    # new rights, new views
+    # privileges, mounts, namespaces
     "unshare": (272, 97),
     "setns": (308, 268),
     "mount": (165, 40),
@@ -45,17 +45,17 @@ REFUSED = {
     "pivot_root": (155, 41),
     "chroot": (161, 51),
     "personality": (135, 92),
-    # the network and everything with an address
+    # sockets with an address
     "socket": (41, 198),
     "bind": (49, 200),
     "connect": (42, 203),
-    # memory that the limit on memory does not count
+    # memory that does not count towards the memory limit
     "memfd_create": (319, 279),
     "shmget": (29, 194),
     "msgget": (68, 186),
     "semget": (64, 190),
     "mq_open": (240, 180),
-    # what Landlock does not cover
+    # files, where Landlock does not restrict them
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fchmodat": (268, 53),
@@ -76,7 +76,7 @@ REFUSED = {
     "truncate": (76, 45),
     "inotify_add_watch": (254, 27),
     "fanotify_init": (300, 262),
-    # corners of the kernel that no such program needs
+    # parts of the kernel that no such program needs
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
@@ -92,52 +92,59 @@ REFUSED = {
 CLONE, KILL, TGKILL, PRLIMIT = (56, 220), (62, 129), (234, 131), (302, 261)
 SOCKETPAIR, FCNTL, IOCTL, PRCTL = (53, 199), (72, 25), (16, 29), (157, 167)
 
-# From here on numbers are the same everywhere. Newer calls do not exist for the program, so that libraries take the
-# older ones, and so that what a future kernel adds is not open by default.
-NEWER = 424
-NEWER_ALLOWED = (436, 439)  # close_range, faccessat2
+# From this number on calls have one number on all machines. They fail with ENOSYS, so that libraries fall back to older
+# calls, and calls that a future kernel adds are not open by default.
+FIRST_NEW_CALL = 424
+NEW_CALLS_ALLOWED = (436, 439)  # close_range, faccessat2
 
 CLONE_THREAD = 0x10000
-F_SETOWN, F_SETSIG, F_SETOWN_EX = 8, 10, 15  # would send a signal of choice to a process of choice
+F_SETOWN, F_SETSIG, F_SETOWN_EX = 8, 10, 15  # would send any signal to any process
 FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX = 0x8901, 0x8902, 0x5412, 0x541C
 PR_SET_PDEATHSIG = 1
 AF_UNIX, SOCK_STREAM = 1, 1
 
+# Instructions of the filter (classic BPF), its answers, and the layout of what it reads (struct seccomp_data).
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
-KILL_PROCESS, REFUSE, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
-X32 = 0x40000000  # x86-64 calls by another numbering
+KILL_PROCESS, DENY, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+X32 = 0x40000000  # bit of the x32 system calls on x86-64
+
+CALL_NUMBER, MACHINE, ARGUMENTS, ARGUMENT_SIZE = 0, 4, 16, 8
+SOCKET_TYPE_MASK = 0xF  # without SOCK_CLOEXEC and SOCK_NONBLOCK
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
 
 def is_supported() -> bool:
+    """Whether the filter knows this machine's system calls."""
     return platform.machine() in ARCHITECTURES
 
 
-def seal(libc: ctypes.CDLL) -> None:
-    """Put the filter on this process, for good.
+def apply_filter(libc: ctypes.CDLL) -> None:
+    """Apply the filter to this process, permanently.
 
     Raises:
-        OSError: the kernel does not take it.
+        OSError: the kernel rejects it.
     """
     install(libc, assemble(platform.machine(), os.getpid()))
 
 
 def install(libc: ctypes.CDLL, instructions: bytes) -> None:
+    """Apply a filter in the kernel's form."""
+
     class Program(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
     program = Program(len(instructions) // 8, instructions)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "the kernel takes no seccomp filter")
+        raise OSError(ctypes.get_errno(), "the kernel rejects the seccomp filter")
 
 
 def assemble(machine: str, own_pid: int) -> bytes:
-    """The filter in the kernel's form: 8 bytes an instruction.
+    """The filter in the kernel's form, 8 bytes per instruction.
 
     Args:
         machine: a key of `ARCHITECTURES`.
-        own_pid: the one process that may be sent a signal.
+        own_pid: the only process that may be sent a signal.
     """
     architecture, column = ARCHITECTURES[machine]
     code: list[tuple[int, int, int, int]] = []  # operation, jump if true, jump if false, constant
@@ -146,48 +153,49 @@ def assemble(machine: str, own_pid: int) -> bytes:
         code.append((RETURN, 0, 0, value))
 
     def unless(operation: int, constant: int, value: int) -> None:
-        """Return `value` if the comparison with what is loaded does not hold."""
+        """Answer `value` if the comparison with the loaded number does not hold."""
         code.append((operation, 1, 0, constant))
         answer(value)
 
     def when(operation: int, constant: int, value: int) -> None:
+        """Answer `value` if the comparison with the loaded number holds."""
         code.append((operation, 0, 1, constant))
         answer(value)
 
     def check(call: tuple[int, int], *body: tuple[int, int, int, int]) -> None:
-        """Instructions for one call only, which end by an answer."""
+        """Instructions for one call only; the last is an answer."""
         code.append((JUMP_EQUAL, 0, len(body), call[column]))
         code.extend(body)
 
     def argument(index: int) -> tuple[int, int, int, int]:
-        return (LOAD, 0, 0, 16 + 8 * index)  # the lower half: all that these calls look at
+        return (LOAD, 0, 0, ARGUMENTS + ARGUMENT_SIZE * index)  # the lower half, all that these calls read
 
-    refuse, allow = (RETURN, 0, 0, REFUSE | errno.EPERM), (RETURN, 0, 0, ALLOW)
+    deny, allow = (RETURN, 0, 0, DENY | errno.EPERM), (RETURN, 0, 0, ALLOW)
 
-    code.append((LOAD, 0, 0, 4))
+    code.append((LOAD, 0, 0, MACHINE))
     unless(JUMP_EQUAL, architecture, KILL_PROCESS)
-    code.append((LOAD, 0, 0, 0))
+    code.append((LOAD, 0, 0, CALL_NUMBER))
     if machine == "x86_64":
         when(JUMP_AT_LEAST, X32, KILL_PROCESS)
-    for number in NEWER_ALLOWED:
+    for number in NEW_CALLS_ALLOWED:
         when(JUMP_EQUAL, number, ALLOW)
-    when(JUMP_AT_LEAST, NEWER, REFUSE | errno.ENOSYS)
-    for numbers in REFUSED.values():
+    when(JUMP_AT_LEAST, FIRST_NEW_CALL, DENY | errno.ENOSYS)
+    for numbers in DENIED_CALLS.values():
         if numbers[column] is not None:
-            when(JUMP_EQUAL, numbers[column], REFUSE | errno.EPERM)
-    check(CLONE, argument(0), (JUMP_ANY_BIT, 1, 0, CLONE_THREAD), refuse, allow)
+            when(JUMP_EQUAL, numbers[column], DENY | errno.EPERM)
+    check(CLONE, argument(0), (JUMP_ANY_BIT, 1, 0, CLONE_THREAD), deny, allow)
     for call in (KILL, TGKILL):
-        check(call, argument(0), (JUMP_EQUAL, 1, 0, own_pid), refuse, allow)
-    check(PRLIMIT, argument(0), (JUMP_EQUAL, 1, 0, 0), refuse, allow)
+        check(call, argument(0), (JUMP_EQUAL, 1, 0, own_pid), deny, allow)
+    check(PRLIMIT, argument(0), (JUMP_EQUAL, 1, 0, 0), deny, allow)
     check(
-        SOCKETPAIR,  # what asyncio wakes itself with; a pair has no address
+        SOCKETPAIR,  # asyncio needs one; a pair has no address
         argument(0),
         (JUMP_EQUAL, 1, 0, AF_UNIX),
-        refuse,
+        deny,
         argument(1),
-        (AND, 0, 0, 0xF),
+        (AND, 0, 0, SOCKET_TYPE_MASK),
         (JUMP_EQUAL, 1, 0, SOCK_STREAM),
-        refuse,
+        deny,
         allow,
     )
     for call, index, values in (
@@ -195,7 +203,7 @@ def assemble(machine: str, own_pid: int) -> bytes:
         (IOCTL, 1, (FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX)),
         (PRCTL, 0, (PR_SET_PDEATHSIG,)),
     ):
-        tests = [step for value in values for step in ((JUMP_EQUAL, 0, 1, value), refuse)]
+        tests = [step for value in values for step in ((JUMP_EQUAL, 0, 1, value), deny)]
         check(call, argument(index), *tests, allow)
     answer(ALLOW)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)

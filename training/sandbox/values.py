@@ -1,7 +1,7 @@
-"""Plain values as bytes, between processes that do not trust each other.
+"""Messages of plain values between processes that do not trust each other.
 
-Not pickle and not marshal, which let the sender run code in, or crash, the receiver: what arrives is JSON, and what is
-made of it are the plain types below and nothing else. An object with an `__eq__` of its own does not arrive as one.
+Messages are JSON, from which only the plain types below are built. With pickle or marshal the sender could run code in
+the receiver, or crash it. An object with a custom `__eq__` cannot be sent.
 """
 
 import json
@@ -13,10 +13,10 @@ PLAIN = "None, bool, int, float, complex, str, bytes, list, tuple, set, frozense
 
 
 def encode(value: Any) -> Any:
-    """What JSON can hold of a plain value; subclasses (Counter, namedtuple, IntEnum) become their plain type.
+    """A plain value as JSON data; subclasses (Counter, namedtuple, IntEnum) become their plain type.
 
     Raises:
-        TypeError: not plain.
+        TypeError: the value is not plain.
     """
     if value is None or value is True or value is False:
         return value
@@ -37,14 +37,14 @@ def encode(value: Any) -> Any:
     for kind in (list, tuple, set, frozenset):
         if isinstance(value, kind):
             return {kind.__name__: [encode(item) for item in kind.__iter__(value)]}
-    raise TypeError(f"a {type(value).__name__} cannot be handed over; plain values can: {PLAIN}")
+    raise TypeError(f"a {type(value).__name__} cannot be sent; plain values are {PLAIN}")
 
 
 def decode(data: Any) -> Any:
-    """The plain value.
+    """The plain value of JSON data.
 
     Raises:
-        ValueError: not what `encode` makes.
+        ValueError: the data did not come from `encode`.
     """
     if data is None or data is True or data is False or type(data) is str:
         return data
@@ -72,7 +72,7 @@ DECODERS = {
 
 
 def write_message(descriptor: int, message: Any) -> None:
-    """JSON, after its length in 4 bytes."""
+    """Write a message: its length in 4 bytes, then JSON."""
     data = json.dumps(message).encode()
     data = memoryview(struct.pack("=I", len(data)) + data)
     while data:
@@ -80,10 +80,10 @@ def write_message(descriptor: int, message: Any) -> None:
 
 
 def read_message(descriptor: int) -> Any:
-    """What `write_message` wrote.
+    """Read a message that `write_message` wrote.
 
     Raises:
-        EOFError: the other side closed in the middle, or before.
+        EOFError: the other side closed, before the message or in its middle.
         ValueError: not JSON.
     """
     (length,) = struct.unpack("=I", _read(descriptor, 4))

@@ -1,15 +1,16 @@
-"""Low-rank adapters of PEFT: kept beside the model they were merged into, and merged into a base again."""
+"""Low-rank adapters (PEFT): saved beside the merged model, checked against a base, and merged into it."""
 
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
+from training.common.packages import how_to_install
 from training.common.stage import digest, read_provenance
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -33,35 +34,42 @@ model = PeftModel.from_pretrained(base, "FOLDER_OR_NAME_OF_THIS")
 
 
 def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter instead of a model."""
     return (Path(folder) / ADAPTER_CONFIG).is_file()
 
 
-def check_quantization(recipe: Any, where: str) -> None:
-    """Refuse 4 or 8 bits where they cannot be had.
+def check_quantization(values: dict[str, Any], where: str) -> None:
+    """Reject 4 or 8 bits without an adapter, a CUDA device or bitsandbytes.
 
     Args:
-        recipe: TRL's ModelConfig.
+        values: of a recipe in TRL's field names.
+        where: what to call the recipe in an error.
 
     Raises:
-        UserError: no adapter, no CUDA card, or no bitsandbytes.
+        UserError: which of these is missing.
     """
-    key = "load_in_4bit" if recipe.load_in_4bit else "load_in_8bit"
-    if not getattr(recipe, key):
+    key = next((key for key in ("load_in_4bit", "load_in_8bit") if values.get(key)), None)
+    if key is None:
         return
-    if not recipe.use_peft:
-        raise UserError(f"{where}: '{key}': a quantised model is trained through an adapter alone; add use_peft: true")
+
+    import torch
+
+    if not values.get("use_peft"):
+        raise UserError(f"{where}: '{key}': quantized weights cannot be trained; add use_peft: true for an adapter")
     if not torch.cuda.is_available():
-        raise UserError(f"{where}: '{key}' needs a CUDA card, and there is none; without it the same recipe is LoRA")
+        raise UserError(f"{where}: '{key}' needs a CUDA device, and there is none; remove it to train with LoRA")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{where}: '{key}' needs the package bitsandbytes; pip install bitsandbytes")
+        raise UserError(f"{where}: '{key}' needs the package bitsandbytes; {how_to_install('bitsandbytes')}")
 
 
 def save_adapter(model: Any, base: str, folder: Path) -> None:
-    """Write an adapter as PEFT does, with a card that the Hub takes: PEFT's own names a local base as if it were there.
+    """Write an adapter as PEFT does, with a model card that the Hub accepts: PEFT's own card names a local base as if
+    it were on the Hub.
 
     Args:
         model: the `PeftModel`.
-        base: the folder, or the name on the Hub, of the model it was trained on.
+        base: folder, or name on the Hub, of the model it was trained on.
+        folder: to write to.
     """
     model.save_pretrained(folder)
     on_the_hub = "" if Path(base).exists() else f"base_model: {base}\n"
@@ -73,27 +81,33 @@ def save_adapter(model: Any, base: str, folder: Path) -> None:
 
 
 def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
-    """Refuse an adapter that was not trained on `base`, as far as notes can tell. `merge_adapter` looks at its shapes.
+    """Reject an adapter that was not trained on `base`, by its records. `merge_adapter` compares the tensors.
+
+    Args:
+        key: of the recipe that names the adapter.
 
     Raises:
-        UserError: no adapter there, a damaged one, or one of another base.
+        UserError: the folder holds no adapter, a damaged one, or one for another base.
     """
     if not is_adapter(folder):
         raise UserError(f"'{key}': {folder} holds no adapter ({ADAPTER_CONFIG})")
     try:
         noted = json.loads((Path(folder) / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"'{key}': {folder}/{ADAPTER_CONFIG} is damaged; get it again") from None
-    trained_on = read_provenance(Path(folder).parent).get("inputs", {}).get("model")  # of the stage that made it
+        raise UserError(f"'{key}': {folder}/{ADAPTER_CONFIG} is damaged; download or train the adapter again") from None
+    trained_on = read_provenance(Path(folder).parent).get("inputs", {}).get("model")  # by the stage that trained it
     if trained_on and trained_on != digest(base, "model"):
-        raise UserError(f"'{key}': {folder} was trained on other weights than those of {base} (it notes {noted})")
+        raise UserError(f"'{key}': {folder} was trained on other weights than those of {base} (its base is {noted})")
 
 
-def merge_adapter(base: PreTrainedModel, folder: str | Path, key: str) -> PreTrainedModel:
+def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "PreTrainedModel":
     """The model with the adapter added to its weights.
 
+    Args:
+        key: of the recipe that names the adapter.
+
     Raises:
-        UserError: matrices that the base has not, or of another shape: it is an adapter for another base.
+        UserError: the tensors do not match those of the base.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils.save_and_load import load_peft_weights
@@ -102,11 +116,11 @@ def merge_adapter(base: PreTrainedModel, folder: str | Path, key: str) -> PreTra
     name = base.config._name_or_path
     try:
         adapted = PeftModel.from_pretrained(base, folder)
-        strange = load_peft_weights(folder).keys() ^ get_peft_model_state_dict(adapted).keys()  # PEFT only warns
-        if strange:
-            raise ValueError(f"{len(strange)} tensors do not match, such as {min(strange)}")
+        unmatched = load_peft_weights(folder).keys() ^ get_peft_model_state_dict(adapted).keys()  # PEFT only warns
+        if unmatched:
+            raise ValueError(f"{len(unmatched)} tensors do not match, such as {min(unmatched)}")
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = one_line(error)
         reason = reason if len(reason) <= 150 else reason[:147] + "..."
-        raise UserError(f"'{key}': {folder} is no adapter for {name} ({reason})") from None
+        raise UserError(f"'{key}': {folder} is not an adapter for {name} ({reason})") from None
     return adapted.merge_and_unload()

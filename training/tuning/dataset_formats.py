@@ -1,4 +1,4 @@
-"""The shapes of tuning data: told by their columns, turned into what TRL's trainers take."""
+"""Formats of tuning data: detected by their columns, and converted to the columns that TRL's trainers read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from training.common.errors import UserError
 
 Record = dict[str, Any]
 
-# `datasets` keeps what was converted in its cache, by this number among others: raise it when a conversion changes.
+# `datasets` caches converted records under a key that includes this number: raise it when a conversion changes.
 VERSION = 2
 
-NUMBER = "number_of_the_record"  # a column of ours, beside those of the data
+NUMBER = "record_number"  # a column that we add to the columns of the data
 
 ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A set of columns, and what becomes of a record that has them.
+class DataFormat:
+    """A set of columns, and how a record with these columns is converted.
 
     Args:
-        name: what people call it.
-        columns: all of them must be there.
-        optional: taken along where they are there; all other columns are left behind.
-        convert: a record with these columns to one that the trainer takes. Raises ValueError, which says what is wrong
-            with the record.
-        others: whether all other columns are taken along too, and with them `NUMBER`, that of each record from 1.
+        name: what the field calls it.
+        columns: required, all of them.
+        optional: kept if present; all other columns are dropped.
+        convert: from a record with these columns to one that the trainer reads. Raises ValueError, which says what is
+            wrong with the record.
+        others: keep all other columns too, and add `NUMBER`, the number of each record from 1.
     """
 
     name: str
@@ -39,82 +39,86 @@ class Shape:
         return "+".join(self.columns) + (f" ({self.name})" if self.name not in self.columns else "")
 
     def takes(self, column: str) -> bool:
+        """Whether records of this format keep that column."""
         return self.others or column in self.columns + self.optional
 
 
-def take_shape(data: Any, shapes: tuple[Shape, ...], where: str) -> tuple[Any, str]:
-    """The data as the trainer takes them, and a line that says what they were taken for.
+def convert_dataset(data: Any, formats: tuple[DataFormat, ...], where: str) -> tuple[Any, str]:
+    """Detect the format of a split, and convert it.
 
     Args:
         data: a split, a `Dataset` or an `IterableDataset`.
-        shapes: those that the trainer knows; the first that fits is taken.
+        formats: those that the trainer reads; the first that fits is used.
         where: what to call the recipe in an error.
 
+    Returns:
+        The converted split, and a description such as `alpaca (instruction, output); ignored: id`.
+
     Raises:
-        UserError: none fits, or a record is not as its shape has it. In a stream that shows when it is read.
+        UserError: no format fits, or a record does not have the format. A stream raises it when it is read.
     """
     found = columns_of(data)
     where = f"{where}: 'datasets'"
-    shape = find_shape(found, shapes, where)
-    taken = list(filter(shape.takes, found))
+    format = detect_format(found, formats, where)
+    taken = list(filter(format.takes, found))
     ignored = [column for column in found if column not in taken]
 
     def convert(record: Record, number: int, version: int) -> Record:
-        converted = convert_record(record, number + 1, shape, where)
-        return converted | {NUMBER: number + 1} if shape.others else converted
+        converted = convert_record(record, number + 1, format, where)
+        return converted | {NUMBER: number + 1} if format.others else converted
 
     data = data.select_columns(taken)
     data = data.map(convert, with_indices=True, fn_kwargs={"version": VERSION}, remove_columns=taken)
-    line = f"{shape.name} ({', '.join(taken)})" if shape.name not in taken else ", ".join(taken)
+    line = f"{format.name} ({', '.join(taken)})" if format.name not in taken else ", ".join(taken)
     return data, line + (f"; ignored: {', '.join(ignored)}" if ignored else "")
 
 
 def columns_of(data: Any) -> list[str]:
-    """The names of a split's columns; a stream that does not know them beforehand shows them in its first record."""
+    """The names of a split's columns; for a stream that does not declare them, those of its first record."""
     return data.column_names or list(next(iter(data), {}))
 
 
-def find_shape(columns: list[str], shapes: tuple[Shape, ...], where: str) -> Shape:
-    """The first shape that fits.
+def detect_format(columns: list[str], formats: tuple[DataFormat, ...], where: str) -> DataFormat:
+    """The first format that fits.
 
     Args:
         where: what to call the data in an error.
 
     Raises:
-        UserError: none fits.
+        UserError: no format fits.
     """
-    shape = next((shape for shape in shapes if set(shape.columns) <= set(columns)), None)
-    if shape is None:
-        known = ", or ".join(map(str, shapes))
+    format = next((format for format in formats if set(format.columns) <= set(columns)), None)
+    if format is None:
+        known = ", or ".join(map(str, formats))
         raise UserError(f"{where} have the columns {', '.join(columns)}; it takes {known}")
-    return shape
+    return format
 
 
-def convert_record(record: Record, number: int, shape: Shape, where: str) -> Record:
-    """What a record becomes.
+def convert_record(record: Record, number: int, format: DataFormat, where: str) -> Record:
+    """One record, converted.
 
     Args:
-        record: its columns that the shape takes.
+        record: the columns that the format keeps.
         number: of the record, from 1.
         where: what to call the data in an error.
 
     Raises:
-        UserError: it is not as its shape has it.
+        UserError: it does not have the format.
     """
     try:
-        return shape.convert(dict(record))
+        return format.convert(dict(record))
     except ValueError as error:
         raise UserError(f"{where}, record {number}: {error}") from None
 
 
 def check_messages(value: Any, column: str) -> list[Record]:
-    """A conversation: messages with a role, and with words or calls of tools.
+    """A conversation, checked: every message has a role, and content or tool calls.
 
     Raises:
         ValueError: what is wrong with it.
     """
     if not isinstance(value, list) or not value:
-        raise ValueError(f"'{column}' is no list of messages")
+        raise ValueError(f"'{column}' is not a list of messages")
     for number, message in enumerate(value, start=1):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ValueError(f"message {number} of '{column}' has no role")
@@ -124,21 +128,22 @@ def check_messages(value: Any, column: str) -> list[Record]:
 
 
 def check_text(record: Record, *columns: str) -> None:
-    """Raises ValueError: a column that holds no text."""
+    """Raise ValueError for a column that does not hold text."""
     for column in columns:
         if not isinstance(record[column], str):
-            raise ValueError(f"'{column}' is no text")
+            raise ValueError(f"'{column}' is not text")
 
 
 def conversation(record: Record) -> Record:
+    """`messages`, checked."""
     return record | {"messages": check_messages(record["messages"], "messages")}
 
 
 def sharegpt(record: Record) -> Record:
-    """`conversations`, whose messages have from and value, or role and content already, to `messages`."""
+    """`conversations`, whose messages have from and value (or role and content already), as `messages`."""
     turns = record["conversations"]
     if not isinstance(turns, list):
-        raise ValueError("'conversations' is no list of messages")
+        raise ValueError("'conversations' is not a list of messages")
     messages = []
     for number, turn in enumerate(turns, start=1):
         turn = turn if isinstance(turn, dict) else {}
@@ -152,7 +157,7 @@ def sharegpt(record: Record) -> Record:
 
 
 def prompt_and_completion(record: Record) -> Record:
-    """Both as text, or both as messages."""
+    """`prompt` and `completion`, checked: both text, or both messages."""
     if isinstance(record["prompt"], str):
         check_text(record, "completion")
     else:
@@ -165,7 +170,7 @@ def pair(question: str, answer: str, context: str | None = None) -> Callable[[Re
     """A conversion of records with these columns to a prompt and a completion of one message each.
 
     Args:
-        context: of the column with what the question is about, which follows it after a blank line.
+        context: column with material for the question, which follows the question after a blank line.
     """
 
     def convert(record: Record) -> Record:
@@ -177,7 +182,7 @@ def pair(question: str, answer: str, context: str | None = None) -> Callable[[Re
 
 
 def ask(record: Record, question: str, context: str | None) -> list[Record]:
-    """What a user says who asks the question, with the context after a blank line where there is one."""
+    """The user's message: the question, and after a blank line the context, if there is one."""
     found = context and record.get(context)
     if found:
         check_text(record, context)
@@ -185,39 +190,40 @@ def ask(record: Record, question: str, context: str | None) -> list[Record]:
 
 
 def tokenized(record: Record) -> Record:
+    """`input_ids`, checked."""
     if not record["input_ids"]:
         raise ValueError("'input_ids' is empty")
     return record
 
 
-_TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # which a chat template takes beside the messages
+_TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # what a chat template reads beside the messages
 
-# Conversations, and questions with an answer. Of several that fit the first: records of UltraChat have messages and a
+# Conversations, and questions with an answer. The first that fits is used: records of UltraChat have messages and a
 # prompt.
 CONVERSATIONS = (
-    Shape("messages", ("messages",), _TEMPLATE_COLUMNS, conversation),
-    Shape("pairs", ("prompt", "completion"), _TEMPLATE_COLUMNS, prompt_and_completion),
-    Shape("ShareGPT", ("conversations",), _TEMPLATE_COLUMNS, sharegpt),
-    Shape("alpaca", ("instruction", "output"), ("input",), pair("instruction", "output", "input")),
-    Shape("Dolly", ("instruction", "response"), ("context",), pair("instruction", "response", "context")),
-    Shape("questions", ("question", "answer"), (), pair("question", "answer")),
+    DataFormat("messages", ("messages",), _TEMPLATE_COLUMNS, conversation),
+    DataFormat("prompt-completion", ("prompt", "completion"), _TEMPLATE_COLUMNS, prompt_and_completion),
+    DataFormat("ShareGPT", ("conversations",), _TEMPLATE_COLUMNS, sharegpt),
+    DataFormat("alpaca", ("instruction", "output"), ("input",), pair("instruction", "output", "input")),
+    DataFormat("Dolly", ("instruction", "response"), ("context",), pair("instruction", "response", "context")),
+    DataFormat("questions", ("question", "answer"), (), pair("question", "answer")),
 )
-# What supervised fine-tuning takes.
+# For supervised fine-tuning.
 INSTRUCTIONS = (
-    Shape("tokens", ("input_ids",), ("labels", "completion_mask", "assistant_masks"), tokenized),
+    DataFormat("tokens", ("input_ids",), ("labels", "completion_mask", "assistant_masks"), tokenized),
     *CONVERSATIONS,
 )
 
 
 def preference(record: Record) -> Record:
-    """Alpaca's instruction, perhaps with input, and two answers."""
+    """Alpaca's instruction, with input if there is one, and two answers, as messages."""
     check_text(record, "instruction", "chosen", "rejected")
     answers = {key: [{"role": "assistant", "content": record[key]}] for key in ("chosen", "rejected")}
     return {"prompt": ask(record, "instruction", "input")} | answers
 
 
 def two_answers(record: Record) -> Record:
-    """All as text, or all as messages."""
+    """`chosen`, `rejected` and perhaps `prompt`, checked: all text, or all messages."""
     columns = [column for column in ("prompt", "chosen", "rejected") if column in record]
     if any(isinstance(record[column], str) for column in columns):
         check_text(record, *columns)
@@ -227,47 +233,50 @@ def two_answers(record: Record) -> Record:
     return record
 
 
+# For DPO, ORPO and the reward model.
 PREFERENCES = (
-    Shape("preferences", ("prompt", "chosen", "rejected"), _TEMPLATE_COLUMNS, two_answers),
-    Shape("alpaca preferences", ("instruction", "chosen", "rejected"), ("input",), preference),
-    Shape("the prompt in both", ("chosen", "rejected"), _TEMPLATE_COLUMNS, two_answers),
+    DataFormat("preference", ("prompt", "chosen", "rejected"), _TEMPLATE_COLUMNS, two_answers),
+    DataFormat("alpaca preference", ("instruction", "chosen", "rejected"), ("input",), preference),
+    DataFormat("preference with implicit prompt", ("chosen", "rejected"), _TEMPLATE_COLUMNS, two_answers),
 )
 
 
-def judged(record: Record) -> Record:
+def unpaired(record: Record) -> Record:
+    """`prompt`, `completion` and `label`, checked."""
     if not isinstance(record["label"], bool):
         raise ValueError("'label' is neither true nor false")
     return prompt_and_completion(record)
 
 
-# Answers judged one by one: `label` is true for a good one.
-JUDGED = (Shape("judged answers", ("prompt", "completion", "label"), _TEMPLATE_COLUMNS, judged),)
+# For KTO: single answers, whose `label` is true for a good one.
+UNPAIRED = (DataFormat("unpaired preference", ("prompt", "completion", "label"), _TEMPLATE_COLUMNS, unpaired),)
 
 
 def prompt(record: Record) -> Record:
-    """Text, or messages."""
+    """`prompt`, checked: text, or messages."""
     if not isinstance(record["prompt"], str):
         check_messages(record["prompt"], "prompt")
     return record
 
 
 def question(record: Record) -> Record:
+    """`question` as a `prompt` of one message."""
     check_text(record, "question")
     return record | {"prompt": [{"role": "user", "content": record["question"]}]}
 
 
-# What is answered in training, and by what its answers are rewarded: all columns go to the rewards.
+# For GRPO and RLOO: the model answers during training, and the reward functions read all columns.
 PROMPTS = (
-    Shape("prompts", ("prompt",), convert=prompt, others=True),
-    Shape("questions", ("question",), convert=question, others=True),
+    DataFormat("prompt-only", ("prompt",), convert=prompt, others=True),
+    DataFormat("questions", ("question",), convert=question, others=True),
 )
 
 
-def text(column: str) -> Shape:
-    """Plain text in a column of that name, all of it to be learned."""
+def text(column: str) -> DataFormat:
+    """Plain text in the named column, every token of it scored."""
 
     def convert(record: Record) -> Record:
         check_text(record, column)
         return record
 
-    return Shape("text", (column,), (), convert)
+    return DataFormat("text", (column,), (), convert)

@@ -1,34 +1,60 @@
-"""Samples beside the positions that a model has."""
+"""Length checks: samples against the positions of a model, and records against `max_length`."""
 
 from collections.abc import Iterable
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def max_positions(model: PreTrainedModel) -> int | None:
+
+def max_positions(model: "PreTrainedModel") -> int | None:
+    """The longest sequence that the model can read, in tokens; None if its configuration sets no limit."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def check_positions(
-    lengths: Iterable[int], positions: int | None, kind: str, name: str, cure: str, key: str = "max_length"
+def check_lengths(
+    lengths: Iterable[int], positions: int | None, kind: str, name: str, remedy: str, key: str = "max_length"
 ) -> None:
-    """Refuse samples that exceed the model's positions.
+    """Reject samples that exceed the model's positions.
 
     Args:
-        lengths: in tokens, as they would be trained on.
-        positions: of the model, None if it knows no limit.
+        lengths: in tokens, as the samples would be trained on.
+        positions: of the model, see `max_positions`.
         kind, name: what the samples are, and of which split, as in "pairs of train".
-        cure: what to do about it.
-        key: of the recipe, that does it.
+        remedy: what the user should do.
+        key: the recipe key to change.
 
     Raises:
-        UserError: how many do.
+        UserError: with the number of samples that are too long.
     """
     beyond = sum(length > positions for length in lengths) if positions else 0
     if beyond:
         raise UserError(
             f"'{key}': {beyond:,} {kind} of {name} exceed the model's {positions} positions (max_position_embeddings); "
-            f"{cure}"
+            f"{remedy}"
         )
+
+
+def check_kept(lengths: list[int], count: int, max_length: int | None, positions: int | None, name: str) -> None:
+    """Report how many preference records were dropped because their prompts fill `max_length`.
+
+    Args:
+        lengths: of the records that were kept, in tokens, as they would be trained on.
+        count: number of all records.
+        positions: of the model, see `max_positions`.
+        name: of the split.
+
+    Raises:
+        UserError: none was kept, or some exceed the model's positions.
+    """
+    if not lengths:
+        raise UserError(
+            f"'max_length': every prompt of {name} fills it, {max_length} tokens, and leaves no room for an answer; "
+            "raise it"
+        )
+    if len(lengths) < count:
+        dropped = count - len(lengths)
+        print(f"{name}: {dropped:,} of {count:,} records are dropped: their prompts fill max_length {max_length}")
+    check_lengths(lengths, positions, "records", name, f"set max_length: {positions} to truncate them")

@@ -1,4 +1,4 @@
-"""TRL's ORPOTrainer, which leaves out records whose prompt leaves no room for an answer, and counts them."""
+"""ORPO trainer: TRL's experimental one, with a count of the records whose prompt leaves no room for an answer."""
 
 import warnings
 from typing import Any
@@ -7,38 +7,42 @@ from datasets import Dataset
 from trl.import_utils import TRLExperimentalWarning
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
-from training.tuning.dpo import check_kept
-from training.tuning.lengths import max_positions
+from training.tuning.lengths import check_kept, max_positions
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # the help of `scratch orpo` says so
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 
+class ScratchORPOTrainer(ORPOTrainer):
+    """TRL's ORPOTrainer (Hong et al., https://arxiv.org/abs/2403.07691), which would train on empty answers.
 
-class OddsRatioTrainer(ORPOTrainer):
-    """TRL's trainer, which would train on empty answers.
+    It is experimental in TRL: it may change or go with a minor release.
 
     Raises:
-        UserError: no record is left, or some exceed the model's positions.
+        UserError: no record is left after truncation, or some exceed the model's positions.
     """
 
-    def __init__(self, *, model: Any, args: ORPOConfig, **others: Any):
-        args.remove_unused_columns = False  # as its collator needs it; TRL would say that it does so itself
-        super().__init__(model=model, args=args, **others)
-        self.train_dataset = self.leave_out(self.train_dataset, "train", max_positions(model))
-        self.eval_dataset = self.leave_out(self.eval_dataset, "eval", max_positions(model))
+    progress_figures = {"rewards/margins": "margin {:.3f}", "rewards/accuracies": "accuracy {:.0%}"}
 
-    def leave_out(self, data: Any, name: str, positions: int | None) -> Any:
-        """The records that have both answers after `max_length` has cut them.
+    def __init__(self, *, model: Any, args: ORPOConfig, **others: Any):
+        args.remove_unused_columns = False  # its collator needs all columns; TRL would set this with a warning
+        super().__init__(model=model, args=args, **others)
+        self.train_dataset = self.drop_empty(self.train_dataset, "train", max_positions(model))
+        self.eval_dataset = self.drop_empty(self.eval_dataset, "eval", max_positions(model))
+
+    def drop_empty(self, data: Any, name: str, positions: int | None) -> Any:
+        """The records in which both answers keep a token after truncation to `max_length`.
 
         Args:
-            data, name: a tokenised split, and what it is called; one of unknown length, or none, is not looked at.
+            data: a tokenized split; a stream, or None, is returned as it is.
+            name: of the split.
             positions: of the model.
         """
         if not isinstance(data, Dataset):
             return data
-        pairs = list(zip(data["chosen_labels"], data["rejected_labels"]))  # of each answer IGNORE_INDEX for its prompt
+        # The labels of an answer are IGNORE_INDEX for the tokens of its prompt.
+        pairs = list(zip(data["chosen_labels"], data["rejected_labels"]))
         kept = [number for number, pair in enumerate(pairs) if all(labels[-1] != IGNORE_INDEX for labels in pair)]
         lengths = [max(map(len, pairs[number])) for number in kept]
         check_kept(lengths, len(data), self.max_length, positions, name)

@@ -1,4 +1,4 @@
-"""TRL's RewardTrainer, which counts the pairs it leaves out, and reports its accuracy on held-out ones."""
+"""Reward model trainer: TRL's, with a count of dropped pairs, and the accuracy on held-out ones."""
 
 import copy
 from pathlib import Path
@@ -11,24 +11,30 @@ from trl import RewardConfig, RewardTrainer
 
 from training.common.errors import UserError
 from training.common.estimates import proportion
-from training.tuning.lengths import check_positions, max_positions
+from training.tuning.lengths import check_lengths, max_positions
 
 
-class JudgeTrainer(RewardTrainer):
-    """TRL's trainer. It leaves out pairs that exceed `max_length`, which are counted here; all else is TRL's.
+def check_held_out(recipe: Any) -> None:
+    """Reject a recipe that holds out pairs and never evaluates on them.
+
+    Args:
+        recipe: a `TrlRecipe`.
+
+    Raises:
+        UserError: `test_split_size` without `eval_strategy`.
+    """
+    if recipe.datasets.test_split_size and recipe.training.eval_strategy == "no":
+        raise UserError(f"{recipe.where}: 'test_split_size' has no effect without evaluation; add eval_strategy: epoch")
+
+
+class ScratchRewardTrainer(RewardTrainer):
+    """TRL's RewardTrainer, a Bradley-Terry model. It drops pairs that exceed `max_length`, which are counted here.
 
     Raises:
         UserError: no pair is left, or some exceed the model's positions.
     """
 
-    @classmethod
-    def options(cls, recipe: Any, columns: list[str]) -> dict[str, Any]:
-        """None. Raises UserError: pairs are held out for nothing."""
-        if recipe.datasets.test_split_size and recipe.training.eval_strategy == "no":
-            raise UserError(
-                f"{recipe.where}: 'test_split_size' holds out pairs that nobody judges; give eval_strategy: epoch too"
-            )
-        return {}
+    progress_figures = {"margin": "margin {:.3f}", "accuracy": "accuracy {:.0%}"}
 
     def __init__(self, *, model: Any, **others: Any):
         self.max_positions = max_positions(model)
@@ -37,6 +43,7 @@ class JudgeTrainer(RewardTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: RewardConfig, dataset_name: str
     ) -> Any:
+        """TRL's preparation in two passes, so that dropped pairs can be counted: tokens first, then `max_length`."""
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         whole_pairs = copy.copy(args)
@@ -46,28 +53,31 @@ class JudgeTrainer(RewardTrainer):
         if len(kept) < len(whole):
             print(
                 f"reward: {dataset_name}: {len(whole) - len(kept):,} of {len(whole):,} pairs exceed max_length "
-                f"{args.max_length} and are left out"
+                f"{args.max_length} and are dropped"
             )
         if not len(kept):
             raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
-        cure = f"give max_length: {self.max_positions}, and they are left out"
-        check_positions(lengths, self.max_positions, "pairs", dataset_name, cure)
+        remedy = f"set max_length: {self.max_positions} to drop them"
+        check_lengths(lengths, self.max_positions, "pairs", dataset_name, remedy)
         return kept
 
-    def conclude(self, folder: Path) -> tuple[dict[str, Any], list[str]]:
-        """The share of held-out pairs in which the chosen answer scores higher, with its standard error."""
+    def after_training(self, folder: Path) -> tuple[dict[str, Any], list[str]]:
+        """The accuracy on held-out pairs: how often the chosen answer scores higher, with its standard error.
+
+        TRL logs a mean over batches, in which a smaller last batch counts as much as the others.
+        """
         if self.eval_dataset is None:
-            print("reward: no pairs are held out (test_split_size: 0.1, eval_strategy: epoch), so none are judged")
+            print("reward: no pairs are held out for an accuracy; set test_split_size: 0.1 and eval_strategy: epoch")
             return {}, []
-        right: list[bool] = []
+        correct: list[bool] = []
         self.model.eval()
         for batch in self.get_eval_dataloader():
             with torch.no_grad(), self.accelerator.autocast():
                 scores = self.model(**self._prepare_inputs(batch), use_cache=False).logits  # (2 * pairs, 1)
             chosen, rejected = scores.squeeze(-1).chunk(2)
-            right += self.accelerator.gather_for_metrics(chosen > rejected).tolist()
-        accuracy = proportion(right, chance=0.5)
-        stderr = accuracy["stderr"] or 0.0
-        print(f"reward: of {len(right):,} held-out pairs {accuracy['value']:.1%} ± {stderr:.1%} are judged right")
-        return {"accuracy": accuracy}, []
+            correct += self.accelerator.gather_for_metrics(chosen > rejected).tolist()
+        accuracy = proportion(correct, chance=0.5)
+        stderr = accuracy.stderr or 0.0
+        print(f"reward: accuracy {accuracy.value:.1%} ± {stderr:.1%} on {len(correct):,} held-out pairs")
+        return {"accuracy": accuracy.to_json()}, []

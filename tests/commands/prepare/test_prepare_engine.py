@@ -72,7 +72,8 @@ def mixture(place: Path) -> dict:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json")
+    records = ("provenance.json", "recipe.yaml")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in records)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -266,7 +267,7 @@ def test_shares_are_even_and_in_order():
 
 def test_without_datatrove_it_is_one_line(place, monkeypatch):
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"datatrove is not installed; pip install 'scratch\[cluster\]'"):
+    with pytest.raises(UserError, match=r"datatrove, which is not installed; pip install -e .*cluster"):
         prepare.main(recipe(place, "spread", mixture(place), engine={"kind": "local"}))
     assert not (place / "spread").exists()
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from messages import refused
 
-from training.common.errors import UserError
 from training.eval.harness.data_sets import DATA_SETS
 from training.eval.harness.local_data import LocalData
 
@@ -86,43 +86,40 @@ def test_a_schema_is_a_sentence_with_a_gap():
 
 
 @pytest.mark.parametrize(
-    "records, message",
+    "records, facts",
     [
         (
             [MOSAIC, {"text": "x"}],
-            "arc_easy.jsonl:2: has the columns text; known are question, choices, answerKey or "
-            "query, choices, gold (lacking or mistyped: question)",
+            [":2:", "columns text", "question, choices, answerKey or query, choices, gold", "type: question"],
         ),
-        ([MOSAIC | {"gold": "2"}], "arc_easy.jsonl:1: has the columns query, choices, gold; known"),
-        ([MOSAIC | {"gold": 3}], "arc_easy.jsonl:1: 'gold' is 3, of 3 choices"),
-        ([MOSAIC, "{"], "arc_easy.jsonl:2: not valid JSON"),
-        (["[1]"], "arc_easy.jsonl:1: a record is an object, not [1]"),
+        ([MOSAIC | {"gold": "2"}], [":1:", "columns query, choices, gold", "type: gold"]),
+        ([MOSAIC | {"gold": 3}], [":1:", "'gold' is 3", "3 choices"]),
+        ([MOSAIC, "{"], ["after record 1", "not valid JSON"]),
+        (["[1]"], [":1:", "[1]"]),
     ],
 )
-def test_a_record_of_the_wrong_shape_is_named(tmp_path, records, message):
+def test_a_record_of_the_wrong_shape_is_named(records, facts, tmp_path):
     write(tmp_path / "arc_easy.jsonl", *records)
-    with pytest.raises(UserError) as caught:
+    with refused("data_dir", tmp_path / "arc_easy.jsonl", *facts):
         find(tmp_path)
-    assert message in str(caught.value) and str(caught.value).startswith(f"'data_dir': {tmp_path}")
 
 
 def test_what_is_not_there_is_told_with_what_is(tmp_path):
-    with pytest.raises(UserError, match="it is empty"):
+    with refused("data_dir", "empty"):
         find(tmp_path)
     write(tmp_path / "piqa.jsonl", MOSAIC)
-    with pytest.raises(UserError) as caught:
+    copy = f"{tmp_path}/allenai/ai2_arc"
+    with refused(
+        "data_dir", f"{tmp_path} has no data for task", "arc_easy.jsonl or arc_easy.jsonl.gz", copy, "holds piqa.jsonl"
+    ):
         find(tmp_path)
-    assert str(caught.value) == (
-        f"'data_dir': {tmp_path} has no data for task; it takes arc_easy.jsonl or arc_easy.jsonl.gz, or a copy of the "
-        f"Hub's data set allenai/ai2_arc as {tmp_path}/allenai/ai2_arc; there are piqa.jsonl"
-    )
-    with pytest.raises(UserError, match="takes a copy of the Hub's data set some/set as .*/some/set"):
+    with refused("data_dir", "copy of the Hub's data set some/set", f"{tmp_path}/some/set"):
         find(tmp_path, {"dataset_path": "some/set", "test_split": "test"})
     write(tmp_path / "arc_easy.jsonl", MOSAIC)
-    with pytest.raises(UserError, match="examples of task come from its split 'train', and .* arc_easy_train.jsonl"):
+    with refused("num_fewshot", "examples of task", "split 'train'", "arc_easy_train.jsonl"):
         find(tmp_path, shots=5)
-    with pytest.raises(UserError, match="'data_dir': no such folder"):
+    with refused("data_dir", "no such folder", tmp_path / "gone"):
         LocalData(tmp_path / "gone")
     write(tmp_path / "piqa.jsonl", MOSAIC)
-    with pytest.raises(UserError, match="piqa.jsonl:1: has 3 choices instead of 2"):
+    with refused("data_dir", "piqa.jsonl:1:", "3 choices instead of 2"):
         find(tmp_path, {"dataset_path": "baber/piqa", "validation_split": "validation"})

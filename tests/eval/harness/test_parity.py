@@ -9,9 +9,10 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from training.eval.harness.catalog import TaskCatalog
 from training.eval.harness.local_data import LocalData
+from training.eval.harness.runner import TaskRunner
 from training.eval.harness.suites import FOLDERS
-from training.eval.harness.tasks import Settings, Tasks
 
 WORDS = ["sun", "river", "stone", "apple", "house", "bird", "cloud", "fox"]
 
@@ -220,6 +221,15 @@ def model(tiny_model):
     return tiny_model(context=768, seed=3)
 
 
+def open_tasks(names, tasks_dir, local, shots=None):
+    """Tasks, ready to score."""
+    catalog = TaskCatalog(names, tasks_dir, local=local, num_fewshot=shots)
+    catalog.find()
+    runner = TaskRunner(catalog)
+    runner.load()
+    return runner
+
+
 ZERO_SHOT = ["arc_easy", "piqa", "lambada", "copa", "wsc273", "hellaswag", "blimp"]
 PARTS = {
     "lambada": ["lambada_openai"],
@@ -251,7 +261,8 @@ def test_the_same_items_give_the_same_scores(hub, local, model, tokenizer, tmp_p
             gen_kwargs="max_gen_toks=24",  # of the one task that writes
         )
 
-    ours = Tasks(names, tmp_path, local=LocalData(local), settings=Settings(num_fewshot=shots))
+    ours = TaskCatalog(names, tmp_path, local=LocalData(local), num_fewshot=shots)
+    ours.find()
     ours.write(tmp_path / "tasks")
     theirs = [task for name in names for task in PARTS.get(name, [name])]
     expected = stock(theirs)
@@ -267,18 +278,19 @@ def test_the_same_items_give_the_same_scores(hub, local, model, tokenizer, tmp_p
                 assert one[key] == other[key], (task, one["doc"], other["doc"])
         assert any(one["arguments"] != samples[0]["arguments"] for one in samples)
 
-    # And through our own door; of gsm8k, which writes 256 tokens an item there, this is enough.
+    # And through our own runner; of gsm8k, which writes 256 tokens an item there, this is enough.
     names = [name for name in names if name != "gsm8k"]
-    ours = Tasks(names, tmp_path, local=LocalData(local), settings=Settings(num_fewshot=shots))
-    ours.open()
-    scores = ours.score(model, tokenizer, batch_size=4, context=768)
-    figures = scores.figures | {task: part for parts in scores.parts.values() for task, part in parts.items()}
+    runner = open_tasks(names, tmp_path, LocalData(local), shots)
+    scores = runner.score(model, tokenizer, batch_size=4, context=768)
+    figures = scores.figures | {key: figure for tasks in scores.subtasks.values() for key, figure in tasks.items()}
     for task in (task for name in names for task in PARTS.get(name, [name])):
         stock_figures = expected["results"][task]
-        for metric, figure in figures[task].items():
+        of_task = {key.metric: figure for key, figure in figures.items() if key.name == task}
+        assert "acc" in of_task
+        for metric, figure in of_task.items():
             theirs = -math.log(stock_figures["perplexity,none"]) if metric == "log-likelihood" else None
-            assert figure["value"] == pytest.approx(theirs or stock_figures[f"{metric},none"], rel=1e-6)
-        kept = [outcome.scores["acc"] for outcome in scores.outcomes if outcome.measure == task]
+            assert figure.value == pytest.approx(theirs or stock_figures[f"{metric},none"], rel=1e-6)
+        kept = [outcome.scores["acc"] for outcome in scores.outcomes if outcome.name == task]
         assert kept == [sample["acc"] for sample in expected["samples"][task]]
 
 
@@ -287,9 +299,8 @@ def test_a_copy_of_the_hubs_files_serves_any_task(hub, local, model, tokenizer, 
     monkeypatch.chdir(tmp_path)
     scores = {}
     for folder in (hub, local):
-        tasks = Tasks(["arc_easy"], tmp_path, local=LocalData(folder))
-        tasks.write(tmp_path / folder.name)
-        tasks.open()
+        tasks = open_tasks(["arc_easy"], tmp_path, LocalData(folder))
+        tasks.catalog.write(tmp_path / folder.name)
         scores[folder] = tasks.score(model, tokenizer, batch_size=4, context=768)
     assert scores[hub].figures == scores[local].figures
     assert "dataset_path: " + str(hub) in (tmp_path / hub.name / "arc_easy.yaml").read_text()

@@ -7,12 +7,27 @@ import subprocess
 import sys
 
 import pytest
+from messages import refused
 
-from training.common.errors import UserError
 from training.common.estimates import mean_with_stderr
+from training.eval.harness.catalog import TaskCatalog
 from training.eval.harness.local_data import LocalData
-from training.eval.harness.task_scores import _count_choices
-from training.eval.harness.tasks import Settings, Tasks, copy_tasks, local_tasks
+from training.eval.harness.runner import TaskRunner, TaskSettings
+from training.eval.harness.task_files import copy_tasks, local_tasks
+from training.eval.harness.task_scores import count_choices
+
+
+def find(*arguments, settings=TaskSettings(), **keywords):
+    """Tasks whose data are there, ready to load."""
+    catalog = TaskCatalog(*arguments, **keywords)
+    catalog.find()
+    return TaskRunner(catalog, settings)
+
+
+def figures_of(scores, task):
+    """Figures by metric."""
+    return {key.metric: figure for key, figure in scores.figures.items() if key[:2] == ("tasks", task)}
+
 
 TASK = """\
 # A comment worth keeping.
@@ -67,10 +82,10 @@ def test_equals_the_stock_program(folders, tokenizer, tiny_model, monkeypatch):
     model.save_pretrained(folders / "model")
     tokenizer.save_pretrained(folders / "model")
 
-    tasks = Tasks(["tiny_choice"], folders / "recipes", folders / "data")
-    tasks.open()
+    tasks = find(["tiny_choice"], folders / "recipes", folders / "data")
+    tasks.load()
     scores = tasks.score(model, tokenizer, batch_size=4, context=256)
-    figures = scores.figures["tiny_choice"]
+    figures = figures_of(scores, "tiny_choice")
 
     program = os.path.join(os.path.dirname(sys.executable), "lm_eval")
     command = [program, "--model", "hf", "--model_args", f"pretrained={folders / 'model'},trust_remote_code=True"]
@@ -83,26 +98,26 @@ def test_equals_the_stock_program(folders, tokenizer, tiny_model, monkeypatch):
 
     assert list(figures) == ["acc_norm", "acc"]  # the task's first metric first
     for metric in figures:
-        assert figures[metric]["value"] == pytest.approx(stock[f"{metric},none"])
-        assert figures[metric]["stderr"] == pytest.approx(stock[f"{metric}_stderr,none"])
-        assert figures[metric]["n"] == 20
-        assert figures[metric]["chance"] == pytest.approx(1 / 3)
-    assert 0 < figures["acc"]["value"] < 1  # a figure that could have differed
-    assert sum(outcome.scores["acc"] for outcome in scores.outcomes) == 20 * figures["acc"]["value"]
+        assert figures[metric].value == pytest.approx(stock[f"{metric},none"])
+        assert figures[metric].stderr == pytest.approx(stock[f"{metric}_stderr,none"])
+        assert figures[metric].n == 20
+        assert figures[metric].chance == pytest.approx(1 / 3)
+    assert 0 < figures["acc"].value < 1  # a figure that could have differed
+    assert sum(outcome.scores["acc"] for outcome in scores.outcomes) == 20 * figures["acc"].value
 
 
 def test_counting_choices():
-    assert _count_choices([("q", "a"), ("q", "b"), ("q", "c")]) == 3
-    assert _count_choices([("q", "a"), ("q", "b"), ("", "a"), ("", "b")]) == 2  # scored without context too
-    assert _count_choices([("he fell", "down"), ("she fell", "down")]) == 2  # Winogrande's way
+    assert count_choices([("q", "a"), ("q", "b"), ("q", "c")]) == 3
+    assert count_choices([("q", "a"), ("q", "b"), ("", "a"), ("", "b")]) == 2  # scored without context too
+    assert count_choices([("he fell", "down"), ("she fell", "down")]) == 2  # Winogrande's way
 
 
 def test_bad_tasks_are_named_before_any_work(folders, tmp_path):
-    Tasks(["tiny_choice"], folders / "recipes", folders / "data")
-    with pytest.raises(UserError, match="tiny_choice.jsonl are missing; run `scratch prepare`"):
-        Tasks(["tiny_choice"], folders / "recipes", tmp_path)
-    with pytest.raises(UserError, match="no task 'tiny_chioce'.*did you mean 'tiny_choice'"):
-        Tasks(["tiny_chioce"], folders / "recipes", folders / "data")
+    find(["tiny_choice"], folders / "recipes", folders / "data")
+    with refused("tasks", "tiny_choice.jsonl", "missing", "run `scratch prepare`"):
+        find(["tiny_choice"], folders / "recipes", tmp_path)
+    with refused("tasks", "no task 'tiny_chioce'", "did you mean 'tiny_choice'"):
+        find(["tiny_chioce"], folders / "recipes", folders / "data")
 
 
 CHOICES = "task: drawn\ndataset_path: json\ndataset_kwargs: {data_files: {test: FILE, train: FILE}}\ntest_split: test\n"
@@ -110,7 +125,7 @@ CHOICES += "training_split: train\noutput_type: multiple_choice\ndoc_to_text: qu
 CHOICES += "doc_to_target: answer\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
 
 
-def drawn(folder, **settings):
+def drawn(folder, num_fewshot=None, **settings):
     """A task that may have few-shot examples, ready to score."""
     (folder / "recipes").mkdir(parents=True)
     answers = [[f"{n * 7 % 10}{n * 3 % 8}", f"{n * 9 % 10}{n * 5 % 7}"] for n in range(12)]
@@ -118,8 +133,8 @@ def drawn(folder, **settings):
         "".join(json.dumps({"question": f"{n}?", "choices": answers[n], "answer": n % 2}) + "\n" for n in range(12))
     )
     (folder / "recipes" / "drawn.yaml").write_text(CHOICES.replace("FILE", str(folder / "items.jsonl")))
-    tasks = Tasks(["drawn"], folder / "recipes", settings=Settings(**settings))
-    tasks.open()
+    tasks = find(["drawn"], folder / "recipes", num_fewshot=num_fewshot, settings=TaskSettings(**settings))
+    tasks.load()
     return tasks
 
 
@@ -130,20 +145,20 @@ def test_several_seeds_draw_other_examples(tokenizer, tiny_model, tmp_path, monk
         drawn(tmp_path / str(seed), num_fewshot=2, seeds=(seed,)).score(model, tokenizer, 4, 256) for seed in (1, 2)
     ]
     both = drawn(tmp_path / "both", num_fewshot=2, seeds=(1, 2)).score(model, tokenizer, 4, 256)
-    figure = both.figures["drawn"]["acc"]
-    values = [scores.figures["drawn"]["acc"]["value"] for scores in alone]
-    assert figure["by_seed"] == values and figure["value"] == pytest.approx(sum(values) / 2)
-    assert figure["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5) and figure["n"] == 12
+    figure = figures_of(both, "drawn")["acc"]
+    values = [figures_of(scores, "drawn")["acc"].value for scores in alone]
+    assert figure.by_seed == values and figure.value == pytest.approx(sum(values) / 2)
+    assert figure.spread == pytest.approx(abs(values[0] - values[1]) / 2**0.5) and figure.n == 12
     each = [[outcome.scores["acc"] for outcome in scores.outcomes] for scores in alone]
     assert each[0] != each[1]
     means = [(one + other) / 2 for one, other in zip(*each)]
     assert [outcome.scores["acc"] for outcome in both.outcomes] == means
-    assert figure["stderr"] == pytest.approx(mean_with_stderr(means)["stderr"])
+    assert figure.stderr == pytest.approx(mean_with_stderr(means).stderr)
 
 
 def test_seeds_that_change_nothing_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserError, match="'fewshot_seeds': none of the tasks draws few-shot examples"):
+    with refused("fewshot_seeds", "none of the tasks draws few-shot examples"):
         drawn(tmp_path, seeds=(1, 2))
 
 
@@ -154,10 +169,10 @@ def test_answers_that_do_not_fit_are_left_out_and_cut_questions_counted(tokenize
     lines[1] = lines[1].replace('"73"', f'"{"y" * 70}"')
     lines[3] = lines[3].replace("3?", "3?" * 40)
     (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
-    tasks.open()
+    tasks.load()
     scores = tasks.score(tiny_model(context=64), tokenizer, 4, 64)
-    figure = scores.figures["drawn"]["acc"]
-    assert (figure["n"], figure["left_out"], figure["cut"]) == (4, 1, 1) and len(scores.outcomes) == 4
+    figure = figures_of(scores, "drawn")["acc"]
+    assert (figure.n, figure.left_out, figure.truncated) == (4, 1, 1) and len(scores.outcomes) == 4
 
 
 def test_the_template_of_a_chat_is_applied(tokenizer, tiny_model, tmp_path, monkeypatch):
@@ -175,10 +190,10 @@ def test_the_template_of_a_chat_is_applied(tokenizer, tiny_model, tmp_path, monk
 def test_a_task_that_writes_more_than_the_context_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "gsm8k.jsonl").write_text('{"question": "1 and 1?", "answer": "#### 2"}\n' * 3)
-    tasks = Tasks(["gsm8k"], tmp_path / "none", local=LocalData(tmp_path), settings=Settings(num_fewshot=0))
-    tasks.open()
+    tasks = find(["gsm8k"], tmp_path / "none", local=LocalData(tmp_path), num_fewshot=0)
+    tasks.load()
     tasks.check_lengths(512, "m")
-    with pytest.raises(UserError, match="gsm8k lets a model write 256 tokens, but m has a context of 256 in all"):
+    with refused("tasks", "gsm8k", "256 tokens", "m has a context of 256"):
         tasks.check_lengths(256, "m")
 
 
@@ -189,12 +204,14 @@ def test_a_group_of_our_own_takes_what_has_data(tokenizer, tiny_model, tmp_path,
     records = [pair for pair, count in zip(pairs, parts.values()) for _ in range(count)]
     (tmp_path / "blimp.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "lambada.jsonl").write_text('{"context": "the cat and the", "continuation": "cat"}\n' * 4)
-    tasks = Tasks(["small"], tmp_path / "none", local=LocalData(tmp_path))
-    assert tasks.partial == {"blimp_agreement": "2 of 12"}
-    tasks.open()
+    tasks = find(["small"], tmp_path / "none", local=LocalData(tmp_path))
+    assert tasks.catalog.partial_groups() == {"blimp_agreement": "2 of 12"}
+    tasks.load()
     scores = tasks.score(tiny_model(), tokenizer, 4, 256)
-    assert list(scores.figures) == ["blimp_agreement", "lambada_openai"]
-    assert scores.figures["blimp_agreement"]["acc"]["n"] == 8 and len(scores.parts["blimp_agreement"]) == 2
-    perplexity = scores.figures["lambada_openai"]["perplexity"]
-    kept = [outcome.scores for outcome in scores.outcomes if outcome.measure == "lambada_openai"]
-    assert perplexity["value"] == pytest.approx(math.exp(-kept[0]["log-likelihood"])) and perplexity["stderr"] == 0
+    assert list(dict.fromkeys(key.name for key in scores.figures)) == ["blimp_agreement", "lambada_openai"]
+    assert figures_of(scores, "blimp_agreement")["acc"].n == 8
+    assert {key.name for key in scores.subtasks["blimp_agreement"]} == {f"blimp_{part}" for part in parts}
+    perplexity = figures_of(scores, "lambada_openai")["perplexity"]
+    kept = [outcome.scores for outcome in scores.outcomes if outcome.name == "lambada_openai"]
+    assert perplexity.value == pytest.approx(math.exp(-kept[0]["log-likelihood"])) and perplexity.stderr == 0
+    assert perplexity.unit == "score" and figures_of(scores, "lambada_openai")["log-likelihood"].unit == "nats"

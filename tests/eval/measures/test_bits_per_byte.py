@@ -5,10 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from messages import refused
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from training.common.errors import UserError
-from training.eval.measures.bits_per_byte import bits_per_byte, windows
+from training.data.shards import TokenShards
+from training.eval.measures import bits_per_byte
+from training.eval.measures.bits_per_byte import BitsPerByte, measure_split
+from training.eval.measures.config import EvaluateConfig
+from training.eval.measures.likelihood import windows
 
 CONTEXT, END_OF_TEXT = 8, 0
 
@@ -33,55 +37,56 @@ def tokens():
     return np.random.default_rng(0).integers(0, 32, 45).astype(np.uint16)
 
 
+def shards(tokens, text_bytes=100):
+    """Three documents, of which the last ends with the end of text."""
+    stream = np.array([*tokens, END_OF_TEXT], dtype=np.uint16)
+    return TokenShards(stream, np.array([len(stream) // 3, len(stream) // 2, len(stream)]), text_bytes, 32)
+
+
 @torch.inference_mode()
-def reference(model, tokens, stride):
+def reference(model, tokens):
     """Nats of the stream: each token alone, after exactly the tokens its window shows it."""
     stream = [END_OF_TEXT, *tokens.tolist()]
     nats = 0.0
     for position in range(1, len(stream)):
-        # The first window that reaches this token starts at a multiple of the stride.
-        start = max(0, math.ceil((position - CONTEXT) / stride)) * stride
+        start = (position - 1) // CONTEXT * CONTEXT
         logits = model(input_ids=torch.tensor([stream[start:position]]), use_cache=False).logits[0, -1]
         nats -= torch.log_softmax(logits.double(), dim=-1)[stream[position]].item()
     return nats
 
 
-@pytest.mark.parametrize("stride", [8, 4, 3, 1])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_equals_token_by_token_scoring(model, tokens, stride, batch_size):
-    result = bits_per_byte(model, tokens, 100, END_OF_TEXT, CONTEXT, stride, batch_size)
-    expected = reference(model, tokens, stride)
-    assert result["value"] == pytest.approx(expected / math.log(2) / 100, rel=1e-5)
-    assert result["nats_per_token"] == pytest.approx(expected / 45, rel=1e-5)
-
-
-def test_no_overlap_is_the_default(model, tokens):
-    result = bits_per_byte(model, tokens, 100, END_OF_TEXT, CONTEXT)
-    assert result["stride"] == CONTEXT
-    assert result["value"] == bits_per_byte(model, tokens, 100, END_OF_TEXT, CONTEXT, stride=CONTEXT)["value"]
+def test_equals_token_by_token_scoring(model, tokens, batch_size):
+    split = shards(tokens)
+    figure, outcomes = measure_split(model, split, CONTEXT, batch_size)
+    expected = reference(model, split.tokens)
+    assert figure.value == pytest.approx(expected / math.log(2) / 100, rel=1e-5)
+    assert figure.details["nats_per_token"] == pytest.approx(expected / 46, rel=1e-5)
+    assert (figure.details["tokens"], figure.details["bytes"], figure.details["context"]) == (46, 100, CONTEXT)
+    assert figure.n == len(outcomes) == 3 and figure.unit == "bits per byte"
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 45])
-@pytest.mark.parametrize("stride", [8, 5, 1])
-def test_every_token_is_scored_once(length, stride):
-    scored = [place for _, scored_from, end in windows(length, 8, stride) for place in range(scored_from, end)]
+def test_every_token_is_scored_once(length):
+    scored = [place for _, scored_from, end in windows(length, 8) for place in range(scored_from, end)]
     assert scored == list(range(length))
-    assert all(end - start <= 8 and start <= scored_from for start, scored_from, end in windows(length, 8, stride))
+    assert all(end - start <= 8 and start <= scored_from for start, scored_from, end in windows(length, 8))
 
 
 def test_a_stream_shorter_than_the_context(model):
-    tokens = np.array([5, 3], dtype=np.uint16)
-    result = bits_per_byte(model, tokens, 2, END_OF_TEXT, CONTEXT)
-    assert result["nats_per_token"] * 2 == pytest.approx(reference(model, tokens, CONTEXT), rel=1e-5)
+    split = TokenShards(np.array([5, END_OF_TEXT], dtype=np.uint16), np.array([2]), 2, 32)
+    figure, _ = measure_split(model, split, CONTEXT)
+    assert figure.details["nats_per_token"] * 2 == pytest.approx(reference(model, split.tokens), rel=1e-5)
 
 
 def test_bf16_is_close(model, tokens):
-    exact = bits_per_byte(model, tokens, 100, END_OF_TEXT, CONTEXT)["value"]
-    assert bits_per_byte(model, tokens, 100, END_OF_TEXT, CONTEXT, bf16=True)["value"] == pytest.approx(exact, rel=0.02)
+    exact = measure_split(model, shards(tokens), CONTEXT)[0].value
+    assert measure_split(model, shards(tokens), CONTEXT, bf16=True)[0].value == pytest.approx(exact, rel=0.02)
 
 
-def test_refuses_an_empty_split_and_a_stride_that_skips(model, tokens):
-    with pytest.raises(UserError, match="empty"):
-        bits_per_byte(model, tokens[:0], 0, END_OF_TEXT, CONTEXT)
-    with pytest.raises(UserError, match="stride"):
-        bits_per_byte(model, tokens, 100, END_OF_TEXT, CONTEXT, stride=CONTEXT + 1)
+def test_refuses_an_empty_split(monkeypatch):
+    empty = TokenShards(np.array([], dtype=np.uint16), np.array([], dtype=np.int64), 0, 32)
+    monkeypatch.setattr(bits_per_byte, "open_shards", lambda folder, split: empty)
+    measure = BitsPerByte(EvaluateConfig(output_dir="out", models={"m": "model"}, data="runs/data"))
+    with refused("data", "runs/data", "empty"):
+        measure.prepare()

@@ -5,15 +5,18 @@ import math
 
 import pytest
 import torch
+from messages import refused
 from taught import GOOD, RECORDS, SUMS
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from training.common.errors import UserError
-from training.eval.measures.chats import ChatConfig, open_chat
+from training.eval.measures.chats import check_chat, measure_chat, open_chat
+from training.eval.measures.config import ChatConfig
+from training.eval.measures.figures import Figure
+from training.eval.measures.measure import Candidate, LoadedModel
 from training.eval.measures.records import read_pairs, read_questions
 from training.eval.measures.reward_model import score_conversations
 
-JUDGE_TEMPLATE = "{% for message in messages %}[{{ message.role }}] {{ message.content }}<|im_end|>{% endfor %}"
+SCORER_TEMPLATE = "{% for message in messages %}[{{ message.role }}] {{ message.content }}<|im_end|>{% endfor %}"
 
 
 def write(file, records):
@@ -38,15 +41,21 @@ def nats(model, prompt, answer):
 
 
 def measure(config, model, tokenizer, limit=100, max_new_tokens=60, context=256):
+    """Figures by metric, samples, and outcomes."""
     chat = open_chat("some", config, limit, seed=0)
-    chat.check(tokenizer, context - max_new_tokens, "taught", "models.m")
-    return chat.measure(model, model, tokenizer, max_new_tokens, context, batch_size=2)
+    candidate = Candidate("models.m", "taught", tokenizer, context)
+    check_chat(chat, candidate, max_new_tokens)
+    loaded = LoadedModel(**vars(candidate), model=model, batch_size=2)
+    loaded.__dict__["generation_model"] = model  # instead of loading the folder again
+    result = measure_chat(chat, loaded, max_new_tokens)
+    assert all(key[:2] == ("chats", "some") for key in result.figures)
+    return {key.metric: figure for key, figure in result.figures.items()}, result.samples["some"], result.outcomes
 
 
 @pytest.fixture(scope="module")
-def judge(tokenizer, tmp_path_factory):
-    """A reward model with a template of its own, and few positions."""
-    folder = tmp_path_factory.mktemp("judges") / "judge"
+def scorer(tokenizer, tmp_path_factory):
+    """A reward model with its own template, and few positions."""
+    folder = tmp_path_factory.mktemp("scorers") / "scorer"
     torch.manual_seed(1)
     sizes = {"vocab_size": 260, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     config = LlamaConfig(
@@ -54,11 +63,11 @@ def judge(tokenizer, tmp_path_factory):
     )
     LlamaForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(JUDGE_TEMPLATE)
+    (folder / "chat_template.jinja").write_text(SCORER_TEMPLATE)
     return folder
 
 
-def test_conversations(tokenizer, taught, judge, tmp_path):
+def test_conversations(tokenizer, taught, scorer, tmp_path):
     """Three that the model knows, one of them with another answer than it gives."""
     shown = [record["messages"][0]["content"] for record in RECORDS]
     known = [record["messages"][1]["content"] for record in RECORDS]
@@ -66,22 +75,24 @@ def test_conversations(tokenizer, taught, judge, tmp_path):
         {"messages": user(question) + assistant(answer), "tests": ">>> add(1, 2)\n3"}
         for question, answer in zip(shown, [*known[:2], "def mul(a, b): return a * b"])
     ]
-    config = ChatConfig(write(tmp_path / "a.jsonl", records), rewards=["parses", "doctest"], judge=str(judge))
+    config = ChatConfig(write(tmp_path / "a.jsonl", records), rewards=["parses", "doctest"], reward_model=str(scorer))
     figures, samples, outcomes = measure(config, taught, tokenizer)
 
-    assert {metric: figure["unit"] for metric, figure in figures.items()} == {
+    assert {metric: figure.unit for metric, figure in figures.items()} == {
         "ends": "share",
         "parses": "share",
         "doctest": "share",
-        "reward": "number",
-        "bits per byte": "number",
+        "all": "share",
+        "reward": "score",
+        "bits per byte": "bits per byte",
     }
-    assert figures["ends"] == {"value": 1.0, "stderr": 0.0, "n": 3, "left_out": 0, "unit": "share"}
-    assert figures["parses"]["value"] == pytest.approx(2 / 3)  # "def mul(a:" does not
-    assert figures["doctest"]["value"] == pytest.approx(1 / 3)
+    assert figures["ends"] == Figure(1.0, 0.0, 3, unit="share", left_out=0)
+    assert figures["all"] == figures["doctest"]  # what passes its examples parses, and all answers end
+    assert figures["parses"].value == pytest.approx(2 / 3)  # "def mul(a:" does not
+    assert figures["doctest"].value == pytest.approx(1 / 3)
     assert {sample["answer"] for sample in samples} == set(known)
 
-    stock = LlamaForSequenceClassification.from_pretrained(judge)
+    stock = LlamaForSequenceClassification.from_pretrained(scorer)
     scores = {}
     for question, answer in zip(shown, known):
         ids = tokenizer(f"[user] {question}<|im_end|>[assistant] {answer}<|im_end|>")["input_ids"]
@@ -89,7 +100,7 @@ def test_conversations(tokenizer, taught, judge, tmp_path):
             scores[answer] = stock(input_ids=torch.tensor([ids])).logits.item()
     assert len(set(scores.values())) == 3
     assert {sample["answer"]: sample["reward"] for sample in samples} == pytest.approx(scores, abs=1e-4)
-    assert figures["reward"]["value"] == pytest.approx(sum(scores.values()) / 3, abs=1e-4)
+    assert figures["reward"].value == pytest.approx(sum(scores.values()) / 3, abs=1e-4)
 
     bits, sizes = [], []
     for record in records:
@@ -97,12 +108,12 @@ def test_conversations(tokenizer, taught, judge, tmp_path):
         prompt = tokenizer(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
         bits.append(nats(taught, prompt, tokenizer(answer + "<|im_end|>")["input_ids"]) / math.log(2))
         sizes.append(len(answer))
-    assert figures["bits per byte"]["value"] == pytest.approx(sum(bits) / sum(sizes), rel=1e-4)
-    assert figures["bits per byte"]["n"] == 3
-    kept = [(one.scores["bits per byte"], one.weight) for one in outcomes if one.measure == "references: some"]
+    assert figures["bits per byte"].value == pytest.approx(sum(bits) / sum(sizes), rel=1e-4)
+    assert figures["bits per byte"].n == 3
+    kept = [(one.scores["bits per byte"], one.weight) for one in outcomes if "bits per byte" in one.scores]
     assert sorted(weight for _, weight in kept) == sorted(sizes)
     assert sorted(rate * weight for rate, weight in kept) == pytest.approx(sorted(bits), rel=1e-4)
-    assert [one.scores["doctest"] for one in outcomes if one.measure == "chats: some"].count(1.0) == 1
+    assert [one.scores["doctest"] for one in outcomes if "ends" in one.scores].count(1.0) == 1
 
 
 def test_text_goes_on_and_ends_with_the_end_of_text(tokenizer, taught, tmp_path):
@@ -110,18 +121,19 @@ def test_text_goes_on_and_ends_with_the_end_of_text(tokenizer, taught, tmp_path)
         {"prompt": prompt, "completion": f" {eval(prompt[:-1])}", "answer": eval(prompt[:-1]), "pattern": r"\d+"}
         for prompt in SUMS
     ]
-    config = ChatConfig(write(tmp_path / "a.jsonl", records), rewards=["number", "training.tuning.reward_functions.format"])
+    rewards = ["number", "training.tuning.reward_functions.format"]
+    config = ChatConfig(write(tmp_path / "a.jsonl", records), rewards)
     figures, samples, _ = measure(config, taught, tokenizer, max_new_tokens=8)
     assert {sample["prompt"]: sample["answer"] for sample in samples} == SUMS
-    assert figures["ends"]["value"] == 1.0
+    assert figures["ends"].value == 1.0
     by_hand = [int(answer) == eval(prompt[:-1]) for prompt, answer in SUMS.items()]
-    assert figures["number"]["value"] == pytest.approx(sum(by_hand) / 3) and sum(by_hand) == 2
-    assert figures["format"]["value"] == 1.0
+    assert figures["number"].value == pytest.approx(sum(by_hand) / 3) and sum(by_hand) == 2
+    assert figures["format"].value == 1.0
     cost = [
         nats(taught, tokenizer(record["prompt"])["input_ids"], tokenizer(record["completion"])["input_ids"] + [0])
         for record in records
     ]
-    assert figures["bits per byte"]["value"] == pytest.approx(sum(cost) / math.log(2) / 6, rel=1e-4)
+    assert figures["bits per byte"].value == pytest.approx(sum(cost) / math.log(2) / 6, rel=1e-4)
     assert "reward" not in figures
 
 
@@ -131,24 +143,24 @@ def long_ones(tmp_path):
     return write(tmp_path / "long.jsonl", [{"instruction": ask, "output": answer} for ask, answer in sizes])
 
 
-def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, judge, tmp_path, monkeypatch, caplog):
+def test_what_does_not_fit_is_left_out_and_counted(tokenizer, taught, scorer, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tokenizer, "model_max_length", 128)
-    config = ChatConfig(long_ones(tmp_path), judge=str(judge))
+    config = ChatConfig(long_ones(tmp_path), reward_model=str(scorer))
     figures, _, _ = measure(config, taught, tokenizer, max_new_tokens=30, context=128)
-    counts = {metric: (figure["n"], figure["left_out"]) for metric, figure in figures.items()}
+    counts = {metric: (figure.n, figure.left_out) for metric, figure in figures.items()}
     assert counts == {"ends": (2, 1), "reward": (2, 1), "bits per byte": (1, 2)}
     assert "longer than the specified maximum" not in caplog.text
-    judged, samples, _ = measure(config, taught, tokenizer, limit=3, max_new_tokens=60)
-    assert judged["ends"]["n"] == 3 and judged["reward"]["left_out"] == 1  # longer than the judge's positions
+    scored, samples, _ = measure(config, taught, tokenizer, limit=3, max_new_tokens=60)
+    assert scored["ends"].n == 3 and scored["reward"].left_out == 1  # it exceeds the reward model's context
     assert ["reward" in sample for sample in samples].count(False) == 1
-    with pytest.raises(UserError, match="'max_new_tokens': it leaves no room for any prompt of 'chats.some'"):
+    with refused("max_new_tokens", 120, "no room for any prompt", "'chats.some'", "taught", 128):
         measure(config, taught, tokenizer, max_new_tokens=120, context=128)
 
 
 def test_prompts_alone_have_no_reference(tokenizer, taught, tmp_path):
     config = ChatConfig(write(tmp_path / "a.jsonl", [{"prompt": user("sub"), "pattern": "def.*"}]), ["format"])
     figures, _, _ = measure(config, taught, tokenizer)
-    assert figures["format"]["value"] == 1.0 and set(figures) == {"ends", "format"}
+    assert figures["format"].value == 1.0 and set(figures) == {"ends", "format", "all"}
 
 
 def half(completions, **_):
@@ -161,12 +173,13 @@ async def length(completions, completion_ids, log_metric, **_):
 
 
 def test_rewards_of_somebodys_own(tokenizer, taught, tmp_path):
-    """One judges some answers only; one waits, and asks for what TRL gives beside the columns."""
+    """One scores some answers only; one waits, and asks for what TRL gives beside the columns."""
     config = ChatConfig(write(tmp_path / "a.jsonl", RECORDS), rewards=[f"{__name__}.half", f"{__name__}.length"])
     figures, _, outcomes = measure(config, taught, tokenizer)
     characters = [len(record["messages"][1]["content"]) for record in RECORDS]  # a byte is a token
-    assert figures["length"]["value"] == pytest.approx(sum(characters) / 3) and figures["length"]["unit"] == "number"
-    assert figures["half"] == {"value": 0.25, "stderr": 0.0, "n": 2, "left_out": 1, "unit": "number"}
+    assert figures["length"].value == pytest.approx(sum(characters) / 3) and figures["length"].unit == "score"
+    assert figures["half"] == Figure(0.25, 0.0, 2, unit="score", left_out=1)
+    assert "all" not in figures  # of rewards that are not 1 or 0
     assert sum("half" in outcome.scores for outcome in outcomes) == 2
 
 
@@ -198,70 +211,68 @@ def test_pairs_of_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "records, message",
+    "records, facts",
     [
-        ([], "'chats.some.file': FILE is empty"),
-        (
-            [{"body": "x"}],
-            "'chats.some.file': the records of FILE have the columns body; it takes messages, or prompt+",
-        ),
-        ([{"prompt": "a"}, {"prompt": None}], "'chats.some.file': FILE, record 2: 'prompt' is no list of messages"),
-        ([{"prompt": "a"}, {"prompt": user("a")}], "some records are text and some are messages"),
-        ([{"messages": assistant("a")}], "'chats.some.file': FILE, record 1 asks nothing"),
-        ([{"prompt": ""}], "'chats.some.file': FILE, record 1 asks nothing"),
-        ([{"messages": user([{"type": "image"}])}], "record 1 holds a message that is no text"),
-        ([{"messages": user("a"), "tools": "[]"}], "record 1: nothing is measured with tools"),
+        ([], ["is empty"]),
+        ([{"body": "x"}], ["the records of FILE", "body", "messages", "prompt+"]),
+        ([{"prompt": "a"}, {"prompt": None}], ["FILE, record 2", "'prompt'", "list of messages"]),
+        ([{"prompt": "a"}, {"prompt": user("a")}], ["FILE", "some records are text and some are messages"]),
+        ([{"messages": assistant("a")}], ["FILE, record 1", "prompt is empty"]),
+        ([{"prompt": ""}], ["FILE, record 1", "prompt is empty"]),
+        ([{"messages": user([{"type": "image"}])}], ["FILE, record 1", "not text"]),
+        ([{"messages": user("a"), "tools": "[]"}], ["FILE, record 1", "'tools'"]),
     ],
 )
-def test_a_file_at_fault(records, message, tmp_path):
+def test_a_file_at_fault(records, facts, tmp_path):
     file = write(tmp_path / "a.jsonl", records)
-    with pytest.raises(UserError) as told:
+    with refused("chats.some.file", *(fact.replace("FILE", file) for fact in facts)):
         open_chat("some", ChatConfig(file), 10, 0)
-    assert message.replace("FILE", file) in str(told.value)
 
 
 @pytest.mark.parametrize(
-    "rewards, message",
+    "rewards, facts",
     [
-        (["number"], "FILE: 'chats.some.rewards': number needs the column answer; its records have pattern"),
-        (["formt"], "FILE: 'chats.some.rewards': no reward 'formt'; did you mean 'format'?"),
-        (["format"], "'chats.some.rewards': format failed on record 2 of the data, completion ''"),
-        (["parses", "parses"], "'chats.some.rewards': two measures would be called 'parses'"),
+        (["number"], ["FILE", "number needs the column answer", "pattern"]),
+        (["defines"], ["FILE", "defines needs the column name", "pattern"]),
+        (["formt"], ["FILE", "no reward", "'formt'", "did you mean 'format'?"]),
+        (["format"], ["format failed on record 2 of the data, completion ''"]),
+        (["parses", "parses"], ["two metrics would be called 'parses'"]),
+        ([f"{__name__}.all"], ["two metrics would be called 'all'"]),
     ],
 )
-def test_a_reward_at_fault_is_told_before_any_work(rewards, message, tmp_path):
+def test_a_reward_at_fault_is_told_before_any_work(rewards, facts, tmp_path):
     file = write(tmp_path / "a.jsonl", [{"prompt": "a", "pattern": "x"}, {"prompt": "b", "pattern": None}])
-    with pytest.raises(UserError) as told:
+    with refused("chats.some.rewards", *(fact.replace("FILE", file) for fact in facts)):
         open_chat("some", ChatConfig(file, rewards), 10, 0)
-    assert message.replace("FILE", file) in str(told.value)
 
 
-def test_a_judge_at_fault(tokenizer, tiny_model, judge, tmp_path):
+def all(completions, **_):
+    return [1.0 for _ in completions]
+
+
+def test_a_reward_model_at_fault(tokenizer, tiny_model, scorer, tmp_path):
     file = write(tmp_path / "a.jsonl", [{"prompt": user("q")}])
 
-    def refusal(folder):
-        with pytest.raises(UserError) as told:
-            open_chat("some", ChatConfig(file, judge=str(folder)), 10, 0)
-        return str(told.value)
+    def check(folder, *facts):
+        with refused("chats.some.reward_model", folder, *facts):
+            open_chat("some", ChatConfig(file, reward_model=str(folder)), 10, 0)
 
-    assert refusal(tmp_path / "gone").startswith("'chats.some.judge'") and "scratch reward" in refusal(
-        tmp_path / "gone"
-    )
-    assert "holds no model (no config.json)" in refusal(tmp_path)
+    check(tmp_path / "gone", "scratch reward")
+    check(tmp_path, "holds no model (no config.json)")
     tiny_model().save_pretrained(tmp_path / "language")
     tokenizer.save_pretrained(tmp_path / "language")
-    assert "holds a LlamaForCausalLM" in refusal(tmp_path / "language")
-    model = LlamaForSequenceClassification.from_pretrained(judge)
+    check(tmp_path / "language", "LlamaForCausalLM")
+    model = LlamaForSequenceClassification.from_pretrained(scorer)
     model.score = torch.nn.Linear(16, 3, bias=False)
     model.config.num_labels = 3
     model.save_pretrained(tmp_path / "labels")
     tokenizer.save_pretrained(tmp_path / "labels")
-    assert "LlamaForSequenceClassification with 3 labels" in refusal(tmp_path / "labels")
-    model = LlamaForSequenceClassification.from_pretrained(judge)
+    check(tmp_path / "labels", "LlamaForSequenceClassification with 3 labels")
+    model = LlamaForSequenceClassification.from_pretrained(scorer)
     torch.nn.init.constant_(model.score.weight, math.nan)
     model.save_pretrained(tmp_path / "nan")
     tokenizer.save_pretrained(tmp_path / "nan")
-    with pytest.raises(UserError, match="'judge': .*nan gave nan as a score, which is no finite number"):
+    with refused("reward_model", tmp_path / "nan", "score nan"):
         score_conversations(str(tmp_path / "nan"), [(user("q"), assistant("a"))], 1)
 
 
@@ -269,17 +280,13 @@ def test_a_template_that_will_not_do(tokenizer, tmp_path):
     chat = open_chat("some", ChatConfig(write(tmp_path / "a.jsonl", [{"prompt": user("q")}])), 10, 0)
     template = tokenizer.chat_template
     try:
-        for other, message in [
-            (None, "'models.m': taught has no chat template, so that it cannot be asked in messages"),
-            (JUDGE_TEMPLATE.replace("<|im_end|>", "."), "does not end with a special token"),
-            (
-                "{{ raise_exception('users only') }}",
-                "the chat template of taught does not take the messages (users only)",
-            ),
+        for other, fact in [
+            (None, "has no chat template"),
+            (SCORER_TEMPLATE.replace("<|im_end|>", "."), "not end with a special token"),
+            ("{{ raise_exception('users only') }}", "(users only)"),
         ]:
             tokenizer.chat_template = other
-            with pytest.raises(UserError) as told:
-                chat.check(tokenizer, 100, "taught", "models.m")
-            assert message in str(told.value)
+            with refused("models.m", "taught", "chat template", fact):
+                check_chat(chat, Candidate("models.m", "taught", tokenizer, 160), 60)
     finally:
         tokenizer.chat_template = template

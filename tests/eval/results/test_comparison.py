@@ -3,28 +3,35 @@
 import json
 
 import pytest
+from messages import refused
 
-from training.common.errors import UserError
-from training.eval.measures.items import Outcome, write_outcomes
+from training.eval.measures.figures import Figure, ItemOutcome, MetricKey
 from training.eval.results.comparison import compare_folders, write_comparison
+from training.eval.results.items import write_outcomes
+from training.eval.results.results_file import ModelResults, Results
+
+QUIZ, TEXT = MetricKey("tasks", "quiz", "acc"), MetricKey("texts", "a", "bits per byte")
 
 
 def results(folder, models, parts=None):
     """A folder of results: name to accuracies by item of one task, and bits per byte of two pieces."""
     folder.mkdir()
-    rows = {}
+    found = Results({})
     for name, (scores, bits) in models.items():
-        outcomes = [Outcome("quiz", item, {"acc": float(score)}) for item, score in scores.items()]
+        outcomes = [ItemOutcome("tasks", "quiz", item, {"acc": float(score)}) for item, score in scores.items()]
         outcomes += [
-            Outcome("text: a", str(n), {"bits per byte": rate}, 100.0 * (n + 1)) for n, rate in enumerate(bits)
+            ItemOutcome("texts", "a", str(n), {"bits per byte": rate}, 100.0 * (n + 1)) for n, rate in enumerate(bits)
         ]
         for task, items in (parts or {}).items():
-            outcomes += [Outcome(task, item, {"acc": score}) for item, score in items.items()]
+            outcomes += [ItemOutcome("tasks", task, item, {"acc": score}) for item, score in items.items()]
         write_outcomes(folder, name, outcomes)
-        rows[name] = {"tasks": {"quiz": {"acc": {"chance": 0.25}}}}
+        figures = {QUIZ: Figure(0.5, 0.1, 40, 0.25), TEXT: Figure(2.0, 0.1, 2, unit="bits per byte")}
+        subtasks = {}
         if parts:
-            rows[name]["task_parts"] = {"group": dict.fromkeys(parts, {})}
-    (folder / "results.json").write_text(json.dumps({"models": rows}))
+            figures[MetricKey("tasks", "group", "acc")] = Figure(0.5, 0.1, 3)
+            subtasks["group"] = {MetricKey("tasks", task, "acc"): Figure(0.5, 0.1, 1) for task in parts}
+        found.models[name] = ModelResults("folder", 1, figures=figures, subtasks=subtasks)
+    found.write(folder)
     return folder
 
 
@@ -36,15 +43,15 @@ def test_the_same_items_are_compared_one_by_one(tmp_path):
     folder = results(tmp_path / "a", {"base": (EASY, [2.0, 2.2]), "sft": (BETTER, [1.9, 2.05])})
     comparison = compare_folders([folder])
     assert comparison.models == ["base", "sft"] and not comparison.remarks
-    quiz = comparison.measures["quiz: acc"]
-    assert quiz["models"]["base"]["value"] == 0.5 and quiz["models"]["sft"]["chance"] == 0.25
-    (pair,) = quiz["pairs"]
-    assert (pair["gained"], pair["lost"], pair["verdict"]) == (10, 0, "better")
-    assert pair["value"] == 0.25 and pair["p"] == pytest.approx(2 / 2**10)
-    bits = comparison.measures["text: a: bits per byte"]
-    assert bits["models"]["base"]["value"] == pytest.approx((2.0 + 2 * 2.2) / 3)
-    assert bits["pairs"][0]["value"] == pytest.approx(-(0.1 + 2 * 0.15) / 3)
-    assert bits["pairs"][0]["verdict"] == "better"  # fewer bits
+    quiz = comparison.measures[QUIZ]
+    assert quiz.models["base"].value == 0.5 and quiz.models["sft"].chance == 0.25
+    (pair,) = quiz.pairs
+    assert (pair.difference.gained, pair.difference.lost, pair.verdict) == (10, 0, "better")
+    assert pair.difference.value == 0.25 and pair.difference.p == pytest.approx(2 / 2**10)
+    bits = comparison.measures[TEXT]
+    assert bits.models["base"].value == pytest.approx((2.0 + 2 * 2.2) / 3)
+    assert bits.pairs[0].difference.value == pytest.approx(-(0.1 + 2 * 0.15) / 3)
+    assert bits.pairs[0].verdict == "better"  # fewer bits
 
 
 def test_only_shared_items_count_and_that_is_said(tmp_path):
@@ -53,19 +60,21 @@ def test_only_shared_items_count_and_that_is_said(tmp_path):
     two = results(tmp_path / "b", {"base": (few, [1.0])})
     comparison = compare_folders([one, two])
     assert comparison.models == [f"{one}: base", f"{two}: base"]
-    quiz = comparison.measures["quiz: acc"]
-    assert {figure["n"] for figure in quiz["models"].values()} == {10}
-    assert quiz["pairs"][0]["verdict"] == "no difference shown" and quiz["pairs"][0]["p"] == 1.0
-    assert "quiz: acc: on the 10 items that all have, of 40" in comparison.remarks
-    assert comparison.measures["text: a: bits per byte"]["pairs"][0]["p"] is None  # a single piece
+    quiz = comparison.measures[QUIZ]
+    assert {figure.n for figure in quiz.models.values()} == {10}
+    assert quiz.pairs[0].verdict == "no difference shown" and quiz.pairs[0].difference.p == 1.0
+    assert "quiz: accuracy: on the 10 items that all have, of 40" in comparison.remarks
+    assert comparison.measures[TEXT].pairs[0].difference.p is None  # a single piece
 
 
 def test_a_group_is_one_measure_of_all_its_items(tmp_path):
     parts = {"one": {"x": 1.0, "y": 0.0}, "two": {"x": 1.0}}
     folder = results(tmp_path / "a", {"base": (EASY, [1.0]), "sft": (EASY, [1.0])}, parts)
     measures = compare_folders([folder]).measures
-    assert measures["group: acc"]["models"]["base"] == pytest.approx({"value": 2 / 3, "stderr": 1 / 3, "n": 3})
-    assert not any(name.startswith(("one", "two")) for name in measures)
+    assert measures[MetricKey("tasks", "group", "acc")].models["base"].to_json() == pytest.approx(
+        {"value": 2 / 3, "stderr": 1 / 3, "n": 3, "unit": "share"}
+    )
+    assert not any(key.name in ("one", "two") for key in measures)
 
 
 def test_what_is_written(tmp_path):
@@ -73,27 +82,28 @@ def test_what_is_written(tmp_path):
     folder = results(tmp_path / "a", models)
     text = write_comparison(tmp_path, compare_folders([folder]))
     page = (tmp_path / "comparison.md").read_text()
-    assert "| quiz: acc | 40 | 25 | 50.0 ± 8.0 | 75.0 ± 6.9 | 50.0 ± 8.0 |" in page
-    assert "| quiz: acc | base → sft | +25.0 ± 6.9 | 10, 0 | 0.002 | better |" in page
-    assert "| quiz: acc | sft → dpo | -25.0 ± 6.9 | 0, 10 | 0.002 | worse |" in page
-    assert "| quiz: acc | base → dpo | +0.0 ± 0.0 | 0, 0 | 1.000 | no difference shown |" in page
+    assert "| quiz: accuracy | 40 | 25 | 50.0 ± 8.0 | 75.0 ± 6.9 | 50.0 ± 8.0 |" in page
+    assert "| quiz: accuracy | base → sft | +25.0 ± 6.9 | 10, 0 | 0.002 | better |" in page
+    assert "| quiz: accuracy | sft → dpo | -25.0 ± 6.9 | 0, 10 | 0.002 | worse |" in page
+    assert "| quiz: accuracy | base → dpo | +0.0 ± 0.0 | 0, 0 | 1.000 | no difference shown |" in page
     assert "base → sft" in text and "better" in text
     content = json.loads((tmp_path / "comparison.json").read_text())
-    assert len(content["measures"]["quiz: acc"]["pairs"]) == 3
+    assert len(content["measures"]["tasks"]["quiz"]["acc"]["pairs"]) == 3
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_cannot_be_compared_is_said(tmp_path):
     one = results(tmp_path / "a", {"base": (EASY, [1.0])})
-    with pytest.raises(UserError, match="holds one model, base; name a second folder"):
+    with refused("compare", "holds one model, base", "second folder"):
         compare_folders([one])
-    with pytest.raises(UserError, match="is named twice"):
+    with refused("compare", "listed twice"):
         compare_folders([one, one])
-    with pytest.raises(UserError, match="holds no results.json"):
+    with refused("compare", "holds no results.json"):
         compare_folders([tmp_path])
     other = results(tmp_path / "b", {"sft": ({"z": 1}, [])})
-    with pytest.raises(UserError, match="base and sft have no measure in common on the same items"):
+    with refused("compare", "base and sft have no measure in common on the same items"):
         compare_folders([one, other])
-    (other / "results.json").write_text("{")
-    with pytest.raises(UserError, match="results.json is damaged"):
-        compare_folders([one, other])
+    for damage in ("{", "[]", '{"models": {"sft": {}}}', '{"models": {"sft": {"figures": {}, "wrong": 1}}}'):
+        (other / "results.json").write_text(damage)
+        with refused("compare", "results.json is damaged"):
+            compare_folders([one, other])

@@ -8,6 +8,7 @@ import yaml
 
 from training.common.errors import UserError
 from training.common.jsonl import read_records
+from training.common.packages import how_to_install
 from training.common.recipe import nearest
 
 _RECORDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -140,7 +141,7 @@ def _dataset(path: Path, dataset: str, subset: str | None, split: str, options: 
         import datasets
     except ImportError:
         raise UserError(
-            f"{path}: reading '{dataset}' needs the package datasets; run pip install -e '.[data]'"
+            f"{path}: '{dataset}' needs the package datasets, which is not installed; {how_to_install('datasets')}"
         ) from None
     try:
         return iter(datasets.load_dataset(dataset, name=subset, split=split, **options))

@@ -1,14 +1,15 @@
 """Instruction and preference pairs from functions, in the formats that TRL reads."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
-
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from training.common.progress import progress_bar
 from training.corpus.examples.distractors import DistractorPicker
 from training.corpus.examples.functions import Function, defines
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
 # Largest relative difference in tokens between the rejected and the chosen answer, so that length tells nothing.
 LENGTH_TOLERANCE = 0.15
@@ -29,7 +30,7 @@ def instruction(function: Function) -> dict[str, Any]:
     return {"messages": messages, "name": function.name, "group": function.group}
 
 
-def fitting(functions: Iterable[Function], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Iterator[Function]:
+def fitting(functions: Iterable[Function], tokenizer: "PreTrainedTokenizerFast", max_tokens: int) -> Iterator[Function]:
     """The functions whose instruction, rendered by the chat template, has at most `max_tokens` tokens."""
     batch = []
     for function in functions:
@@ -41,18 +42,18 @@ def fitting(functions: Iterable[Function], tokenizer: PreTrainedTokenizerFast, m
         yield from _fitting_batch(batch, tokenizer, max_tokens)
 
 
-def _fitting_batch(batch: list[Function], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Iterator[Function]:
+def _fitting_batch(batch: list[Function], tokenizer: "PreTrainedTokenizerFast", max_tokens: int) -> Iterator[Function]:
     rendered = [tokenizer.apply_chat_template(instruction(function)["messages"], tokenize=False) for function in batch]
     lengths = count_tokens(rendered, tokenizer.backend_tokenizer)
     return (function for function, length in zip(batch, lengths) if length <= max_tokens)
 
 
-def count_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+def count_tokens(texts: Sequence[str], tokenizer: "Tokenizer") -> list[int]:
     """Tokens of each text, none added."""
     return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def preferences(functions: Sequence[Function], tokenizer: Tokenizer, seed: int) -> list[dict[str, Any]]:
+def preferences(functions: Sequence[Function], tokenizer: "Tokenizer", seed: int) -> list[dict[str, Any]]:
     """One record per function: its own source preferred over the same signature with another function's body.
 
     The wrong bodies are those of the other functions given, each used about once: a body taken alone is as often
@@ -79,7 +80,7 @@ def preferences(functions: Sequence[Function], tokenizer: Tokenizer, seed: int) 
 
 
 def _wrong_source(
-    index: int, functions: Sequence[Function], length: int, picker: DistractorPicker, tokenizer: Tokenizer
+    index: int, functions: Sequence[Function], length: int, picker: DistractorPicker, tokenizer: "Tokenizer"
 ) -> str | None:
     function, tolerance = functions[index], LENGTH_TOLERANCE * length
     for other in picker.candidates(index, tolerance):

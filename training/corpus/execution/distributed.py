@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 from training.common.progress import progress_bar
 from training.corpus.execution.config import EngineConfig
 
@@ -44,8 +45,9 @@ class Cluster:
         self.config, self.folder = config, folder
         for package in ("datatrove", "ray")[: 2 if config.kind == "ray" else 1]:
             if not importlib.util.find_spec(package):
-                name = "ray" if package == "ray" else "scratch[cluster]"
-                raise UserError(f"'engine.kind': {config.kind}: {package} is not installed; pip install '{name}'")
+                raise UserError(
+                    f"'engine.kind': {config.kind} needs {package}, which is not installed; {how_to_install(package)}"
+                )
 
     def run(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 from training.common.recipe import option
 
 # UTF-8 that was read as Windows-1252: a character that stands for a lead byte, then as many as it announces that stand
@@ -142,7 +143,7 @@ def _fix_encoding() -> Callable[[str], str]:
     try:
         from ftfy import fix_encoding
     except ImportError:
-        raise UserError("'encoding' needs ftfy, which is not installed; run pip install -e '.[data]'") from None
+        raise UserError(f"'encoding' needs ftfy, which is not installed; {how_to_install('ftfy')}") from None
     return fix_encoding
 
 

@@ -1,6 +1,7 @@
 """Language identification, offline."""
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 
 # Enough to be sure of a language, and from two places, since pages begin with menus in another one.
 SAMPLE = 100  # characters
@@ -19,7 +20,7 @@ class LanguageIdentifier:
             from py3langid.langid import LanguageIdentifier as Identifier
         except ImportError:
             raise UserError(
-                "'languages' needs py3langid, which is not installed; run pip install -e '.[data]'"
+                f"'languages' needs py3langid, which is not installed; {how_to_install('py3langid')}"
             ) from None
         self._identifier = Identifier.from_model_file(MODEL_FILE, norm_probs=True)
 

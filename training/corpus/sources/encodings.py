@@ -4,6 +4,7 @@ import codecs
 import re
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 from training.corpus.sources.config import DETECT
 
 # White space, bell, backspace and escape stand in text that went through terminals and typewriters.
@@ -54,7 +55,7 @@ def detect(data: bytes) -> str:
     except ModuleNotFoundError:
         raise UserError(
             "some text is not UTF-8, and the package that detects encodings is not installed; "
-            "pip install 'scratch[data]', or name the source's encoding, or leave such text out with encoding: utf-8"
+            f"{how_to_install('resiliparse')}, name the source's encoding, or leave such text out with encoding: utf-8"
         ) from None
     found = detect_encoding(data, html5_compatible=False)
     try:

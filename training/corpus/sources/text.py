@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 from training.corpus.sources.config import DETECT, SourceConfig
 from training.corpus.sources.document import Dropped, Record
 from training.corpus.sources.encodings import decode, is_binary
@@ -85,7 +86,9 @@ def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
         from resiliparse.extract.html2text import extract_plain_text
         from resiliparse.parse.encoding import detect_encoding
     except ModuleNotFoundError:
-        raise UserError(f"{file}: to read HTML, pip install 'scratch[data]'") from None
+        raise UserError(
+            f"{file}: HTML needs resiliparse, which is not installed; {how_to_install('resiliparse')}"
+        ) from None
     with open_stream(file) as (stream, marked):
         data = stream.read(config.max_document_bytes + 1)
         size = len(data)

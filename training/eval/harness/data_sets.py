@@ -1,8 +1,8 @@
-"""Known evaluation sets: what their files are called, and their records in the columns of the Hub.
+"""Known evaluation sets: the names of their files, and conversion of their records to the Hub's columns.
 
-lm-eval's task definitions read the columns of the Hub's data sets. Files in other shapes are put into those columns,
-so that the tasks themselves stay lm-eval's: the shapes of llm-foundry's local evaluation data (Mosaic: `query`,
-`choices`, `gold`, and two more), and of the sets' own repositories, which mostly have the Hub's columns already.
+lm-eval's task definitions read the columns of the Hub's data sets. Records in llm-foundry's formats (`query`,
+`choices`, `gold`, and two more) are converted to those columns, so that the tasks themselves stay lm-eval's. Files from
+the sets' own repositories mostly have the Hub's columns already.
 """
 
 import os.path
@@ -13,7 +13,7 @@ from typing import Any
 Record = dict[str, Any]
 Columns = dict[str, type | tuple[type, ...]]
 
-# llm-foundry's shapes: multiple choice, one continuation after each of several contexts, and one continuation.
+# llm-foundry's formats: multiple choice, one continuation after each of several contexts, and one continuation.
 CHOICES: Columns = {"query": str, "choices": list, "gold": int}
 SCHEMA: Columns = {"context_options": list, "continuation": str, "gold": int}
 CONTINUATION: Columns = {"context": str, "continuation": str}
@@ -24,33 +24,35 @@ class DataSet:
     """A data set of the Hub, or one configuration of it.
 
     Attributes:
-        files: what its local files may be called, without their ending; the first is the one to name in an error.
-        columns: those that lm-eval's task reads, with their types.
-        by: for a set that comes in one file and is many configurations, the column that tells them apart.
-        shape: columns of the other shape that is understood.
-        convert: a record of that shape into the Hub's columns; raises ValueError where it cannot be.
+        files: possible names of its local files, without suffix; errors name the first.
+        columns: the columns that lm-eval's task reads, with their types.
+        by: for a set with many configurations in one file, the column that holds the configuration.
+        other_columns: the columns of the other format that is understood.
+        convert: converts a record of that format to the Hub's columns; raises ValueError if it cannot.
     """
 
     files: tuple[str, ...]
     columns: Columns
     by: str | None = None
-    shape: Columns = field(default_factory=dict)
+    other_columns: Columns = field(default_factory=dict)
     convert: Callable[[Record], Record] | None = None
 
     def to_hub(self, record: Record) -> Record:
-        """A record in the Hub's columns; further columns that it has are kept if it has them already.
+        """A record in the Hub's columns. A record that has them already is returned unchanged.
 
         Raises:
-            ValueError: neither shape, or values that make no item; says what it is.
+            ValueError: neither format, or values that do not form an item.
         """
         if not _lacking(record, self.columns):
             return record
-        if self.convert and not _lacking(record, self.shape):
+        if self.convert and not _lacking(record, self.other_columns):
             return self.convert(record)
-        shapes = [self.columns, self.shape] if self.convert else [self.columns]
-        known = " or ".join(", ".join(columns) for columns in shapes)
-        nearest = min((_lacking(record, columns) for columns in shapes), key=len)
-        raise ValueError(f"has the columns {', '.join(record)}; known are {known} (lacking or mistyped: {nearest[0]})")
+        formats = [self.columns, self.other_columns] if self.convert else [self.columns]
+        known = " or ".join(", ".join(columns) for columns in formats)
+        nearest = min((_lacking(record, columns) for columns in formats), key=len)
+        raise ValueError(
+            f"the record has the columns {', '.join(record)}; give {known} (missing or of another type: {nearest[0]})"
+        )
 
 
 def _lacking(record: Record, columns: Columns) -> list[str]:
@@ -58,18 +60,18 @@ def _lacking(record: Record, columns: Columns) -> list[str]:
 
 
 def _answer(record: Record) -> str:
-    """The right choice.
+    """The correct choice.
 
     Raises:
-        ValueError: `gold` is none of them.
+        ValueError: `gold` is out of range.
     """
     if not 0 <= record["gold"] < len(record["choices"]):
-        raise ValueError(f"'gold' is {record['gold']}, of {len(record['choices'])} choices")
+        raise ValueError(f"'gold' is {record['gold']}, but there are {len(record['choices'])} choices")
     return record["choices"][record["gold"]]
 
 
 def _arc(record: Record) -> Record:
-    # Items of three choices are padded to four with a repeated one there: the repetition is no choice of ARC's.
+    # That format pads items of three choices to four by repeating one; the repetition is not a choice of ARC's.
     choices = list(dict.fromkeys(record["choices"]))
     labels = [chr(ord("A") + place) for place in range(len(choices))]
     return {
@@ -124,10 +126,10 @@ def _lambada(record: Record) -> Record:
 
 
 def _cloze(record: Record) -> tuple[str, str, list[str]]:
-    """A schema as a sentence with a gap: the text before the gap, after it, and what may fill it."""
+    """A schema as a sentence with a gap: the text before and after the gap, and the two options."""
     first, second = _two(record["context_options"])
     if record["gold"] not in (0, 1):
-        raise ValueError(f"'gold' is {record['gold']}, of 2 contexts")
+        raise ValueError(f"'gold' is {record['gold']}, but there are 2 contexts")
     common = os.path.commonprefix([first, second])
     before = common[: common.rfind(" ") + 1]
     continuation = record["continuation"].strip()
@@ -156,31 +158,31 @@ def _winogrande(record: Record) -> Record:
 
 def _two(choices: list[str]) -> tuple[str, str]:
     if len(choices) != 2:
-        raise ValueError(f"has {len(choices)} choices instead of 2")
+        raise ValueError(f"the record has {len(choices)} choices instead of 2")
     return choices[0], choices[1]
 
 
 _ARC: Columns = {"question": str, "choices": dict, "answerKey": str}
 
-# By the Hub's name of the data set, and the configuration if there are several of which each has its own file.
+# By the Hub's name of the data set, and the configuration if each has its own file.
 DATA_SETS: dict[tuple[str, str | None], DataSet] = {
-    ("allenai/ai2_arc", "ARC-Easy"): DataSet(("arc_easy",), _ARC, shape=CHOICES, convert=_arc),
-    ("allenai/ai2_arc", "ARC-Challenge"): DataSet(("arc_challenge",), _ARC, shape=CHOICES, convert=_arc),
+    ("allenai/ai2_arc", "ARC-Easy"): DataSet(("arc_easy",), _ARC, other_columns=CHOICES, convert=_arc),
+    ("allenai/ai2_arc", "ARC-Challenge"): DataSet(("arc_challenge",), _ARC, other_columns=CHOICES, convert=_arc),
     ("Rowan/hellaswag", None): DataSet(
         ("hellaswag",),
         {"activity_label": str, "ctx_a": str, "ctx_b": str, "endings": list, "label": (str, int)},
-        shape=CHOICES,
+        other_columns=CHOICES,
         convert=_hellaswag,
     ),
     ("baber/piqa", None): DataSet(
-        ("piqa",), {"goal": str, "sol1": str, "sol2": str, "label": int}, shape=CHOICES, convert=_piqa
+        ("piqa",), {"goal": str, "sol1": str, "sol2": str, "label": int}, other_columns=CHOICES, convert=_piqa
     ),
     ("nyu-mll/blimp", None): DataSet(("blimp",), {"sentence_good": str, "sentence_bad": str, "UID": str}, by="UID"),
     ("cais/mmlu", None): DataSet(
         ("mmlu",), {"question": str, "choices": list, "answer": int, "subject": str}, by="subject"
     ),
     ("EleutherAI/lambada_openai", None): DataSet(
-        ("lambada_openai", "lambada"), {"text": str}, shape=CONTINUATION, convert=_lambada
+        ("lambada_openai", "lambada"), {"text": str}, other_columns=CONTINUATION, convert=_lambada
     ),
     ("openai/gsm8k", None): DataSet(("gsm8k",), {"question": str, "answer": str}),
     ("openai/openai_humaneval", None): DataSet(
@@ -190,24 +192,24 @@ DATA_SETS: dict[tuple[str, str | None], DataSet] = {
     ("aps/super_glue", "copa"): DataSet(
         ("copa",),
         {"premise": str, "choice1": str, "choice2": str, "question": str, "label": int},
-        shape=CHOICES,
+        other_columns=CHOICES,
         convert=_copa,
     ),
     ("lighteval/winograd_wsc", None): DataSet(
         ("wsc273", "winograd_wsc", "winograd"),
         {"text": str, "pronoun": str, "pronoun_loc": int, "options": list, "label": int},
-        shape=SCHEMA,
+        other_columns=SCHEMA,
         convert=_winograd,
     ),
     ("allenai/winogrande", None): DataSet(
         ("winogrande",),
         {"sentence": str, "option1": str, "option2": str, "answer": str},
-        shape=SCHEMA,
+        other_columns=SCHEMA,
         convert=_winogrande,
     ),
 }
 
 
 def known_set(path: str, name: str | None) -> DataSet | None:
-    """The data set that a task reads, by its `dataset_path` and `dataset_name`."""
+    """The data set that a task reads, by its `dataset_path` and `dataset_name`; None if it is not known."""
     return DATA_SETS.get((path, name)) or DATA_SETS.get((path, None))

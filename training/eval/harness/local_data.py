@@ -1,11 +1,10 @@
-"""The data of lm-eval's tasks from local files: the same tasks, where the Hub is out of reach.
+"""Local data for lm-eval's tasks: the same tasks on machines that cannot reach the Hub.
 
-Two things may lie in the folder: a copy of a data set of the Hub under its own name, `DIR/allenai/ai2_arc`, for any
-task of lm-eval; and single files for the sets in `data_sets`, `DIR/arc_easy.jsonl`, in the Hub's columns or another
-known shape. The task stays lm-eval's own, with nothing but the place of its data changed.
+A folder may hold a copy of a data set of the Hub under its own name, `DIR/allenai/ai2_arc`, for any task of lm-eval;
+and single files for the sets in `data_sets`, `DIR/arc_easy.jsonl`, in the Hub's columns or another known format. The
+task stays lm-eval's own; only the path of its data changes.
 """
 
-import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError
+from training.common.jsonl import read_records
 from training.eval.harness.data_sets import DataSet, Record, known_set
 
 SPLITS = {
@@ -28,7 +28,7 @@ SPLITS = {
 }
 _SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _ENDINGS = (".jsonl", ".jsonl.gz")
-_SHOWN = 12  # files of a folder that an error names
+_SHOWN = 12  # maximum number of files that an error lists
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class LocalTask:
 
     Attributes:
         task: its name.
-        definition: lm-eval's own file of it.
-        source: where the data come from, for people.
-        copy: of the Hub's data set, or None.
-        splits: records in the Hub's columns by split, where there is no copy.
-        absent: keys of the task that name splits which are not there.
+        definition: lm-eval's own file that defines it.
+        source: the files of the data, for people.
+        copy: a local copy of the Hub's data set, or None.
+        splits: without a copy, the records in the Hub's columns by split.
+        absent: keys of the task definition that name missing splits.
     """
 
     task: str
@@ -52,7 +52,7 @@ class LocalTask:
     absent: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Write the task's file, and its records beside it; see `moved` for a folder that is renamed later."""
+        """Write the task's file, and its records beside it. `rewrite_data_paths` serves a folder renamed later."""
         content: dict[str, Any] = {"include": str(self.definition), "task": self.task}
         if self.copy:
             content["dataset_path"] = str(self.copy)
@@ -70,8 +70,8 @@ class LocalTask:
         (folder / f"{self.task}.yaml").write_text(text, encoding="utf-8")
 
 
-def moved(folder: Path, destination: Path) -> None:
-    """Say in the task files of a folder that it will be called `destination`."""
+def rewrite_data_paths(folder: Path, destination: Path) -> None:
+    """Change the paths of data in the task files of a folder that will be renamed to `destination`."""
     for file in folder.glob("*.yaml"):
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace(str(folder.resolve()), str(destination.absolute())), encoding="utf-8")
@@ -81,10 +81,10 @@ class LocalData:
     """A folder of evaluation data.
 
     Args:
-        folder: as the recipe's `data_dir`.
+        folder: the recipe's `data_dir`.
 
     Attributes:
-        used: the files and folders that tasks took their data from.
+        used: files and folders that tasks read.
 
     Raises:
         UserError: no such folder.
@@ -101,18 +101,20 @@ class LocalData:
         """Find the data of one task.
 
         Args:
-            config: of the task, as lm-eval reads it from `definition`.
-            shots: few-shot examples it will be given.
+            name: of the task.
+            definition: lm-eval's file that defines it.
+            config: the content of that file, as lm-eval reads it.
+            shots: few-shot examples before each item.
 
         Returns:
-            None where the file of a set has no item of this part of it, such as one paradigm of BLiMP.
+            None if the file of a set has no item of this subset, such as one paradigm of BLiMP.
 
         Raises:
-            UserError: no data for it there, or a record of the wrong shape.
+            UserError: no data for it, or a record in an unknown format.
         """
         path = config.get("dataset_path")
         if not path:
-            raise UserError(f"'data_dir': {name} makes its data itself in lm-eval; leave it out")
+            raise UserError(f"'data_dir': lm-eval generates the data of {name}; leave this task out")
         copy = self.folder / path
         if copy.is_dir():
             self.used.add(copy)
@@ -120,47 +122,37 @@ class LocalData:
         data_set = known_set(path, config.get("dataset_name"))
         if data_set is None:
             raise UserError(
-                f"'data_dir': {self.folder} has no data for {name}; it takes a copy of the Hub's data set {path} as "
-                f"{copy}; {self._listing()}"
+                f"'data_dir': {self.folder} has no data for {name}; add a copy of the Hub's data set {path} as {copy} "
+                f"({self._listing()})"
             )
-        judged = config.get("test_split") or config["validation_split"]
-        files = self._files(data_set, judged)
-        if not files.get(judged):
+        scored = config.get("test_split") or config["validation_split"]
+        files = self._files(data_set, scored)
+        if not files.get(scored):
             expected = " or ".join(f"{data_set.files[0]}{ending}" for ending in _ENDINGS)
             raise UserError(
-                f"'data_dir': {self.folder} has no data for {name}; it takes {expected}, or a copy of the Hub's data "
-                f"set {path} as {copy}; {self._listing()}"
+                f"'data_dir': {self.folder} has no data for {name}; add {expected}, or a copy of the Hub's data set "
+                f"{path} as {copy} ({self._listing()})"
             )
-        wanted = [judged]
+        needed = [scored]
         examples = next(
-            (config[key] for key in ("fewshot_split", "training_split", "validation_split") if config.get(key)), judged
+            (config[key] for key in ("fewshot_split", "training_split", "validation_split") if config.get(key)), scored
         )
-        if shots and examples != judged:
+        if shots and examples != scored:
             if not files.get(examples):
                 raise UserError(
-                    f"'num_fewshot': the examples of {name} come from its split '{examples}', and {self.folder} has "
-                    f"no {data_set.files[0]}_{examples}.jsonl; put it there, or set num_fewshot to 0"
+                    f"'num_fewshot': the examples of {name} come from its split '{examples}', but {self.folder} has "
+                    f"no {data_set.files[0]}_{examples}.jsonl; add it, or set num_fewshot to 0"
                 )
-            wanted.append(examples)
-        part = config.get("dataset_name") if data_set.by else None
-        splits = {split: self._records(data_set, split, files[split]).get(part, []) for split in wanted}
-        if not splits[judged]:
+            needed.append(examples)
+        subset = config.get("dataset_name") if data_set.by else None
+        splits = {split: self._records(data_set, split, files[split]).get(subset, []) for split in needed}
+        if not splits[scored]:
             return None
         absent = tuple(key for key in _SPLIT_KEYS if config.get(key) and config[key] not in splits)
-        return LocalTask(name, definition, ", ".join(map(str, files[judged])), None, splits, absent)
+        return LocalTask(name, definition, ", ".join(map(str, files[scored])), None, splits, absent)
 
-    def items(self, path: str, name: str, split: str) -> list[Record]:
-        """The records of a set that is no task of lm-eval's, in the Hub's columns.
-
-        Raises:
-            UserError: no file of it, or a record of the wrong shape.
-        """
-        config = {"dataset_path": path, "test_split": split}
-        found = self.task(name, Path(), config, shots=0)
-        return found.splits[split]
-
-    def _files(self, data_set: DataSet, judged: str) -> dict[str, list[Path]]:
-        """The files of a set by split, under the first of its names that any file has."""
+    def _files(self, data_set: DataSet, scored: str) -> dict[str, list[Path]]:
+        """The files of a set by split, under the first of its names that matches a file."""
         for name in data_set.files:
             named: dict[str, list[Path]] = {}
             unnamed = []
@@ -178,48 +170,39 @@ class LocalData:
                     continue
                 if suffix in SPLITS:
                     named.setdefault(SPLITS[suffix], []).append(file)
-                elif len(suffix) < 2 or file.parent != self.folder:  # the whole set, or a part such as `_a`
+                elif len(suffix) < 2 or file.parent != self.folder:  # the whole set, or a file such as `_a`
                     unnamed.append(file)
             if named or unnamed:
-                return {judged: unnamed} | named
+                return {scored: unnamed} | named
         return {}
 
     def _records(self, data_set: DataSet, split: str, files: list[Path]) -> dict[str | None, list[Record]]:
-        """The records of a split, by part where the set has parts, else under None."""
+        """The records of a split by subset; under None if the set has no subsets."""
         key = (data_set.files[0], split)
         if key not in self._read:
-            parts: dict[str | None, list[Record]] = {}
+            subsets: dict[str | None, list[Record]] = {}
             for file in files:
                 self.used.add(file)
-                for number, record in _lines(file):
-                    try:
-                        converted = data_set.to_hub(record)
-                    except ValueError as error:
-                        raise UserError(f"'data_dir': {file}:{number}: {error}") from None
-                    parts.setdefault(converted[data_set.by] if data_set.by else None, []).append(converted)
-            self._read[key] = parts
+                for record in _converted(file, data_set):
+                    subsets.setdefault(record[data_set.by] if data_set.by else None, []).append(record)
+            self._read[key] = subsets
         return self._read[key]
 
     def _listing(self) -> str:
         names = sorted(file.name for file in self.folder.iterdir())
         if not names:
-            return "it is empty"
+            return "the folder is empty"
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        return f"there are {', '.join(names[:_SHOWN])}{more}"
+        return f"it holds {', '.join(names[:_SHOWN])}{more}"
 
 
-def _lines(file: Path) -> Iterator[tuple[int, Record]]:
-    opener = gzip.open if file.suffix == ".gz" else open
-    number = 0
+def _converted(file: Path, data_set: DataSet) -> Iterator[Record]:
+    """Yield the records of a file in the Hub's columns."""
     try:
-        with opener(file, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise UserError(f"'data_dir': {file}:{number}: a record is an object, not {line.strip():.40}")
-                    yield number, record
-    except json.JSONDecodeError as error:
-        raise UserError(f"'data_dir': {file}:{number}: not valid JSON ({error.msg})") from None
-    except (UnicodeDecodeError, EOFError, OSError) as error:
-        raise UserError(f"'data_dir': {file}: cannot be read, damaged, or not UTF-8 ({error})") from None
+        for number, record in read_records(file):
+            try:
+                yield data_set.to_hub(record)
+            except ValueError as error:
+                raise UserError(f"{file}:{number}: {error}") from None
+    except UserError as error:
+        raise UserError(f"'data_dir': {error}") from None

@@ -1,7 +1,7 @@
 """Evaluation suites by the names people use, each a list of lm-eval's tasks and groups."""
 
-# A name that is no suite is one of lm-eval's own. `lambada` is OpenAI's version of the text, which is the one that is
-# mostly reported; lm-eval's own tag of that name runs two.
+# Any other name is one of lm-eval's own. `lambada` is OpenAI's version of the text, the one mostly reported; lm-eval's
+# own tag of that name runs two versions.
 SUITES: dict[str, tuple[str, ...]] = {
     "mmlu": ("mmlu",),
     "hellaswag": ("hellaswag",),
@@ -14,8 +14,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "small": ("blimp_agreement", "lambada_openai"),
 }
 
-# Groups of lm-eval's tasks that it has not itself. Of BLiMP, agreement is what a small model learns first; on the whole
-# of it models of a few million parameters stay at chance together (docs/evaluation.md has the figures).
+# Groups that lm-eval does not define. Small models learn agreement first; on all of BLiMP, models of a few million
+# parameters stay at chance (figures in docs/evaluation.md).
 GROUPS: dict[str, tuple[str, ...]] = {
     "blimp_agreement": (
         "blimp_determiner_noun_agreement_1",
@@ -33,7 +33,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Where below lm_eval/tasks the suites are: reading these folders takes a moment, the index of all tasks ten seconds.
+# Folders below lm_eval/tasks that hold the suites: reading these is quick, the index of all tasks takes ten seconds.
 FOLDERS = (
     "arc",
     "blimp",
@@ -50,5 +50,5 @@ FOLDERS = (
 
 
 def expand(names: list[str]) -> list[str]:
-    """Suites as the tasks they stand for, each once, in their order; other names as they are."""
+    """The tasks of suites, each once and in order; other names unchanged."""
     return list(dict.fromkeys(task for name in names for task in SUITES.get(name, (name,))))

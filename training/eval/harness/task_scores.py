@@ -1,37 +1,23 @@
-"""What lm-eval's results come to: figures with their errors and the level of chance, and what came of every item."""
+"""Figures and item outcomes from lm-eval's results, with standard errors and chance levels."""
 
 import math
 import statistics
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from training.common.estimates import mean_with_stderr
-from training.eval.measures.items import Outcome, identify
+from training.eval.measures.figures import Figure, ItemOutcome, MetricKey, Unit, identify
+
+KIND = "tasks"  # of a `MetricKey`
+_SHARES = ("acc", "exact_match", "pass@")  # how lm-eval's names of shares begin
+_UNITS: dict[str, Unit] = {"log-likelihood": "nats", "bits_per_byte": "bits per byte"}
+Outcomes = dict[int, ItemOutcome]  # by the number of the item in its task
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What tasks came to for one model.
-
-    Attributes:
-        figures: for each task and group asked for, a figure (`value`, `stderr`, `n`, `chance`, `cut`) a metric, the
-            task's first metric first. `chance` is the score of picking at random, None where the task is not a
-            choice. `cut` counts the items that are longer than the context and lose their beginning, `left_out` those
-            of which even an answer is, so that they cannot be scored. Of several seeds `value` is the mean and
-            `stderr` that of the items' means; `by_seed` and `spread`, their standard deviation, tell the seeds apart.
-        parts: for each group, the same of its tasks.
-        outcomes: of every item.
-    """
-
-    figures: dict[str, dict[str, dict[str, Any]]]
-    parts: dict[str, dict[str, dict[str, dict[str, Any]]]]
-    outcomes: list[Outcome]
-
-
-def item_outcomes(results: dict[str, Any]) -> dict[str, dict[int, Outcome]]:
-    """What came of every item by task and by its number in the task."""
-    outcomes: dict[str, dict[int, Outcome]] = {}
+def item_outcomes(results: dict[str, Any]) -> dict[str, Outcomes]:
+    """The outcomes of every item, by task and number of the item."""
+    outcomes: dict[str, Outcomes] = {}
     for task, samples in results["samples"].items():
         scores: dict[int, dict[str, float]] = defaultdict(dict)
         weights, names = {}, {}
@@ -44,147 +30,165 @@ def item_outcomes(results: dict[str, Any]) -> dict[str, dict[int, Outcome]]:
                     loglikelihood, weights[number] = value
                     scores[number][metric] = -loglikelihood / math.log(2) / weights[number]
                 elif isinstance(value, int | float):
-                    # A perplexity is made of the log-likelihoods of the items.
-                    key = "log-likelihood" if metric == "perplexity" else _key(metric, sample["filter"])
+                    # A perplexity is computed from the log-likelihoods of the items.
+                    key = "log-likelihood" if metric == "perplexity" else _metric(metric, sample["filter"])
                     scores[number][key] = float(value)
         outcomes[task] = {
-            number: Outcome(task, names[number], found, weights.get(number)) for number, found in scores.items()
+            number: ItemOutcome(KIND, task, names[number], found, weights.get(number))
+            for number, found in scores.items()
         }
     return outcomes
 
 
-def mean_outcomes(runs: list[dict[str, dict[int, Outcome]]]) -> dict[str, dict[int, Outcome]]:
+def mean_outcomes(runs: list[dict[str, Outcomes]]) -> dict[str, Outcomes]:
     """The scores of each item, averaged over the seeds."""
     merged = {}
     for task, items in runs[0].items():
-        again = [run[task] for run in runs if task in run]
+        seeds = [run[task] for run in runs if task in run]
         merged[task] = {
-            number: Outcome(
-                task,
-                item.item,
-                {metric: statistics.fmean(run[number].scores[metric] for run in again) for metric in item.scores},
-                item.weight,
-            )
+            number: replace(item, scores=_mean_scores([run[number].scores for run in seeds]))
             for number, item in items.items()
         }
     return merged
 
 
-def _key(metric: str, filtered: str) -> str:
+def _mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
+    return {metric: statistics.fmean(one[metric] for one in scores) for metric in scores[0]}
+
+
+def _metric(metric: str, filtered: str) -> str:
     return metric if filtered == "none" else f"{metric} ({filtered})"
 
 
 def task_figures(
-    name: str, runs: list[dict[str, Any]], outcomes: dict[int, Outcome], left_out: int, lm: Any
-) -> dict[str, dict[str, Any]]:
-    """A figure a metric of a task, see `Scores`.
+    name: str, runs: list[dict[str, Any]], outcomes: Outcomes, left_out: int, lm: Any
+) -> dict[MetricKey, Figure]:
+    """The figures of a task, its first metric first. `chance` is the score of a random choice among the answers.
 
     Args:
-        runs: what lm-eval returned, once a seed.
-        outcomes: of the task's items, see `mean_outcomes`.
+        runs: lm-eval's results, one per seed.
+        outcomes: of the task's items, averaged over the seeds.
         left_out: items that were not scored.
         lm: lm-eval's model.
     """
     config, samples = runs[0]["configs"][name], runs[0]["samples"][name]
     chance = None
     if config["output_type"] == "multiple_choice":
-        choices = [_count_choices(sample["arguments"]) for sample in samples]
+        choices = [count_choices(sample["arguments"]) for sample in samples]
         chance = sum(1 / count for count in choices) / len(choices)
-    cut = _count_cut(samples, lm)
-    figures = _seeded(name, runs)
-    if "perplexity" in figures:  # whose logarithm, the mean over items, says more where it is large
-        figures["log-likelihood"] = mean_with_stderr([item.scores["log-likelihood"] for item in outcomes.values()])
-    for key, entry in figures.items():
-        if entry["stderr"] is None or "by_seed" in entry:
-            entry["stderr"] = _own_error(list(outcomes.values()), key, entry["value"])
-        entry |= {"n": runs[0]["n-samples"][name]["effective"], "chance": chance, "cut": cut, "left_out": left_out}
+    items = list(outcomes.values())
+    figures = _figures_over_seeds(name, runs)
+    if "perplexity" in figures:  # a large perplexity says less than its logarithm, which is a mean over items
+        mean = mean_with_stderr([item.scores["log-likelihood"] for item in items])
+        figures["log-likelihood"] = Figure(mean.value, mean.stderr, mean.n, unit="nats")
+    shared = {
+        "n": runs[0]["n-samples"][name]["effective"],
+        "chance": chance,
+        "truncated": _count_truncated(samples, lm),
+        "left_out": left_out,
+    }
+    for metric, figure in figures.items():
+        if figure.stderr is None or figure.by_seed:
+            figure = replace(figure, stderr=_item_stderr(items, metric, figure.value))
+        figures[metric] = replace(figure, **shared)
     first = config["metric_list"][0]["metric"]
-    return {key: figures[key] for key in sorted(figures, key=lambda key: key.split(" (")[0] != first)}
+    ordered = sorted(figures, key=lambda metric: metric.split(" (")[0] != first)
+    return {MetricKey(KIND, name, metric): figures[metric] for metric in ordered}
 
 
 def group_figures(
-    group: Any, runs: list[dict[str, Any]], tasks: dict[str, dict[str, dict[str, Any]]]
-) -> dict[str, dict[str, Any]]:
-    """A figure a metric that lm-eval's group aggregates, from the `task_figures` of its tasks."""
+    group: Any, runs: list[dict[str, Any]], tasks: dict[MetricKey, Figure]
+) -> dict[MetricKey, Figure]:
+    """The figures of a group, for the metrics that lm-eval aggregates.
+
+    Args:
+        group: lm-eval's group object.
+        runs: lm-eval's results, one per seed.
+        tasks: the figures of its tasks.
+    """
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
     figures = {}
     for aggregate in group.aggregate_metric_list:
-        for key, entry in _seeded(group.name, runs).items():
-            parts = [task[key] for task in tasks.values() if key in task]
-            if key.split(" (")[0] != aggregate.metric or not parts:
+        for metric, figure in _figures_over_seeds(group.name, runs).items():
+            members = [member for key, member in tasks.items() if key.metric == metric]
+            if metric.split(" (")[0] != aggregate.metric or not members:
                 continue
-            weights = [part["n"] if aggregate.weight_by_size else 1 for part in parts]
-            chances = [part["chance"] for part in parts]
-            errors = [part["stderr"] for part in parts]
+            weights = [member.n if aggregate.weight_by_size else 1 for member in members]
+            chances = [member.chance for member in members]
+            errors = [member.stderr for member in members]
             stderr = None
             if None not in errors:
                 by_size = aggregate.weight_by_size
                 stderr = float(pooled_sample_stderr(errors, weights) if by_size else unweighted_mean_stderr(errors))
-            figures[key] = entry | {
-                "stderr": stderr,
-                "n": sum(part["n"] for part in parts),
-                "chance": None if None in chances else mean_with_stderr(chances, weights)["value"],
-                "cut": sum(part["cut"] for part in parts),
-                "left_out": sum(part["left_out"] for part in parts),
-            }
+            figures[MetricKey(KIND, group.name, metric)] = replace(
+                figure,
+                stderr=stderr,
+                n=sum(member.n for member in members),
+                chance=None if None in chances else mean_with_stderr(chances, weights).value,
+                truncated=sum(member.truncated for member in members),
+                left_out=sum(member.left_out for member in members),
+            )
     return figures
 
 
-def _own_error(items: list[Outcome], key: str, value: float) -> float | None:
-    """The standard error of a metric over the items of a task, None where it is no mean of theirs.
+def _item_stderr(items: list[ItemOutcome], metric: str, value: float) -> float | None:
+    """The standard error of a metric over the items of a task; None if the metric is not a mean over items.
 
-    That of a perplexity is the perplexity times that of the mean log-likelihood, by the delta method.
+    The standard error of a perplexity is the perplexity times that of the mean log-likelihood (delta method).
     """
-    metric, factor = ("log-likelihood", value) if key == "perplexity" else (key, 1.0)
+    metric, factor = ("log-likelihood", value) if metric == "perplexity" else (metric, 1.0)
     scored = [item for item in items if metric in item.scores]
     if not scored:
         return None
     weights = None if scored[0].weight is None else [item.weight for item in scored]
-    stderr = mean_with_stderr([item.scores[metric] for item in scored], weights)["stderr"]
+    stderr = mean_with_stderr([item.scores[metric] for item in scored], weights).stderr
     return stderr if stderr is None else factor * stderr
 
 
-def _seeded(name: str, runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`value` and `stderr` a metric, as lm-eval gives them; of several seeds the mean, `by_seed` and `spread`."""
+def _figures_over_seeds(name: str, runs: list[dict[str, Any]]) -> dict[str, Figure]:
+    """By metric, the value and standard error that lm-eval gives; with several seeds the mean value and its spread."""
     scores = [run["results"][name] for run in runs if name in run["results"]]
     figures = {}
     for key, value in scores[0].items():
-        metric, comma, filtered = key.partition(",")
+        metric, comma, filtered = key.partition(",")  # lm-eval's `acc,none`
         if not comma or metric.endswith("_stderr"):
             continue
         stderr = scores[0].get(f"{metric}_stderr,{filtered}")
-        entry = {"value": value, "stderr": float(stderr) if isinstance(stderr, float) else None}  # it writes "N/A"
+        stderr = float(stderr) if isinstance(stderr, float) else None  # lm-eval writes "N/A"
+        unit = "share" if metric.startswith(_SHARES) else _UNITS.get(metric, "score")
+        figure = Figure(value, stderr, 0, unit=unit)
         if len(scores) > 1:
             seeds = [score[key] for score in scores]
-            entry |= {"value": statistics.fmean(seeds), "by_seed": seeds, "spread": statistics.stdev(seeds)}
-        figures[_key(metric, filtered)] = entry
+            figure = replace(figure, value=statistics.fmean(seeds), by_seed=seeds, spread=statistics.stdev(seeds))
+        figures[_metric(metric, filtered)] = figure
     return figures
 
 
-def _count_choices(arguments: list[tuple[str, str]]) -> int:
-    """Choices of one question, from the (context, continuation) pairs it was scored on.
+def count_choices(arguments: list[tuple[str, str]]) -> int:
+    """Number of choices of one question, from the (context, continuation) pairs it was scored on.
 
-    Either the continuations differ or, in tasks such as Winogrande, the contexts do; some metrics score each
+    Either the continuations differ or, in tasks such as Winogrande, the contexts do. Some metrics score each
     continuation once more without its context.
     """
     return max(len(set(column)) for column in zip(*arguments))
 
 
-def _count_cut(samples: list[dict[str, Any]], lm: Any) -> int:
-    """Items of which lm-eval drops the beginning, since they do not fit in the context."""
-    cut = set()
+def _count_truncated(samples: list[dict[str, Any]], lm: Any) -> int:
+    """Number of items whose beginning lm-eval drops, because they exceed the context."""
+    truncated = set()
     for sample in samples:
         if len(sample["arguments"][0]) == 1:  # a whole text, which is read in windows
             return 0
         for context, rest in sample["arguments"]:
             room = rest.get("max_gen_toks", lm.max_gen_toks) if isinstance(rest, dict) else 0
             text = context if isinstance(rest, dict) else context + rest
-            # A token is a byte at least, so that few texts need to be encoded.
+            # A token is at least one byte, so few texts need to be encoded.
             if len(text.encode()) + room > lm.max_length and len(tokens_of([text], lm)[0]) + room > lm.max_length:
-                cut.add(sample["doc_id"])
-    return len(cut)
+                truncated.add(sample["doc_id"])
+    return len(truncated)
 
 
 def tokens_of(texts: list[str], lm: Any) -> list[list[int]]:
+    """Token ids of texts, without special tokens."""
     return lm.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []

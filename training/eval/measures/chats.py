@@ -1,170 +1,96 @@
-"""Answers to the held-out questions of any file: whether they end, what rewards and a judge give them, and how likely
-the model finds the answers that the file has."""
+"""Generated answers to held-out questions: whether they end, their rewards, and the likelihood of reference answers."""
 
 import asyncio
 import inspect
-import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.common.estimates import mean_with_stderr
-from training.common.recipe import option, required
-from training.eval.measures.answers import generate_answers
-from training.eval.measures.items import Outcome, identify
-from training.eval.measures.preferences import completion_log_probabilities
-from training.eval.measures.prompts import Words, check_rendering, encode_completion, encode_prompt, end_token
+from training.eval.measures.bits_per_byte import bits_per_byte
+from training.eval.measures.config import ChatConfig
+from training.eval.measures.figures import (
+    ALL,
+    BITS,
+    ENDS,
+    REWARD,
+    Figure,
+    ItemOutcome,
+    MeasureResult,
+    MetricKey,
+    Unit,
+    figure_of,
+    identify,
+)
+from training.eval.measures.generation import generate_answers
+from training.eval.measures.likelihood import completion_log_probabilities
+from training.eval.measures.measure import Candidate, LoadedModel, Measure
+from training.eval.measures.prompts import check_rendering, encode_completion, encode_prompt, end_token
 from training.eval.measures.records import Question, read_questions
-from training.eval.measures.reward_model import check_judge, score_conversations
-from training.eval.measures.texts import METRIC as BITS
-from training.tuning.reward_functions import ALL_OR_NOTHING, content, find_rewards
+from training.eval.measures.reward_model import check_reward_model, score_conversations
+from training.tuning.reward_functions import ALL_OR_NOTHING, Answer, content, find_rewards
 
-ENDS, JUDGED = "ends", "reward"  # metrics
+SAMPLES = 5  # answers per chat kept for reading
+GENERATED = 16  # answers generated at a time, for each sequence of the batch size: one position per step takes little
+Scores = dict[str, list[float | None]]  # by metric, one per answer; None for an answer that was not scored
 
 
-@dataclass
-class ChatConfig:
-    file: str = required("JSON lines: conversations, prompts with or without a completion, alpaca, ShareGPT, questions")
-    rewards: list[str] = option(list, "what an answer is worth: names as in reward_funcs of `scratch grpo`")
-    judge: str | None = option(None, "a model of `scratch reward`, whose score of an answer is one more measure")
+class Chats(Measure):
+    """Answers to the questions of each file in `chats`, generated greedily."""
+
+    kind = "chats"
+
+    def prepare(self) -> None:
+        limit, seed = self.config.limits.chats, self.config.seed
+        self.chats = [open_chat(name, chat, limit, seed) for name, chat in self.config.chats.items()]
+
+    def check(self, candidate: Candidate) -> None:
+        for chat in self.chats:
+            check_chat(chat, candidate, self.config.max_new_tokens)
+
+    def inputs(self) -> dict[str, str]:
+        files = {f"chats.{name}.file": chat.file for name, chat in self.config.chats.items()}
+        scorers = {f"chats.{name}.reward_model": chat.reward_model for name, chat in self.config.chats.items()}
+        return files | {key: folder for key, folder in scorers.items() if folder}
+
+    def conditions(self) -> dict[str, str]:
+        found = {
+            "chats": f"greedy, up to {self.config.max_new_tokens} new tokens; bits per byte of reference answers given "
+            "their prompts: the token that ends one costs bits and counts no bytes"
+        }
+        scorers = [f"{name}: {chat.reward_model}" for name, chat in self.config.chats.items() if chat.reward_model]
+        return found | ({"reward models": ", ".join(scorers)} if scorers else {})
+
+    def run(self, model: LoadedModel) -> MeasureResult:
+        result = MeasureResult()
+        for chat in self.chats:
+            result.add(measure_chat(chat, model, self.config.max_new_tokens))
+        return result
 
 
 @dataclass(frozen=True)
 class Chat:
-    """Questions with what their answers are measured by."""
+    """The questions of one file, and what scores their answers."""
 
     name: str
     questions: list[Question]
     rewards: list[Callable]
-    judge: str | None
-
-    def check(self, tokenizer: PreTrainedTokenizerBase, room: int, model: str, key: str) -> None:
-        """Refuse, before any work, a model that cannot be asked.
-
-        Args:
-            room: tokens that a prompt may have.
-            model, key: its folder, and the key of the recipe that names it.
-
-        Raises:
-            UserError: no chat template that would do, or no prompt fits.
-        """
-        check_rendering(tokenizer, self.questions[0].prompt, model, key)
-        if not any(len(encode_prompt(tokenizer, question.prompt)) <= room for question in self.questions):
-            raise UserError(
-                f"'max_new_tokens': it leaves no room for any prompt of 'chats.{self.name}' in the context of {model} "
-                f"({key}); give a smaller number"
-            )
-
-    def measure(
-        self,
-        model: PreTrainedModel,
-        writer: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        max_new_tokens: int,
-        context: int,
-        batch_size: int = 4,
-        bf16: bool = False,
-        samples: int = 5,
-    ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]], list[Outcome]]:
-        """What a model's greedy answers come to.
-
-        Args:
-            writer: the same model in the precision in which it answers.
-            context: a question is left out whose prompt leaves no room in it for `max_new_tokens`, and from bits per
-                byte one whose reference does not fit.
-            batch_size: conversations a forward pass, and a sixteenth of the answers that are written at a time.
-            samples: how many answers to keep for reading.
-
-        Returns:
-            A figure (`value`, None if nothing was judged, `stderr`, `n`, `left_out`, `unit`) a metric; the samples; and
-            what came of every item.
-        """
-        encoded = [encode_prompt(tokenizer, question.prompt) for question in self.questions]
-        fitting = [index for index, prompt in enumerate(encoded) if len(prompt) <= context - max_new_tokens]
-        asked, prompts = [self.questions[i] for i in fitting], [encoded[i] for i in fitting]
-        end = end_token(tokenizer, asked[0].prompt)
-        answers = generate_answers(writer, tokenizer, prompts, end, max_new_tokens, 16 * batch_size)
-        texts = [text for text, _ in answers]
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        scores = {ENDS: [float(ended) for _, ended in answers]} | self.pay(asked, texts, ids)
-        if self.judge:
-            pairs = [(question.prompt, _completion(question, text)) for question, text in zip(asked, texts)]
-            scores[JUDGED] = score_conversations(self.judge, pairs, batch_size, f"chats.{self.name}.judge")
-        rows = [
-            {metric: values[place] for metric, values in scores.items() if values[place] is not None}
-            for place in range(len(asked))
-        ]
-        figures = {metric: _figure(metric, values, len(self.questions)) for metric, values in scores.items()}
-        outcomes = [Outcome(f"chats: {self.name}", identify(one.prompt), row) for one, row in zip(asked, rows)]
-        kept = [
-            {"prompt": tokenizer.decode(prompt), "answer": text, **row}
-            for prompt, text, row in list(zip(prompts, texts, rows))[:samples]
-        ]
-        answered = [question for question in self.questions if question.reference]
-        if answered:
-            costs = self._cost(answered, model, tokenizer, context, batch_size, bf16)
-            rates, sizes = [cost.scores[BITS] for cost in costs], [cost.weight for cost in costs]
-            figures[BITS] = _figure(BITS, rates, len(answered), sizes)
-            outcomes += costs
-        return figures, kept, outcomes
-
-    def pay(self, questions: list[Question], texts: list[str], ids: list[list[int]]) -> dict[str, list[float | None]]:
-        """What each reward gives for each answer; None where it does not judge.
-
-        Args:
-            ids: the tokens of the texts.
-
-        Raises:
-            UserError: a reward failed; it names the record.
-        """
-        given: dict[str, Any] = {
-            column: [question.columns[column] for question in questions] for column in questions[0].columns
-        }
-        given["prompts"] = [question.prompt for question in questions]
-        given["completions"] = [_completion(question, text) for question, text in zip(questions, texts)]
-        given |= {"completion_ids": ids, "trainer_state": None, "log_extra": _ignore, "log_metric": _ignore}
-        paid = {}
-        for reward in self.rewards:
-            values = asyncio.run(reward(**given)) if inspect.iscoroutinefunction(reward) else reward(**given)
-            paid[reward.__name__] = [value if value is None else float(value) for value in values]
-        return paid
-
-    def _cost(
-        self,
-        answered: list[Question],
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        context: int,
-        batch_size: int,
-        bf16: bool,
-    ) -> list[Outcome]:
-        """Bits per byte of the file's own answers, given their prompts, of those that fit. The token that ends one
-        costs bits, and counts no bytes."""
-        pairs = [encode_completion(tokenizer, question.prompt, question.reference) for question in answered]
-        fitting = [index for index, pair in enumerate(pairs) if sum(map(len, pair)) <= context]
-        nats = -completion_log_probabilities(model, [pairs[index] for index in fitting], batch_size, bf16)
-        outcomes = []
-        for index, cost in zip(fitting, nats.tolist()):
-            question = answered[index]
-            size = len(content(question.reference).encode())
-            item = identify([question.prompt, question.reference])
-            outcomes.append(Outcome(f"references: {self.name}", item, {BITS: cost / math.log(2) / size}, size))
-        return outcomes
+    reward_model: str | None
 
 
 def open_chat(name: str, config: ChatConfig, limit: int, seed: int) -> Chat:
-    """The questions of a file, and what their answers are measured by, seen to be there before any work.
+    """Read the questions of a file, and check everything that scores their answers.
 
     Args:
-        limit: how many to ask, drawn with `seed`.
+        limit: maximum number of questions, drawn with `seed`.
 
     Raises:
-        UserError: no such file, records of another shape, a reward or a judge that cannot be had, or a record that a
-            reward does not take.
+        UserError: no such file, unknown format, unknown reward function or unsuitable reward model, or a record that
+            lacks what a reward function needs.
     """
     key = f"chats.{name}"
     questions = read_questions(config.file, f"{key}.file")
@@ -173,28 +99,146 @@ def open_chat(name: str, config: ChatConfig, limit: int, seed: int) -> Chat:
     if config.rewards:
         columns = list(questions[0].columns)
         rewards = find_rewards(config.rewards, columns, config.file, f"{key}.rewards", "its records")
-    names = [ENDS, JUDGED, BITS, *(reward.__name__ for reward in rewards)]
-    for metric in names:
-        if names.count(metric) > 1:
-            raise UserError(f"'{key}.rewards': two measures would be called '{metric}'; give a function another name")
-    if config.judge:
-        check_judge(config.judge, questions[0].prompt, f"{key}.judge")
-    chat = Chat(name, questions, rewards, config.judge)
-    chat.pay(questions, [""] * len(questions), [[]] * len(questions))  # a record that a reward does not take
-    return chat
+    metrics = [ENDS, ALL, REWARD, BITS, *(reward.__name__ for reward in rewards)]
+    for metric in metrics:
+        if metrics.count(metric) > 1:
+            raise UserError(f"'{key}.rewards': two metrics would be called '{metric}'; rename the function")
+    if config.reward_model:
+        check_reward_model(config.reward_model, questions[0].prompt, f"{key}.reward_model")
+    apply_rewards(rewards, questions, [""] * len(questions), [[]] * len(questions))  # fails if a record lacks something
+    return Chat(name, questions, rewards, config.reward_model)
 
 
-def _completion(question: Question, text: str) -> Words:
+def check_chat(chat: Chat, candidate: Candidate, max_new_tokens: int) -> None:
+    """Reject, before any work, a model that cannot be asked these questions.
+
+    Raises:
+        UserError: unsuitable chat template, or no prompt leaves room for an answer.
+    """
+    tokenizer = candidate.tokenizer
+    check_rendering(tokenizer, chat.questions[0].prompt, candidate.folder, candidate.key)
+    room = candidate.context - max_new_tokens
+    if not any(len(encode_prompt(tokenizer, question.prompt)) <= room for question in chat.questions):
+        raise UserError(
+            f"'max_new_tokens': {max_new_tokens} leaves no room for any prompt of 'chats.{chat.name}' in the context "
+            f"of {candidate.folder} ({candidate.key}), {candidate.context} tokens; give a smaller number"
+        )
+
+
+def measure_chat(chat: Chat, model: LoadedModel, max_new_tokens: int, samples: int = SAMPLES) -> MeasureResult:
+    """Score a model's greedy answers, and its likelihood of the reference answers.
+
+    A question whose prompt leaves no room for `max_new_tokens` in the context is left out, and so is a reference answer
+    that does not fit with its prompt.
+
+    Args:
+        samples: answers to keep for reading.
+    """
+    encoded = [encode_prompt(model.tokenizer, question.prompt) for question in chat.questions]
+    fitting = [index for index, prompt in enumerate(encoded) if len(prompt) <= model.context - max_new_tokens]
+    questions, prompts = [chat.questions[i] for i in fitting], [encoded[i] for i in fitting]
+    end = end_token(model.tokenizer, questions[0].prompt)
+    batch_size = GENERATED * model.batch_size
+    answers = generate_answers(model.generation_model, model.tokenizer, prompts, end, max_new_tokens, batch_size)
+    scores = score_answers(chat, questions, answers, model.tokenizer, model.batch_size)
+
+    left_out = len(chat.questions) - len(questions)
+    result = MeasureResult()
+    for metric, values in scores.items():
+        result.figures[MetricKey(Chats.kind, chat.name, metric)] = figure_of(values, unit_of(metric), left_out=left_out)
+    rows = [
+        {metric: values[place] for metric, values in scores.items() if values[place] is not None}
+        for place in range(len(questions))
+    ]
+    result.outcomes = [
+        ItemOutcome(Chats.kind, chat.name, identify(question.prompt), row) for question, row in zip(questions, rows)
+    ]
+    result.samples[chat.name] = [
+        {"prompt": model.tokenizer.decode(prompt), "answer": text, **row}
+        for prompt, (text, _), row in list(zip(prompts, answers, rows))[:samples]
+    ]
+    if any(question.reference for question in chat.questions):
+        figure, outcomes = measure_references(chat, model)
+        result.add(MeasureResult({MetricKey(Chats.kind, chat.name, BITS): figure}, outcomes))
+    return result
+
+
+def unit_of(metric: str) -> Unit:
+    """"share" for what is 1 or 0 for each answer, else "score"."""
+    return "share" if metric in (ENDS, ALL) or metric in ALL_OR_NOTHING else "score"
+
+
+def score_answers(
+    chat: Chat,
+    questions: list[Question],
+    answers: list[tuple[str, bool]],
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+) -> Scores:
+    """Scores of answers by metric: the end, each reward function, all of these, and the reward model.
+
+    Args:
+        answers: the text of each, and whether it ended by itself.
+        batch_size: conversations per forward pass of the reward model.
+    """
+    texts = [text for text, _ in answers]
+    ends: Scores = {ENDS: [float(ended) for _, ended in answers]}
+    rewards = apply_rewards(chat.rewards, questions, texts, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    scores = ends | rewards
+    checks = [values for metric, values in rewards.items() if unit_of(metric) == "share"]
+    if checks:
+        scores[ALL] = [None if None in row else min(row) for row in zip(ends[ENDS], *checks)]
+    if chat.reward_model:
+        pairs = [(question.prompt, as_completion(question, text)) for question, text in zip(questions, texts)]
+        key = f"chats.{chat.name}.reward_model"
+        scores[REWARD] = score_conversations(chat.reward_model, pairs, batch_size, key)
+    return scores
+
+
+def apply_rewards(
+    rewards: list[Callable], questions: list[Question], texts: list[str], ids: list[list[int]]
+) -> Scores:
+    """The rewards of answers, by name of the reward function.
+
+    Args:
+        texts, ids: the answers as text and as token ids.
+
+    Raises:
+        UserError: a reward function failed; it names the record.
+    """
+    arguments: dict[str, Any] = {
+        column: [question.columns[column] for question in questions] for column in questions[0].columns
+    }
+    arguments["prompts"] = [question.prompt for question in questions]
+    arguments["completions"] = [as_completion(question, text) for question, text in zip(questions, texts)]
+    arguments |= {"completion_ids": ids, "trainer_state": None, "log_extra": _ignore, "log_metric": _ignore}
+    scores: Scores = {}
+    for reward in rewards:
+        found = asyncio.run(reward(**arguments)) if inspect.iscoroutinefunction(reward) else reward(**arguments)
+        scores[reward.__name__] = [value if value is None else float(value) for value in found]
+    return scores
+
+
+def measure_references(chat: Chat, model: LoadedModel) -> tuple[Figure, list[ItemOutcome]]:
+    """Bits per byte of the file's own answers, given their prompts. The token that ends one counts no bytes."""
+    answered = [question for question in chat.questions if question.reference]
+    pairs = [encode_completion(model.tokenizer, question.prompt, question.reference) for question in answered]
+    fitting = [index for index, pair in enumerate(pairs) if sum(map(len, pair)) <= model.context]
+    left_out = len(answered) - len(fitting)
+    if not fitting:
+        return figure_of([], BITS, left_out=left_out), []
+    fitting_pairs = [pairs[index] for index in fitting]
+    nats = -completion_log_probabilities(model.model, fitting_pairs, model.batch_size, model.bf16).numpy()
+    sizes = np.array([len(content(answered[index].reference).encode()) for index in fitting])
+    items = [identify([answered[index].prompt, answered[index].reference]) for index in fitting]
+    figure, outcomes = bits_per_byte(Chats.kind, chat.name, nats, sizes, items, {})
+    return replace(figure, left_out=left_out), outcomes
+
+
+def as_completion(question: Question, text: str) -> Answer:
+    """An answer in the form of its prompt: text, or a list of one message."""
     return text if isinstance(question.prompt, str) else [{"role": "assistant", "content": text}]
 
 
-def _figure(metric: str, values: list[float | None], asked: int, weights: list[float] | None = None) -> dict[str, Any]:
-    """The mean of what was judged; without a value if nothing was."""
-    known = [value for value in values if value is not None]
-    unit = "share" if metric == ENDS or metric in ALL_OR_NOTHING else "number"
-    figure = mean_with_stderr(known, weights) if known else {"value": None, "stderr": None, "n": 0}
-    return {**figure, "left_out": asked - len(known), "unit": unit}
-
-
 def _ignore(*_: Any, **__: Any) -> None:
-    """In the place of what a reward may log in training."""
+    """In the place of TRL's logging, which reward functions may call."""

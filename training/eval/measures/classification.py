@@ -26,7 +26,7 @@ def scores(truth: Sequence[str], predicted: Sequence[str], labels: list[str], po
     commonest = max(list(truth).count(label) for label in labels) / len(truth)
     outcomes = [guess == right for guess, right in zip(predicted, truth, strict=True)]
     return {
-        "accuracy": proportion(outcomes, chance=commonest),
+        "accuracy": proportion(outcomes, chance=commonest).to_json(),
         "f1": float(f1),
         "precision": float(precision),
         "recall": float(recall),

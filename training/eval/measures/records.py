@@ -1,4 +1,4 @@
-"""Held-out records of any file, in the shapes that the trainers take: see `training.tuning.dataset_formats`."""
+"""Held-out records of any file, in the formats that the trainers take: see `training.tuning.dataset_formats`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,42 +6,41 @@ from pathlib import Path
 
 from training.common.errors import UserError
 from training.common.jsonl import read_records
-from training.eval.measures.prompts import Words
 from training.tuning.dataset_formats import (
     CONVERSATIONS,
     NUMBER,
     PREFERENCES,
     PROMPTS,
+    DataFormat,
     Record,
-    Shape,
     convert_record,
-    find_shape,
+    detect_format,
 )
-from training.tuning.reward_functions import content
+from training.tuning.reward_functions import Answer, content
 
 
 @dataclass(frozen=True)
 class Question:
-    """One to be answered.
+    """A question to be answered.
 
     Attributes:
-        prompt, reference: what is asked, and how the file answers it (None if it does not).
-        columns: of the record, for its rewards, with its number as `NUMBER`.
+        prompt, reference: the question, and the file's own answer (None if it has none).
+        columns: of the record, for reward functions, with its number as `NUMBER`.
     """
 
-    prompt: Words
-    reference: Words | None
+    prompt: Answer
+    reference: Answer | None
     columns: Record
 
 
 def read_questions(file: str, key: str) -> list[Question]:
-    """The questions of a file; the last answer of a conversation is its reference, all before it the prompt.
+    """The questions of a file. The last answer of a conversation is its reference; everything before is the prompt.
 
     Args:
         key: of the recipe that names the file.
 
     Raises:
-        UserError: no such file, or records that are of no known shape or ask nothing.
+        UserError: no such file, an unknown format, or a record without a question.
     """
     questions = []
     for number, record, taken in _read(file, key, (*CONVERSATIONS, *PROMPTS)):
@@ -50,12 +49,12 @@ def read_questions(file: str, key: str) -> list[Question]:
             prompt, reference = taken["messages"], None
             if prompt[-1]["role"] == "assistant":
                 prompt, reference = prompt[:-1], prompt[-1:]
-        _check_words(f"'{key}': {file}, record {number}", prompt, reference or "")
+        _check_text(f"'{key}': {file}, record {number}", prompt, reference or "")
         columns = {column: value for column, value in record.items() if column not in ("prompt", "completion")}
         questions.append(
             Question(prompt, reference if reference and content(reference) else None, columns | {NUMBER: number})
         )
-    _check_alike([question.prompt for question in questions], file, key)
+    _check_one_kind([question.prompt for question in questions], file, key)
     return questions
 
 
@@ -68,42 +67,44 @@ def read_pairs(file: str, key: str) -> list[Record]:
         if prompt is None:
             shared = next((place for place, (one, other) in enumerate(zip(chosen, rejected)) if one != other), None)
             if shared is None:
-                raise UserError(f"{where}: 'chosen' and 'rejected' do not part after a prompt")
-            if isinstance(chosen, str) and chosen[:shared].endswith(" "):  # which belongs to the next word, as in TRL
+                raise UserError(f"{where}: 'chosen' and 'rejected' do not differ after a common prompt; remove it")
+            if isinstance(chosen, str) and chosen[:shared].endswith(" "):  # it belongs to the next word, as in TRL
                 shared -= 1
             prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-        _check_words(where, prompt, chosen, rejected)
+        _check_text(where, prompt, chosen, rejected)
         pairs.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
-    _check_alike([pair["prompt"] for pair in pairs], file, key)
+    _check_one_kind([pair["prompt"] for pair in pairs], file, key)
     return pairs
 
 
-def _read(file: str, key: str, shapes: tuple[Shape, ...]) -> Iterator[tuple[int, Record, Record]]:
-    """The number of each record, all its columns, and what it becomes."""
+def _read(file: str, key: str, formats: tuple[DataFormat, ...]) -> Iterator[tuple[int, Record, Record]]:
+    """Yield the number of each record, all its columns, and the record converted to TRL's columns."""
     if not Path(file).is_file():
         raise UserError(f"'{key}': no such file: {file}")
     records = list(read_records(Path(file)))
     if not records:
-        raise UserError(f"'{key}': {file} is empty")
+        raise UserError(f"'{key}': {file} is empty; give a file with records")
     columns = list(dict.fromkeys(column for _, record in records for column in record))
-    shape = find_shape(columns, shapes, f"'{key}': the records of {file}")
+    format = detect_format(columns, formats, f"'{key}': the records of {file}")
     for number, found in records:
         record = {column: found.get(column) for column in columns}
-        taken = {column: value for column, value in record.items() if shape.takes(column)}
-        taken = convert_record(taken, number, shape, f"'{key}': {file}")
+        taken = {column: value for column, value in record.items() if format.takes(column)}
+        taken = convert_record(taken, number, format, f"'{key}': {file}")
         if taken.get("tools") or taken.get("chat_template_kwargs"):
-            raise UserError(f"'{key}': {file}, record {number}: nothing is measured with tools or chat_template_kwargs")
+            raise UserError(
+                f"'{key}': {file}, record {number}: 'tools' and 'chat_template_kwargs' are not supported; remove them"
+            )
         yield number, record, taken
 
 
-def _check_words(where: str, prompt: Words, *answers: Words) -> None:
+def _check_text(where: str, prompt: Answer, *answers: Answer) -> None:
     if not prompt:
-        raise UserError(f"{where} asks nothing")
-    for words in (prompt, *answers):
-        if not isinstance(words, str) and not all(isinstance(message.get("content"), str) for message in words):
-            raise UserError(f"{where} holds a message that is no text")
+        raise UserError(f"{where}: the prompt is empty; remove the record")
+    for text in (prompt, *answers):
+        if not isinstance(text, str) and not all(isinstance(message.get("content"), str) for message in text):
+            raise UserError(f"{where}: a message is not text; only text can be measured")
 
 
-def _check_alike(prompts: list[Words], file: str, key: str) -> None:
+def _check_one_kind(prompts: list[Answer], file: str, key: str) -> None:
     if len({isinstance(prompt, str) for prompt in prompts}) > 1:
         raise UserError(f"'{key}': {file}: some records are text and some are messages; put them into two files")

@@ -1,4 +1,4 @@
-"""A reward model as a judge: one number for a whole conversation, as it was trained to give it."""
+"""Scores by a reward model from `scratch reward`: one number for a whole conversation."""
 
 import math
 from pathlib import Path
@@ -10,17 +10,20 @@ from training.common.device import pick_device
 from training.common.errors import UserError
 from training.common.progress import progress_bar
 from training.common.stage import check_stage
-from training.eval.measures.prompts import Words, check_rendering, encode_whole
+from training.eval.measures.batching import by_length, pad
+from training.eval.measures.prompts import check_rendering, encode_conversation
+from training.model_io.context_length import context_length
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
+from training.tuning.reward_functions import Answer
 
 
-def check_judge(folder: str, prompt: Words, key: str) -> None:
-    """Refuse, before any work, what cannot judge answers to such a prompt.
+def check_reward_model(folder: str, prompt: Answer, key: str) -> None:
+    """Reject, before any work, a folder that cannot score answers to such a prompt.
 
     Args:
-        folder: as `scratch reward` leaves it.
+        folder: output of `scratch reward`.
         key: of the recipe that names it.
 
     Raises:
@@ -28,14 +31,14 @@ def check_judge(folder: str, prompt: Words, key: str) -> None:
     """
     check_stage(folder, "reward", key=key)
     if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"'{key}': {folder} holds no model (no config.json); it takes a folder of `scratch reward`")
+        raise UserError(f"'{key}': {folder} holds no model (no config.json); give the output of `scratch reward`")
     tokenizer = open_model_tokenizer(folder, key)
     config = AutoConfig.from_pretrained(folder)
     architecture = (config.architectures or ["model of unknown class"])[0]
     if not architecture.endswith("ForSequenceClassification") or config.num_labels != 1:
         raise UserError(
-            f"'{key}': {folder} holds a {architecture} with {config.num_labels} labels; a judge gives a conversation "
-            "one number, as the ...ForSequenceClassification of `scratch reward` does"
+            f"'{key}': {folder} holds a {architecture} with {config.num_labels} labels; give the output of "
+            "`scratch reward`, a ...ForSequenceClassification with one label"
         )
     check_weights(folder, key, model_class=AutoModelForSequenceClassification)
     check_rendering(tokenizer, prompt, folder, key)
@@ -43,42 +46,41 @@ def check_judge(folder: str, prompt: Words, key: str) -> None:
 
 @torch.inference_mode()
 def score_conversations(
-    folder: str, pairs: list[tuple[Words, Words]], batch_size: int, key: str = "judge"
+    folder: str, pairs: list[tuple[Answer, Answer]], batch_size: int, key: str = "reward_model"
 ) -> list[float | None]:
-    """The judge's score of each conversation, rendered by its own chat template, an answer that did not end included.
+    """The reward model's score of each conversation, rendered by its own chat template.
+
+    An answer that did not end is scored as if it had.
 
     Args:
         pairs: prompt and completion each.
+        batch_size: conversations per forward pass.
         key: of the recipe that names the folder.
 
     Returns:
-        A number each, None for a conversation that is longer than the judge's positions.
+        A number each; None for a conversation that exceeds the reward model's context.
 
     Raises:
-        UserError: a score that is no finite number.
+        UserError: a score that is NaN or infinite.
     """
     with quiet_loading():
         model = AutoModelForSequenceClassification.from_pretrained(folder).to(pick_device()).eval()
     tokenizer = open_model_tokenizer(folder, key)
-    # The score is read off the last token that is no padding.
+    # The model reads the score at the last token that is not padding.
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     model.config.get_text_config().pad_token_id = padding
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or float("inf")
-    encoded = [encode_whole(tokenizer, *pair) for pair in pairs]
+    longest = context_length(model.config) or math.inf
+    encoded = [encode_conversation(tokenizer, *pair) for pair in pairs]
     fitting = [index for index, ids in enumerate(encoded) if len(ids) <= longest]
-    order = sorted(fitting, key=lambda index: len(encoded[index]), reverse=True)
     scores: list[float | None] = [None] * len(pairs)
-    with progress_bar(total=len(order), desc="judge", unit="answer", leave=False) as bar:
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            width = len(encoded[chosen[0]])
-            rows = [encoded[index] + [padding] * (width - len(encoded[index])) for index in chosen]
-            mask = [[1] * len(encoded[index]) + [0] * (width - len(encoded[index])) for index in chosen]
-            inputs = {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask)}
-            logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, use_cache=False).logits
-            for index, score in zip(chosen, logits[:, 0].tolist()):  # logits: (batch, 1)
+    with progress_bar(total=len(fitting), desc="reward model", unit="answer", leave=False) as bar:
+        for batch in by_length([len(encoded[index]) for index in fitting], batch_size):
+            indices = [fitting[place] for place in batch]
+            ids, mask = (tensor.to(model.device) for tensor in pad([encoded[index] for index in indices], padding))
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # (batch, 1)
+            for index, score in zip(indices, logits[:, 0].tolist()):
                 if not math.isfinite(score):
-                    raise UserError(f"'{key}': {folder} gave {score} as a score, which is no finite number")
+                    raise UserError(f"'{key}': {folder} gave the score {score}; train it again")
                 scores[index] = score
-            bar.update(len(chosen))
+            bar.update(len(batch))
     return scores

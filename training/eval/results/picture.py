@@ -1,34 +1,40 @@
-"""The picture of a run: how the loss fell, and what each stage gained."""
+"""Pictures of results: the loss and the figures of a run, and the differences between models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.eval.results.table import measures
+from training.eval.measures.figures import BITS, MetricKey
+from training.eval.results.comparison import MeasureComparison
+from training.eval.results.results_file import ModelResults
+from training.eval.results.table import shares
 from training.plots.style import COLOURS, FAINT, INK, STYLE, short_count
 
+POINTS = "Difference in points"
 
-def draw_summary(path: Path, curve: list[dict[str, Any]], models: dict[str, dict[str, Any]]) -> None:
-    """Draw the panels there are figures for: the pretraining curve, bits per byte, and the other measures per model.
+
+def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, ModelResults]) -> None:
+    """Draw the pretraining curve, bits per byte of the validation split, and the shares of each model, as available.
 
     Args:
         path: the PNG to write.
-        curve: lines of `pretrain/metrics.jsonl`: `tokens` with `loss` or with `validation_loss` (nats a token).
-        models: name to results, as in `evaluate/results.json`.
+        curve: lines of `pretrain/metrics.jsonl`: `tokens` with `loss` or with `validation_loss` (nats per token).
+        models: results by name.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    named = list(dict.fromkeys(name for model in models.values() for name in measures(model)))
-    bits = {name: model["bits_per_byte"]["value"] for name, model in models.items() if "bits_per_byte" in model}
-    above: list[tuple[float, Callable[[Any], None]]] = []  # relative width, what draws there
+    keys = list(dict.fromkeys(key for model in models.values() for key in shares(model)))
+    split = MetricKey("data", "validation", BITS)
+    bits = {name: model.figures[split].value for name, model in models.items() if split in model.figures}
+    above: list[tuple[float, Callable[[Any], None]]] = []  # relative width, drawing function
     if curve:
         above.append((2.2, lambda axes: _draw_curve(axes, curve)))
     if bits:
         above.append((1.0, lambda axes: _draw_bits(axes, bits)))
-    below = [(1.0, lambda axes: _draw_shares(axes, models, named))] if named else []
+    below = [(1.0, lambda axes: _draw_shares(axes, models, keys))] if keys else []
     strips = [panels for panels in (above, below) if panels]
 
     with plt.rc_context(STYLE):
@@ -44,7 +50,7 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: dict[str, dict
 
 
 def _draw_curve(axes: Any, curve: list[dict[str, Any]]) -> None:
-    """Loss over tokens seen. The early fall is steep: the scale of losses is logarithmic so that the end shows too."""
+    """Draw loss over tokens seen. The scale is logarithmic, because the loss falls steeply at first."""
     train = [(line["tokens"], line["loss"]) for line in curve if "loss" in line]
     held_out = [(line["tokens"], line["validation_loss"]) for line in curve if "validation_loss" in line]
     if train:
@@ -78,17 +84,17 @@ def _draw_bits(axes: Any, bits: dict[str, float]) -> None:
     axes.tick_params(length=0)
 
 
-def _draw_shares(axes: Any, models: dict[str, dict[str, Any]], named: list[str]) -> None:
-    """Grouped bars in percent, a group a measure, with one standard error and a line at chance."""
+def _draw_shares(axes: Any, models: Mapping[str, ModelResults], keys: list[MetricKey]) -> None:
+    """Draw grouped bars in percent, one group per measure, with one standard error and a line at chance."""
     width = 0.8 / len(models)
     chances = {}
     for row, (name, model) in enumerate(models.items()):
-        figures = measures(model)
-        places = [group - 0.4 + (row + 0.5) * width for group, measure in enumerate(named) if measure in figures]
-        shown = [figures[measure] for measure in named if measure in figures]
-        chances |= {measure: figure.get("chance") for measure, figure in figures.items()}
-        heights = [100 * figure["value"] for figure in shown]
-        errors = [100 * (figure["stderr"] or 0) for figure in shown]
+        figures = shares(model)
+        places = [group - 0.4 + (row + 0.5) * width for group, key in enumerate(keys) if key in figures]
+        shown = [figures[key] for key in keys if key in figures]
+        chances |= {key: figure.chance for key, figure in figures.items()}
+        heights = [100 * figure.value for figure in shown]
+        errors = [100 * (figure.stderr or 0) for figure in shown]
         axes.bar(places, heights, 0.92 * width, color=COLOURS[row % len(COLOURS)], label=name)
         axes.errorbar(places, heights, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
         for place, height, error in zip(places, heights, errors):
@@ -101,14 +107,14 @@ def _draw_shares(axes: Any, models: dict[str, dict[str, Any]], named: list[str])
                 fontsize=8.5,
             )
     label = "chance"
-    for group, measure in enumerate(named):
-        if chances.get(measure) is not None:
-            level = 100 * chances[measure]
+    for group, key in enumerate(keys):
+        if chances.get(key) is not None:
+            level = 100 * chances[key]
             axes.plot([group - 0.45, group + 0.45], [level, level], color=INK, linestyle=(0, (4, 2)), label=label)
             label = None  # once in the legend
-    axes.set_xticks(range(len(named)), [_two_lines(name) for name in named])
+    axes.set_xticks(range(len(keys)), [f"{key.title.replace('_', ' ')}\n{key.words}" for key in keys])
     axes.set_title("Share in percent, with standard error (higher is better)")
-    axes.set_xlim(-0.55, len(named) - 0.45)
+    axes.set_xlim(-0.55, len(keys) - 0.45)
     axes.set_ylim(0, 118)  # room for the legend above a bar at 100
     axes.set_yticks(range(0, 101, 20))
     axes.tick_params(axis="x", length=0)
@@ -117,32 +123,25 @@ def _draw_shares(axes: Any, models: dict[str, dict[str, Any]], named: list[str])
     axes.legend(frameon=False, ncols=len(models) + 1, loc="upper left")
 
 
-def _two_lines(name: str) -> str:
-    """`answers: parses` and `preference accuracy` on two lines, to fit below a group of bars."""
-    head, separator, tail = name.partition(": ")
-    return f"{head.replace('_', ' ')}\n{tail}" if separator else name.replace(" ", "\n")
-
-
-def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list[tuple[str, str]]) -> None:
-    """Draw the differences between models with two standard errors, a panel for shares and one for each other metric.
+def draw_comparison(
+    path: Path, measures: Mapping[MetricKey, MeasureComparison], pairs: list[tuple[str, str]]
+) -> None:
+    """Draw the differences between models with two standard errors: one panel for shares, one per other metric.
 
     Args:
         path: the PNG to write.
-        measures: as in `comparison.Comparison`.
-        pairs: which to draw, as (before, after).
+        measures: as in `Comparison`.
+        pairs: the pairs to draw, as (before, after).
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    titles = {
-        name: "Difference in points" if entry["unit"] == "share" else f"Difference: {name.rpartition(': ')[2]}"
-        for name, entry in measures.items()
-    }
+    titles = {key: _panel_title(key, measure) for key, measure in measures.items()}
     panels = {
-        title: {name: entry for name, entry in measures.items() if titles[name] == title}
-        for title in sorted(set(titles.values()), key=lambda title: (title != "Difference in points", title))
+        title: {key: measure for key, measure in measures.items() if titles[key] == title}
+        for title in sorted(set(titles.values()), key=lambda title: (title != POINTS, title))
     }
     rows = max(len(shown) for shown in panels.values())
     height = 1.8 + 0.3 * -(-len(pairs) // 4) + rows * max(0.3, 0.16 * (len(pairs) + 1))
@@ -151,7 +150,7 @@ def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list
             1, len(panels), figsize=(6 * len(panels), height), squeeze=False, layout="constrained"
         )
         for place, (title, shown) in zip(axes[0], panels.items()):
-            _draw_differences(place, shown, pairs, scale=100 if title == "Difference in points" else 1)
+            _draw_differences(place, shown, pairs, scale=100 if title == POINTS else 1)
             place.set_title(title)
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2 * len(panels), frameon=False)
@@ -159,17 +158,23 @@ def draw_comparison(path: Path, measures: dict[str, dict[str, Any]], pairs: list
         plt.close(figure)
 
 
+def _panel_title(key: MetricKey, measure: MeasureComparison) -> str:
+    if measure.unit == "share":
+        return POINTS
+    return f"Difference in {measure.unit}" if measure.unit == BITS else f"Difference: {key.words}"
+
+
 def _draw_differences(
-    axes: Any, measures: dict[str, dict[str, Any]], pairs: list[tuple[str, str]], scale: float
+    axes: Any, measures: Mapping[MetricKey, MeasureComparison], pairs: list[tuple[str, str]], scale: float
 ) -> None:
     height = 0.7 / len(pairs)
     for number, pair in enumerate(pairs):
         points = []
-        for row, entry in enumerate(measures.values()):
-            found = next((one for one in entry["pairs"] if (one["before"], one["after"]) == pair), None)
+        for row, measure in enumerate(measures.values()):
+            found = next((one.difference for one in measure.pairs if (one.before, one.after) == pair), None)
             if found:
                 place = row - 0.35 + (number + 0.5) * height
-                points.append((place, scale * found["value"], 2 * scale * (found["stderr"] or 0)))
+                points.append((place, scale * found.value, 2 * scale * (found.stderr or 0)))
         places, values, errors = zip(*points) if points else ((), (), ())
         style = {
             "fmt": "o",
@@ -180,7 +185,7 @@ def _draw_differences(
         }
         axes.errorbar(values, places, xerr=errors, label=" → ".join(pair), **style)
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(measures)), measures)
+    axes.set_yticks(range(len(measures)), [key.label for key in measures])
     axes.set_ylim(len(measures) - 0.5, -0.5)
     axes.grid(axis="x", color=FAINT, alpha=0.2)
     axes.set_xlabel("with two standard errors")

@@ -1,4 +1,4 @@
-"""The summary of a run: one table and one picture, from what its stages left."""
+"""The summary of a run: one table and one picture from the output of its stages."""
 
 import json
 from pathlib import Path
@@ -9,51 +9,53 @@ from training.common.metrics import METRICS, read_metrics
 from training.common.recipe import STAGES
 from training.common.stage import PROVENANCE
 from training.common.tables import Row, as_markdown, as_text
+from training.eval.results.results_file import Results
 from training.eval.results.table import results_table
 
 
-def write_summary(run_dir: Path) -> str:
-    """Write summary.json, summary.md and summary.png of a run, from the stages that are there.
+def write_summary(run_dir: Path, picture: bool = True) -> str:
+    """Write summary.json, summary.md and summary.png of a run, from the stages that have finished.
+
+    Args:
+        picture: draw summary.png, which takes a second or two; False keeps the one that is there.
 
     Returns:
-        The same as text for a terminal.
+        The tables as text for a terminal.
 
     Raises:
-        UserError: no such folder, or no stage has finished in it.
+        UserError: no such folder, no finished stage in it, or damaged results.
     """
     if not run_dir.is_dir():
-        raise UserError(f"{run_dir}: no such folder; `scratch run` makes it")
+        raise UserError(f"{run_dir}: no such folder; `scratch run` creates it")
     stages = _read_stages(run_dir)
     if not stages:
-        raise UserError(f"{run_dir}: no stage has finished here (no {PROVENANCE} in its folders)")
-    results_file = run_dir / "evaluate" / "results.json"
-    results = json.loads(results_file.read_text(encoding="utf-8")) if "evaluate" in stages else {}
-    models = results.get("models", {})
+        raise UserError(f"{run_dir}: no stage has finished here (no {PROVENANCE} in its folders); run one first")
+    results = _read_results(run_dir / "evaluate") if "evaluate" in stages else Results({})
     curve = read_metrics(run_dir / "pretrain" / METRICS)
 
     summary = {
         "run": run_dir.name,
         "seconds": {name: record["seconds"] for name, record in stages.items()},
-        "models": {name: _without_samples(row) for name, row in models.items()},
-        "conditions": results.get("conditions", {}),
+        "models": {name: model.figures_to_json() for name, model in results.models.items()},
+        "conditions": results.conditions,
         "versions": next(reversed(stages.values()))["versions"],
     }
     (run_dir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    picture = bool(curve or models)
-    if picture:
+    has_picture = bool(curve or results.models)
+    if has_picture and (picture or not (run_dir / "summary.png").is_file()):
         from training.eval.results.picture import draw_summary  # imports matplotlib
 
-        draw_summary(run_dir / "summary.png", curve, models)
+        draw_summary(run_dir / "summary.png", curve, results.models)
     tables = {}
-    if models:
-        tables["What each stage gained, on held-out text"] = results_table(models)
+    if results.models:
+        tables["What each stage gained, on held-out text"] = results_table(results.models)
     elif any("validation_loss" in line for line in curve):
         tables["Pretraining"] = _last_validation(curve)
     tables["Time"] = _minutes(stages)
-    page = f"# {run_dir.name}\n\n" + ("![Summary](summary.png)\n\n" if picture else "")
+    page = f"# {run_dir.name}\n\n" + ("![Summary](summary.png)\n\n" if has_picture else "")
     page += "\n".join(f"## {title}\n\n{as_markdown(table)}" for title, table in tables.items())
-    if models:
+    if results.models:
         page += "\nShares in percent, with one standard error of the sample of questions.\n"
     (run_dir / "summary.md").write_text(page, encoding="utf-8")
 
@@ -69,16 +71,15 @@ def _read_stages(run_dir: Path) -> dict[str, dict[str, Any]]:
     return {record["stage"]: record for record in records}
 
 
-def _without_samples(row: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a model; the answers kept for reading stay in evaluate/results.json."""
-    row = {measure: value for measure, value in row.items() if measure != "chat_samples"}
-    if "answers" not in row:
-        return row
-    return {**row, "answers": {key: value for key, value in row["answers"].items() if key != "samples"}}
+def _read_results(folder: Path) -> Results:
+    try:
+        return Results.read(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: its results cannot be read ({error}); run `scratch evaluate` again") from None
 
 
 def _last_validation(curve: list[dict[str, Any]]) -> list[Row]:
-    """The one figure of a run that was not evaluated."""
+    """The last validation loss of a run that was not evaluated."""
     last = [line for line in curve if "validation_loss" in line][-1]
     header = ["model", "tokens seen", "validation loss, nats per token"]
     return [header, ["base", f"{last['tokens']:,}", f"{last['validation_loss']:.3f}"]]

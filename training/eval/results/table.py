@@ -1,132 +1,124 @@
-"""Results as tables: aligned text for the terminal, Markdown for files."""
+"""The table of results, one row per model, and the notes below it."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from training.common.estimates import near_chance
 from training.common.tables import Row
+from training.eval.measures.figures import ACCURACY, ALL, BITS, ENDS, Figure, MetricKey
+from training.eval.results.results_file import ModelResults
 
-_SHARE_METRICS = ("acc", "exact_match", "pass@")  # of lm-eval
-_NUMBER_METRICS = ("log-likelihood", "bits_per_byte")
-
-
-def measures(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The shares in one model's results by column name: answers, preferences, those of chats and pairs, and each
-    task's first accuracy."""
-    found = {}
-    if "answers" in model:
-        shares = {name: entry for name, entry in model["answers"].items() if isinstance(entry, dict)}
-        found |= {f"answers: {name.replace('_', ' ')}": figure for name, figure in shares.items()}
-    if "preferences" in model:
-        found["preference accuracy"] = model["preferences"]
-    found |= _of_chats(model, "share")
-    found |= {f"{name}: preference accuracy": figure for name, figure in model.get("pairs", {}).items()}
-    for task, metrics in model.get("tasks", {}).items():
-        metric = next((name for name in metrics if name.startswith(_SHARE_METRICS)), None)
-        if metric:
-            found[f"{task.removeprefix('scratch_')}: {metric}"] = metrics[metric]
-    return found
+Figures = dict[MetricKey, Figure]
 
 
-def numbers(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is no share, in one model's results by column name: bits per byte of texts, of chats what a judge gives and
-    bits per byte, margins of pairs, log-likelihoods of tasks."""
-    found = {f"{name}: bits per byte": figure for name, figure in model.get("texts", {}).items()}
-    found |= _of_chats(model, "number")
-    found |= {f"{name}: margin": figure["margin"] for name, figure in model.get("pairs", {}).items()}
-    for task, metrics in model.get("tasks", {}).items():
-        found |= {f"{task}: {metric}": metrics[metric] for metric in metrics if metric in _NUMBER_METRICS}
-    return found
+def table_figures(model: ModelResults) -> Figures:
+    """The figures that the table shows: all with a value, but of a task only the first share, and those in nats or bits
+    per byte."""
+    shown: Figures = {}
+    with_share: set[str] = set()  # tasks
+    for key, figure in model.figures.items():
+        if figure.value is None:
+            continue
+        if key.kind == "tasks":
+            if figure.unit == "score" or (figure.unit == "share" and key.name in with_share):
+                continue
+            if figure.unit == "share":
+                with_share.add(key.name)
+        shown[key] = figure
+    return shown
 
 
-def _of_chats(model: dict[str, Any], unit: str) -> dict[str, dict[str, Any]]:
-    return {
-        f"{name}: {'reference, ' if metric == 'bits per byte' else ''}{metric}": figure
-        for name, metrics in model.get("chats", {}).items()
-        for metric, figure in metrics.items()
-        if figure["unit"] == unit and figure["n"]
-    }
+def shares(model: ModelResults) -> Figures:
+    """The shares among the figures of the table."""
+    return {key: figure for key, figure in table_figures(model).items() if figure.unit == "share"}
 
 
-def results_table(models: dict[str, dict[str, Any]]) -> list[Row]:
-    """Header and a row a model, of whatever was measured: shares in percent with one standard error, chance above."""
-    shares: dict[str, float | None] = {}
-    others: dict[str, None] = {}
-    for model in models.values():
-        others |= dict.fromkeys(numbers(model))
-        for name, figure in measures(model).items():
-            shares.setdefault(name, figure.get("chance"))
-    bits = any("bits_per_byte" in model for model in models.values())
-    header = ["model", *(["bits per byte"] if bits else []), *others]
-    header += [name if chance is None else f"{name} (chance {chance:.0%})" for name, chance in shares.items()]
-    rows = []
-    for name, model in models.items():
-        row = [name]
-        if bits:
-            row.append(f"{model['bits_per_byte']['value']:.3f}" if "bits_per_byte" in model else "-")
-        row += [as_number(numbers(model).get(column)) for column in others]
-        rows.append([*row, *(as_percent(measures(model).get(column)) for column in shares)])
-    return [header, *rows]
+def results_table(models: Mapping[str, ModelResults]) -> list[Row]:
+    """Header and one row per model. Shares are in percent with one standard error; their chance is in the header."""
+    rows = {name: table_figures(model) for name, model in models.items()}
+    columns: Figures = {}
+    for figures in rows.values():
+        columns |= {key: figure for key, figure in figures.items() if key not in columns}
+    # Bits per byte of the validation split first, shares last.
+    ordered = sorted(columns, key=lambda key: (key.kind != "data", columns[key].unit == "share"))
+    header = ["model", *(_heading(key, columns[key]) for key in ordered)]
+    return [header, *([name, *(_cell(key, figures.get(key)) for key in ordered)] for name, figures in rows.items())]
 
 
-def notes(models: dict[str, dict[str, Any]]) -> list[str]:
-    """What a reader must know to take the table's scores for what they are, a line a model and kind."""
+def _heading(key: MetricKey, figure: Figure) -> str:
+    return key.label if figure.chance is None else f"{key.label} (chance {figure.chance:.0%})"
+
+
+def _cell(key: MetricKey, figure: Figure | None) -> str:
+    if figure and key.kind == "data":  # measured on the whole split
+        figure = replace(figure, stderr=None)
+    return show(figure)
+
+
+def show(figure: Figure | None) -> str:
+    """A share in percent, another number with three decimals below ten and four digits above; with standard error."""
+    if figure is None or figure.value is None:
+        return "-"
+    if figure.unit == "share":
+        scale, decimals = 100, 1
+    else:
+        scale = 1
+        decimals = 3 if abs(figure.value) < 10 else max(0, 3 - int(math.log10(abs(figure.value))))
+    text = f"{scale * figure.value:.{decimals}f}"
+    return text if figure.stderr is None else f"{text} ± {scale * figure.stderr:.{decimals}f}"
+
+
+def notes(models: Mapping[str, ModelResults]) -> list[str]:
+    """Sentences that a reader needs to interpret the scores: near chance, left out, truncated, spread over seeds."""
     lines = []
     for name, model in models.items():
-        close = [column for column, figure in measures(model).items() if near_chance(figure)]
+        close = [key.label for key, figure in shares(model).items() if figure.near_chance()]
         if close:
-            lines.append(f"near chance (within two standard errors of guessing): {name}: {', '.join(close)}")
-        for task, metrics in model.get("tasks", {}).items():
-            first = next(iter(metrics.values()), {})
-            if first.get("left_out"):
-                lines.append(
-                    f"{name}: {task}: {first['left_out']} items left out, their answers being longer than the context"
-                )
-            if first.get("cut"):
-                lines.append(
-                    f"{name}: {task}: {first['cut']} of {first['n']} items lose their beginning, being longer "
-                    "than the context"
-                )
-            if "by_seed" in first:
-                spread = max(figure["spread"] for figure in metrics.values() if "spread" in figure)
-                lines.append(
-                    f"{name}: {task}: mean of {len(first['by_seed'])} draws of examples, which differ by a "
-                    f"standard deviation of {100 * spread:.1f} points"
-                )
-        lines += [f"{name}: {line}" for line in _left_out(model)]
+            lines.append(near_chance_note(name, close))
+        lines += [f"{name}: {line}" for line in _task_notes(model.figures)]
+        lines += [f"{name}: {line}" for line in _left_out_notes(model.figures)]
     return lines
 
 
-def _left_out(model: dict[str, Any]) -> Iterator[str]:
-    """What of chats and pairs is in no figure."""
-    for chat, metrics in model.get("chats", {}).items():
-        unasked = metrics["ends"]["left_out"]
-        if unasked:
-            yield f"{chat}: {unasked} questions left out, which leave no room in the context for an answer"
-        for metric, figure in metrics.items():
-            if metric == "bits per byte" and figure["left_out"]:
-                yield f"{chat}: {figure['left_out']} reference answers left out, being longer than the context"
-            elif figure["left_out"] > unasked:
-                yield f"{chat}: {metric}: {figure['left_out'] - unasked} answers not judged"
-    for name, figure in model.get("pairs", {}).items():
-        if figure["left_out"]:
-            yield f"{name}: {figure['left_out']} pairs left out, being longer than the context"
+def near_chance_note(model: str, labels: list[str]) -> str:
+    """The note on scores that random guessing would explain."""
+    return f"near chance (within two standard errors of guessing): {model}: {', '.join(labels)}"
 
 
-def as_percent(figure: dict[str, Any] | None) -> str:
-    """A share in percent with its standard error."""
-    if figure is None:
-        return "-"
-    if figure["stderr"] is None:
-        return f"{100 * figure['value']:.1f}"
-    return f"{100 * figure['value']:.1f} ± {100 * figure['stderr']:.1f}"
+def _task_notes(figures: Figures) -> Iterator[str]:
+    seen: set[str] = set()
+    for key, figure in figures.items():
+        if key.kind != "tasks" or key.name in seen:  # the counts are the same for all metrics of a task
+            continue
+        seen.add(key.name)
+        if figure.left_out:
+            yield f"{key.name}: {figure.left_out} items left out, because an answer exceeds the context"
+        if figure.truncated:
+            yield (
+                f"{key.name}: {figure.truncated} of {figure.n} items lose their beginning, because they exceed the "
+                "context"
+            )
+        if figure.by_seed:
+            of_task = [one for other, one in figures.items() if other[:2] == key[:2]]
+            spread = max(one.spread for one in of_task if one.spread is not None)
+            yield (
+                f"{key.name}: mean of {len(figure.by_seed)} draws of examples, with a standard deviation of "
+                f"{100 * spread:.1f} points between them"
+            )
 
 
-def as_number(figure: dict[str, Any] | None) -> str:
-    """A number with its standard error: three decimals below ten, four digits above."""
-    if figure is None:
-        return "-"
-    decimals = 3 if abs(figure["value"]) < 10 else max(0, 3 - int(math.log10(abs(figure["value"]))))
-    text = f"{figure['value']:.{decimals}f}"
-    return text if figure["stderr"] is None else f"{text} ± {figure['stderr']:.{decimals}f}"
+def _left_out_notes(figures: Figures) -> Iterator[str]:
+    for key, figure in figures.items():
+        name, metric = key.name, key.metric
+        if not figure.left_out:
+            continue
+        if key.kind == "pairs" and metric == ACCURACY:
+            yield f"{name}: {figure.left_out} pairs left out, because they exceed the context"
+        elif key.kind == "chats" and metric == ENDS:
+            yield f"{name}: {figure.left_out} questions left out, because the context has no room for an answer"
+        elif key.kind == "chats" and metric == BITS:
+            yield f"{name}: {figure.left_out} reference answers left out, because they exceed the context"
+        elif key.kind == "chats" and metric != ALL:
+            unscored = figure.left_out - figures[key._replace(metric=ENDS)].left_out
+            if unscored:
+                yield f"{key.label}: {unscored} answers not scored"

@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import refused
 from terminal import ROOT
 from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, Trainer
 
+from training.commands import dpo as dpo_command
+from training.commands import grpo as grpo_command
+from training.commands import sft as sft_command
 from training.common.errors import UserError
 from training.common.stage import digest, read_provenance, staging_dir
-from training.tuning import trl as stage
+from training.tuning.pipeline.recipe import data_files, parse_recipe, read_recipe
+from training.tuning.pipeline.resume import newest_checkpoint
+from training.tuning.trl_options import CONFIGURATIONS
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -112,7 +118,7 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
             sft(**options)
     trainer = staging_dir("new") / "trainer"
     (trainer / "checkpoint-3" / "trainer_state.json").write_text("{")  # as if the disk had run full on its last file
-    assert stage.newest_checkpoint(trainer) == str(trainer / "checkpoint-2")
+    assert newest_checkpoint(trainer) == str(trainer / "checkpoint-2")
     spent = read_provenance(staging_dir("new"))["seconds"]
 
     sft(**options)
@@ -123,18 +129,18 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
 
 
 def test_no_checkpoint_no_resume(tmp_path):
-    assert stage.newest_checkpoint(tmp_path / "nowhere") is None
+    assert newest_checkpoint(tmp_path / "nowhere") is None
     (tmp_path / "checkpoint-10").mkdir()
-    assert stage.newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     for step in (9, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
         (tmp_path / f"checkpoint-{step}" / "rng_state_0.pth").touch()
-    assert stage.newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint-100" / "rng_state.pth").touch()
-    assert stage.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
     (tmp_path / "checkpoint-9" / "rng_state_1.pth").touch()
-    assert stage.newest_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-9")
+    assert newest_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-9")
 
 
 def test_an_evaluation_split(place):
@@ -161,38 +167,54 @@ def test_a_folder_of_data_is_an_input(place):
 
 def test_what_depends_on_the_processor_is_filled_in():
     required = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d"]
-    recipe = stage.parse_trl("trl:SFTConfig", required, "")
+    recipe = parse_recipe("sft", *read_recipe("sft", required, ""))
     assert recipe.training.report_to == [] and isinstance(recipe.training.bf16, bool)
-    recipe = stage.parse_trl("trl:SFTConfig", [*required, "--bf16=false"], "")
+    values, where = read_recipe("sft", [*required, "--bf16=false"], "")
+    recipe = parse_recipe("sft", values, where)
     assert recipe.training.bf16 is False
-    assert recipe.values == {"model_name_or_path": "m", "output_dir": "o", "dataset_name": "d", "bf16": False}
+    assert values == {"model_name_or_path": "m", "output_dir": "o", "dataset_name": "d", "bf16": False}
 
 
 def test_local_files_of_a_recipe():
     named = ["a", ["b", "c"], {"x": "d", "y": ["e"]}]
     datasets = [{"path": "hub/name"}, *({"path": "json", "data_files": files} for files in named)]
-    assert stage.data_files(datasets) == ["a", "b", "c", "d", "e"]
+    assert data_files(datasets) == ["a", "b", "c", "d", "e"]
 
 
-def test_help_begins_with_what_a_person_needs(capsys):
-    """Before TRL's three hundred fields: the data, and the keys that matter with the defaults they really have."""
+@pytest.mark.parametrize(
+    "command, configuration, keys",
+    [(sft_command, "SFTConfig", 9), (dpo_command, "DPOConfig", 3), (grpo_command, "GRPOConfig", 6)],
+    ids=["sft", "dpo", "grpo"],
+)
+def test_help_begins_with_what_a_person_needs(capsys, command, configuration, keys):
+    """Before TRL's three hundred options: the data, and the keys that matter with the defaults they really have."""
     import trl
 
-    from training.commands.sft import main
-
     with pytest.raises(SystemExit):
-        main(["--help"])
+        command.main(["--help"])
     printed = capsys.readouterr().out
-    own, theirs = printed.split("All of TRL's fields")
-    assert own.startswith("Supervised fine-tuning") and "--lora_target_modules" in theirs
-    keys = own.split("The keys that matter most")[1]
-    defaults = {
-        field.name: field.default for config in (trl.SFTConfig, trl.ModelConfig) for field in dataclasses.fields(config)
-    }
-    found = dict(re.findall(r"([a-z_0-9]+): ([\d.e-]+|false)", keys))
-    assert len(found) > 8
+    own, theirs = printed.split("\nData\n", 1)
+    assert own.startswith(f"scratch {command.__name__.rpartition('.')[2]}: ") and "--lora_target_modules" in theirs
+    own = own.split("The keys that matter most")[1]
+    configurations = (getattr(trl, configuration), trl.ModelConfig)
+    defaults = {field.name: field.default for config in configurations for field in dataclasses.fields(config)}
+    found = dict(re.findall(r"([a-z_0-9]+): ([\d.e-]+|false)", own))
+    assert len(found) >= keys
     for name, value in found.items():
         assert defaults[name] == (False if value == "false" else float(value)), name
+
+
+@pytest.mark.parametrize("stage", CONFIGURATIONS)
+def test_without_a_table_of_the_installed_versions_trl_is_asked(stage, monkeypatch, capsys):
+    monkeypatch.setattr("training.tuning.trl_options.installed_versions", lambda: {"trl": "2.0"})
+    given = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d", "--num_train_epochs=2"]
+    values, _ = read_recipe(stage, given, "")
+    assert isinstance(values["num_train_epochs"], float)
+    with refused("lerning_rate", "did you mean 'learning_rate'?"):
+        read_recipe(stage, [*given, "--lerning_rate=1"], "")
+    with pytest.raises(SystemExit):
+        read_recipe(stage, ["--help"], "About.")
+    assert capsys.readouterr().out.startswith("About.\n\nAll of TRL's fields")
 
 
 def test_the_recipes_in_the_documentation(tmp_path):
@@ -200,6 +222,6 @@ def test_the_recipes_in_the_documentation(tmp_path):
     page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "sft.yaml").write_text("".join(blocks))
-    recipe = stage.parse_trl("trl:SFTConfig", ["--config", str(tmp_path / "sft.yaml")], "")
+    recipe = parse_recipe("sft", *read_recipe("sft", ["--config", str(tmp_path / "sft.yaml")], ""))
     assert recipe.training.packing and recipe.model.use_dora and recipe.model.lora_target_modules == "all-linear"
     assert recipe.datasets.datasets[0].data_files == {"train": "instructions.jsonl"} and len(blocks) == 2

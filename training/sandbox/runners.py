@@ -1,90 +1,51 @@
-"""Inside one locked process: a program, or a solution that answers calls, or the tests that call it."""
+"""The programs of an isolated process: a whole program, a solution that answers calls, or the tests that call it.
+
+Open are 0 (/dev/null), 1 and 2 (the output), and the channels below, of which each process has only its own.
+"""
 
 import builtins
-import fcntl
 import importlib
 import os
-import resource
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from training.sandbox import kernel, seccomp
 from training.sandbox.values import decode, encode, read_message, write_message
 
-DETAIL_LENGTH = 300
-REPORT = 3  # the first channel, but for a solution
-OUT_OF_THE_WAY = 200  # above every descriptor that is open here
-
-
-class Lock(NamedTuple):
-    """How a cell is locked."""
-
-    isolation: str  # "namespaces", "landlock" or "none"
-    landlock: int | None  # the descriptor that `kernel.open_landlock` returned
-    limits: kernel.ProcessLimits
-    scratch: int
-
-
-def leave_behind(output: int, channels: list[int]) -> None:
-    """Keep nothing of the process that forked this one: no descriptor, no environment, no terminal.
-
-    Open are 0 (/dev/null), 1 and 2 (output) and, from 3 on, the channels.
-    """
-    os.setsid()
-    parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, OUT_OF_THE_WAY) for descriptor in (output, output, *channels)]
-    for place, descriptor in enumerate(parked, start=1):
-        os.dup2(descriptor, place)
-    os.closerange(len(parked) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    os.environ.clear()
-    sys.argv = ["program"]
-
-
-def lock_up(lock: Lock) -> None:
-    """Close every lock, the ways to open it last.
-
-    Raises:
-        OSError: one does not close.
-    """
-    if lock.isolation == "namespaces":
-        kernel.mount_scratch(lock.scratch)
-    if lock.isolation != "none":
-        kernel.drop_rights(become_nobody=lock.isolation == "namespaces" and os.geteuid() == 0)
-    if lock.landlock is not None:
-        kernel.restrict_files(lock.landlock)
-        os.close(lock.landlock)
-    kernel.set_limits(lock.limits)
-    if lock.isolation != "none":
-        seccomp.seal(kernel.libc)
+DETAIL_LENGTH = 300  # characters of an exception's message
+REPORT = 3  # where a program or tests report their end
+SOLUTION_ANSWERS, SOLUTION_CALLS = 3, 4  # in the solution's process: written, read
+TESTS_CALLS, TESTS_ANSWERS = 4, 5  # in the tests' process: written, read
 
 
 def run_program(nonce: str, program: str) -> NoReturn:
-    """Run a whole program; its end is reported with the nonce, which a program that looks for it can find."""
-    failure = _execute(program, "<program>", _module("__main__"))
-    _report(nonce, *failure)
+    """Run a whole program, then report its end with the nonce.
+
+    The nonce is in the memory of this process, so a program that looks for it can find it.
+    """
+    reason, detail = _execute(program, "<program>", _module("__main__"))
+    _report(nonce, reason, detail)
 
 
 def run_solution(solution: str) -> NoReturn:
-    """Run a solution, then answer calls of its functions for as long as the other side asks."""
-    answers, calls = 3, 4
+    """Run a solution, then answer calls of its functions until the tests end."""
     module = _module("solution")
     reason, detail = _execute(solution, "<solution>", module)
     if reason == "passed":
-        write_message(
-            answers, {"names": {name: said for name, value in vars(module).items() if (said := _tell(value))}}
-        )
+        described = {name: _describe_name(value) for name, value in vars(module).items()}
+        write_message(SOLUTION_ANSWERS, {"names": {name: kind for name, kind in described.items() if kind}})
     while reason == "passed":
-        name, arguments, keywords = read_message(calls)
+        name, arguments, keywords = read_message(SOLUTION_CALLS)
         answer, (reason, detail) = _answer(getattr(module, name), decode(arguments), decode(keywords))
         if reason == "passed":
-            write_message(answers, answer)
-    write_message(answers, {"failed": [reason, detail]})
+            write_message(SOLUTION_ANSWERS, answer)
+    write_message(SOLUTION_ANSWERS, {"failed": [reason, detail]})
     os._exit(0)
 
 
-def _tell(value: Any) -> list[Any] | None:
-    """What the tests may know of a global name of the solution."""
+def _describe_name(value: Any) -> list[Any] | None:
+    """What the tests learn about a global of the solution: a function, a module by name, or a plain value."""
     if callable(value):
         return ["function"]
     if isinstance(value, types.ModuleType):
@@ -96,6 +57,7 @@ def _tell(value: Any) -> list[Any] | None:
 
 
 def _answer(function: Callable, arguments: list[Any], keywords: dict[str, Any]) -> tuple[Any, tuple[str, str]]:
+    """The answer to one call, and reason and detail of its end. Exceptions of the function are answers too."""
     answer = None
 
     def call() -> None:
@@ -116,13 +78,12 @@ def _answer(function: Callable, arguments: list[Any], keywords: dict[str, Any]) 
 
 
 def run_tests(nonce: str, tests: str) -> NoReturn:
-    """Run tests against a solution in another process, of which nothing but plain values arrives here."""
-    calls, answers = 4, 5
+    """Run tests against a solution in another process, from which only plain values arrive here."""
 
     def receive() -> dict[str, Any]:
-        """The next answer; a solution that failed, or answers nonsense, ends the tests where they stand."""
+        """The next answer. A solution that failed, or answers something else than a value, ends the tests."""
         try:
-            message = read_message(answers)
+            message = read_message(TESTS_ANSWERS)
             if "failed" in message:
                 reason, detail = map(str, message["failed"])
                 _report(nonce, reason if reason != "passed" else "error", detail)
@@ -130,16 +91,16 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
         except EOFError:
             _report(nonce, "gone", "the solution's process ended")
         except (ValueError, TypeError):
-            _report(nonce, "error", "the solution answered with something else than a value")
+            _report(nonce, "error", "the solution answered with something other than a plain value")
 
     def proxy(name: str) -> Callable:
         def function(*arguments, **keywords):
-            write_message(calls, [name, encode(list(arguments)), encode(keywords)])
+            write_message(TESTS_CALLS, [name, encode(list(arguments)), encode(keywords)])
             message = receive()
             if "raised" in message:
                 raise _exception(*message["raised"])
-            for mine, now in zip(arguments, decode(message["arguments"])):
-                _renew(mine, now)
+            for argument, changed in zip(arguments, decode(message["arguments"])):
+                _update_in_place(argument, changed)
             return decode(message["value"])
 
         function.__name__ = name
@@ -149,7 +110,7 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
     names = receive()["names"]
     for name, (kind, *content) in names.items():
         if name.startswith("__") or hasattr(builtins, name):
-            continue  # tests must mean what they say: no `abs` of the solution's
+            continue  # a solution must not replace a builtin that the tests use, such as `abs`
         if kind == "function":
             setattr(module, name, proxy(name))
         elif kind == "value":
@@ -160,9 +121,9 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
 
 
 def _exception(kind: str, arguments: Any) -> Exception:
-    """A built-in exception as it was raised, any other as a RuntimeError that names it.
+    """A built-in exception as it was raised; any other as a RuntimeError that names it.
 
-    StopIteration is such another: it would end a loop over answers before its assertions.
+    StopIteration counts as other: it would end a loop over answers before its assertions.
     """
     known = getattr(builtins, str(kind), None)
     if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, StopIteration):
@@ -170,17 +131,17 @@ def _exception(kind: str, arguments: Any) -> Exception:
     return RuntimeError(f"{kind}: {', '.join(map(str, decode(arguments)))}")
 
 
-def _renew(mine: Any, now: Any) -> None:
-    """Do to an argument what the solution did to its copy."""
-    if type(mine) is list:
-        mine[:] = now
-    elif type(mine) in (dict, set):
-        mine.clear()
-        mine.update(now)
+def _update_in_place(argument: Any, changed: Any) -> None:
+    """Change an argument as the solution changed its copy."""
+    if type(argument) is list:
+        argument[:] = changed
+    elif type(argument) in (dict, set):
+        argument.clear()
+        argument.update(changed)
 
 
 def _module(name: str) -> types.ModuleType:
-    """An empty module under this name, where dataclasses and pickle look for it."""
+    """An empty module, registered in sys.modules, where dataclasses and pickle look for it."""
     module = types.ModuleType(name)
     module.__builtins__ = builtins
     sys.modules[name] = module
@@ -188,7 +149,7 @@ def _module(name: str) -> types.ModuleType:
 
 
 def _execute(source: str, filename: str, module: types.ModuleType) -> tuple[str, str]:
-    """Why it ended, "passed" if by its last line, and the message."""
+    """Run source code in a module: reason, "passed" if it reached its last line, and detail."""
     try:
         code = compile(source, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
@@ -197,6 +158,7 @@ def _execute(source: str, filename: str, module: types.ModuleType) -> tuple[str,
 
 
 def _outcome(function: Callable[[], None]) -> tuple[str, str]:
+    """Call a function: reason and detail of its end."""
     try:
         function()
         sys.stdout.flush()
@@ -215,7 +177,7 @@ def _outcome(function: Callable[[], None]) -> tuple[str, str]:
 def _describe(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"[:DETAIL_LENGTH]
-    except BaseException:  # its __str__ is the program's
+    except BaseException:  # its __str__ belongs to the program
         return "an exception without a message"
 
 

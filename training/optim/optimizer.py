@@ -1,4 +1,4 @@
-"""Which parameter learns by which rule and how fast: the parameter groups, in one place."""
+"""The optimizer of a model: which parameters follow which rule, at which learning rate."""
 
 import torch
 from torch import nn
@@ -9,7 +9,11 @@ from training.optim.muon import MuonAdamW
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """One optimizer for every trainable parameter. Each group keeps its peak rate in `initial_lr`."""
+    """One optimizer for all trainable parameters, in four groups with their own learning rates.
+
+    Matrices inside the layers follow Muon or AdamW, by `config.name`, and alone have weight decay. Embeddings, the
+    output matrix and scalars (all below two dimensions) follow AdamW. Each group's peak rate is its `initial_lr`.
+    """
     groups: dict[str, list[nn.Parameter]] = {"matrices": [], "embeddings": [], "head": [], "scalars": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from messages import refused
 
-from training.common.errors import UserError
-from training.eval.measures.preferences import check_pairs, completion_log_probabilities, preference_accuracy
+from training.eval.measures.likelihood import completion_log_probabilities
+from training.eval.measures.pairs import check_pairs, measure_pairs
 from training.eval.measures.prompts import encode_completion
 
 
@@ -51,6 +52,14 @@ def test_the_completion_is_the_answer_and_its_end_of_turn(tokenizer):
     assert tokenizer.decode(completion) == "ok<|im_end|>"
 
 
+def measured(model, tokenizer, pairs, context=256):
+    """Accuracy, margin and outcomes."""
+    result = measure_pairs(model, tokenizer, pairs, "polite", context)
+    figures = {key.metric: figure for key, figure in result.figures.items()}
+    assert all(key[:2] == ("pairs", "polite") for key in result.figures)
+    return figures["accuracy"], figures["margin"], result.outcomes
+
+
 def test_accuracy_is_the_share_of_likelier_chosen_answers(tokenizer, tiny_model):
     model = tiny_model()
     margins = []
@@ -59,27 +68,28 @@ def test_accuracy_is_the_share_of_likelier_chosen_answers(tokenizer, tiny_model)
         chosen, rejected = (alone(model, *side) for side in sides)
         margins.append(chosen - rejected)
     wins = [margin > 0 for margin in margins]
-    result, outcomes = preference_accuracy(model, tokenizer, RECORDS, limit=100, context=256)
-    assert result["value"] == sum(wins) / 5 and result["n"] == 5 and result["chance"] == 0.5
-    assert result["margin"]["value"] == pytest.approx(sum(margins) / 5, rel=1e-4)
+    accuracy, margin, outcomes = measured(model, tokenizer, RECORDS)
+    assert accuracy.value == sum(wins) / 5 and accuracy.n == 5 and accuracy.chance == 0.5 and accuracy.unit == "share"
+    assert margin.value == pytest.approx(sum(margins) / 5, rel=1e-4)
+    assert margin.chance is None and margin.unit == "nats"
     swapped = [{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in RECORDS]
-    assert preference_accuracy(model, tokenizer, swapped, limit=100, context=256)[0]["value"] == 1 - result["value"]
-    judged = {outcome.item: outcome.scores["acc"] for outcome in outcomes}
-    assert list(judged.values()).count(1.0) == sum(wins) and len(judged) == 5
+    assert measured(model, tokenizer, swapped)[0].value == 1 - accuracy.value
+    scores = {outcome.item: outcome.scores["accuracy"] for outcome in outcomes}
+    assert list(scores.values()).count(1.0) == sum(wins) and len(scores) == 5
     assert sorted(outcome.scores["margin"] for outcome in outcomes) == pytest.approx(sorted(margins), rel=1e-3)
 
 
 def test_equal_answers_are_no_preference(tokenizer, tiny_model):
-    assert preference_accuracy(tiny_model(), tokenizer, [record("q", "a", "a")], 1, context=256)[0]["value"] == 0
+    assert measured(tiny_model(), tokenizer, [record("q", "a", "a")])[0].value == 0
 
 
 def test_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer, tiny_model):
-    result, _ = preference_accuracy(tiny_model(), tokenizer, RECORDS, limit=100, context=52)
-    assert result["n"] == 3 and result["left_out"] == 2
-    with pytest.raises(UserError, match="context of 10 tokens"):
-        preference_accuracy(tiny_model(), tokenizer, RECORDS, limit=100, context=10)
+    accuracy, margin, _ = measured(tiny_model(), tokenizer, RECORDS, context=52)
+    assert accuracy.n == margin.n == 3 and accuracy.left_out == margin.left_out == 2
+    with refused("pairs.polite", "context of 10 tokens"):
+        measured(tiny_model(), tokenizer, RECORDS, context=10)
     check_pairs(RECORDS, "polite", tokenizer, 52, "dir", "models.m")
-    with pytest.raises(UserError, match=r"'pairs.polite': no pair fits in the context of dir \(models.m\), 10 tokens"):
+    with refused("pairs.polite", "no pair fits", "dir", "models.m", 10):
         check_pairs(RECORDS, "polite", tokenizer, 10, "dir", "models.m")
-    with pytest.raises(UserError, match="'pairs.polite': no pair fits"):
+    with refused("pairs.polite", "no pair fits"):
         check_pairs([record("q", "short", "long " * 20)], "polite", tokenizer, 52, "dir", "models.m")

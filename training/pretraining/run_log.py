@@ -1,4 +1,4 @@
-"""What a pretraining says of itself: a bar or lines on the terminal, metrics.jsonl, incidents.jsonl, trackers."""
+"""The log of a pretraining run: progress on the terminal, metrics.jsonl, incidents.jsonl and trackers."""
 
 import math
 from pathlib import Path
@@ -12,13 +12,13 @@ from training.common.progress import progress_bar
 from training.pretraining.throughput import Throughput
 
 
-class Report:
-    """Every process may call this; the main one alone prints and writes.
+class RunLog:
+    """Writes the records of a run. Every process may call it; only the main one prints and writes files.
 
     Args:
-        folder: of the run.
-        step: what the run goes on from.
-        bytes_per_token: of text, in each split: a loss in nats per token over this and ln 2 is bits per byte.
+        folder: the stage's working folder.
+        step: the step that the run starts or resumes from.
+        bytes_per_token: text bytes per token of each split. Bits per byte are nats per token / bytes per token / ln 2.
     """
 
     def __init__(
@@ -38,11 +38,16 @@ class Report:
         self.bar = progress_bar(total=max_steps, initial=step, unit="step", disable=None if self.main else True)
 
     def step(self) -> None:
-        """One more is done."""
+        """Advance the progress bar by one step."""
         self.bar.update()
 
     def training(self, step: int, loss: float, learning_rate: float, grad_norm: float) -> None:
-        """Of the steps since the last call."""
+        """Write a training record.
+
+        Args:
+            loss: mean over the steps since the last record, in nats per token.
+            grad_norm: of the last step, before clipping.
+        """
         figures = {
             "loss": loss,
             "bits_per_byte": loss / self.nats_per_bit["train"],
@@ -52,33 +57,36 @@ class Report:
         record = self._write(step, figures | self.throughput.read(step))
         if self.main:
             self.bar.set_postfix_str(in_words(record), refresh=False)
-            if self.bar.disable:  # no terminal: lines that a scheduler's log shows
+            if self.bar.disable:  # no terminal: print lines, for a scheduler's log
                 left = as_duration(self.throughput.time_left(step, self.max_steps))
-                self.say(f"step {step}/{self.max_steps}: {in_words(record)}, {left} left")
+                self.print(f"step {step}/{self.max_steps}: {in_words(record)}, {left} left")
 
     def validation(self, step: int, loss: float, by_folder: dict[str, float], samples: str) -> None:
-        """
+        """Write a validation record.
+
         Args:
-            loss: mean over the mixture.
-            by_folder: of each of its members.
-            samples: lines to print below.
+            loss: mean over the mixture, in nats per token.
+            by_folder: the loss of each folder of shards.
+            samples: lines to print below it.
         """
         bits = loss / self.nats_per_bit["validation"]
         members = {f"validation_loss/{folder}": member for folder, member in by_folder.items() if len(by_folder) > 1}
         self._write(step, {"validation_loss": loss, "validation_bits_per_byte": bits} | members)
-        self.say(f"step {step}: validation loss {loss:.3f}, {bits:.3f} bits/byte{samples}")
+        self.print(f"step {step}: validation loss {loss:.3f}, {bits:.3f} bits/byte{samples}")
 
     def incident(self, kind: str, sentence: str, **details: Any) -> None:
-        """Something is wrong with the numbers (see `training.pretraining.guards`)."""
+        """Write an incident (see `training.pretraining.guards`) and print it as a sentence."""
         if self.main:
             self.incidents.write({"incident": kind, **details})
             tqdm.write(f"pretrain: {sentence} ({INCIDENTS})")
 
-    def say(self, text: str, end: str = "\n") -> None:
+    def print(self, text: str, end: str = "\n") -> None:
+        """Print above the progress bar."""
         if self.main and text:
             self.bar.write(text, end=end)
 
     def close(self) -> None:
+        """End the progress bar."""
         self.bar.close()
 
     def _write(self, step: int, figures: dict[str, float]) -> dict[str, float]:

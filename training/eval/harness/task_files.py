@@ -1,0 +1,50 @@
+"""Task files of lm-eval in a folder of the recipe, whose data `scratch prepare` writes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from training.common.errors import UserError
+from training.common.recipe import read_yaml
+
+
+def local_tasks(tasks_dir: Path) -> dict[str, Path]:
+    """Task names to task files of a folder."""
+    files = {read_yaml(path).get("task"): path for path in sorted(tasks_dir.glob("*.yaml"))}
+    return {name: path for name, path in files.items() if isinstance(name, str)}
+
+
+def check_task_data(path: Path, data: Path | None) -> None:
+    """Raise UserError if the data files of a task are missing. `data` is the output of `scratch prepare`."""
+    for file in _data_files(path):
+        located = _locate(file, data)
+        if not located.is_file():
+            raise UserError(f"'tasks': {path}: its data {located} are missing; run `scratch prepare` first")
+
+
+def copy_tasks(files: Iterable[Path], data: Path | None, destination: Path) -> None:
+    """Copy task files, including comments, with the paths of their data made absolute.
+
+    Args:
+        data: the output of `scratch prepare`.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        for file in _data_files(path):
+            text = text.replace(file, str(_locate(file, data).resolve()))
+        (destination / path.name).write_text(text, encoding="utf-8")
+
+
+def _data_files(path: Path) -> list[str]:
+    """The data files that a task names; none for a task on the Hub's data."""
+    files = (read_yaml(path).get("dataset_kwargs") or {}).get("data_files") or {}
+    return list(files.values()) if isinstance(files, dict) else [files]
+
+
+def _locate(file: str, data: Path | None) -> Path:
+    """The data of a task: the file of that name in `data/tasks`, so that one task file serves every recipe, else the
+    path as written."""
+    if data is None:
+        return Path(file)
+    prepared = data / "tasks" / Path(file).name
+    return Path(file) if Path(file).is_file() and not prepared.is_file() else prepared

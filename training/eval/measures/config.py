@@ -1,0 +1,83 @@
+"""The recipe of `scratch evaluate`. Imports nothing heavy, so that `--help` answers at once."""
+
+from dataclasses import dataclass
+
+from training.common.recipe import option, required
+
+
+@dataclass
+class ChatConfig:
+    """Held-out questions of one file, and how their answers are scored."""
+
+    file: str = required("JSON lines: conversations, prompts with or without completion, alpaca, ShareGPT or questions")
+    rewards: list[str] = option(list, "reward functions that score each answer, as in reward_funcs of `scratch grpo`")
+    reward_model: str | None = option(None, "model from `scratch reward` that scores each answer")
+
+
+@dataclass
+class EvalLimits:
+    """Number of held-out records that each measure uses."""
+
+    chats: int = option(200, "questions from each file in 'chats', drawn with 'seed'", at_least=1)
+    pairs: int = option(300, "pairs from each file in 'pairs', drawn with 'seed'", at_least=1)
+    tasks: int | None = option(None, "items of each task, the first ones; none for all", at_least=1)
+
+
+@dataclass
+class EvaluateConfig:
+    """Models, what to measure them on, and how.
+
+    Raises:
+        ValueError: nothing to measure, or options that need 'tasks' without it.
+    """
+
+    output_dir: str = required("folder for the results")
+    models: dict[str, str] = required("models to compare: name to model folder, or to a model's name on the Hub")
+    data: str | None = option(
+        None, "output of `scratch prepare`: bits per byte of its validation split, and data of the tasks in tasks_dir"
+    )
+    texts: dict[str, str] = option(dict, "bits per byte of any text: name to a file that `scratch prepare` reads")
+    chats: dict[str, ChatConfig] = option(dict, "generated answers to held-out questions: name to file and scoring")
+    pairs: dict[str, str] = option(
+        dict, "preference accuracy on held-out pairs: name to a file in any format of `scratch dpo`"
+    )
+    tasks: list[str] = option(
+        list,
+        "suites (mmlu, hellaswag, arc, piqa, blimp, lambada, gsm8k, humaneval, small) and lm-eval tasks, from "
+        "tasks_dir or lm-eval's own",
+    )
+    tasks_dir: str = option("recipes/lm_eval", "folder of task files whose data `scratch prepare` writes")
+    data_dir: str | None = option(
+        None, "folder with the data of lm-eval's own tasks, instead of the Hub; format in docs/evaluation.md"
+    )
+    num_fewshot: int | None = option(
+        None, "solved examples before each task item; none for each task's own number", at_least=0
+    )
+    fewshot_seeds: list[int] = option(list, "seeds for drawing the examples; the result is their mean and spread")
+    apply_chat_template: bool = option(False, "present task items as a turn of a conversation")
+    limits: EvalLimits = option(EvalLimits, "number of held-out records")
+    max_new_tokens: int = option(160, "maximum tokens of a generated answer", at_least=1)
+    context: int | None = option(
+        None, "maximum context in tokens; none for the model's own, at most 2048", at_least=1
+    )
+    batch_size: int = option(4, "sequences per forward pass; generation uses 16 times as many", at_least=1)
+    seed: int = option(0, "seed for drawing the held-out records")
+
+    def __post_init__(self):
+        if not self.models:
+            raise ValueError("'models' is empty; give at least one name and model folder")
+        if not (self.data or self.texts or self.chats or self.pairs or self.tasks):
+            raise ValueError("nothing to measure; give 'data', 'texts', 'chats', 'pairs' or 'tasks'")
+        if not self.tasks:
+            only_for_tasks = {
+                "data_dir": self.data_dir,
+                "num_fewshot": self.num_fewshot,
+                "fewshot_seeds": self.fewshot_seeds,
+                "apply_chat_template": self.apply_chat_template,
+                "limits.tasks": self.limits.tasks,
+            }
+            for key, value in only_for_tasks.items():
+                if value not in (None, False, []):
+                    raise ValueError(f"'{key}' has no effect without 'tasks'; remove it, or add 'tasks'")
+        if len(set(self.fewshot_seeds)) < len(self.fewshot_seeds):
+            raise ValueError("'fewshot_seeds' lists a seed twice; remove one of them")

@@ -1,0 +1,118 @@
+"""Preference accuracy: how often a model finds the chosen answer more likely than the rejected one."""
+
+import random
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from training.common.errors import UserError
+from training.eval.measures.figures import ACCURACY, MARGIN, ItemOutcome, MeasureResult, MetricKey, figure_of, identify
+from training.eval.measures.likelihood import completion_log_probabilities
+from training.eval.measures.measure import Candidate, LoadedModel, Measure
+from training.eval.measures.prompts import check_rendering, encode_completion
+from training.eval.measures.records import read_pairs
+from training.tuning.dataset_formats import Record
+
+EncodedPair = list[tuple[list[int], list[int]]]  # prompt and answer ids of the chosen side, and of the rejected one
+
+
+class Pairs(Measure):
+    """Preference accuracy and margin on the pairs of each file in `pairs`."""
+
+    kind = "pairs"
+
+    def prepare(self) -> None:
+        files = self.config.pairs.items()
+        self.pairs: dict[str, list[Record]] = {name: read_pairs(file, f"pairs.{name}") for name, file in files}
+
+    def check(self, candidate: Candidate) -> None:
+        for name, pairs in self.pairs.items():
+            check_pairs(pairs, name, candidate.tokenizer, candidate.context, candidate.folder, candidate.key)
+
+    def inputs(self) -> dict[str, str]:
+        return {f"pairs.{name}": file for name, file in self.config.pairs.items()}
+
+    def conditions(self) -> dict[str, str]:
+        return {"pairs": "total log-probability of the answer, its end included; margins in nats"}
+
+    def run(self, model: LoadedModel) -> MeasureResult:
+        result = MeasureResult()
+        for name, pairs in self.pairs.items():
+            picked = random.Random(self.config.seed).sample(pairs, min(self.config.limits.pairs, len(pairs)))
+            result.add(
+                measure_pairs(
+                    model.model, model.tokenizer, picked, name, model.context, model.batch_size, model.bf16
+                )
+            )
+        return result
+
+
+def measure_pairs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Record],
+    name: str,
+    context: int,
+    batch_size: int = 8,
+    bf16: bool = False,
+) -> MeasureResult:
+    """Preference accuracy and mean margin; guessing gives an accuracy of one half.
+
+    Totals of log-probabilities are compared, not means, as in DPO. The pairs of `scratch prepare` have answers of
+    similar length. In others a shorter answer is more likely for that alone, which cancels when two models are
+    compared on the same pairs.
+
+    Args:
+        pairs: `prompt`, `chosen` and `rejected` each, all text or all messages.
+        name: of the pairs in the recipe.
+        context: maximum tokens of a prompt with its answer; a pair that exceeds it is left out and counted.
+
+    Raises:
+        UserError: no pair fits in the context.
+    """
+    encoded = [_encode(tokenizer, pair) for pair in pairs]
+    fitting = [index for index, pair in enumerate(encoded) if _fits(pair, context)]
+    if not fitting:
+        raise UserError(f"'pairs.{name}': no pair fits in the context of {context} tokens; use a longer context")
+    totals = completion_log_probabilities(
+        model, [side for index in fitting for side in encoded[index]], batch_size, bf16
+    )
+    chosen, rejected = totals.view(-1, 2).unbind(dim=1)  # (pairs,) each
+    margins = (chosen - rejected).tolist()
+    wins = [float(margin > 0) for margin in margins]
+    left_out = len(pairs) - len(fitting)
+    outcomes = []
+    for index, win, margin in zip(fitting, wins, margins):
+        item = identify([pairs[index][column] for column in ("prompt", "chosen", "rejected")])
+        outcomes.append(ItemOutcome(Pairs.kind, name, item, {ACCURACY: win, MARGIN: margin}))
+    figures = {
+        MetricKey(Pairs.kind, name, ACCURACY): figure_of(wins, chance=0.5, left_out=left_out),
+        MetricKey(Pairs.kind, name, MARGIN): figure_of(margins, "nats", left_out=left_out),
+    }
+    return MeasureResult(figures, outcomes)
+
+
+def check_pairs(
+    pairs: list[Record], name: str, tokenizer: PreTrainedTokenizerBase, context: int, model: str, key: str
+) -> None:
+    """Reject, before any work, a model that cannot be measured on the pairs of a file.
+
+    Args:
+        name: of the pairs in the recipe.
+        model, key: the model's folder, and the key of the recipe that names it.
+
+    Raises:
+        UserError: unsuitable chat template, or no pair fits in the context.
+    """
+    check_rendering(tokenizer, pairs[0]["prompt"], model, key)
+    if not any(_fits(_encode(tokenizer, pair), context) for pair in pairs):
+        raise UserError(
+            f"'pairs.{name}': no pair fits in the context of {model} ({key}), {context} tokens; use a longer context"
+        )
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, pair: Record) -> EncodedPair:
+    return [encode_completion(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")]
+
+
+def _fits(pair: EncodedPair, context: int) -> bool:
+    return all(len(prompt) + len(answer) <= context for prompt, answer in pair)

@@ -1,0 +1,71 @@
+"""The Accelerator of a pretraining run: the launch file's processes and engine, made to fit the recipe."""
+
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, ProjectConfiguration
+from transformers.integrations import unset_hf_deepspeed_config
+
+from training.common.device import has_bf16, pick_device
+from training.common.errors import UserError
+from training.common.stage import staging_dir
+from training.pretraining.config import PretrainConfig
+from training.pretraining.trackers import check_trackers
+
+
+def build_accelerator(config: PretrainConfig) -> Accelerator:
+    """The Accelerator, with its accumulation steps set and its engine (FSDP, DeepSpeed) configured.
+
+    Raises:
+        UserError: the processes cannot share the batch, or the recipe does not fit the launch file.
+    """
+    bf16 = has_bf16(pick_device()) if config.bf16 is None else config.bf16
+    check_trackers(config.report_to)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=config.report_to or None,
+        project_config=ProjectConfiguration(logging_dir=str(staging_dir(config.output_dir) / "trackers")),
+    )
+    at_once = config.per_device_train_batch_size * accelerator.num_processes  # sequences
+    if config.global_batch_size % at_once:
+        raise UserError(
+            f"'global_batch_size': {config.global_batch_size} is not a multiple of per_device_train_batch_size "
+            f"({config.per_device_train_batch_size}) x processes ({accelerator.num_processes})"
+        )
+    if config.on_nonfinite == "skip" and accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise UserError("'on_nonfinite': skip does not work with DeepSpeed, which applies every step; set it to stop")
+    accelerator.gradient_accumulation_steps = config.global_batch_size // at_once
+    if accelerator.distributed_type == DistributedType.FSDP:
+        _configure_fsdp(accelerator)
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _configure_deepspeed(accelerator, config)
+    return accelerator
+
+
+def _configure_fsdp(accelerator: Accelerator) -> None:
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise UserError("'fsdp_config.fsdp_version': must be 2; see recipes/accelerate/fsdp2.yaml")
+    if plugin.mixed_precision_policy:
+        # Accelerate's default sums gradients in bf16 and rounds every loss to it, which leaves three digits.
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
+        )
+
+
+def _configure_deepspeed(accelerator: Accelerator, config: PretrainConfig) -> None:
+    if config.optimizer.name == "muon":
+        raise UserError(
+            "'optimizer.name': muon needs whole matrices, which DeepSpeed flattens and splits; use adamw, or FSDP2 "
+            "(recipes/accelerate/fsdp2.yaml)"
+        )
+    # With its configuration set, transformers builds the model flattened and split: other random weights, and no
+    # shapes by which to form the optimizer's groups. DeepSpeed splits it later, in `accelerator.prepare`.
+    unset_hf_deepspeed_config()
+    # DeepSpeed reads these from its own configuration only.
+    accelerator.deepspeed_plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": config.per_device_train_batch_size,
+        "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+        "gradient_clipping": config.max_grad_norm,
+    }

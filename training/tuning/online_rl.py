@@ -1,0 +1,151 @@
+"""What GRPO and RLOO share: rewards by name, completions saved, and a plot of reward against KL."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from transformers import AutoConfig
+
+from training.common.errors import UserError, one_line
+from training.plots.reward import draw_reward
+from training.tuning.dataset_formats import NUMBER
+from training.tuning.lengths import check_lengths, max_positions
+from training.tuning.reward_functions import find_rewards
+
+SAMPLES = "samples.jsonl"
+
+
+def load_rewards(recipe: Any, columns: list[str]) -> list[Any]:
+    """The rewards of a recipe: the reward model first, as in the stock program, then the reward functions.
+
+    Args:
+        recipe: a `TrlRecipe`.
+        columns: of the data.
+
+    Raises:
+        UserError: the recipe names none, or one that cannot be loaded or lacks a column.
+    """
+    reward_model = recipe.script.reward_model_name_or_path
+    if reward_model:
+        try:
+            AutoConfig.from_pretrained(reward_model, trust_remote_code=recipe.training.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise UserError(f"'reward_model_name_or_path': no model at {reward_model} ({one_line(error)})") from None
+    rewards = [reward_model] if reward_model else []
+    rewards += find_rewards(recipe.script.reward_funcs or [], columns, recipe.where)
+    if not rewards:
+        raise UserError(
+            f"{recipe.where}: 'reward_funcs' is missing (a list such as [number]; or reward_model_name_or_path)"
+        )
+    return rewards
+
+
+class OnlineTrainer:
+    """A mixin for TRL's GRPOTrainer and RLOOTrainer; it stands before them in the list of bases.
+
+    Raises:
+        UserError: prompts whose completions would exceed the model's positions, or a reward that is not finite.
+    """
+
+    progress_figures = {
+        "reward": "reward {:.3f}",
+        "kl": "KL {:.3f}",
+        "completions/mean_length": "{:.1f} tokens a completion",
+    }
+
+    def __init__(self, *, model: Any, **others: Any):
+        super().__init__(model=model, **others)
+        self.check_prompts(self.train_dataset, "train", max_positions(model))
+        self.check_prompts(self.eval_dataset, "eval", max_positions(model))
+
+    def check_prompts(self, data: Any, name: str, positions: int | None) -> None:
+        """Reject prompts that leave no room for `max_completion_length` tokens.
+
+        Args:
+            data: a split; a stream, or None, is not checked.
+            name: of the split.
+            positions: of the model.
+
+        Raises:
+            UserError: with the number of such prompts.
+        """
+        if not isinstance(data, Dataset):
+            return
+        completion = self.args.max_completion_length
+        lengths = [
+            len(ids)
+            for batch in data.select_columns("prompt").iter(1000)
+            for ids in self._tokenize_prompts(batch["prompt"])[0]
+        ]
+        remedy = f"they have up to {max(lengths)} tokens; shorten the completions, or remove the longest prompts"
+        split = f"{name}, with completions of {completion} tokens,"
+        whole = [length + completion for length in lengths]
+        check_lengths(whole, positions, "prompts", split, remedy, "max_completion_length")
+
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], *others: Any) -> torch.Tensor:
+        """TRL's rewards of the completions of all processes, (completions, rewards).
+
+        Raises:
+            UserError: a reward model gave NaN or infinity.
+        """
+        rewards = super()._calculate_rewards(inputs, *others)
+        for column, (function, name) in enumerate(zip(self.reward_funcs, self.reward_func_names, strict=True)):
+            wrong = ~rewards[:, column].isfinite()
+            if isinstance(function, torch.nn.Module) and wrong.any():
+                records = gather_object([example[NUMBER] for example in inputs])
+                place = int(wrong.nonzero()[0])
+                raise UserError(
+                    f"'reward_model_name_or_path': {name} gave {rewards[place, column]:g} on record {records[place]} "
+                    "of the data; a reward must be finite"
+                )
+        return rewards
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's, and the completions of a training step are saved."""
+        if self.log_completions:  # TRL created this folder in the temporary output_dir of its construction
+            os.makedirs(Path(self.args.output_dir) / "completions", exist_ok=True)
+        super().log(logs, start_time)
+        if self.accelerator.is_main_process and "loss" in logs:
+            self.save_samples()
+
+    def save_samples(self) -> None:
+        """Write the newest prompts and completions with their rewards, a file per step: a resumed run rewrites it."""
+        rewards = {f"rewards/{name}": values for name, values in self._logs["rewards"].items()}
+        columns = {"prompt": self._logs["prompt"], "completion": self._logs["completion"]} | rewards
+        columns |= {"advantage": self._logs["advantages"]} | self._logs["extra"]
+        folder = Path(self.args.output_dir) / "samples"
+        folder.mkdir(exist_ok=True)
+        with (folder / f"{self.state.global_step:09}.jsonl").open("w", encoding="utf-8") as stream:
+            for row in zip(*columns.values(), strict=True):
+                values = {key: _none_for_nan(value) for key, value in zip(columns, row, strict=True)}
+                stream.write(json.dumps({"step": self.state.global_step} | values, ensure_ascii=False) + "\n")
+
+    def after_training(self, folder: Path) -> tuple[dict[str, Any], list[str]]:
+        """Join the samples in one file, and plot reward against KL if KL was measured (`beta` above 0).
+
+        Returns:
+            The last reward, KL and completion length, and the names of the files.
+        """
+        history = [record for record in self.state.log_history if "reward" in record]
+        if not self.accelerator.is_main_process or not history:
+            return {}, []
+        files, last = [], history[-1]
+        samples = sorted(Path(self.args.output_dir).glob("samples/*.jsonl"))
+        if samples:  # none if the run has fewer steps than `logging_steps`: its one record is written at the end
+            with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
+                stream.writelines(file.read_text(encoding="utf-8") for file in samples)
+            files.append(SAMPLES)
+        if "kl" in last:
+            draw_reward(history, folder / "reward.png", folder.name.removesuffix(".partial"))
+            files.append("reward.png")
+        keys = ("reward", "kl", "completions/mean_length")
+        return {key: last[key] for key in keys if key in last}, files
+
+
+def _none_for_nan(value: Any) -> Any:
+    """The value as JSON can write it: a completion that a reward did not score has None."""
+    return None if isinstance(value, float) and value != value else value

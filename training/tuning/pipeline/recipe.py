@@ -1,0 +1,205 @@
+"""Recipes in TRL's field names: read, checked key by key, and turned into TRL's dataclasses.
+
+The stock program runs the same recipe (`trl sft --config sft.yaml`). Added here: unknown keys and missing files are
+reported before anything is loaded, and settings that depend on the processor are filled in. TRL is imported by
+`parse_recipe` only, when there is work to do.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import typing
+import warnings
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import yaml
+
+from training.common.errors import UserError, one_line
+from training.common.hub_names import is_hub_name
+from training.common.recipe import build, check_scalar, has_flag, nearest
+from training.common.stage import Stage, check_stage, digest, model_digest
+from training.tuning.adapters import check_quantization, is_adapter
+from training.tuning.trl_options import CONFIGURATIONS, answer_questions, is_complete, read_values
+
+REWARD = "reward"  # the stage whose model gives a score instead of text
+
+
+@dataclasses.dataclass
+class TrlRecipe:
+    """A recipe as TRL's dataclasses.
+
+    Attributes:
+        stage: name of the command.
+        script, training, model, datasets: TRL's ScriptArguments, trainer configuration, ModelConfig and
+            DatasetMixtureConfig.
+        where: what to call the recipe in an error.
+    """
+
+    stage: str
+    script: Any
+    training: Any
+    model: Any
+    datasets: Any
+    where: str
+
+
+def read_recipe(stage: str, arguments: list[str], usage: str) -> tuple[dict[str, Any], str]:
+    """Read `--config FILE` and `--key value` overrides; answer `--help` and `--print_config`.
+
+    Args:
+        stage: name of the command.
+        usage: the command's docstring, shown above TRL's options by `--help`.
+
+    Returns:
+        The keys of recipe and command line with their values, and what to call the recipe in an error.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), a wrong type, or a missing key.
+    """
+    answer_questions(stage, arguments, usage)
+    ask_trl = not is_complete()  # the table of options is of other versions
+    if ask_trl and (has_flag(arguments, "help") or "-h" in arguments):
+        print(f"{usage.strip()}\n\nAll of TRL's fields, as keys of the recipe or as --key value:\n")
+        _parser(stage).print_help()
+        raise SystemExit(0)
+    values, where = read_values(stage, arguments)
+    if ask_trl:
+        values = check_keys(values, trl_classes(stage), where)
+    for key in ("model_name_or_path", "output_dir"):
+        if not values.get(key):
+            raise UserError(f"{where}: '{key}' is missing")
+    datasets = values.get("datasets") or []
+    if not datasets and not values.get("dataset_name"):
+        raise UserError(f"{where}: 'datasets' is missing (a list, each with a path such as json, and data_files)")
+    if not isinstance(datasets, list) or not all(isinstance(dataset, dict) for dataset in datasets):
+        raise UserError(f"{where}: 'datasets' takes a list of mappings, not {datasets!r}")
+    return values, where
+
+
+def open_stage(stage: str, values: dict[str, Any], where: str, arguments: list[str]) -> Stage:
+    """The stage of a recipe, with the digests of all its inputs.
+
+    Args:
+        values, where: see `read_recipe`.
+
+    Raises:
+        UserError: an input is missing, `output_dir` holds something else, or this machine cannot quantize.
+    """
+    check_quantization(values, where)
+    return Stage(stage, values["output_dir"], values, inputs_of(values), arguments)
+
+
+def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
+    """TRL's dataclasses from the values of a recipe, with settings for this processor filled in.
+
+    Raises:
+        UserError: TRL rejects a value or a combination of values, or an entry of `datasets` has an unknown key.
+    """
+    from trl.scripts.utils import DatasetConfig
+
+    from training.common.device import has_bf16, pick_device
+
+    # TRL sets options of transformers by names that a later release will drop.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for dataset in values.get("datasets") or []:
+        build(DatasetConfig, dataset, where, prefix="datasets.")
+    device = pick_device()
+    defaults = {"use_cpu": device.type == "cpu", "bf16": has_bf16(device), "report_to": "none"}
+    if stage == REWARD:
+        defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
+    return TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
+
+
+def trl_classes(stage: str) -> tuple[type, ...]:
+    """The dataclasses of a stage's keys: ScriptArguments, the trainer's, ModelConfig, DatasetMixtureConfig."""
+    import trl
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ORPO is experimental; its help says so
+        configuration, script = map(resolve_name, CONFIGURATIONS[stage])
+    return script, configuration, trl.ModelConfig, trl.DatasetMixtureConfig
+
+
+def _parser(stage: str) -> Any:
+    from trl import TrlParser
+
+    return TrlParser(trl_classes(stage), usage=argparse.SUPPRESS, allow_abbrev=False)
+
+
+def check_keys(values: dict[str, Any], classes: tuple[type, ...], where: str) -> dict[str, Any]:
+    """The values of a recipe with numbers and truth values as the fields of these dataclasses are annotated.
+
+    Raises:
+        UserError: an unknown key or a wrong type.
+    """
+    hints = {name: hint for cls in classes for name, hint in typing.get_type_hints(cls).items()}
+    fields = {field.name for cls in classes for field in dataclasses.fields(cls) if field.init}
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), fields)}")
+    return {key: check_scalar(value, hints[key], where, key) for key, value in values.items()}
+
+
+def parse_values(parser: Any, values: dict[str, Any], where: str) -> tuple[Any, ...]:
+    """TRL's dataclasses from the values of a recipe. TrlParser reads files only, so they pass through a temporary one.
+
+    Raises:
+        UserError: TRL rejects a value, or a combination of values.
+    """
+
+    def reject(message: str) -> typing.NoReturn:
+        raise UserError(f"{where}: {message}")
+
+    parser.error = reject
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        try:
+            return parser.parse_args_and_config(["--config", file.name])
+        except ValueError as error:
+            raise UserError(f"{where}: {one_line(error)}") from None
+
+
+def inputs_of(values: dict[str, Any]) -> dict[str, str]:
+    """The digests of all files and models that a recipe names.
+
+    Args:
+        values: see `read_recipe`.
+
+    Raises:
+        UserError: a file or model is missing, empty, or of the wrong kind.
+    """
+    start = values["model_name_or_path"]
+    if is_adapter(start):
+        raise UserError(
+            f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
+            "scratch export --model BASE --adapter ADAPTER"
+        )
+    inputs = {"model": model_digest(start, "model_name_or_path")}
+    reward_model = values.get("reward_model_name_or_path")
+    if reward_model and not is_hub_name(reward_model):
+        check_stage(reward_model, REWARD, key="reward_model_name_or_path")
+        inputs["reward_model"] = digest(reward_model, "reward_model_name_or_path")
+    template = values.get("chat_template_path")
+    if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
+        inputs[template] = digest(template, "chat_template_path")
+    for file in data_files(values.get("datasets") or []):
+        inputs[file] = digest(file, "datasets.data_files")
+        if Path(file).stat().st_size == 0:
+            raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
+    dataset = values.get("dataset_name")
+    if dataset and Path(dataset).exists():  # otherwise a name on the Hub
+        inputs[dataset] = digest(dataset, "dataset_name")
+    return inputs
+
+
+def data_files(datasets: list[dict[str, Any]]) -> list[str]:
+    """The local files that the `datasets` of a recipe name. `parse_recipe` rejects what is not a name."""
+    files: list[str] = []
+    for dataset in datasets:
+        named = dataset.get("data_files")
+        for value in named.values() if isinstance(named, dict) else [named]:
+            files += [file for file in (value if isinstance(value, list) else [value]) if isinstance(file, str)]
+    return files

@@ -1,0 +1,49 @@
+"""What the DPO and KTO trainers check before training, where TRL would report it late or not at all."""
+
+import re
+from dataclasses import fields
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from training.common.errors import UserError
+from training.common.recipe import nearest
+from training.tuning.lengths import check_kept, max_positions
+
+ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")  # columns of token ids; DPO has the first two, KTO the last
+
+
+def known_losses(config_class: type) -> list[str]:
+    """The values of `loss_type`, read from the help of TRL's field: TRL lists them nowhere else."""
+    (field,) = (field for field in fields(config_class) if field.name == "loss_type")
+    return field.metadata.get("choices") or re.findall(r"`'(\w+)'`", field.metadata["help"])
+
+
+class PreferenceChecks:
+    """A mixin for TRL's DPOTrainer and KTOTrainer; it stands before them in the list of bases.
+
+    Raises:
+        UserError: an unknown `loss_type`, no record is left after truncation, or some exceed the model's positions.
+    """
+
+    def __init__(self, *, model: Any, args: Any, **others: Any):
+        known = known_losses(type(args))
+        for loss in [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type:
+            if loss not in known:
+                raise UserError(f"'loss_type': no loss '{loss}'; {nearest(loss, known)}")
+        self.max_positions = max_positions(model)
+        super().__init__(model=model, args=args, **others)
+
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: Any, dataset_name: str
+    ) -> Any:
+        """TRL's preparation, which silently drops records whose prompt fills `max_length`; here they are counted."""
+        kept = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        if not isinstance(dataset, Dataset):  # a stream, of unknown length
+            return kept
+        answers = [kept[column] for column in ANSWERS if column in kept.column_names]
+        lengths = [len(prompt) + max(map(len, each)) for prompt, *each in zip(kept["prompt_ids"], *answers)]
+        truncated = [min(length, args.max_length or length) for length in lengths]
+        check_kept(truncated, len(dataset), args.max_length, self.max_positions, dataset_name)
+        return kept

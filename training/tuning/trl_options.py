@@ -1,0 +1,241 @@
+"""Options of TRL's trainers, from a table in this folder: importing TRL to ask it takes seconds.
+
+The table, trl_options.json, was made with one version of TRL and of transformers. With these versions installed it is
+complete: help and checks of recipes use it alone. With others, TRL itself is asked; only fingerprints still use it.
+
+After an upgrade, make it again: python -m training.tuning.trl_options
+"""
+
+import dataclasses
+import enum
+import functools
+import importlib.metadata
+import json
+import operator
+import types
+import typing
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from training.common.errors import UserError
+from training.common.help import Line, format_section, plain_yaml, type_name
+from training.common.recipe import apply_overrides, check_scalar, nearest, recipe_file, split_overrides
+from training.common.yaml_values import read_yaml
+
+TABLE = Path(__file__).with_suffix(".json")
+PACKAGES = ("trl", "transformers")
+# Stage: TRL's configuration of the trainer, and the other arguments of the stock program.
+CONFIGURATIONS = {
+    "sft": ("trl:SFTConfig", "trl:ScriptArguments"),
+    "reward": ("trl:RewardConfig", "trl:ScriptArguments"),
+    "dpo": ("trl:DPOConfig", "trl:ScriptArguments"),
+    "kto": ("trl:KTOConfig", "trl:ScriptArguments"),
+    "orpo": ("trl.experimental.orpo:ORPOConfig", "trl:ScriptArguments"),
+    "grpo": ("trl:GRPOConfig", "trl.scripts.grpo:GRPOScriptArguments"),
+    "rloo": ("trl:RLOOConfig", "trl.scripts.rloo:RLOOScriptArguments"),
+}
+DATA, MODEL, TRAINER, TRAINING = "Data", "Model and adapter", "{} (TRL)", "Training (transformers)"
+_SCALARS = {"int": int, "float": float, "bool": bool, "str": str, "null": type(None)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrlOption:
+    """One option of a stage.
+
+    Attributes:
+        section: heading of `--help`.
+        types: names of scalar types, such as [int, null]; empty for richer annotations, which TRL alone checks.
+        shown: the type as `--help` shows it.
+        default: as JSON; None also for options without one.
+    """
+
+    name: str
+    section: str
+    types: list[str]
+    shown: str
+    default: Any
+    help: str
+
+    @property
+    def hint(self) -> Any:
+        """The annotation as a type, where it is made of scalars."""
+        return functools.reduce(operator.or_, [_SCALARS[name] for name in self.types]) if self.types else Any
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return json.loads(TABLE.read_text(encoding="utf-8"))
+
+
+def installed_versions() -> dict[str, str | None]:
+    """The versions on which TRL's options depend; None for a package that is not installed."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def is_complete() -> bool:
+    """Whether the table was made with the installed versions."""
+    return _table()["versions"] == installed_versions()
+
+
+def options_of(stage: str) -> dict[str, TrlOption]:
+    """The options of a stage by name, from the table."""
+    table = _table()
+    entries = {name: table["options"][index] for name, index in table["stages"][stage].items()}
+    return {name: TrlOption(name, *entry) for name, entry in entries.items()}
+
+
+def describe(stage: str) -> str:
+    """The options of a stage under their headings, for `--help`."""
+    sections: dict[str, list[Line]] = {}
+    for option in sorted(options_of(stage).values(), key=lambda option: _order(option.section)):
+        default = "" if option.default in (None, False, [], "") else f" (default {_plain(option.default)})"
+        words = f"{option.help.rstrip('.')}{default}"
+        sections.setdefault(option.section, []).append(Line(f"--{option.name} {option.shown}", words))
+    return "\n\n".join(format_section(heading, lines) for heading, lines in sections.items())
+
+
+def answer_questions(stage: str, arguments: list[str], usage: str) -> None:
+    """Print and exit for `--help` and `--print_config`, if the table is complete; otherwise TRL has to be asked.
+
+    Args:
+        usage: the command's docstring.
+    """
+    if not is_complete():
+        return
+    if "--help" in arguments or "-h" in arguments:
+        recipe = format_section(
+            "Recipe",
+            [
+                Line("--config FILE", "recipe: the options as YAML, a key for each flag without its dashes"),
+                Line("--print_config", "print the recipe with the help of each key, and all other options as comments"),
+            ],
+        )
+        print(f"{usage.strip()}\n\n{describe(stage)}\n\n{recipe}")
+        raise SystemExit(0)
+    if "--print_config" in arguments:
+        arguments = [argument for argument in arguments if argument != "--print_config"]
+        print(recipe_yaml(stage, *read_values(stage, arguments)), end="")
+        raise SystemExit(0)
+
+
+def read_values(stage: str, arguments: list[str]) -> tuple[dict[str, Any], str]:
+    """The keys of `--config FILE` and `--key value` of a command line, and the source of them for errors.
+
+    Raises:
+        UserError: not a recipe, an unknown key, or a wrong type.
+    """
+    path = recipe_file(arguments)
+    overrides = split_overrides(arguments, lambda key: takes_no_value(stage, key))
+    overrides.pop("config", None)
+    values = apply_overrides(read_yaml(path) if path else {}, overrides)
+    where = path or "command line"
+    return (check_values(stage, values, where) if is_complete() else values), where
+
+
+def takes_no_value(stage: str, key: str) -> bool:
+    """Whether a flag may stand alone, for true."""
+    option = options_of(stage).get(key)
+    return option is not None and "bool" in option.types
+
+
+def check_values(stage: str, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a recipe, with numbers and truth values as TRL annotates them.
+
+    Raises:
+        UserError: a key that is not in the table, or a wrong type.
+    """
+    options = options_of(stage)
+    for key in values:
+        if key not in options:
+            raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), options)}")
+    return {key: check_scalar(value, options[key].hint, where, key) for key, value in values.items()}
+
+
+def recipe_yaml(stage: str, values: dict[str, Any], where: str) -> str:
+    """A recipe with the help of each key; options that it leaves at their defaults are comments.
+
+    Args:
+        where: the source of the values.
+    """
+    lines, section = [f"# {stage}: {where}"], None
+    for option in sorted(options_of(stage).values(), key=lambda option: _order(option.section)):
+        if option.section != section:
+            section = option.section
+            lines.append(f"\n# --- {section} ---")
+        lines.append(f"# {' '.join(option.help.split())} ({option.shown})")
+        if option.name in values:
+            lines.append(plain_yaml({option.name: values[option.name]}).rstrip("\n"))
+        else:
+            lines.append(f"# {option.name}: {_plain(option.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _order(section: str) -> int:
+    return {DATA: 0, MODEL: 1, TRAINING: 3}.get(section, 2)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def collect() -> dict[str, Any]:
+    """The table, from the installed TRL: versions; distinct options; and for each stage its options by their index."""
+    import warnings
+
+    from transformers import TrainingArguments
+
+    inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
+    entries: list[list[Any]] = []
+    stages: dict[str, dict[str, int]] = {}
+    for stage, (configuration, script) in CONFIGURATIONS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that ORPO is experimental
+            trainer = resolve_name(configuration)
+        own = TRAINER.format(configuration.rpartition(":")[2].replace("Config", "Trainer"))
+        sections = {
+            resolve_name(script): DATA,
+            resolve_name("trl:DatasetMixtureConfig"): DATA,
+            resolve_name("trl:ModelConfig"): MODEL,
+            trainer: own,
+        }
+        stages[stage] = {}
+        for cls, section in sections.items():
+            hints = typing.get_type_hints(cls)
+            for field in dataclasses.fields(cls):
+                if not field.init:
+                    continue
+                heading = TRAINING if cls is trainer and field.name in inherited else section
+                entry = [heading, *_facts(field, hints[field.name])]
+                if entry not in entries:
+                    entries.append(entry)
+                stages[stage][field.name] = entries.index(entry)
+    return {"versions": installed_versions(), "options": entries, "stages": stages}
+
+
+def _facts(field: dataclasses.Field, hint: Any) -> tuple[list[str], str, Any, str]:
+    """Scalar types, shown type, default and help of a field."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    names = {kind: name for name, kind in _SCALARS.items()}
+    scalar = [names[choice] for choice in choices] if set(choices) <= names.keys() else []
+    enums = [choice for choice in choices if isinstance(choice, type) and issubclass(choice, enum.Enum)]
+    shown = "|".join(str(member.value) for member in enums[0]) if enums else type_name(hint)
+    default = field.default if field.default is not dataclasses.MISSING else None
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    if isinstance(default, enum.Enum):
+        default = default.value
+    help_line = " ".join(field.metadata.get("help", "").split())
+    return scalar, shown, default, help_line
+
+
+if __name__ == "__main__":
+    rows = json.dumps(collect()).replace("], [", "],\n [").replace('"stages"', '\n"stages"')
+    TABLE.write_text(rows + "\n", encoding="utf-8")
+    print(f"wrote {TABLE}")
