@@ -96,4 +96,4 @@ def test_items_too_short_to_look_for_are_told(place, capsys):
     assert told in capsys.readouterr().out
     assert read_manifest(place / "out")["evaluation_items"] == {"searched": 1, "too short": 4}
     card = (place / "out" / "README.md").read_text()
-    assert "with one of 1 evaluation items (4 more are too short to look for)" in card
+    assert "with one of 1 evaluation items are dropped (4 more items are too short)" in card

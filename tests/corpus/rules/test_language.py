@@ -75,5 +75,5 @@ def test_an_unknown_language_is_one_line():
 def test_without_the_package_the_user_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     Rules(RulesConfig())
-    with pytest.raises(UserError, match=r"pip install -e '.\[data\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[data\]"'):
         Rules(RulesConfig(languages=["en"]))

@@ -395,7 +395,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_bytes(SAMPLES["cp1251"].encode("cp1251"))
     (tmp_path / "b.html").write_text("<p>hello")
     for name in ("a.txt", "b.html"):
-        with pytest.raises(UserError, match=r"pip install 'scratch\[data\]'"):
+        with pytest.raises(UserError, match=r'pip install -e "\.\[data\]"'):
             read(tmp_path / name)
 
 
