@@ -191,7 +191,7 @@ def model_digest(model: str, key: str) -> str:
     from training.common.hub_names import is_hub_name
 
     if is_hub_name(model):
-        return Path(hf_hub_download(model, "config.json")).parent.name  # the folder of a snapshot is named by its commit
+        return Path(hf_hub_download(model, "config.json")).parent.name  # a snapshot's folder is named by its commit
     return digest(model, key)
 
 
