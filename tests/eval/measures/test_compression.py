@@ -60,7 +60,7 @@ def test_text_that_a_tokenizer_cannot_write(folders):
     assert figures(table, "Chinese") == ["1.00", "-", "-"]
     assert figures(table, "code") == ["1.00", "1.00", "(+0%)", "-"]
     assert figures(table, "word")[-2:] == ["6.00", "(+500%)"]
-    assert "-: it cannot write this text" in table and "none" not in table
+    assert "-: it cannot encode this text" in table and "none" not in table
     assert "cannot" not in compare(opened(folders, "bytes"), {"code": [CODE]})
 
 
