@@ -65,7 +65,7 @@ def test_text_that_a_tokenizer_cannot_write(folders):
 
 
 def test_the_verb(folders, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compression, "PYTHON_BYTES", 200_000)
+    monkeypatch.setattr(compression, "PYTHON_BYTES", 2_000_000)
     (tmp_path / "mine.txt").write_text("one text of mine\n" * 50)
     names = [str(folders / name) for name in ("bytes", "default")]
     assert main(["tokenizer", "--compare", *names, "--data.path", str(tmp_path / "mine.txt")]) == 0
