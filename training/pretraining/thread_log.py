@@ -44,7 +44,7 @@ class ThreadLog:
         """Checksums of loss, gradients and their norm for the first micro-batch of the next step."""
         pretrainer, config = self.pretrainer, self.pretrainer.config
         pretrainer.prepare_step()
-        sequences = pretrainer.training_data.windows(pretrainer.step)[: config.per_device_train_batch_size]
+        sequences = pretrainer.training_data.sequence_ids(pretrainer.step)[: config.per_device_train_batch_size]
         batch = pretrainer.training_data.read(sequences)
         loss = pretrainer.compute_loss(batch, num_items_in_batch=pretrainer.training_data.num_predictions(sequences))
         loss.backward()
