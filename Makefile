@@ -9,8 +9,14 @@ INSTALL = $(BIN)/python -m pip install --constraint .ci/constraints.txt --editab
 quickstart: $(LIGHT)  ## corpus to chat model on this machine
 	$(BIN)/scratch run recipes/quickstart
 
-test: $(DEV)  ## all tests
+check: lint  ## the linter and the tests that need no whole command, under three minutes
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+test: lint  ## the linter and all tests
 	$(BIN)/python -m pytest --numprocesses 2
+
+lint: $(DEV)
+	$(BIN)/ruff check .
 
 install: $(DEV)  ## only the environment, with all that the tests need
 
@@ -25,4 +31,4 @@ $(DEV): pyproject.toml .ci/constraints.txt | $(BIN)/python
 	$(INSTALL) ".[dev]"
 	touch $(LIGHT) $@
 
-.PHONY: quickstart test install
+.PHONY: quickstart check test lint install

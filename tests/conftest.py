@@ -1,7 +1,8 @@
-"""How tests share the processor, and one small main job for all tests of whole commands."""
+"""How tests share the processor, what belongs to which lane, and one small main job for all tests of whole commands."""
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -10,39 +11,48 @@ from pathlib import Path
 share = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
+# A shell that starts the tests with `&` leaves SIGINT ignored, here and in all programs that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
 
-# Files whose tests start launchers, which meet at one port of the machine.
-LAUNCHING = (
-    *("test_cluster.py", "test_gradients.py", "test_kill.py", "test_pretrain.py", "test_pretrain_data.py"),
-    "test_sums.py",
+# Whole commands: processes that are started, killed and resumed, and other people's programs. `make check` leaves them
+# out, `make test` runs them too.
+WHOLE_COMMANDS = (
+    "benchmarks",
+    "commands",
+    "conformance",
+    "end_to_end",
 )
+# Files that take longest, which start first, so that no process is left alone with one in the end.
+LONGEST_FIRST: tuple[str, ...] = ()
 
 
-def unit(nodeid: str) -> str:
-    """What runs in one process: the tests of a file, for they share fixtures; or all whole commands, which share
-    `quickstart_run`, with the launchers."""
-    path = Path(nodeid.split("::")[0])
-    return "commands" if "end_to_end" in path.parts or path.name in LAUNCHING else str(path)
+def file_of(item: pytest.Item) -> str:
+    """Path of an item's file below tests/, such as `data/test_loader.py`."""
+    return str(item.path.relative_to(ROOT / "tests"))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """For `-n`. (`--dist loadgroup` is silently without effect under pytest 9.2.)"""
-    from xdist.scheduler import LoadScopeScheduling
+    """For `-n`: the tests of a file run in one process, for they share fixtures; files start in the order of
+    `pytest_collection_modifyitems`. (`--dist loadfile` would start with the files of the most tests.)"""
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByUnit(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return unit(nodeid)
-
-    config.option.loadscopereorder = False  # it takes the unit of the most tests for the longest one
-    return ByUnit(config, log)
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest unit first, so that no process is left alone with it in the end."""
-    items.sort(key=lambda item: unit(item.nodeid) != "commands")
+    """Mark what `make check` leaves out, and put the longest files first."""
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    for item in items:
+        file = file_of(item)
+        if file.startswith(tuple(f"{folder}/" for folder in WHOLE_COMMANDS)) or file in rank:
+            item.add_marker("slow")
+    items.sort(key=lambda item: rank.get(file_of(item), len(rank)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,12 +91,18 @@ def quickstart_run(terminal, tmp_path_factory) -> Path:
     """A folder in which `scratch run recipes/quickstart` has run, with the sizes of `SMALL`, on this machine's Python.
 
     It holds `recipes` (a link to the repository's), `runs/quickstart` and `output.txt`, what the command printed. Made
-    once a session, in about forty seconds: read it, or `copy_run` it to change something.
+    once, in about forty seconds, for all processes that run tests: read it, or `copy_run` it to change something.
     """
-    place = tmp_path_factory.mktemp("quickstart")
-    (place / "recipes").symlink_to(ROOT / "recipes")
-    done = terminal.scratch("run", "recipes/quickstart", *flags(SMALL), cwd=place)
-    (place / "output.txt").write_text(done.stdout)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which the processes share
+    place = base / "quickstart"
+    with FileLock(base / "quickstart.lock"):
+        if not (place / "output.txt").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            (place / "recipes").symlink_to(ROOT / "recipes")
+            done = terminal.scratch("run", "recipes/quickstart", *flags(SMALL), cwd=place)
+            (place / "output.txt").write_text(done.stdout)
     return place
 
 

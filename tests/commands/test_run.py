@@ -1,19 +1,24 @@
 """`scratch run`: the recipes of a folder in order, overrides to the stages that know them, and what stops it."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
+from light import imports_nothing_heavy
 from tiny_stages import write_text
 
 from training.cli import main
 from training.commands import run
 from training.commands.prepare import PrepareConfig
 from training.common.errors import UserError
-from training.common.recipe import STAGES, parse, split_overrides
+from training.common.recipe import STAGES, build, parse, split_overrides
 from training.common.stage import Stage
+from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine
+from training.tuning import trl_options
+from training.tuning.pipeline.recipe import inputs_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -209,6 +214,98 @@ def test_quickstart_needs_no_telling(monkeypatch):
     assert run.keep_out_evaluation(recipes, overrides, run.check_recipes(recipes, overrides)) == overrides
 
 
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A folder of recipes of all kinds, each stage with an output that its recipe and inputs would give."""
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "a.txt")
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    trl = "model_name_or_path: runs/x/pretrain\nlearning_rate: 1e-4\nnum_train_epochs: 2\n"
+    records = "datasets: [{path: json, data_files: {train: runs/x/data/train.jsonl}}]\n"
+    for stage, text in {
+        "tokenizer": "output_dir: runs/x/tokenizer\ndata: {path: a.txt}\n",
+        "prepare": "output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\ndata: {path: a.txt}\n",
+        "pretrain": "output_dir: runs/x/pretrain\ndata: runs/x/data\ntokenizer: runs/x/tokenizer\n",
+        "sft": f"output_dir: runs/x/sft\n{trl}{records}",
+        "grpo": f"output_dir: runs/x/grpo\n{trl}{records}reward_funcs: [number]\n",
+        "evaluate": "output_dir: runs/x/evaluate\ndata: runs/x/data\nmodels: {base: runs/x/pretrain}\n",
+        "export": "output_dir: runs/x/export\nmodel: runs/x/sft\nevaluation: runs/x/evaluate\n",
+    }.items():
+        (recipes / f"{stage}.yaml").write_text(text)
+    for stage, config in run.open_run(recipes, []).configs.items():
+        module = run.command_of(stage)
+        trl_stage = isinstance(config, dict)
+        digests = inputs_of(config) if trl_stage else module.inputs(config)
+        output_dir = config["output_dir"] if trl_stage else config.output_dir
+        made = Stage(stage, output_dir, config, digests, [], getattr(module, "RUNTIME_KEYS", frozenset()))
+        (made.begin() / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+        made.finish({}, wrote="something")
+    (tmp_path / "runs" / "x" / "summary.png").touch()
+    results = {"conditions": {}, "models": {}}
+    (tmp_path / "runs" / "x" / "evaluate" / "results.json").write_text(json.dumps(results))
+    return recipes
+
+
+def test_an_up_to_date_run_starts_no_process_and_loads_nothing(finished, tmp_path):
+    harmless = ["--prepare.workers=3", "--pretrain.logging_steps", "7"]
+    done = imports_nothing_heavy("run", str(finished), *harmless, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is up to date, skipped") == 7
+    assert "[4/7] sft" in done.stdout and "wrote runs/x/summary.md" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "overrides, started",
+    [
+        ([], set()),
+        (["--tokenizer.vocab_size=300"], {"tokenizer"}),
+        (["--sft.learning_rate=2e-4"], {"sft"}),
+        (["--grpo.use_peft"], {"grpo"}),
+        (["--prepare.explain=2"], {"prepare"}),  # has something to print
+        (["--pretrain.depth=2"], {"pretrain"}),
+    ],
+)
+def test_only_changed_stages_are_started(finished, overrides, started, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: made.append(stage) or 0)
+    assert main(["run", str(finished), *overrides]) == 0
+    assert set(made) == started
+
+
+def test_a_changed_or_missing_input_starts_its_stages(finished, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: made.append(stage) or 0)
+    with (tmp_path / "a.txt").open("a") as stream:
+        stream.write("more\n")
+    with (tmp_path / "runs" / "x" / "data" / "train.jsonl").open("a") as stream:
+        stream.write('{"prompt": "c", "completion": "d"}\n')
+    shutil.rmtree(tmp_path / "runs" / "x" / "evaluate")
+    assert main(["run", str(finished)]) == 0
+    assert made == ["tokenizer", "prepare", "sft", "grpo", "evaluate", "export"]
+
+
+@pytest.mark.parametrize(
+    "flag, facts",
+    [
+        ("--sft.learning_rte=1", ["sft.yaml", "unknown key 'learning_rte'", "learning_rate"]),
+        ("--grpo.max_steps=many", ["grpo.yaml", "'max_steps'", "many"]),
+    ],
+)
+def test_recipes_for_trl_are_checked_before_the_first_stage(finished, flag, facts, monkeypatch, capsys):
+    monkeypatch.setattr(trl_options, "installed_versions", lambda: trl_options._table()["versions"])
+    assert main(["run", str(finished), flag]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(fact in line for fact in facts)
+
+
+def test_a_key_that_only_a_newer_trl_knows_is_left_to_it(finished, monkeypatch):
+    made = []
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: made.append(stage) or 0)
+    monkeypatch.setattr(trl_options, "installed_versions", lambda: {"trl": "99", "transformers": "99"})
+    assert main(["run", str(finished), "--sft.brand_new=1"]) == 0 and made == ["sft"]
+
+
 def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     """Two real stages; the second run skips both, a third one fails in the second stage and keeps the first."""
     monkeypatch.chdir(tmp_path)
@@ -221,6 +318,11 @@ def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     assert main(["run", str(recipes)]) == 0
     assert (tmp_path / "runs" / "x" / "data" / "manifest.json").is_file()
     assert f"next: scratch prepare --config {recipes / 'prepare.yaml'}" in capfd.readouterr().out
+
+    config = build(PrepareConfig, read_yaml(tmp_path / "runs" / "x" / "data" / "recipe.yaml"), "recipe.yaml")
+    assert config == run.open_run(recipes, []).configs["prepare"]
+    done = imports_nothing_heavy("run", str(recipes), cwd=tmp_path)
+    assert done.stdout.count("is up to date, skipped") == 2
 
     before = (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes()
     with pytest.raises(SystemExit) as stop:

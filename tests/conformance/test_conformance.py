@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from run import HERE, CannotRun, IndexUnreachable, compare, fetch
+from run import HERE, CannotRun, IndexUnreachable, compare, fetch, to_ask_llama
 
 
 def test_no_shared_test_is_worse_for_ours_than_for_llama():
@@ -24,10 +24,13 @@ def test_worse_is_a_failure_a_skip_or_no_test_where_llama_passes():
         for shape in ("multi_head_tied", "gpt2")
         for test, outcome in ours.items()
     }
-    row, worse = compare(results, "multi_head_tied")
+    names = [name for name in results if name[0].startswith("llama")]
+    row, worse = compare(results, names, "multi_head_tied")
     assert list(worse) == ["test_a", "test_b", "test_c", "test_rope"]
-    assert row == [1, 1, 3, 4, 1, 0]
-    assert list(compare(results, "gpt2")[1]) == ["test_a", "test_b", "test_c"]  # it has no RoPE
+    assert row == [1, 1, 3]
+    assert list(compare(results, names, "gpt2")[1]) == ["test_a", "test_b", "test_c"]  # it has no RoPE
+    asked = to_ask_llama(results, names, ["multi_head_tied", "gpt2"])
+    assert asked == [f"llama_multi_head_tied::test_{test}" for test in ("a", "b", "c", "rope")]
 
 
 def test_no_index_is_told_from_an_index_without_the_release(tmp_path, monkeypatch):

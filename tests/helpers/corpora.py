@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from training.corpus.curation.config import DataConfig
 from training.corpus.curation.beyond_limits import BeyondLimits
+from training.corpus.curation.config import DataConfig
 from training.corpus.curation.curation import Curation
 
 

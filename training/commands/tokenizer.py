@@ -104,13 +104,14 @@ def main(arguments: list[str]) -> None:
         return
     config = parse(TokenizerConfig, arguments, __doc__)
 
+    stage = Stage("tokenizer", config.output_dir, config, inputs(config), arguments)
+    if stage.is_current():
+        return
+
     from transformers import AutoTokenizer
 
     from training.corpus.curation.curation import Curation
 
-    stage = Stage("tokenizer", config.output_dir, config, inputs(config), arguments)
-    if stage.is_current():
-        return
     folder = stage.begin()
     work = folder / "work"  # an interrupted run resumes from here
     corpus = Curation(config.data, work).run()
