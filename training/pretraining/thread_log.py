@@ -16,7 +16,7 @@ class ThreadLog:
 
     Sums that threads share can come out with other last bits when their number changes. The first time that a run has
     several threads, it computes its next gradient with all of them and with one, and logs whether the bits agree. They
-    do in what was tried (fp32 and bf16), see docs/benchmarks.md. Where they do not, the logged numbers repeat the run.
+    do in what was tried (fp32 and bf16, eager). Where they do not, the logged numbers repeat the run.
     """
 
     def __init__(self, pretrainer: "Pretrainer"):
