@@ -4,8 +4,8 @@
     python -m benchmarks.threads --rounds 5 --seconds 10
 
 The training is the step of the small mark of `benchmarks.shakespeare`, by the real loop: 0.9M parameters, 12 x 64
-tokens, Muon. Its contestants: threads that follow the load (`training.machine.threads`), all cores, and
-one thread. The busy program is an endless loop in Python. Linux schedules sessions against each other where
+tokens, Muon. Its contestants: threads that follow the load (`training.machine.threads`), all cores (OMP_NUM_THREADS),
+and one thread. The busy program is an endless loop in Python. Linux schedules sessions against each other where
 /proc/sys/kernel/sched_autogroup_enabled is 1, and single threads otherwise.
 
 Contestants wait in processes of their own and take turns; reported are medians over the rounds of the median step of a

@@ -6,10 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
-# Several tests at a time share the cores. Before torch is imported, which counts its threads once.
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+# Several tests at a time share the cores. Before torch is imported, which counts its threads once. A fixed number, so
+# that no test depends on what else runs.
+share = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 # A shell that starts the tests with `&` leaves SIGINT ignored, here and in all programs that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

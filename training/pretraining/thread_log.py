@@ -16,7 +16,7 @@ class ThreadLog:
 
     Sums that threads share can come out with other last bits when their number changes. The first time that a run has
     several threads, it computes its next gradient with all of them and with one, and logs whether the bits agree. They
-    do in what was tried (fp32 and bf16), see docs/benchmarks.md. Where they do not, the logged numbers repeat the run.
+    do in what was tried (fp32 and bf16, eager). Where they do not, the logged numbers repeat the run.
     """
 
     def __init__(self, pretrainer: "Pretrainer"):
@@ -44,7 +44,7 @@ class ThreadLog:
         """Checksums of loss, gradients and their norm for the first micro-batch of the next step."""
         pretrainer, config = self.pretrainer, self.pretrainer.config
         pretrainer.prepare_step()
-        sequences = pretrainer.training_data.windows(pretrainer.step)[: config.per_device_train_batch_size]
+        sequences = pretrainer.training_data.sequence_ids(pretrainer.step)[: config.per_device_train_batch_size]
         batch = pretrainer.training_data.read(sequences)
         loss = pretrainer.compute_loss(batch, num_items_in_batch=pretrainer.training_data.num_predictions(sequences))
         loss.backward()
