@@ -98,10 +98,12 @@ def test_the_whole_ladder(place, monkeypatch):
     results = json.loads((output / "evaluate" / "results.json").read_text())["models"]
     assert list(results) == ["base", "sft", "dpo"]
     for figures in results.values():
+        figures = figures["figures"]
         chats = figures["chats"]
         assert set(chats["book"]) == {"ends", "reward", "bits per byte"} and chats["book"]["reward"]["n"] == 7
         assert set(chats["dolly"]) == {"ends", "bits per byte"}
-        assert figures["pairs"]["polite"]["n"] == 7 and figures["bits_per_byte"]["value"] > 0
+        assert figures["pairs"]["polite"]["accuracy"]["n"] == 7
+        assert figures["data"]["validation"]["bits per byte"]["value"] > 0
     judged = json.loads((output / "reward" / "provenance.json").read_text())["metrics"]["accuracy"]
     assert judged["n"] == 7  # the held-out pairs, and no others
     assert (output / "export" / "README.md").is_file() and (output / "summary.md").is_file()

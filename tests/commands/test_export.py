@@ -210,7 +210,8 @@ def test_a_stock_model_keeps_its_dtype(place, tmp_path):
 
 
 def test_refuses_another_architecture(place, tmp_path):
-    with pytest.raises(UserError, match=r"^'to': .*pretrain: this model is not a llama: qk_norm is True .*it is a qwen3"):
+    said = r"^'to': .*pretrain: this model is not a llama: qk_norm is True .*it is a qwen3"
+    with pytest.raises(UserError, match=said):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "llama"}))
     with pytest.raises(UserError, match="'to' must be one of scratch, llama, qwen3, gpt2, not 'mistral'"):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "mistral"}))

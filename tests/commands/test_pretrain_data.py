@@ -200,10 +200,10 @@ BAD_DATA = [
     (BOTH, ("pages", MANIFEST, Path.unlink), "'data': pages holds no token shards"),
     (BOTH, ("pages", MANIFEST, lacking_a_key), "'data': pages/manifest.json is damaged"),
     (BOTH, ("pages", MANIFEST, empty), "'data': pages: the split 'train' is empty"),
-    (BOTH, ("pages", "train-00000.ds", flip), "'data': pages/train-00000.ds is damaged: not the bytes that manifest."),
+    (BOTH, ("pages", "train-00000.ds", flip), "'data': pages/train-00000.ds is damaged: its hash differs from man"),
     (BOTH, ("pages", "validation-00000.ds", Path.unlink), "'data': pages/validation-00000.ds is missing"),
     (BOTH, ("pages", "train-00000.ds.index", falling), "'data': pages/train-00000.ds.index is damaged: it does not r"),
-    ("lines", ("lines", "validation-00000.ds", flip), "'data': lines/validation-00000.ds is damaged: not the bytes"),
+    ("lines", ("lines", "validation-00000.ds", flip), "'data': lines/validation-00000.ds is damaged: its hash diff"),
 ]
 
 

@@ -90,7 +90,8 @@ def test_pretraining_alone(tmp_path):
 
 
 def test_a_model_measured_by_bits_per_byte_alone(tmp_path):
-    run = make_run(tmp_path / "run", ["pretrain", "evaluate"], {"base": of({BITS: Figure(2.5, None, 1, unit="bits per byte")})})
+    models = {"base": of({BITS: Figure(2.5, None, 1, unit="bits per byte")})}
+    run = make_run(tmp_path / "run", ["pretrain", "evaluate"], models)
     assert "2.500" in write_summary(run)
     assert is_picture(run / "summary.png")
 

@@ -174,16 +174,18 @@ def test_nearest():
 @pytest.mark.parametrize(
     "options, complaint",
     [
-        ({"seed": -1}, "'seed' must lie between 0 and 4294967295, not -1"),
+        ({"seed": -1}, "'seed' must be at least 0, below 4,294,967,296, not -1"),
+        ({"seed": 2**32}, "'seed' must be at least 0, below 4,294,967,296, not 4294967296"),
         ({"max_grad_norm": -1}, "'max_grad_norm' must be at least 0, not -1"),
         ({"sample_tokens": 0}, "'sample_tokens' must be at least 1, not 0"),
         (
             {"keep_best": 1, "save_steps": 250, "eval_steps": 100},
             "'save_steps' (250) and 'eval_steps' (100)",
         ),
-        ({"optimizer.adam_beta1": 1}, "'optimizer.adam_beta1' must be at least 0 and below 1, not 1"),
-        ({"optimizer.decay_fraction": -0.4}, "'optimizer.decay_fraction' must be at least 0 and at most 1, not -0.4"),
-        ({"optimizer.learning_rate": "-1"}, "'optimizer.learning_rate' must be at least 0 and finite, not -1"),
+        ({"optimizer.adam_beta1": 1}, "'optimizer.adam_beta1' must be at least 0, below 1, not 1"),
+        ({"optimizer.decay_fraction": -0.4}, "'optimizer.decay_fraction' must be at least 0, at most 1, not -0.4"),
+        ({"optimizer.learning_rate": "-1"}, "'optimizer.learning_rate' must be at least 0, not -1"),
+        ({"optimizer.learning_rate": ".inf"}, "'optimizer.learning_rate' must be at least 0, not inf"),
         ({"optimizer.warmup_steps": -3}, "'optimizer.warmup_steps' must be at least 0, not -3"),
     ],
 )

@@ -71,13 +71,15 @@ FILES = {
 }
 MEASURES = [
     "bits per byte",
-    "answers: parses",
-    "answers: defines",
-    "answers: ends",
-    "answers: all three",
-    "preference accuracy (chance 50%)",
-    "body_choice: acc (chance 25%)",
-    "docstring_choice: acc (chance 25%)",
+    "functions: reference answers, bits per byte",
+    "preference: margin in nats",
+    "functions: answer ends",
+    "functions: parses",
+    "functions: defines",
+    "functions: all of these",
+    "preference: accuracy (chance 50%)",
+    "body_choice: accuracy (chance 25%)",
+    "docstring_choice: accuracy (chance 25%)",
 ]
 
 
@@ -158,9 +160,10 @@ def test_one_table_a_row_a_model(run):
     summary = json.loads((run / "summary.json").read_text())
     for row in rows:
         assert "-" not in row and len(row) == len(header)
-        model = summary["models"][row[0]]
-        assert row[1] == f"{model['bits_per_byte']['value']:.3f}"
-        assert model["answers"]["parses"]["n"] == 4 and model["preferences"]["n"] == 8
+        figures = summary["models"][row[0]]["figures"]
+        assert row[1] == f"{figures['data']['validation']['bits per byte']['value']:.3f}"
+        assert figures["chats"]["functions"]["parses"]["n"] == 4
+        assert figures["pairs"]["preference"]["accuracy"]["n"] == 8
     assert summary["seconds"].keys() == STAGES.keys()
     for figures in (run / "evaluate" / "results.md", run / "export" / "README.md"):
         assert all(" | ".join(row) in figures.read_text() for row in rows)

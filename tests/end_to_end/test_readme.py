@@ -164,7 +164,7 @@ def test_evaluate(terminal, copy_run):
     page = (place / "runs" / "mine" / "evaluate" / "results.md").read_text()
     assert "notes: bits per byte" in page and "blimp_agreement: 1 of 12 of its tasks have data" in page
     done = terminal.run(command("scratch evaluate --compare"), place)
-    assert "base → sft" in done.stdout and "preferences: acc" in done.stdout
+    assert "base → sft" in done.stdout and "preference: accuracy" in done.stdout
     assert (place / "runs" / "quickstart" / "comparison" / "comparison.png").is_file()
 
 

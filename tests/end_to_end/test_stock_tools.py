@@ -182,7 +182,7 @@ def test_lm_eval(terminal, quickstart_run, without_package, tmp_path):
     terminal.run(command, tmp_path, **without_package)
     (file,) = (tmp_path / "out").rglob("results_*.json")
     stock = json.loads(file.read_text())["results"]
-    own = json.loads((run / "evaluate" / "results.json").read_text())["models"]["dpo"]["tasks"]
+    own = json.loads((run / "evaluate" / "results.json").read_text())["models"]["dpo"]["figures"]["tasks"]
     for task in tasks:
         for metric in ("acc", "acc_norm"):
             assert own[task][metric]["value"] == stock[task][f"{metric},none"]

@@ -35,8 +35,8 @@ SMALL = {
     "sft.warmup_steps": 0,
     "dpo.max_steps": 2,
     "dpo.warmup_steps": 0,
-    "limits.answers": 4,
-    "limits.preferences": 8,
+    "limits.chats": 4,
+    "limits.pairs": 8,
     "max_new_tokens": 16,
 }
 

@@ -249,7 +249,7 @@ def run_tests(folder: Path, tests: list[str]):
     assert Path(modeling_scratch.__file__).is_relative_to(folder)
     command = ["-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "--noconftest", "--rootdir", str(ROOT)]
     code = pytest.main(
-        [*command, f"--junitxml={folder / 'report.xml'}", *(str(ROOT / "tests" / test) for test in tests)]
+        [*command, f"--junitxml={folder / 'report.xml'}", *(str(Path(__file__).parent / test) for test in tests)]
     )
     sys.exit(int(code))
 

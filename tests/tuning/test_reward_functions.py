@@ -252,7 +252,7 @@ def test_a_reward_in_the_folder_of_the_recipe(tmp_path, monkeypatch):
 
 
 def test_names_of_ours_and_of_trl():
-    found = find_rewards([*REWARDS, "think_format_reward"], ["prompt", "tests", "answer", "pattern"], "recipe")
+    found = find_rewards([*REWARDS, "think_format_reward"], ["prompt", "name", "tests", "answer", "pattern"], "recipe")
     assert [function.__name__ for function in found] == [*REWARDS, "think_format_reward"]
 
 

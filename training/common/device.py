@@ -50,7 +50,7 @@ def pick_attention(device: "torch.device", sequence_length: int, compiled: bool)
     return "eager" if compiled and device.type == "cpu" and sequence_length <= LONGEST_EAGER else "sdpa"
 
 
-def pays_to_compile(device: "torch.device", operations: float) -> bool:
+def worth_compiling(device: "torch.device", operations: float) -> bool:
     """Whether a run of so many floating-point operations should be compiled.
 
     The answer depends on nothing measured, so that a resumed run is compiled as it was before.

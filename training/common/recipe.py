@@ -95,7 +95,7 @@ def is_required(field: dataclasses.Field) -> bool:
 
 def describe_bounds(bounds: dict[str, float]) -> str:
     """Such as `at least 0, below 1`."""
-    return ", ".join(f"{_BOUNDS[name][0]} {limit:g}" for name, limit in bounds.items())
+    return ", ".join(f"{_BOUNDS[name][0]} {limit:,}" for name, limit in bounds.items())
 
 
 def _check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) -> None:

@@ -5,6 +5,7 @@ import textwrap
 Row = list[str]
 
 _HEADING = 11  # characters per line of a heading in the terminal: as wide as a figure with its error
+_WIDEST = 110  # characters per line in the terminal
 
 
 def as_markdown(table: list[Row]) -> str:
@@ -15,11 +16,26 @@ def as_markdown(table: list[Row]) -> str:
 
 
 def as_text(table: list[Row]) -> str:
-    """Aligned columns for a terminal, long headings on several lines."""
+    """Aligned columns for a terminal, long headings on several lines. A wide table continues below, with its first
+    column repeated."""
     headings = [textwrap.wrap(cell.replace("_", " "), _HEADING) for cell in table[0]]
+    widths = [max(map(len, [*lines, *cells])) for lines, cells in zip(headings, zip(*table[1:]))]
+    blocks, used = [[0]], widths[0]
+    for column in range(1, len(widths)):
+        if used + 2 + widths[column] > _WIDEST and len(blocks[-1]) > 1:
+            blocks, used = [*blocks, [0]], widths[0]
+        blocks[-1].append(column)
+        used += 2 + widths[column]
+    return "\n".join(
+        _block([headings[column] for column in block], [[row[column] for column in block] for row in table[1:]])
+        for block in blocks
+    )
+
+
+def _block(headings: list[list[str]], rows: list[Row]) -> str:
     height = max(map(len, headings))
     above = [[""] * (height - len(lines)) + lines for lines in headings]  # (column, line)
-    lines = _align([*map(list, zip(*above)), *table[1:]])
+    lines = _align([*map(list, zip(*above)), *rows])
     rule = "-" * max(map(len, lines))
     return "\n".join([*lines[:height], rule, *lines[height:]]) + "\n"
 

@@ -1,4 +1,4 @@
-"""A picture of which labels are taken for which."""
+"""Confusion matrix: a plot of predicted against true labels."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from training.plots.style import STYLE
 
 
 def draw_confusion(file: Path, confusion: list[list[int]], labels: list[str], title: str) -> None:
-    """Draw counts as written, shaded by their share of the true label's row.
+    """Draw the counts, shaded by their share of each row.
 
     Args:
         confusion: rows are the true labels, columns the predicted ones.

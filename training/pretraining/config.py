@@ -47,83 +47,112 @@ class PretrainConfig:
         ValueError: keys that do not fit together, or a mixture or curriculum that is wrong.
     """
 
-    output_dir: str = required("folder for the trained model and its checkpoints")
-    tokenizer: str = required("folder of the tokenizer that made the shards")
-
-    # Model
-    preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option("scratch", "architecture to start from")
-    model: dict = option(dict, "sizes and other ScratchConfig options, such as hidden_size: 256")
+    output_dir: str = required("folder for the trained model and its checkpoints", group="Folders")
+    tokenizer: str = required("folder of the tokenizer that made the shards", group="Folders")
+    preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
+        "scratch", "architecture to start from", group="Model"
+    )
+    model: dict = option(dict, "sizes and other ScratchConfig options, such as hidden_size: 256", group="Model")
     depth: int | None = option(
         None,
         "number of layers; width, batch, learning rates, weight decay and steps are derived from it unless given",
         at_least=1,
+        group="Model",
     )
     pad_vocab_to_multiple_of: int = option(
-        64, "multiple that the number of embedding rows is rounded up to, for fast matrix products", at_least=1
+        64,
+        "multiple that the number of embedding rows is rounded up to, for fast matrix products",
+        at_least=1,
+        group="Model",
     )
-
-    # Data
     data: dict | str = required(
         "folder of shards from `scratch prepare`, or folders with weights: {runs/code/data: 3, runs/books/data: 1} "
-        "takes three sequences of code for each one of books"
+        "takes three sequences of code for each one of books",
+        group="Data",
     )
     curriculum: dict = option(
         dict,
         "weights from a fraction of the run on: {0.8: {runs/code/data: 1, runs/books/data: 1}} changes them for the "
         "last fifth",
+        group="Data",
     )
     packing: Literal["stream", "best_fit"] = option(
         "stream",
         "how documents fill sequences: stream cuts the text wherever a sequence is full; best_fit cuts only documents "
         "longer than a sequence and pads the rest",
+        group="Data",
     )
-    document_mask: bool = option(False, "restart attention and positions at every document, so that none sees another")
-
-    # Batch and steps
-    max_steps: int = option(1000, "optimizer steps of the run", at_least=1)
-    sequence_length: int = option(256, "tokens per sequence", at_least=1)
+    document_mask: bool = option(
+        False, "restart attention and positions at every document, so that none sees another", group="Data"
+    )
+    max_steps: int = option(1000, "optimizer steps of the run", at_least=1, group="Batch and steps")
+    sequence_length: int = option(256, "tokens per sequence", at_least=1, group="Batch and steps")
     global_batch_size: int = option(
-        32, "sequences per optimizer step, over all processes and accumulation steps", at_least=1
+        32,
+        "sequences per optimizer step, over all processes and accumulation steps",
+        at_least=1,
+        group="Batch and steps",
     )
     per_device_train_batch_size: int = option(
-        16, "sequences per process and forward pass; the rest of the batch is accumulated", at_least=1
+        16,
+        "sequences per process and forward pass; the rest of the batch is accumulated",
+        at_least=1,
+        group="Batch and steps",
     )
-
-    # Optimizer
     optimizer: OptimizerConfig = option(OptimizerConfig, "Optimizer")
-    max_grad_norm: float = option(1.0, "norm to which gradients are clipped; 0 turns clipping off", at_least=0)
-    on_nonfinite: Literal["stop", "skip"] = option(
-        "stop", "reaction to a NaN or infinite loss or gradient: stop the run, or skip the batch"
+    max_grad_norm: float = option(
+        1.0, "norm to which gradients are clipped; 0 turns clipping off", at_least=0, group="Optimizer"
     )
-
-    # Speed
-    bf16: bool | None = option(None, "bfloat16 mixed precision (default: where the device supports it)")
+    on_nonfinite: Literal["stop", "skip"] = option(
+        "stop", "reaction to a NaN or infinite loss or gradient: stop the run, or skip the batch", group="Optimizer"
+    )
+    bf16: bool | None = option(None, "bfloat16 mixed precision (default: where the device supports it)", group="Speed")
     torch_compile: bool | None = option(
-        None, "compile layers and loss (default: in long runs, where a compiler is installed)"
+        None, "compile layers and loss (default: in long runs, where a compiler is installed)", group="Speed"
     )
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
-        None, "attention kernel (default: sdpa; eager for short sequences compiled for a CPU)"
+        None, "attention kernel (default: sdpa; eager for short sequences compiled for a CPU)", group="Speed"
     )
-    activation_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
-    profile: bool = option(False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile")
-
-    # Checkpoints and logs
-    save_steps: int = option(500, "optimizer steps between checkpoints", at_least=1)
-    keep_last: int = option(2, "number of newest checkpoints to keep", at_least=1)
-    keep_best: int = option(0, "number of checkpoints with the lowest validation loss to keep as well", at_least=0)
-    async_save: bool = option(True, "write checkpoints from a copy in memory while training continues")
-    restart: bool = option(False, "discard an interrupted run in output_dir and start over")
-    logging_steps: int = option(10, "optimizer steps between training records in metrics.jsonl", at_least=1)
-    eval_steps: int = option(100, "optimizer steps between validations", at_least=1)
-    eval_sequences: int = option(64, "sequences per validation, spread evenly over the validation split", at_least=1)
-    sample_prompts: list[str] = option(list, "texts that the model continues at every validation")
-    sample_tokens: int = option(48, "tokens per continuation", at_least=1)
+    activation_checkpointing: bool = option(
+        False, "recompute activations in the backward pass to save memory", group="Speed"
+    )
+    profile: bool = option(
+        False, "time the parts of some steps and trace every operator, in OUTPUT_DIR/profile", group="Speed"
+    )
+    save_steps: int = option(500, "optimizer steps between checkpoints", at_least=1, group="Checkpoints and logs")
+    keep_last: int = option(2, "number of newest checkpoints to keep", at_least=1, group="Checkpoints and logs")
+    keep_best: int = option(
+        0,
+        "number of checkpoints with the lowest validation loss to keep as well",
+        at_least=0,
+        group="Checkpoints and logs",
+    )
+    async_save: bool = option(
+        True, "write checkpoints from a copy in memory while training continues", group="Checkpoints and logs"
+    )
+    restart: bool = option(
+        False, "discard an interrupted run in output_dir and start over", group="Checkpoints and logs"
+    )
+    logging_steps: int = option(
+        10, "optimizer steps between training records in metrics.jsonl", at_least=1, group="Checkpoints and logs"
+    )
+    eval_steps: int = option(100, "optimizer steps between validations", at_least=1, group="Checkpoints and logs")
+    eval_sequences: int = option(
+        64,
+        "sequences per validation, spread evenly over the validation split",
+        at_least=1,
+        group="Checkpoints and logs",
+    )
+    sample_prompts: list[str] = option(
+        list, "texts that the model continues at every validation", group="Checkpoints and logs"
+    )
+    sample_tokens: int = option(48, "tokens per continuation", at_least=1, group="Checkpoints and logs")
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = option(
-        list, "trackers that also receive the records of metrics.jsonl"
+        list, "trackers that also receive the records of metrics.jsonl", group="Checkpoints and logs"
     )
-
-    # Reproducibility
-    seed: int = option(0, "seed of the initial weights, the data order and dropout", at_least=0, below=2**32)
+    seed: int = option(
+        0, "seed of the initial weights, the data order and dropout", at_least=0, below=2**32, group="Reproducibility"
+    )
 
     @cached_property
     def mixture(self) -> Mixture | Curriculum:

@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchForCausalLM
-from training.common.device import pays_to_compile, pick_attention
+from training.common.device import pick_attention, worth_compiling
 from training.common.errors import UserError
 from training.common.metrics import LOGS
 from training.common.signals import Interrupted, StopSignals
@@ -116,7 +116,7 @@ class Pretrainer:
         if self.compiled is None:
             own_engine = self.accelerator.distributed_type == DistributedType.DEEPSPEED  # hooks every module
             operations = config.max_steps * self.throughput.operations_per_step
-            self.compiled = not own_engine and pays_to_compile(device, operations)
+            self.compiled = not own_engine and worth_compiling(device, operations)
         if config.attn_implementation is None:
             model.set_attn_implementation(pick_attention(device, config.sequence_length, self.compiled))
         if self.compiled:
@@ -301,8 +301,8 @@ class Pretrainer:
         kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
         return self.model(
             input_ids=input_ids,
-            labels=labels,  # forward computes a loss only where labels are given; scored are those of shift_labels
-            shift_labels=labels,
+            labels=labels,  # never read, but without them a forward that computes logits computes no loss
+            shift_labels=labels,  # (batch, seq), shifted by the loader
             position_ids=position_ids,
             use_cache=False,  # with a cache attention would cross documents
             **kwargs,

@@ -68,9 +68,9 @@ def save_sharded(
 
 
 def load_sharded(accelerator: Accelerator, folder: Path) -> None:
-    """Restore what `save_sharded` wrote, into the processes of now. Every process must call this."""
+    """Restore what `save_sharded` wrote, into the current processes. Every process must call this."""
     accelerator.load_state(str(folder / "state"))
-    # It counts micro-batches. Between steps there are none, and a step may now have another number of them.
+    # `accelerator.step` counts micro-batches. Between steps there are none, and a step may now have more or fewer.
     accelerator.step = 0
 
 

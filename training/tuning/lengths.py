@@ -1,17 +1,8 @@
 """Length checks: samples against the positions of a model, and records against `max_length`."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-def max_positions(model: "PreTrainedModel") -> int | None:
-    """The longest sequence that the model can read, in tokens; None if its configuration sets no limit."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def check_lengths(
@@ -21,7 +12,7 @@ def check_lengths(
 
     Args:
         lengths: in tokens, as the samples would be trained on.
-        positions: of the model, see `max_positions`.
+        positions: of the model, see `context_length`.
         kind, name: what the samples are, and of which split, as in "pairs of train".
         remedy: what the user should do.
         key: the recipe key to change.
@@ -43,7 +34,7 @@ def check_kept(lengths: list[int], count: int, max_length: int | None, positions
     Args:
         lengths: of the records that were kept, in tokens, as they would be trained on.
         count: number of all records.
-        positions: of the model, see `max_positions`.
+        positions: of the model, see `context_length`.
         name: of the split.
 
     Raises:

@@ -11,9 +11,10 @@ from datasets import Dataset
 from transformers import AutoConfig
 
 from training.common.errors import UserError, one_line
+from training.model_io.context_length import context_length
 from training.plots.reward import draw_reward
 from training.tuning.dataset_formats import NUMBER
-from training.tuning.lengths import check_lengths, max_positions
+from training.tuning.lengths import check_lengths
 from training.tuning.reward_functions import find_rewards
 
 SAMPLES = "samples.jsonl"
@@ -59,8 +60,8 @@ class OnlineTrainer:
 
     def __init__(self, *, model: Any, **others: Any):
         super().__init__(model=model, **others)
-        self.check_prompts(self.train_dataset, "train", max_positions(model))
-        self.check_prompts(self.eval_dataset, "eval", max_positions(model))
+        self.check_prompts(self.train_dataset, "train", context_length(model.config))
+        self.check_prompts(self.eval_dataset, "eval", context_length(model.config))
 
     def check_prompts(self, data: Any, name: str, positions: int | None) -> None:
         """Reject prompts that leave no room for `max_completion_length` tokens.

@@ -7,7 +7,8 @@ from datasets import Dataset
 from trl.import_utils import TRLExperimentalWarning
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
-from training.tuning.lengths import check_kept, max_positions
+from training.model_io.context_length import context_length
+from training.tuning.lengths import check_kept
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # the help of `scratch orpo` says so
@@ -28,8 +29,8 @@ class ScratchORPOTrainer(ORPOTrainer):
     def __init__(self, *, model: Any, args: ORPOConfig, **others: Any):
         args.remove_unused_columns = False  # its collator needs all columns; TRL would set this with a warning
         super().__init__(model=model, args=args, **others)
-        self.train_dataset = self.drop_empty(self.train_dataset, "train", max_positions(model))
-        self.eval_dataset = self.drop_empty(self.eval_dataset, "eval", max_positions(model))
+        self.train_dataset = self.drop_empty(self.train_dataset, "train", context_length(model.config))
+        self.eval_dataset = self.drop_empty(self.eval_dataset, "eval", context_length(model.config))
 
     def drop_empty(self, data: Any, name: str, positions: int | None) -> Any:
         """The records in which both answers keep a token after truncation to `max_length`.

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import UserError
 from training.common.recipe import nearest
-from training.tuning.lengths import check_kept, max_positions
+from training.model_io.context_length import context_length
+from training.tuning.lengths import check_kept
 
 ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")  # columns of token ids; DPO has the first two, KTO the last
 
@@ -32,7 +33,7 @@ class PreferenceChecks:
         for loss in [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type:
             if loss not in known:
                 raise UserError(f"'loss_type': no loss '{loss}'; {nearest(loss, known)}")
-        self.max_positions = max_positions(model)
+        self.max_positions = context_length(model.config)
         super().__init__(model=model, args=args, **others)
 
     def _prepare_dataset(

@@ -11,7 +11,8 @@ from trl import RewardConfig, RewardTrainer
 
 from training.common.errors import UserError
 from training.common.estimates import proportion
-from training.tuning.lengths import check_lengths, max_positions
+from training.model_io.context_length import context_length
+from training.tuning.lengths import check_lengths
 
 
 def check_held_out(recipe: Any) -> None:
@@ -37,7 +38,7 @@ class ScratchRewardTrainer(RewardTrainer):
     progress_figures = {"margin": "margin {:.3f}", "accuracy": "accuracy {:.0%}"}
 
     def __init__(self, *, model: Any, **others: Any):
-        self.max_positions = max_positions(model)
+        self.max_positions = context_length(model.config)
         super().__init__(model=model, **others)
 
     def _prepare_dataset(

@@ -18,7 +18,8 @@ from trl.data_utils import is_conversational
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.errors import UserError
-from training.tuning.lengths import check_lengths, max_positions
+from training.model_io.context_length import context_length
+from training.tuning.lengths import check_lengths
 
 
 class ScratchSFTTrainer(SFTTrainer):
@@ -37,7 +38,7 @@ class ScratchSFTTrainer(SFTTrainer):
                 "'packing_strategy': wrapped joins samples with no mask between them, so that each attends to those "
                 "before it; use bfd, or bfd_split to keep every token"
             )
-        self.max_positions = max_positions(model)
+        self.max_positions = context_length(model.config)
         check_template(processing_class, args, train_dataset)
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, **others

@@ -60,12 +60,12 @@ def test_text_that_a_tokenizer_cannot_write(folders):
     assert figures(table, "Chinese") == ["1.00", "-", "-"]
     assert figures(table, "code") == ["1.00", "1.00", "(+0%)", "-"]
     assert figures(table, "word")[-2:] == ["6.00", "(+500%)"]
-    assert "-: it cannot write this text" in table and "none" not in table
+    assert "-: it cannot encode this text" in table and "none" not in table
     assert "cannot" not in compare(opened(folders, "bytes"), {"code": [CODE]})
 
 
 def test_the_verb(folders, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compression, "PYTHON_BYTES", 200_000)
+    monkeypatch.setattr(compression, "PYTHON_BYTES", 2_000_000)
     (tmp_path / "mine.txt").write_text("one text of mine\n" * 50)
     names = [str(folders / name) for name in ("bytes", "default")]
     assert main(["tokenizer", "--compare", *names, "--data.path", str(tmp_path / "mine.txt")]) == 0

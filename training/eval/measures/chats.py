@@ -178,7 +178,7 @@ def score_answers(
     """Scores of answers by metric: the end, each reward function, all of these, and the reward model.
 
     Args:
-        answers: the text of each, and whether it ended by itself.
+        answers: the text of each, and whether it ended before `max_new_tokens`.
         batch_size: conversations per forward pass of the reward model.
     """
     texts = [text for text, _ in answers]

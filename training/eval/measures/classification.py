@@ -1,4 +1,4 @@
-"""How well labels are predicted, and a yardstick that needs no network."""
+"""Classification scores, and a TF-IDF baseline that needs no neural network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,12 @@ def scores(truth: Sequence[str], predicted: Sequence[str], labels: list[str], po
     """Accuracy, F1, precision and recall, and the confusion matrix, by scikit-learn.
 
     Args:
-        labels: all of them, in the order of the matrix.
-        positive: the label that precision, recall and F1 are about; None for the mean over the labels (macro).
+        truth, predicted: labels, one per text.
+        labels: all labels, in the order of the confusion matrix.
+        positive: the label of precision, recall and F1; None for the mean over the labels (macro).
 
     Returns:
-        `accuracy` (`value`, `stderr`, `n`, and as `chance` the share of the commonest label), `f1`, `precision`,
+        `accuracy` (`value`, `stderr`, `n`, and as `chance` the share of the most frequent label), `f1`, `precision`,
         `recall`, and `confusion`: rows are the true labels, columns the predicted ones.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -37,11 +38,11 @@ def scores(truth: Sequence[str], predicted: Sequence[str], labels: list[str], po
 def tfidf_baseline(
     train: tuple[list[str], list[str]], validation: tuple[list[str], list[str]], texts: list[str]
 ) -> list[str]:
-    """Labels by logistic regression on TF-IDF of words and pairs of words, its regularisation chosen on `validation`.
+    """Labels predicted by logistic regression on TF-IDF of words and word pairs, regularised as `validation` prefers.
 
     Args:
         train, validation: texts and labels.
-        texts: what to label.
+        texts: the texts to label.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

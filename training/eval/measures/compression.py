@@ -1,7 +1,7 @@
-"""Bytes per token by kind of text: what a tokenizer was made for, and what it costs elsewhere.
+"""Bytes per token of tokenizers, by kind of text.
 
-The kinds need nothing but this machine: Python source of packages that the default split holds out, Python's own
-manual, numbers drawn with a seed, and short samples of other languages.
+The texts are on every machine: Python source of packages that the default split holds out, Python's manual, random
+numbers, and short samples of other languages.
 """
 
 import ast
@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.curation import Curation
 
-PYTHON_BYTES = 5_000_000  # to read; the part that is held out is measured
-DEEP = 12  # spaces before a line that make it a deeply indented one
+PYTHON_BYTES = 5_000_000  # bytes of source to read; only the held-out part is measured
+DEEP = 12  # leading spaces from which a line counts as deeply indented
 
 SAMPLES = {
     "German, French, Spanish, Polish": [
@@ -60,7 +60,7 @@ SAMPLES = {
 
 
 def kinds_of_text() -> dict[str, list[str]]:
-    """Texts by kind. The Python ones depend on the packages of this machine; the others are always the same."""
+    """Texts by kind. The Python ones depend on the packages installed here; the others are always the same."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Curation(DataConfig(max_bytes=PYTHON_BYTES), Path(folder)).run()
         documents = [document.text for document in corpus.documents("validation")]
@@ -75,9 +75,9 @@ def kinds_of_text() -> dict[str, list[str]]:
 
 
 def measure(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[float | None, float]:
-    """Bytes of UTF-8 per token, and bytes per second of encoding, of texts of one kind.
+    """Bytes of UTF-8 per token, and bytes encoded per second, for texts of one kind.
 
-    The first is None where the tokenizer cannot write the text: it refuses it, or loses characters as unknown ones.
+    The first is None if the tokenizer cannot encode the text: it raises, or replaces characters by the unknown token.
     """
     size = sum(len(text.encode()) for text in texts)
     started = time.perf_counter()
@@ -92,10 +92,10 @@ def measure(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[float
 
 
 def compare(tokenizers: dict[str, PreTrainedTokenizerBase], kinds: dict[str, list[str]]) -> str:
-    """The table: a row a kind of text, a column a tokenizer, each against the first.
+    """The table as text: one row per kind of text, one column per tokenizer, with the difference from the first.
 
     Args:
-        tokenizers: by the name to show.
+        tokenizers: by display name.
         kinds: texts by kind; empty ones are left out.
     """
     kinds = {kind: texts for kind, texts in kinds.items() if any(texts)}
@@ -118,7 +118,7 @@ def compare(tokenizers: dict[str, PreTrainedTokenizerBase], kinds: dict[str, lis
         cells = "".join(_cell(figure, figures[0], place) for place, figure in enumerate(figures))
         lines.append(f"{kind:{width}}  {size:>9,}{cells}")
     if any(figure is None for _, _, figures in rows for figure in figures):
-        lines.append("-: it cannot write this text")
+        lines.append("-: it cannot encode this text")
     return "\n".join([*lines, "More bytes per token is better: the same text takes fewer tokens."])
 
 

@@ -102,7 +102,7 @@ def sum_nats(
 
 
 def _inputs_and_targets(tokens: np.ndarray, window: Window, prefix: int) -> tuple[list[int], list[int]]:
-    """What the model reads of a window and what it is scored on: the input before a target is the token before it."""
+    """Input and target ids of a window: the input at a position is the token before the target there."""
     start, scored_from, end = window
     before = prefix if start == 0 else int(tokens[start - 1])
     skipped = [IGNORE_INDEX] * (scored_from - start)
