@@ -98,7 +98,7 @@ class Watch:
 
     Args:
         interval: seconds from one reading to the next.
-        turn: a file that comes into being when the first pass is over.
+        turn: a file that comes into being when the filter pass is over.
 
     Attributes:
         own: bytes that they had for themselves at most, all together, before that and after it.
@@ -163,7 +163,7 @@ def main() -> None:
     arguments = parse_arguments()
     if not Path("/proc/self/smaps_rollup").exists():
         raise SystemExit("the memory of processes is read from /proc/PID/smaps_rollup, which this system does not have")
-    print(f"\n{'text, MB':>9}{'documents':>11}{'near dupl.':>11}{'first pass, MB':>16}{'later, MB':>11}", end="")
+    print(f"\n{'text, MB':>9}{'documents':>11}{'near dupl.':>11}{'filter pass, MB':>17}{'later, MB':>11}", end="")
     print(f"{'mapped, MB':>12}{'seconds':>9}")
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
@@ -177,7 +177,7 @@ def main() -> None:
             rows.append(row)
             print(
                 f"{row['megabytes']:>9,.0f}{row['documents']:>11,}{row['near_duplicates']:>11,}"
-                f"{row['first_pass_megabytes']:>16,.1f}{row['later_megabytes']:>11,.1f}"
+                f"{row['first_pass_megabytes']:>17,.1f}{row['later_megabytes']:>11,.1f}"
                 f"{row['mapped_megabytes']:>12,.1f}{row['seconds']:>9,.0f}",
                 flush=True,
             )

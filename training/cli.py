@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from training.common.errors import UserError, one_line
+from training.common.errors import UserError, nearest, one_line
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
@@ -122,8 +122,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
-        from training.common.recipe import nearest
-
         print(f"error: unknown command '{command}'; {nearest(command, COMMANDS)}", file=sys.stderr)
         return 2
     use_reproducible_products()

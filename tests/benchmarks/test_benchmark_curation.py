@@ -98,7 +98,8 @@ def test_differences_are_taken_within_seeds():
 
 def test_curation_benchmark_runs(arguments, monkeypatch, capsys):
     def stage(verb, options, threads=0):
-        importlib.import_module(f"training.commands.{verb}").main([f"--{key}={value}" for key, value in options.items()])
+        flags = [f"--{key}={value}" for key, value in options.items()]
+        importlib.import_module(f"training.commands.{verb}").main(flags)
 
     class InTurn(contextlib.nullcontext):
         """In this thread, which alone may handle signals."""

@@ -5,7 +5,8 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from training.commands.tokenizer import TokenizerConfig, main
+from modeling_scratch import tokenization_base
+from training.commands.tokenizer import SPECIAL_TOKENS, TokenizerConfig, main
 from training.common.errors import UserError
 from training.common.recipe import STAGES, build, read_yaml
 
@@ -42,7 +43,7 @@ def test_bpe_end_to_end(texts, tmp_path, capsys):
     assert metrics["vocab_size"] == 300 and metrics["bytes_per_token"] > 2
     printed = capsys.readouterr().out
     assert f"{metrics['bytes_per_token']:.2f} bytes per token on" in printed
-    assert "asked for" not in printed
+    assert "requested" not in printed
 
     main(arguments(texts, output, vocab_size=300, model_max_length=64))
     assert "up to date, skipped" in capsys.readouterr().out
@@ -53,7 +54,7 @@ def test_says_when_the_text_cannot_fill_the_vocabulary(texts, tmp_path, capsys):
     main(arguments(texts, output, vocab_size=5000))
     size = len(AutoTokenizer.from_pretrained(output))
     assert 260 < size < 5000
-    assert f"the text fills {size} tokens, not the 5000 asked for" in capsys.readouterr().out
+    assert f"the text fills {size} tokens, not the 5000 requested" in capsys.readouterr().out
     assert provenance(output)["metrics"]["vocab_size"] == size
 
 
@@ -76,8 +77,8 @@ def test_character_level_covers_the_whole_corpus(texts, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"vocab_size": 200}, "'vocab_size' is at least 260"),
-        ({"max_bytes": 0}, "'max_bytes' is a positive number"),
+        ({"vocab_size": 200}, "'vocab_size' must be at least 260"),
+        ({"max_bytes": 0}, "'max_bytes' must be at least 1, not 0"),
         ({"kind": "words"}, "'kind' must be one of bpe, character"),
         ({"vocab_sise": 300}, "did you mean 'vocab_size'?"),
     ],
@@ -93,6 +94,11 @@ def test_missing_text_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         main(arguments(tmp_path / "nowhere", tmp_path / "out" / "tokenizer"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_number_of_special_tokens_is_that_of_the_tokenizers():
+    """It stands in the command, which imports no tokenizer before it has read the recipe."""
+    assert SPECIAL_TOKENS == len(tokenization_base.SPECIAL_TOKENS)
 
 
 def test_quickstart_recipe_parses():

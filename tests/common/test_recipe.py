@@ -1,6 +1,5 @@
 """YAML and overrides to a dataclass: what is understood, and how the rest is refused."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -172,27 +171,24 @@ def test_nearest():
 
 
 @pytest.mark.parametrize(
-    "options, complaint",
+    "options, key, facts",
     [
-        ({"seed": -1}, "'seed' must be at least 0, below 4,294,967,296, not -1"),
-        ({"seed": 2**32}, "'seed' must be at least 0, below 4,294,967,296, not 4294967296"),
-        ({"max_grad_norm": -1}, "'max_grad_norm' must be at least 0, not -1"),
-        ({"sample_tokens": 0}, "'sample_tokens' must be at least 1, not 0"),
-        (
-            {"keep_best": 1, "save_steps": 250, "eval_steps": 100},
-            "'save_steps' (250) and 'eval_steps' (100)",
-        ),
-        ({"optimizer.adam_beta1": 1}, "'optimizer.adam_beta1' must be at least 0, below 1, not 1"),
-        ({"optimizer.decay_fraction": -0.4}, "'optimizer.decay_fraction' must be at least 0, at most 1, not -0.4"),
-        ({"optimizer.learning_rate": "-1"}, "'optimizer.learning_rate' must be at least 0, not -1"),
-        ({"optimizer.learning_rate": ".inf"}, "'optimizer.learning_rate' must be at least 0, not inf"),
-        ({"optimizer.warmup_steps": -3}, "'optimizer.warmup_steps' must be at least 0, not -3"),
+        ({"seed": -1}, "seed", ["at least 0", "below 4,294,967,296", "-1"]),
+        ({"seed": 2**32}, "seed", ["below 4,294,967,296", "not 4294967296"]),
+        ({"max_grad_norm": -1}, "max_grad_norm", ["at least 0", "-1"]),
+        ({"sample_tokens": 0}, "sample_tokens", ["at least 1", "0"]),
+        ({"keep_best": 1, "save_steps": 250, "eval_steps": 100}, "keep_best", ["(250)", "'eval_steps' (100)"]),
+        ({"optimizer.adam_beta1": 1}, "optimizer.adam_beta1", ["at least 0", "below 1", "1"]),
+        ({"optimizer.decay_fraction": -0.4}, "optimizer.decay_fraction", ["at least 0", "at most 1", "-0.4"]),
+        ({"optimizer.learning_rate": "-1"}, "optimizer.learning_rate", ["at least 0", "-1"]),
+        ({"optimizer.learning_rate": ".inf"}, "optimizer.learning_rate", ["at least 0", "inf"]),
+        ({"optimizer.warmup_steps": -3}, "optimizer.warmup_steps", ["at least 0", "-3"]),
     ],
 )
-def test_numbers_that_pretraining_cannot_use_are_refused(options, complaint):
+def test_numbers_that_pretraining_cannot_use_are_refused(options, key, facts):
     given = {"output_dir": "o", "data": "d", "tokenizer": "t"} | options
-    with pytest.raises(UserError, match=re.escape(complaint)):
-        parse(PretrainConfig, [part for key, value in given.items() for part in (f"--{key}", str(value))], "")
+    with refused(key, *facts):
+        parse(PretrainConfig, [part for name, value in given.items() for part in (f"--{name}", str(value))], "")
 
 
 @dataclass

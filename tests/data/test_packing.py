@@ -1,5 +1,7 @@
 """Documents into rows: every token predicted once, in as few rows as best-fit needs, and documents kept apart."""
 
+import typing
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,12 @@ from split import VOCAB_SIZE, loader, split
 from tiny_model import build
 
 from training.data.packing import PACKINGS, BestFitPacking, StreamPacking, best_fit_decreasing
+from training.pretraining.config import PretrainConfig
+
+
+def test_the_recipe_names_every_packing():
+    assert typing.get_args(typing.get_type_hints(PretrainConfig)["packing"]) == tuple(PACKINGS)
+
 
 lengths_of_documents = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 sequence_lengths = st.integers(1, 24)

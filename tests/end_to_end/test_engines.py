@@ -1,6 +1,6 @@
 """Programs that share no code with transformers' models open what `export --to` writes, and say the same.
 
-CTranslate2 comes with the extra `engines`. For llama.cpp install llama-cpp-python and gguf, and let the variable LLAMA_CPP
+CTranslate2 is in the extra `engines`. For llama.cpp install llama-cpp-python and gguf, and let the variable LLAMA_CPP
 name a copy of llama.cpp's source, for its converter.
 """
 

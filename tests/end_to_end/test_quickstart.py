@@ -47,7 +47,7 @@ FILES = {
         *(f"{kind}/{split}.jsonl" for split in ("train", "validation") for kind in ("instructions", "preferences")),
         *(f"tasks/{task}_choice.jsonl" for task in ("body", "docstring")),
         *("manifest.json", "provenance.json", "recipe.yaml", "README.md", "samples.md", "funnel.png"),
-        "contaminated.jsonl",
+        *("contaminated.jsonl", "dropped.jsonl"),
     },
     "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},

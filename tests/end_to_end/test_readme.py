@@ -1,4 +1,4 @@
-"""Every command in the README works as it is written there, here with flags behind it that cut its size."""
+"""Every command in the README and the pages beside it works as written, here with flags behind it that cut its size."""
 
 import json
 import os
@@ -24,18 +24,32 @@ from training import cli
 from training.commands import run
 from training.common.stage import read_provenance
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The pages whose blocks of commands are run; tests/test_docs.py checks the commands of all pages, and runs none.
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "recipes/README.md",
+    "recipes/quickstart/README.md",
+    "docs/benchmarks.md",
+    "docs/what_to_expect.md",
+)
+TEXT = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+def without_comment(line: str) -> str:
+    return re.sub(r"\s+#.*", "", line)
+
+
+# Each once, in the order of the pages.
+COMMANDS = list(dict.fromkeys(without_comment(line) for block in blocks("bash") for line in block.splitlines()))
 
 
 def command(beginning: str) -> list[str]:
-    """The words of the one README command that starts so, its program taken from the tests' own environment."""
+    """The words of the one command that starts so, its program taken from the tests' own environment."""
     (line,) = (line for line in COMMANDS if line.startswith(beginning))
     program, *rest = shlex.split(line)
     return [str(Path(sys.executable).with_name(program)), *rest]
@@ -44,10 +58,12 @@ def command(beginning: str) -> list[str]:
 # Where a command is run: here by the test of that name, or, for those that install, by whoever runs the tests.
 TESTED = {
     "make quickstart": "test_make_runs_what_the_readme_says",
+    "make check": "test_make_runs_what_the_readme_says",
     "make test": "test_make_runs_what_the_readme_says",
+    "source .venv/bin/activate": "test_make_runs_what_the_readme_says",
     "pip install": "test_make_runs_what_the_readme_says",
     "scratch run recipes/quickstart": "test_main_job",
-    "python -m pytest": "test_make_runs_what_the_readme_says",
+    "python -m pytest tests/data/test_loader.py": "test_single_tests",
     "scratch chat": "test_chat",
     "scratch run recipes/shakespeare": "test_own_text",
     "scratch run recipes/tinystories": "test_own_text",
@@ -65,7 +81,6 @@ TESTED = {
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
     "scratch push runs/quickstart": "test_push",
-    "scratch push runs/mine": "test_prepare",
     "scratch import": "test_doors",
     "scratch export": "test_doors",
 }
@@ -83,16 +98,24 @@ def test_make_runs_what_the_readme_says():
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     }
-    for target in ("quickstart", "test"):
-        done = subprocess.run(
-            ["make", "-n", target, "VENV=none"], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        printed = done.stdout.replace('"', "")
-        install = next(line for line in COMMANDS if line.startswith("pip install")).replace('"', "")
-        assert f"none/bin/python -m {install}" in printed
-        beginning = {"quickstart": "scratch run recipes/quickstart", "test": "python -m pytest"}[target]
-        (last,) = (line for line in COMMANDS if line.startswith(beginning))
-        assert printed.splitlines()[-1] == f"none/bin/{last}"
+
+    def lines(target: str, *variables: str) -> list[str]:
+        arguments = ["make", "-n", target, *variables]
+        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.replace('"', "").splitlines()
+
+    printed = lines("quickstart", "VENV=none")
+    (install,) = (line for line in COMMANDS if line.startswith("pip install"))
+    assert "none/bin/python -m " + install.replace('"', "") in printed
+    assert printed[-1] == "none/bin/scratch run recipes/quickstart"
+    assert lines("quickstart")[-1] == ".venv/bin/scratch run recipes/quickstart"  # what `source` activates
+    for target in ("check", "test"):
+        assert any(line.startswith("none/bin/python -m pytest") for line in lines(target, "VENV=none"))
+
+
+def test_single_tests(terminal):
+    done = terminal.run([*command("python -m pytest tests/data/test_loader.py -k"), "--collect-only", "-q"], ROOT)
+    assert "1/" in done.stdout or "1 test collected" in done.stdout
 
 
 def test_main_job(quickstart_run):
@@ -164,7 +187,8 @@ def test_prepare(terminal, copy_run):
     assert manifest["funnel"]["read"]["documents"] == len(texts)
     with running_hub() as hub:
         online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-        terminal.run(command("scratch push runs/mine"), place, HF_HOME=str(place / "home"), **online)
+        push = [*command("scratch prepare")[:1], "push", "runs/mine/data", "YOUR_NAME/mine", "--dataset"]
+        terminal.run(push, place, HF_HOME=str(place / "home"), **online)
         assert "funnel.png" in hub.files["datasets/YOUR_NAME/mine"]
 
 

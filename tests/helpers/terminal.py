@@ -91,7 +91,7 @@ class Terminal:
     def run_until(self, command: list[object], cwd: Path, last_words: str, **extra: str | None) -> str:
         """Run a stock program of several processes to the end, or what may be its end; returns what it printed.
 
-        Where the program gives its process group up before its model, PyTorch may hang (see training/common/processes.py).
+        Where the program gives its process group up before its model, PyTorch may hang (training/common/processes.py).
         So with the last words it is done, and has a few seconds to end by itself.
         """
         said, seconds = self.home / f"said-{uuid.uuid4().hex}.txt", 0.0

@@ -8,6 +8,7 @@ from tiny_stages import LINES, MODEL, VOCAB_SIZE, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.common.errors import UserError
+from training.common.recipe import build
 from training.model_io.model_folder import save_model
 from training.model_io.tokenizers import check_vocabulary, open_model_tokenizer, open_tokenizer
 from training.pretraining.config import PretrainConfig
@@ -27,7 +28,8 @@ def place(tmp_path_factory):
 
 
 def config(**options):
-    return PretrainConfig("new", "data", "tokenizer", preset="qwen3", sequence_length=128, model=MODEL, **options)
+    recipe = {"output_dir": "new", "data": "data", "tokenizer": "tokenizer", "preset": "qwen3", "sequence_length": 128}
+    return build(PretrainConfig, recipe | {"model": MODEL} | options, "recipe")
 
 
 def favour(model, ids):
@@ -55,7 +57,7 @@ def test_the_embedding_is_padded(place, multiple, rows):
 
 
 def test_a_multiple_below_one_is_refused():
-    with pytest.raises(ValueError, match="'pad_vocab_to_multiple_of' must be at least 1, not 0"):
+    with pytest.raises(UserError, match="'pad_vocab_to_multiple_of' must be at least 1, not 0"):
         config(pad_vocab_to_multiple_of=0)
 
 

@@ -308,7 +308,7 @@ def test_a_reward_that_is_no_number(place):
             {"reward_model_name_or_path": "./scorer"},
             "'reward_model_name_or_path': scorer: no such folder; run `scratch rew",
         ),
-        ({"reward_model_name_or_path": "scorer"}, "'reward_model_name_or_path': no model at scorer ("),
+        ({"reward_model_name_or_path": "some/scorer"}, "'reward_model_name_or_path': no model at some/scorer ("),
         ({"reward_funcs": "[number]", "loss_type": "dapa"}, "'loss_type': no 'dapa'; did you mean 'dapo'?"),
         ({"reward_funcs": "[number]", "scale_rewards": "grop"}, "'scale_rewards': no 'grop'; did you mean 'group'?"),
         ({"reward_funcs": "[number]", "use_vllm": "true"}, "vLLM is not "),

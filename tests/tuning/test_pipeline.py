@@ -181,6 +181,12 @@ def test_local_files_of_a_recipe():
     assert data_files(datasets) == ["a", "b", "c", "d", "e"]
 
 
+def test_datasets_that_are_none():
+    for datasets in ("many", "[many]", "{path: json}"):
+        with refused("datasets", "many" if "many" in datasets else "path"):
+            read_recipe("sft", ["--model_name_or_path=m", "--output_dir=o", f"--datasets={datasets}"], "")
+
+
 @pytest.mark.parametrize(
     "command, configuration, keys",
     [(sft_command, "SFTConfig", 9), (dpo_command, "DPOConfig", 3), (grpo_command, "GRPOConfig", 6)],

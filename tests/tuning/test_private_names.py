@@ -74,7 +74,6 @@ CLASS_ATTRIBUTES = {
 OBJECT_ATTRIBUTES: dict[str, tuple[Callable[[], object], str]] = {
     "_attn_implementation": (lambda: config(), "modeling_scratch/decoding_scratch.py"),
     "_name_or_path": (lambda: config(), "training/tuning/adapters.py"),
-    "_commit_hash": (lambda: config(), "training/commands/evaluate.py"),
     "_forward_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
     "_forward_pre_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
     "_parameters": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),

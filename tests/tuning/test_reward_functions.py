@@ -76,6 +76,21 @@ def test_fences_that_are_part_of_a_program():
     assert rewards.program(QUESTION, answer(f"```python\n{quoting}```")) == quoting
 
 
+@pytest.mark.parametrize(
+    "words, given",
+    [
+        (f"Here:\n```python\n{PYTHON}```", 1),
+        ("async def double(x):\n    return 2 * x", 1),
+        ("def halve(x):\n    def double(x):\n        return 2 * x", 0),  # not at top level
+        ("class double:\n    pass", 0),
+        ("double = len", 0),
+        ("def double(x) return", 0),
+    ],
+)
+def test_defines(words, given):
+    assert REWARDS["defines"](prompts=[QUESTION], completions=[answer(words)], name=["double"]) == [given]
+
+
 EXAMPLES = (
     ">>> double(2)\n4\n>>> double('a')\n'aa'\n>>> double(None)\nTraceback (most recent call last):\nTypeError: no"
 )

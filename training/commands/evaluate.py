@@ -186,11 +186,13 @@ def input_digests(config: EvaluateConfig, measures: list["Measure"]) -> dict[str
 
 def model_digest(model: str, key: str) -> str:
     """The digest of a model folder; for a model on the Hub, the commit of the copy that is used."""
-    from transformers import AutoConfig
+    from huggingface_hub import hf_hub_download
 
     from training.common.hub_names import is_hub_name
 
-    return AutoConfig.from_pretrained(model)._commit_hash or model if is_hub_name(model) else digest(model, key)
+    if is_hub_name(model):
+        return Path(hf_hub_download(model, "config.json")).parent.name  # a snapshot's folder is named by its commit
+    return digest(model, key)
 
 
 def open_results(folder: Path, measures: list["Measure"], seed: int) -> "Results":

@@ -6,6 +6,7 @@
 The recipe has TRL's own field names. `trl grpo --config RECIPE` runs it too, if its rewards are TRL's or import paths
 such as training.tuning.reward_functions.number. Rewards are added up, weighted by reward_weights if given:
     reward_funcs: [parses]      1 if the answer is Python                                         (no column)
+                  [defines]     1 if its program defines the function named in `name`             (name)
                   [doctest]     1 if its program passes the examples in `tests`, in the sandbox   (tests)
                   [number]      1 if its last number is that of `answer`                          (answer)
                   [format]      1 if the regular expression in `pattern` matches all of it        (pattern)

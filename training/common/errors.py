@@ -1,7 +1,8 @@
 """The exception for mistakes of the user, printed as one line."""
 
+import difflib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,3 +32,10 @@ def writing_to(folder: Path) -> Iterator[None]:
 def one_line(error: object) -> str:
     """The text of an error, or of anything else, on one line: every run of whitespace becomes a space."""
     return " ".join(str(error).split())
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The ending of an error message that points a misspelt name to the right one."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"

@@ -44,7 +44,7 @@ def describe(cls: type, recipe: bool = True) -> str:
 
 
 def format_section(heading: str, lines: list[Line]) -> str:
-    """A heading, and below it each option with its help in a column of its own."""
+    """A heading, and below it each option with its help in a second column."""
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 20)).columns)
     column = COLUMN if width >= 2 * COLUMN else 8
     printed = textwrap.wrap(heading[:1].upper() + heading[1:], width)

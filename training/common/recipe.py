@@ -21,7 +21,6 @@ A command without a recipe passes `recipe=False`. Flags may be written with dash
 """
 
 import dataclasses
-import difflib
 import math
 import operator
 import types
@@ -29,7 +28,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from training.common.errors import UserError
+from training.common.errors import UserError, nearest
 from training.common.yaml_values import read_value, read_yaml
 
 # The order in which `scratch run` takes the recipes of a folder; also what every stage names as the next command.
@@ -104,13 +103,6 @@ def _check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) ->
     finite = math.isfinite(value)
     if not finite or not all(_BOUNDS[name][1](value, limit) for name, limit in bounds.items()):
         raise UserError(f"{where}: '{key}' must be {describe_bounds(bounds)}, not {value}")
-
-
-def nearest(name: str, names: typing.Iterable[str]) -> str:
-    """The ending of an error message that points a misspelt name to the right one."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
 
 
 def build(cls: type, values: dict[str, Any], where: str, prefix: str = "") -> Any:

@@ -65,9 +65,10 @@ class TokenLoader:
             if packing.num_sequences < sequences:
                 single = len(packings) == 1
                 batch = "one batch of" if single else "its share of one batch,"
+                remedy = "lower" if single else "lower its weight,"
                 raise UserError(
                     f"'data': {folder}: the split holds {len(packing.tokens):,} tokens, less than {batch} "
-                    f"{sequences} x {packing.sequence_length}; give more text or lower {'' if single else 'its weight, '}"
+                    f"{sequences} x {packing.sequence_length}; give more text or {remedy} "
                     "global_batch_size or sequence_length"
                 )
         num_sequences = [packing.num_sequences for packing in packings]

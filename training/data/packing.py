@@ -1,8 +1,8 @@
 """Packing: documents into sequences of equal length, and which stored tokens each sequence predicts.
 
 A sequence has `sequence_length` slots. A slot reads the stored token before the one that it predicts, so a document of
-m tokens, its end-of-text token included, takes m slots. The first of them reads the end of the document before. The
-very first document has the last end-of-text token of the split before it. Nothing is copied: a packing is a plan of a few
+m tokens, its end-of-text token included, takes m slots. The first of them reads the end of the document before. For the
+very first document, that is the last end-of-text token of the split. Nothing is copied: a packing is a plan of a few
 numbers a document, and reading a sequence from the shards is arithmetic.
 """
 

@@ -78,7 +78,7 @@ def no_progress_bars() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' table of weights that are new or left over, where that is expected or told in a line."""
+    """Without transformers' table of weights that are new or unused, where that is expected or reported."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -1,4 +1,4 @@
-"""The picture of a corpus: what each step took, and how long and how often repeated its documents are."""
+"""Funnel plot of a corpus: text dropped by each step, lengths of documents, and copies of duplicates."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ STEP_COLOURS = dict(
     zip(("cleaning", "reading", "rules", "limit", "duplicates", "decontamination"), COLOURS[4::-1] + COLOURS[5:])
 )
 _KEPT = "#4D4D4D"
-_SMALLEST = 0.005  # of the documents or bytes read; reasons that took less are shown together, step by step
+_SMALLEST = 0.005  # share of the documents or bytes read; smaller reasons of a step are shown together
 
 
 def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dict[str, dict[str, int]]) -> None:
@@ -45,16 +45,14 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
         panels[0].set(title="Length of the documents kept", xlabel="bytes, from", ylabel="documents")
         if copies:
             _draw_counts(panels[1], copies, (COLOURS[3], COLOURS[1]))
-            panels[1].set(
-                title="Copies that were dropped of a document", xlabel="copies, from", ylabel="documents kept"
-            )
+            panels[1].set(title="Copies dropped per document", xlabel="copies, from", ylabel="documents kept")
             panels[1].legend(frameon=False)
         figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
         plt.close(figure)
 
 
 def visible_losses(funnel: Funnel) -> dict[str, dict[str, Any]]:
-    """The losses by reason; the small ones of each step, where there are several, in one row."""
+    """The losses by reason; several small ones of a step are shown in one row."""
     read, losses = funnel.read, funnel.losses()
     small = {
         reason: row
@@ -77,7 +75,7 @@ def visible_losses(funnel: Funnel) -> dict[str, dict[str, Any]]:
 
 
 def _draw_losses(axes: Any, unit: str, funnel: Funnel, losses: dict[str, dict[str, Any]]) -> None:
-    """Bars from top to bottom: all that was read, what each reason took off its end, and what is left."""
+    """Draw bars from top to bottom: the text read, the text dropped for each reason, and the text kept."""
     read, left = funnel.read[unit], funnel.read[unit]
     bars = [("read", 0, read, FAINT)]
     for reason, row in losses.items():
@@ -107,7 +105,7 @@ def _draw_losses(axes: Any, unit: str, funnel: Funnel, losses: dict[str, dict[st
 
 
 def _draw_counts(axes: Any, kinds: dict[str, dict[str, int]], colours: tuple[str, ...]) -> None:
-    """Bars of what `by_powers_of_two` counted, kinds side by side."""
+    """Draw bars of counts by powers of two, kinds side by side."""
     exponents = [int(start).bit_length() - 1 for counts in kinds.values() for start in counts]
     first, last = min(exponents), max(exponents)
     width = 0.86 / len(kinds)
@@ -131,7 +129,7 @@ def _draw_counts(axes: Any, kinds: dict[str, dict[str, int]], colours: tuple[str
 
 
 def _power_of_two(exponent: int) -> str:
-    """1024 as 1k, as is usual of bytes."""
+    """A power of two in short: 1024 as 1k, as is usual for bytes."""
     for power, name in ((30, "G"), (20, "M"), (10, "k")):
         if exponent >= power:
             return f"{2 ** (exponent - power)}{name}"

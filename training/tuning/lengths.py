@@ -12,7 +12,7 @@ def check_lengths(
 
     Args:
         lengths: in tokens, as the samples would be trained on.
-        positions: of the model, see `context_length`.
+        positions: of the model, see `training.model_io.context_length`.
         kind, name: what the samples are, and of which split, as in "pairs of train".
         remedy: what the user should do.
         key: the recipe key to change.
@@ -34,7 +34,7 @@ def check_kept(lengths: list[int], count: int, max_length: int | None, positions
     Args:
         lengths: of the records that were kept, in tokens, as they would be trained on.
         count: number of all records.
-        positions: of the model, see `context_length`.
+        positions: of the model, see `training.model_io.context_length`.
         name: of the split.
 
     Raises:

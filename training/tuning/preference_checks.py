@@ -33,7 +33,7 @@ class PreferenceChecks:
         for loss in [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type:
             if loss not in known:
                 raise UserError(f"'loss_type': no loss '{loss}'; {nearest(loss, known)}")
-        self.max_positions = context_length(model.config)
+        self.context_length = context_length(model.config)
         super().__init__(model=model, args=args, **others)
 
     def _prepare_dataset(
@@ -46,5 +46,5 @@ class PreferenceChecks:
         answers = [kept[column] for column in ANSWERS if column in kept.column_names]
         lengths = [len(prompt) + max(map(len, each)) for prompt, *each in zip(kept["prompt_ids"], *answers)]
         truncated = [min(length, args.max_length or length) for length in lengths]
-        check_kept(truncated, len(dataset), args.max_length, self.max_positions, dataset_name)
+        check_kept(truncated, len(dataset), args.max_length, self.context_length, dataset_name)
         return kept

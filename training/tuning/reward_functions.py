@@ -60,9 +60,9 @@ def parses(prompts: list[Answer], completions: list[Answer], **_: Any) -> list[f
 
 
 def defines(prompts: list[Answer], completions: list[Answer], name: list[str], **_: Any) -> list[float]:
-    """Whether the program in the answer defines the function that the column `name` names, at top level."""
+    """1 if the program in the answer defines, at top level, the function that the column `name` names."""
     programs = [program(*pair) for pair in zip(prompts, completions, strict=True)]
-    return [float(wanted in _functions(source)) for source, wanted in zip(programs, name, strict=True)]
+    return [float(function in _functions(source)) for source, function in zip(programs, name, strict=True)]
 
 
 def doctest(prompts: list[Answer], completions: list[Answer], tests: list[str], **_: Any) -> list[float]:

@@ -38,7 +38,7 @@ class ScratchRewardTrainer(RewardTrainer):
     progress_figures = {"margin": "margin {:.3f}", "accuracy": "accuracy {:.0%}"}
 
     def __init__(self, *, model: Any, **others: Any):
-        self.max_positions = context_length(model.config)
+        self.context_length = context_length(model.config)
         super().__init__(model=model, **others)
 
     def _prepare_dataset(
@@ -59,8 +59,8 @@ class ScratchRewardTrainer(RewardTrainer):
         if not len(kept):
             raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
-        remedy = f"set max_length: {self.max_positions} to drop them"
-        check_lengths(lengths, self.max_positions, "pairs", dataset_name, remedy)
+        remedy = f"set max_length: {self.context_length} to drop them"
+        check_lengths(lengths, self.context_length, "pairs", dataset_name, remedy)
         return kept
 
     def after_training(self, folder: Path) -> tuple[dict[str, Any], list[str]]:

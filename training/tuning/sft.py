@@ -38,7 +38,7 @@ class ScratchSFTTrainer(SFTTrainer):
                 "'packing_strategy': wrapped joins samples with no mask between them, so that each attends to those "
                 "before it; use bfd, or bfd_split to keep every token"
             )
-        self.max_positions = context_length(model.config)
+        self.context_length = context_length(model.config)
         check_template(processing_class, args, train_dataset)
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, **others
@@ -98,8 +98,8 @@ class ScratchSFTTrainer(SFTTrainer):
                 f"'max_length': no sample of {name} has a scored token within {limit} tokens (they have "
                 f"{lengths.min():,} tokens or more); raise it, or look at the samples with --preview"
             )
-        remedy = f"set max_length: {self.max_positions} to truncate them"
-        check_lengths(np.minimum(lengths, limit), self.max_positions, "samples", name, remedy)
+        remedy = f"set max_length: {self.context_length} to truncate them"
+        check_lengths(np.minimum(lengths, limit), self.context_length, "samples", name, remedy)
         if lost:
             print(f"sft: {name}: {lost:,} have no scored token left and are dropped")
             whole = whole.select(np.flatnonzero(scored))

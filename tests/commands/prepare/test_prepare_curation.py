@@ -92,8 +92,8 @@ def test_items_too_short_to_look_for_are_told(place, capsys):
         stream.writelines('{"question": "Why not?", "answer": "Because."}\n' for _ in range(4))
     data = {"decontamination": {"evaluation": [str(place / "exam.jsonl")]}}
     prepare.main(recipe(place, {"books": source(place, "books")}, **data))
-    told = "evaluation items: 1 looked for, 4 too short to look for (no text of 8 words)"
+    told = "evaluation items: 1 searched, 4 too short to search for (no text of 8 words)"
     assert told in capsys.readouterr().out
     assert read_manifest(place / "out")["evaluation_items"] == {"searched": 1, "too short": 4}
     card = (place / "out" / "README.md").read_text()
-    assert "with one of 1 evaluation items (4 more are too short to look for)" in card
+    assert "with one of 1 evaluation items are dropped (4 more items are too short)" in card

@@ -226,7 +226,7 @@ def test_what_goes_wrong_on_slurm_is_one_line(place, slurm, monkeypatch):
         assert "\n" not in str(caught.value) and not (place / "spread").exists()
 
     (slurm / "refuse").touch()
-    rejects("sbatch refused the job")
+    rejects("sbatch rejected the job")
     (slurm / "refuse").unlink()
     rejects(r"'data.sources.b.text_column': b/.\.jsonl has no column 'txt'; did you mean 'text'", text_column="txt")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
@@ -239,7 +239,7 @@ def test_what_goes_wrong_on_slurm_is_one_line(place, slurm, monkeypatch):
         r".*spread.partial/work/tasks/filtering/\d+, then rerun the same"
     )
     (place / "bin" / "sbatch").unlink()
-    rejects("there is no sbatch or squeue on this machine")
+    rejects("sbatch and squeue are not on this machine")
 
 
 @needs_datatrove
@@ -275,10 +275,10 @@ def test_without_datatrove_it_is_one_line(place, monkeypatch):
 def test_what_an_engine_cannot_be_is_one_line(place):
     for engine, message in (
         ({"kind": "spark"}, "'engine.kind' must be one of local, slurm, ray"),
-        ({"kind": "slurm"}, "'engine.partition' names the Slurm partition"),
+        ({"kind": "slurm"}, "'engine.partition' is missing; name the Slurm partition"),
         ({"tasks": 4}, "'engine.tasks' has no effect without 'engine.kind': local or slurm or ray"),
         ({"kind": "local", "partition": "long"}, "'engine.partition' has no effect without 'engine.kind': slurm"),
-        ({"kind": "local", "tasks": 0}, "are positive numbers"),
+        ({"kind": "local", "tasks": 0}, "'engine.tasks' must be at least 1, not 0"),
     ):
         with pytest.raises(UserError, match=message):
             prepare.main(recipe(place, "spread", mixture(place), engine=engine))

@@ -1,4 +1,3 @@
-
 import pytest
 from prepare_inputs import recipe, save_tokenizer, source, write_source
 
@@ -15,14 +14,13 @@ def place(tmp_path):
     return tmp_path
 
 
-
 def documents(folder, split="train"):
     shards = open_shards(folder, split)
     starts = [0, *shards.document_ends[:-1]]
     return [tuple(shards.tokens[start:end].tolist()) for start, end in zip(starts, shards.document_ends, strict=True)]
 
 
-def test_shares_are_those_that_were_wished(place, capsys):
+def test_shares_are_those_that_were_requested(place, capsys):
     sources = {"books": source(place, "books", weight=1), "code": source(place, "code", weight=1, max_epochs=3)}
     prepare.main(recipe(place, sources))
     shares = read_manifest(place / "out")["sources"]
@@ -54,12 +52,12 @@ def test_what_a_mixture_cannot_be_is_one_line(place):
     books = source(place, "books")
     for sources, data, message in (
         ({"books": books, "again": books}, {}, "read by 'data.sources.books' already"),
-        ({"books": books | {"weight": -1}}, {}, "'weight' is a positive number"),
+        ({"books": books | {"weight": -1}}, {}, "'data.sources.books.weight' must be above 0, not -1"),
         ({"books": books | {"wieght": 1}}, {}, "'data.sources.books.wieght'; did you mean 'weight'"),
-        ({"../books": books}, {}, "a name is letters"),
-        ({"books": books | {"weight": 1}, "code": source(place, "code")}, {}, "weights to all sources or to none"),
-        ({"books": books}, {"path": "b.txt"}, "give 'path' and 'max_bytes' there"),
-        ({}, {"path": "b.txt", "max_tokens": 5}, "are for a mixture of 'sources'"),
+        ({"../books": books}, {}, "invalid name '../books'; use letters"),
+        ({"books": books | {"weight": 1}, "code": source(place, "code")}, {}, "weights to all or to none"),
+        ({"books": books}, {"path": "b.txt"}, "'path' and 'max_bytes' cannot be combined with 'sources'"),
+        ({}, {"path": "b.txt", "max_tokens": 5}, "'max_tokens' and 'temperature' need a mixture"),
     ):
         with pytest.raises(UserError, match=message):
             prepare.main(recipe(place, sources, **data))

@@ -149,5 +149,5 @@ def test_work_grows_with_the_text_and_no_faster(part):
 def test_without_ftfy_the_user_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
     Cleaner(CleaningConfig(set="code"))
-    with pytest.raises(UserError, match=r"'encoding' needs ftfy.*pip install scratch\[data\]"):
+    with pytest.raises(UserError, match=r"'encoding' needs ftfy.*pip install -e .\.\[data\]"):
         Cleaner(CleaningConfig(set="web"))

@@ -68,12 +68,12 @@ def test_clearly_english_does_not_ask_the_model():
 
 def test_an_unknown_language_is_one_line():
     pytest.importorskip("py3langid")
-    with pytest.raises(UserError, match="'languages' has 'english', which is not told apart; known: .*en, "):
+    with pytest.raises(UserError, match="'languages': unknown language 'english'; known: .*en, "):
         Rules(RulesConfig(languages=["english"]))
 
 
 def test_without_the_package_the_user_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     Rules(RulesConfig())
-    with pytest.raises(UserError, match=r"pip install scratch\[data\]"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[data\]"'):
         Rules(RulesConfig(languages=["en"]))

@@ -86,7 +86,7 @@ BORDERS = [
 
 
 @pytest.mark.parametrize(("rule", "inside", "outside"), BORDERS, ids=[border[0] for border in BORDERS])
-def test_each_rule_condemns_beyond_its_published_limit(rule, inside, outside):
+def test_each_rule_rejects_beyond_its_published_limit(rule, inside, outside):
     assert check(rule, inside) is None
     rejection = check(rule, outside)
     assert rejection.rule == rule
@@ -218,10 +218,10 @@ def test_limits_are_set_in_a_recipe_and_on_the_command_line():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"limits": {"to_few_words": 3}}, "names no rule 'to_few_words'; did you mean 'too_few_words'"),
+        ({"limits": {"to_few_words": 3}}, "unknown rule 'to_few_words'; did you mean 'too_few_words'"),
         ({"limits": {"short_lines": "no"}}, "'limits.short_lines' takes a number or true or false, not 'no'"),
         ({"limits": {"short_lines": None}}, "'limits.short_lines' takes a number or"),
-        ({"min_probability": 2}, "'min_probability' lies between 0 and 1, not 2"),
+        ({"min_probability": 2}, "'min_probability' must be at least 0, at most 1, not 2"),
         ({"set": "wep"}, "'set' must be one of web, books, code, python, none"),
     ],
 )

@@ -28,6 +28,13 @@ class BeyondLimits:
     def __iter__(self) -> Iterator[Document]:
         """Documents, cleaned and with personal data replaced. Ask `accepts` before one is used."""
         corpus, config = self.corpus, self.corpus.config
+        sources = {
+            name: source
+            for name, source in config.named_sources.items()
+            if source.mined_beyond_limits and (source.max_bytes or source.max_documents)
+        }
+        if not sources:
+            return
         groups = {split: corpus.groups(split) for split in SPLITS}
 
         def belongs(group: str) -> bool:
@@ -38,9 +45,7 @@ class BeyondLimits:
             return (seen[0] if seen else SPLITS[key % 2]) == self.split
 
         redact = Redactor(config.pii)
-        for name, source in config.named_sources.items():
-            if not source.mined_beyond_limits or not (source.max_bytes or source.max_documents):
-                continue
+        for name, source in sources.items():
             within, clean = corpus.ids_within_limits(name), Cleaner(config.cleaning_of(name))
             # Each function is parsed by itself, so files need not be: that would take most of the time.
             rules = config.rules_of(name)

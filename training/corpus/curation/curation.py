@@ -236,8 +236,16 @@ class Curation:
 
     def _trim_held_out(self, corpus: Corpus, units: list[np.ndarray], most: float) -> None:
         """Drop the documents that a held-out unit has beyond `most` bytes, so that none fills too much of the split."""
-        beyond = [places[1:][np.cumsum(corpus.sizes[places])[1:] > most] for places in units]
-        places = np.sort(np.concatenate(beyond))
+        beyond = []
+        for unit in units:
+            kept = 0
+            for place in unit.tolist():
+                size = int(corpus.sizes[place])
+                if kept and kept + size > most:
+                    beyond.append(place)
+                else:
+                    kept += size
+        places = np.array(sorted(beyond), dtype=np.int64)
         explanations = ["its group had filled its share of the validation text"] * len(places[:SAMPLES])
         corpus.drop(places, "group over its share", "limit", explanations)
         corpus.beyond_limits = np.union1d(corpus.beyond_limits, places)

@@ -1,4 +1,4 @@
-"""The account of a corpus: every document read has exactly one outcome, kept or dropped by one named reason."""
+"""The funnel: every document read is counted once, as kept or as dropped for one reason."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ ESTIMATED = "~ estimated from bytes, at the tokens per byte of what was kept"
 
 
 class Funnel:
-    """Documents and bytes of text by what became of them.
+    """Counts of documents and bytes of text by outcome.
 
     Args:
-        content: what `as_dict` of another one gave.
-        step: that drops documents, unless another is said.
+        content: from `as_dict` of another funnel.
+        step: default step of dropped documents.
 
     Attributes:
         kept: documents and bytes.
-        dropped: by reason, documents and bytes and the step that has the reason.
-        trimmed: by reason, bytes that were taken out of texts that went on.
-        splits: of the kept ones, by split.
-        tokens_per_byte: of what was kept; None until `count_tokens`.
+        dropped: by reason: documents, bytes, and the step that has the reason.
+        trimmed: by reason: bytes removed from texts that were kept.
+        splits: documents and bytes kept, by split.
+        tokens_per_byte: rate in the kept text; None until `count_tokens`.
     """
 
     def __init__(self, content: dict[str, Any] | None = None, step: str = "rules"):
@@ -44,20 +44,20 @@ class Funnel:
             self.trimmed[reason] = self.trimmed.get(reason, 0) + size
 
     def drop_kept(self, reason: str, size: int, step: str, documents: int) -> None:
-        """Documents that had been kept so far are dropped after all."""
+        """Count documents as dropped that were counted as kept."""
         if documents:
             self.kept["documents"] -= documents
             self.kept["bytes"] -= size
             self.drop(reason, size, step, documents)
 
     def trim_kept(self, reason: str, size: int) -> None:
-        """A text that had been kept so far loses some bytes."""
+        """Count bytes as trimmed that were counted as kept."""
         self.kept["bytes"] -= size
         self.trim(reason, size)
 
     def count_tokens(self, tokens: dict[str, int]) -> None:
-        """Tokens by split, counted. What was dropped never met the tokenizer: its tokens are estimated from its bytes,
-        at the rate of what was kept."""
+        """Note the tokens of each split. Dropped text was never tokenized: its tokens are estimated from its bytes, at
+        the rate of the kept text."""
         self.kept["tokens"] = sum(tokens.values())
         self.tokens_per_byte = self.kept["tokens"] / self.kept["bytes"]
         for split, count in tokens.items():
@@ -69,7 +69,7 @@ class Funnel:
         return round(size * self.tokens_per_byte)
 
     def add(self, other: "Funnel") -> None:
-        """The outcomes of more documents."""
+        """Add the counts of another funnel."""
         for unit in ("documents", "bytes"):
             self.kept[unit] += other.kept[unit]
         for reason, row in other.dropped.items():
@@ -78,7 +78,7 @@ class Funnel:
             self.trim(reason, size)
 
     def take(self) -> dict[str, Any]:
-        """All of it so far, as JSON; from here on it counts anew."""
+        """The counts so far as JSON; counting then starts from zero."""
         content = self.as_dict()
         self.__init__(step=self.step)
         return content
@@ -117,8 +117,8 @@ class Funnel:
         } | ({} if self.tokens_per_byte is None else {"tokens_per_byte": self.tokens_per_byte})
 
     def losses(self) -> dict[str, Row]:
-        """What was trimmed and dropped, from top to bottom, by reason; the `step` of what was trimmed is cleaning,
-        unless documents were dropped for the same reason, as those beyond a limit."""
+        """Trimmed and dropped text by reason, from top to bottom. The `step` of trimmed text is cleaning, unless
+        documents were dropped for the same reason, as those beyond a limit."""
         trimmed, dropped = self._trimmed_rows(), {}
         for reason, row in self.as_dict()["dropped"].items():
             cut = trimmed.pop(reason, {})

@@ -1,16 +1,16 @@
-"""Documents that hold items of an evaluation set.
+"""Decontamination: finds documents that hold items of an evaluation set.
 
 A document is contaminated when it shares a run of `ngram` words with an item, as in GPT-3 (Brown et al. 2020, arXiv
 2005.14165, appendix C). Words are compared in lower case, without punctuation. An item that is shorter is looked for
-as a whole, from `min_words` on: GPT-3's own lower bound. What is shorter still says nothing ("yes", "the red ball")
-and is not looked for; `Decontaminator.counts` says how many items hold nothing longer.
+as a whole, from `min_words` on: GPT-3's own lower bound. Shorter items ("yes", "the red ball") occur everywhere and are
+not searched for; `Decontaminator.counts` has their number.
 
-As there, runs that stand in more than `max_documents` training documents are left alone, for they are licences,
-proverbs and the like (`Decontaminator.matches` gives what is to be counted, `condemned` leaves out what is common).
+As there, runs in more than `max_documents` training documents are common phrases, such as licences and proverbs, and do
+not count (`Decontaminator.matches` finds runs, `contaminated` ignores the common ones).
 Count after deduplication: copies of a leaked item must not make it look common.
 
-A contaminated document is dropped whole. GPT-3 cut a window out of it and kept the rest, so as not to lose books; but
-what is around a question is its context and answer, and documents here are chapters, pages and files.
+A contaminated document is dropped whole. GPT-3 removed only the text around the match, so as not to lose books. But a
+question is surrounded by its context and answer, and documents here are chapters, pages and files.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,20 +28,22 @@ from training.corpus.sources import Document
 
 @dataclass
 class DecontaminationConfig:
-    evaluation: list[str] = option(list, "files of items: lm-eval tasks (.yaml), or records (.jsonl, .json, .gz)")
-    fields: list[str] = option(list, "the fields of a record to look for; all that hold text, if none is given")
-    ngram: int = option(13, "words in a row that condemn a document")
-    min_words: int = option(8, "items shorter than 'ngram' are looked for whole, from this many words on")
-    max_documents: int = option(10, "runs of words in more documents than this are common phrases, and condemn nothing")
+    """Evaluation sets whose items are kept out of the text."""
+
+    evaluation: list[str] = option(list, "files with items: lm-eval tasks (.yaml), or records (.jsonl, .json, .gz)")
+    fields: list[str] = option(list, "fields of a record to search for (default: all that hold text)")
+    ngram: int = option(13, "words in a row that a document shares with an item to be dropped", at_least=1)
+    min_words: int = option(8, "words from which an item shorter than 'ngram' is searched for whole", at_least=1)
+    max_documents: int = option(
+        10, "documents in which a run of words may stand before it counts as a common phrase", at_least=1
+    )
 
     def __post_init__(self):
-        if not 1 <= self.min_words <= self.ngram:
-            raise ValueError(f"'min_words' lies between 1 and 'ngram' ({self.ngram}), not at {self.min_words}")
-        if self.max_documents < 1:
-            raise ValueError(f"'max_documents' is a positive number, not {self.max_documents}")
+        if self.min_words > self.ngram:
+            raise ValueError(f"'min_words' must be at most 'ngram' ({self.ngram}), not {self.min_words}")
 
     def decontaminator(self) -> "Decontaminator":
-        """Of the files in `evaluation`. Raises UserError: see `Decontaminator.from_files`."""
+        """A decontaminator for the files in `evaluation`. Raises UserError: see `Decontaminator.from_files`."""
         return Decontaminator.from_files(self.evaluation, self.ngram, self.min_words, self.fields)
 
 
@@ -51,10 +53,10 @@ class Decontaminator:
     Args:
         items: names and texts; a name may come with several texts, such as a question and its choices.
         ngram: words in a run.
-        min_words: texts of fewer words are not looked for, those below `ngram` as a whole.
+        min_words: texts of fewer words are not searched for; those below `ngram` are searched for whole.
 
     Attributes:
-        counts: names with a text that is looked for (`searched`), and those all of whose texts are `too short` for it.
+        counts: names with a text that is searched for (`searched`), and names whose texts are all `too short`.
     """
 
     def __init__(self, items: Iterable[tuple[str, str]], ngram: int = 13, min_words: int = 8):
@@ -85,7 +87,7 @@ class Decontaminator:
     def from_files(
         cls, paths: Sequence[str | Path], ngram: int = 13, min_words: int = 8, fields: Sequence[str] = ()
     ) -> "Decontaminator":
-        """Of lm-eval tasks and files of records; an item is called by its file (or task) and line.
+        """A decontaminator for lm-eval tasks and files of records; an item is named by its file (or task) and line.
 
         Raises:
             UserError: a file that is not there, not readable or of an unknown kind, or no text long enough in them.
@@ -93,22 +95,22 @@ class Decontaminator:
         made = cls((item for path in paths for item in read_items(Path(path), fields)), ngram, min_words)
         if not made.counts["searched"]:
             names = ", ".join(map(str, paths)) or "no file"
-            raise UserError(f"'decontamination.evaluation': {names}: no text of {min_words} words or more to look for")
+            raise UserError(f"'decontamination.evaluation': {names}: no text of {min_words} words or more")
         return made
 
     @property
     def runs(self) -> int:
-        """How many different runs of words there are; `matches` gives their numbers."""
+        """Number of different runs of words; `matches` returns their numbers."""
         return len(self._significant)
 
     def matches(self, text: str) -> np.ndarray:
-        """The numbers of the runs in a document, each once, ascending, common ones too.  # (matches,) int64"""
+        """Numbers of the runs in a document, each once, ascending, common ones too.  # (matches,) int64"""
         hashes = hash_words([words(text)])
         found = [table.find(hash_runs(hashes, table.size))[1] + table.first for table in self._tables]
         return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
     def without(self, common: np.ndarray) -> "Decontaminator":
-        """One to which some runs mean nothing.  # (runs,) bool, such as `counts > config.max_documents`"""
+        """A decontaminator that ignores some runs.  # (runs,) bool, such as `counts > config.max_documents`"""
         other = object.__new__(Decontaminator)
         other.__dict__.update(self.__dict__, _significant=self._significant & ~common)
         return other
@@ -116,20 +118,20 @@ class Decontaminator:
     def contaminated(
         self, owners: np.ndarray, matches: np.ndarray, max_documents: int
     ) -> tuple[np.ndarray, "Decontaminator"]:
-        """Which of the documents that `meet` something hold an item.
+        """Documents that hold an item, among those that `meet` found runs in.
 
         Args:
-            owners, matches: what `meet` gave, (matches,).
+            owners, matches: results of `meet`, (matches,).
             max_documents: runs in more documents than this are common phrases.
 
         Returns:
-            Their numbers, ascending; and a decontaminator to which common phrases mean nothing.
+            Their numbers, ascending; and a decontaminator that ignores common phrases.
         """
         common = np.bincount(matches, minlength=self.runs) > max_documents
         return np.unique(owners[~common[matches]]), self.without(common)
 
     def meet(self, documents: Iterable[tuple[int, Document]]) -> tuple[np.ndarray, np.ndarray]:
-        """Of numbered documents: the number of each one that has a run, and which run it is; both (matches,) int64."""
+        """The runs in numbered documents: document numbers and run numbers, both (matches,) int64."""
         owners, matches = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for number, document in documents:
             found = self.matches(document.text)
@@ -143,7 +145,7 @@ class Decontaminator:
         return bool(self._significant[matches].any())
 
     def hits(self, text: str) -> list[tuple[str, str]]:
-        """The items that a document meets, by name, each with the first run of words that they share."""
+        """Names of the items that a document meets, each with the first run of words that they share."""
         split = words(text)
         hashes = hash_words([split])
         met: dict[int, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""Texts of evaluation sets, from files of records and from lm-eval's task files."""
+"""Evaluation items: texts from files of records and from lm-eval's task files."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from training.common.recipe import nearest
 
 _RECORDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 _TASKS = (".yaml", ".yml")
-# A task is judged by its test split, or by its validation split where it has no other.
-_JUDGED_BY = ("test_split", "validation_split")
+# A task is scored on its test split, or on its validation split if it has no test split.
+_SCORED_ON = ("test_split", "validation_split")
 
 
 def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
@@ -69,14 +69,14 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 class _TaskLoader(yaml.SafeLoader):
-    """Task files name functions of their own (`!function utils.process_docs`), which nobody calls here."""
+    """Task files name Python functions (`!function utils.process_docs`), which are not called here."""
 
 
 _TaskLoader.add_constructor("!function", lambda loader, node: None)
 
 
 def _read_task(path: Path) -> dict[str, Any]:
-    """A task's keys, with those of the files that it includes."""
+    """The keys of a task, with those of the files that it includes."""
     _check_file(path)
     try:
         task = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
@@ -92,21 +92,21 @@ def _read_task(path: Path) -> dict[str, Any]:
 
 
 def task_files(path: Path) -> list[Path]:
-    """The local files of records that an lm-eval task is judged by; none if that is a data set, or `path` no task.
+    """Local files of the records that an lm-eval task is scored on; none for a data set, or if `path` is not a task.
 
     Raises:
-        UserError: no such task, one that cannot be read, or one that names no split to be judged by.
+        UserError: no such task, one that cannot be read, or one without a split to score.
     """
     _check_file(path)
-    return _files(path, *_judged(path)) if path.name.endswith(_TASKS) else []
+    return _files(path, *_scored(path)) if path.name.endswith(_TASKS) else []
 
 
-def _judged(path: Path) -> tuple[dict[str, Any], str]:
-    """A task, and the split of its data that it is judged by."""
+def _scored(path: Path) -> tuple[dict[str, Any], str]:
+    """A task, and the split of its data that it is scored on."""
     task = _read_task(path)
     if not isinstance(task.get("task"), str) or not task.get("dataset_path"):
-        raise UserError(f"{path}: has no 'task' with a 'dataset_path' of its own; name the files of single tasks")
-    splits = [task[key] for key in _JUDGED_BY if task.get(key)][:1]
+        raise UserError(f"{path}: has no 'task' with a 'dataset_path'; name the files of single tasks")
+    splits = [task[key] for key in _SCORED_ON if task.get(key)][:1]
     if not splits:
         raise UserError(f"{path}: has neither 'test_split' nor 'validation_split'")
     return task, splits[0]
@@ -124,7 +124,7 @@ def _files(path: Path, task: dict[str, Any], split: str) -> list[Path]:
 
 
 def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
-    task, split = _judged(path)
+    task, split = _scored(path)
     files = _files(path, task, split)
     for file in files:
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""Exact duplicates: documents whose text is the same, white space aside."""
+"""Exact duplicates: documents whose text is the same except for whitespace."""
 
 import hashlib
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def content_hash(text: str) -> bytes:
-    """16 bytes that two texts share if they differ in white space alone.
+    """A hash of 16 bytes that two texts share if they differ only in whitespace.
 
-    Case and punctuation count: texts that differ in them are near duplicates, which are another step's business.
+    Case and punctuation count: texts that differ in them are near duplicates, which another step finds.
     """
     return hashlib.blake2b("".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

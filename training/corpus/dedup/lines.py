@@ -1,10 +1,10 @@
-"""Lines that stand in many documents: navigation, cookie notices, footers.
+"""Repeated lines, which stand in many documents: navigation, cookie notices, footers.
 
 After CCNet (Wenzek et al. 2019, arXiv 1911.00359), which drops paragraphs that were seen before, and RefinedWeb
 (Penedo et al. 2023, arXiv 2306.01116). Two lines are the same if they are in lower case, with digits as zeros and
-punctuation and white space left out, as there. A line of at least `min_characters` (so counted) in more than
-`max_documents` documents stays in the first of these and leaves all others. For prose and web pages: in source code
-such lines are imports and licence headers, and a file without them is broken.
+punctuation and whitespace removed, as there. A line of at least `min_characters` (so counted) in more than
+`max_documents` documents is kept in the first of these and dropped from all others. For prose and web pages: in source
+code such lines are imports and licence headers, and a file without them is broken.
 
 The steps: `line_hashes` of every document; `repeated_lines` over all of them, through files on disk, so that memory
 is bounded; `RepeatedLines.prune` of every document.
@@ -29,17 +29,14 @@ _SEEN = np.dtype([("line", np.uint64), ("document", np.uint32)])
 
 @dataclass
 class LinesConfig:
-    max_documents: int = option(10, "a line that stands in more documents than this is left to the first of them")
-    min_characters: int = option(30, "letters and digits that a line must have for that")
+    """Repeated lines, which only the first document keeps."""
 
-    def __post_init__(self):
-        for name in ("max_documents", "min_characters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"'{name}' is a positive number, not {getattr(self, name)}")
+    max_documents: int = option(10, "documents in which a line may stand before it counts as repeated", at_least=1)
+    min_characters: int = option(30, "letters and digits that a line must have to be compared", at_least=1)
 
 
 def line_hashes(text: str, config: LinesConfig) -> np.ndarray:
-    """The hashes of a document's long lines, each once, sorted.  # (lines,) uint64"""
+    """Hashes of a document's long lines, each once, sorted.  # (lines,) uint64"""
     hashes = {_hash(line, config.min_characters) for line in text.split("\n")} - {None}
     return np.array(sorted(hashes), np.uint64)
 
@@ -100,7 +97,7 @@ class RepeatedLines:
 
 
 def _hash(line: str, min_characters: int) -> int | None:
-    """Of a line that is long enough."""
+    """The hash of a line; None if it is too short."""
     if len(line) < min_characters:
         return None
     letters = _DIGIT.sub("0", _OUT.sub("", line.lower()))

@@ -22,28 +22,28 @@ _AT_ONCE = 1 << 18  # characters whose shingles go through the permutations toge
 
 @dataclass
 class MinHashConfig:
-    unit: Literal["words", "characters"] = option(
-        "words", "what shingles are made of: words (letters and digits in lower case), or characters as they stand"
-    )
-    shingle: int = option(5, "neighbouring words or characters in a shingle; shorter documents meet exact copies only")
-    threshold: float = option(0.75, "estimated Jaccard similarity from which the later of two documents is dropped")
-    bands: int = option(20, "two documents are compared when they agree in all rows of at least one band")
-    rows: int = option(6, "integers in a band; bands times rows is the number of permutations")
-    seed: int = option(0, "chooses the permutations")
+    """MinHash signatures, and the similarity from which documents are near duplicates."""
 
-    def __post_init__(self):
-        for name in ("shingle", "bands", "rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"'{name}' is a positive number, not {getattr(self, name)}")
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"'threshold' is above 0 and at most 1, not {self.threshold}")
+    unit: Literal["words", "characters"] = option(
+        "words", "unit of shingles: words (letters and digits in lower case), or characters"
+    )
+    shingle: int = option(
+        5, "neighbouring units in a shingle; shorter documents are compared with exact copies only", at_least=1
+    )
+    threshold: float = option(
+        0.75, "estimated Jaccard similarity from which the later of two documents is dropped", above=0, at_most=1
+    )
+    bands: int = option(20, "bands; two documents are compared if they agree in all rows of a band", at_least=1)
+    rows: int = option(6, "integers in a band; bands times rows is the number of permutations", at_least=1)
+    seed: int = option(0, "seed for the permutations")
 
     @property
     def permutations(self) -> int:
+        """Integers in a signature."""
         return self.bands * self.rows
 
     def probability(self, jaccard: float) -> float:
-        """That two documents of this similarity are compared at all (the S-curve of the bands)."""
+        """Probability that two documents of this similarity are compared (the S-curve of the bands)."""
         return 1 - (1 - jaccard**self.rows) ** self.bands
 
 

@@ -1,16 +1,16 @@
-"""Near duplicates among MinHash signatures: found by bands, verified on whole signatures, the earlier document wins.
+"""Near duplicates among MinHash signatures: found by bands, verified on whole signatures; the earlier document is kept.
 
 A document is dropped when one that is *kept* precedes it and the two signatures agree on at least `threshold` of their
-permutations. Whoever is similar to a dropped document only stays: of a chain A ~ B ~ C, where A and C differ, A and C
-are kept. (Connected components, the usual choice, would keep A alone.) So every dropped document has a kept one that
-vouches for it, and dropping is transparent: pairs can be looked at.
+permutations. A document that is similar only to a dropped one is kept: of a chain A ~ B ~ C, where A and C differ, A
+and C are kept. (Connected components, the usual choice, would keep A alone.) So every dropped document has a kept one
+that is similar to it, and the pairs can be inspected.
 
 Two documents are compared when they agree on a band, and one of them is among the first `LEADERS` of all that do. Large
-groups therefore cost as much as small ones a document, and a document whose near duplicates all stand behind others in
-every one of their groups is missed. Equal signatures are counted as one document, and cost nothing.
+groups therefore cost as much per document as small ones. A document is missed if its near duplicates are never among
+the first of a group. Equal signatures are counted as one document, and cost nothing.
 
-Memory, beside the signatures (which may be a memory-mapped file): about 100 bytes a document, and 8 for each of at most
-`LEADERS` pairs of a document that has any; three times that while they are sorted.
+Memory, without the signatures (which may be a memory-mapped file): about 100 bytes a document, and 8 for each of at
+most `LEADERS` pairs of a document that has any; three times that while they are sorted.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class NearDuplicates:
 
 
 def near_duplicates(signatures: np.ndarray, config: MinHashConfig) -> NearDuplicates:
-    """Which documents repeat an earlier one that is kept. Depends on nothing but the arguments.
+    """The documents that repeat an earlier kept one: a function of the arguments alone.
 
     Args:
         signatures: (documents, permutations) uint32 of `minhash.signature`, may be a memory-mapped file. Documents
@@ -143,7 +143,7 @@ def _first_of_each_later(pairs: np.ndarray) -> np.ndarray:
 
 
 def _resolve(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Who stands for whom: each document's earliest similar one that is kept, else itself.  # (documents,) int64"""
+    """For each document its earliest similar one that is kept, else itself.  # (documents,) int64"""
     winners = np.arange(count)
     for part in _parts(len(pairs)):
         earlier, later = _unpack(pairs[part])

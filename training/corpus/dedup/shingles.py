@@ -1,9 +1,8 @@
-"""Words and runs of words as 64-bit hashes, in arrays: what near duplicates and benchmark items are recognised by.
+"""Shingles: words and runs of words as 64-bit hashes, in arrays, for near duplicates and evaluation items.
 
-A word is what `\\w+` matches in the text in lower case: punctuation, case and white space tell no two texts apart. The
-hash of a word is BLAKE2b's, remembered; that of a run of words is a sum of the words' hashes with a random odd factor
-for each place (multilinear hashing, Lemire and Kaser 2014, arXiv 1202.4961). Both are the same in every process, on
-every machine.
+A word is a match of `\\w+` in the text in lower case, so punctuation, case and whitespace make no difference. The hash
+of a word is BLAKE2b's, cached; that of a run of words is a sum of the words' hashes with a random odd factor for each
+place (multilinear hashing, Lemire and Kaser 2014, arXiv 1202.4961). Both are the same in every process and machine.
 """
 
 import hashlib
@@ -32,6 +31,7 @@ _word_hashes = _WordHashes()
 
 
 def words(text: str) -> list[str]:
+    """Words of a text, in lower case and without punctuation."""
     return _WORD.findall(text.lower())
 
 

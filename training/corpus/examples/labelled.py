@@ -1,4 +1,4 @@
-"""Texts with a label each, from files or the Hub, for `scratch classify`."""
+"""Labelled texts from files or the Hub, for `scratch classify`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,14 @@ READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".pa
 
 @dataclass
 class LabelledConfig:
-    train: str = option("train", "file of .jsonl, .csv, .tsv or .parquet; with data.name a split")
-    validation: str = option("validation", "the same: the epoch that does best here is kept")
-    test: str = option("test", "the same: what is reported, and looked at once")
-    name: str | None = option(None, "data set on the Hub, such as stanfordnlp/imdb, instead of files")
-    text_column: str = option("text", "name of the column with the text")
-    label_column: str = option("label", "name of the column with the label, a word or a number")
+    """Recipe keys of `data` of `scratch classify`."""
+
+    train: str = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
+    validation: str = option("validation", "validation file or split, by which the best epoch is chosen")
+    test: str = option("test", "test file or split, scored once at the end")
+    name: str | None = option(None, "dataset on the Hub in place of files, such as stanfordnlp/imdb")
+    text_column: str = option("text", "column with the text")
+    label_column: str = option("label", "column with the label, a word or a number")
 
     @property
     def files(self) -> dict[str, str]:
@@ -28,14 +30,14 @@ class LabelledConfig:
 
 @dataclass
 class Labelled:
-    """One split: a text and the name of its label in each place."""
+    """One split: texts and the names of their labels."""
 
     texts: list[str]
     labels: list[str]
 
 
 def labelled_digests(config: LabelledConfig) -> dict[str, str]:
-    """What identifies the data, see `training.common.stage.digest`.
+    """Digests of the data by key, see `training.common.stage.digest`.
 
     Raises:
         UserError: no such file.
@@ -49,13 +51,13 @@ def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
     """The three splits.
 
     Raises:
-        UserError: a file of no known kind, one that cannot be read, a missing column, a record without text or label,
+        UserError: a file of unknown kind, one that cannot be read, a missing column, a record without text or label,
             a single label, or a label that training never sees.
     """
     splits = {split: _read(config, split) for split in LABELLED_SPLITS}
     known = set(splits["train"].labels)
     if len(known) < 2:
-        raise UserError(f"'data.train': every record has the label '{min(known)}'; a classifier needs two or more")
+        raise UserError(f"'data.train': every record has the label '{min(known)}'; give two or more labels")
     for split, data in splits.items():
         unseen = sorted(set(data.labels) - known)
         if unseen:
@@ -63,7 +65,7 @@ def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
     seen = set(splits["train"].texts)
     leaked = sum(text in seen for text in splits["test"].texts)
     if leaked:
-        print(f"classify: {leaked} of {len(splits['test'].texts)} test texts stand among the training texts too")
+        print(f"classify: {leaked} of {len(splits['test'].texts)} test texts are among the training texts too")
     return splits
 
 
@@ -80,7 +82,7 @@ def _read(config: LabelledConfig, split: str) -> Labelled:
         else:
             suffix = Path(where).suffix.lower()
             if suffix not in READERS:
-                raise UserError(f"'{key}': {where} is of no known kind; it takes {', '.join(READERS)}")
+                raise UserError(f"'{key}': {where} has an unknown ending; use {', '.join(READERS)}")
             options = {"sep": "\t"} if suffix == ".tsv" else {}
             table = datasets.load_dataset(READERS[suffix], data_files=where, split="train", **options)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
@@ -99,7 +101,7 @@ def _read(config: LabelledConfig, split: str) -> Labelled:
     for number, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
         if not isinstance(text, str) or not text.strip() or label is None:
             what = "label" if label is None else "text"
-            raise UserError(f"'{key}': {where}, record {number} has no {what}; mend it or leave it out")
+            raise UserError(f"'{key}': {where}, record {number} has no {what}; fix or remove the record")
     return Labelled(texts, [named(label) for label in labels])
 
 

@@ -1,4 +1,4 @@
-"""Instruction and preference records from functions, in the layouts that TRL reads."""
+"""Instruction and preference pairs from functions, in the formats that TRL reads."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-# How far the rejected answer's length in tokens may be from the chosen one's, so that length says nothing.
+# Largest relative difference in tokens between the rejected and the chosen answer, so that length tells nothing.
 LENGTH_TOLERANCE = 0.15
 
 _BATCH = 512
@@ -22,7 +22,7 @@ def question(function: Function) -> str:
 
 
 def instruction(function: Function) -> dict[str, Any]:
-    """One record for supervised fine-tuning: the signature and summary asked, the whole function answered."""
+    """One record for supervised fine-tuning: signature and summary as question, the whole function as answer."""
     messages = [
         {"role": "user", "content": question(function)},
         {"role": "assistant", "content": function.source},
@@ -54,10 +54,10 @@ def count_tokens(texts: Sequence[str], tokenizer: "Tokenizer") -> list[int]:
 
 
 def preferences(functions: Sequence[Function], tokenizer: "Tokenizer", seed: int) -> list[dict[str, Any]]:
-    """One record a function: its own source preferred over the same signature with another function's body.
+    """One record per function: its own source preferred over the same signature with another function's body.
 
     The wrong bodies are those of the other functions given, each used about once: a body taken alone is as often
-    right as wrong, so only its fit to the signature tells. Functions without a partner of their length are left out.
+    right as wrong, so only its fit to the signature tells. Functions without a partner of similar length are skipped.
     """
     lengths = count_tokens([function.source for function in functions], tokenizer)
     bodies = count_tokens([function.body for function in functions], tokenizer)

@@ -8,21 +8,23 @@ from training.common.recipe import option
 
 @dataclass
 class EngineConfig:
+    """The engine that runs the work of `scratch prepare` as tasks."""
+
     kind: Literal["local", "slurm", "ray"] | None = option(
-        None, "what starts the tasks: local (this machine), slurm, ray (the cluster of RAY_ADDRESS); none to do without"
+        None, "engine that starts the tasks: local (this machine), slurm, ray (the cluster of RAY_ADDRESS)"
     )
-    tasks: int = option(16, "tasks at most that the parts of the text are dealt out to")
-    workers: int = option(0, "tasks at a time; 0 for one each core (local), or as many as there is room for")
-    memory_gb: int = option(4, "memory of a task, which has one core (slurm, ray)")
-    partition: str | None = option(None, "of Slurm")
-    time: str = option("24:00:00", "after which Slurm ends a task")
-    sbatch: dict[str, str] = option(dict, "more options of sbatch, as in {account: mine}")
+    tasks: int = option(16, "largest number of tasks to split the work into", at_least=1)
+    workers: int = option(
+        0, "tasks that run at a time; 0 for one per core (local), or as many as the cluster has room for", at_least=0
+    )
+    memory_gb: int = option(4, "memory of a task in GB; a task has one core (slurm, ray)", at_least=1)
+    partition: str | None = option(None, "Slurm partition")
+    time: str = option("24:00:00", "time limit of a task (slurm)")
+    sbatch: dict[str, str] = option(dict, "more options for sbatch, as in {account: mine}")
 
     def __post_init__(self):
-        if self.tasks < 1 or self.workers < 0 or self.memory_gb < 1:
-            raise ValueError("'engine.tasks' and 'engine.memory_gb' are positive numbers, 'engine.workers' is one or 0")
         if self.kind == "slurm" and not self.partition:
-            raise ValueError("'engine.partition' names the Slurm partition to run in (`sinfo` lists them)")
+            raise ValueError("'engine.partition' is missing; name the Slurm partition to run in (`sinfo` lists them)")
         for name, kinds in _KINDS.items():
             if getattr(self, name) != _default(name) and self.kind not in kinds:
                 raise ValueError(f"'engine.{name}' has no effect without 'engine.kind': {' or '.join(kinds)}")

@@ -1,4 +1,4 @@
-"""datatrove's executors: what starts tasks on this machine, on Slurm and on Ray. Needs datatrove."""
+"""Executors: datatrove's, which start tasks on this machine, on Slurm and on Ray. Needs datatrove."""
 
 import contextlib
 import os
@@ -20,17 +20,17 @@ from training.corpus.execution.workers import Workers, available_cores
 Task = Callable[[Any, int, int], None]  # as datatrove calls it: documents, which of all tasks it is, how many there are
 
 JOB = "job"  # the number that Slurm gave
-_POLL = 30  # seconds from one look at Slurm's queue to the next; the first ones come sooner
-_NO_SLURM = "'engine.kind': slurm: there is no sbatch or squeue on this machine; log in where jobs are given"
+_POLL = 30  # seconds between two checks of Slurm's queue; the first ones come sooner
+_NO_SLURM = "'engine.kind': slurm: sbatch and squeue are not on this machine; run this on a Slurm login node"
 _ROOT = Path(__file__).parents[2]
 
 
 def start(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) -> None:
-    """Let the engine run all tasks. Returns when they are over, or as soon as Slurm has taken them.
+    """Run all tasks. Returns when they are over, or as soon as Slurm has accepted them.
 
     Args:
-        name: of the work.
-        folder: for logs and what else the engine keeps.
+        name: name of the work.
+        folder: for logs and other files of the engine.
 
     Raises:
         UserError: the engine does not take them, or a task was killed.
@@ -44,7 +44,7 @@ def _local(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path
 
 
 class _Local(LocalPipelineExecutor):
-    """datatrove's own pool waits for ever for a process that was killed, and its processes outlive a killed parent."""
+    """datatrove's own pool waits forever for a killed process, and its processes outlive a killed parent."""
 
     def run(self) -> None:
         self.save_executor_as_json()
@@ -64,7 +64,7 @@ def _run_task(_: None, task: tuple[LocalPipelineExecutor, int]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What datatrove logs is for files and not for the terminal, where every mistake would show as a traceback."""
+    """Keep datatrove's log off the terminal, where every user error would show as a traceback; its files have it."""
     logger.disable("datatrove")
     try:
         yield
@@ -80,7 +80,7 @@ def _ray(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) 
         try:
             ray.init(runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}}, log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
-            raise UserError(f"'engine.kind': no Ray cluster answers ({error}); set RAY_ADDRESS") from None
+            raise UserError(f"'engine.kind': no answer from a Ray cluster ({error}); set RAY_ADDRESS") from None
     with _quiet():
         RayPipelineExecutor(
             [task],
@@ -94,7 +94,7 @@ def _ray(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) 
 
 def _slurm(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) -> None:
     if "SLURM_ARRAY_TASK_ID" in os.environ:
-        raise UserError("'engine.kind': slurm: this is a task of a job array; give the command outside of it")
+        raise UserError("'engine.kind': slurm: this is a task of a job array; run the command outside of it")
     path = f"{shlex.quote(str(Path(sys.executable).parent))}:$PATH"
     executor = _Slurm(
         [task],
@@ -118,25 +118,25 @@ def _slurm(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path
         raise UserError(_NO_SLURM) from None
     except subprocess.CalledProcessError as error:
         raise UserError(
-            f"'engine': sbatch refused the job (exit code {error.returncode}); its words are above"
+            f"'engine': sbatch rejected the job (exit code {error.returncode}); see its message above"
         ) from None
     (folder / JOB).write_text(executor.job_id)
 
 
 class _Slurm(SlurmPipelineExecutor):
     def launch_merge_stats(self) -> None:
-        """No job to add up statistics: tasks have none."""
+        """Start no job to add up statistics: tasks have none."""
 
 
 def submitted(folder: Path) -> str | None:
-    """The job that Slurm has not done with yet, or None."""
+    """The Slurm job that is still queued or running, or None."""
     file = folder / JOB
     job = file.read_text() if file.is_file() else None
     return job if job and _queued(job) else None
 
 
 def wait(job: str) -> None:
-    """Until Slurm has done with a job."""
+    """Wait until a Slurm job is over."""
     pause = 1
     while _queued(job):
         time.sleep(pause)
@@ -149,7 +149,7 @@ def _queued(job: str) -> bool:
     except FileNotFoundError:
         raise UserError(_NO_SLURM) from None
     if found.returncode:
-        # A job that is long over is not known any more; what else goes wrong may be over in a moment.
+        # Slurm forgets jobs that are long over; other errors may be temporary.
         return "invalid job id" not in found.stderr.lower()
     return bool(found.stdout.strip())
 

@@ -1,4 +1,4 @@
-"""Work for several processes, handed out and taken back in order."""
+"""Worker processes: tasks are handed out and their results returned in order."""
 
 import itertools
 import multiprocessing
@@ -18,11 +18,11 @@ Task, Result = TypeVar("Task"), TypeVar("Result")
 
 _IN_FLIGHT = 2  # tasks a worker may have waiting: enough to be busy, few enough to bound the memory
 
-_state: Any = None  # of a worker: what `start` returned
+_state: Any = None  # result of `start` in this worker
 
 
 def available_cores() -> int:
-    """That this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -31,14 +31,14 @@ class Workers:
     it returns.
 
     Args:
-        count: processes; with 1, or for a single task, the work is done in this one.
+        count: processes; with 1, or for a single task, this process does the work.
         start: a function of a module, since workers import it anew.
-        flag: that sets their number, for error messages.
+        flag: command-line flag for their number, for error messages.
     """
 
     def __init__(self, count: int, start: Callable[..., Any], *arguments: Any, flag: str = "--workers"):
         self.count, self.start, self.arguments, self.flag = count, start, arguments, flag
-        # Not forked: libraries with threads of their own (Rust's, OpenMP's) do not survive that.
+        # Not forked: libraries that have started threads (Rust's, OpenMP's) do not survive that.
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(count, context, _begin, (start, *arguments))  # starts none before it must
 
@@ -70,20 +70,20 @@ class Workers:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed, most likely for want of memory; the same command goes on, "
-                f"with fewer of them: {self.flag} {max(1, self.count // 2)}"
+                "a worker process was killed, most likely out of memory; rerun the same command to resume, "
+                f"with fewer workers: {self.flag} {max(1, self.count // 2)}"
             ) from None
 
 
 def _begin(start: Callable[..., Any], *arguments: Any) -> None:
     global _state
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _state = start(*arguments)
 
 
 def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker if its parent is killed: it would wait for work forever."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""Rules that judge a text by itself: each has a name, a source, a published limit, and says what condemned a text."""
+"""Rules that reject documents: each has a name, a source, a published limit, and names the value out of bounds."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from training.corpus.rules.statistics import Statistics
 
 __all__ = ["RULES", "SETS", "Rejection", "Rules", "RulesConfig", "describe_rules"]
 
-# In the order in which they are asked: the cheap ones first.
+# In the order in which they are applied: the cheap ones first.
 RULES = {
     rule.name: rule
     for rule in (*LENGTH, *code.CODE, *gopher.QUALITY, *web.FINEWEB, *web.C4, *gopher.REPETITION, code.unparsable)
@@ -27,8 +27,8 @@ def _published(rules: Iterable[Rule]) -> dict[str, float]:
     return {rule.name: rule.limit for rule in rules}
 
 
-# What is asked of each kind of text, by rule and limit. Books are edited already: what can still be wrong with them is
-# that they are no text (tables, indices, adverts) or repeat themselves. Their short lines, chapters that consist of one
+# The rules for each kind of text, by name and limit. Books are edited already: they can only be something other than
+# text (tables, indices, adverts), or repeat themselves. Their short lines, chapters that consist of one
 # paragraph, dialogue that ends in quotation marks, and verse that ends in nothing are as they should be.
 SETS: dict[str, dict[str, float | bool]] = {
     "none": {},
@@ -54,39 +54,39 @@ SETS["python"] = SETS["code"] | {"unparsable": code.unparsable.limit}
 
 @dataclass
 class RulesConfig:
+    """Rules that drop documents."""
+
     set: Literal["web", "books", "code", "python", "none"] = option(
-        "none", "the rules for a kind of text; python is code that must parse"
+        "none", "set of rules for a kind of text; python is code that must parse"
     )
     limits: dict[str, float | bool] = option(
-        dict, "limits of single rules, as in {too_few_words: 20, short_lines: false}; true is the published one"
+        dict, "limits of single rules, as in {too_few_words: 20, short_lines: false}; true is the published limit"
     )
-    languages: list[str] = option(list, "ISO 639-1 codes of the languages to keep; with none given, all are kept")
-    min_probability: float = option(0.65, "of the language found, as in FineWeb")
+    languages: list[str] = option(list, "ISO 639-1 codes of the languages to keep (default: all)")
+    min_probability: float = option(
+        0.65, "lowest probability of the identified language, as in FineWeb", at_least=0, at_most=1
+    )
     drop_restrictive_licences: bool = option(
-        False, "drop files whose head states a licence that asks for more than attribution"
+        False, "drop files whose head states a licence that requires more than attribution"
     )
-    profanity: str | None = option(
-        None, "a file with a word or phrase a line; texts that hold one are dropped, as in C4"
-    )
+    profanity: str | None = option(None, "file with one word or phrase per line; drop texts that hold one, as in C4")
 
     def __post_init__(self):
         for name, limit in self.limits.items():
             if name not in RULES:
-                raise ValueError(f"'limits' names no rule '{name}'; {nearest(str(name), RULES)}")
+                raise ValueError(f"'limits': unknown rule '{name}'; {nearest(str(name), RULES)}")
             if not isinstance(limit, (int, float)):
                 raise ValueError(f"'limits.{name}' takes a number, true or false, not {limit!r}")
-        if not 0 <= self.min_probability <= 1:
-            raise ValueError(f"'min_probability' lies between 0 and 1, not {self.min_probability}")
 
     def chosen_limits(self) -> dict[str, float]:
-        """Rule names and limits in the order in which they are asked."""
+        """Rule names and limits in the order in which they are applied."""
         limits = SETS[self.set] | self.limits
         chosen = {name: limits[name] for name in RULES if limits.get(name, False) is not False}
         return {name: RULES[name].limit if limit is True else limit for name, limit in chosen.items()}
 
 
 class Rules:
-    """The rules of a configuration. A verdict is a function of the text alone.
+    """The rules of a configuration. `check` is a function of the text alone.
 
     Raises:
         UserError: the file of `profanity` cannot be read, or `languages` needs a package that is not installed.
@@ -104,11 +104,11 @@ class Rules:
             self.rules.append(LanguageRule(config.languages, config.min_probability))
 
     def __reduce__(self):
-        # Other processes get the configuration: it says everything, and a model of languages is large.
+        # Other processes get the configuration, which determines everything: a model of languages is large.
         return Rules, (self._config,)
 
     def check(self, text: str) -> Rejection | None:
-        """The first rule that condemns the text, or None."""
+        """The rejection by the first rule that rejects the text, or None."""
         statistics = Statistics(text)
         for rule in self.rules:
             rejection = rule(statistics)
@@ -118,7 +118,7 @@ class Rules:
 
 
 def describe_rules(config: RulesConfig) -> str:
-    """The configuration's limits with what each rule measures, a line for each, for people."""
+    """The limits of a configuration and the measure of each rule, a line for each, for the terminal and the card."""
     limits = config.chosen_limits()
     width = max(map(len, limits), default=0)
     return "\n".join(

@@ -87,21 +87,25 @@ _STEPS = {
 
 @dataclass
 class CleaningConfig:
-    set: Literal["web", "books", "code", "none"] = option("none", "the steps for a kind of text; each can be set below")
-    encoding: bool | None = option(None, "mend UTF-8 that was read as another encoding, by ftfy (web, books)")
-    newlines: bool | None = option(None, "every line ends in one line feed (all sets)")
+    """Cleaning steps."""
+
+    set: Literal["web", "books", "code", "none"] = option(
+        "none", "set of steps for a kind of text; each step can be set below"
+    )
+    encoding: bool | None = option(None, "repair UTF-8 that was read as another encoding, by ftfy (web, books)")
+    newlines: bool | None = option(None, "end every line in one line feed (all sets)")
     invisible: bool | None = option(None, "drop control characters, soft hyphens, zero-width spaces (all sets)")
-    gutenberg: bool | None = option(None, "drop Project Gutenberg's head and licence (books)")
+    gutenberg: bool | None = option(None, "drop Project Gutenberg's header and licence (books)")
     markup: bool | None = option(None, "drop left-over tags, entities, BB code and wiki mark-up (web)")
     boilerplate: bool | None = option(None, "drop lines on cookies, JavaScript, terms of use, counters (web)")
     unfinished_lines: bool | None = option(
         None, "drop lines of under three words or without a sentence's end, as C4 does (in no set)"
     )
-    spaces: bool | None = option(None, "plain spaces, none at a line's end, at most two blank lines (web, books)")
-    unicode: bool | None = option(None, "composed characters, Unicode's normal form C (web, books)")
+    spaces: bool | None = option(None, "use plain spaces, none at line ends, and at most two blank lines (web, books)")
+    unicode: bool | None = option(None, "compose characters (Unicode normal form C) (web, books)")
 
     def steps(self) -> list[str]:
-        """The steps that are on, in their order."""
+        """Names of the steps that are on, in their order."""
         given = {name: getattr(self, name) for name in _STEPS}
         return [name for name, kinds in _STEPS.items() if (self.set in kinds if given[name] is None else given[name])]
 
@@ -208,7 +212,7 @@ def _markup(text: str) -> tuple[str, int]:
 
 
 def _drop_between(text: str, start: re.Pattern, end: re.Pattern) -> tuple[str, int]:
-    """The text without what lies from one pattern to the next of the other; what is never closed stays."""
+    """The text without everything from a match of one pattern to the next of the other; unclosed matches stay."""
     kept, position, count = [], 0, 0
     while (opened := start.search(text, position)) and (closed := end.search(text, opened.end())):
         kept.append(text[position : opened.start()])

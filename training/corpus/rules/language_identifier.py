@@ -1,4 +1,4 @@
-"""Which language a text is in, offline."""
+"""Language identification, offline."""
 
 from training.common.errors import UserError
 from training.common.packages import how_to_install
@@ -29,7 +29,7 @@ class LanguageIdentifier:
         return self._identifier.labels
 
     def __call__(self, text: str) -> tuple[str, float]:
-        """The likeliest language of two samples of the text, as ISO 639-1, and its probability."""
+        """The most likely language of two samples of the text, as ISO 639-1, and its probability."""
         text = text.strip()
         if len(text) > 2 * SAMPLE:
             middle = len(text) // 2

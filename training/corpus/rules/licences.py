@@ -1,8 +1,8 @@
-"""Licences as the heads of source files state them.
+"""The licence rule: licences stated at the head of source files.
 
-What this tells apart: an SPDX tag, or the usual wording of the best-known licences, in the first characters of a file.
-What it cannot tell: the licence of a file that states none (its package or repository may), one that is named further
-down, and whether the statement is true. The Stack (Kocetkov et al. 2022, https://arxiv.org/abs/2211.15533) asks the
+Recognized are an SPDX tag and the usual wording of the best-known licences, in the first characters of a file. Not
+recognized are the licence of a file that states none (its package or repository may) and one named further down; nor is
+it known whether the statement is true. The Stack (Kocetkov et al. 2022, https://arxiv.org/abs/2211.15533) asks the
 repository instead; a source that knows its licence should be chosen by it.
 """
 
@@ -40,7 +40,7 @@ _MENTION = re.compile(r"licen[sc]e|gpl|public domain|permission|redistribution|p
 
 @dataclass(frozen=True)
 class Licence:
-    """What the head of a file states.
+    """The licence that the head of a file states.
 
     Attributes:
         name: the SPDX expression, or the licences whose wording was found.

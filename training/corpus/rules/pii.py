@@ -1,11 +1,11 @@
-"""Personal data and secrets in a text, replaced by what is of the same kind and belongs to nobody.
+"""Personal data and secrets: replaced by values of the same kind that belong to nobody.
 
 Addresses are replaced by those that are reserved for documentation, so that a sentence keeps its form and a model never
 learns a tag that no person writes: email@example.com (RFC 2606), 192.0.2.1 (RFC 5737), 2001:db8::1 (RFC 3849) and
 555-0100, a number kept for fiction. FineWeb (https://arxiv.org/abs/2406.17557) also writes plain addresses, but its
 IP addresses are real ones. A secret keeps the prefix that tells its kind, and eight X for the rest.
 
-What is found is meant to be right rather than complete: a name, a street, or a number in no usual form stays.
+Precision goes before recall: a name, a street, or a number in an unusual form stays.
 
 Every pattern begins with a fixed text or with digits that are looked for first, and its repetitions are bounded or
 possessive, so that the work grows in proportion to the text whatever it holds.
@@ -64,7 +64,7 @@ _PEM = re.compile(
 
 
 class Redacted(NamedTuple):
-    """A text without what was found in it, and how often each kind was."""
+    """A text with its personal data replaced, and how often each kind was found."""
 
     text: str
     counts: dict[str, int]
@@ -72,6 +72,8 @@ class Redacted(NamedTuple):
 
 @dataclass
 class PIIConfig:
+    """Personal data to replace."""
+
     kinds: list[Kind] = option(
         list, "personal data to replace: email, ip, phone, card, secret (keys, tokens, passwords); none by default"
     )

@@ -1,4 +1,4 @@
-"""Words that the user does not want, from a file of his own."""
+"""The profanity rule: drops texts with words from a list of the user's."""
 
 import re
 from pathlib import Path

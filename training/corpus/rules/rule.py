@@ -1,4 +1,4 @@
-"""What a rule is: a measure of a text, a limit, and the words in which it condemns."""
+"""The parts of a rule: a measure of a text, a limit, and the rejection of a text beyond it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ Measure = Callable[[Statistics], float]
 
 @dataclass(frozen=True)
 class Rejection:
-    """What condemned a text.
+    """The reason why a rule rejects a text.
 
     Attributes:
-        rule: its name, as it appears in recipes and in the funnel.
-        value: what was measured or found.
-        limit: what the rule allows.
+        rule: name of the rule, as in recipes and in the funnel.
+        value: the measured value, or the text found.
+        limit: the values that the rule allows.
     """
 
     rule: str
@@ -34,9 +34,9 @@ class Rule:
 
     Attributes:
         limit: as published, until `with_limit` sets another.
-        bound: on which side of the limit a text passes; the limit itself passes.
-        ceiling: an upper bound of the measure that costs less; where it is within the limit, nothing is measured.
-        evidence: what to show in place of the number.
+        bound: the side of the limit on which a text passes; the limit itself passes.
+        ceiling: a cheaper upper bound of the measure; if it is within the limit, nothing is measured.
+        evidence: text to show in place of the number.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Rule:
 
     @property
     def description(self) -> str:
-        """What is measured, and its source."""
+        """The measure and its source, in one line."""
         return " ".join(getattr(self.measure, "func", self.measure).__doc__.split())
 
     def with_limit(self, limit: float) -> "Rule":
@@ -65,10 +65,10 @@ class Rule:
 
 
 def at_least(limit: float) -> Callable[[Measure], Rule]:
-    """A rule that a text passes whose measure reaches the limit. The function's name is the rule's."""
+    """Make a rule that texts pass whose measure reaches the limit. The function's name is the rule's."""
     return lambda measure: Rule(measure.__name__, measure, limit, "at least")
 
 
 def at_most(limit: float, evidence: Callable[[Statistics], str] | None = None) -> Callable[[Measure], Rule]:
-    """A rule that a text passes whose measure does not exceed the limit."""
+    """Make a rule that texts pass whose measure does not exceed the limit."""
     return lambda measure: Rule(measure.__name__, measure, limit, "at most", evidence=evidence)

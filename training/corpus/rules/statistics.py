@@ -12,7 +12,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 class Statistics:
     """Lazy: what no rule asks for is not computed.
 
-    Words are what stands between white space, punctuation included, so that they cost one `str.split`. Lines and
+    Words are separated by whitespace and include punctuation, so that they cost one `str.split`. Lines and
     paragraphs are stripped, and blank ones do not count.
     """
 
@@ -75,20 +75,20 @@ class Statistics:
         return heaviest, max(counts.values(), default=0)
 
     def top_gram_ceiling(self, n: int) -> float:
-        """What `top_gram_share` cannot exceed: an n-gram occurs no more often than any of its words."""
+        """An upper bound of `top_gram_share`: an n-gram occurs no more often than any of its words."""
         heaviest, most = self._heaviest_word
         return self.per_character(n * heaviest + (n - 1) * most)
 
     @cached_property
     def top_4_gram_ceiling(self) -> float:
-        """The same for 4-grams, and lower: of what is there twice or more, at least half is a repetition."""
+        """A lower upper bound for 4-grams: of text that occurs twice or more, at least half is a repetition."""
         repeated = sum(len(word) + 1 for start in self._repeated_grams for word in self.words[start : start + 4])
         return self.per_character(2 * repeated)
 
     def duplicate_gram_share(self, n: int) -> float:
         """Share of the characters in n-grams that stood in the text before.
 
-        Read from left to right as in datatrove: a repeated n-gram is counted and jumped over, so no character counts
+        Read from left to right as in datatrove: a repeated n-gram is counted and skipped, so no character counts
         twice.
         """
         words, seen, repeated, index = self.words, set(), 0, 0
@@ -113,13 +113,13 @@ class Statistics:
 
     @cached_property
     def duplicate_gram_ceiling(self) -> float:
-        """What `duplicate_gram_share` cannot exceed for n >= 4: a longer repetition is made of repeated 4-grams."""
+        """An upper bound of `duplicate_gram_share` for n >= 4: a longer repetition is made of repeated 4-grams."""
         covered = {start + offset for start in self._repeated_grams for offset in range(4)}
         return self.per_character(sum(len(self.words[index]) for index in covered))
 
 
 def duplicates(parts: Sequence[str]) -> tuple[int, int]:
-    """How many parts stood among the earlier ones, and their characters."""
+    """Number of parts that repeat an earlier one, and their characters."""
     distinct = set(parts)
     if len(distinct) == len(parts):
         return 0, 0

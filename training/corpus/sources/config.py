@@ -25,7 +25,8 @@ class SourceConfig:
     subset: str | None = option(None, "configuration of a Hub dataset")
     split: str = option("train", "split of a Hub dataset, or of a folder that datasets' save_to_disk wrote")
     weight: float | None = option(
-        None, "share of the tokens, relative to the weights of the others; without weights, everything is taken once",
+        None,
+        "share of the tokens, relative to the weights of the others; without weights, everything is taken once",
         above=0,
     )
     license: str | None = option(None, "licence of the texts, for the manifest and the data card")
@@ -56,7 +57,8 @@ class SourceConfig:
         at_most=1,
     )
     max_document_bytes: int = option(
-        20_000_000, "largest record in bytes; longer ones are skipped, longer text files are split at line ends",
+        20_000_000,
+        "largest record in bytes; longer ones are skipped, longer text files are split at line ends",
         at_least=1,
     )
     encoding: str = option(

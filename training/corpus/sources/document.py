@@ -1,4 +1,4 @@
-"""What reading gives: documents, or the reason why there is none."""
+"""Results of reading: a document, or the reason why a record gives none."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,7 @@ class Document:
 
     Attributes:
         id: its name within the corpus.
-        group: what it was published with, such as its package; the unit of a split without leaks.
+        group: the package or folder it was published in; the unit of a split without leaks.
     """
 
     id: str
@@ -28,8 +28,8 @@ class Record(NamedTuple):
     """A text as its file holds it.
 
     Attributes:
-        number: of the line, row or piece it begins at, from 1; None for the only text of its file.
-        encoding: what its bytes were decoded from.
+        number: number of its first line, row or piece, from 1; None for the only text of its file.
+        encoding: encoding from which its bytes were decoded.
     """
 
     number: int | None
@@ -38,7 +38,7 @@ class Record(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A record without a text to go on with.
+    """A record without a usable text.
 
     Attributes:
         reason: its name in the funnel.
@@ -53,7 +53,7 @@ class Dropped(NamedTuple):
 
 
 class Damaged(Exception):
-    """What is left of a file cannot be read, and nobody knows how many records that were."""
+    """The rest of a file cannot be read; the number of its records is unknown."""
 
 
 class NoColumn(Exception):

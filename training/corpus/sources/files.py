@@ -1,4 +1,4 @@
-"""Which files a path stands for, in an order that no file system changes."""
+"""The files of a path, in an order that does not depend on the file system."""
 
 import glob
 import json
@@ -119,10 +119,10 @@ def _below(folder: Path, split: str, key: str) -> list[Path]:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"'{key}.path': {folder}: damaged; write it again with save_to_disk") from None
 
-    def refuse(error: OSError) -> None:
+    def reject(error: OSError) -> None:
         raise UserError(f"'{key}.path': {error.filename} cannot be listed ({error.strerror})")
 
-    # Not `rglob`, which passes over what it may not list.
-    walk = os.walk(folder, onerror=refuse)
+    # Not `rglob`, which skips folders that it may not list.
+    walk = os.walk(folder, onerror=reject)
     paths = (Path(parent, name) for parent, _, names in walk for name in names)
     return [path for path in paths if path.is_file()]

@@ -1,4 +1,4 @@
-"""What tells one source from another."""
+"""Fingerprints of sources, by which a stage knows whether its input has changed."""
 
 import hashlib
 import importlib.metadata
@@ -14,12 +14,12 @@ from training.corpus.sources.files import is_local, list_files
 
 
 def source_digest(config: SourceConfig, key: str = "data") -> str:
-    """What identifies the input: the installed packages and versions, the contents of files, or the dataset's id.
+    """A hash of the input: the installed packages and versions, the contents of files, or the dataset's id.
 
-    Standard input cannot be read twice, so it is never the same.
+    Standard input cannot be read twice, so its digest is always new.
 
     Args:
-        key: of the source in the recipe, for error messages.
+        key: recipe key of the source, for error messages.
 
     Raises:
         UserError: no such file.
@@ -41,7 +41,7 @@ def source_digest(config: SourceConfig, key: str = "data") -> str:
 
 
 def check_distinct(sources: Mapping[str, SourceConfig]) -> None:
-    """Refuse to read the same file, dataset or standard input through two sources: its weight would count twice.
+    """Check that no file, dataset or standard input is read through two sources: its weight would count twice.
 
     Args:
         sources: by their keys in the recipe.
@@ -59,4 +59,4 @@ def check_distinct(sources: Mapping[str, SourceConfig]) -> None:
         for identity, shown in identities.items():
             other = taken.setdefault(identity, key)
             if other != key:
-                raise UserError(f"'{key}.path': {shown} is read by '{other}' already; leave it out of one of the two")
+                raise UserError(f"'{key}.path': {shown} is read by '{other}' already; remove it from one of the two")

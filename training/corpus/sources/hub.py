@@ -25,7 +25,7 @@ class HubStream:
     Args:
         key: of the source in the recipe, for error messages.
         number: rows that were read before.
-        state: what `datasets` needs to go on after them without reading them again, as JSON; None begins at the first.
+        state: JSON state from which `datasets` resumes after them without reading them again; None for the first row.
 
     Attributes:
         number: of the row that was given last.
@@ -44,7 +44,7 @@ class HubStream:
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """
         Raises:
-            UserError: there is no such dataset, or the connection broke off for good.
+            UserError: no such dataset, or the connection failed repeatedly.
         """
         try:
             rows = self._open()
@@ -88,12 +88,12 @@ class HubStream:
         return UserError(f"'{self.key}.path': Hub dataset {self.config.path} cannot be read{where}: {_line(error)}")
 
     def _wait(self, error: Exception, seconds: float | None) -> None:
-        where = f"Hub dataset {self.config.path} broke off after {self.number:,} records"
+        where = f"Hub dataset {self.config.path} disconnected after {self.number:,} records"
         if seconds is None:
             raise UserError(
-                f"'{self.key}.path': {where} ({_line(error)}); the same command goes on from there"
+                f"'{self.key}.path': {where} ({_line(error)}); rerun the same command to resume there"
             ) from None
-        tqdm.write(f"{where} ({_line(error)}); trying again in {seconds} seconds", file=sys.stderr)
+        tqdm.write(f"{where} ({_line(error)}); retrying in {seconds} seconds", file=sys.stderr)
         time.sleep(seconds)
 
 

@@ -1,7 +1,7 @@
-"""Sources in parts that can be read at the same time, on different machines.
+"""Partitions of a source, which can be read at the same time on different machines.
 
-What a part is depends on the files alone, neither on how many processes there are nor on which of them reads it: blocks
-of documents never reach across two parts, so that they are the same in every run.
+Partitions depend on the files alone, not on the processes that read them. Blocks of documents never reach across two
+partitions, so they are the same in every run.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ PARTITION_BYTES = 16_000_000  # as stored: seconds of work for one core, half a 
 
 @dataclass(frozen=True)
 class Partition:
-    """Some of a source.
+    """A partition: neighbouring files of a source.
 
     Attributes:
-        number: among the parts of its source, from 0.
-        files: of the source, neighbours in its order; none of a source that is not made of files.
-        of: how many files the whole source has.
+        number: among the partitions of its source, from 0.
+        files: of the source, in its order; none for a source that is not made of files.
+        of: number of files of the whole source.
         size: bytes, as stored.
     """
 
@@ -31,10 +31,10 @@ class Partition:
 
 
 def split_source(config: SourceConfig, key: str) -> list[Partition]:
-    """All parts, in order: runs of files of `PARTITION_BYTES` or a little more. A larger file is a part of its own.
+    """All partitions, in order: runs of files of `PARTITION_BYTES` or a little more. A larger file is one partition.
 
-    What is not made of files is one part, and so is a source with a limit: where that falls is known only when
-    everything before has been judged.
+    A source that is not made of files is one partition. So is a source with a limit: where that falls is known only
+    when everything before it has been filtered.
 
     Args:
         key: of the source in the recipe, for error messages.
@@ -59,10 +59,10 @@ def split_source(config: SourceConfig, key: str) -> list[Partition]:
 
 
 def whole(files: Sequence[SourceFile]) -> Partition:
-    """A source that is read by one reader."""
+    """The partition that is the whole source."""
     return Partition(0, tuple(files), len(files), 0)
 
 
 def _size(file: SourceFile) -> int:
-    """0 of a file that has vanished: its reader says so."""
+    """Bytes of a file; 0 if it has vanished, which its reader reports."""
     return file.path.stat().st_size if file.path.exists() else 0

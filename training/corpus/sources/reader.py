@@ -23,7 +23,7 @@ from training.corpus.sources.partitions import Partition, whole
 from training.corpus.sources.python import path_reason, python_files, read_python
 
 SHOWN = 5  # broken records that are shown; more are only counted
-FEW_BROKEN = 10  # so many never stop a run before its end: the share of a few records tells nothing
+FEW_BROKEN = 10  # up to this many never stop a run early: the share of a few records means nothing
 
 _READERS: dict[str, Callable[[SourceFile, SourceConfig, int], Iterator[Record | Dropped]]] = {
     **dict.fromkeys(files.TEXT, text.read_text),
@@ -41,14 +41,14 @@ class Counts(Protocol):
 
 @dataclass
 class Position:
-    """How far a source was read. `dataclasses.asdict` makes JSON of it, `Position(**...)` takes it back.
+    """The position up to which a source was read. `dataclasses.asdict` gives JSON, `Position(**...)` takes it.
 
     Attributes:
         last: id of the last document that was read.
         records, broken, damaged: records that were met, the broken ones among them, and files that end in damage.
-        first_broken: what is wrong with the first broken record, and where it is.
-        encodings: documents by what they were decoded from, where that was not UTF-8.
-        stream: where a Hub dataset's stream was.
+        first_broken: the fault of the first broken record, and its place.
+        encodings: numbers of documents by encoding, other than UTF-8.
+        stream: state of a Hub dataset's stream.
     """
 
     last: str | None = None
@@ -68,18 +68,18 @@ class SourceReader:
     a small number, whatever the size of the source.
 
     Args:
-        name: what the ids and groups of its documents begin with, so that they differ from those of other sources.
-        start: go on from here. It gives what a reading from the beginning gives after that document, and counts what
-            that counts; whole files, row groups and shards of a Hub dataset before it are not read again.
-        key: of the source in the recipe, for error messages.
+        name: prefix of the ids and groups of its documents, so that they differ from those of other sources.
+        start: position to resume from. The documents and counts are those that a reading from the beginning gives after
+            it; whole files, row groups and shards of a Hub dataset before it are not read again.
+        key: recipe key of the source, for error messages.
         partition: read this partition of the source alone. `check_partitions` then compares the broken records of the
             whole source with `max_broken`, when all partitions have been read.
         seed: of the order of installed Python files; all other sources keep their own order.
         groups: whether to read the documents of a group; all of them by default. Others are not counted.
 
     Raises:
-        UserError: while it is iterated: nothing there to read, no such column, a file that vanished or may not be
-            read, more broken records or damaged files than `max_broken`, a connection that broke off for good.
+        UserError: during iteration: nothing to read, no such column, a file that vanished or may not be read, more
+            broken records or damaged files than `max_broken`, a connection that failed repeatedly.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class SourceReader:
 
     @property
     def position(self) -> Position:
-        """After the document that was given last."""
+        """The position after the last document given."""
         if self._stream:
             self._at.stream = self._stream.state
         return copy.deepcopy(self._at)
@@ -168,7 +168,7 @@ class SourceReader:
         return self.groups is None or self.groups(self._prefix + group)
 
     def _checked(self, file: SourceFile, skip: int, count: int) -> Iterator[Record | Dropped]:
-        """What a file holds. Damage ends it, and the run unless it is one file of many."""
+        """Records of a file. Damage ends the file, and ends the run unless it is one file of many."""
         try:
             size = file.path.stat().st_size if file.path else None
             if file.same_as:
@@ -194,13 +194,13 @@ class SourceReader:
 
     def _damage(self, file: SourceFile, why: str, count: int) -> Dropped:
         self._at.damaged += 1
-        told = f"{file}: damaged ({why.splitlines()[0] if why else 'it ends early'})"
+        damage = f"{file}: damaged ({why.splitlines()[0] if why else 'it ends early'})"
         if self._at.damaged > self.config.max_broken * count:
             raise UserError(
-                f"{told}; get it again, leave it out, or go on with what can be read of such files by a "
+                f"{damage}; get it again, remove it, or skip the unreadable rest of such files with a "
                 f"'{self.key}.max_broken' of {self._at.damaged / count:.3g} or more"
             )
-        tqdm.write(f"{told}; the rest of it is left out", file=sys.stderr)
+        tqdm.write(f"{damage}; the rest of it is skipped", file=sys.stderr)
         return Dropped(None, "damaged file", file.path.stat().st_size if file.path else 0)
 
     def _unreadable(self, file: object, error: OSError) -> UserError:
@@ -223,7 +223,7 @@ class SourceReader:
             yield from self._outcome(f"{path}:{number}", path, outcome, path)
 
     def _outcome(self, identity: str, group: str, outcome: Record | Dropped, where: object) -> Iterator[Document]:
-        """The document of a record, or none and an entry in the funnel."""
+        """The document of a record; or none, and a count in the funnel."""
         if not self._reads(group):
             return
         if isinstance(outcome, Dropped):
@@ -245,36 +245,36 @@ class SourceReader:
         self._at.records += 1
         if outcome.detail is not None:
             self._at.broken += 1
-            told = f"{where}:{outcome.number}: {outcome.detail}" if outcome.number else f"{where}: {outcome.detail}"
-            self._at.first_broken = self._at.first_broken or told
+            fault = f"{where}:{outcome.number}: {outcome.detail}" if outcome.number else f"{where}: {outcome.detail}"
+            self._at.first_broken = self._at.first_broken or fault
             if self._at.broken > FEW_BROKEN or not self.config.max_broken:
                 self._check_broken()
             if self._at.broken <= SHOWN:
-                more = "; more are only counted" if self._at.broken == SHOWN else ""
-                tqdm.write(f"left out: {told}{more}", file=sys.stderr)
+                more = "; further ones are only counted" if self._at.broken == SHOWN else ""
+                tqdm.write(f"skipped: {fault}{more}", file=sys.stderr)
 
     def _check_broken(self) -> None:
         _check_share(self._at.broken, self._at.records, self._at.first_broken, self.config, self.key)
 
     def _after(self, names: list[str], last: str | None) -> int:
-        """The index of what follows the last one that was read."""
+        """The index after the last name that was read."""
         if last is None:
             return 0
         try:
             return names.index(last) + 1
         except ValueError:
             raise UserError(
-                f"'{self.key}.path': {self.config.path}: {last}, where the reading stopped, is not there any more; "
+                f"'{self.key}.path': {self.config.path}: {last}, where the reading stopped, is missing now; "
                 "start over with --restart true"
             ) from None
 
 
 def check_partitions(positions: Sequence[Position], files: int, config: SourceConfig, key: str) -> None:
-    """Refuse a source of which too much is broken, all its parts together.
+    """Check that not too much of a source is broken, over all its partitions.
 
     Args:
-        positions: after each of them.
-        files: of the source.
+        positions: the last position of each partition.
+        files: number of files of the source.
 
     Raises:
         UserError: more broken records, or damaged files, than `max_broken`.
@@ -285,8 +285,8 @@ def check_partitions(positions: Sequence[Position], files: int, config: SourceCo
     damaged = sum(position.damaged for position in positions)
     if damaged > config.max_broken * files:
         raise UserError(
-            f"'{key}.path': {damaged:,} of {files:,} files are damaged; get them again, leave them out, or go on with "
-            f"what can be read of such files by a '{key}.max_broken' of {damaged / files:.3g} or more"
+            f"'{key}.path': {damaged:,} of {files:,} files are damaged; get them again, remove them, or skip their "
+            f"unreadable rest with a '{key}.max_broken' of {damaged / files:.3g} or more"
         )
 
 
@@ -300,5 +300,5 @@ def _check_share(broken: int, records: int, first: str | None, config: SourceCon
 
 def _standard_input() -> SourceFile:
     """JSON lines if it begins with a brace, else text."""
-    head = sys.stdin.buffer.peek(1).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")  # byte-order marks, white space
+    head = sys.stdin.buffer.peek(1).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")  # byte-order marks, whitespace
     return SourceFile(None, "stdin", "stdin", ".jsonl" if head.startswith(b"{") else ".txt", "")

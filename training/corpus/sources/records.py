@@ -47,7 +47,7 @@ def from_row(
     """The text of a record; null counts as empty.
 
     Args:
-        size: of the record in bytes, as stored; 0 where nobody knows.
+        size: of the record in bytes, as stored; 0 if unknown.
         first: whether it is the first one of its file or dataset, whose columns should be those of all.
 
     Raises:
@@ -101,7 +101,7 @@ def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Reco
         try:
             header = next(rows, [])
         except (csv.Error, _TooLong):
-            raise Damaged("its first line is no header of CSV") from None
+            raise Damaged("its first line is not a CSV header") from None
         if config.text_column not in header:
             # Nothing at all is an empty file rather than one without the column.
             if header:

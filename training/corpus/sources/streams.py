@@ -1,4 +1,4 @@
-"""Bytes of a file that may be compressed and may be longer than memory, as UTF-8 where a byte-order mark tells."""
+"""Streams of bytes: files of any size, decompressed, and as UTF-8 if a byte-order mark names another encoding."""
 
 import bz2
 import codecs
@@ -15,8 +15,8 @@ from training.corpus.sources.files import SourceFile
 
 CHUNK = 1 << 18
 
-# Text shrinks to a third or a tenth, the same line over and over to a hundredth. What is beyond this share was made
-# to fill memories and disks. The first bytes are free: a short run of blanks is no bomb.
+# Text shrinks to a third or a tenth, a repeated line to a hundredth. A higher ratio is a decompression bomb, made to
+# fill memory and disk. The first bytes are free: a short run of blanks is not a bomb.
 MAX_RATIO = 500
 FREE_BYTES = 100_000_000
 
@@ -32,10 +32,10 @@ _MARKS = (
 
 @contextlib.contextmanager
 def open_stream(file: SourceFile) -> Iterator[tuple[BinaryIO, str]]:
-    """What a file holds, decompressed as it is read, and the encoding its byte-order mark names, else "utf-8".
+    """The content of a file, decompressed as it is read, and the encoding its byte-order mark names, else "utf-8".
 
     The bytes are without the mark, and UTF-8 if there was one. While reading, besides the errors of the
-    decompressors, there may be `Damaged` for a bomb and UnicodeDecodeError below a mark that does not tell the truth.
+    decompressors, there may be `Damaged` for a bomb and UnicodeDecodeError below a byte-order mark that is wrong.
     """
     with contextlib.ExitStack() as opened:
         if file.path is None:

@@ -42,7 +42,7 @@ def read_text(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
 
 def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[bytes | int]:
     """The documents of a text, each of at most `limit` bytes: cut at separators, and at line ends where that is not
-    enough. Of a line that is longer by itself, its size."""
+    enough. For a line that is longer alone, its size."""
     pending, size, count = [], 0, 0
     for line in lines(stream, limit):
         too_long = isinstance(line, int)

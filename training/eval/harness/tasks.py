@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 
 from training.common.errors import UserError
+from training.common.packages import how_to_install
 from training.eval.harness.catalog import TaskCatalog
 from training.eval.harness.local_data import LocalData, rewrite_data_paths
 from training.eval.harness.runner import DEFAULT_SEED, TaskRunner, TaskSettings
@@ -24,7 +25,7 @@ class Tasks(Measure):
 
     def prepare(self) -> None:
         if importlib.util.find_spec("lm_eval") is None:
-            raise UserError("'tasks': lm-eval is not installed; run `pip install lm-eval`, or leave 'tasks' out")
+            raise UserError(f"'tasks': lm-eval is not installed; {how_to_install('lm_eval')}, or leave 'tasks' out")
         config = self.config
         local = LocalData(Path(config.data_dir)) if config.data_dir else None
         data = Path(config.data) if config.data else None

@@ -34,34 +34,57 @@ class EvaluateConfig:
     output_dir: str = required("folder for the results")
     models: dict[str, str] = required("models to compare: name to model folder, or to a model's name on the Hub")
     data: str | None = option(
-        None, "output of `scratch prepare`: bits per byte of its validation split, and data of the tasks in tasks_dir"
+        None,
+        "output of `scratch prepare`: bits per byte of its validation split, and data of the tasks in tasks_dir",
+        group="Measures",
     )
-    texts: dict[str, str] = option(dict, "bits per byte of any text: name to a file that `scratch prepare` reads")
-    chats: dict[str, ChatConfig] = option(dict, "generated answers to held-out questions: name to file and scoring")
+    texts: dict[str, str] = option(
+        dict, "bits per byte of any text: name to a file that `scratch prepare` reads", group="Measures"
+    )
+    chats: dict[str, ChatConfig] = option(
+        dict, "generated answers to held-out questions: name to file and scoring", group="Measures"
+    )
     pairs: dict[str, str] = option(
-        dict, "preference accuracy on held-out pairs: name to a file in any format of `scratch dpo`"
+        dict, "preference accuracy on held-out pairs: name to a file in any format of `scratch dpo`", group="Measures"
     )
     tasks: list[str] = option(
         list,
         "suites (mmlu, hellaswag, arc, piqa, blimp, lambada, gsm8k, humaneval, small) and lm-eval tasks, from "
         "tasks_dir or lm-eval's own",
+        group="Tasks of lm-eval",
     )
-    tasks_dir: str = option("recipes/lm_eval", "folder of task files whose data `scratch prepare` writes")
+    tasks_dir: str = option(
+        "recipes/lm_eval", "folder of task files whose data `scratch prepare` writes", group="Tasks of lm-eval"
+    )
     data_dir: str | None = option(
-        None, "folder with the data of lm-eval's own tasks, instead of the Hub; format in docs/evaluation.md"
+        None,
+        "folder with the data of lm-eval's own tasks, instead of the Hub; format in docs/evaluation.md",
+        group="Tasks of lm-eval",
     )
     num_fewshot: int | None = option(
-        None, "solved examples before each task item; none for each task's own number", at_least=0
+        None,
+        "solved examples before each task item; none for each task's own number",
+        at_least=0,
+        group="Tasks of lm-eval",
     )
-    fewshot_seeds: list[int] = option(list, "seeds for drawing the examples; the result is their mean and spread")
-    apply_chat_template: bool = option(False, "present task items as a turn of a conversation")
+    fewshot_seeds: list[int] = option(
+        list, "seeds for drawing the examples; the result is their mean and spread", group="Tasks of lm-eval"
+    )
+    apply_chat_template: bool = option(
+        False, "present task items as a turn of a conversation", group="Tasks of lm-eval"
+    )
     limits: EvalLimits = option(EvalLimits, "number of held-out records")
-    max_new_tokens: int = option(160, "maximum tokens of a generated answer", at_least=1)
+    max_new_tokens: int = option(160, "maximum tokens of a generated answer", at_least=1, group="Generation and memory")
     context: int | None = option(
-        None, "maximum context in tokens; none for the model's own, at most 2048", at_least=1
+        None,
+        "maximum context in tokens; none for the model's own, at most 2048",
+        at_least=1,
+        group="Generation and memory",
     )
-    batch_size: int = option(4, "sequences per forward pass; generation uses 16 times as many", at_least=1)
-    seed: int = option(0, "seed for drawing the held-out records")
+    batch_size: int = option(
+        4, "sequences per forward pass; generation uses 16 times as many", at_least=1, group="Generation and memory"
+    )
+    seed: int = option(0, "seed for drawing the held-out records", group="Reproducibility")
 
     def __post_init__(self):
         if not self.models:

@@ -73,8 +73,11 @@ def read_recipe(stage: str, arguments: list[str], usage: str) -> tuple[dict[str,
     datasets = values.get("datasets") or []
     if not datasets and not values.get("dataset_name"):
         raise UserError(f"{where}: 'datasets' is missing (a list, each with a path such as json, and data_files)")
-    if not isinstance(datasets, list) or not all(isinstance(dataset, dict) for dataset in datasets):
-        raise UserError(f"{where}: 'datasets' takes a list of mappings, not {datasets!r}")
+    if not isinstance(datasets, list):
+        raise UserError(f"{where}: 'datasets' takes a list, not {datasets!r}")
+    for dataset in datasets:
+        if not isinstance(dataset, dict):
+            raise UserError(f"{where}: an entry of 'datasets' is a mapping with a path, not {dataset!r}")
     return values, where
 
 
