@@ -126,7 +126,7 @@ def test_main_job(quickstart_run):
 def test_chat(terminal, quickstart_run):
     question = "Write this Python function.\\\n\\\ndef add(a, b):\n"
     done = terminal.run([*command("scratch chat"), "--max_new_tokens", 4], quickstart_run, input=question)
-    assert 0 < len(done.stdout) < 100 and done.stderr == "cut after 4 tokens (max_new_tokens)\n"
+    assert 0 < len(done.stdout) < 100 and done.stderr == "truncated after 4 tokens (max_new_tokens)\n"
 
 
 @pytest.mark.parametrize("recipe", ["shakespeare", "tinystories"])
