@@ -215,4 +215,4 @@ def test_served(terminal, models, without_package, tmp_path, program, folder):
 def test_serving_what_is_not_there(terminal, tmp_path):
     done = terminal.scratch("serve", "runs/nowhere", cwd=tmp_path, fails=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: serve runs/nowhere: no model that can be served")
+    assert done.stderr.splitlines()[-1].startswith("error: 'model': runs/nowhere")
