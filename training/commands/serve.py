@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from training.common.errors import UserError, one_line
+from training.common.hub_names import is_hub_name
 from training.common.packages import how_to_install
 from training.common.recipe import option, parse, positional
 
@@ -53,6 +54,8 @@ def main(arguments: list[str]) -> None:
         UserError: a damaged model, or packages that are not installed.
     """
     config = parse(ServeConfig, arguments, __doc__, recipe=False)
+    if config.model and not is_hub_name(config.model) and not Path(config.model).is_dir():
+        raise UserError(f"'model': {config.model}: no such folder; a model on the Hub is written owner/name")
 
     import transformers.processing_utils  # noqa: F401  (re-executes the package, so anything set on it before is lost)
     from huggingface_hub.constants import HF_HUB_CACHE
