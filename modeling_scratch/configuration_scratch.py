@@ -237,9 +237,9 @@ class ScratchConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
         unknown = set(self.layer_types) - {"full_attention", "sliding_attention"}
         if unknown:
-            raise ValueError(f"layer_types must be full_attention or sliding_attention, not '{min(unknown)}'")
+            raise ValueError(f"layer_types must each be full_attention or sliding_attention, not '{min(unknown)}'")
         if "sliding_attention" in self.layer_types and self.sliding_window is None:
-            raise ValueError("layer_types names sliding_attention, but sliding_window is not set")
+            raise ValueError("layer_types has sliding_attention, but sliding_window is not set")
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             ids = getattr(self, name)
             for token in ids if isinstance(ids, list) else [ids]:
@@ -275,7 +275,7 @@ class ScratchConfig(PreTrainedConfig):
             value, pairs = given[name], self.head_dim // 2
             if name in ("short_factor", "long_factor"):
                 if not isinstance(value, list) or len(value) != pairs or not all(map(is_number, value)):
-                    raise ValueError(f"{name} must be {pairs} numbers above 0, one for each pair of coordinates")
+                    raise ValueError(f"{name} must be {pairs} numbers above 0, one per pair of coordinates")
             elif not is_number(value, least=1 if name == "factor" else 0):
                 raise ValueError(
                     f"{name} must be a number {'of at least 1' if name == 'factor' else 'above 0'}, not {value!r}"

@@ -149,7 +149,7 @@ def spoil(split: str, **changes: object):
     [
         ({"data__train": "nowhere.jsonl"}, None, "'data.train': no such file or folder: nowhere.jsonl"),
         ({"data__test": "pretrain/config.json"}, None, "no column 'text'"),
-        ({"data__test": "tokenizer/chat_template.jinja"}, None, "is of no known kind; it takes .jsonl"),
+        ({"data__test": "tokenizer/chat_template.jinja"}, None, "has an unknown file type; use .jsonl"),
         ({"data__label_column": "lable"}, None, "has no column 'lable'; did you mean 'label'?"),
         ({}, spoil("train", text=" "), "train.jsonl, record 1 has no text"),
         ({}, spoil("train", label=None), "train.jsonl, record 1 has no label"),

@@ -3,9 +3,9 @@
     scratch push runs/quickstart/export YOUR_NAME/MODEL [--private]
     scratch push runs/mine/data YOUR_NAME/CORPUS --dataset
 
-With --dataset the folder is an output of `scratch prepare`: its shards, data card, picture and samples are uploaded.
-Dropped text is not, nor is a file that names folders of this machine. An adapter is uploaded as it is:
-runs/quickstart/dpo/adapter.
+With --dataset the folder is an output of `scratch prepare`: its shards, data card, plot and samples are uploaded.
+Dropped text and files that contain local paths are not. An adapter folder, such as runs/quickstart/dpo/adapter, is
+uploaded without an export.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
         raise UserError(f"'{name}' is not a valid repository name: {one_line(error)}") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        login = "run `hf auth login` with a token that may write there"
+        login = "run `hf auth login` with a token that has write access"
         hint = {401: login, 403: login, 404: "check the name"}.get(status, "try again later")
         raise UserError(f"the Hub answered {status} for {name}; {hint}") from None
     except RuntimeError as error:  # a large file that the Hub's storage rejected
@@ -87,7 +87,7 @@ def check_model(folder: str) -> None:
     if is_adapter(folder):
         return
     if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{folder}: no model there; `scratch export` writes one")
+        raise UserError(f"{folder}: no model found; run `scratch export` to write one")
     if written_by(folder) not in (None, "export"):
         raise UserError(f"{folder} is the output of '{written_by(folder)}'; export it first, for its model card")
 

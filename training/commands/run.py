@@ -5,10 +5,10 @@
 Every `STAGE.yaml` in the folder is a stage. Stages whose recipe and inputs are unchanged are skipped; an interrupted
 one resumes where it stopped. An override applies to every recipe that has the key (`--data.path my.txt`), or to one
 stage if its name comes first (`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept
-out of the training text. At the end a table and a picture of the whole run are written.
+out of the training text. At the end, a table and a plot of the whole run are written.
 
 `--minutes 20`, or `minutes` in the folder's run.yaml, scales the steps of pretrain, sft and dpo so that the whole run
-takes about as long on this machine. The steps are chosen once, and RUN_FOLDER/run.json keeps them. They stay as in the
+takes about that long on this machine. The steps are chosen once and kept in RUN_FOLDER/run.json. They stay as in the
 recipes with `--minutes null`, or if the command line sets `max_steps`.
 """
 

@@ -3,9 +3,9 @@
     scratch tokenizer --config recipes/quickstart/tokenizer.yaml
     scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
 
-kind 'bpe' learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
-kind 'character' gives every character of the text its own token. --compare trains nothing: it takes tokenizer or model
-folders, or names on the Hub, and prints bytes per token by kind of text; with --data.path also of your own text.
+--kind bpe learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
+--kind character gives every character of the text its own token. --compare trains nothing: it takes tokenizer or model
+folders, or Hub names, and prints bytes per token by kind of text; with --data.path, for your own text too.
 """
 
 import shutil
@@ -72,7 +72,7 @@ CONFIG = TokenizerConfig
 class ComparedText:
     """Your own text for a comparison."""
 
-    path: str | None = option(None, "file, folder or Hub data set with your own text")
+    path: str | None = option(None, "file, folder or Hub dataset with your own text")
     text_column: str = option("text", "column that holds the text")
 
 
@@ -172,8 +172,8 @@ def train_bpe(corpus: "Corpus", config: TokenizerConfig) -> "ScratchTokenizer":
         )
     if len(tokenizer) < config.vocab_size:
         print(
-            f"tokenizer: the text fills {len(tokenizer)} tokens, not the {config.vocab_size} requested, because no "
-            "pair of tokens occurs twice any more; give it more text, or a smaller vocab_size"
+            f"tokenizer: learned {len(tokenizer)} tokens, not the {config.vocab_size} requested, because no "
+            "further pair of tokens occurs twice; use more text, or a smaller vocab_size"
         )
     return tokenizer
 

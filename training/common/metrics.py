@@ -64,7 +64,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
         if not isinstance(record, dict) or "step" not in record:
-            raise UserError(f"{file}: not the metrics of a training run, whose records have a 'step' each")
+            raise UserError(f"{file}: not the metrics of a training run (a record has no 'step')")
         records.append({key: value for key, value in record.items() if value is not None})
     return records
 

@@ -22,7 +22,7 @@ class Mixture:
         key: recipe key of the data, for error messages.
 
     Attributes:
-        folders: the members, sorted: a recipe means the same in whatever order its keys stand.
+        folders: the members, sorted: a recipe means the same in whatever order its keys are written.
         weights: (members,) the smallest whole numbers in the requested proportions.
         period: sequences after which the order of members repeats, the sum of the weights.
 
@@ -33,7 +33,7 @@ class Mixture:
     def __init__(self, data: str | dict[str, Any], key: str = "data"):
         requested = data if isinstance(data, dict) else {data: 1}
         if not requested:
-            raise ValueError(f"'{key}' names no folder of shards")
+            raise ValueError(f"'{key}' names no folder of shards; give at least one")
         fractions = {str(folder): _weight(folder, weight, key) for folder, weight in requested.items()}
         self.folders = sorted(fractions)
         common = math.lcm(*(fraction.denominator for fraction in fractions.values()))
@@ -42,8 +42,8 @@ class Mixture:
         self.period = sum(numbers) // divisor
         if self.period > LONGEST_PERIOD:
             raise ValueError(
-                f"'{key}': these weights come out even only after {self.period:,} sequences (the limit is "
-                f"{LONGEST_PERIOD:,}); write them with fewer digits"
+                f"'{key}': these weights repeat only after {self.period:,} sequences (the limit is "
+                f"{LONGEST_PERIOD:,}); round them to fewer digits"
             )
         self.weights = np.array(numbers) // divisor
 

@@ -156,7 +156,7 @@ def open_shard(path: Path, entry: dict[str, Any], vocab_size: int) -> TokenShard
     document_ends = _map(_beside(path, "index"), np.dtype("<i8"), entry["documents"])
     if document_ends[-1] != len(tokens) or document_ends[0] < 0 or (np.diff(document_ends) < 0).any():
         raise UserError(
-            f"'data': {path}.index is damaged: it does not rise to the number of tokens; run `scratch prepare`"
+            f"'data': {path}.index is damaged: its offsets do not match the tokens; run `scratch prepare` again"
         )
     return TokenShards(tokens, document_ends, entry["bytes"], vocab_size)
 

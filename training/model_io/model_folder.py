@@ -158,7 +158,7 @@ def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
             index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
             names = sorted(set(index["weight_map"].values()))
         except (ValueError, KeyError, AttributeError):
-            raise UserError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is damaged; get it again") from None
+            raise UserError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is damaged; download or copy it again") from None
     weights: dict[str, torch.Tensor] = {}
     for name in names:
         if not (folder / name).is_file():
@@ -168,5 +168,5 @@ def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
         try:
             weights |= load_file(folder / name)
         except SafetensorError as error:
-            raise UserError(f"{folder / name} is damaged ({error}); get it again") from None
+            raise UserError(f"{folder / name} is damaged ({error}); download or copy it again") from None
     return weights

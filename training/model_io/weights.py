@@ -50,7 +50,7 @@ def check_weights(
     except (OSError, ValueError, StrictDataclassError) as error:
         said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the check's own words
         reason = one_line(said)
-        raise UserError(f"'{key}': {model} holds no model in safetensors that can be opened ({reason})") from None
+        raise UserError(f"'{key}': {model} holds no safetensors model that can be loaded ({reason})") from None
     shapes = [
         f"{name} is {_size(found)} instead of {_size(wanted)}" for name, found, wanted in report["mismatched_keys"]
     ]
@@ -65,8 +65,8 @@ def check_weights(
     ]
     if problems:
         raise UserError(
-            f"'{key}': the weights in {model} are not those of its config.json: {', '.join(problems)}; "
-            "copy the folder again from where it was made"
+            f"'{key}': the weights in {model} do not match its config.json: {', '.join(problems)}; "
+            "copy or download the folder again"
         )
 
 

@@ -25,7 +25,7 @@ Write = Callable[[Path], None]  # writes the files of a checkpoint into an empty
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint.
+    """A complete checkpoint.
 
     Args:
         progress: as given to `Checkpoints.save`.
@@ -65,7 +65,7 @@ class Checkpoints:
         self._error: BaseException | None = None
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint. Removes leftovers of an interrupted write.
+        """The newest complete checkpoint. Removes leftovers of an interrupted write.
 
         A damaged one is skipped with a warning. It is kept as `step-00000500.damaged` until the run has passed that
         step again.
@@ -90,7 +90,7 @@ class Checkpoints:
             folder.rename(aside)
             skipped = True
         if skipped:
-            print("pretrain: no whole checkpoint is left, starting from step 0")
+            print("pretrain: no complete checkpoint is left, starting from step 0")
         return None
 
     def save(self, progress: dict[str, Any], capture: Callable[[], Write]) -> None:

@@ -70,5 +70,5 @@ def readable_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast, con
         if 0 < tokens < context:
             readable.append(prompt)
         else:
-            print(f"pretrain: sample prompt {prompt!r} left out: it has {tokens} tokens, the context {context}")
+            print(f"pretrain: sample prompt {prompt!r} left out: it has {tokens} tokens, and the context is {context}")
     return readable

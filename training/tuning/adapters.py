@@ -97,7 +97,7 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
         raise UserError(f"'{key}': {folder}/{ADAPTER_CONFIG} is damaged; download or train the adapter again") from None
     trained_on = read_provenance(Path(folder).parent).get("inputs", {}).get("model")  # by the stage that trained it
     if trained_on and trained_on != digest(base, "model"):
-        raise UserError(f"'{key}': {folder} was trained on other weights than those of {base} (its base is {noted})")
+        raise UserError(f"'{key}': {folder} was trained on another model than {base}; its base is {noted}")
 
 
 def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "PreTrainedModel":

@@ -90,7 +90,7 @@ def detect_format(columns: list[str], formats: tuple[DataFormat, ...], where: st
     format = next((format for format in formats if set(format.columns) <= set(columns)), None)
     if format is None:
         known = ", or ".join(map(str, formats))
-        raise UserError(f"{where} have the columns {', '.join(columns)}; it takes {known}")
+        raise UserError(f"{where} have the columns {', '.join(columns)}; use {known}")
     return format
 
 

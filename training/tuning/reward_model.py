@@ -57,7 +57,7 @@ class ScratchRewardTrainer(RewardTrainer):
                 f"{args.max_length} and are dropped"
             )
         if not len(kept):
-            raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
+            raise UserError(f"'max_length': no pair of {dataset_name} fits in {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
         remedy = f"set max_length: {self.context_length} to drop them"
         check_lengths(lengths, self.context_length, "pairs", dataset_name, remedy)

@@ -185,7 +185,7 @@ class Curation:
         corpus.funnel.trim_kept("repeated lines", int((corpus.sizes[kept] - found[:, 0]).sum()))
         corpus.sizes[kept] = found[:, 0]
         empty = kept[found[:, 1] == 1]
-        explanations = ["every line stands in many documents"] * len(empty[:SAMPLES])
+        explanations = ["every line occurs in many documents"] * len(empty[:SAMPLES])
         corpus.drop(empty, "repeated lines only", "duplicates", explanations)
 
     def _lines(self, corpus: Corpus) -> Iterator[np.ndarray]:
@@ -266,7 +266,7 @@ class Curation:
         kept = corpus.selection.kept(corpus.placed())
         held_out = (pair for pair in kept if corpus.selection.split_of[pair[0]] == VALIDATION)
         copies = copies_across_splits(held_out, corpus.documents("train"))
-        explanations = ["most of its long lines stand in training documents"] * len(copies[:SAMPLES])
+        explanations = ["most of its long lines occur in training documents"] * len(copies[:SAMPLES])
         corpus.drop(copies, "copy of training text", "duplicates", explanations)
         corpus.count_splits()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 STEPS = ("reading", "rules", "limit", "duplicates", "decontamination")  # in the order in which a document meets them
 Row = dict[str, Any]
-ESTIMATED = "~ estimated from bytes, at the tokens per byte of what was kept"
+ESTIMATED = "~ estimated from bytes, at the tokens per byte of the kept text"
 
 
 class Funnel:

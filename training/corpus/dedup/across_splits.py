@@ -1,4 +1,4 @@
-"""Copies across splits: validation documents most of whose long lines stand in training text.
+"""Copies across splits: validation documents most of whose long lines occur in training text.
 
 Packages copy files from each other, with another import or name here and there. Whole packages are held out, so such a
 copy would leak training text into validation. The lines of the held-out documents are in memory.

@@ -28,13 +28,13 @@ class MinHashConfig:
         "words", "unit of shingles: words (letters and digits in lower case), or characters"
     )
     shingle: int = option(
-        5, "neighbouring units in a shingle; shorter documents are compared with exact copies only", at_least=1
+        5, "consecutive units in a shingle; shorter documents match only exact copies", at_least=1
     )
     threshold: float = option(
         0.75, "estimated Jaccard similarity from which the later of two documents is dropped", above=0, at_most=1
     )
-    bands: int = option(20, "bands; two documents are compared if they agree in all rows of a band", at_least=1)
-    rows: int = option(6, "integers in a band; bands times rows is the number of permutations", at_least=1)
+    bands: int = option(20, "number of bands; documents that agree in all rows of a band are compared", at_least=1)
+    rows: int = option(6, "integers per band; bands times rows is the number of permutations", at_least=1)
     seed: int = option(0, "seed for the permutations")
 
     @property

@@ -80,7 +80,7 @@ def _ray(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) 
         try:
             ray.init(runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}}, log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
-            raise UserError(f"'engine.kind': no answer from a Ray cluster ({error}); set RAY_ADDRESS") from None
+            raise UserError(f"'engine.kind': no Ray cluster found ({error}); set RAY_ADDRESS") from None
     with _quiet():
         RayPipelineExecutor(
             [task],

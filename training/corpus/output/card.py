@@ -149,7 +149,7 @@ def _without_lists(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown_path(path: str) -> str:
-    """A path to publish: the name of a data set, of a file, or FOLDER."""
+    """A path to publish: the name of a dataset, of a file, or FOLDER."""
     if not is_local(path):
         return path
     return "FOLDER" if Path(path).is_dir() else Path(path).name
@@ -219,7 +219,7 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
     decontaminated = []
     if counts := manifest["evaluation_items"]:
         decontaminated.append(
-            f"decontaminated: documents that share {config.decontamination.ngram} words in a row with one of "
+            f"decontaminated: documents that share {config.decontamination.ngram} consecutive words with one of "
             f"{counts['searched']:,} evaluation items are dropped ({counts['too short']:,} more items are too short)"
         )
     steps, dedup = [], config.dedup
@@ -247,7 +247,7 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
             f"{minhash.rows}, from an estimated Jaccard similarity of {minhash.threshold:g}"
         )
     if dedup.lines:
-        steps.append(f"lines in more than {dedup.line.max_documents} documents are dropped, except from the first")
+        steps.append(f"lines in more than {dedup.line.max_documents} documents are dropped, except from the first one")
     held_out = f"held out for validation: {config.validation_fraction:.1%} of the bytes, drawn by seed {config.seed}"
     if config.unit == "package":
         held_out += ", whole packages"

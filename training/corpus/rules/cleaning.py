@@ -1,4 +1,4 @@
-"""Cleaning of a text before the rules: encoding, invisible characters, mark-up, boilerplate."""
+"""Cleaning of a text before the rules: encoding, invisible characters, markup, boilerplate."""
 
 import html
 import re
@@ -93,16 +93,16 @@ class CleaningConfig:
         "none", "set of steps for a kind of text; each step can be set below"
     )
     encoding: bool | None = option(None, "repair UTF-8 that was read as another encoding, by ftfy (web, books)")
-    newlines: bool | None = option(None, "end every line in one line feed (all sets)")
+    newlines: bool | None = option(None, "convert line ends to line feeds (all sets)")
     invisible: bool | None = option(None, "drop control characters, soft hyphens, zero-width spaces (all sets)")
     gutenberg: bool | None = option(None, "drop Project Gutenberg's header and licence (books)")
-    markup: bool | None = option(None, "drop left-over tags, entities, BB code and wiki mark-up (web)")
-    boilerplate: bool | None = option(None, "drop lines on cookies, JavaScript, terms of use, counters (web)")
+    markup: bool | None = option(None, "drop leftover HTML tags, BBCode and wiki markup; decode entities (web)")
+    boilerplate: bool | None = option(None, "drop lines about cookies, JavaScript or terms of use, and counters (web)")
     unfinished_lines: bool | None = option(
-        None, "drop lines of under three words or without a sentence's end, as C4 does (in no set)"
+        None, "drop lines of fewer than three words or without sentence-final punctuation, as C4 does (in no set)"
     )
     spaces: bool | None = option(None, "use plain spaces, none at line ends, and at most two blank lines (web, books)")
-    unicode: bool | None = option(None, "compose characters (Unicode normal form C) (web, books)")
+    unicode: bool | None = option(None, "normalize to Unicode NFC (web, books)")
 
     def steps(self) -> list[str]:
         """Names of the steps that are on, in their order."""

@@ -45,17 +45,17 @@ class SourceFile:
 
 
 def is_hub_dataset(path: str) -> bool:
-    """Whether a path means a data set on the Hub: `owner/name`, without the ending of a file."""
+    """Whether a path means a dataset on the Hub: `owner/name`, without a file extension."""
     return is_hub_name(path) and not _kind(path, named=True)
 
 
 def is_local(path: str) -> bool:
-    """Whether a path stands for files of this machine."""
+    """Whether a path means files on this machine."""
     return path not in (PYTHON, STDIN) and not is_hub_dataset(path)
 
 
 def list_files(path: str, split: str, key: str) -> list[SourceFile]:
-    """The readable files that a file name, folder or glob stands for, sorted by the parts of their paths.
+    """The readable files of a file name, folder or glob, sorted by the parts of their paths.
 
     Args:
         split: of a folder with several, as `DatasetDict.save_to_disk` writes it.
@@ -67,7 +67,7 @@ def list_files(path: str, split: str, key: str) -> list[SourceFile]:
     expanded = Path(path).expanduser()
     if expanded.is_file():
         if not _kind(expanded.name, named=True):
-            raise UserError(f"'{key}.path': {path}: unknown kind of file; readable are {_READABLE}")
+            raise UserError(f"'{key}.path': {path}: unknown file type; supported: {_READABLE}")
         base, found, named = expanded.parent, [expanded], True
     elif expanded.is_dir():
         base, found, named = expanded, _below(expanded, split, key), False
@@ -87,7 +87,7 @@ def list_files(path: str, split: str, key: str) -> list[SourceFile]:
         same_as = seen.setdefault(os.path.realpath(file), name)
         files.append(SourceFile(file, name, name.split("/")[0], *kind, same_as if same_as != name else None))
     if not files:
-        raise UserError(f"'{key}.path': {path}: no file with an ending of {_READABLE}")
+        raise UserError(f"'{key}.path': {path}: no file of a supported type: {_READABLE}")
     return files
 
 

@@ -197,7 +197,7 @@ class SourceReader:
         damage = f"{file}: damaged ({why.splitlines()[0] if why else 'it ends early'})"
         if self._at.damaged > self.config.max_broken * count:
             raise UserError(
-                f"{damage}; get it again, remove it, or skip the unreadable rest of such files with a "
+                f"{damage}; download it again, remove it, or skip the unreadable rest of such files with a "
                 f"'{self.key}.max_broken' of {self._at.damaged / count:.3g} or more"
             )
         tqdm.write(f"{damage}; the rest of it is skipped", file=sys.stderr)
@@ -205,7 +205,7 @@ class SourceReader:
 
     def _unreadable(self, file: object, error: OSError) -> UserError:
         if isinstance(error, FileNotFoundError):
-            return UserError(f"'{self.key}.path': {file} has vanished since the files were listed; start again")
+            return UserError(f"'{self.key}.path': {file} was deleted after the files were listed; rerun the command")
         return UserError(f"'{self.key}.path': {file} cannot be read ({error.strerror})")
 
     def _read_hub(self, start: Position) -> Iterator[Document]:
@@ -264,7 +264,7 @@ class SourceReader:
             return names.index(last) + 1
         except ValueError:
             raise UserError(
-                f"'{self.key}.path': {self.config.path}: {last}, where the reading stopped, is missing now; "
+                f"'{self.key}.path': {self.config.path}: {last}, where reading stopped, is missing; "
                 "start over with --restart true"
             ) from None
 
@@ -285,8 +285,8 @@ def check_partitions(positions: Sequence[Position], files: int, config: SourceCo
     damaged = sum(position.damaged for position in positions)
     if damaged > config.max_broken * files:
         raise UserError(
-            f"'{key}.path': {damaged:,} of {files:,} files are damaged; get them again, remove them, or skip their "
-            f"unreadable rest with a '{key}.max_broken' of {damaged / files:.3g} or more"
+            f"'{key}.path': {damaged:,} of {files:,} files are damaged; download them again, remove them, or skip "
+            f"their unreadable rest with a '{key}.max_broken' of {damaged / files:.3g} or more"
         )
 
 

@@ -68,7 +68,7 @@ def from_row(
         length = len((text or "").encode())
     except UnicodeEncodeError as error:  # JSON can spell them out, as in "\\ud83e"
         half = f"U+{ord(text[error.start]):04X}"
-        return Dropped(number, BROKEN, size, f"'{column}' holds half of a surrogate pair ({half}), which has no UTF-8")
+        return Dropped(number, BROKEN, size, f"'{column}' holds half of a surrogate pair ({half}), not valid UTF-8")
     if length > config.max_document_bytes:
         return Dropped(number, "too large", length)
     return Record(number, text or "", encoding)

@@ -101,7 +101,7 @@ def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
         yield Dropped(None, "binary", len(data))
         return
     if _depth(data) > MAX_DEPTH:
-        yield Dropped(None, "broken record", len(data), f"tags within tags, more than {MAX_DEPTH:,} deep")
+        yield Dropped(None, "broken record", len(data), f"tags nested more than {MAX_DEPTH:,} deep")
         return
     encoding = config.encoding
     if encoding == DETECT and b"charset" in data[:1024].lower():

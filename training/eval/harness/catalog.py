@@ -189,7 +189,7 @@ class TaskCatalog:
                 if task:
                     found.append(task)
             if not found:
-                raise UserError(f"'data_dir': {self.local.folder} has no item of {name}; add some or leave it out")
+                raise UserError(f"'data_dir': {self.local.folder} has no items of {name}; add them, or remove the task")
             self._found += found
             if len(found) < len(leaves):
                 self._groups[name] = _Group([task.task for task in found], len(leaves))
@@ -209,7 +209,7 @@ class TaskCatalog:
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"'tasks': the data of {', '.join(names)} are not on this machine and the Hub cannot be reached "
-                f"({_first_line(error)}); give a folder that holds them as 'data_dir', see docs/evaluation.md"
+                f"({_first_line(error)}); set 'data_dir' to a folder with the data (docs/evaluation.md)"
             ) from None
         top = {name: loaded.get("groups", {}).get(name) or loaded["tasks"].get(name) for name in names}
         tags = [task for name, task in top.items() if task is None for task in self._leaves(name)]

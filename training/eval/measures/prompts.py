@@ -65,7 +65,7 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, prompt: Answer, model: s
             raise UserError(f"'{key}': {model} has no end-of-text token (eos_token); set one in its tokenizer")
         return
     if not tokenizer.chat_template:
-        raise UserError(f"'{key}': {model} has no chat template; ask it in plain text, or add a template")
+        raise UserError(f"'{key}': {model} has no chat template; use prompts of plain text, or add a template")
     try:
         before, whole = _prompt_text(tokenizer, _QUESTION), _conversation_text(tokenizer, _QUESTION, _ANSWER)
         _prompt_text(tokenizer, prompt)
@@ -75,7 +75,7 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, prompt: Answer, model: s
     if not whole.startswith(before) or _last_special(tokenizer, ids) is None:
         raise UserError(
             f"'{key}': in the chat template of {model} an answer does not follow the generation prompt, or does not "
-            "end with a special token; correct the template"
+            "end with a special token; fix the template"
         )
 
 
