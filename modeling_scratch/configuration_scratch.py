@@ -1,4 +1,4 @@
-"""The options of the architecture, and the presets that set them."""
+"""Configuration of the model: the options of the architecture, and the presets that set them."""
 
 import difflib
 import math
@@ -59,7 +59,7 @@ _SIZES = (
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the closest known name, or all of them."""
+    """The end of an error message about an unknown name: the closest known name, or all of them."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
@@ -194,7 +194,7 @@ class ScratchConfig(PreTrainedConfig):
         if self.layer_types is None:
             kind = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [kind] * self.num_hidden_layers
-        # A plan may name only modules that the network has.
+        # A tensor-parallel plan may name only modules that the network has.
         absent = () if self.qk_norm else ("q_norm", "k_norm")
         absent += () if self.mlp_type == "swiglu" else ("gate_proj",)
         plan = type(self).base_model_tp_plan

@@ -1,4 +1,4 @@
-"""Conversion to and from transformers' own classes: the same network as a Llama, a Qwen3 or a GPT-2, and back.
+"""Conversion of models to and from transformers' own Llama, Qwen3 and GPT-2 classes, with equal logits.
 
 A configuration that is exactly one of these architectures converts: every tensor is kept unchanged (GPT-2's are
 transposed and joined, which loses nothing). Any other is rejected, with the options that differ. `to_stock` and

@@ -1,4 +1,4 @@
-"""Training metrics: one JSON object a line in `metrics.jsonl`, and the same figures on a line for the terminal."""
+"""Training metrics: one JSON object per line in `metrics.jsonl`, and the same figures on a line for the terminal."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from training.common.errors import UserError
 from training.common.files import write_whole
 
 LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
-# Figures that depend on the machine; all others are the same whenever a recipe runs again.
+# Figures that depend on the machine; all others are equal in every run of a recipe.
 TIMINGS = ("seconds", "tokens_per_second", "mfu")
 
 

@@ -13,7 +13,7 @@ LONGEST_PERIOD = 100_000  # sequences after which the order of members repeats
 class Mixture:
     """The member of each sequence of a run, as a function of its place.
 
-    After any number of sequences, every member has had its share of them, to within less than one: this is the chairman
+    After any number of sequences, every member has had its share, within less than one sequence: this is the chairman
     assignment problem (Tijdeman 1980, https://doi.org/10.1016/0012-365X(80)90269-1). With m members no share is off
     by more than 1 - 1 / (2m - 2) sequences.
 
@@ -49,7 +49,7 @@ class Mixture:
 
     @property
     def shares(self) -> np.ndarray:
-        """(members,) adding up to 1."""
+        """Shares of the members, (members,), adding up to 1."""
         return self.weights / self.period
 
     def locate(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

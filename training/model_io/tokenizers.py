@@ -37,7 +37,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
         if (folder / file).is_file():
             try:
                 read(folder / file)
-            except Exception as error:  # tokenizers raises nothing narrower
+            except Exception as error:  # tokenizers raises no narrower class
                 raise UserError(
                     f"'{key}': {folder / file} is damaged ({one_line(error)}); "
                     f"restore it, or delete {folder} and run its stage again"

@@ -9,7 +9,7 @@ from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
 from training.optim.config import OptimizerConfig
 
-# Keys that say how and where to train and what to show of it, but not what is learned: they may differ when a run
+# Keys that affect how and where a run trains and what it logs, but not what it learns: they may differ when a run
 # resumes. `eval_sequences` is not one of them: losses over different sequences cannot be compared.
 RUNTIME_KEYS = frozenset(
     {
@@ -32,7 +32,7 @@ RUNTIME_KEYS = frozenset(
         "sample_tokens",
         "report_to",
         "profile",
-        "on_nonfinite",  # how to treat a step that stopped the run, which has yet to get past it
+        "on_nonfinite",  # the reaction to a bad step: a run stopped by one may resume with another
     }
 )
 

@@ -64,7 +64,7 @@ def readable_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast, con
     for prompt in prompts:
         try:
             tokens = len(tokenizer(prompt)["input_ids"])
-        except Exception as error:  # tokenizers raises nothing narrower
+        except Exception as error:  # tokenizers raises no narrower class
             print(f"pretrain: sample prompt {prompt!r} left out: {error}")
             continue
         if 0 < tokens < context:

@@ -63,8 +63,8 @@ def check_quantization(values: dict[str, Any], where: str) -> None:
 
 
 def save_adapter(model: Any, base: str, folder: Path) -> None:
-    """Write an adapter as PEFT does, with a model card that the Hub accepts: PEFT's own card names a local base as if
-    it were on the Hub.
+    """Write an adapter as PEFT does, with a model card that the Hub accepts: PEFT's card names a local base as if it
+    were on the Hub.
 
     Args:
         model: the `PeftModel`.

@@ -44,7 +44,7 @@ class ScratchRewardTrainer(RewardTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: RewardConfig, dataset_name: str
     ) -> Any:
-        """TRL's preparation in two passes, so that dropped pairs can be counted: tokens first, then `max_length`."""
+        """Prepare data as TRL does, but in two passes, so that dropped pairs are counted: tokens, then `max_length`."""
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         whole_pairs = copy.copy(args)

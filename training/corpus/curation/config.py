@@ -82,7 +82,7 @@ class DataConfig:
 
     @cached_property
     def named_sources(self) -> dict[str, SourceConfig]:
-        """`sources`, or the single one that `path` and its companions describe, under an empty name."""
+        """`sources`, or the single one that `path` and related keys describe, under an empty name."""
         return self.sources or {
             "": SourceConfig(
                 path=self.path,
@@ -125,5 +125,5 @@ class DataConfig:
 
     @property
     def where(self) -> str:
-        """The words by which an error names all the text."""
+        """The name of all the text in error messages."""
         return "'data.sources'" if self.sources else f"'data.path': {self.path}"

@@ -15,7 +15,7 @@ LONG_LINE = 25  # characters: long enough that two authors rarely write the same
 
 
 def long_lines(text: str) -> set[str]:
-    """The distinct lines, without indentation, that are long enough to tell who wrote them."""
+    """The distinct lines, without indentation, that are long enough to identify their author."""
     lines = (line.strip() for line in text.split("\n"))
     return {line for line in lines if len(line) >= LONG_LINE}
 

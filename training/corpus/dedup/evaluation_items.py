@@ -69,7 +69,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 class _TaskLoader(yaml.SafeLoader):
-    """Task files name Python functions (`!function utils.process_docs`), which are not called here."""
+    """YAML loader for task files, which ignores their Python functions (`!function utils.process_docs`)."""
 
 
 _TaskLoader.add_constructor("!function", lambda loader, node: None)

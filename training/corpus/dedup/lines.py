@@ -23,7 +23,7 @@ from training.common.recipe import option
 
 _OUT = re.compile(r"[\W_]+")
 _DIGIT = re.compile(r"\d")
-_PREFIX = 8  # bits of a hash that say which file it goes to
+_PREFIX = 8  # bits of a hash that select its file
 _SEEN = np.dtype([("line", np.uint64), ("document", np.uint32)])
 
 
@@ -61,7 +61,7 @@ def repeated_lines(documents: Iterable[np.ndarray], config: LinesConfig, folder:
                     stream.write(piece.tobytes())
         for path in parts:
             seen = np.frombuffer(path.read_bytes(), _SEEN) if path.exists() else np.empty(0, _SEEN)
-            seen = seen[np.argsort(seen["line"], kind="stable")]  # of equal lines the first document comes first
+            seen = seen[np.argsort(seen["line"], kind="stable")]  # among equal lines, the first document comes first
             starts = np.flatnonzero(np.diff(seen["line"], prepend=~seen["line"][:1]))
             often = starts[np.diff(starts, append=len(seen)) > config.max_documents]
             lines.append(seen["line"][often])

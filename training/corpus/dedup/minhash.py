@@ -1,4 +1,4 @@
-"""MinHash: a fixed number of integers for a text; the share on which two agree estimates their Jaccard similarity.
+"""MinHash: a fixed number of integers per text; the fraction that two texts share estimates their Jaccard similarity.
 
 Broder (1997), "On the resemblance and containment of documents". The set of a text is that of its shingles, the runs
 of a few words; the Jaccard similarity of two sets is the size of their intersection over that of their union. Each of
@@ -14,7 +14,7 @@ import numpy as np
 from training.common.recipe import option
 from training.corpus.dedup.shingles import hash_characters, hash_runs, hash_words, random_factors, words
 
-# Where a text has no shingle at all. A text that has some meets this value with probability 2^-32 a permutation.
+# For a text without shingles. Other texts have this value with probability 2^-32 per permutation.
 NOTHING = np.uint32(0xFFFFFFFF)
 
 _AT_ONCE = 1 << 18  # characters whose shingles go through the permutations together: they stay in the cache
@@ -85,7 +85,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _shingles(texts: Sequence[str], config: MinHashConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all shingles, uint32, and the text each belongs to, in order; none reaches across two texts."""
+    """Hashes of all shingles, uint32, and the text each belongs to, in order; none spans two texts."""
     if config.unit == "words":
         split = [words(text) for text in texts]
         hashes = hash_words(split)

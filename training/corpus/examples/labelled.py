@@ -73,7 +73,7 @@ def _read(config: LabelledConfig, split: str) -> Labelled:
     import datasets
 
     key, where = f"data.{split}", getattr(config, split)
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said here, in one line
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported here, in one line
     datasets.disable_progress_bars()
     try:
         if config.name:

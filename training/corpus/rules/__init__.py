@@ -27,9 +27,9 @@ def _published(rules: Iterable[Rule]) -> dict[str, float]:
     return {rule.name: rule.limit for rule in rules}
 
 
-# The rules for each kind of text, by name and limit. Books are edited already: they can only be something other than
-# text (tables, indices, adverts), or repeat themselves. Their short lines, chapters that consist of one
-# paragraph, dialogue that ends in quotation marks, and verse that ends in nothing are as they should be.
+# The rules for each kind of text, by name and limit. Books are edited already, so the rules only drop what is not
+# text (tables, indices, adverts) or repeats itself. Their short lines, chapters that consist of one
+# paragraph, dialogue that ends in quotation marks, and verse without punctuation at line ends are normal.
 SETS: dict[str, dict[str, float | bool]] = {
     "none": {},
     "web": {
@@ -104,7 +104,7 @@ class Rules:
             self.rules.append(LanguageRule(config.languages, config.min_probability))
 
     def __reduce__(self):
-        # Other processes get the configuration, which determines everything: a model of languages is large.
+        # Other processes get the configuration, which determines everything: the language model is large.
         return Rules, (self._config,)
 
     def check(self, text: str) -> Rejection | None:

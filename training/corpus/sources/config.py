@@ -7,7 +7,7 @@ from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
 
 PYTHON, STDIN, DETECT = "python", "-", "detect"
-# What a model sees of Python should not be mostly torch because torch is large.
+# So that a large package, such as torch, does not dominate the Python text.
 PACKAGE_SHARE = 0.08
 
 

@@ -26,11 +26,11 @@ class SourceFile:
 
     Attributes:
         path: where it is; None for standard input.
-        name: what its documents' ids begin with; no other file of the source has it.
-        group: of its documents. Below a folder its subfolders are the groups; files that lie loose are each their own.
-        kind: its ending without that of a compression, such as `.jsonl`.
+        name: prefix of its documents' ids, unique in the source.
+        group: of its documents. The subfolders of a folder are the groups; each file directly in it is its own group.
+        kind: its extension without that of the compression, such as `.jsonl`.
         compression: such as `.gz`, or empty.
-        same_as: name of an earlier file of the source that is the same one, by a link.
+        same_as: name of an earlier file of the source that is the same file, through a link.
     """
 
     path: Path | None
@@ -92,8 +92,8 @@ def list_files(path: str, split: str, key: str) -> list[SourceFile]:
 
 
 def _kind(name: str, named: bool) -> tuple[str, str] | None:
-    """Kind and compression by the ending of a name. `.json` may be JSON lines where the user `named` it; in a folder
-    it is more often about the data than data."""
+    """Kind and compression by file extension. `.json` counts as JSON lines if the user `named` the file; in a folder it
+    more often holds metadata."""
     name = name.lower()
     compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
     kind = Path(name.removesuffix(compression)).suffix
@@ -114,7 +114,7 @@ def _below(folder: Path, split: str, key: str) -> list[Path]:
             folder = folder / split
         state = folder / "state.json"
         if (folder / "dataset_info.json").is_file() and state.is_file():
-            # Beside the data there may be cache files of the same ending, which repeat it.
+            # The folder may also hold cache files with the same extension, which repeat the data.
             return [folder / row["filename"] for row in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"'{key}.path': {folder}: damaged; write it again with save_to_disk") from None
@@ -122,7 +122,7 @@ def _below(folder: Path, split: str, key: str) -> list[Path]:
     def reject(error: OSError) -> None:
         raise UserError(f"'{key}.path': {error.filename} cannot be listed ({error.strerror})")
 
-    # Not `rglob`, which skips folders that it may not list.
+    # Not `rglob`, which silently skips folders that it may not list.
     walk = os.walk(folder, onerror=reject)
     paths = (Path(parent, name) for parent, _, names in walk for name in names)
     return [path for path in paths if path.is_file()]

@@ -23,7 +23,7 @@ from training.corpus.sources.partitions import Partition, whole
 from training.corpus.sources.python import path_reason, python_files, read_python
 
 SHOWN = 5  # broken records that are shown; more are only counted
-FEW_BROKEN = 10  # up to this many never stop a run early: the share of a few records means nothing
+FEW_BROKEN = 10  # up to this many never stop a run early: with so few records a share is not meaningful
 
 _READERS: dict[str, Callable[[SourceFile, SourceConfig, int], Iterator[Record | Dropped]]] = {
     **dict.fromkeys(files.TEXT, text.read_text),
@@ -129,7 +129,7 @@ class SourceReader:
             self._check_broken()
 
     def _read_python(self, last: str | None) -> Iterator[Document]:
-        # Shuffled, so that a limit leaves files of many packages and not those that come first in the alphabet.
+        # Shuffled, so that a limit keeps files of many packages, not those first in the alphabet.
         found = sorted(python_files(), key=lambda file: (shuffle_key(self.seed, file.id), file.id))
         for file in itertools.islice(found, self._after([file.id for file in found], last), None):
             if not self._reads(file.group):
@@ -190,7 +190,7 @@ class SourceReader:
         except OSError as error:
             if error.errno is not None:
                 raise self._unreadable(file, error) from None
-            yield self._damage(file, str(error), count)  # gzip, bz2 and zstd say so of broken data
+            yield self._damage(file, str(error), count)  # as gzip, bz2 and zstd report broken data
 
     def _damage(self, file: SourceFile, why: str, count: int) -> Dropped:
         self._at.damaged += 1
@@ -299,6 +299,6 @@ def _check_share(broken: int, records: int, first: str | None, config: SourceCon
 
 
 def _standard_input() -> SourceFile:
-    """JSON lines if it begins with a brace, else text."""
+    """Records of standard input: JSON lines if it begins with a brace, else text."""
     head = sys.stdin.buffer.peek(1).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")  # byte-order marks, whitespace
     return SourceFile(None, "stdin", "stdin", ".jsonl" if head.startswith(b"{") else ".txt", "")

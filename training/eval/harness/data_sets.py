@@ -71,7 +71,7 @@ def _answer(record: Record) -> str:
 
 
 def _arc(record: Record) -> Record:
-    # That format pads items of three choices to four by repeating one; the repetition is not a choice of ARC's.
+    # That format pads items of three choices to four by repeating one; ARC does not have the repetition.
     choices = list(dict.fromkeys(record["choices"]))
     labels = [chr(ord("A") + place) for place in range(len(choices))]
     return {

@@ -38,7 +38,7 @@ class LocalTask:
     Attributes:
         task: its name.
         definition: lm-eval's own file that defines it.
-        source: the files of the data, for people.
+        source: the files of the data, for a comment in the task file.
         copy: a local copy of the Hub's dataset, or None.
         splits: without a copy, the records in the Hub's columns by split.
         absent: keys of the task definition that name missing splits.

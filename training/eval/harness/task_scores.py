@@ -78,7 +78,7 @@ def task_figures(
         chance = sum(1 / count for count in choices) / len(choices)
     items = list(outcomes.values())
     figures = _figures_over_seeds(name, runs)
-    if "perplexity" in figures:  # a large perplexity says less than its logarithm, which is a mean over items
+    if "perplexity" in figures:  # the logarithm of a large perplexity is easier to read, and a mean over items
         mean = mean_with_stderr([item.scores["log-likelihood"] for item in items])
         figures["log-likelihood"] = Figure(mean.value, mean.stderr, mean.n, unit="nats")
     shared = {

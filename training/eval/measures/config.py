@@ -1,4 +1,4 @@
-"""The recipe of `scratch evaluate`. Imports nothing heavy, so that `--help` answers at once."""
+"""The recipe of `scratch evaluate`. Imports nothing heavy, so that `--help` is fast."""
 
 from dataclasses import dataclass
 

@@ -151,7 +151,7 @@ class MeasureResult:
     subtasks: dict[str, dict[MetricKey, Figure]] = field(default_factory=dict)
 
     def add(self, other: "MeasureResult") -> None:
-        """Take over the findings of another result."""
+        """Add the figures and outcomes of another result."""
         self.figures |= other.figures
         self.outcomes += other.outcomes
         self.samples |= other.samples

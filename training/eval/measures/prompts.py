@@ -1,4 +1,4 @@
-"""Prompts and answers as token ids: messages by the model's own chat template, text as it is.
+"""Prompts and answers as token ids: messages by the model's own chat template, text unchanged.
 
 Text follows what the tokenizer puts before a text, and ends with the end of text, as in TRL's trainers.
 """
@@ -90,7 +90,7 @@ def _conversation_text(
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = False) -> list[int]:
-    """Token ids, without transformers' warning of a text that exceeds the context: callers leave such texts out."""
+    """Token ids, without transformers' warning of a text that exceeds the context: callers skip such texts."""
     return tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
 
 

@@ -23,7 +23,7 @@ from training.common.stage import Stage, check_stage, digest, model_digest
 from training.tuning.adapters import check_quantization, is_adapter
 from training.tuning.trl_options import CONFIGURATIONS, answer_questions, is_complete, read_values
 
-REWARD = "reward"  # the stage whose model gives a score instead of text
+REWARD = "reward"  # the stage whose model outputs a score instead of text
 
 
 @dataclasses.dataclass
@@ -120,7 +120,7 @@ def trl_classes(stage: str) -> tuple[type, ...]:
     import trl
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that ORPO is experimental; its help says so
+        warnings.simplefilter("ignore")  # about ORPO being experimental, which its help states
         configuration, script = map(resolve_name, CONFIGURATIONS[stage])
     return script, configuration, trl.ModelConfig, trl.DatasetMixtureConfig
 

@@ -1,4 +1,4 @@
-"""Exact resume of a Trainer: its newest whole checkpoint, and samples drawn in the order they would have had."""
+"""Exact resume of a Trainer: its newest complete checkpoint, and samples in the order of an uninterrupted run."""
 
 import json
 from pathlib import Path
