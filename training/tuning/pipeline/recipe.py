@@ -74,7 +74,7 @@ def read_recipe(stage: str, arguments: list[str], usage: str) -> tuple[dict[str,
     if not datasets and not values.get("dataset_name"):
         raise UserError(f"{where}: 'datasets' is missing (a list, each with a path such as json, and data_files)")
     if not isinstance(datasets, list):
-        raise UserError(f"{where}: 'datasets' takes a list, not {datasets!r}")
+        raise UserError(f"{where}: 'datasets' takes a list of mappings, not {datasets!r}")
     for dataset in datasets:
         if not isinstance(dataset, dict):
             raise UserError(f"{where}: an entry of 'datasets' is a mapping with a path, not {dataset!r}")
