@@ -88,11 +88,10 @@ def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
     if stage != "evaluate":
         return None
     held_out = folder.get("prepare", "data.max_bytes", 10**7) * folder.get("prepare", "data.validation_fraction", 0.05)
-    answers = folder.get(stage, "limits.answers", 200)
-    items = 2 * folder.get(stage, "limits.preferences", 600) + 4 * folder.get("prepare", "tasks", 0) * len(
-        folder.get(stage, "tasks", [])
-    )
-    scored = held_out / BYTES_PER_TOKEN + items * ITEM_TOKENS
+    answers = folder.get(stage, "limits.chats", 200) * len(folder.get(stage, "chats", {}))
+    pairs = folder.get(stage, "limits.pairs", 300) * len(folder.get(stage, "pairs", {}))
+    choices = folder.get("prepare", "tasks", 0) * len(folder.get(stage, "tasks", []))
+    scored = held_out / BYTES_PER_TOKEN + (2 * pairs + 4 * choices) * ITEM_TOKENS
     seconds = 2 * folder.weights * scored / speed + answers * folder.get(stage, "max_new_tokens", 160) / GENERATED
     return START + len(folder.get(stage, "models", {})) * seconds
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.plots.style import STYLE
+from training.plots.style import drawing
 
 
 def draw_confusion(file: Path, confusion: list[list[int]], labels: list[str], title: str) -> None:
@@ -11,14 +11,9 @@ def draw_confusion(file: Path, confusion: list[list[int]], labels: list[str], ti
     Args:
         confusion: rows are the true labels, columns the predicted ones.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
     side = 2.2 + 0.7 * len(labels)
-    with pyplot.rc_context(STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
+    with drawing(axes_spines_left=False, axes_spines_bottom=False) as pyplot:
         figure, axes = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, counts in enumerate(confusion):
@@ -31,4 +26,3 @@ def draw_confusion(file: Path, confusion: list[list[int]], labels: list[str], ti
         axes.tick_params(length=0)
         axes.set(xlabel="predicted", ylabel="true", title=title)
         figure.savefig(file, dpi=150)
-        pyplot.close(figure)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from training.corpus.curation.funnel import Funnel
-from training.plots.style import COLOURS, FAINT, INK, STYLE, short_count
+from training.plots.style import COLOURS, FAINT, INK, drawing, short_count
 
 STEP_COLOURS = dict(
     zip(("cleaning", "reading", "rules", "limit", "duplicates", "decontamination"), COLOURS[4::-1] + COLOURS[5:])
@@ -21,23 +21,18 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
         lengths: documents kept by bytes, see `by_powers_of_two`.
         copies: documents kept by how many copies of them were dropped, for each kind of duplicate.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     losses = visible_losses(funnel)
     copies = {kind: counts for kind, counts in copies.items() if counts}
-    with plt.rc_context(STYLE):
+    with drawing() as pyplot:
         heights = [1.4 + 0.3 * (len(losses) + 2), 3.2]
-        figure = plt.figure(figsize=(10.5, sum(heights)), layout="constrained")
+        figure = pyplot.figure(figsize=(10.5, sum(heights)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         above, below = figure.subfigures(2, 1, height_ratios=heights)
         left, right = above.subplots(1, 2, sharey=True)
         _draw_losses(left, "documents", funnel, losses)
         _draw_losses(right, "bytes", funnel, losses)
         steps = [step for step in STEP_COLOURS if any(row["step"] == step for row in losses.values())]
-        handles = [plt.Rectangle((0, 0), 1, 1, color=STEP_COLOURS[step]) for step in steps]
+        handles = [pyplot.Rectangle((0, 0), 1, 1, color=STEP_COLOURS[step]) for step in steps]
         if steps:
             above.legend(handles, steps, loc="outside lower center", ncols=len(steps), frameon=False)
         panels = below.subplots(1, 1 + bool(copies), squeeze=False)[0]
@@ -48,7 +43,6 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
             panels[1].set(title="Copies dropped per document", xlabel="copies, from", ylabel="documents kept")
             panels[1].legend(frameon=False)
         figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
-        plt.close(figure)
 
 
 def visible_losses(funnel: Funnel) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS
+from training.plots.style import COLOURS, drawing
 
 
 def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str = "tokens") -> None:
@@ -13,28 +13,23 @@ def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str
         records: the records of a `metrics.jsonl`.
         unit: the horizontal axis, `tokens` or `step`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    train = [(record[unit], record["loss"]) for record in records if "loss" in record]
-    validation = [(record[unit], record["validation_loss"]) for record in records if "validation_loss" in record]
-    if train:
-        axes.plot(*zip(*train, strict=True), color="tab:blue", alpha=0.6, linewidth=1, label="training")
-    if validation:
-        axes.plot(*zip(*validation, strict=True), color="tab:red", marker="o", markersize=3, label="validation")
-        last, last_loss = validation[-1]
-        axes.annotate(f"{last_loss:.3f}", (last, last_loss), xytext=(-4, 8), textcoords="offset points", ha="right")
-    if unit == "tokens":
-        axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
-    axes.set(xlabel=unit, ylabel="loss (nats per token)", title=title)
-    axes.grid(alpha=0.3)
-    if train or validation:
-        axes.legend()
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
+    with drawing() as pyplot:
+        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+        train = [(record[unit], record["loss"]) for record in records if "loss" in record]
+        validation = [(record[unit], record["validation_loss"]) for record in records if "validation_loss" in record]
+        if train:
+            axes.plot(*zip(*train, strict=True), color="tab:blue", alpha=0.6, linewidth=1, label="training")
+        if validation:
+            axes.plot(*zip(*validation, strict=True), color="tab:red", marker="o", markersize=3, label="validation")
+            last, last_loss = validation[-1]
+            axes.annotate(f"{last_loss:.3f}", (last, last_loss), xytext=(-4, 8), textcoords="offset points", ha="right")
+        if unit == "tokens":
+            axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
+        axes.set(xlabel=unit, ylabel="loss (nats per token)", title=title)
+        axes.grid(alpha=0.3)
+        if train or validation:
+            axes.legend()
+        figure.savefig(file, dpi=120)
 
 
 def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: str) -> None:
@@ -45,39 +40,33 @@ def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: st
         x: the horizontal axis, `tokens`, `step` or `seconds`.
         y: a key of the training records, whose validation counterpart is `validation_` and the same name.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
-    ends = []
-    for number, (name, records) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        train, held_out = (
-            [(record[x], record[key]) for record in records if x in record and key in record]
-            for key in (y, f"validation_{y}")
+    with drawing() as pyplot:
+        figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+        ends = []
+        for number, (name, records) in enumerate(curves.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            train, held_out = (
+                [(record[x], record[key]) for record in records if x in record and key in record]
+                for key in (y, f"validation_{y}")
+            )
+            train = smooth(train, max(1, len(train) // 50))
+            axes.plot(*zip(*train, strict=True), color=colour, linewidth=0.8, alpha=0.6)
+            if held_out:
+                axes.plot(*zip(*held_out, strict=True), color=colour, linewidth=1.6, marker="o", markersize=3)
+            ends.append(((held_out or train)[-1], name, colour))
+        losses = y in ("loss", "bits_per_byte")
+        axes.set(
+            xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
+            ylabel={"loss": "loss (nats per token)", "bits_per_byte": "bits per byte"}.get(y, y.replace("_", " ")),
         )
-        train = smooth(train, max(1, len(train) // 50))
-        axes.plot(*zip(*train, strict=True), color=colour, linewidth=0.8, alpha=0.6)
-        if held_out:
-            axes.plot(*zip(*held_out, strict=True), color=colour, linewidth=1.6, marker="o", markersize=3)
-        ends.append(((held_out or train)[-1], name, colour))
-    losses = y in ("loss", "bits_per_byte")
-    axes.set(
-        xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
-        ylabel={"loss": "loss (nats per token)", "bits_per_byte": "bits per byte"}.get(y, y.replace("_", " ")),
-    )
-    if losses:  # the early fall is steep: leave room for the end of the curves
-        values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
-        axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
-    if x == "tokens":
-        axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    _label_ends(axes, ends)
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
+        if losses:  # the early fall is steep: leave room for the end of the curves
+            values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
+            axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
+        if x == "tokens":
+            axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
+        axes.grid(alpha=0.3)
+        _label_ends(axes, ends)
+        figure.savefig(file, dpi=120)
 
 
 def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import STYLE
+from training.plots.style import drawing
 
 
 def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
@@ -17,14 +17,10 @@ def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
         records: with `step`, `reward` and `kl` (nats per token).
         file: PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     import numpy as np
-    from matplotlib import pyplot
 
     steps, kl, reward = ([record[key] for record in records] for key in ("step", "kl", "reward"))
-    with pyplot.rc_context(STYLE):
+    with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
         axes.plot(kl, reward, color="0.8", linewidth=0.8, zorder=1)
         points = axes.scatter(kl, reward, c=steps, cmap="viridis", s=14, zorder=2)
@@ -33,4 +29,3 @@ def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
         axes.locator_params(axis="x", nbins=6)
         axes.set(xlabel="KL to the starting model (nats per token)", ylabel="mean reward", title=title)
         figure.savefig(file, dpi=120)
-        pyplot.close(figure)

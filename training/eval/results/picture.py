@@ -8,7 +8,7 @@ from training.eval.measures.figures import BITS, MetricKey
 from training.eval.results.comparison import MeasureComparison
 from training.eval.results.results_file import ModelResults
 from training.eval.results.table import shares
-from training.plots.style import COLOURS, FAINT, INK, STYLE, short_count
+from training.plots.style import COLOURS, FAINT, INK, drawing, short_count
 
 POINTS = "Difference in points"
 
@@ -21,11 +21,6 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
         curve: lines of `pretrain/metrics.jsonl`: `tokens` with `loss` or with `validation_loss` (nats per token).
         models: results by name.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     keys = list(dict.fromkeys(key for model in models.values() for key in shares(model)))
     split = MetricKey("data", "validation", BITS)
     bits = {name: model.figures[split].value for name, model in models.items() if split in model.figures}
@@ -37,8 +32,8 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
     below = [(1.0, lambda axes: _draw_shares(axes, models, keys))] if keys else []
     strips = [panels for panels in (above, below) if panels]
 
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(10.5, 3.9 * len(strips)), layout="constrained")
+    with drawing() as pyplot:
+        figure = pyplot.figure(figsize=(10.5, 3.9 * len(strips)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         parts = figure.subfigures(len(strips), 1, squeeze=False)[:, 0]
         for part, panels in zip(parts, strips):
@@ -46,7 +41,6 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
             for place, (_, draw) in zip(axes, panels):
                 draw(place)
         figure.savefig(path, dpi=150, facecolor="white")
-        plt.close(figure)
 
 
 def _draw_curve(axes: Any, curve: list[dict[str, Any]]) -> None:
@@ -133,11 +127,6 @@ def draw_comparison(
         measures: as in `Comparison`.
         pairs: the pairs to draw, as (before, after).
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     titles = {key: _panel_title(key, measure) for key, measure in measures.items()}
     panels = {
         title: {key: measure for key, measure in measures.items() if titles[key] == title}
@@ -145,8 +134,8 @@ def draw_comparison(
     }
     rows = max(len(shown) for shown in panels.values())
     height = 1.8 + 0.3 * -(-len(pairs) // 4) + rows * max(0.3, 0.16 * (len(pairs) + 1))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
+    with drawing() as pyplot:
+        figure, axes = pyplot.subplots(
             1, len(panels), figsize=(6 * len(panels), height), squeeze=False, layout="constrained"
         )
         for place, (title, shown) in zip(axes[0], panels.items()):
@@ -155,7 +144,6 @@ def draw_comparison(
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2 * len(panels), frameon=False)
         figure.savefig(path, dpi=150, facecolor="white")
-        plt.close(figure)
 
 
 def _panel_title(key: MetricKey, measure: MeasureComparison) -> str:
