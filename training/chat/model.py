@@ -32,7 +32,7 @@ from training.model_io.weights import check_weights
 
 @dataclass
 class Reply:
-    """How an answer ended.
+    """The end of an answer.
 
     Attributes:
         notes: one line each, such as that the answer was truncated.

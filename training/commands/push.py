@@ -79,7 +79,7 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
 
 
 def check_model(folder: str) -> None:
-    """Raises UserError: neither a folder to publish nor an adapter."""
+    """Reject a folder that is neither ready to publish nor an adapter. Raises UserError."""
     from training.tuning.adapters import is_adapter
 
     if written_by(folder) == "prepare":
@@ -93,7 +93,7 @@ def check_model(folder: str) -> None:
 
 
 def check_corpus(folder: str) -> None:
-    """Raises UserError: not a prepared folder, a damaged one, or one from before there were data cards."""
+    """Reject a folder that is not a prepared corpus, is damaged, or has no data card. Raises UserError."""
     from training.corpus.output.card import CARD
     from training.data.shards import check_hashes, read_manifest
 

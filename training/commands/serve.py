@@ -34,7 +34,7 @@ class ServeConfig:
     trust_remote_code: bool = option(False, "run the code in a model's repository", group="Model")
     model_timeout: int | None = option(None, "seconds after which an idle model is unloaded", group="Model")
     default_seed: int | None = option(None, "sampling seed", group="Answers")
-    reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning, if the model can", group="Answers")
+    reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning mode, if supported", group="Answers")
     chat_template_kwargs: str | None = option(
         None, "JSON object with arguments of the chat template", group="Answers", verbatim=True
     )

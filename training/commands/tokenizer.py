@@ -46,12 +46,12 @@ class TokenizerConfig:
     data: DataConfig = option(DataConfig, "text to learn from")
     kind: Literal["bpe", "character"] = option("bpe", "byte pairs (bpe), or one token per character")
     vocab_size: int = option(4096, "bpe: number of tokens, including the 256 bytes and the special tokens")
-    digits: Literal[1, 2, 3] = option(3, "bpe: most digits in one token; with 1, numbers line up digit by digit")
+    digits: Literal[1, 2, 3] = option(3, "bpe: maximum digits per token; 1 splits numbers into single digits")
     whitespace: Literal["runs", "single"] = option(
-        "runs", "bpe: runs (a line break with its indentation may be one token), or single (a token per character)"
+        "runs", "bpe: runs (a line break with its indentation may be one token), or single (one token per character)"
     )
     max_bytes: int | None = option(
-        None, "bpe: bytes of training text to learn from (default: all); fewer are faster", at_least=1
+        None, "bpe: bytes of training text to learn from (default: all); fewer bytes are faster", at_least=1
     )
     model_max_length: int = option(
         1024, "context of the model in tokens; transformers warns about longer texts", at_least=1

@@ -25,7 +25,7 @@ class Curriculum:
         starts: (phases,) the first step of each.
 
     Raises:
-        ValueError: what a `Mixture` raises, or phases that do not begin at a step of their own.
+        ValueError: what a `Mixture` raises, or phases without a step.
     """
 
     def __init__(self, data: str | dict[str, Any], later: Mapping[Any, Any], steps: int, sequences_per_step: int):

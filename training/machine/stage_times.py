@@ -2,7 +2,7 @@
 
 The estimates are simple rules, good to about a third: the operations of the matrix products, over the share of the
 machine's measured rate that such networks reach, plus what the stage takes elsewhere. They cover the stages of a folder
-that begins with a pretraining, whose recipe has the size of the network.
+that begins with pretraining, whose recipe has the size of the network.
 """
 
 import math

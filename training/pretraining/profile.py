@@ -93,7 +93,7 @@ class Spans:
         return event
 
     def _turn(self) -> None:
-        """Count the time since the last border for the innermost span."""
+        """Count the time since the last switch for the innermost span."""
         now = self._now()
         if self._open and self._counting:
             self._passed.append((self._open[-1][0], self._since, now))

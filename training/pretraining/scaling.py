@@ -1,4 +1,4 @@
-"""Scaling rules: sizes, batch, steps and learning rates of a pretraining, derived from its depth.
+"""Scaling rules: sizes, batch, steps and learning rates of a pretraining run, derived from its depth.
 
 The rules and their sources. N is the number of parameters in matrix products, output matrix included; B the tokens of a
 batch; D the tokens of the whole run.

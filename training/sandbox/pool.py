@@ -51,7 +51,7 @@ class SandboxLimits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended.
+    """The outcome of a program.
 
     Attributes:
         passed: the program (with tests: the tests) ran to its last line without an exception.

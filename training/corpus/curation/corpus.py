@@ -177,7 +177,7 @@ class Corpus:
             self.funnel.splits[split] = {"documents": documents, "bytes": self.size(split)}
 
     def check_some(self, documents: int, split: Split) -> None:
-        """Raises UserError: there are no documents for a split."""
+        """Check that every split has documents. Raises UserError."""
         if not documents:
             reasons = self.funnel.reasons() or "it is empty"
             raise UserError(f"{self.config.where}: no text left for {split} after cleaning ({reasons})")

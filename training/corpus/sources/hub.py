@@ -42,7 +42,8 @@ class HubStream:
         return self._dataset.state_dict() if self._dataset else self._kept[1]
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        """
+        """Yield the number of each row and the row, reconnecting when the connection is lost.
+
         Raises:
             UserError: no such dataset, or the connection failed repeatedly.
         """

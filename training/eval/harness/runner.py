@@ -22,7 +22,7 @@ _CLOSED_FORM = {"mean", "perplexity", "weighted_perplexity", "bits_per_byte"}
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """How tasks are presented to a model.
+    """Settings for presenting tasks to a model.
 
     Attributes:
         apply_chat_template: present items as a turn of a conversation.

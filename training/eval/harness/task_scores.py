@@ -147,7 +147,7 @@ def _item_stderr(items: list[ItemOutcome], metric: str, value: float) -> float |
 
 
 def _figures_over_seeds(name: str, runs: list[dict[str, Any]]) -> dict[str, Figure]:
-    """By metric, the value and standard error that lm-eval gives; with several seeds the mean value and its spread."""
+    """Value and standard error by metric, as lm-eval gives them; with several seeds, the mean and its spread."""
     scores = [run["results"][name] for run in runs if name in run["results"]]
     figures = {}
     for key, value in scores[0].items():

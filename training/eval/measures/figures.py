@@ -26,7 +26,7 @@ _WORDS = {
 
 
 class MetricKey(NamedTuple):
-    """What a figure measures.
+    """The quantity that a figure measures.
 
     Attributes:
         kind: the recipe's key of the measure: data, texts, chats, pairs or tasks.
@@ -136,7 +136,7 @@ def identify(content: Any) -> str:
 
 @dataclass
 class MeasureResult:
-    """What one measure found for one model.
+    """The result of one measure for one model.
 
     Attributes:
         figures: by key.

@@ -13,7 +13,7 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
 
     Args:
         folder: the Trainer's output_dir.
-        world_size: number of processes, each of which saves its random state in a file of its own.
+        world_size: number of processes, each of which saves its random state in a separate file.
     """
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
