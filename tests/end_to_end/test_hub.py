@@ -124,7 +124,7 @@ def test_a_refusal_is_one_line(terminal, hub, online, quickstart_run, monkeypatc
 
 def test_other_mistakes_are_one_line(terminal, online, quickstart_run):
     refused(terminal, quickstart_run, "me/model", "hf auth login", **(online | {"HF_TOKEN": None}))
-    refused(terminal, quickstart_run, "me/my model", "no name for a repository", **online)
+    refused(terminal, quickstart_run, "me/my model", "'me/my model'", **online)
     unreachable = online | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     refused(terminal, quickstart_run, "me/model", "cannot be reached", **unreachable)
     refused(terminal, quickstart_run, "me/model", "offline", **(online | {"HF_HUB_OFFLINE": "1"}))

@@ -71,7 +71,7 @@ def test_mistakes_are_one_line(terminal, place, online, tmp_path):
         assert done.returncode == 2 and len(lines) == 1 and match in lines[0], done.stderr
 
     hub, environment = online
-    refused("give --dataset", "data", "me/corpus")
+    refused("--dataset", "data", "me/corpus")
     refused("holds no token shards", "nowhere", "me/corpus", "--dataset")
     refused("holds no token shards", ".", "me/corpus", "--dataset")
     shutil.copytree(place / "data", tmp_path / "damaged")
