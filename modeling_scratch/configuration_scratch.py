@@ -1,4 +1,4 @@
-"""The options of the architecture, and the presets that set them."""
+"""Configuration of the model: the options of the architecture, and the presets that set them."""
 
 import difflib
 import math
@@ -59,7 +59,7 @@ _SIZES = (
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the closest known name, or all of them."""
+    """The end of an error message about an unknown name: the closest known name, or all of them."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
@@ -194,7 +194,7 @@ class ScratchConfig(PreTrainedConfig):
         if self.layer_types is None:
             kind = "full_attention" if self.sliding_window is None else "sliding_attention"
             self.layer_types = [kind] * self.num_hidden_layers
-        # A plan may name only modules that the network has.
+        # A tensor-parallel plan may name only modules that the network has.
         absent = () if self.qk_norm else ("q_norm", "k_norm")
         absent += () if self.mlp_type == "swiglu" else ("gate_proj",)
         plan = type(self).base_model_tp_plan
@@ -237,9 +237,9 @@ class ScratchConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
         unknown = set(self.layer_types) - {"full_attention", "sliding_attention"}
         if unknown:
-            raise ValueError(f"layer_types must be full_attention or sliding_attention, not '{min(unknown)}'")
+            raise ValueError(f"layer_types must each be full_attention or sliding_attention, not '{min(unknown)}'")
         if "sliding_attention" in self.layer_types and self.sliding_window is None:
-            raise ValueError("layer_types names sliding_attention, but sliding_window is not set")
+            raise ValueError("layer_types has sliding_attention, but sliding_window is not set")
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             ids = getattr(self, name)
             for token in ids if isinstance(ids, list) else [ids]:
@@ -275,7 +275,7 @@ class ScratchConfig(PreTrainedConfig):
             value, pairs = given[name], self.head_dim // 2
             if name in ("short_factor", "long_factor"):
                 if not isinstance(value, list) or len(value) != pairs or not all(map(is_number, value)):
-                    raise ValueError(f"{name} must be {pairs} numbers above 0, one for each pair of coordinates")
+                    raise ValueError(f"{name} must be {pairs} numbers above 0, one per pair of coordinates")
             elif not is_number(value, least=1 if name == "factor" else 0):
                 raise ValueError(
                     f"{name} must be a number {'of at least 1' if name == 'factor' else 'above 0'}, not {value!r}"

@@ -1,4 +1,4 @@
-"""Conversion to and from transformers' own classes: the same network as a Llama, a Qwen3 or a GPT-2, and back.
+"""Conversion of models to and from transformers' own Llama, Qwen3 and GPT-2 classes, with equal logits.
 
 A configuration that is exactly one of these architectures converts: every tensor is kept unchanged (GPT-2's are
 transposed and joined, which loses nothing). Any other is rejected, with the options that differ. `to_stock` and
@@ -210,7 +210,7 @@ def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
         if getattr(config, option) not in values:
             raise ValueError(f"{option} is {getattr(config, option)!r}; scratch only has {values[0]!r}")
     if getattr(config, "quantization_config", None) is not None:
-        raise ValueError("quantization_config: the weights are quantised; convert the unquantised checkpoint")
+        raise ValueError("quantization_config: the weights are quantized; convert the unquantized checkpoint")
     if kind == "gpt2" and config.embd_pdrop != config.resid_pdrop:
         raise ValueError(
             f"embd_pdrop is {config.embd_pdrop} and resid_pdrop {config.resid_pdrop}; "

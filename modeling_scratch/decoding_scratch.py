@@ -279,7 +279,7 @@ def active_decoder(model: PreTrainedModel) -> Decoder | None:
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether this file computes what the model does: its own modules without hooks, full attention by sdpa."""
+    """Whether fast decoding computes the same as the model: its own modules without hooks, full attention by sdpa."""
     plain = all(
         not (module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
         and (type(module) is nn.Linear or not hasattr(module, "in_features"))

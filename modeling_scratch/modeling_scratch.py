@@ -292,7 +292,7 @@ def initial_std(name: str, config: ScratchConfig) -> float | None:
 
 
 class ScratchPreTrainedModel(PreTrainedModel):
-    """What the models here share: what they support of transformers, and how their weights start."""
+    """Base class of the models here: which features of transformers they support, and their initial weights."""
 
     config: ScratchConfig
     base_model_prefix = "model"
@@ -562,7 +562,7 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
 
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:
-        # transformers' hook for optimisations of decoding: greedy search and sampling run inside.
+        # transformers' hook for faster decoding: greedy search and sampling run inside.
         with super()._optimize_model_for_decode(), fast_decoding(self):
             yield
 

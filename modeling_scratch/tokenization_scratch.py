@@ -68,9 +68,9 @@ Pair = tuple[int, int]  # the ids of two adjacent tokens
 
 
 def byte_characters() -> list[str]:
-    """The printable character that stands for each of the 256 bytes in a vocabulary file (GPT-2's table).
+    """The printable character for each of the 256 bytes in a vocabulary file (GPT-2's table).
 
-    Bytes that are visible Latin-1 characters stand for themselves. The others (control characters, spaces, the soft
+    Bytes that are visible Latin-1 characters are their own character. The others (control characters, spaces, the soft
     hyphen) are moved, in order, to the code points from 256 on: the space becomes "Ġ" and the line break "Ċ".
     """
     visible = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
@@ -150,7 +150,7 @@ def learn_merges(
     while heap and next_id < vocab_size:
         negative_count, pair = heap[0]
         count = pair_counts[pair]
-        if count != -negative_count:  # it has fallen since
+        if count != -negative_count:  # its count has fallen since
             heapreplace(heap, (-count, pair))
             continue
         if count < MINIMUM_COUNT:
@@ -174,7 +174,7 @@ def learn_merges(
 class ScratchTokenizer(BaseTokenizer):
     """A byte-level BPE tokenizer.
 
-    Ids: the special tokens, then the 256 bytes ordered by the character that stands for each, then one id per merge.
+    Ids: the special tokens, then the 256 bytes ordered by their characters, then one id per merge.
 
     Args:
         merges: pairs of ids in the order in which they were learned.
@@ -296,7 +296,7 @@ class ScratchTokenizer(BaseTokenizer):
             raise ValueError(f"the text contains half of a surrogate pair (U+{half:04X}), which has no UTF-8") from None
 
     def count_words(self, texts: Iterable[str]) -> Counter[str]:
-        """How often each word occurs. Megabytes of text have only some ten thousand distinct words."""
+        """Count of each word. Megabytes of text have only some ten thousand distinct words."""
         word_counts: Counter[str] = Counter()
         for text in texts:
             word_counts.update(self.split(text))

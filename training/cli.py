@@ -29,21 +29,21 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "sft": ("sft", "fine-tune on instructions (TRL's SFT)"),
         "reward": ("reward", "train a reward model on chosen and rejected answers (TRL)"),
         "dpo": ("dpo", "tune on chosen and rejected answers (TRL's DPO)"),
-        "kto": ("kto", "tune on answers labelled good or bad one by one (TRL's KTO)"),
+        "kto": ("kto", "tune on single answers labelled good or bad (TRL's KTO)"),
         "orpo": ("orpo", "tune on preferences without a reference model (TRL's ORPO, experimental)"),
         "grpo": ("grpo", "train with rewards from checks or a reward model (TRL's GRPO)"),
         "rloo": ("rloo", "train with rewards and the leave-one-out baseline (TRL's RLOO)"),
-        "classify": ("classify", "train a classifier of texts, such as spam or ham"),
+        "classify": ("classify", "train a text classifier, such as spam or ham"),
     },
     "Use": {
         "evaluate": ("evaluate", "measure models: bits per byte, answers, preferences, lm-eval tasks; or compare them"),
-        "export": ("export", "write the folder to publish, with a model card, in our class or a stock one"),
-        "import": ("import_model", "convert a Llama, Qwen3 or GPT-2 of transformers to our class"),
+        "export": ("export", "write a folder to publish: the model, converted if requested, and its model card"),
+        "import": ("import_model", "convert a Llama, Qwen3 or GPT-2 checkpoint to a scratch model"),
         "push": ("push", "upload an exported model, or a prepared corpus, to the Hub"),
         "chat": ("chat", "talk to a model in the terminal"),
         "serve": ("serve", "serve a model with an OpenAI-compatible API"),
-        "plot": ("plot", "plot the curves of several pretraining runs in one picture"),
-        "report": ("report", "print the table and draw the picture of a run"),
+        "plot": ("plot", "plot the curves of several pretraining runs in one figure"),
+        "report": ("report", "print the results of a run as a table, and plot them"),
     },
 }
 # Command: (module, what it does).
@@ -57,7 +57,7 @@ COMMANDS = {
 def usage() -> str:
     """The page of `scratch --help`."""
     lines = [
-        "Build a language model from scratch, one stage a command.",
+        "Build a language model from scratch, one command per stage.",
         "",
         "usage: scratch COMMAND [--config RECIPE] [--key value ...]",
         "       scratch COMMAND --help             the options of a command",

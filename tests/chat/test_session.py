@@ -194,7 +194,7 @@ def test_the_oldest_turns_are_forgotten_in_the_middle_of_an_answer(begin):
     screen.new()
     session.handle_line("and looked")
     assert screen.infos[0] == f"truncated after {room + 10} tokens (max_new_tokens)"
-    assert screen.infos[1] == f"one sees {CONTEXT} tokens; the first turn of this conversation no longer fit"
+    assert screen.infos[1] == f"one has a context of {CONTEXT} tokens; the first turn no longer fits"
     assert len(contents(session)) == 4  # all is there for /save and /retry
 
     ids = continued("one", prompt("one", [*contents(session)[:2], "and looked"]), room)
@@ -204,8 +204,8 @@ def test_the_oldest_turns_are_forgotten_in_the_middle_of_an_answer(begin):
     session.handle_line("/set max_new_tokens 500")
     screen.new()
     session.handle_line("a mat")
-    alone = "truncated: this turn alone fills the 96 tokens that one sees"
-    assert screen.infos == [alone, "one sees 96 tokens; the first 2 turns of this conversation no longer fit"]
+    alone = "truncated: this turn alone fills the context of one (96 tokens)"
+    assert screen.infos == [alone, "one has a context of 96 tokens; the first 2 turns no longer fit"]
     session.handle_line("/undo")
     session.handle_line("/undo")
     screen.new()
@@ -219,7 +219,7 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
     session.handle_line("/compare two")
     session.handle_line("Where?")
     screen.new()
-    with pytest.raises(UserError, match=r"takes \d+ tokens .* one sees 96; shorten it$"):
+    with pytest.raises(UserError, match=r"takes \d+ tokens, .* one .* 96; shorten it$"):
         session.handle_line("word " * 200)
     assert screen.new() == ("", []) and [len(contents(session, number)) for number in (0, 1)] == [2, 2]
 
@@ -233,8 +233,8 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ),
         ("/compare", "/compare needs the folder of another model, or its name on the Hub"),
         ("/compare off", "/compare needs the folder of another model, or its name on the Hub"),
-        ("/compare three", "three: no model there"),
-        ("/compare tokenizer", "tokenizer: no model there"),
+        ("/compare three", "three: no model found"),
+        ("/compare tokenizer", "tokenizer: no model found"),
         ("/compare judge", "'model': judge holds the output of 'reward'; expected the output of pretrain or sft .*"),
         ("/compare someone/else", "'model': no tokenizer at someone/else .*"),
         ("/set temperature", "/set needs a key and a value, as in /set temperature 0.7, not 'temperature'"),

@@ -100,7 +100,7 @@ CASES = [
     # verb, what is changed, what the line says
     ("tokenizer", {"data.path": "gone.txt"}, "'data.path': no such file or folder: gone.txt"),
     ("tokenizer", {"data.path": "empty.txt"}, "'data.path': empty.txt: no text left for train"),
-    ("tokenizer", {"data.path": "blank"}, "'data.path': blank: no file with an ending of .txt"),
+    ("tokenizer", {"data.path": "blank"}, "'data.path': blank: no file of a supported type: .txt"),
     ("tokenizer", {"vocab_sise": 300}, "unknown key 'vocab_sise'; did you mean 'vocab_size'?"),
     ("tokenizer", {"vocab_size": "many"}, "'vocab_size' takes a whole number, not 'many'"),
     ("tokenizer", {"output_dir": "data"}, "'output_dir': data holds the output of 'prepare'"),
@@ -124,7 +124,7 @@ CASES = [
     ("pretrain", {"model.hidden_size": "big"}, "'model.hidden_size' takes int, not 'big'"),
     ("pretrain", {"model.layer_types": "full_attention"}, "'model.layer_types' takes list[str] | None, not 'full_att"),
     ("pretrain", {"model.layer_types": "[full_attention]"}, "`num_hidden_layers` (2) must be equal to the number of"),
-    ("pretrain", {"model.layer_types": "[a, b]"}, "layer_types must be full_attention or sliding_attention, not 'a'"),
+    ("pretrain", {"model.layer_types": "[a, b]"}, "full_attention or sliding_attention, not 'a'"),
     ("pretrain", {"model.layer_types": "[sliding_attention, full_attention]"}, "but sliding_window is not set"),
     ("pretrain", {"model.head_dim": 15}, "'model': head_dim (15) must be even"),
     ("pretrain", {"model.rope_theta": 0}, "'model': rope_theta must be a number above 0, not 0"),
@@ -143,7 +143,7 @@ CASES = [
     ("pretrain", {"optimizer.name": "lion"}, "'optimizer.name' must be one of"),
     ("pretrain", {"sequence_length": 256}, "'sequence_length': 256 exceeds model.max_position_embeddings (128)"),
     ("pretrain", {"per_device_train_batch_size": 3}, "'global_batch_size': 4 is not a multiple of per_dev"),
-    ("pretrain", {"global_batch_size": 4000}, "tokens, less than one batch of 4000 x 16; give more text or lower"),
+    ("pretrain", {"global_batch_size": 4000}, "tokens, fewer than one batch of 4000 x 16; give more text or lower"),
     ("pretrain", {"max_steps": 0}, "'max_steps' must be at least 1, not 0"),
     ("pretrain", {"keep_last": 0}, "'keep_last' must be at least 1, not 0"),
     ("pretrain", {"keep_best": -1}, "'keep_best' must be at least 0, not -1"),
@@ -204,7 +204,7 @@ TRL_CASES = [
     ("sft", {"load_in_8bit": "true", "use_peft": "true"}, "'load_in_8bit' needs a CUDA device, and there is none"),
     ("sft", {"use_peft": "true"}, "target_modules"),
     ("sft", {"output_dir": "pretrain"}, "'output_dir': pretrain holds the output of 'pretrain'"),
-    ("dpo", {"datasets": datasets("data/instructions/train.jsonl")}, "it takes prompt+chosen+rejected (pref"),
+    ("dpo", {"datasets": datasets("data/instructions/train.jsonl")}, "use prompt+chosen+rejected (pref"),
     ("dpo", {"beta": "high"}, "'beta' takes a number, not 'high'"),
     ("dpo", {"max_prompt_lenth": 3}, "unknown key 'max_prompt_lenth'"),
 ]
@@ -231,7 +231,7 @@ def test_a_damaged_model(place, capfd, verb):
     weights = load_file("pretrain/model.safetensors")
     lost = weights.pop("model.layers.1.mlp.up_proj.weight")
     for content, message in (
-        (save(weights, {"format": "pt"}), "the weights in pretrain are not those of its config.json: 1 missing (model"),
+        (save(weights, {"format": "pt"}), "the weights in pretrain do not match its config.json: 1 missing (model"),
         (save(weights | {"lost": lost}, {"format": "pt"})[:-1], "pretrain: a weights file is damaged"),
     ):
         (place / "pretrain" / "model.safetensors").write_bytes(content)
@@ -304,7 +304,7 @@ def enlarge_tokenizer(folder: Path) -> None:
 def test_a_tokenizer_that_outgrew_its_model(place, capfd, verb, key, folder):
     enlarge_tokenizer(place / folder)
     line = refused(place, capfd, verb, {})
-    assert f"error: '{key}': pretrain: the tokenizer has 282 tokens but the model embeds 280 (vocab_size);" in line
+    assert f"error: '{key}': pretrain: the tokenizer has 282 tokens but the model has 280 embeddings" in line
     assert "restore the tokenizer it was trained with, or enlarge it with model.resize_token_embeddings(282)" in line
 
 

@@ -149,7 +149,7 @@ def spoil(split: str, **changes: object):
     [
         ({"data__train": "nowhere.jsonl"}, None, "'data.train': no such file or folder: nowhere.jsonl"),
         ({"data__test": "pretrain/config.json"}, None, "no column 'text'"),
-        ({"data__test": "tokenizer/chat_template.jinja"}, None, "use .jsonl"),
+        ({"data__test": "tokenizer/chat_template.jinja"}, None, "has an unknown file type; use .jsonl"),
         ({"data__label_column": "lable"}, None, "has no column 'lable'; did you mean 'label'?"),
         ({}, spoil("train", text=" "), "train.jsonl, record 1 has no text"),
         ({}, spoil("train", label=None), "train.jsonl, record 1 has no label"),
@@ -185,9 +185,7 @@ def test_broken_lines_are_named(place):
 def test_texts_of_the_test_split_in_training_are_counted(place, capsys):
     shutil.copyfile(place / "train.jsonl", place / "test.jsonl")
     classify(num_train_epochs=1, baseline="false")
-    assert (
-        f"{SIZES['train']} of {SIZES['train']} test texts" in capsys.readouterr().out
-    )
+    assert f"classify: {SIZES['train']} of {SIZES['train']} test texts" in capsys.readouterr().out
 
 
 def test_scores_count_what_they_say():

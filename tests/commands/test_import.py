@@ -199,7 +199,7 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_written(place, dam
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("model", "model is already of our class"),
+        ("model", "'model': model is already a scratch model"),
         ("runs/nowhere", "'model': no such file or folder: runs/nowhere"),
         ("tokenizer", "holds no model"),
         ("nobody/nothing", "there is no folder nobody/nothing, and the download from the Hub failed"),

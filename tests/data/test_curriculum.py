@@ -83,9 +83,9 @@ def test_until_the_first_change_it_is_the_mixture():
 @pytest.mark.parametrize(
     ("later", "message"),
     [
-        ({1: "b"}, "'curriculum': a phase begins at a share of the run between 0 and 1, not 1"),
-        ({"half": "b"}, "between 0 and 1, not 'half'"),
-        ({True: "b"}, "between 0 and 1, not True"),
+        ({1: "b"}, "'curriculum': a phase begins at a fraction of the run, from 0 to 1, not 1"),
+        ({"half": "b"}, "from 0 to 1, not 'half'"),
+        ({True: "b"}, "from 0 to 1, not True"),
         ({0.001: "b"}, "'curriculum': 0.001 of 20 steps leaves a phase without a step"),
         ({0.5: "b", 0.51: "c"}, "'curriculum': 0.51 of 20 steps leaves a phase without a step"),
         ({0.999: "b"}, "'curriculum': 0.999 of 20 steps leaves a phase without a step"),

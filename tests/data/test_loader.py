@@ -157,13 +157,13 @@ def data_rows(folder: str) -> int:
 
 
 def test_fewer_tokens_than_a_batch_are_refused():
-    with pytest.raises(UserError, match="'data': one: the split holds 70 tokens, less than one batch of 8 x 10"):
+    with pytest.raises(UserError, match="'data': one: the split holds 70 tokens, fewer than one batch of 8 x 10"):
         stream(tokens=70)
 
 
 def test_a_member_with_fewer_tokens_than_its_share_is_named():
     packings = [StreamPacking(split([1000]), 10), StreamPacking(split([15]), 10)]
-    message = "'data': small: the split holds 15 tokens, less than its share of one batch, 2 x 10"
+    message = "'data': small: the split holds 15 tokens, fewer than its share of one batch, 2 x 10"
     with pytest.raises(UserError, match=message):
         TokenLoader(Mixture({"large": 3, "small": 1}), packings, 8, seed=0)
     TokenLoader(Mixture({"large": 7, "small": 1}), packings, 8, seed=0)

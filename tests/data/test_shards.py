@@ -61,7 +61,7 @@ def test_damaged_shards_are_refused(folder, name):
 
 def test_index_of_other_tokens_is_refused(folder):
     np.asarray([4, 6, 9], dtype="<u8").tofile(folder / "train-00000.ds.index")
-    with pytest.raises(UserError, match="does not rise to the number of tokens"):
+    with pytest.raises(UserError, match="train-00000.ds.index is damaged: its offsets"):
         shards.open_shards(folder, "train")
 
 

@@ -102,7 +102,7 @@ def test_an_adapter_is_merged_into_its_base_alone(tmp_path, monkeypatch, capsys)
         assert ("| sft |" in card) == (adapter == "tuned/adapter")
         shutil.rmtree("new")
     write_model(tmp_path / "base", tokenizer, called="base", learned="more")
-    line = "error: 'adapter': tuned/adapter was trained on other weights than those of {} (its base is base)"
+    line = "error: 'adapter': tuned/adapter was trained on another model than {}; its base is base"
     for base in ("base", "wide"):
         assert export("tuned/adapter", base).startswith(line.format(base))
     for base in ("wide", "deep"):

@@ -106,5 +106,5 @@ def test_a_tokenizer_larger_than_the_model_is_refused(place):
     tokenizer.add_tokens([f"<{number}>" for number in range(40)])
     check_vocabulary(tokenizer, model_config, "here", "model")  # 320: all rows taken
     tokenizer.add_tokens(["<more>"])
-    with pytest.raises(UserError, match="'model': here: the tokenizer has 321 tokens but the model embeds 320"):
+    with pytest.raises(UserError, match="'model': here: the tokenizer has 321 tokens but the model has 320 embeddings"):
         check_vocabulary(tokenizer, model_config, "here", "model")

@@ -73,7 +73,7 @@ CASES = {
     "not tensors": (write(WEIGHTS, "<!doctype html><title>404</title>"), {}, "a weights file is damaged"),
     "no shard": (remove(MISSING_SHARD), SHARDED, MISSING_SHARD),
     "bad index": (write(f"{WEIGHTS}.index.json", "{"), SHARDED, "Expecting property name"),
-    "pickled": (pickled, {}, "holds no model in safetensors that can be opened"),
+    "pickled": (pickled, {}, "holds no safetensors model"),
     "no weights": (remove(WEIGHTS), {}, "no file named model.safetensors"),
     "bad config": (write("config.json", "{"), {}, "not a valid JSON file"),
     "bad dial": (configuration(num_attention_heads=3), {}, "num_attention_heads (3) must be a multiple of num_key"),

@@ -131,7 +131,7 @@ def test_none_is_left(log, capsys):
         (log.with_name("checkpoints") / f"step-0000000{step}" / "weights").unlink()
     assert make(log).newest() is None
     *warnings, line = capsys.readouterr().out.splitlines()
-    assert len(warnings) == 2 and line == "pretrain: no whole checkpoint is left, starting from step 0"
+    assert len(warnings) == 2 and line == "pretrain: no complete checkpoint is left, starting from step 0"
 
 
 def test_halves_are_swept_and_do_not_count(log):

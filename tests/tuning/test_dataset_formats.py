@@ -101,12 +101,12 @@ def refusal(records: list[dict], formats=INSTRUCTIONS) -> str:
 def test_unknown_columns_are_named_beside_the_known_shapes():
     line = refusal([{"id": 1, "body": "x"}])
     assert line.startswith(
-        "recipe: 'datasets' have the columns id, body; it takes input_ids (tokens), or messages, or "
+        "recipe: 'datasets' have the columns id, body; use input_ids (tokens), or messages, or "
     )
     assert "conversations (ShareGPT), or instruction+output (alpaca)" in line
     line = refusal([{"messages": [USER]}], PREFERENCES)
     assert line.endswith(
-        "it takes prompt+chosen+rejected (preference), or instruction+chosen+rejected (alpaca preference), "
+        "; use prompt+chosen+rejected (preference), or instruction+chosen+rejected (alpaca preference), "
         "or chosen+rejected (preference with implicit prompt)"
     )
 

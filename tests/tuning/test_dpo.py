@@ -46,7 +46,7 @@ def run(stage, **options: object) -> None:
 
 @pytest.mark.parametrize("stage", [dpo, kto, orpo], ids=["dpo", "kto", "orpo"])
 def test_records_that_are_too_long(place, capsys, caplog, stage):
-    with pytest.raises(UserError, match="'max_length': every prompt of train fills it, 4 tokens, and leaves no room"):
+    with pytest.raises(UserError, match="'max_length': every prompt of train fills all 4 tokens and leaves no room"):
         run(stage, max_length=4)
     assert not (place / "new").exists() and not (place / "new.partial").exists()
     with pytest.raises(UserError, match="1 records of train exceed the model's 128 positions .*; set max_length: 128"):

@@ -168,7 +168,7 @@ def test_pairs_that_are_too_long(place, capsys):
     told = capsys.readouterr().out
     assert f"reward: train: 1 of 7 pairs exceed max_length {longest} and are dropped" in told
     assert "reward: no pairs are held out" in told
-    assert "no pair of train is within 4 tokens" in refusal(reward, output_dir="other", max_length=4)
+    assert "no pair of train fits in 4 tokens" in refusal(reward, output_dir="other", max_length=4)
     assert "exceed the model's 128 positions" in refusal(reward, "pairs.jsonl", output_dir="other")
     unused = refusal(reward, output_dir="other", test_split_size=0.25)
     assert unused.endswith("'test_split_size' has no effect without evaluation; add eval_strategy: epoch")

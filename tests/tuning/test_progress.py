@@ -23,7 +23,7 @@ FIGURES = {
     kto: rf"(margin {NUMBER}, )?KL {NUMBER}",  # a batch of good answers alone has no margin
     orpo: rf"margin {NUMBER}, accuracy \d+%",
     reward: rf"margin {NUMBER}, accuracy \d+%",
-    grpo: rf"reward {NUMBER}, KL {NUMBER}, {NUMBER} tokens a completion",
+    grpo: rf"reward {NUMBER}, KL {NUMBER}, {NUMBER} tokens per completion",
 }
 
 

@@ -1,4 +1,4 @@
-"""A conversation: its messages, and which of them the model still sees."""
+"""A conversation: its messages, and which of them are still in the model's context."""
 
 import json
 from dataclasses import dataclass, field
@@ -48,7 +48,7 @@ class Conversation:
     def undo(self) -> str:
         """Remove the last turn and return its question."""
         *self.messages, question, _ = self.messages
-        self.forgotten = 0  # the context has space again
+        self.forgotten = 0  # the context has room again
         return question["content"]
 
     def save(self, file: Path, model: str) -> None:

@@ -32,7 +32,7 @@ from training.model_io.weights import check_weights
 
 @dataclass
 class Reply:
-    """How an answer ended.
+    """The end of an answer.
 
     Attributes:
         notes: one line each, such as that the answer was truncated.
@@ -72,11 +72,11 @@ class ChatModel:
         """
         if not is_hub_name(name):
             if not (Path(name) / "config.json").is_file():
-                raise UserError(f"{name}: no model there")
+                raise UserError(f"{name}: no model found; give a model folder (with config.json) or a Hub name")
             check_stage(name, *LANGUAGE_MODELS, key="model")
         tokenizer = open_model_tokenizer(name, "model")
         if tokenizer.chat_template is None:
-            raise UserError(f"{name}: its tokenizer has no chat template; chat with the output of scratch sft or later")
+            raise UserError(f"{name}: its tokenizer has no chat template; use the output of scratch sft or later")
         check_weights(name, "model")
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(name).to(pick_device()).eval()
@@ -94,7 +94,7 @@ class ChatModel:
         length = len(self._render(alone.seen()))
         if length >= self.context:
             raise UserError(
-                f"the message takes {length} tokens with its template, and {self.name} sees {self.context}; shorten it"
+                f"the message takes {length} tokens, but {self.name} has a context of {self.context}; shorten it"
             )
         alone.messages = self.conversation.messages + alone.messages
         self._render(alone.seen())
@@ -120,8 +120,8 @@ class ChatModel:
         streamer.flush()
         if self.conversation.forgotten > forgotten:
             turns = self.conversation.forgotten // 2
-            first = f"the first {turns} turns" if turns > 1 else "the first turn"
-            notes.append(f"{self.name} sees {self.context} tokens; {first} of this conversation no longer fit")
+            first = f"the first {turns} turns no longer fit" if turns > 1 else "the first turn no longer fits"
+            notes.append(f"{self.name} has a context of {self.context} tokens; {first}")
         self.conversation.answer(streamer.text())
         return Reply(notes, stop.received, len(streamer.ids), seconds)
 
@@ -139,7 +139,7 @@ class ChatModel:
             if room < 1:
                 if self.conversation.forget():
                     continue
-                return [f"truncated: this turn alone fills the {self.context} tokens that {self.name} sees"]
+                return [f"truncated: this turn alone fills the context of {self.name} ({self.context} tokens)"]
             settings.max_new_tokens = room
             input_ids = torch.tensor([prompt], device=self.model.device)
             output = self.model.generate(

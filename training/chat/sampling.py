@@ -31,7 +31,7 @@ class Sampling:
     seed: int | None = option(None, "random seed; the same messages then get the same answers", at_least=0, below=2**63)
 
     def applied(self, model_settings: "GenerationConfig") -> "GenerationConfig":
-        """A copy of the model's settings, with these in place of its own, for a single streamed answer."""
+        """A copy of the model's settings, with these instead of its own, for a single streamed answer."""
         settings = copy.deepcopy(model_settings)
         settings.num_beams = settings.num_return_sequences = 1  # several sequences cannot be streamed
         given = {key: value for key, value in vars(self).items() if value is not None and key != "seed"}

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-UNDECODED = "\ufffd"  # stands for bytes that are not a character, or not yet
+UNDECODED = "\ufffd"  # replaces bytes that are not, or not yet, a character
 PENDING = 3  # at most so many at the end of a text may still become a character: UTF-8 uses up to four bytes
 
 

@@ -21,7 +21,7 @@ VISIBLE |= {code: 0xFFFD for code in range(128, 160)}
 
 
 class Terminal:
-    """In a terminal: a prompt, line editing and history. Otherwise: plain lines in, answers out.
+    """Line editing and history in a terminal; plain lines in and answers out in a pipe.
 
     Attributes:
         interactive: whether both stdin and stdout are a terminal.

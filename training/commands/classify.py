@@ -3,10 +3,10 @@
     scratch classify --model runs/mine/pretrain --output_dir runs/mine/classify --data.train train.jsonl \\
         --data.validation val.jsonl --data.test test.jsonl
 
-Data: texts with labels, in files of .jsonl, .csv, .tsv or .parquet, or a data set on the Hub. All weights are trained,
-with a new score per label on the last token. The epoch with the best F1 on the validation split is kept. The test split
-is reported beside logistic regression on TF-IDF. The output opens with AutoModelForSequenceClassification and
-`pipeline("text-classification")`.
+Data: texts with labels, in files of .jsonl, .csv, .tsv or .parquet, or a dataset on the Hub. All weights are trained,
+with a new classification head on the last token. The epoch with the best F1 on the validation split is kept. The test
+scores are reported beside those of logistic regression on TF-IDF. The output opens with
+AutoModelForSequenceClassification and `pipeline("text-classification")`.
 """
 
 import shutil
@@ -26,16 +26,16 @@ class ClassifyConfig:
     model: str = required("language model to start from: folder of pretrain or a later stage, or a Hub name")
     data: LabelledConfig = option(LabelledConfig, "texts with labels")
     positive_label: str | None = option(
-        None, "label to compute F1 for; default: the rarer of two labels, the mean over more than two"
+        None, "label to compute F1 for (default: the rarer of two labels; with more, the mean over all)"
     )
-    from_random_weights: bool = option(False, "initialize all weights, to measure what pretraining is worth")
+    from_random_weights: bool = option(False, "start from random weights, to measure what pretraining contributes")
     baseline: bool = option(True, "also fit logistic regression on TF-IDF, the score to beat")
     max_length: int = option(256, "tokens in a text; longer texts are truncated and counted", at_least=1)
     num_train_epochs: int = option(4, "passes over the training texts", at_least=1)
     per_device_train_batch_size: int = option(16, "texts per step and device", at_least=1)
     learning_rate: float = option(5e-4, "peak learning rate, after 10 % of the steps; falls linearly to 0", at_least=0)
     weight_decay: float = option(0.1, "weight decay of AdamW", at_least=0)
-    seed: int = option(0, "seed for the new scores, the order of the texts and dropout")
+    seed: int = option(0, "seed of the new head, the order of the texts and dropout")
 
 
 CONFIG = ClassifyConfig
@@ -146,7 +146,7 @@ def table(figures: dict[str, Any], positive: str | None) -> str:
     """The figures of the test split, beside those of the baseline, as lines of text."""
     about = "mean over labels" if positive is None else positive
     test = figures["test"]["accuracy"]
-    lines = [f"test: {test['n']} texts; accuracy of always the commonest label: {test['chance']:.1%}; F1 of: {about}"]
+    lines = [f"test: {test['n']} texts; accuracy of always the most common label: {test['chance']:.1%}; F1 of: {about}"]
     for name, key in {"this model": "test", "TF-IDF and logistic regression": "baseline"}.items():
         if key in figures:
             row = figures[key]

@@ -7,7 +7,7 @@ The recipe has TRL's own field names, and `trl dpo --config RECIPE` runs it too.
 adapter. The model without its adapter is the reference model; at the end the adapter is merged into the weights.
 
 Data: the columns prompt, chosen and rejected (text, or messages); or chosen and rejected with the prompt in both; or
-instruction, perhaps input, chosen and rejected. Records longer than max_length are truncated, and those whose prompt
+instruction, optionally input, chosen and rejected. Records longer than max_length are truncated, and those whose prompt
 fills it are dropped and counted.
 
 The keys that matter most, with their defaults:

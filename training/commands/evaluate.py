@@ -1,4 +1,4 @@
-"""scratch evaluate: measure models on text, questions, preferences and tasks that none of them was trained on.
+"""scratch evaluate: evaluate models on held-out text, questions, preferences and tasks.
 
     scratch evaluate --config recipes/quickstart/evaluate.yaml
     scratch evaluate --models "{mine: DIR, gpt2: openai-community/gpt2}" --tasks "[small]" --output_dir runs/scores
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
     results = open_results(folder, measures, config.seed)
     for name, candidate in candidates.items():
         if name in results.models:
-            print(f"evaluate: {name}: measured before the interruption, kept")
+            print(f"evaluate: {name}: already measured before the interruption")
             continue
         print(f"evaluate: {name} ({candidate.folder})")
         measure_and_save(folder, name, candidate, config, measures, results)
@@ -140,7 +140,7 @@ def check_model(key: str, folder: str, config: EvaluateConfig) -> "PreTrainedTok
     if is_hub_name(folder):
         if config.data:
             raise UserError(
-                f"'{key}': the tokenizer of {folder} is not that of the shards in {config.data}; remove 'data', and "
+                f"'{key}': the tokenizer of {folder} differs from the one used for {config.data}; remove 'data', and "
                 "measure on 'texts' and 'tasks'"
             )
     else:

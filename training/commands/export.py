@@ -1,4 +1,4 @@
-"""Write the folder to publish, with its model card.
+"""Write a folder to publish: the model, converted if requested, and its model card.
 
     scratch export --config recipes/quickstart/export.yaml
     scratch export --model runs/mine/sft --to llama --output_dir runs/mine/llama

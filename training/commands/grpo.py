@@ -10,8 +10,8 @@ such as training.tuning.reward_functions.number. Rewards are added up, weighted 
                   [doctest]     1 if its program passes the examples in `tests`, in the sandbox   (tests)
                   [number]      1 if its last number is that of `answer`                          (answer)
                   [format]      1 if the regular expression in `pattern` matches all of it        (pattern)
-                  [my.module.function], or the name of a reward of TRL's
-    reward_model_name_or_path   folder of a `scratch reward` model, alone or beside them
+                  [my.module.function], or one of TRL's rewards by name
+    reward_model_name_or_path   folder of a `scratch reward` model, alone or with reward_funcs
 
 Data: a column prompt (text, or messages) or question; all other columns go to the rewards.
 

@@ -1,9 +1,9 @@
-"""Convert a Llama, Qwen3 or GPT-2 of transformers to our class.
+"""Convert a Llama, Qwen3 or GPT-2 checkpoint of transformers to a scratch model.
 
     scratch import --model FOLDER --output_dir runs/mine
 
 The network is the same, logit for logit; `scratch sft`, `evaluate` and `export` take the result. FOLDER is a local
-folder or a name on the Hub, with weights as safetensors. The tokenizer and the generation settings are copied.
+folder or a Hub name, with weights as safetensors. The tokenizer and the generation settings are copied.
 """
 
 import json
@@ -129,7 +129,7 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
     except (ValueError, AttributeError):
         raise UserError(f"'model': {model}: config.json is damaged") from None
     if kind == "scratch":
-        raise UserError(f"'model': {model} is already of our class; the other stages take it as it is")
+        raise UserError(f"'model': {model} is already a scratch model; use it in the other stages without an import")
     if kind not in ARCHITECTURES:
         raise UserError(f"'model': {model} is a {kind}; scratch imports {', '.join(ARCHITECTURES)}")
     try:

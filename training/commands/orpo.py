@@ -4,9 +4,9 @@
     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training orpo --config RECIPE
 
 The recipe has TRL's own field names. TRL keeps this trainer in `trl.experimental`: any release may change or remove it,
-and TRL has no program for it.
+and TRL has no command for it.
 
-Data: as for `scratch dpo`.
+Data: the formats of `scratch dpo`.
 """
 
 from training.tuning.dataset_formats import PREFERENCES

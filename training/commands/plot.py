@@ -1,9 +1,9 @@
-"""Plot the curves of several pretraining runs in one picture, and print a table of the runs.
+"""Plot the curves of several pretraining runs in one figure, and print a table of the runs.
 
     scratch plot RUN [RUN ...] [--x tokens] [--y loss] [--output plot.png]
 
 RUN is the output folder of `scratch pretrain`, finished or not, the folder of a whole run, or a metrics.jsonl. Training
-values are drawn thin and smoothed, validation values with marks.
+curves are thin and smoothed, validation curves have markers.
 """
 
 import os.path
@@ -27,7 +27,7 @@ class PlotConfig:
     y: Literal["loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second", "mfu"] = option(
         "loss", "quantity on the vertical axis, of training and validation"
     )
-    output: str = option("plot.png", "picture to write, .png, .svg or .pdf", verbatim=True)
+    output: str = option("plot.png", "image file to write: .png, .svg or .pdf", verbatim=True)
 
     def __post_init__(self):
         output = Path(self.output)
@@ -36,7 +36,7 @@ class PlotConfig:
 
 
 def main(arguments: list[str]) -> None:
-    """Read the metrics of each run, draw the picture, print the table.
+    """Read the metrics of each run, plot them, print the table.
 
     Raises:
         UserError: a run without metrics, or without the quantities requested.
@@ -61,7 +61,7 @@ def _names(runs: list[str]) -> dict[str, str]:
     """Name to folder of each run; the name is the part of the path that differs from the others."""
     parts = [Path(os.path.normpath(run)).parts for run in runs]
     if len(set(parts)) < len(parts):
-        raise UserError("'runs': the same run is given twice")
+        raise UserError("'runs': the same run is given twice; list it once")
     while len(parts) > 1 and len({path[0] for path in parts}) == 1:
         parts = [path[1:] for path in parts]
     while min(map(len, parts)) > 1 and len({path[-1] for path in parts}) == 1:
@@ -74,7 +74,7 @@ def _read(run: Path) -> list[dict[str, Any]]:
     for file in [run, *(folder / METRICS for folder in folders)]:
         if file.is_file() and (records := read_metrics(file)):
             return records
-    raise UserError(f"{run}: no metrics there; give the output folder of `scratch pretrain`, or its metrics.jsonl")
+    raise UserError(f"{run}: no metrics found; give the output folder of `scratch pretrain`, or its metrics.jsonl")
 
 
 def _table(curves: dict[str, list[dict[str, Any]]]) -> list[Row]:

@@ -3,8 +3,9 @@
     scratch prepare --config recipes/quickstart/prepare.yaml
 
 Cleans text, drops broken, generated and repeated documents, holds out a validation split, and writes the tokens in
-datatrove's layout, with a plot and a data card for the Hub. From Python source it also mines functions: signature and
-summary in, the function out. Every document read is counted in the printed table and in manifest.json.
+datatrove's layout, with a plot and a data card for the Hub. It also mines functions from Python source: the question is
+a signature and its summary, the answer the function. Every document read is counted, in the printed table and in
+manifest.json.
 """
 
 import shutil
@@ -35,14 +36,14 @@ class PrepareConfig:
     output_dir: str = required("folder for the shards")
     tokenizer: str = required("folder with tokenizer.json, from `scratch tokenizer` or any Hugging Face model")
     data: DataConfig = option(DataConfig, "documents")
-    instructions: PairConfig = option(PairConfig, "signature and summary to function, for `scratch sft`")
-    preferences: PairConfig = option(PairConfig, "right body over wrong body, for `scratch dpo`")
-    tasks: int = option(0, "items of each multiple-choice task for lm-eval, from the held-out packages", at_least=0)
+    instructions: PairConfig = option(PairConfig, "pairs of instruction and function, for `scratch sft`")
+    preferences: PairConfig = option(PairConfig, "pairs of right and wrong function body, for `scratch dpo`")
+    tasks: int = option(0, "items per multiple-choice task for lm-eval, from the held-out packages", at_least=0)
     explain: int = option(0, "dropped documents to show per rule, with the value that was out of bounds", at_least=0)
     workers: int = option(0, "processes that clean and filter documents; 0 for one per core", at_least=0)
-    engine: EngineConfig = option(EngineConfig, "engine that spreads this work, and tokenizing, over many machines")
+    engine: EngineConfig = option(EngineConfig, "engine that distributes the work over many machines")
     max_tokens: int = option(
-        256, "tokens of the longest instruction, question and answer in the chat template", at_least=1
+        256, "maximum tokens of an instruction pair, rendered by the chat template", at_least=1
     )
 
     def __post_init__(self):

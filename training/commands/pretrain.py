@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
 
 
 def resolve(config: PretrainConfig, given: dict[str, Any], where: str) -> PretrainConfig:
-    """The recipe with all that follows from `depth`, for `--print_config`."""
+    """The recipe with all keys derived from `depth`, for `--print_config`."""
     return config if config.depth is None else derive(config, given, where)[0]
 
 
@@ -76,7 +76,7 @@ def check_inputs(config: PretrainConfig) -> None:
 
 
 def derive(config: PretrainConfig, given: dict[str, Any], where: str) -> tuple[PretrainConfig, list[str]]:
-    """The recipe with all that follows from `depth`, and a line for each derived key."""
+    """The recipe with all keys derived from `depth`, and a line for each of them."""
     from training.pretraining.scaling import derive_from_depth
 
     return derive_from_depth(config, given, open_tokenizer(config), where)

@@ -3,9 +3,9 @@
     scratch push runs/quickstart/export YOUR_NAME/MODEL [--private]
     scratch push runs/mine/data YOUR_NAME/CORPUS --dataset
 
-With --dataset the folder is an output of `scratch prepare`: its shards, data card, picture and samples are uploaded.
-Dropped text is not, nor is a file that names folders of this machine. An adapter is uploaded as it is:
-runs/quickstart/dpo/adapter.
+With --dataset the folder is an output of `scratch prepare`: its shards, data card, plot and samples are uploaded.
+Dropped text and files that contain local paths are not. An adapter folder, such as runs/quickstart/dpo/adapter, is
+uploaded without an export.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
         raise UserError(f"'{name}' is not a valid repository name: {one_line(error)}") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        login = "run `hf auth login` with a token that may write there"
+        login = "run `hf auth login` with a token that has write access"
         hint = {401: login, 403: login, 404: "check the name"}.get(status, "try again later")
         raise UserError(f"the Hub answered {status} for {name}; {hint}") from None
     except RuntimeError as error:  # a large file that the Hub's storage rejected
@@ -79,7 +79,7 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
 
 
 def check_model(folder: str) -> None:
-    """Raises UserError: neither a folder to publish nor an adapter."""
+    """Reject a folder that is neither ready to publish nor an adapter. Raises UserError."""
     from training.tuning.adapters import is_adapter
 
     if written_by(folder) == "prepare":
@@ -87,13 +87,13 @@ def check_model(folder: str) -> None:
     if is_adapter(folder):
         return
     if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{folder}: no model there; `scratch export` writes one")
+        raise UserError(f"{folder}: no model found; run `scratch export` to write one")
     if written_by(folder) not in (None, "export"):
         raise UserError(f"{folder} is the output of '{written_by(folder)}'; export it first, for its model card")
 
 
 def check_corpus(folder: str) -> None:
-    """Raises UserError: not a prepared folder, a damaged one, or one from before there were data cards."""
+    """Reject a folder that is not a prepared corpus, is damaged, or has no data card. Raises UserError."""
     from training.corpus.output.card import CARD
     from training.data.shards import check_hashes, read_manifest
 

@@ -1,4 +1,4 @@
-"""Print the table of a run, and write it with a picture.
+"""Print the results of a run as a table, and write it with a plot.
 
     scratch report runs/quickstart
 

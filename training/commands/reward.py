@@ -7,8 +7,8 @@ The recipe has TRL's own field names, and `trl reward --config RECIPE` runs it t
 one score (Bradley-Terry: the chosen answer should score higher). It opens with AutoModelForSequenceClassification.
 `scratch grpo` and `scratch rloo` take its folder as reward_model_name_or_path.
 
-Data: as for `scratch dpo`. With test_split_size: 0.1 and eval_strategy: epoch a tenth of the pairs is held out, and the
-accuracy on them is reported. Pairs longer than max_length are dropped and counted.
+Data: the formats of `scratch dpo`. With test_split_size: 0.1 and eval_strategy: epoch, a tenth of the pairs is held
+out, and the accuracy on them is reported. Pairs longer than max_length are dropped and counted.
 """
 
 from training.tuning.dataset_formats import PREFERENCES

@@ -3,8 +3,8 @@
     scratch rloo --config rloo.yaml
     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training rloo --config RECIPE
 
-As `scratch grpo`, whose help lists rewards and data. The advantage of a completion is its reward, minus beta times KL,
-minus the mean of the other completions of the same prompt. `trl rloo --config RECIPE` runs the same recipe.
+Rewards and data are as for `scratch grpo`; see its help. The advantage of a completion is its reward, minus beta times
+KL, minus the mean of the other completions of the same prompt. `trl rloo --config RECIPE` runs the same recipe.
 """
 
 from training.tuning.dataset_formats import PROMPTS

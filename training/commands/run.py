@@ -5,10 +5,10 @@
 Every `STAGE.yaml` in the folder is a stage. Stages whose recipe and inputs are unchanged are skipped; an interrupted
 one resumes where it stopped. An override applies to every recipe that has the key (`--data.path my.txt`), or to one
 stage if its name comes first (`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept
-out of the training text. At the end a table and a picture of the whole run are written.
+out of the training text. At the end, a table and a plot of the whole run are written.
 
 `--minutes 20`, or `minutes` in the folder's run.yaml, scales the steps of pretrain, sft and dpo so that the whole run
-takes about as long on this machine. The steps are chosen once, and RUN_FOLDER/run.json keeps them. They stay as in the
+takes about that long on this machine. The steps are chosen once and kept in RUN_FOLDER/run.json. They stay as in the
 recipes with `--minutes null`, or if the command line sets `max_steps`.
 """
 
@@ -72,7 +72,7 @@ def recipes_in(folder: Path) -> dict[str, Path]:
 def command_of(stage: str) -> ModuleType:
     """The module of a stage.
 
-    Stages of our own have `CONFIG`, the dataclass of the recipe, and `inputs(config)`, the digests of what they read,
+    Our own stages have `CONFIG`, the dataclass of the recipe, and `inputs(config)`, the digests of what they read,
     or None if only the stage can tell. They may have `RUNTIME_KEYS`, see `training.common.stage.Stage`, and
     `PRINTING_KEYS`, with which they print something even if their output is up to date.
     """
@@ -155,7 +155,7 @@ def check_trl_recipe(stage: str, values: dict[str, Any], where: str) -> dict[str
     except UserError:
         if trl_options.is_complete():
             raise
-        return values  # the installed TRL may know the key: its stage asks it
+        return values  # the installed TRL may know the key, which its stage checks
 
 
 def keep_out_evaluation(
@@ -290,7 +290,7 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
 
 
 def check_exit_code(stage: str, code: int) -> None:
-    """Raises SystemExit: the stage failed, or was killed, which is printed because the stage could not."""
+    """Raise SystemExit if the stage failed. If it was killed, print that, because the stage could not."""
     if code < 0:
         killer = signal.Signals(-code).name
         hint = ", as when memory runs out" if killer == "SIGKILL" else ""

@@ -2,8 +2,8 @@
 
     scratch serve runs/quickstart/export --port 8000
 
-This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. With a
-model it is loaded at once and requested by that name; without one the server loads the model that a request names.
+This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. MODEL
+is loaded at startup, and requests use that name. Without MODEL, the server loads the model that each request names.
 """
 
 import dataclasses
@@ -22,27 +22,27 @@ from training.common.recipe import option, parse, positional
 class ServeConfig:
     """Options of `scratch serve`, which are those of `transformers serve`. None leaves an option to its default."""
 
-    model: str | None = positional("model folder, or name on the Hub, to load at once", None)
+    model: str | None = positional("model folder or Hub name, to load at startup", None)
     host: str | None = option(None, "address to listen on; default localhost", group="Server")
     port: int | None = option(None, "port to listen on; default 8000", at_least=0, group="Server")
     enable_cors: bool = option(False, "allow requests from pages of other sites", group="Server")
-    log_level: str | None = option(None, "level of the log, such as info; default warning", group="Server")
+    log_level: str | None = option(None, "log level, such as info; default warning", group="Server")
     device: str | None = option(None, "device, such as cuda:0 or cpu; default auto", group="Model")
-    dtype: str | None = option(None, "type of the weights; by default that of the files", group="Model")
+    dtype: str | None = option(None, "data type of the weights; default: as stored", group="Model")
     attn_implementation: str | None = option(None, "attention kernel, such as flash_attention_2", group="Model")
     compile: bool = option(False, "compile the model with torch.compile", group="Model")
     quantization: str | None = option(None, "bnb-4bit or bnb-8bit", group="Model")
     trust_remote_code: bool = option(False, "run the code in a model's repository", group="Model")
     model_timeout: int | None = option(None, "seconds after which an idle model is unloaded", group="Model")
-    default_seed: int | None = option(None, "seed of the sampling", group="Answers")
-    reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning, of models that can", group="Answers")
+    default_seed: int | None = option(None, "sampling seed", group="Answers")
+    reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning mode, if supported", group="Answers")
     chat_template_kwargs: str | None = option(
         None, "JSON object with arguments of the chat template", group="Answers", verbatim=True
     )
     continuous_batching: bool = option(False, "batch requests continuously, with paged attention", group="Batching")
-    cb_block_size: int | None = option(None, "tokens in a block of the KV cache", group="Batching")
-    cb_num_blocks: int | None = option(None, "blocks of the KV cache", group="Batching")
-    cb_max_batch_tokens: int | None = option(None, "tokens in a batch at most", group="Batching")
+    cb_block_size: int | None = option(None, "tokens per block of the KV cache", group="Batching")
+    cb_num_blocks: int | None = option(None, "number of blocks of the KV cache", group="Batching")
+    cb_max_batch_tokens: int | None = option(None, "maximum tokens in a batch", group="Batching")
     cb_max_memory_percent: float | None = option(None, "fraction of GPU memory for the KV cache", group="Batching")
     cb_use_cuda_graph: bool | None = option(None, "use CUDA graphs", group="Batching")
 

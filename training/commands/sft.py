@@ -4,26 +4,26 @@
     scratch sft --config RECIPE --preview       print two samples with their scored tokens, and train nothing
     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training sft --config RECIPE
 
-The recipe has TRL's own field names. `trl sft --config RECIPE` runs it too, if the data have a format of TRL's.
+The recipe has TRL's own field names. `trl sft --config RECIPE` runs it too, if the data is in one of TRL's formats.
 
 Data formats, detected by their columns:
     messages                                    conversations: [{role, content}, ...]
     prompt, completion                          both text, or both messages
     conversations                               ShareGPT: [{from: human|gpt|system|tool, value}, ...]
-    instruction, output, perhaps input          alpaca
-    instruction, response, perhaps context      Dolly
+    instruction, output, optionally input       Alpaca
+    instruction, response, optionally context   Dolly
     question, answer
     text (or dataset_text_field)                plain text
-    input_ids, perhaps labels                   tokens
+    input_ids, optionally labels                tokens
 
-Scored tokens: with prompt and completion (alpaca, Dolly, question and answer too) those of the completion; with text
-all; with messages and ShareGPT all, or those of the answers with assistant_only_loss: true. Samples longer than
+The loss is computed on the scored tokens: the completion, where there is one (also in Alpaca, Dolly, question and
+answer); otherwise all tokens, or only the assistant's answers with assistant_only_loss: true. Samples longer than
 max_length are truncated and counted.
 
 The keys that matter most, with their defaults:
     model_name_or_path, output_dir, datasets    required; datasets: [{path: json, data_files: {train: FILE}}]
     max_length: 1024                            tokens in a sample
-    packing: false                              fill sequences of max_length with samples isolated from each other
+    packing: false                              pack samples into sequences of max_length, isolated from each other
     learning_rate: 2.0e-5, max_steps, num_train_epochs: 3, per_device_train_batch_size: 8
     use_peft: false                             train a low-rank adapter; lora_target_modules: all-linear, lora_r: 16
     use_dora: false                             train it as DoRA, with a separate magnitude

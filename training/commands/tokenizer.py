@@ -3,9 +3,9 @@
     scratch tokenizer --config recipes/quickstart/tokenizer.yaml
     scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
 
-kind 'bpe' learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
-kind 'character' gives every character of the text its own token. --compare trains nothing: it takes tokenizer or model
-folders, or names on the Hub, and prints bytes per token by kind of text; with --data.path also of your own text.
+--kind bpe learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
+--kind character gives every character of the text its own token. --compare trains nothing: it takes tokenizer or model
+folders, or Hub names, and prints bytes per token by kind of text; with --data.path, for your own text too.
 """
 
 import shutil
@@ -46,12 +46,12 @@ class TokenizerConfig:
     data: DataConfig = option(DataConfig, "text to learn from")
     kind: Literal["bpe", "character"] = option("bpe", "byte pairs (bpe), or one token per character")
     vocab_size: int = option(4096, "bpe: number of tokens, including the 256 bytes and the special tokens")
-    digits: Literal[1, 2, 3] = option(3, "bpe: most digits in one token; with 1, numbers line up digit by digit")
+    digits: Literal[1, 2, 3] = option(3, "bpe: maximum digits per token; 1 splits numbers into single digits")
     whitespace: Literal["runs", "single"] = option(
-        "runs", "bpe: runs (a line break with its indentation may be one token), or single (a token per character)"
+        "runs", "bpe: runs (a line break with its indentation may be one token), or single (one token per character)"
     )
     max_bytes: int | None = option(
-        None, "bpe: bytes of training text to learn from (default: all); fewer are faster", at_least=1
+        None, "bpe: bytes of training text to learn from (default: all); fewer bytes are faster", at_least=1
     )
     model_max_length: int = option(
         1024, "context of the model in tokens; transformers warns about longer texts", at_least=1
@@ -72,7 +72,7 @@ CONFIG = TokenizerConfig
 class ComparedText:
     """Your own text for a comparison."""
 
-    path: str | None = option(None, "file, folder or Hub data set with your own text")
+    path: str | None = option(None, "file, folder or Hub dataset with your own text")
     text_column: str = option("text", "column that holds the text")
 
 
@@ -172,8 +172,8 @@ def train_bpe(corpus: "Corpus", config: TokenizerConfig) -> "ScratchTokenizer":
         )
     if len(tokenizer) < config.vocab_size:
         print(
-            f"tokenizer: the text fills {len(tokenizer)} tokens, not the {config.vocab_size} requested, because no "
-            "pair of tokens occurs twice any more; give it more text, or a smaller vocab_size"
+            f"tokenizer: learned {len(tokenizer)} tokens, not the {config.vocab_size} requested, because no "
+            "further pair of tokens occurs twice; use more text, or a smaller vocab_size"
         )
     return tokenizer
 

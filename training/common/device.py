@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Tokens in a sequence up to which the (seq, seq) scores of a head stay in a CPU's cache: 1 MB in fp32 at 512.
 LONGEST_EAGER = 512
-# Floating-point operations of a run from which compiling, which takes ten seconds to a minute, saves more than that.
+# Floating-point operations of a run from which compiling saves more time than it takes: ten seconds to a minute.
 # Estimated: about two minutes of uncompiled training at 0.15 TFLOP/s (two CPU cores) and at 400 TFLOP/s (a data-center
 # GPU), of which compiled layers save a quarter to a third (measured on CPUs, assumed for GPUs).
 LONG_ENOUGH_TO_COMPILE = {"cpu": 2e13, "cuda": 5e16}
@@ -88,7 +88,7 @@ def matrix_product(device: "torch.device", dtype: "torch.dtype", size: int) -> t
     """A square matrix product, as a function to call, and its floating-point operations."""
     import torch
 
-    generator = torch.Generator(device).manual_seed(0)  # leaves the random state of training alone
+    generator = torch.Generator(device).manual_seed(0)  # does not touch the random state of training
     left, right = torch.randn(2, size, size, generator=generator, device=device).to(dtype)
     return lambda: left @ right, 2 * size**3
 

@@ -17,7 +17,7 @@ class UserError(Exception):
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Raise a failure to write to `folder` as UserError. `training.cli` explains a full disk itself."""
+    """Raise a failure to write to `folder` as UserError, except a full disk, which `training.cli` explains."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def one_line(error: object) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The ending of an error message that points a misspelt name to the right one."""
+    """The end of an error message about a misspelt name: the nearest known name, or all of them."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"

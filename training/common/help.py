@@ -13,7 +13,7 @@ import yaml
 from training.common.recipe import build, describe_bounds, is_required
 from training.common.yaml_values import read_value
 
-WIDTH = 110  # characters of a line, where the terminal has as many
+WIDTH = 110  # maximum characters per line
 COLUMN = 34  # where the help of an option begins
 _TYPES = {int: "INT", float: "FLOAT", str: "TEXT", bool: "true|false", dict: "MAPPING", list: "LIST"}
 _OPTIONS = "Options"  # heading of the fields without a group
@@ -100,7 +100,7 @@ def metavar_of(field: dataclasses.Field) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """An annotation for people: `INT`, `true|false`, `wsd|cosine`, `[TEXT, ...]`, `MAPPING`."""
+    """Readable form of an annotation: `INT`, `true|false`, `wsd|cosine`, `[TEXT, ...]`, `MAPPING`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return "|".join(dict.fromkeys(type_name(choice) for choice in arguments if choice is not type(None)))
@@ -124,7 +124,7 @@ def with_facts(field: dataclasses.Field, hint: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that either YAML 1.1 or a recipe would read as something else: `no`, `1e-5`."""
+    """YAML dumper that quotes text which YAML 1.1 or a recipe would read as something else: `no`, `1e-5`."""
 
     def represent_text(self, text: str) -> yaml.Node:
         same = read_value(text) == text
@@ -152,7 +152,7 @@ def recipe_yaml(
 ) -> str:
     """The complete recipe that `values` amount to, as YAML with the help of each key above it.
 
-    Saved to a file it is a recipe that resolves to itself. Where a required key is not given, it stands as a comment.
+    Saved to a file it is a recipe that resolves to itself. A required key that is not given is a comment.
 
     Args:
         where: the source of the values, for errors.
@@ -168,7 +168,7 @@ def recipe_yaml(
 
 
 def _complete(cls: type, values: dict[str, Any]) -> bool:
-    """Whether all required keys of the top level are given. Those of nested dataclasses `build` looks for."""
+    """Whether all required keys of the top level are given. `build` checks those of nested dataclasses."""
     return all(
         field.name in values for field in dataclasses.fields(cls) if field.init and is_required(field)
     )

@@ -26,7 +26,7 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 records = enumerate(content if isinstance(content, list) else [content], 1)
             for number, record in records:
                 if not isinstance(record, dict):
-                    raise UserError(f"{path}:{number}: an item is an object with fields, not {record!r:.40}")
+                    raise UserError(f"{path}:{number}: a record must be a JSON object, not {record!r:.40}")
                 yield number, record
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: after record {number}: not valid JSON ({error.msg})") from None

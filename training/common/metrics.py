@@ -1,4 +1,4 @@
-"""Training metrics: one JSON object a line in `metrics.jsonl`, and the same figures on a line for the terminal."""
+"""Training metrics: one JSON object per line in `metrics.jsonl`, and the same figures on a line for the terminal."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from training.common.errors import UserError
 from training.common.files import write_whole
 
 LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
-# Figures that depend on the machine; all others are the same whenever a recipe runs again.
+# Figures that depend on the machine; all others are equal in every run of a recipe.
 TIMINGS = ("seconds", "tokens_per_second", "mfu")
 
 
@@ -64,7 +64,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
         if not isinstance(record, dict) or "step" not in record:
-            raise UserError(f"{file}: not the metrics of a training run, whose records have a 'step' each")
+            raise UserError(f"{file}: not the metrics of a training run (a record has no 'step')")
         records.append({key: value for key, value in record.items() if value is not None})
     return records
 

@@ -2,7 +2,7 @@
 
 DISTRIBUTION = "scratch-llm"
 
-# Module: extra in pyproject.toml. What is not listed here comes with the package itself.
+# Module: extra in pyproject.toml. Other modules are installed with the package itself.
 EXTRAS = {
     "trl": "train",
     "peft": "train",

@@ -1,4 +1,4 @@
-"""Processes of a launcher: their rank, and output from the first one only. `RANK` in the environment is the rank."""
+"""Processes of a launcher: their rank, and output of the first one only. `RANK` in the environment is the rank."""
 
 import contextlib
 import os

@@ -11,7 +11,7 @@ progress_bar = partial(tqdm, disable=None)
 
 
 class TrainingProgress:
-    """Progress of a training: a bar with the newest figures on a terminal, elsewhere a line per logging step.
+    """Progress of a training run: a bar with the newest figures on a terminal, elsewhere a line per logging step.
 
     Args:
         total, first: training steps in all, and those that an interrupted run has done.

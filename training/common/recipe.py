@@ -6,7 +6,7 @@ line in `--help`:
     @dataclass
     class PlotConfig:
         runs: list[str] = positional("run folders", many=True, metavar="RUN")    # scratch plot RUN RUN
-        output: str = required("picture to write")                               # --output TEXT, or a key of a recipe
+        output: str = required("image file to write")                            # --output TEXT, or a key of a recipe
         steps: int = option(10, "training steps", at_least=1, group="Length")    # bounds: checked and printed
         private: bool = option(False, "hide it from others")                     # --private, or --private false
         system: str | None = option(None, "system prompt", verbatim=True)        # text that is not read as YAML
@@ -31,14 +31,14 @@ from typing import Any
 from training.common.errors import UserError, nearest
 from training.common.yaml_values import read_value, read_yaml
 
-# The order in which `scratch run` takes the recipes of a folder; also what every stage names as the next command.
+# The order in which `scratch run` runs the recipes of a folder, and in which stages suggest the next command.
 STAGES = (
     *("tokenizer", "prepare", "pretrain", "sft", "reward", "dpo", "kto", "orpo", "grpo", "rloo"),
     *("classify", "evaluate", "export"),
 )
 
 
-# Bounds of a number: the words of `--help` and of errors, and whether a value keeps to one.
+# Bounds of a number: their words in `--help` and errors, and the comparison that checks them.
 _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "at_least": ("at least", operator.ge),
     "above": ("above", operator.gt),
@@ -53,13 +53,13 @@ def option(
     """A dataclass field with its line of `--help`.
 
     Args:
-        default: a `list`, `dict` or dataclass type stands for a fresh one.
+        default: a `list`, `dict` or dataclass type means a new one each time.
         help: one line that names the thing and its unit. For a nested dataclass, the heading of its section.
-        group: heading of `--help` under which the option stands.
+        group: heading of `--help` under which the option is listed.
         verbatim: text of the command line is taken as written, not read as YAML.
         several: the flag takes all words up to the next flag, each as written.
         bounds: of a number, `at_least`, `above`, `at_most`, `below`; `build` checks them and `--help` prints them. A
-            value of None keeps to all bounds.
+            value of None is always allowed.
     """
     metadata = {"help": help, "group": group, "verbatim": verbatim, "several": several, "bounds": bounds}
     if isinstance(default, type):
@@ -93,7 +93,7 @@ def is_required(field: dataclasses.Field) -> bool:
 
 
 def describe_bounds(bounds: dict[str, float]) -> str:
-    """Such as `at least 0, below 1`."""
+    """Bounds in words, such as `at least 0, below 1`."""
     return ", ".join(f"{_BOUNDS[name][0]} {limit:,}" for name, limit in bounds.items())
 
 
@@ -190,7 +190,7 @@ def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = la
     For command lines whose options belong to several dataclasses, or to none; see `read_flags` for those of one.
 
     Args:
-        is_boolean: whether a key may stand without a value, which is then `true`.
+        is_boolean: whether a key may be given without a value, which is then `true`.
 
     Raises:
         UserError: a word that is not a flag, or a flag without a value.
@@ -240,12 +240,12 @@ def find_field(cls: type, key: str) -> tuple[dataclasses.Field | None, Any]:
 
 
 def takes_no_value(hint: Any) -> bool:
-    """Whether a flag with this annotation may stand alone, for true."""
+    """Whether a flag with this annotation may be given without a value, for true."""
     return hint is bool or bool in typing.get_args(hint)
 
 
 def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
-    """Values on a command line by dotted key, read as the fields of `cls` ask: a bare `--flag` of a boolean is true.
+    """Values on a command line by dotted key, read by the types of `cls`: a bare `--flag` of a boolean is true.
 
     Raises:
         UserError: a flag without its value, or a word too many.
@@ -323,7 +323,7 @@ def read_arguments(
     recipe: bool = True,
     resolve: Callable[[Any, dict[str, Any], str], Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """What a command line says, `--config FILE` and flags: `values` and `where` of `build`.
+    """Values of a command line, from `--config FILE` and flags: `values` and `where` for `build`.
 
     Prints and exits for `--help` and `--print_config`.
 

@@ -57,7 +57,7 @@ class StopSignals:
 
 @contextlib.contextmanager
 def no_interrupt_lost() -> Iterator[None]:
-    """Raise a Ctrl-C again that arrived in a destructor, where Python only prints and drops it.
+    """Re-raise a Ctrl-C that arrived in a destructor, where Python only prints and drops it.
 
     After a long call into Rust it always arrives there: the objects that the call made start a garbage collection.
     """

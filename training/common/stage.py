@@ -310,7 +310,7 @@ class Stage:
             "metrics": metrics,
             "command": shlex.join(["scratch", self.name, *self.arguments]),
         }
-        if (self.folder / "tokenizer.json").is_file():  # to notice later that it was exchanged
+        if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
         write_whole(self.folder / PROVENANCE, json.dumps(record, indent=2, default=str) + "\n")
 

@@ -10,7 +10,7 @@ from training.common.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """Truth values and numbers as in YAML 1.2: in PyYAML's 1.1 `no` is a truth value and `1e-5` is a text."""
+    """YAML loader with the truth values and numbers of YAML 1.2; in PyYAML's 1.1, `no` is false and `1e-5` is text."""
 
 
 _BOOL = "tag:yaml.org,2002:bool"

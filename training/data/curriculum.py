@@ -25,18 +25,18 @@ class Curriculum:
         starts: (phases,) the first step of each.
 
     Raises:
-        ValueError: what a `Mixture` raises, or phases that do not begin at a step of their own.
+        ValueError: what a `Mixture` raises, or phases without a step.
     """
 
     def __init__(self, data: str | dict[str, Any], later: Mapping[Any, Any], steps: int, sequences_per_step: int):
         self.phases, self.starts, self.sequences_per_step = [Mixture(data)], [0], sequences_per_step
         for share in sorted(later, key=str):
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-                raise ValueError(f"'curriculum': a phase begins at a share of the run between 0 and 1, not {share!r}")
+                raise ValueError(f"'curriculum': a phase begins at a fraction of the run, from 0 to 1, not {share!r}")
         for share, weights in sorted(later.items()):
             start = round(share * steps)
             if not self.starts[-1] < start < steps:
-                raise ValueError(f"'curriculum': {share} of {steps:,} steps leaves a phase without a step")
+                raise ValueError(f"'curriculum': {share} of {steps:,} steps leaves a phase without a step; change it")
             self.phases.append(Mixture(weights, f"curriculum.{share}"))
             self.starts.append(start)
         self.folders = sorted(set().union(*(phase.folders for phase in self.phases)))

@@ -67,7 +67,7 @@ class TokenLoader:
                 batch = "one batch of" if single else "its share of one batch,"
                 remedy = "lower" if single else "lower its weight,"
                 raise UserError(
-                    f"'data': {folder}: the split holds {len(packing.tokens):,} tokens, less than {batch} "
+                    f"'data': {folder}: the split holds {len(packing.tokens):,} tokens, fewer than {batch} "
                     f"{sequences} x {packing.sequence_length}; give more text or {remedy} "
                     "global_batch_size or sequence_length"
                 )

@@ -13,7 +13,7 @@ LONGEST_PERIOD = 100_000  # sequences after which the order of members repeats
 class Mixture:
     """The member of each sequence of a run, as a function of its place.
 
-    After any number of sequences, every member has had its share of them, to within less than one: this is the chairman
+    After any number of sequences, every member has had its share, within less than one sequence: this is the chairman
     assignment problem (Tijdeman 1980, https://doi.org/10.1016/0012-365X(80)90269-1). With m members no share is off
     by more than 1 - 1 / (2m - 2) sequences.
 
@@ -22,7 +22,7 @@ class Mixture:
         key: recipe key of the data, for error messages.
 
     Attributes:
-        folders: the members, sorted: a recipe means the same in whatever order its keys stand.
+        folders: the members, sorted: a recipe means the same in whatever order its keys are written.
         weights: (members,) the smallest whole numbers in the requested proportions.
         period: sequences after which the order of members repeats, the sum of the weights.
 
@@ -33,7 +33,7 @@ class Mixture:
     def __init__(self, data: str | dict[str, Any], key: str = "data"):
         requested = data if isinstance(data, dict) else {data: 1}
         if not requested:
-            raise ValueError(f"'{key}' names no folder of shards")
+            raise ValueError(f"'{key}' names no folder of shards; give at least one")
         fractions = {str(folder): _weight(folder, weight, key) for folder, weight in requested.items()}
         self.folders = sorted(fractions)
         common = math.lcm(*(fraction.denominator for fraction in fractions.values()))
@@ -42,14 +42,14 @@ class Mixture:
         self.period = sum(numbers) // divisor
         if self.period > LONGEST_PERIOD:
             raise ValueError(
-                f"'{key}': these weights come out even only after {self.period:,} sequences (the limit is "
-                f"{LONGEST_PERIOD:,}); write them with fewer digits"
+                f"'{key}': these weights repeat only after {self.period:,} sequences (the limit is "
+                f"{LONGEST_PERIOD:,}); round them to fewer digits"
             )
         self.weights = np.array(numbers) // divisor
 
     @property
     def shares(self) -> np.ndarray:
-        """(members,) adding up to 1."""
+        """Shares of the members, (members,), adding up to 1."""
         return self.weights / self.period
 
     def locate(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.data.shards import TokenShards
 
-PADDING = -1  # in place of a document's number
+PADDING = -1  # instead of a document's number
 
 
 class Pieces(NamedTuple):
@@ -70,7 +70,7 @@ class Packing(ABC):
         at[padding] = 0
         labels = self.tokens[at].astype(np.int64)
         labels[padding] = IGNORE_INDEX
-        input_ids = self.tokens[at - 1]  # before the first token stands the last one, an end of text
+        input_ids = self.tokens[at - 1]  # index -1, before the first token, is the last one: an end of text
         return np.stack([input_ids, labels, position]).reshape(3, len(sequences), self.sequence_length)
 
     def documents(self, sequences: np.ndarray) -> list[int]:
@@ -215,11 +215,11 @@ def best_fit_decreasing(histogram: np.ndarray, capacity: int) -> list[tuple[int,
 
 
 def _before(ends: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Where the things of these numbers begin, from where all of them end."""
+    """Start positions of the items with these numbers, from the end positions of all items."""
     return np.where(numbers > 0, ends[numbers - 1], 0)
 
 
 def _ranges(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Several ranges of numbers as one array, and beside each number which range it is from."""
+    """The range that each number comes from, and the numbers of several ranges as one array."""
     owner = np.repeat(np.arange(len(first)), count)
     return owner, np.arange(len(owner)) + (first - np.cumsum(count) + count)[owner]

@@ -2,7 +2,7 @@
 
     train-00000.ds            the tokens of all documents, little-endian uint16 (uint32 for a vocabulary over 65536)
     train-00000.ds.index      uint64: where each document ends, in tokens from the start of the shard
-    train-00000.ds.metadata   text: tokenizer and bytes a token, number of tokens, the same for people
+    train-00000.ds.metadata   text: tokenizer and bytes per token, number of tokens, the same in readable form
 
 Every document ends with the end-of-text token. `manifest.json` beside them holds the counts and hashes.
 """
@@ -115,7 +115,7 @@ class TokenShards:
     Attributes:
         tokens: (tokens,) ids in the type they are stored in.
         document_ends: (documents,) int64; document i is `tokens[document_ends[i - 1]:document_ends[i]]`.
-        text_bytes: bytes of the text they encode, as UTF-8; end-of-text tokens stand for none.
+        text_bytes: bytes of the text they encode, as UTF-8; end-of-text tokens count no bytes.
         vocab_size: of the tokenizer that made them.
     """
 
@@ -152,11 +152,11 @@ def open_shard(path: Path, entry: dict[str, Any], vocab_size: int) -> TokenShard
         UserError: the files do not have the size that it says.
     """
     tokens = _map(path, token_dtype(vocab_size), entry["tokens"])
-    # Signed, for arithmetic without surprises; no corpus has 2**63 tokens.
+    # Signed, so that differences cannot wrap around; no corpus has 2**63 tokens.
     document_ends = _map(_beside(path, "index"), np.dtype("<i8"), entry["documents"])
     if document_ends[-1] != len(tokens) or document_ends[0] < 0 or (np.diff(document_ends) < 0).any():
         raise UserError(
-            f"'data': {path}.index is damaged: it does not rise to the number of tokens; run `scratch prepare`"
+            f"'data': {path}.index is damaged: its offsets do not match the tokens; run `scratch prepare` again"
         )
     return TokenShards(tokens, document_ends, entry["bytes"], vocab_size)
 

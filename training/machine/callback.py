@@ -1,4 +1,4 @@
-"""Threads of a Trainer: they follow the load between steps, and while it generates or evaluates."""
+"""Threads of a Trainer: their number follows the load between steps, and during generation and evaluation."""
 
 from typing import Any
 

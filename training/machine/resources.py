@@ -52,7 +52,7 @@ def _limit_v1(folder: Path) -> float | None:
 
 
 def _lines(file: Path) -> list[str]:
-    """Lines of a file of the system; none where it is missing or closed to us."""
+    """Lines of a system file; none if it is missing or not readable."""
     try:
         return file.read_text().splitlines()
     except OSError:
@@ -67,9 +67,9 @@ def available_cores() -> int:
 class Load:
     """The cores that other programs use, from one reading to the next.
 
-    Ours are this process and all its descendants; of a launcher's processes (LOCAL_WORLD_SIZE) each counts the others
-    as ours too. On Linux the processors of `affinity` are looked at. Elsewhere it is psutil's total, where psutil is
-    installed; without both nobody is seen.
+    This process and its descendants do not count, nor do the other processes of a launcher (LOCAL_WORLD_SIZE). Linux
+    reports the load of the processors in `affinity`. Elsewhere psutil, if installed, gives the total of all
+    processors; without psutil, the load is 0.
     """
 
     def __init__(self):
@@ -77,7 +77,7 @@ class Load:
         self.restart()
 
     def restart(self) -> None:
-        """Begin the time that the next reading covers."""
+        """Start the period that the next reading covers."""
         self.read_at, self.busy, self.own = time.monotonic(), busy_seconds(), tree_seconds(self.root)
 
     @property
@@ -133,7 +133,7 @@ def tree_seconds(root: int) -> float:
 
 @dataclass
 class Machine:
-    """What `scratch run` prints first, and estimates from."""
+    """The machine's processor, cores, memory and speed: printed by `scratch run`, and the basis of its estimates."""
 
     processor: str
     cores: int
@@ -145,7 +145,7 @@ class Machine:
     rate: float  # floating-point operations per second of matrix products
 
     def describe(self) -> str:
-        """One line."""
+        """One-line summary of the machine."""
         memory = f"{self.memory / 2**30:.1f} GiB of memory, " if self.memory else ""
         others = (
             f"other programs use {self.used_by_others:.1f} cores"
@@ -184,7 +184,7 @@ def measure() -> Machine:
 
 
 def processor_name() -> str:
-    """The processor's name as its maker writes it, where the system tells."""
+    """The processor's model name, if the system reports it; otherwise its kind."""
     names = [line.partition(":")[2].strip() for line in _lines(PROC / "cpuinfo") if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -1,8 +1,8 @@
-"""How long the stages of a recipe folder take on a machine, and how many training steps fit into some minutes.
+"""Time estimates for the stages of a recipe folder on a machine, and the training steps that fit into some minutes.
 
 The estimates are simple rules, good to about a third: the operations of the matrix products, over the share of the
-machine's measured rate that such networks reach, plus what the stage takes elsewhere. They know the stages of a folder
-that begins with a pretraining, since the size of the network stands in its recipe.
+machine's measured rate that such networks reach, plus what the stage takes elsewhere. They cover the stages of a folder
+that begins with pretraining, whose recipe has the size of the network.
 """
 
 import math
@@ -12,19 +12,19 @@ from typing import Any
 
 from training.machine.resources import Machine
 
-# Of the rate of matrix products, reached by the quickstart's pretraining with its validations: 78 of 270 GFLOP/s on two
-# cores of an Intel Xeon in fp32, 200 of 420 on two of an AMD EPYC in bf16.
+# Share of the matrix-product rate that the quickstart's pretraining reaches, validations included: 78 of 270 GFLOP/s on
+# two cores of an Intel Xeon in fp32, 200 of 420 on two of an AMD EPYC in bf16.
 EFFICIENCY = {"fp32": 0.29, "bf16": 0.48}
 START = 8  # seconds from the start of a stage to its work: Python, torch, transformers
 BYTES_PER_TOKEN = 3.3  # Python source with a vocabulary of 4,096
-FILLED = 0.7  # of `max_length`, by the examples of SFT and DPO with their padding
-TRAINER = 1.4  # time of the Trainer's step over that of pretraining for as many tokens
-LORA = 1.5  # the same of an adapter's and the reference model's passes over those of training all weights
+FILLED = 0.7  # share of `max_length` that the examples of SFT and DPO fill, with their padding
+TRAINER = 1.4  # time of a Trainer step, relative to pretraining on as many tokens
+LORA = 1.5  # time of a step with adapter and reference model, relative to training all weights
 LEARN_BYTES, PREPARE_BYTES = 450_000, 250_000  # bytes of text per second, tokenizer and prepare
 GENERATED = 1500  # tokens per second that `evaluate` generates in a batch, with a network of a few million parameters
-ITEM_TOKENS = 200  # of an item that `evaluate` scores
+ITEM_TOKENS = 200  # in an item that `evaluate` scores
 SCALED = ("pretrain", "sft", "dpo")  # the stages whose steps are fitted
-# A run far shorter than the recipe's teaches nothing; a longer one sees its examples more often than helps.
+# A run far shorter than the recipe's learns nothing; a longer one repeats its examples more often than helps.
 LEAST, EPOCHS = 0.2, {"pretrain": 4, "sft": 2, "dpo": 1}
 
 
@@ -97,7 +97,7 @@ def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
 
 
 def fit_steps(folder: Folder, machine: Machine, minutes: float) -> dict[str, int]:
-    """Steps of each training stage with which the whole folder takes so many minutes: all shorter or longer alike.
+    """Steps of each training stage with which the whole folder takes so many minutes: all scaled by one factor.
 
     Empty if the folder has a stage without a rule.
     """

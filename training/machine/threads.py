@@ -1,8 +1,8 @@
 """The number of torch's threads: all cores when the machine is free, fewer while other programs need them.
 
-Two threads that wait for each other at every operation, and a busy program that shares their cores, take 4 to 40 times
-as long as one thread does beside it. So every stage that trains, generates or scores calls `follow_load` between two
-steps or batches, which looks about twice a second. OMP_NUM_THREADS in the environment fixes the number.
+Threads wait for each other at every operation. Two of them that share their cores with a busy program take 4 to 40
+times as long as one thread. So every stage that trains, generates or scores calls `follow_load` between steps or
+batches; it measures the load about twice a second. OMP_NUM_THREADS in the environment fixes the number.
 """
 
 import math
@@ -17,10 +17,10 @@ from training.machine.resources import Load, available_cores, processor_flags
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-INTERVAL = 0.5  # seconds between two looks
-FIRST_LOOK = 0.2  # seconds that the first look covers at least
-# Cores that others may use beside a number of threads without a change: downwards at once, upwards only when four looks
-# in a row found less. A core that others use is seen whole whatever we do, so what counts is their use, not idle time.
+INTERVAL = 0.5  # seconds between two measurements
+FIRST_LOOK = 0.2  # minimum seconds of the first measurement
+# Cores that other programs may use without a change of the number: it falls after one measurement, and rises only after
+# four in a row that found less. Their use is measured, not idle time, because it does not depend on our own threads.
 TOO_MUCH, LITTLE = 0.4, 0.25
 CALM_LOOKS = 4
 
@@ -41,7 +41,7 @@ class Threads:
     def __init__(self, cores: int, load: Load):
         self.numbers, self.load = numbers_of_threads(cores), load
         self.number: int | None = None  # none chosen yet
-        self.calm: list[int] = []  # what the last looks in a row would have allowed, each more than `number`
+        self.calm: list[int] = []  # numbers allowed by the last consecutive measurements, each above `number`
 
     def look(self) -> int:
         """The number to use from now on."""
@@ -70,7 +70,7 @@ _threads: Threads | None = None  # of this process
 
 
 def follow_load() -> str | None:
-    """Set the number of torch's threads by the load. Returns a line for the person when that changed it.
+    """Set the number of torch's threads by the load. Returns a line to print if the number changed.
 
     Call it from the thread that computes, between two steps or batches: OpenMP keeps a number for each thread. It costs
     microseconds, and half a millisecond twice a second.
@@ -101,7 +101,7 @@ def follow_load_in(model: "PreTrainedModel") -> None:
         if not torch.is_grad_enabled():
             follow_load()
 
-    # Every forward passes the embedding, also inside adapters and in the decoder that leaves out the modules.
+    # Every forward passes the embedding, also inside adapters and in the decoder that bypasses the modules.
     model.get_input_embeddings().register_forward_pre_hook(look)
 
 
@@ -133,10 +133,10 @@ def same_bits(work: Callable[[], list[float]]) -> bool | None:
 
 
 def use_reproducible_products() -> None:
-    """Have MKL, the library of most fp32 matrix products, add up in an order that no number of threads changes.
+    """Make MKL, the library of most fp32 matrix products, sum in an order that is the same for any number of threads.
 
-    It reads the environment when torch is loaded, so call this before. On processors that are not Intel's, MKL takes
-    this for its own best choice in the same order. Measured cost: none.
+    It reads the environment when torch is loaded, so call this before. On processors of other makers than Intel, MKL
+    replaces the setting by its own best choice, with the same fixed order. Measured cost: none.
     """
     flags = processor_flags()
     branch = "AVX512" if "avx512f" in flags else "AVX2" if "avx2" in flags else None

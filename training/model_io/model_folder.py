@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
-    # tokenizers of other origin may also, or only, have these
+    # tokenizers from other sources may also, or only, have these
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -49,10 +49,10 @@ def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | Non
 
 
 def generation_config(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> GenerationConfig:
-    """Sampling as people expect it; generation ends at the end of the text or of the assistant's turn.
+    """Generation settings: common sampling defaults; generation ends at the end of the text or of the assistant's turn.
 
     Args:
-        vocab_size: rows of the model's embedding. Those beyond the tokenizer, which stand for nothing, are never drawn.
+        vocab_size: rows of the model's embedding. Those beyond the tokenizer, which have no token, are never drawn.
     """
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     ids = special_token_ids(tokenizer)
@@ -66,7 +66,7 @@ def generation_config(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Ge
 
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Without transformers' own bars, which break into ours."""
+    """Turn off transformers' progress bars, which would break ours, inside this context."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -78,7 +78,7 @@ def no_progress_bars() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' table of weights that are new or unused, where that is expected or reported."""
+    """Silence transformers' table of new or unused weights inside this context, where it is expected or reported."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -95,8 +95,8 @@ def save_model(
 
     Args:
         model: the unwrapped model.
-        source: the folder that it grew from, or that of its tokenizer. The tokenizer's files are copied byte for byte,
-            and the generation settings too if it has them; otherwise they are made for our chat template.
+        source: the folder of the model it was trained from, or of its tokenizer. The tokenizer's files are copied byte
+            for byte, and the generation settings too if it has them; otherwise they are made for our chat template.
         state_dict: the gathered weights, when the model's own are sharded.
     """
     source, folder = Path(source), Path(folder)
@@ -113,10 +113,10 @@ def save_model(
 
 
 def write_model(model: PreTrainedModel, folder: str | Path, state_dict: dict[str, Any] | None = None) -> None:
-    """Weights, configuration, generation settings and, for a class of ours, code."""
+    """Write weights, configuration, generation settings and, for our own classes, code."""
     if isinstance(model.config, ScratchConfig):
         model.config.auto_map = dict(AUTO_MAP)
-    model.config.use_cache = True  # trainers switch it off, and it would be saved so
+    model.config.use_cache = True  # trainers switch it off, and it would be saved that way
     with no_progress_bars():
         model.save_pretrained(folder, state_dict=state_dict)
 
@@ -158,7 +158,7 @@ def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
             index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
             names = sorted(set(index["weight_map"].values()))
         except (ValueError, KeyError, AttributeError):
-            raise UserError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is damaged; get it again") from None
+            raise UserError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is damaged; download or copy it again") from None
     weights: dict[str, torch.Tensor] = {}
     for name in names:
         if not (folder / name).is_file():
@@ -168,5 +168,5 @@ def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
         try:
             weights |= load_file(folder / name)
         except SafetensorError as error:
-            raise UserError(f"{folder / name} is damaged ({error}); get it again") from None
+            raise UserError(f"{folder / name} is damaged ({error}); download or copy it again") from None
     return weights

@@ -20,7 +20,7 @@ def check_parity(original: str | Path, converted: str | Path) -> float:
         UserError: the difference is larger than rounding explains.
     """
     results = []
-    for folder in (original, converted):  # one at a time in memory
+    for folder in (original, converted):  # one model at a time in memory
         with no_progress_bars(), torch.no_grad():
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
             length = min(LENGTH, model.config.max_position_embeddings)

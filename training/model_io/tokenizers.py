@@ -37,7 +37,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
         if (folder / file).is_file():
             try:
                 read(folder / file)
-            except Exception as error:  # tokenizers raises nothing narrower
+            except Exception as error:  # tokenizers raises no narrower class
                 raise UserError(
                     f"'{key}': {folder / file} is damaged ({one_line(error)}); "
                     f"restore it, or delete {folder} and run its stage again"
@@ -57,7 +57,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
     tokens, embedded = len(tokenizer), config.get_text_config().vocab_size
     if embedded < tokens:
         raise UserError(
-            f"'{key}': {name}: the tokenizer has {tokens} tokens but the model embeds {embedded} (vocab_size); "
+            f"'{key}': {name}: the tokenizer has {tokens} tokens but the model has {embedded} embeddings (vocab_size); "
             f"restore the tokenizer it was trained with, or enlarge it with model.resize_token_embeddings({tokens})"
         )
     noted = read_provenance(name).get("tokenizer_sha256")

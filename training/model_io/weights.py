@@ -20,9 +20,9 @@ def check_weights(
 ) -> None:
     """Reject a model, a causal language model by default, whose weights are not exactly those of its `config.json`.
 
-    transformers itself starts missing weights at random, ignores unknown ones, and continues. Here its loader runs on
-    the meta device, where it reads names and shapes from the head of each file and no weights. That takes a fraction of
-    a second for any size, so that every command can check before it writes or loads anything.
+    transformers itself initializes missing weights at random, ignores unknown ones, and continues. Here its loader runs
+    on the meta device, where it reads names and shapes from the header of each file, but no weights. That takes a
+    fraction of a second for any size, so that every command can check before it writes or loads anything.
 
     Args:
         model: a folder, or a name on the Hub.
@@ -48,9 +48,9 @@ def check_weights(
     except SafetensorError as error:
         raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or write it again") from None
     except (OSError, ValueError, StrictDataclassError) as error:
-        said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the check's own words
+        said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the message of the check itself
         reason = one_line(said)
-        raise UserError(f"'{key}': {model} holds no model in safetensors that can be opened ({reason})") from None
+        raise UserError(f"'{key}': {model} holds no safetensors model that can be loaded ({reason})") from None
     shapes = [
         f"{name} is {_size(found)} instead of {_size(wanted)}" for name, found, wanted in report["mismatched_keys"]
     ]
@@ -65,8 +65,8 @@ def check_weights(
     ]
     if problems:
         raise UserError(
-            f"'{key}': the weights in {model} are not those of its config.json: {', '.join(problems)}; "
-            "copy the folder again from where it was made"
+            f"'{key}': the weights in {model} do not match its config.json: {', '.join(problems)}; "
+            "copy or download the folder again"
         )
 
 

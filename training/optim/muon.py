@@ -38,7 +38,7 @@ POLAR_COEFFICIENTS = (
 
 
 def polar_factor(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The polar factors: U V^T of each matrix's singular value decomposition, that is with singular values near one.
+    """The polar factors: U V^T of each matrix's singular value decomposition, so all singular values are near one.
 
     Args:
         matrices: (batch, rows, columns).

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step, so that a run resumes with nothing but its step."""
+"""Learning-rate schedules as pure functions of the step, so that a run can resume from its step alone."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The Accelerator of a pretraining run: the launch file's processes and engine, made to fit the recipe."""
+"""The Accelerator of a pretraining run: the launch file's processes and engine, configured for the recipe."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def _configure_fsdp(accelerator: Accelerator) -> None:
     if plugin.fsdp_version != 2:
         raise UserError("'fsdp_config.fsdp_version': must be 2; see recipes/accelerate/fsdp2.yaml")
     if plugin.mixed_precision_policy:
-        # Accelerate's default sums gradients in bf16 and rounds every loss to it, which leaves three digits.
+        # Accelerate's default sums gradients in bf16 and rounds every loss to bf16, which leaves three digits.
         plugin.mixed_precision_policy = replace(
             plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
         )

@@ -1,4 +1,4 @@
-"""Checkpoints of a pretraining run, which count only when they are whole.
+"""Checkpoints of a pretraining run, which are used only if complete.
 
 A checkpoint is a folder `step-00000500`: a plain Hugging Face directory, with the rest of the training state below
 `state/` (see `training.pretraining.state`). It is written as `step-00000500.tmp` and renamed once it has reached the
@@ -25,7 +25,7 @@ Write = Callable[[Path], None]  # writes the files of a checkpoint into an empty
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint.
+    """A complete checkpoint.
 
     Args:
         progress: as given to `Checkpoints.save`.
@@ -65,7 +65,7 @@ class Checkpoints:
         self._error: BaseException | None = None
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint. Removes leftovers of an interrupted write.
+        """The newest complete checkpoint. Removes leftovers of an interrupted write.
 
         A damaged one is skipped with a warning. It is kept as `step-00000500.damaged` until the run has passed that
         step again.
@@ -75,9 +75,9 @@ class Checkpoints:
         """
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob("step-*.tmp"):  # first: a full disk may need the space
+            for leftover in self.folder.glob("step-*.tmp"):  # first, because a full disk may need the space
                 shutil.rmtree(leftover)
-            self.staging_dir(0).mkdir()  # to find out whether the folder can be written
+            self.staging_dir(0).mkdir()  # to check that the folder can be written
             self.staging_dir(0).rmdir()
         skipped = False
         for folder in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
@@ -90,7 +90,7 @@ class Checkpoints:
             folder.rename(aside)
             skipped = True
         if skipped:
-            print("pretrain: no whole checkpoint is left, starting from step 0")
+            print("pretrain: no complete checkpoint is left, starting from step 0")
         return None
 
     def save(self, progress: dict[str, Any], capture: Callable[[], Write]) -> None:
@@ -117,7 +117,7 @@ class Checkpoints:
             raise error
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is whole. Raises the error of writing it, if there was one."""
+        """Wait until the last checkpoint is complete. Raises the error of writing it, if there was one."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -180,7 +180,7 @@ class Checkpoints:
         validated.sort(key=lambda checkpoint: (checkpoint.validation_loss, -checkpoint.step))
         kept = {*whole[-self.keep_last :], *validated[: self.keep_best]}
         for checkpoint in whole:
-            if checkpoint not in kept:  # renamed first: it is whole as long as it has its name
+            if checkpoint not in kept:  # renamed first: under its name, a checkpoint counts as complete
                 shutil.rmtree(checkpoint.folder.rename(_staging_dir(checkpoint.folder)))
         for aside in self.folder.glob("step-*.damaged"):
             if aside.stem <= f"step-{step:08d}":
@@ -201,7 +201,7 @@ def _read(folder: Path) -> Checkpoint | None:
 
 
 def _damage(folder: Path) -> str | None:
-    """The damage of a checkpoint in a few words, or None."""
+    """Short description of a checkpoint's damage, or None."""
     try:
         content = json.loads((folder / MARKER).read_text())
         seal = content.pop("sha256")

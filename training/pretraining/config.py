@@ -9,7 +9,7 @@ from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
 from training.optim.config import OptimizerConfig
 
-# Keys that say how and where to train and what to show of it, but not what is learned: they may differ when a run
+# Keys that affect how and where a run trains and what it logs, but not what it learns: they may differ when a run
 # resumes. `eval_sequences` is not one of them: losses over different sequences cannot be compared.
 RUNTIME_KEYS = frozenset(
     {
@@ -32,7 +32,7 @@ RUNTIME_KEYS = frozenset(
         "sample_tokens",
         "report_to",
         "profile",
-        "on_nonfinite",  # how to treat a step that stopped the run, which has yet to get past it
+        "on_nonfinite",  # the reaction to a bad step: a run stopped by one may resume with another
     }
 )
 
@@ -48,7 +48,7 @@ class PretrainConfig:
     """
 
     output_dir: str = required("folder for the trained model and its checkpoints", group="Folders")
-    tokenizer: str = required("folder of the tokenizer that made the shards", group="Folders")
+    tokenizer: str = required("folder of the tokenizer that the shards were made with", group="Folders")
     preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "architecture to start from", group="Model"
     )
@@ -83,7 +83,7 @@ class PretrainConfig:
         group="Data",
     )
     document_mask: bool = option(
-        False, "restart attention and positions at every document, so that none sees another", group="Data"
+        False, "restart attention and positions at every document, so that none attends to another", group="Data"
     )
     max_steps: int = option(1000, "optimizer steps of the run", at_least=1, group="Batch and steps")
     sequence_length: int = option(256, "tokens per sequence", at_least=1, group="Batch and steps")
@@ -144,7 +144,7 @@ class PretrainConfig:
         group="Checkpoints and logs",
     )
     sample_prompts: list[str] = option(
-        list, "texts that the model continues at every validation", group="Checkpoints and logs"
+        list, "prompts that the model continues at every validation", group="Checkpoints and logs"
     )
     sample_tokens: int = option(48, "tokens per continuation", at_least=1, group="Checkpoints and logs")
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = option(

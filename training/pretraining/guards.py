@@ -8,10 +8,10 @@ import math
 import statistics
 from collections import deque
 
-# Steps that say which loss is normal: enough for a median, few enough that a falling loss is nearly flat over them.
+# Steps that define the normal loss: enough for a median, few enough that a falling loss is nearly flat over them.
 HISTORY = 64
-# Standard deviations above the median. Normally distributed losses exceed 8 once in 10^15 steps, so the heavier tails
-# of real batches rarely do either, while a diverging run passes it within a step or two. Chosen, not tuned.
+# Standard deviations above the median. Normally distributed losses exceed 8 once in 10^15 steps, and even the
+# heavier tails of real batches rarely do, while a diverging run does within a step or two. Chosen, not tuned.
 SPIKE = 8.0
 MOST_SKIPPED = 10  # non-finite steps in a row, after which the batches are not the cause
 CHANCE_MARGIN = 1.1  # x the loss of a uniform guess; weights of the usual initial size stay below it
@@ -33,7 +33,7 @@ class LossSpikes:
         deviation = statistics.median(abs(other - median) for other in self.losses) if self.losses else 0.0
         self.losses.append(loss)
         # x 1.4826 estimates a normal distribution's standard deviation. A jump below a tenth of the loss never counts,
-        # because a run that hardly changes any more has hardly any deviation.
+        # because near convergence the deviation is close to 0.
         return median if loss > median + max(SPIKE * 1.4826 * deviation, 0.1 * median) else None
 
 

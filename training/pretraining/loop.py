@@ -127,7 +127,7 @@ class Pretrainer:
         return model
 
     def resume(self) -> None:
-        """Restore the newest whole checkpoint, if there is one.
+        """Restore the newest complete checkpoint, if there is one.
 
         Raises:
             UserError: the checkpoint has another model than the recipe's or comes from another kind of launch, or its
@@ -228,7 +228,7 @@ class Pretrainer:
             return
         self.log.close()
         self.checkpoints.wait()
-        self.accelerator.wait_for_everyone()  # a launcher gives the others little time once one has ended
+        self.accelerator.wait_for_everyone()  # once one process has ended, launchers soon kill the others
         again = "the same command without --restart" if self.config.restart else "the same command"
         raise Interrupted(self.stopped_by, f"stopped after step {self.step}, saved; rerun {again} to resume")
 
@@ -289,7 +289,7 @@ class Pretrainer:
                 batch = self.training_data.read(mine[first : first + size])
             with accelerator.accumulate(self.model):
                 with self.span("forward"):
-                    # Sum over tokens divided by the tokens of the whole global batch: unequal parts add up rightly.
+                    # Sum over tokens divided by the tokens of the whole global batch: unequal parts add up correctly.
                     loss = self.compute_loss(batch, num_items_in_batch=num_predictions)
                     loss_sum += loss.detach()
                 with self.span("backward"):
@@ -305,15 +305,15 @@ class Pretrainer:
         kwargs["skip_logits"] = self.accelerator.distributed_type != DistributedType.DEEPSPEED
         return self.model(
             input_ids=input_ids,
-            labels=labels,  # never read, but without them a forward that computes logits computes no loss
+            labels=labels,  # not read, but needed: without labels, a forward that computes logits computes no loss
             shift_labels=labels,  # (batch, seq), shifted by the loader
             position_ids=position_ids,
-            use_cache=False,  # with a cache attention would cross documents
+            use_cache=False,  # with a cache, attention would cross documents
             **kwargs,
         ).loss
 
     def clip_gradients(self) -> torch.Tensor | None:
-        """Clip the gradient to `max_grad_norm`; return its norm before, None where DeepSpeed does not tell it."""
+        """Clip the gradient to `max_grad_norm`; return its norm before, None where DeepSpeed does not report it."""
         return self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
 
     def reduce(self, loss_sum: torch.Tensor) -> tuple[float, int | None]:
@@ -374,7 +374,7 @@ class Pretrainer:
         self.validation_loss, by_folder = self.validation_losses()
         self.validated_step = self.step
         text = ""
-        if self.accelerator.is_main_process and not self.sharded:  # one process cannot run a part of a model
+        if self.accelerator.is_main_process and not self.sharded:  # a single process cannot run a sharded model
             model, config = self.accelerator.unwrap_model(self.model), self.config
             with without_compiling():
                 text = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)

@@ -22,7 +22,7 @@ PARTS: dict[type[nn.Module], str] = {
     CausalLMLoss: "forward: loss",
     ScratchModel: "forward: embedding, residual stream, compiled layers",
 }
-# Steps before timing, for compilation and caches; steps timed; and, after one step of the tracer's own, steps traced.
+# Steps before timing, for compilation and caches; steps timed; and, after a warm-up step of the tracer, steps traced.
 WARMUP, TIMED, TRACED = 3, 10, 3
 
 
@@ -93,7 +93,7 @@ class Spans:
         return event
 
     def _turn(self) -> None:
-        """Count the time since the last border for the innermost span."""
+        """Count the time since the last switch for the innermost span."""
         now = self._now()
         if self._open and self._counting:
             self._passed.append((self._open[-1][0], self._since, now))
@@ -109,7 +109,7 @@ class Spans:
 
 
 def span_parts(model: nn.Module, spans: Spans) -> None:
-    """Time the parts of the network as spans of their own inside `forward`, from now on.
+    """Time the parts of the network as separate spans inside `forward`, from now on.
 
     A compiled module counts for the module around it, because hooks inside would break its graph.
     """

@@ -17,7 +17,7 @@ def seed_step(seed: int, step: int, process_index: int, device: torch.device) ->
     digest = hashlib.blake2b(f"{seed}:{step}:{process_index}".encode(), digest_size=8).digest()
     random.seed(digest)
     np.random.seed(np.frombuffer(digest, np.uint32))
-    # `torch.manual_seed` also looks for absent accelerators, which takes ten times as long as all the rest.
+    # `torch.manual_seed` also probes absent accelerators, which takes ten times as long as everything else here.
     torch.default_generator.manual_seed(int.from_bytes(digest))
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(int.from_bytes(digest))

@@ -1,4 +1,4 @@
-"""Scaling rules: sizes, batch, steps and learning rates of a pretraining, derived from its depth.
+"""Scaling rules: sizes, batch, steps and learning rates of a pretraining run, derived from its depth.
 
 The rules and their sources. N is the number of parameters in matrix products, output matrix included; B the tokens of a
 batch; D the tokens of the whole run.
@@ -39,10 +39,10 @@ from training.pretraining.throughput import matrix_parameters
 
 # recipes/quickstart/pretrain.yaml: tokens per batch, tokens of the run, hidden_size
 QUICKSTART_BATCH, QUICKSTART_HORIZON, QUICKSTART_WIDTH = 4096, 550 * 4096, 256
-SMALLEST_BATCH = QUICKSTART_BATCH  # tokens; the rule was not tried below
+SMALLEST_BATCH = QUICKSTART_BATCH  # tokens; the rule was not tested below
 TOKENS_PER_PARAMETER = 12  # nanochat
 BATCH_EXPONENT = 0.383  # Power Lines
-# Fraction of the run. nanochat's: its decay of 0.28 falls to zero, and acts on half of the weights at a time.
+# Fraction of the run. nanochat's: its decay of 0.28 falls to zero, and affects half of the weights at a time.
 TIMESCALE = 0.28
 # Muon: the best of 0.01, 0.02 and 0.04 in docs/ablations.md. AdamW: the lowest of the rates tried there, not tuned.
 MATRIX_RATES = {"muon": 0.02, "adamw": 0.001}
@@ -99,7 +99,7 @@ def best_batch(tokens: float) -> float:
 
 
 def best_batch_of_steps(steps: int) -> float:
-    """Tokens of the best batch for a run of so many steps: the batch that is best for `steps` times itself."""
+    """Tokens of the best batch for a run of `steps` steps: the batch that is best for `steps` times its own tokens."""
     return (QUICKSTART_BATCH * (steps / QUICKSTART_HORIZON) ** BATCH_EXPONENT) ** (1 / (1 - BATCH_EXPONENT))
 
 

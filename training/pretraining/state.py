@@ -29,7 +29,7 @@ OPTIMIZER = "optimizer.safetensors"
 WHOLE = "the whole model in every process"
 _LAYOUTS = {OPTIMIZER: WHOLE, "pytorch_model_fsdp*": "FSDP", "pytorch_model": "DeepSpeed"}  # files in state/: mode
 
-# Keys of config.json that say how and by what it was written, not what the network is.
+# Keys of config.json that describe how it was written, not the network.
 _NOT_ARCHITECTURE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "_name_or_path"}
 
 _ADVICE = "choose another output_dir, or start over with --restart true"
@@ -128,7 +128,7 @@ class TrainingState:
         return write
 
     def restore(self, folder: Path) -> None:
-        """Restore the state from a checkpoint that is known to be whole.
+        """Restore the state from a checkpoint that is known to be complete.
 
         Raises:
             UserError: the checkpoint has another network or optimizer. Nothing is changed then.
@@ -152,7 +152,7 @@ class TrainingState:
             numbered = zip(names, group["params"], strict=True)
             packed["state"] |= {number: states[name] for name, number in numbered if name in states}
         _check_shapes(folder / "state", expected, found, broadcast=True)
-        with torch.no_grad():  # everything is checked by now
+        with torch.no_grad():  # all checks have passed here
             for name, weight in own.items():
                 weight.copy_(weights[name])
         self.optimizer.load_state_dict(packed)
@@ -195,7 +195,7 @@ class TrainingState:
 def _check_shapes(
     folder: Path, expected: dict[str, torch.Size], found: dict[str, torch.Tensor], broadcast: bool = False
 ) -> None:
-    """Reject other names or shapes. With `broadcast`, a tensor may also be one that broadcasts to its shape."""
+    """Reject tensors of other names or shapes. With `broadcast`, shapes that broadcast to the expected one pass."""
     wrong = [f"{name} is missing" for name in expected.keys() - found.keys()]
     wrong += [f"{name} is unknown" for name in found.keys() - expected.keys()]
     for name in expected.keys() & found.keys():

@@ -1,4 +1,4 @@
-"""Threads of a pretraining run: they follow the load between steps, and metrics.jsonl records each change."""
+"""Threads of a pretraining run: their number follows the load between steps; metrics.jsonl records each change."""
 
 import zlib
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ class ThreadLog:
 
     @property
     def can_compare(self) -> bool:
-        """Whether one gradient more costs little: not where it is compiled twice, or needs other processes."""
+        """Whether one more gradient is cheap: not if it is compiled again, or needs other processes."""
         accelerator = self.pretrainer.accelerator
         return not self.pretrainer.compiled and accelerator.num_processes == 1 and accelerator.device.type == "cpu"
 

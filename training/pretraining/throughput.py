@@ -35,7 +35,7 @@ def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_lengt
 
 
 def _positions_seen(sequence_length: int, window: int) -> float:
-    """The mean number of positions that a token of a sequence attends to: itself and those before it in its window."""
+    """Mean number of positions that a token attends to: itself and those before it in its attention window."""
     return window - window * (window - 1) / (2 * sequence_length)
 
 

@@ -35,7 +35,7 @@ def start_trackers(accelerator: Accelerator, output_dir: str, folder: Path, reci
     if not accelerator.log_with:
         return
     settings = {
-        "tensorboard": {"purge_step": step + 1},  # the interrupted run's later records are written again
+        "tensorboard": {"purge_step": step + 1},  # later records of the interrupted run are written again
         "trackio": {"name": output_dir, "resume": "allow"},
         "wandb": {"name": output_dir, "dir": str(folder)},
     }

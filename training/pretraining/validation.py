@@ -64,11 +64,11 @@ def readable_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast, con
     for prompt in prompts:
         try:
             tokens = len(tokenizer(prompt)["input_ids"])
-        except Exception as error:  # tokenizers raises nothing narrower
+        except Exception as error:  # tokenizers raises no narrower class
             print(f"pretrain: sample prompt {prompt!r} left out: {error}")
             continue
         if 0 < tokens < context:
             readable.append(prompt)
         else:
-            print(f"pretrain: sample prompt {prompt!r} left out: it has {tokens} tokens, the context {context}")
+            print(f"pretrain: sample prompt {prompt!r} left out: it has {tokens} tokens, and the context is {context}")
     return readable

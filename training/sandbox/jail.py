@@ -1,4 +1,4 @@
-"""Isolation of the current process: drop what it inherited, then apply every restriction of the kernel."""
+"""Isolation of the current process: drop inherited state, then apply every kernel restriction."""
 
 import fcntl
 import os
@@ -43,7 +43,7 @@ def drop_inherited_state(output: int, channels: list[int]) -> None:
 
 
 def apply_isolation(isolation: Isolation) -> None:
-    """Apply every restriction, in an order in which none prevents the next; the system-call filter is last.
+    """Apply every restriction, in an order in which none blocks the next; the system-call filter is last.
 
     Raises:
         OSError: the kernel rejects one.

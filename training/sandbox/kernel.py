@@ -77,7 +77,7 @@ def _pivot_root(new: str, old: str) -> None:
 
 
 def enter_namespaces() -> None:
-    """Enter own namespaces of users, mounts, network, IPC, host names and (for children) processes.
+    """Enter new namespaces of users, mounts, network, IPC, host names and (for children) processes.
 
     Root keeps its users in the new namespace, so that it can become nobody before a program runs. Any other user is
     mapped to nobody.
@@ -153,7 +153,7 @@ def replace_root() -> None:
         _mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | kept)
     os.mkdir("/new/tmp")
     os.chdir("/new")
-    _pivot_root(".", ".")  # puts the old root on top of the new one, where it can be unmounted
+    _pivot_root(".", ".")  # mounts the old root over the new one, where it can be unmounted
     _call(libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
     _mount("none", "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)

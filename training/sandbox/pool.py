@@ -25,7 +25,7 @@ START = (
 ISOLATIONS = ("namespaces", "landlock")  # the stronger first
 # Imports a module that the server has not loaded, so it passes only if the standard library can be read.
 TRIAL = "import this"
-CLOSE_SECONDS = 10  # until a server that does not end is killed
+CLOSE_SECONDS = 10  # before a server that does not end is killed
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SandboxLimits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended.
+    """The outcome of a program.
 
     Attributes:
         passed: the program (with tests: the tests) ran to its last line without an exception.
@@ -92,7 +92,7 @@ def run_python(
     request = {"program": program, "tests": tests, "limits": asdict(limits)}
     for attempt in ("first", "second"):
         with _borrow(kind) as worker:
-            with contextlib.suppress(EOFError, ConnectionError):  # the system killed the server: out of memory?
+            with contextlib.suppress(EOFError, ConnectionError):  # the system killed the server, perhaps out of memory
                 return worker.run(request)
     return Outcome(False, "killed", "the system killed the sandbox twice; it may be short of memory", "", 0.0)
 
@@ -192,7 +192,7 @@ class Worker:
                 pass_fds=[other.fileno()],
                 start_new_session=True,  # Ctrl-C goes to the caller only
                 cwd="/",
-                # Nothing of the caller's; a fixed hash seed, so that outcomes can be repeated.
+                # Nothing of the caller's environment; a fixed hash seed, so that outcomes are reproducible.
                 env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
             )
         refused = read_message(self.channel.fileno())["refused"]

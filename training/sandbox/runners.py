@@ -45,7 +45,7 @@ def run_solution(solution: str) -> NoReturn:
 
 
 def _describe_name(value: Any) -> list[Any] | None:
-    """What the tests learn about a global of the solution: a function, a module by name, or a plain value."""
+    """Description of a solution's global for the tests: a function, a module by name, or a plain value."""
     if callable(value):
         return ["function"]
     if isinstance(value, types.ModuleType):
@@ -81,7 +81,7 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
     """Run tests against a solution in another process, from which only plain values arrive here."""
 
     def receive() -> dict[str, Any]:
-        """The next answer. A solution that failed, or answers something else than a value, ends the tests."""
+        """The next answer. A solution that failed, or answers with anything but a value, ends the tests."""
         try:
             message = read_message(TESTS_ANSWERS)
             if "failed" in message:
@@ -177,7 +177,7 @@ def _outcome(function: Callable[[], None]) -> tuple[str, str]:
 def _describe(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"[:DETAIL_LENGTH]
-    except BaseException:  # its __str__ belongs to the program
+    except BaseException:  # its __str__ is the program's code
         return "an exception without a message"
 
 

@@ -93,7 +93,7 @@ CLONE, KILL, TGKILL, PRLIMIT = (56, 220), (62, 129), (234, 131), (302, 261)
 SOCKETPAIR, FCNTL, IOCTL, PRCTL = (53, 199), (72, 25), (16, 29), (157, 167)
 
 # From this number on calls have one number on all machines. They fail with ENOSYS, so that libraries fall back to older
-# calls, and calls that a future kernel adds are not open by default.
+# calls, and calls that a future kernel adds are not allowed by default.
 FIRST_NEW_CALL = 424
 NEW_CALLS_ALLOWED = (436, 439)  # close_range, faccessat2
 
@@ -153,12 +153,12 @@ def assemble(machine: str, own_pid: int) -> bytes:
         code.append((RETURN, 0, 0, value))
 
     def unless(operation: int, constant: int, value: int) -> None:
-        """Answer `value` if the comparison with the loaded number does not hold."""
+        """Instructions that answer `value` if the comparison with the loaded number is false."""
         code.append((operation, 1, 0, constant))
         answer(value)
 
     def when(operation: int, constant: int, value: int) -> None:
-        """Answer `value` if the comparison with the loaded number holds."""
+        """Instructions that answer `value` if the comparison with the loaded number is true."""
         code.append((operation, 0, 1, constant))
         answer(value)
 

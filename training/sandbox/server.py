@@ -30,7 +30,7 @@ PRELOADED = (
 ).split()
 PR_SET_PDEATHSIG = 1
 OWN_PROCESSES = 6  # of the same user in the same namespace: server, supervisor, two programs, and some to spare
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # milliseconds between two looks at a process that is about to end
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # milliseconds between checks of a process that is about to end
 REPORT_BYTES = 1 << 16
 READ_BYTES = 1 << 16
 PROBLEM_BYTES = 1000
@@ -189,12 +189,12 @@ def _supervise(
             break
         if left <= 0:
             stopped = "timeout"
-        # A process that closed its report is about to end, but no event says when: look again soon.
+        # A process that closed its report is about to end, but no event signals when: check again soon.
         pause = min(2 * pause, LONGEST_PAUSE)
         for source, _ in poll.poll(1000 * max(0.0, left) if report_open else pause):
             if source == descriptor:
                 _end(reporter, solution)
-                os._exit(1)  # the caller is gone
+                os._exit(1)  # the caller has ended
             data = os.read(source, READ_BYTES)
             received[source] += data
             if not data:

@@ -63,8 +63,8 @@ def check_quantization(values: dict[str, Any], where: str) -> None:
 
 
 def save_adapter(model: Any, base: str, folder: Path) -> None:
-    """Write an adapter as PEFT does, with a model card that the Hub accepts: PEFT's own card names a local base as if
-    it were on the Hub.
+    """Write an adapter as PEFT does, with a model card that the Hub accepts: PEFT's card names a local base as if it
+    were on the Hub.
 
     Args:
         model: the `PeftModel`.
@@ -97,7 +97,7 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
         raise UserError(f"'{key}': {folder}/{ADAPTER_CONFIG} is damaged; download or train the adapter again") from None
     trained_on = read_provenance(Path(folder).parent).get("inputs", {}).get("model")  # by the stage that trained it
     if trained_on and trained_on != digest(base, "model"):
-        raise UserError(f"'{key}': {folder} was trained on other weights than those of {base} (its base is {noted})")
+        raise UserError(f"'{key}': {folder} was trained on another model than {base}; its base is {noted}")
 
 
 def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "PreTrainedModel":

@@ -1,4 +1,4 @@
-"""Text classifier: a language model with a score per label, its tokenized texts, training arguments and predictions."""
+"""Text classifier: a language model with a classification head, its data, training arguments and predictions."""
 
 import json
 from collections import Counter
@@ -65,7 +65,7 @@ def pick_positive(requested: str | None, labels: list[str]) -> str | None:
 
 
 def build_classifier(model: str, labels: list[str], seed: int, from_random_weights: bool = False) -> PreTrainedModel:
-    """A language model with a new score per label on its last token.
+    """A language model with a new classification head on its last token.
 
     Args:
         model: folder or Hub name of the language model.
@@ -76,7 +76,7 @@ def build_classifier(model: str, labels: list[str], seed: int, from_random_weigh
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     if from_random_weights:
         return AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(model, **names))
-    with quiet_loading():  # the warnings that the scores are new, and the output matrix is not used
+    with quiet_loading():  # the warnings that the classification head is new and the output matrix unused
         return AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32, **names)
 
 

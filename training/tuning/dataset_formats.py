@@ -11,7 +11,7 @@ Record = dict[str, Any]
 # `datasets` caches converted records under a key that includes this number: raise it when a conversion changes.
 VERSION = 2
 
-NUMBER = "record_number"  # a column that we add to the columns of the data
+NUMBER = "record_number"  # a column that we add to the data
 
 ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
 
@@ -90,7 +90,7 @@ def detect_format(columns: list[str], formats: tuple[DataFormat, ...], where: st
     format = next((format for format in formats if set(format.columns) <= set(columns)), None)
     if format is None:
         known = ", or ".join(map(str, formats))
-        raise UserError(f"{where} have the columns {', '.join(columns)}; it takes {known}")
+        raise UserError(f"{where} have the columns {', '.join(columns)}; use {known}")
     return format
 
 
@@ -196,7 +196,7 @@ def tokenized(record: Record) -> Record:
     return record
 
 
-_TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # what a chat template reads beside the messages
+_TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")  # columns that a chat template reads beside the messages
 
 # Conversations, and questions with an answer. The first that fits is used: records of UltraChat have messages and a
 # prompt.

@@ -42,7 +42,7 @@ def check_kept(lengths: list[int], count: int, max_length: int | None, positions
     """
     if not lengths:
         raise UserError(
-            f"'max_length': every prompt of {name} fills it, {max_length} tokens, and leaves no room for an answer; "
+            f"'max_length': every prompt of {name} fills all {max_length} tokens and leaves no room for an answer; "
             "raise it"
         )
     if len(lengths) < count:

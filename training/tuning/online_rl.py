@@ -1,4 +1,4 @@
-"""What GRPO and RLOO share: rewards by name, completions saved, and a plot of reward against KL."""
+"""Base of the GRPO and RLOO trainers: rewards by name, completions saved, and a plot of reward against KL."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def load_rewards(recipe: Any, columns: list[str]) -> list[Any]:
 
 
 class OnlineTrainer:
-    """A mixin for TRL's GRPOTrainer and RLOOTrainer; it stands before them in the list of bases.
+    """Mixin for TRL's GRPOTrainer and RLOOTrainer; it comes before them in the list of bases.
 
     Raises:
         UserError: prompts whose completions would exceed the model's positions, or a reward that is not finite.
@@ -55,7 +55,7 @@ class OnlineTrainer:
     progress_figures = {
         "reward": "reward {:.3f}",
         "kl": "KL {:.3f}",
-        "completions/mean_length": "{:.1f} tokens a completion",
+        "completions/mean_length": "{:.1f} tokens per completion",
     }
 
     def __init__(self, *, model: Any, **others: Any):
@@ -106,7 +106,7 @@ class OnlineTrainer:
         return rewards
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's, and the completions of a training step are saved."""
+        """Log as TRL does, and save the completions of a training step."""
         if self.log_completions:  # TRL created this folder in the temporary output_dir of its construction
             os.makedirs(Path(self.args.output_dir) / "completions", exist_ok=True)
         super().log(logs, start_time)
@@ -114,7 +114,7 @@ class OnlineTrainer:
             self.save_samples()
 
     def save_samples(self) -> None:
-        """Write the newest prompts and completions with their rewards, a file per step: a resumed run rewrites it."""
+        """Write the newest prompts and completions with their rewards, one file per step; a resumed run rewrites it."""
         rewards = {f"rewards/{name}": values for name, values in self._logs["rewards"].items()}
         columns = {"prompt": self._logs["prompt"], "completion": self._logs["completion"]} | rewards
         columns |= {"advantage": self._logs["advantages"]} | self._logs["extra"]
@@ -148,5 +148,5 @@ class OnlineTrainer:
 
 
 def _none_for_nan(value: Any) -> Any:
-    """The value as JSON can write it: a completion that a reward did not score has None."""
+    """The value for JSON: None for a completion that a reward did not score."""
     return None if isinstance(value, float) and value != value else value

@@ -11,7 +11,7 @@ from training.model_io.context_length import context_length
 from training.tuning.lengths import check_kept
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", TRLExperimentalWarning)  # the help of `scratch orpo` says so
+    warnings.simplefilter("ignore", TRLExperimentalWarning)  # the help of `scratch orpo` states this
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 

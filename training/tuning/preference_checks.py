@@ -1,4 +1,4 @@
-"""What the DPO and KTO trainers check before training, where TRL would report it late or not at all."""
+"""Checks of the DPO and KTO trainers before training, for mistakes that TRL reports late or not at all."""
 
 import re
 from dataclasses import fields
@@ -22,7 +22,7 @@ def known_losses(config_class: type) -> list[str]:
 
 
 class PreferenceChecks:
-    """A mixin for TRL's DPOTrainer and KTOTrainer; it stands before them in the list of bases.
+    """Mixin for TRL's DPOTrainer and KTOTrainer; it comes before them in the list of bases.
 
     Raises:
         UserError: an unknown `loss_type`, no record is left after truncation, or some exceed the model's positions.
@@ -39,7 +39,7 @@ class PreferenceChecks:
     def _prepare_dataset(
         self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: Any, dataset_name: str
     ) -> Any:
-        """TRL's preparation, which silently drops records whose prompt fills `max_length`; here they are counted."""
+        """Prepare the data as TRL does, and count the records that it drops because their prompt fills `max_length`."""
         kept = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return kept

@@ -31,7 +31,7 @@ LIMITS = SandboxLimits(cpu_seconds=2, wall_seconds=5.0)
 # What TRL passes to a reward function beside the columns of the data.
 ARGUMENTS = {"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
 
-_MINUS = "\u2212"  # as typesetters write it
+_MINUS = "\u2212"  # typographic minus sign
 _NUMBER = re.compile(
     rf"(?<![\w.])[-+{_MINUS}]?(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+{_MINUS}]?\d+)?"
 )
@@ -107,7 +107,7 @@ def format(completions: list[Answer], pattern: list[str], **_: Any) -> list[floa
 
 REWARDS = {function.__name__: function for function in (parses, defines, doctest, number, format)}
 _OF_TRL = ("accuracy_reward", "think_format_reward", "reasoning_accuracy_reward")
-ALL_OR_NOTHING = {*REWARDS, *_OF_TRL}  # those that give 1 or 0, so that their mean is a proportion
+ALL_OR_NOTHING = {*REWARDS, *_OF_TRL}  # rewards of 1 or 0, whose mean is a proportion
 
 
 def content(answer: Answer) -> str:
@@ -147,7 +147,7 @@ def _functions(source: str) -> set[str]:
 def _statements(source: str) -> list[ast.stmt]:
     """The statements of a program; none if it is not Python."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python warns about style
+        warnings.simplefilter("ignore")  # Python warns about the style of some code
         try:
             return ast.parse(source).body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -172,7 +172,7 @@ def find_rewards(
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: '{key}' takes a list of names, not {names!r}")
     of_trl = {name: getattr(trl.rewards, name) for name in _OF_TRL}
-    # with the values of the stock program
+    # set to the same values as in the stock program
     of_trl["get_soft_overlong_punishment"] = trl.rewards.get_soft_overlong_punishment(1280, 256)
     known, functions = REWARDS | of_trl, []
     for name in names:
@@ -180,7 +180,7 @@ def find_rewards(
             raise UserError(f"{where}: '{key}': no reward '{name}'; {nearest(name, known)}; or an import path")
         try:
             function = known[name] if name in known else _import(name)
-        except Exception as error:  # a module of the user's may raise anything
+        except Exception as error:  # the user's module may raise anything
             raise UserError(f"{where}: '{key}': {name} cannot be imported ({_describe(error)})") from None
         try:
             missing = [column for column in _required_columns(function) if column not in columns]

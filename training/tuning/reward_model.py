@@ -44,7 +44,7 @@ class ScratchRewardTrainer(RewardTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: RewardConfig, dataset_name: str
     ) -> Any:
-        """TRL's preparation in two passes, so that dropped pairs can be counted: tokens first, then `max_length`."""
+        """Prepare data as TRL does, but in two passes, so that dropped pairs are counted: tokens, then `max_length`."""
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         whole_pairs = copy.copy(args)
@@ -57,7 +57,7 @@ class ScratchRewardTrainer(RewardTrainer):
                 f"{args.max_length} and are dropped"
             )
         if not len(kept):
-            raise UserError(f"'max_length': no pair of {dataset_name} is within {args.max_length} tokens; raise it")
+            raise UserError(f"'max_length': no pair of {dataset_name} fits in {args.max_length} tokens; raise it")
         lengths = [max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in kept]
         remedy = f"set max_length: {self.context_length} to drop them"
         check_lengths(lengths, self.context_length, "pairs", dataset_name, remedy)

@@ -49,7 +49,7 @@ class ScratchSFTTrainer(SFTTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: SFTConfig, packing: bool, formatting_func: Any, name: str
     ) -> Any:
-        """TRL's preparation in two passes, so that truncated samples can be counted: tokens and labels first."""
+        """Prepare data as TRL does, but tokens and labels first, so that truncated samples can be counted."""
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, name)
         if args.assistant_only_loss and "input_ids" not in dataset.column_names:
@@ -131,7 +131,7 @@ class ScratchSFTTrainer(SFTTrainer):
             beside.append(logits[0, length : 2 * length].float())
         self.model.train(training)
         change, size = (beside[0] - beside[1]).abs().max(), beside[0].abs().max()
-        if change > 1e-5 * size:  # 0 for isolated samples, but for kernels that add in another order
+        if change > 1e-5 * size:  # 0 for isolated samples, except for kernels that sum in another order
             key = "packing" if self.args.packing else "padding_free"
             raise UserError(
                 f"'{key}': with attn_implementation {self.model.config._attn_implementation}, samples packed into one "
@@ -140,7 +140,7 @@ class ScratchSFTTrainer(SFTTrainer):
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, args: SFTConfig, data: Any) -> None:
-    """Reject conversations without a chat template, and templates that do not mark answers that alone are scored.
+    """Reject conversations without a chat template, and templates without the marks that assistant_only_loss needs.
 
     Raises:
         UserError: one of the two.

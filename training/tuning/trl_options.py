@@ -140,7 +140,7 @@ def read_values(stage: str, arguments: list[str]) -> tuple[dict[str, Any], str]:
 
 
 def takes_no_value(stage: str, key: str) -> bool:
-    """Whether a flag may stand alone, for true."""
+    """Whether a flag may be given without a value, for true."""
     option = options_of(stage).get(key)
     return option is not None and "bool" in option.types
 

@@ -234,7 +234,7 @@ def test_description_has_a_line_for_each_rule_that_is_on():
     lines = describe_rules(RulesConfig(set="web")).splitlines()
     assert len(lines) == len(SETS["web"])
     assert any(
-        re.match(r"short_words +at least 3 +Characters of a word in the mean\. Gopher\.", line) for line in lines
+        re.match(r"short_words +at least 3 +Mean characters per word\. Gopher\.", line) for line in lines
     )
 
 

@@ -169,7 +169,7 @@ def test_json_is_lines_where_it_is_named(tmp_path):
     write(tmp_path / "a.jsonl.gz", ["text"]).rename(tmp_path / "c4.json.gz")
     assert [document.text for document in read(tmp_path / "*.json.gz")[0]] == ["text"]
     assert [document.text for document in read(tmp_path / "c4.json.gz")[0]] == ["text"]
-    with pytest.raises(UserError, match="no file with an ending"):
+    with pytest.raises(UserError, match=r"no file of a supported type: .*\.txt"):
         read(tmp_path)
 
 
@@ -277,7 +277,7 @@ def test_a_giant_line_is_not_held_in_memory(tmp_path, kind):
 def test_decompression_bombs_stop_early(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(streams_module, "FREE_BYTES", 1_000_000)
     (tmp_path / f"bomb.txt.{ending}").write_bytes(compress(b"x" * 30_000_000, ending))
-    with pytest.raises(UserError, match=f"bomb.txt.{ending}: damaged .*500 times its size.*get it again, remove it"):
+    with pytest.raises(UserError, match=f"bomb.txt.{ending}: damaged .*500 times its size.*remove it"):
         read(tmp_path)
     for number in range(20):
         (tmp_path / f"{number:02}.txt").write_text(f"text {number}")
@@ -291,7 +291,7 @@ def test_damaged_files_are_named(tmp_path, kind, capsys):
     file = write(tmp_path / f"a.{kind}", [f"story {number} {'abcdefgh'[number % 8] * 99}" for number in range(2000)])
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=f"a.{kind}: damaged .*get it again") as caught:
+    with pytest.raises(UserError, match=f"a.{kind}: damaged .*; download it again") as caught:
         read(file)
     assert "\n" not in str(caught.value)
     documents, funnel, _ = read(file, max_broken=1)
@@ -418,7 +418,7 @@ def test_files_that_vanish_are_named(tmp_path):
         reader = SourceReader(SourceConfig(path=str(tmp_path)), "", Funnel())
         kept = next(reader), (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
-        with pytest.raises(UserError, match=f"{name} has vanished since the files were listed"):
+        with pytest.raises(UserError, match=f"{name} was deleted after"):
             list(reader)
         (tmp_path / name).write_bytes(kept[1])
 
@@ -475,7 +475,7 @@ def test_a_position_of_other_files_is_refused(tmp_path):
     write(tmp_path / "a.jsonl", ["a", "b"])
     _, _, reader = read(tmp_path)
     (tmp_path / "a.jsonl").rename(tmp_path / "b.jsonl")
-    with pytest.raises(UserError, match="a.jsonl, where the reading stopped, is missing now"):
+    with pytest.raises(UserError, match="a.jsonl, where reading stopped, is missing"):
         read(tmp_path, start=reader.position)
 
 

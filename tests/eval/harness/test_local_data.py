@@ -113,7 +113,7 @@ def test_what_is_not_there_is_told_with_what_is(tmp_path):
         "data_dir", f"{tmp_path} has no data for task", "arc_easy.jsonl or arc_easy.jsonl.gz", copy, "holds piqa.jsonl"
     ):
         find(tmp_path)
-    with refused("data_dir", "copy of the Hub's data set some/set", f"{tmp_path}/some/set"):
+    with refused("data_dir", "copy of the Hub's dataset some/set", f"{tmp_path}/some/set"):
         find(tmp_path, {"dataset_path": "some/set", "test_split": "test"})
     write(tmp_path / "arc_easy.jsonl", MOSAIC)
     with refused("num_fewshot", "examples of task", "split 'train'", "arc_easy_train.jsonl"):

@@ -26,7 +26,7 @@ class BeyondLimits:
         self.corpus, self.split, self._rules = corpus, split, None
 
     def __iter__(self) -> Iterator[Document]:
-        """Documents, cleaned and with personal data replaced. Ask `accepts` before one is used."""
+        """Documents, cleaned and with personal data replaced. Call `accepts` before using one."""
         corpus, config = self.corpus, self.corpus.config
         sources = {
             name: source
@@ -47,7 +47,7 @@ class BeyondLimits:
         redact = Redactor(config.pii)
         for name, source in sources.items():
             within, clean = corpus.ids_within_limits(name), Cleaner(config.cleaning_of(name))
-            # Each function is parsed by itself, so files need not be: that would take most of the time.
+            # Each function is parsed alone; parsing whole files too would take most of the time.
             rules = config.rules_of(name)
             self._rules = Rules(replace(rules, limits=rules.limits | {"unparsable": False}))
             reader = SourceReader(source, name, Funnel(), key=config.key_of(name), seed=config.seed, groups=belongs)

@@ -44,7 +44,7 @@ class Block:
 
 
 def in_blocks(documents: Iterable[Document], most_bytes: int = BLOCK_BYTES) -> Iterator[list[Document]]:
-    """Documents in blocks of a limited size. Only the documents decide, so every reading gives the same blocks."""
+    """Documents in blocks of limited size, which depend on the documents alone: every reading gives the same."""
     block, size = [], 0
     for document in documents:
         block.append(document)
@@ -108,7 +108,7 @@ class BlockStore:
         return StoredBlock(self.folder, number)
 
     def blocks(self) -> list[StoredBlock]:
-        """All blocks that count, of a partition that is finished."""
+        """All valid blocks of a finished partition."""
         return [self.block(number) for number in range(self.end["blocks"])]
 
     def write(
@@ -117,7 +117,7 @@ class BlockStore:
         block = self.block(number)
         ids = np.frombuffer(json.dumps([document.id for document in documents]).encode(), np.uint8)
         lines = (json.dumps([document.id, document.group, document.text]) + "\n" for document in documents)
-        # `shared`: a task that was believed dead and its successor may write the same block.
+        # `shared`: a task that was taken for dead and its successor may write the same block.
         with open_whole(block.file("jsonl"), shared=True) as stream:
             stream.writelines(line.encode() for line in lines)
         with open_whole(block.file("npz"), shared=True) as stream:

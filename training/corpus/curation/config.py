@@ -24,10 +24,10 @@ class DedupConfig:
     exact: bool = option(True, "drop documents whose text equals an earlier one's, except for whitespace")
     near: bool = option(False, "drop near duplicates of earlier documents")
     minhash: MinHashConfig = option(MinHashConfig, "search for near duplicates")
-    lines: bool = option(False, "drop lines that stand in many documents, except from the first; not for code")
+    lines: bool = option(False, "drop lines that occur in many documents, except from the first one; not for code")
     line: LinesConfig = option(LinesConfig, "repeated lines")
     across_splits: bool | None = option(
-        None, "drop validation documents most of whose long lines stand in training text (default: for python only)"
+        None, "drop validation documents most of whose long lines occur in training text (default: for python only)"
     )
 
 
@@ -44,9 +44,9 @@ class DataConfig:
     subset: str | None = option(None, "configuration of a Hub dataset")
     split: str = option("train", "split of a Hub dataset")
     license: str | None = option(None, "licence of the text, for the data card")
-    max_bytes: int | None = option(None, "limit in bytes of clean text (UTF-8)", at_least=1)
+    max_bytes: int | None = option(None, "maximum bytes of clean text (UTF-8)", at_least=1)
     sources: dict[str, SourceConfig] = option(
-        dict, "several sources in place of 'path': name to its own path, text_column, weight, max_bytes, ..."
+        dict, "several sources instead of 'path', by name, each with its path, text_column, weight, max_bytes, ..."
     )
     cleaning: CleaningConfig = option(CleaningConfig, "cleaning of each text")
     pii: PIIConfig = option(PIIConfig, "personal data to replace")
@@ -58,10 +58,10 @@ class DataConfig:
         above=0,
     )
     max_tokens: int | None = option(
-        None, "limit in training tokens of all 'sources' together (default: all there are)", at_least=1
+        None, "maximum training tokens of all 'sources' together (default: no limit)", at_least=1
     )
     decontamination: DecontaminationConfig = option(DecontaminationConfig, "evaluation sets to keep out of the text")
-    validation_fraction: float = option(0.05, "share of the bytes held out for validation", above=0, below=1)
+    validation_fraction: float = option(0.05, "fraction of the bytes held out for validation", above=0, below=1)
     split_by: Unit | None = option(
         None,
         "unit held out whole: package, document, or position (the end of a single document) (default: package for "
@@ -82,7 +82,7 @@ class DataConfig:
 
     @cached_property
     def named_sources(self) -> dict[str, SourceConfig]:
-        """`sources`, or the single one that `path` and its companions describe, under an empty name."""
+        """`sources`, or the single one that `path` and related keys describe, under an empty name."""
         return self.sources or {
             "": SourceConfig(
                 path=self.path,
@@ -125,5 +125,5 @@ class DataConfig:
 
     @property
     def where(self) -> str:
-        """The words by which an error names all the text."""
+        """The name of all the text in error messages."""
         return "'data.sources'" if self.sources else f"'data.path': {self.path}"

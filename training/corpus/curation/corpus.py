@@ -1,4 +1,4 @@
-"""The corpus: documents of both splits, streamed from blocks, and the account of every document read."""
+"""The corpus: documents of both splits, streamed from blocks, and the counts of every document read."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -52,9 +52,9 @@ class Corpus:
         self.beyond_limits = np.empty(0, dtype=np.int64)
         self.selection = Selection(np.full(first, TRAIN, dtype=np.uint8), {})
         self.sizes = self.column("sizes") if first else np.empty(0, dtype=np.int64)
-        self._explanations: dict[str, dict[int, str]] = {}  # by reason: why the first documents were dropped, by place
+        self._explanations: dict[str, dict[int, str]] = {}  # by reason and place, for the first documents dropped
 
-    # What later stages read.
+    # Read by later stages.
 
     def documents(self, split: Split, source: str | None = None) -> Iterator[Document]:
         """Documents of a split, of one source or of all of them in their order."""
@@ -141,10 +141,10 @@ class Corpus:
             ids.update(identity for place, identity in enumerate(block.ids(), start=first) if place not in beyond)
         return ids
 
-    # What the steps of `Curation` do to it.
+    # Called by the steps of `Curation`.
 
     def drop(self, places: np.ndarray, reason: str, step: str, explanations: list[str]) -> None:
-        """Drop documents; `explanations` say of the first ones why."""
+        """Drop documents; `explanations` give the reasons for the first ones."""
         first = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), explanations)}
         self._explanations[reason] = self._explanations.get(reason, {}) | first
         self.selection.split_of[places] = DROPPED
@@ -157,7 +157,7 @@ class Corpus:
         self.decontaminators.append(decontaminator)
         explanations = {}
         for place, document in self.at(found):
-            # In the text that was kept: a limit may have cut off the item.
+            # Searched in the kept text: a limit may have cut off the item.
             for item, words in decontaminator.hits(self.selection.trimmed(place, document).text):
                 explanations.setdefault(place, f"words of {item}")
                 self.contaminated.append({"document": document.id, "item": item, "words": words})
@@ -177,7 +177,7 @@ class Corpus:
             self.funnel.splits[split] = {"documents": documents, "bytes": self.size(split)}
 
     def check_some(self, documents: int, split: Split) -> None:
-        """Raises UserError: there are no documents for a split."""
+        """Check that every split has documents. Raises UserError."""
         if not documents:
             reasons = self.funnel.reasons() or "it is empty"
             raise UserError(f"{self.config.where}: no text left for {split} after cleaning ({reasons})")

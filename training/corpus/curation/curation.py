@@ -56,7 +56,7 @@ class Curation:
         folder: working folder, needed for as long as the corpus is used. A run resumes from what an interrupted one
             left there.
         workers: processes; 0 for one per core.
-        cluster: runs the steps that read all text, in place of these processes.
+        cluster: runs the steps that read all text, instead of these processes.
     """
 
     def __init__(self, config: DataConfig, folder: Path, workers: int = 0, cluster: Cluster | None = None):
@@ -101,7 +101,7 @@ class Curation:
         check_sources(partitions)
 
     def _gather(self, partitions: Partitions) -> Corpus:
-        """The corpus of all blocks, and its funnel so far."""
+        """The corpus of all blocks, with its funnel so far."""
         funnel, place = Funnel(), 0
         blocks: dict[str, list[list[PlacedBlock]]] = {}
         for name, of_source in partitions.items():
@@ -152,7 +152,7 @@ class Curation:
     def _drop_near_duplicates(self, corpus: Corpus) -> None:
         """Drop near duplicates and list them in near_duplicates.jsonl, each with the document that it repeats."""
         minhash, candidates = self.config.dedup.minhash, corpus.kept_places()
-        # On disk: the signatures of ten gigabytes of text are gigabytes themselves.
+        # On disk: the signatures of ten gigabytes of text take gigabytes themselves.
         file = self.folder / "signatures.npy"
         signatures = open_memmap(file, "w+", np.uint32, (len(candidates), minhash.permutations))
         for place, passed, block in corpus.placed():
@@ -185,7 +185,7 @@ class Curation:
         corpus.funnel.trim_kept("repeated lines", int((corpus.sizes[kept] - found[:, 0]).sum()))
         corpus.sizes[kept] = found[:, 0]
         empty = kept[found[:, 1] == 1]
-        explanations = ["every line stands in many documents"] * len(empty[:SAMPLES])
+        explanations = ["every line occurs in many documents"] * len(empty[:SAMPLES])
         corpus.drop(empty, "repeated lines only", "duplicates", explanations)
 
     def _lines(self, corpus: Corpus) -> Iterator[np.ndarray]:
@@ -251,7 +251,7 @@ class Curation:
         corpus.beyond_limits = np.union1d(corpus.beyond_limits, places)
 
     def _split_by_position(self, corpus: Corpus, kept: np.ndarray, target: int) -> None:
-        """The first `target` bytes are train, the rest validation; the cut falls on a line's end where there is one."""
+        """Split by position: the first `target` bytes are train, the rest validation; cut at a line end if possible."""
         ends = np.cumsum(corpus.sizes[kept])
         corpus.selection.split_of[kept[ends > target]] = VALIDATION
         index = int(np.searchsorted(ends, target, side="right"))
@@ -266,7 +266,7 @@ class Curation:
         kept = corpus.selection.kept(corpus.placed())
         held_out = (pair for pair in kept if corpus.selection.split_of[pair[0]] == VALIDATION)
         copies = copies_across_splits(held_out, corpus.documents("train"))
-        explanations = ["most of its long lines stand in training documents"] * len(copies[:SAMPLES])
+        explanations = ["most of its long lines occur in training documents"] * len(copies[:SAMPLES])
         corpus.drop(copies, "copy of training text", "duplicates", explanations)
         corpus.count_splits()
 

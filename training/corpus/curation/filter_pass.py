@@ -85,8 +85,8 @@ def run_filter_pass_alone(partitions: Sequence[SourcePartition], config: DataCon
 
 
 def run_filter_pass(partitions: Sequence[SourcePartition], workers: Workers, seed: int) -> None:
-    """Read partitions to their ends or their limits. Blocks that an interrupted run completed are not made again, nor
-    are the documents before the first missing block read again.
+    """Read partitions to their ends or their limits. Blocks that an interrupted run completed are kept, and
+    documents before the first missing block are not read again.
 
     Args:
         workers: their state is a `DocumentPipeline`.
@@ -138,7 +138,7 @@ class _PartitionInProgress:
             self._take()
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks that are still to be made, while the source's limits are not reached."""
+        """The blocks still to be made, until the source's limits are reached."""
         documents, number = in_blocks(self._admitted()), self.taken
         while not self.limits.reached and (block := next(documents, None)):
             self.waiting += 1

@@ -1,4 +1,4 @@
-"""The fingerprint of the documents of a recipe: changes when anything that they are made from changes."""
+"""The fingerprint of the documents of a recipe: changes when any of their inputs changes."""
 
 import hashlib
 from pathlib import Path

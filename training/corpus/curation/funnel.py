@@ -2,9 +2,9 @@
 
 from typing import Any
 
-STEPS = ("reading", "rules", "limit", "duplicates", "decontamination")  # in the order in which a document meets them
+STEPS = ("reading", "rules", "limit", "duplicates", "decontamination")  # in the order in which they apply to a document
 Row = dict[str, Any]
-ESTIMATED = "~ estimated from bytes, at the tokens per byte of what was kept"
+ESTIMATED = "~ estimated from bytes, at the tokens per byte of the kept text"
 
 
 class Funnel:
@@ -44,14 +44,14 @@ class Funnel:
             self.trimmed[reason] = self.trimmed.get(reason, 0) + size
 
     def drop_kept(self, reason: str, size: int, step: str, documents: int) -> None:
-        """Count documents as dropped that were counted as kept."""
+        """Move documents from the kept to the dropped counts."""
         if documents:
             self.kept["documents"] -= documents
             self.kept["bytes"] -= size
             self.drop(reason, size, step, documents)
 
     def trim_kept(self, reason: str, size: int) -> None:
-        """Count bytes as trimmed that were counted as kept."""
+        """Move bytes from the kept to the trimmed counts."""
         self.kept["bytes"] -= size
         self.trim(reason, size)
 
@@ -97,7 +97,7 @@ class Funnel:
         return rows
 
     def reasons(self) -> str:
-        """The reasons in a few words, most frequent first, for an error message."""
+        """The reasons, most frequent first, in short form for an error message."""
         ordered = sorted(self.dropped.items(), key=lambda item: -item[1]["documents"])
         return ", ".join(f"{row['documents']} {reason}" for reason, row in ordered)
 

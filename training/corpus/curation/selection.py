@@ -1,4 +1,4 @@
-"""The selection: the split of each document that passed the rules, and the text of it that goes there."""
+"""The selection: the split of each document that passed the rules, and the part of its text that goes there."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -67,7 +67,7 @@ class Selection:
         return document
 
     def piece(self, document: Document, split: Split) -> Document:
-        """The piece that a split has of the document that both share."""
+        """A split's piece of the document that both splits share."""
         text, cut = document.text.encode(), self.straddling[1]
         return replace(document, text=(text[:cut] if split == "train" else text[cut:]).decode())
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from training.corpus.sources import Document, SourceConfig
 
-SMALLEST_GROUP_LIMIT = 10_000  # bytes that any group may fill: in a tiny corpus a share is less than one file
+SMALLEST_GROUP_LIMIT = 10_000  # bytes that any group may fill: in a tiny corpus, a share is smaller than one file
 
 
 class SourceLimits:

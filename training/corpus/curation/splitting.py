@@ -9,7 +9,7 @@ from training.corpus.sources import shuffle_key
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, Split] = ("train", "validation")
 
-# No unit may fill more than this share of the validation text, so that the score is that of many authors.
+# No unit may fill more than this share of the validation text, so that the score covers many authors.
 VALIDATION_SHARE = 0.25
 
 
@@ -20,7 +20,7 @@ def split_key(seed: int, name: str) -> int:
 
 def hold_out(keys: np.ndarray, sizes: np.ndarray, target: float, most: float = np.inf) -> np.ndarray:
     """Units in the order of their keys until their bytes reach the target. A unit is skipped if it would fill too much
-    of the target, or more than what is left of it.
+    of the target, or more than remains of it.
 
     Args:
         keys: (units,) of `split_key`.

@@ -1,4 +1,4 @@
-"""Copies across splits: validation documents most of whose long lines stand in training text.
+"""Copies across splits: validation documents most of whose long lines occur in training text.
 
 Packages copy files from each other, with another import or name here and there. Whole packages are held out, so such a
 copy would leak training text into validation. The lines of the held-out documents are in memory.
@@ -15,7 +15,7 @@ LONG_LINE = 25  # characters: long enough that two authors rarely write the same
 
 
 def long_lines(text: str) -> set[str]:
-    """The distinct lines, without indentation, that are long enough to tell who wrote them."""
+    """The distinct lines, without indentation, that are long enough to identify their author."""
     lines = (line.strip() for line in text.split("\n"))
     return {line for line in lines if len(line) >= LONG_LINE}
 

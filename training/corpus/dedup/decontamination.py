@@ -31,11 +31,11 @@ class DecontaminationConfig:
     """Evaluation sets whose items are kept out of the text."""
 
     evaluation: list[str] = option(list, "files with items: lm-eval tasks (.yaml), or records (.jsonl, .json, .gz)")
-    fields: list[str] = option(list, "fields of a record to search for (default: all that hold text)")
-    ngram: int = option(13, "words in a row that a document shares with an item to be dropped", at_least=1)
-    min_words: int = option(8, "words from which an item shorter than 'ngram' is searched for whole", at_least=1)
+    fields: list[str] = option(list, "record fields whose text is searched for (default: all with text)")
+    ngram: int = option(13, "consecutive words that a document must share with an item to be dropped", at_least=1)
+    min_words: int = option(8, "minimum words of an item shorter than 'ngram' to be searched for", at_least=1)
     max_documents: int = option(
-        10, "documents in which a run of words may stand before it counts as a common phrase", at_least=1
+        10, "documents in which a run of words may occur before it counts as a common phrase", at_least=1
     )
 
     def __post_init__(self):

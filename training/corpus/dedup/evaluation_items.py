@@ -22,7 +22,7 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
 
     Args:
         path: records, one a line (.jsonl) or in a list (.json), or an lm-eval task (.yaml) whose data is such a local
-            file or a data set that `datasets` can open.
+            file or a dataset that `datasets` can open.
         fields: of a record; all of them, if none is given.
 
     Yields:
@@ -37,7 +37,7 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     elif path.name.endswith(_RECORDS):
         yield from _texts_of(path.name, read_records(path), fields)
     else:
-        raise UserError(f"'evaluation': {path}: unknown kind of file; readable are {' '.join(_RECORDS + _TASKS)}")
+        raise UserError(f"'evaluation': {path}: unknown file type; supported: {' '.join(_RECORDS + _TASKS)}")
 
 
 def _check_file(path: Path) -> None:
@@ -69,7 +69,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 class _TaskLoader(yaml.SafeLoader):
-    """Task files name Python functions (`!function utils.process_docs`), which are not called here."""
+    """YAML loader for task files, which ignores their Python functions (`!function utils.process_docs`)."""
 
 
 _TaskLoader.add_constructor("!function", lambda loader, node: None)
@@ -92,7 +92,7 @@ def _read_task(path: Path) -> dict[str, Any]:
 
 
 def task_files(path: Path) -> list[Path]:
-    """Local files of the records that an lm-eval task is scored on; none for a data set, or if `path` is not a task.
+    """Local files of the records that an lm-eval task is scored on; none for a Hub dataset, or if `path` is not a task.
 
     Raises:
         UserError: no such task, one that cannot be read, or one without a split to score.
@@ -105,10 +105,10 @@ def _scored(path: Path) -> tuple[dict[str, Any], str]:
     """A task, and the split of its data that it is scored on."""
     task = _read_task(path)
     if not isinstance(task.get("task"), str) or not task.get("dataset_path"):
-        raise UserError(f"{path}: has no 'task' with a 'dataset_path'; name the files of single tasks")
+        raise UserError(f"{path} has no 'task' with a 'dataset_path'; list the files of single tasks")
     splits = [task[key] for key in _SCORED_ON if task.get(key)][:1]
     if not splits:
-        raise UserError(f"{path}: has neither 'test_split' nor 'validation_split'")
+        raise UserError(f"{path} has neither 'test_split' nor 'validation_split'")
     return task, splits[0]
 
 
@@ -128,7 +128,7 @@ def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
     files = _files(path, task, split)
     for file in files:
         if not file.is_file():
-            raise UserError(f"{path}: 'data_files': no such file: {file} (seen from the current folder, as lm-eval)")
+            raise UserError(f"{path}: 'data_files': no such file: {file} (relative to the current folder)")
         yield from _texts_of(task["task"], read_records(file), fields)
     if not files:
         options = task.get("dataset_kwargs") or {}
@@ -147,4 +147,4 @@ def _dataset(path: Path, dataset: str, subset: str | None, split: str, options: 
         return iter(datasets.load_dataset(dataset, name=subset, split=split, **options))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: data set '{dataset}' cannot be read: {reason}") from None
+        raise UserError(f"{path}: dataset '{dataset}' cannot be read: {reason}") from None

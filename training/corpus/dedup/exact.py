@@ -6,7 +6,7 @@ import numpy as np
 
 
 def content_hash(text: str) -> bytes:
-    """A hash of 16 bytes that two texts share if they differ only in whitespace.
+    """A 16-byte hash, equal for texts that differ only in whitespace.
 
     Case and punctuation count: texts that differ in them are near duplicates, which another step finds.
     """

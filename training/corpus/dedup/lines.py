@@ -1,4 +1,4 @@
-"""Repeated lines, which stand in many documents: navigation, cookie notices, footers.
+"""Repeated lines, which occur in many documents: navigation, cookie notices, footers.
 
 After CCNet (Wenzek et al. 2019, arXiv 1911.00359), which drops paragraphs that were seen before, and RefinedWeb
 (Penedo et al. 2023, arXiv 2306.01116). Two lines are the same if they are in lower case, with digits as zeros and
@@ -23,7 +23,7 @@ from training.common.recipe import option
 
 _OUT = re.compile(r"[\W_]+")
 _DIGIT = re.compile(r"\d")
-_PREFIX = 8  # bits of a hash that say which file it goes to
+_PREFIX = 8  # bits of a hash that select its file
 _SEEN = np.dtype([("line", np.uint64), ("document", np.uint32)])
 
 
@@ -31,8 +31,8 @@ _SEEN = np.dtype([("line", np.uint64), ("document", np.uint32)])
 class LinesConfig:
     """Repeated lines, which only the first document keeps."""
 
-    max_documents: int = option(10, "documents in which a line may stand before it counts as repeated", at_least=1)
-    min_characters: int = option(30, "letters and digits that a line must have to be compared", at_least=1)
+    max_documents: int = option(10, "documents in which a line may occur before it counts as repeated", at_least=1)
+    min_characters: int = option(30, "minimum letters and digits of a line to be compared", at_least=1)
 
 
 def line_hashes(text: str, config: LinesConfig) -> np.ndarray:
@@ -61,7 +61,7 @@ def repeated_lines(documents: Iterable[np.ndarray], config: LinesConfig, folder:
                     stream.write(piece.tobytes())
         for path in parts:
             seen = np.frombuffer(path.read_bytes(), _SEEN) if path.exists() else np.empty(0, _SEEN)
-            seen = seen[np.argsort(seen["line"], kind="stable")]  # of equal lines the first document comes first
+            seen = seen[np.argsort(seen["line"], kind="stable")]  # among equal lines, the first document comes first
             starts = np.flatnonzero(np.diff(seen["line"], prepend=~seen["line"][:1]))
             often = starts[np.diff(starts, append=len(seen)) > config.max_documents]
             lines.append(seen["line"][often])

@@ -1,4 +1,4 @@
-"""MinHash: a fixed number of integers for a text; the share on which two agree estimates their Jaccard similarity.
+"""MinHash: a fixed number of integers per text; the fraction that two texts share estimates their Jaccard similarity.
 
 Broder (1997), "On the resemblance and containment of documents". The set of a text is that of its shingles, the runs
 of a few words; the Jaccard similarity of two sets is the size of their intersection over that of their union. Each of
@@ -14,7 +14,7 @@ import numpy as np
 from training.common.recipe import option
 from training.corpus.dedup.shingles import hash_characters, hash_runs, hash_words, random_factors, words
 
-# Where a text has no shingle at all. A text that has some meets this value with probability 2^-32 a permutation.
+# For a text without shingles. Other texts have this value with probability 2^-32 per permutation.
 NOTHING = np.uint32(0xFFFFFFFF)
 
 _AT_ONCE = 1 << 18  # characters whose shingles go through the permutations together: they stay in the cache
@@ -28,13 +28,13 @@ class MinHashConfig:
         "words", "unit of shingles: words (letters and digits in lower case), or characters"
     )
     shingle: int = option(
-        5, "neighbouring units in a shingle; shorter documents are compared with exact copies only", at_least=1
+        5, "consecutive units in a shingle; shorter documents match only exact copies", at_least=1
     )
     threshold: float = option(
         0.75, "estimated Jaccard similarity from which the later of two documents is dropped", above=0, at_most=1
     )
-    bands: int = option(20, "bands; two documents are compared if they agree in all rows of a band", at_least=1)
-    rows: int = option(6, "integers in a band; bands times rows is the number of permutations", at_least=1)
+    bands: int = option(20, "number of bands; documents that agree in all rows of a band are compared", at_least=1)
+    rows: int = option(6, "integers per band; bands times rows is the number of permutations", at_least=1)
     seed: int = option(0, "seed for the permutations")
 
     @property
@@ -85,7 +85,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _shingles(texts: Sequence[str], config: MinHashConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all shingles, uint32, and the text each belongs to, in order; none reaches across two texts."""
+    """Hashes of all shingles, uint32, and the text each belongs to, in order; none spans two texts."""
     if config.unit == "words":
         split = [words(text) for text in texts]
         hashes = hash_words(split)

@@ -133,7 +133,7 @@ def _jaccard(signatures: np.ndarray, earlier: np.ndarray, later: np.ndarray) -> 
 
 
 def _first_of_each_later(pairs: np.ndarray) -> np.ndarray:
-    """Of sorted pairs the first `LEADERS` of each later document, which bounds the memory that pairs take."""
+    """The first `LEADERS` of the sorted pairs of each later document, which bounds the memory for pairs."""
     if len(pairs) <= LEADERS:
         return pairs
     later = pairs >> np.uint64(32)

@@ -17,7 +17,7 @@ _REMEMBERED = 1_000_000  # words, about 150 MB
 
 
 class _WordHashes(dict[str, int]):
-    """The hash of every word asked for; forgets all of them when they are too many."""
+    """Cache of word hashes, which is cleared when it is full."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= _REMEMBERED:

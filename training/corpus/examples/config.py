@@ -10,6 +10,6 @@ class PairConfig:
     """Numbers of records of one kind of pairs."""
 
     train: int = option(
-        0, "largest number of records from the training packages; 0 for text without Python functions", at_least=0
+        0, "maximum records from the training packages; 0 for text without Python functions", at_least=0
     )
-    validation: int = option(0, "largest number of records from the held-out packages", at_least=0)
+    validation: int = option(0, "maximum records from the held-out packages", at_least=0)

@@ -1,4 +1,4 @@
-"""Distractors: wrong answers that neither length, origin nor frequency gives away."""
+"""Distractors: wrong answers that length, origin and frequency do not give away."""
 
 from collections.abc import Sequence
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from training.corpus.sources import Document
 
-# A module-level function after a blank line (no decorator can stand between), and where it must have ended.
+# A module-level function after a blank line (so without decorator), and the line where it must have ended.
 _START = re.compile(r"(?:\A|\n[ \t]*\n)(?=def )")
 _END = re.compile(r"\n(?=[^\s#)\]}])")
 _NESTED = re.compile(r"\n[ \t]+(async |def |class )")
 _QUOTES = re.compile(r"\"{3}|'{3}")
-_MAX_SOURCE = 4_000  # characters with the full docstring: nothing longer fits the token limits in use
+_MAX_SOURCE = 4_000  # characters with the full docstring: longer functions exceed the usual token limits
 _SUMMARY_LENGTH = range(12, 101)  # characters
 
 

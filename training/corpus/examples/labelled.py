@@ -19,7 +19,7 @@ class LabelledConfig:
     train: str = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
     validation: str = option("validation", "validation file or split, by which the best epoch is chosen")
     test: str = option("test", "test file or split, scored once at the end")
-    name: str | None = option(None, "dataset on the Hub in place of files, such as stanfordnlp/imdb")
+    name: str | None = option(None, "dataset on the Hub instead of files, such as stanfordnlp/imdb")
     text_column: str = option("text", "column with the text")
     label_column: str = option("label", "column with the label, a word or a number")
 
@@ -65,7 +65,7 @@ def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
     seen = set(splits["train"].texts)
     leaked = sum(text in seen for text in splits["test"].texts)
     if leaked:
-        print(f"classify: {leaked} of {len(splits['test'].texts)} test texts are among the training texts too")
+        print(f"classify: {leaked} of {len(splits['test'].texts)} test texts also occur in the training texts")
     return splits
 
 
@@ -73,7 +73,7 @@ def _read(config: LabelledConfig, split: str) -> Labelled:
     import datasets
 
     key, where = f"data.{split}", getattr(config, split)
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said here, in one line
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported here, in one line
     datasets.disable_progress_bars()
     try:
         if config.name:
@@ -82,7 +82,7 @@ def _read(config: LabelledConfig, split: str) -> Labelled:
         else:
             suffix = Path(where).suffix.lower()
             if suffix not in READERS:
-                raise UserError(f"'{key}': {where} has an unknown ending; use {', '.join(READERS)}")
+                raise UserError(f"'{key}': {where} has an unknown file type; use {', '.join(READERS)}")
             options = {"sep": "\t"} if suffix == ".tsv" else {}
             table = datasets.load_dataset(READERS[suffix], data_files=where, split="train", **options)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:

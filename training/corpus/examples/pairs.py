@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-# Largest relative difference in tokens between the rejected and the chosen answer, so that length tells nothing.
+# Largest relative difference in tokens between the rejected and the chosen answer, so that length gives nothing away.
 LENGTH_TOLERANCE = 0.15
 
 _BATCH = 512

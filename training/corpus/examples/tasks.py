@@ -17,12 +17,12 @@ Item = dict[str, Any]
 
 
 def body_choice(functions: Sequence[Function], tokenizer: Tokenizer, count: int, seed: int) -> list[Item]:
-    """Which body belongs to a signature and summary?"""
+    """Items that ask which body belongs to a signature and summary."""
     return _items(functions, lambda item: item.signature, lambda item: item.body, tokenizer, count, seed)
 
 
 def docstring_choice(functions: Sequence[Function], tokenizer: Tokenizer, count: int, seed: int) -> list[Item]:
-    """Which summary belongs to a def line?"""
+    """Items that ask which summary belongs to a def line."""
 
     def docstring(function: Function) -> str:
         return f'{function.indent}"""{function.summary}"""'
@@ -38,7 +38,7 @@ def _items(
     count: int,
     seed: int,
 ) -> list[Item]:
-    """Up to `count` items `{query, choices, gold}`; the right choice goes round the places, so each is as frequent."""
+    """Up to `count` items `{query, choices, gold}`; the right choice takes each position equally often."""
     answers = [answer(function) for function in functions]
     lengths = count_tokens(answers, tokenizer)
     picker = DistractorPicker(lengths, [function.group for function in functions], seed)

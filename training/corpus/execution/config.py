@@ -13,9 +13,9 @@ class EngineConfig:
     kind: Literal["local", "slurm", "ray"] | None = option(
         None, "engine that starts the tasks: local (this machine), slurm, ray (the cluster of RAY_ADDRESS)"
     )
-    tasks: int = option(16, "largest number of tasks to split the work into", at_least=1)
+    tasks: int = option(16, "maximum number of tasks to split the work into", at_least=1)
     workers: int = option(
-        0, "tasks that run at a time; 0 for one per core (local), or as many as the cluster has room for", at_least=0
+        0, "tasks that run at a time; 0 for one per core (local), or as many as fit in the cluster", at_least=0
     )
     memory_gb: int = option(4, "memory of a task in GB; a task has one core (slurm, ray)", at_least=1)
     partition: str | None = option(None, "Slurm partition")

@@ -26,7 +26,7 @@ from training.corpus.execution.config import EngineConfig
 Item = TypeVar("Item")
 
 ASSIGNMENTS, ERRORS = "assignments", "errors"  # folders with a file per task, named by its number
-_POLL = 5  # seconds between two checks of what is complete
+_POLL = 5  # seconds between checks for complete items
 LATE = 60  # seconds until a network file system shows files that another machine wrote
 
 
@@ -60,7 +60,7 @@ class Cluster:
         """Let tasks do `work(assignment)` for all items, and wait for them.
 
         Args:
-            name: of the work, for people and files.
+            name: of the work, for output and file names.
             sizes: of the items, by which the assignments are balanced.
             work: takes a list of items; pickled, as are the items.
             done: whether an item is complete on disk.
@@ -162,8 +162,8 @@ def _progress(name: str, items: Sequence[Item], done: Callable[[Item], Any]) -> 
 
 
 def assign(items: Sequence[Item], sizes: Sequence[int], most: int) -> list[list[Item]]:
-    """Up to `most` assignments of about the same size, the items of each in order. The largest item is assigned first,
-    each to the task that has least."""
+    """Up to `most` assignments of about the same size, the items of each in order. Items are assigned from the
+    largest down, each to the task with the least work."""
     lightest = [(0, number) for number in range(min(most, len(items)))]
     assignments: list[list[int]] = [[] for _ in lightest]
     for index in sorted(range(len(items)), key=lambda index: -sizes[index]):

@@ -1,4 +1,4 @@
-"""Executors: datatrove's, which start tasks on this machine, on Slurm and on Ray. Needs datatrove."""
+"""Executors of datatrove, which start tasks on this machine, on Slurm and on Ray. Needs datatrove."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ from training.common.errors import UserError
 from training.corpus.execution.config import EngineConfig
 from training.corpus.execution.workers import Workers, available_cores
 
-Task = Callable[[Any, int, int], None]  # as datatrove calls it: documents, which of all tasks it is, how many there are
+Task = Callable[[Any, int, int], None]  # as datatrove calls it: documents, number of the task, number of all tasks
 
-JOB = "job"  # the number that Slurm gave
-_POLL = 30  # seconds between two checks of Slurm's queue; the first ones come sooner
+JOB = "job"  # file with the id of the Slurm job
+_POLL = 30  # seconds between checks of Slurm's queue; the first ones are more frequent
 _NO_SLURM = "'engine.kind': slurm: sbatch and squeue are not on this machine; run this on a Slurm login node"
 _ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ def _local(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path
 
 
 class _Local(LocalPipelineExecutor):
-    """datatrove's own pool waits forever for a killed process, and its processes outlive a killed parent."""
+    """Local executor with our workers: datatrove's pool waits forever for a killed one and outlives its parent."""
 
     def run(self) -> None:
         self.save_executor_as_json()
@@ -80,7 +80,7 @@ def _ray(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) 
         try:
             ray.init(runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}}, log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
-            raise UserError(f"'engine.kind': no answer from a Ray cluster ({error}); set RAY_ADDRESS") from None
+            raise UserError(f"'engine.kind': no Ray cluster found ({error}); set RAY_ADDRESS") from None
     with _quiet():
         RayPipelineExecutor(
             [task],
@@ -105,7 +105,7 @@ def _slurm(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path
         workers=config.workers or -1,
         job_name=f"scratch-{name}",
         qos=None,
-        # The Python of this process, and this scratch, whether it is installed or not.
+        # The Python of this process, and this copy of scratch, whether it is installed or not.
         env_command=f"export PATH={path} PYTHONPATH={shlex.quote(str(_ROOT))}:$PYTHONPATH OMP_NUM_THREADS=1",
         sbatch_args=config.sbatch,
         logging_dir=str(folder),
@@ -125,7 +125,7 @@ def _slurm(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path
 
 class _Slurm(SlurmPipelineExecutor):
     def launch_merge_stats(self) -> None:
-        """Start no job to add up statistics: tasks have none."""
+        """Start no job to merge statistics: tasks have none."""
 
 
 def submitted(folder: Path) -> str | None:
@@ -149,7 +149,7 @@ def _queued(job: str) -> bool:
     except FileNotFoundError:
         raise UserError(_NO_SLURM) from None
     if found.returncode:
-        # Slurm forgets jobs that are long over; other errors may be temporary.
+        # Slurm forgets jobs that ended long ago; other errors may be temporary.
         return "invalid job id" not in found.stderr.lower()
     return bool(found.stdout.strip())
 

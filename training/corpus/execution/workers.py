@@ -38,9 +38,9 @@ class Workers:
 
     def __init__(self, count: int, start: Callable[..., Any], *arguments: Any, flag: str = "--workers"):
         self.count, self.start, self.arguments, self.flag = count, start, arguments, flag
-        # Not forked: libraries that have started threads (Rust's, OpenMP's) do not survive that.
+        # Not forked: libraries that have started threads (Rust's, OpenMP's) do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(count, context, _begin, (start, *arguments))  # starts none before it must
+        self.pool = ProcessPoolExecutor(count, context, _begin, (start, *arguments))  # starts none before it is needed
 
     def __enter__(self) -> "Workers":
         return self
@@ -83,7 +83,7 @@ def _begin(start: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this worker if its parent is killed: it would wait for work forever."""
+    """End this worker if its parent is killed; it would otherwise wait for work forever."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 

@@ -11,7 +11,7 @@ from training.corpus.curation.curation import NEAR_DUPLICATES
 
 DROPPED, CONTAMINATED = "dropped.jsonl", "contaminated.jsonl"
 SHOWN = 100  # documents of each reason that dropped.jsonl keeps
-_WIDTH = 300  # characters of a document on the screen
+_WIDTH = 300  # characters of a document shown on the terminal
 
 
 def write_audit(corpus: Corpus, folder: Path) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from training.data.shards import MANIFEST
 CARD, PICTURE = "README.md", "funnel.png"
 # The files to publish. Others stay: the provenance names folders of this machine, and so may the lists of near
 # duplicates and of contaminated documents; the latter quote evaluation items, on which nobody should train;
-# dropped.jsonl holds up to a hundred documents of each reason that the corpus is better without.
+# dropped.jsonl quotes up to a hundred dropped documents per reason.
 PUBLISHED = [CARD, PICTURE, SAMPLES_PAGE, MANIFEST, "*.ds", "*.ds.index", "*.ds.metadata"]
 PUBLISHED += [f"{kind}/*.jsonl" for kind in ("instructions", "preferences", "tasks")]
 
-# The Hub rejects a card whose licence is not one of its identifiers; these are those of texts and of code.
+# The Hub rejects a card whose licence is not one of its identifiers; these are the ones for text and code.
 _LICENCES = frozenset(
     "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc cc0-1.0 "
     "cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
@@ -64,7 +64,7 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
         size_categories=[next((size for limit, size in _SIZES if documents < limit), "n>1T")],
         task_categories=["text-generation"],
         tags=["scratch", "datatrove", "pretraining"],
-        # The viewer reads records, not tokens; without any it would show the manifest.
+        # The Hub's viewer reads records, not tokens; without records it would show the manifest.
         **({"configs": records} if records else {"viewer": False}),
     )
     train = splits["train"]
@@ -122,7 +122,7 @@ def changes(config: Any) -> dict[str, Any]:
 
 
 def without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The `changes` of `scratch prepare`'s configuration with names of files in place of their paths, and without keys
+    """The `changes` of `scratch prepare`'s configuration with file names instead of paths, and without keys
     that concern this machine alone."""
     of_the_machine = ("output_dir", "tokenizer", "workers", "engine", "explain")
     shown = {key: value for key, value in recipe.items() if key not in of_the_machine}
@@ -149,7 +149,7 @@ def _without_lists(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown_path(path: str) -> str:
-    """A path to publish: the name of a data set, of a file, or FOLDER."""
+    """A path to publish: the name of a dataset, of a file, or FOLDER."""
     if not is_local(path):
         return path
     return "FOLDER" if Path(path).is_dir() else Path(path).name
@@ -207,7 +207,7 @@ def _languages(config: DataConfig) -> list[str]:
 
 
 def _by_source(config: DataConfig, describe: Callable[[str], str]) -> list[tuple[str, str]]:
-    """Pairs of a prefix and a description: the prefix names the sources that it is true of, and is empty if all are."""
+    """Pairs of a prefix and a description: the prefix names the sources that it applies to, and is empty for all."""
     groups: dict[str, list[str]] = {}
     for name in config.named_sources:
         groups.setdefault(describe(name), []).append(plain(name))
@@ -219,7 +219,7 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
     decontaminated = []
     if counts := manifest["evaluation_items"]:
         decontaminated.append(
-            f"decontaminated: documents that share {config.decontamination.ngram} words in a row with one of "
+            f"decontaminated: documents that share {config.decontamination.ngram} consecutive words with one of "
             f"{counts['searched']:,} evaluation items are dropped ({counts['too short']:,} more items are too short)"
         )
     steps, dedup = [], config.dedup
@@ -247,7 +247,7 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
             f"{minhash.rows}, from an estimated Jaccard similarity of {minhash.threshold:g}"
         )
     if dedup.lines:
-        steps.append(f"lines in more than {dedup.line.max_documents} documents are dropped, except from the first")
+        steps.append(f"lines in more than {dedup.line.max_documents} documents are dropped, except from the first one")
     held_out = f"held out for validation: {config.validation_fraction:.1%} of the bytes, drawn by seed {config.seed}"
     if config.unit == "package":
         held_out += ", whole packages"

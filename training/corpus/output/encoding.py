@@ -68,7 +68,7 @@ class Encoder:
     def _encode(self, texts: list[str]) -> list:
         try:
             return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception as error:  # tokenizers raises nothing narrower
+        except Exception as error:  # tokenizers raises no narrower class
             message = f"'tokenizer': cannot encode all of the text ({error}); train it on the same text"
             raise UserError(message) from None
 
@@ -122,7 +122,7 @@ def write_mixture(
             if count == lengths[source][document]:
                 size += int(sizes[source][document])
             else:
-                tokens = np.append(tokens[:-1], encoder.end)  # a truncated document ends like all others
+                tokens = np.append(tokens[:-1], encoder.end)  # a truncated document ends like any other
                 size += encoder.size(tokens[:-1])
             yield tokens
 

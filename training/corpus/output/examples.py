@@ -35,7 +35,7 @@ class ExampleWriter:
 
     Attributes:
         tasks: items of each multiple-choice task.
-        max_tokens: tokens of the longest instruction, question and answer in the chat template.
+        max_tokens: maximum tokens of an instruction pair, rendered by the chat template.
         held_out: the functions of the validation split, once `write_held_out` has mined them.
     """
 
@@ -49,7 +49,7 @@ class ExampleWriter:
     held_out: list[Function] = field(default_factory=list)
 
     def write_held_out(self) -> Counts:
-        """Write the examples that models will be tested on, and drop training documents that hold one.
+        """Write the evaluation examples, and drop training documents that contain one.
 
         Returns:
             Numbers of records, by kind and file.
@@ -71,7 +71,7 @@ class ExampleWriter:
         )
         settings = self.corpus.config.decontamination
         decontaminator = Decontaminator(items, settings.ngram, settings.min_words)
-        if any(decontaminator.counts.values()):  # none where only pairs to train on are requested
+        if any(decontaminator.counts.values()):  # empty if only training pairs are requested
             self.corpus.keep_out(decontaminator)
         return write_records(self.folder, records)
 
@@ -97,7 +97,7 @@ class ExampleWriter:
             )
 
     def _pairs(self, functions: list[Function], split: Split) -> Records:
-        # The two kinds of pairs share no function as long as there are enough of them.
+        # The two kinds of pairs share no function as long as there are enough functions.
         answered = functions[: getattr(self.instructions, split)]
         paired = functions[::-1][: getattr(self.preferences, split)]
         seed = self.corpus.config.seed

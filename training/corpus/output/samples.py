@@ -20,7 +20,7 @@ _MARKS = re.compile(r"[&<>\\`*_~|#!$^:@{}\[\]]|(?<=[wW]{3})\.")  # of Markdown, 
 
 
 def plain(text: str) -> str:
-    """A text escaped for Markdown: no mark-up, tag, link or table border in it has an effect."""
+    """A text escaped for Markdown: no markup, tag, link or table border in it has an effect."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return _MARKS.sub(lambda match: f"&#{ord(match[0])};", line)
 
@@ -30,7 +30,7 @@ def write_samples(corpus: Corpus, folder: Path, seed: int, redact: Redactor) -> 
 
     def cell(identity: str, text: str) -> str:
         shown = redact(text).text
-        # Only the end of the name: folders may name the user.
+        # Only the end of the name: folders may contain a user name.
         name, short = plain(identity.rsplit("/")[-1]), plain(shown[:_WIDTH])
         return f"**{name}** {short}" + " …" * (len(shown) > _WIDTH)
 

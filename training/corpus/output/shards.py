@@ -1,4 +1,4 @@
-"""Shards of a corpus and their manifest: both splits as tokens, the mixture, and every count of the way there."""
+"""Shards of a corpus and their manifest: both splits as tokens, the mixture, and the counts of every step."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def write_shards(corpus: Corpus, write: Writer, encoder: Encoder, folder: Path, 
         if split not in splits:
             splits[split], _ = write(folder, split, split)
     tokens = {split: entry["tokens"] for split, entry in splits.items()}
-    if shares:  # the mixture repeats and leaves out, the funnel counts what there is
+    if shares:  # the mixture repeats or omits documents; the funnel counts each once
         tokens["train"] = sum(row["tokens"] for row in shares.values())
     corpus.funnel.count_tokens(tokens)
     if corpus.items:

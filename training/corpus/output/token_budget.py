@@ -76,7 +76,7 @@ def interleave(lengths: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (all,) the source of each, and (all,) its number among those of that source.
     """
-    places = [(np.cumsum(part) - part / 2) / max(1, part.sum()) for part in lengths]  # of middles, from 0 to 1
+    places = [(np.cumsum(part) - part / 2) / max(1, part.sum()) for part in lengths]  # of the middles, from 0 to 1
     sources = np.repeat(np.arange(len(places)), [len(part) for part in places])
     numbers = np.concatenate([np.arange(len(part)) for part in places])
     order = np.argsort(np.concatenate(places), kind="stable")

@@ -27,9 +27,9 @@ def _published(rules: Iterable[Rule]) -> dict[str, float]:
     return {rule.name: rule.limit for rule in rules}
 
 
-# The rules for each kind of text, by name and limit. Books are edited already: they can only be something other than
-# text (tables, indices, adverts), or repeat themselves. Their short lines, chapters that consist of one
-# paragraph, dialogue that ends in quotation marks, and verse that ends in nothing are as they should be.
+# The rules for each kind of text, by name and limit. Books are edited already, so the rules only drop what is not
+# text (tables, indices, adverts) or repeats itself. Their short lines, chapters that consist of one
+# paragraph, dialogue that ends in quotation marks, and verse without punctuation at line ends are normal.
 SETS: dict[str, dict[str, float | bool]] = {
     "none": {},
     "web": {
@@ -57,19 +57,19 @@ class RulesConfig:
     """Rules that drop documents."""
 
     set: Literal["web", "books", "code", "python", "none"] = option(
-        "none", "set of rules for a kind of text; python is code that must parse"
+        "none", "set of rules for a kind of text; python adds to code that the file must parse"
     )
     limits: dict[str, float | bool] = option(
-        dict, "limits of single rules, as in {too_few_words: 20, short_lines: false}; true is the published limit"
+        dict, "limits of individual rules, as in {too_few_words: 20, short_lines: false}; true is the published limit"
     )
     languages: list[str] = option(list, "ISO 639-1 codes of the languages to keep (default: all)")
     min_probability: float = option(
-        0.65, "lowest probability of the identified language, as in FineWeb", at_least=0, at_most=1
+        0.65, "minimum probability of the identified language, as in FineWeb", at_least=0, at_most=1
     )
     drop_restrictive_licences: bool = option(
         False, "drop files whose head states a licence that requires more than attribution"
     )
-    profanity: str | None = option(None, "file with one word or phrase per line; drop texts that hold one, as in C4")
+    profanity: str | None = option(None, "file with one word or phrase per line; drop texts that contain one, as in C4")
 
     def __post_init__(self):
         for name, limit in self.limits.items():
@@ -104,7 +104,7 @@ class Rules:
             self.rules.append(LanguageRule(config.languages, config.min_probability))
 
     def __reduce__(self):
-        # Other processes get the configuration, which determines everything: a model of languages is large.
+        # Other processes get the configuration, which determines everything: the language model is large.
         return Rules, (self._config,)
 
     def check(self, text: str) -> Rejection | None:

@@ -1,4 +1,4 @@
-"""Cleaning of a text before the rules: encoding, invisible characters, mark-up, boilerplate."""
+"""Cleaning of a text before the rules: encoding, invisible characters, markup, boilerplate."""
 
 import html
 import re
@@ -11,8 +11,8 @@ from training.common.errors import UserError
 from training.common.packages import how_to_install
 from training.common.recipe import option
 
-# UTF-8 that was read as Windows-1252: a character that stands for a lead byte, then as many as it announces that stand
-# for continuation bytes. Accented prose hardly ever has this; ftfy, which is slow, decides on the lines that do.
+# UTF-8 that was read as Windows-1252: a character for a lead byte, then as many as it announces for continuation
+# bytes. Accented prose hardly ever has this; ftfy, which is slow, decides on the lines that do.
 _CONTINUATION = "[\x80-\xbf" + bytes(range(0x80, 0xA0)).decode("cp1252", errors="ignore") + "]"
 _MOJIBAKE = re.compile(f"[Â-ô]{_CONTINUATION}(?:(?<=[Â-ß].)|{_CONTINUATION})")
 
@@ -50,9 +50,9 @@ _WIKI_TEMPLATE = re.compile(r"\{\{[^{}]{0,2000}\}\}")
 _WIKI_NOTE = re.compile(r"\[(?:edit|citation needed|[0-9]{1,3})\]")
 _WIKI_EMPHASIS = re.compile("'{3}([^'\n]{1,300})'{3}")
 
-# C4, section 2.2: lines that speak of the page and not of its subject.
+# C4, section 2.2: lines about the page and not about its subject.
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-# Lines that are nothing but a counter or an invitation, as in RefinedWeb, appendix G.
+# Lines that are only a counter or an invitation, as in RefinedWeb, appendix G.
 _FURNITURE = re.compile(
     r"(?:[0-9][0-9,.]*[km]?\s{1,3})?(?:likes?|shares?|comments?|views?|repl(?:y|ies)|retweets?|read more|sign[- ]in|"
     r"sign[- ]up|log[- ]?in|log[- ]?out|share this|tweet|share on \w{1,20}|back to top|skip to (?:main )?content|"
@@ -71,7 +71,7 @@ _GUTENBERG_END = re.compile(
     r"\n[^\n*]{0,20}\*{3} ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK|\nEnd of (?:the |this )?Project Gutenberg"
 )
 
-# The steps in the order in which they are taken, and the kinds of text for which they are on.
+# The steps in the order in which they run, and the kinds of text for which they are on.
 _STEPS = {
     "encoding": ("web", "books"),
     "newlines": ("web", "books", "code"),
@@ -93,16 +93,16 @@ class CleaningConfig:
         "none", "set of steps for a kind of text; each step can be set below"
     )
     encoding: bool | None = option(None, "repair UTF-8 that was read as another encoding, by ftfy (web, books)")
-    newlines: bool | None = option(None, "end every line in one line feed (all sets)")
+    newlines: bool | None = option(None, "convert line ends to line feeds (all sets)")
     invisible: bool | None = option(None, "drop control characters, soft hyphens, zero-width spaces (all sets)")
     gutenberg: bool | None = option(None, "drop Project Gutenberg's header and licence (books)")
-    markup: bool | None = option(None, "drop left-over tags, entities, BB code and wiki mark-up (web)")
-    boilerplate: bool | None = option(None, "drop lines on cookies, JavaScript, terms of use, counters (web)")
+    markup: bool | None = option(None, "drop leftover HTML tags, BBCode and wiki markup; decode entities (web)")
+    boilerplate: bool | None = option(None, "drop lines about cookies, JavaScript or terms of use, and counters (web)")
     unfinished_lines: bool | None = option(
-        None, "drop lines of under three words or without a sentence's end, as C4 does (in no set)"
+        None, "drop lines of fewer than three words or without sentence-final punctuation, as C4 does (in no set)"
     )
     spaces: bool | None = option(None, "use plain spaces, none at line ends, and at most two blank lines (web, books)")
-    unicode: bool | None = option(None, "compose characters (Unicode normal form C) (web, books)")
+    unicode: bool | None = option(None, "normalize to Unicode NFC (web, books)")
 
     def steps(self) -> list[str]:
         """Names of the steps that are on, in their order."""
@@ -169,7 +169,7 @@ def _invisible(text: str) -> tuple[str, int]:
 
 
 def _gutenberg(text: str) -> tuple[str, int]:
-    """Only where the marks stand that Project Gutenberg has put round every text since about 1998."""
+    """Drop header and licence, where the text has the markers that Project Gutenberg has used since about 1998."""
     if "roject Gutenberg" not in text and "PROJECT GUTENBERG" not in text:
         return text, 0
     start, count = _GUTENBERG_START.search(text), 0
@@ -222,7 +222,7 @@ def _drop_between(text: str, start: re.Pattern, end: re.Pattern) -> tuple[str, i
 
 
 def _drop_bb_code(text: str) -> tuple[str, int]:
-    """Only tags that are closed somewhere, so that `a[i]` stays."""
+    """Drop BBCode tags that are closed somewhere, so that `a[i]` stays."""
     closed, count = {name.lower() for name in _BB_END.findall(text)}, 0
 
     def replacement(match: re.Match) -> str:

@@ -24,25 +24,25 @@ def too_many_words(text: Statistics) -> float:
 
 @at_least(3)
 def short_words(text: Statistics) -> float:
-    """Characters of a word in the mean. Gopher."""
+    """Mean characters per word. Gopher."""
     return text.per_word(text.visible_characters)
 
 
 @at_most(10)
 def long_words(text: Statistics) -> float:
-    """Characters of a word in the mean. Gopher."""
+    """Mean characters per word. Gopher."""
     return text.per_word(text.visible_characters)
 
 
 @at_most(0.1)
 def hash_symbols(text: Statistics) -> float:
-    """Signs # for each word. Gopher."""
+    """Hash signs (#) per word. Gopher."""
     return text.per_word(text.text.count("#"))
 
 
 @at_most(0.1)
 def ellipses(text: Statistics) -> float:
-    """Ellipses for each word. Gopher."""
+    """Ellipses per word. Gopher."""
     return text.per_word(sum(map(text.text.count, _ELLIPSES)))
 
 
@@ -66,36 +66,36 @@ def few_alphabetic_words(text: Statistics) -> float:
 
 @at_least(2)
 def few_stop_words(text: Statistics) -> float:
-    """How many of the, be, to, of, and, that, have, with occur. English only. Gopher."""
+    """Number of the words the, be, to, of, and, that, have, with that occur. English only. Gopher."""
     return len(STOP_WORDS & text.word_counts.keys())
 
 
 @at_most(0.3)
 def duplicate_lines(text: Statistics) -> float:
-    """Share of the lines that stood in the text before. Gopher, table A1."""
+    """Share of the lines that repeat an earlier line. Gopher, table A1."""
     return text.per_line(duplicates(text.lines)[0])
 
 
 @at_most(0.2)
 def duplicate_line_characters(text: Statistics) -> float:
-    """Share of the characters in lines that stood in the text before. Gopher, table A1; FineWeb found 0.1 better."""
+    """Share of the characters in lines that repeat an earlier line. Gopher, table A1; FineWeb found 0.1 better."""
     return text.per_character(duplicates(text.lines)[1])
 
 
 @at_most(0.3)
 def duplicate_paragraphs(text: Statistics) -> float:
-    """Share of the paragraphs that stood in the text before. Gopher, table A1."""
+    """Share of the paragraphs that repeat an earlier one. Gopher, table A1."""
     return duplicates(text.paragraphs)[0] / max(len(text.paragraphs), 1)
 
 
 @at_most(0.2)
 def duplicate_paragraph_characters(text: Statistics) -> float:
-    """Share of the characters in paragraphs that stood in the text before. Gopher, table A1."""
+    """Share of the characters in paragraphs that repeat an earlier one. Gopher, table A1."""
     return text.per_character(duplicates(text.paragraphs)[1])
 
 
 def _top_gram_share(n: int, text: Statistics) -> float:
-    """Share of the characters that the most frequent n-gram of words fills. Gopher, table A1."""
+    """Share of the characters in the most frequent n-gram of words. Gopher, table A1."""
     return text.top_gram_share(n)
 
 
@@ -104,7 +104,7 @@ def _top_gram_ceiling(n: int, text: Statistics) -> float:
 
 
 def _duplicate_gram_share(n: int, text: Statistics) -> float:
-    """Share of the characters in n-grams of words that stood in the text before. Gopher, table A1."""
+    """Share of the characters in n-grams of words that occurred earlier. Gopher, table A1."""
     return text.duplicate_gram_share(n)
 
 

@@ -3,7 +3,7 @@
 from training.common.errors import UserError
 from training.common.packages import how_to_install
 
-# Enough to be sure of a language, and from two places, since pages begin with menus in another one.
+# Enough to identify a language, and from two places, since pages may begin with menus in another one.
 SAMPLE = 100  # characters
 
 

@@ -6,10 +6,10 @@ from training.corpus.rules.rule import Rejection
 from training.corpus.rules.statistics import Statistics
 
 # A text with this share of its words among these is English, and the model, which costs as much as all other rules
-# together, is not needed. Other languages have a few words that look like some of these, but never so many.
+# together, is not needed. Other languages have a few words that look like some of these, but never this many.
 _ENGLISH = frozenset("the and of to that with this for which from you have they are".split())
 _ENGLISH_SHARE = 0.1
-_ENGLISH_WORDS = 20  # fewer prove nothing
+_ENGLISH_WORDS = 20  # fewer are no evidence
 
 
 def is_clearly_english(text: Statistics) -> bool:

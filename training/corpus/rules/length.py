@@ -1,4 +1,4 @@
-"""Rules on the length in characters, which cost nothing and come first."""
+"""Rules on the length in characters: cheap, so they are applied first."""
 
 from training.corpus.rules.rule import at_least, at_most
 from training.corpus.rules.statistics import Statistics
@@ -6,7 +6,7 @@ from training.corpus.rules.statistics import Statistics
 
 @at_least(1)
 def empty(text: Statistics) -> float:
-    """Characters, without whitespace at both ends."""
+    """Characters, without leading and trailing whitespace."""
     return len(text.text.strip())
 
 

@@ -15,7 +15,7 @@ from training.corpus.rules.statistics import Statistics
 _HEAD = 4_000  # characters
 _SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([^\n*]{1,200})")
 
-# Those that ask for no more than attribution. Whatever else an SPDX tag names is taken for restrictive.
+# Those that require no more than attribution. Anything else that an SPDX tag names counts as restrictive.
 _PERMISSIVE = re.compile(
     r"apache|mit(-|$)|bsd|isc$|zlib|unlicense|cc0|0bsd|python|psf|bsl-1|boost|wtfpl|x11|ncsa|postgresql|hpnd|blueoak|"
     r"artistic|unicode|ofl|curl|libpng|cc-by-[0-9.]+$"
@@ -64,7 +64,7 @@ def find_licence(text: str) -> Licence | None:
     head = head.lower()
     if not _MENTION.search(head):
         return None
-    head = re.sub(r"[\s*#/;]+", " ", head)  # a wording goes over line ends and comment signs
+    head = re.sub(r"[\s*#/;]+", " ", head)  # a licence text runs over line ends and comment signs
     found = [(name, permissive) for name, permissive, wording in _WORDINGS if wording.search(head)]
     if not found:
         return None
@@ -81,7 +81,7 @@ def _is_permissive(expression: str) -> bool:
 
 @dataclass(frozen=True)
 class RestrictiveLicence:
-    """Drops files whose head states a licence that asks for more than attribution; those that state none pass."""
+    """Drops files whose head states a licence that requires more than attribution; files that state none pass."""
 
     name: str = "restrictive_licence"
 

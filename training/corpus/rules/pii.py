@@ -1,14 +1,14 @@
 """Personal data and secrets: replaced by values of the same kind that belong to nobody.
 
-Addresses are replaced by those that are reserved for documentation, so that a sentence keeps its form and a model never
+Addresses are replaced by those that are reserved for documentation, so that sentences keep their form and a model never
 learns a tag that no person writes: email@example.com (RFC 2606), 192.0.2.1 (RFC 5737), 2001:db8::1 (RFC 3849) and
-555-0100, a number kept for fiction. FineWeb (https://arxiv.org/abs/2406.17557) also writes plain addresses, but its
-IP addresses are real ones. A secret keeps the prefix that tells its kind, and eight X for the rest.
+555-0100, a number reserved for fiction. FineWeb (https://arxiv.org/abs/2406.17557) also writes plain addresses, but its
+IP addresses are real ones. A secret keeps the prefix that shows its kind, followed by eight X.
 
-Precision goes before recall: a name, a street, or a number in an unusual form stays.
+Precision comes before recall: a name, a street, or a number in an unusual format stays.
 
 Every pattern begins with a fixed text or with digits that are looked for first, and its repetitions are bounded or
-possessive, so that the work grows in proportion to the text whatever it holds.
+possessive, so that the time is linear in the length of any text.
 """
 
 import ipaddress
@@ -27,7 +27,7 @@ PHONE = "555-0100"
 CARD = "XXXX XXXX XXXX XXXX"
 MASK = "XXXXXXXX"
 
-# Top-level domains of more than two letters that people write to. The list keeps `vector@matrix.inverse` whole.
+# Top-level domains of more than two letters that people write to. The list leaves `vector@matrix.inverse` alone.
 _DOMAINS = "com|org|net|edu|gov|mil|int|info|biz|name|pro|coop|aero|museum|mobi|travel|jobs|cat|asia|tel|post|app|dev"
 _DOMAINS += "|xyz|online|site|shop|store|blog|cloud|email|tech|live|club|agency|eu"
 _EMAIL = re.compile(
@@ -38,7 +38,8 @@ _RESERVED_DOMAIN = re.compile(r"(?i)(?:^|\.)(?:example(?:\.(?:com|net|org))?|tes
 
 _IPV4 = re.compile(r"[0-9](?<![\w.\-][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w\-]|\.[0-9])")
 _IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
-# Four small numbers are a version or a section more often than an address: one address in 4,000 has no number over 31.
+# Four small numbers are more often a version or a section than an address: 1 in 4,000 addresses has only numbers
+# up to 31.
 _LARGEST_IN_VERSION = 31
 _VERSION_BEFORE = re.compile(r"(?i)(?:version|release|firmware|build|rev|[=<>~!^]=?|\bv)\.?\s?$")
 
@@ -127,7 +128,7 @@ def _replace(pattern: _Pattern, text: str, counts: dict[str, int]) -> str:
 
 def _email(match: re.Match) -> str | None:
     local = match[0].partition("@")[0]
-    if local == "git" or _RESERVED_DOMAIN.search(match[1]):  # git@host is how repositories are named
+    if local == "git" or _RESERVED_DOMAIN.search(match[1]):  # git@host names a repository
         return None
     return EMAIL
 
@@ -165,7 +166,7 @@ def _international_phone(match: re.Match) -> str | None:
 
 
 def _national_phone(match: re.Match) -> str | None:
-    return None if re.search(r"555.01[0-9]{2}$", match[0]) else PHONE  # kept for fiction
+    return None if re.search(r"555.01[0-9]{2}$", match[0]) else PHONE  # reserved for fiction
 
 
 def _assignment(match: re.Match) -> str | None:
@@ -180,7 +181,7 @@ def _holds(part: str) -> Callable[[str], bool]:
     return lambda text: part in text
 
 
-# A pattern that begins with a fixed text is searched for at the speed of memory, one that begins with a choice is not.
+# The regex engine searches fast for a pattern that begins with a fixed text, slowly for one that begins with a choice.
 _EQUALS_WORD = re.compile(r"=>?[ \t]{0,4}[\"'][^\s\"'<>{}$%]{6}")
 _COLON_WORD = re.compile(r":[ \t]{0,4}[\"'][^\s\"'<>{}$%]{6}")
 _AT_DOMAIN = re.compile(r"@(?<=[A-Za-z0-9._%+\-]@)[A-Za-z0-9-]{1,63}\.")
@@ -201,13 +202,13 @@ def _national_phone_hint(text: str) -> bool:
 
 
 def _has_number(text: str) -> bool:
-    """Whether there are as many digits as the number of a card takes."""
+    """Whether there are enough digits for a card number."""
     encoded = text.encode()
     return len(encoded) - len(encoded.translate(None, b"0123456789")) >= 15
 
 
 def _token(name: str, prefix: str, body: str, hint: Callable[[str], object] | None = None) -> _Pattern:
-    """A key by its fixed beginning; nothing that it could be the inside of stands before it."""
+    """A pattern for keys with a fixed prefix that are not part of a longer word."""
     expression = re.compile(f"({prefix})(?<![A-Za-z0-9_-]{prefix})(?:{body})(?![A-Za-z0-9_-])")
     return _Pattern("secret", name, hint or _holds(prefix), expression, lambda match: match[1] + MASK)
 

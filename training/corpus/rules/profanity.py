@@ -1,4 +1,4 @@
-"""The profanity rule: drops texts with words from a list of the user's."""
+"""The profanity rule: drops texts with words from the user's list."""
 
 import re
 from pathlib import Path
@@ -27,10 +27,10 @@ class Profanity:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise UserError(f"'profanity': {path} cannot be read ({reason}); give a text file with one word a line")
+            raise UserError(f"'profanity': {path} cannot be read ({reason}); give a text file with one word per line")
         entries = {" ".join(_WORD.findall(line.lower())) for line in lines} - {""}
         if not entries:
-            raise UserError(f"'profanity': {path} holds no word; give a text file with one word a line")
+            raise UserError(f"'profanity': {path} contains no words; give a text file with one word per line")
         self._words = frozenset(entry for entry in entries if " " not in entry)
         self._phrases = tuple(sorted(f" {entry} " for entry in entries if " " in entry))
 

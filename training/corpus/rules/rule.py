@@ -36,7 +36,7 @@ class Rule:
         limit: as published, until `with_limit` sets another.
         bound: the side of the limit on which a text passes; the limit itself passes.
         ceiling: a cheaper upper bound of the measure; if it is within the limit, nothing is measured.
-        evidence: text to show in place of the number.
+        evidence: text to show instead of the number.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Rule:
 
 
 def at_least(limit: float) -> Callable[[Measure], Rule]:
-    """Make a rule that texts pass whose measure reaches the limit. The function's name is the rule's."""
+    """Make a rule that passes texts whose measure reaches the limit. The function's name is the rule's."""
     return lambda measure: Rule(measure.__name__, measure, limit, "at least")
 
 
 def at_most(limit: float, evidence: Callable[[Statistics], str] | None = None) -> Callable[[Measure], Rule]:
-    """Make a rule that texts pass whose measure does not exceed the limit."""
+    """Make a rule that passes texts whose measure does not exceed the limit."""
     return lambda measure: Rule(measure.__name__, measure, limit, "at most", evidence=evidence)

@@ -10,7 +10,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 class Statistics:
-    """Lazy: what no rule asks for is not computed.
+    """Statistics of one text, computed only when a rule asks for them.
 
     Words are separated by whitespace and include punctuation, so that they cost one `str.split`. Lines and
     paragraphs are stripped, and blank ones do not count.
@@ -59,7 +59,7 @@ class Statistics:
         return len(self.words) - sum(counts[word] for word in without)
 
     def top_gram_share(self, n: int) -> float:
-        """Share of the characters that the most frequent n-gram fills; 0 if none occurs twice."""
+        """Share of the characters in the most frequent n-gram; 0 if none occurs twice."""
         grams = Counter(map(" ".join, self._grams(n)))
         top, count = max(grams.items(), key=itemgetter(1), default=("", 0))
         return self.per_character(count * len(top)) if count > 1 else 0.0
@@ -69,7 +69,7 @@ class Statistics:
 
     @cached_property
     def _heaviest_word(self) -> tuple[int, int]:
-        """The most characters that one word fills in all its places, and the most places of one word."""
+        """Most characters of one word over all its occurrences, and most occurrences of one word."""
         counts = self.word_counts
         heaviest = max((len(word) * count for word, count in counts.items()), default=0)
         return heaviest, max(counts.values(), default=0)
@@ -86,7 +86,7 @@ class Statistics:
         return self.per_character(2 * repeated)
 
     def duplicate_gram_share(self, n: int) -> float:
-        """Share of the characters in n-grams that stood in the text before.
+        """Share of the characters in n-grams that occurred earlier in the text.
 
         Read from left to right as in datatrove: a repeated n-gram is counted and skipped, so no character counts
         twice.
@@ -104,7 +104,7 @@ class Statistics:
 
     @cached_property
     def _repeated_grams(self) -> list[int]:
-        """Where 4-grams begin that stood in the text before, and perhaps more: those of one hash pass for equal."""
+        """Positions of repeated 4-grams, and perhaps of others: 4-grams with equal hashes count as equal."""
         grams = list(map(hash, self._grams(4)))
         if len(set(grams)) == len(grams):
             return []

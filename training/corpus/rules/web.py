@@ -14,19 +14,19 @@ _SHORT_LINE = 30  # characters
 
 @at_least(5)
 def few_sentences(text: Statistics) -> float:
-    """Ends of sentences. C4's published code; the paper's later text says 3."""
+    """Sentence ends. C4's published code; the paper's later text says 3."""
     return len(_SENTENCE_END.findall(text.text))
 
 
 @at_most(0)
 def lorem_ipsum(text: Statistics) -> float:
-    """Places of the printers' filler 'lorem ipsum'. C4."""
+    """Occurrences of the placeholder text 'lorem ipsum'. C4."""
     return text.lowered.count("lorem ipsum")
 
 
 @at_most(0)
 def curly_brackets(text: Statistics) -> float:
-    """Signs {, which stand in code and in templates. C4."""
+    """Opening curly brackets, which occur in code and templates. C4."""
     return text.text.count("{")
 
 
@@ -44,7 +44,7 @@ def short_lines(text: Statistics) -> float:
 
 @at_most(0.3)
 def newlines_per_word(text: Statistics) -> float:
-    """Line ends for each word, high in lists. FineWeb's published code."""
+    """Line ends per word; high in lists. FineWeb's published code."""
     return text.per_word(text.text.count("\n"))
 
 

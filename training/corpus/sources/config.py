@@ -7,7 +7,7 @@ from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
 
 PYTHON, STDIN, DETECT = "python", "-", "detect"
-# What a model sees of Python should not be mostly torch because torch is large.
+# So that a large package, such as torch, does not dominate the Python text.
 PACKAGE_SHARE = 0.08
 
 
@@ -26,12 +26,12 @@ class SourceConfig:
     split: str = option("train", "split of a Hub dataset, or of a folder that datasets' save_to_disk wrote")
     weight: float | None = option(
         None,
-        "share of the tokens, relative to the weights of the others; without weights, everything is taken once",
+        "share of the tokens, relative to the other weights; without weights, every document is used once",
         above=0,
     )
     license: str | None = option(None, "licence of the texts, for the manifest and the data card")
-    max_documents: int | None = option(None, "limit in documents that pass the rules", at_least=1)
-    max_bytes: int | None = option(None, "limit in bytes of clean text (UTF-8)", at_least=1)
+    max_documents: int | None = option(None, "maximum number of documents that pass the rules", at_least=1)
+    max_bytes: int | None = option(None, "maximum bytes of clean text (UTF-8)", at_least=1)
     max_group_share: float | None = option(
         None,
         "largest share of max_bytes that one group (a package, or a subfolder) may fill (default: no limit; for python "
@@ -41,18 +41,18 @@ class SourceConfig:
     )
     mine_beyond_limits: bool | None = option(
         None,
-        "search documents beyond the three limits above for functions too, for instructions, preferences and tasks "
+        "also mine functions from documents beyond the three limits above, for instructions, preferences and tasks "
         "(default: for python only)",
     )
-    max_tokens: int | None = option(None, "limit in tokens taken into the mixture", at_least=1)
-    max_epochs: float = option(1.0, "largest number of times the source is repeated to reach its weight", above=0)
-    cleaning: CleaningConfig | None = option(None, "cleaning of this source, in place of data.cleaning")
+    max_tokens: int | None = option(None, "maximum tokens taken into the mixture", at_least=1)
+    max_epochs: float = option(1.0, "maximum passes over the source to reach its weight", above=0)
+    cleaning: CleaningConfig | None = option(None, "cleaning of this source, instead of data.cleaning")
     rules: RulesConfig | None = option(
-        None, "rules of this source, in place of data.rules (default for python, if that is unset: {set: python})"
+        None, "rules of this source, instead of data.rules (default for python, if that is unset: {set: python})"
     )
     max_broken: float = option(
         0.01,
-        "share of broken records, and of damaged files, to skip and count; more stop the run",
+        "fraction of records that may be broken, and of files that may be damaged, before the run stops",
         at_least=0,
         at_most=1,
     )
@@ -71,12 +71,14 @@ class SourceConfig:
         if self.max_group_share is not None and self.max_bytes is None:
             raise ValueError("'max_group_share' is a share of 'max_bytes'; set 'max_bytes' too")
         if self.mine_beyond_limits and self.path == STDIN:
-            raise ValueError("'mine_beyond_limits' needs a second reading; standard input can be read once only")
+            raise ValueError("'mine_beyond_limits' reads the text twice, standard input only once; use a file")
         if self.encoding != DETECT:
             try:
                 "a".encode(self.encoding)
             except LookupError:
-                raise ValueError(f"'encoding': unknown text encoding '{self.encoding}'") from None
+                raise ValueError(
+                    f"'encoding': unknown text encoding '{self.encoding}'; use detect, or a name such as cp1252"
+                ) from None
 
     @property
     def group_share(self) -> float | None:

@@ -57,7 +57,7 @@ class Damaged(Exception):
 
 
 class NoColumn(Exception):
-    """The records of a file have other columns than the one that should hold the text."""
+    """The records of a file lack the column that should hold the text."""
 
     def __init__(self, names: list[str]):
         super().__init__(names)
@@ -65,4 +65,4 @@ class NoColumn(Exception):
 
 
 class NotText(Exception):
-    """The column is there, and holds something other than text in every record."""
+    """The column exists, and holds something other than text in every record."""

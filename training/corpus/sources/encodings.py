@@ -1,4 +1,4 @@
-"""From bytes of unknown origin to text, or to the reason why they are none."""
+"""Decoding of bytes of unknown origin: text, or the reason why there is none."""
 
 import codecs
 import re
@@ -7,7 +7,7 @@ from training.common.errors import UserError
 from training.common.packages import how_to_install
 from training.corpus.sources.config import DETECT
 
-# White space, bell, backspace and escape stand in text that went through terminals and typewriters.
+# Whitespace, bell, backspace and escape occur in text that went through terminals and typewriters.
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\a\b\x1b") | {127})
 MAX_CONTROL = 0.05  # of all bytes; among random ones it would be a tenth
 
@@ -64,5 +64,5 @@ def detect(data: bytes) -> str:
         name = "utf-8"
     if name in ("utf-8", "ascii"):  # which it is not
         raise UnicodeError("no known encoding")
-    # Bytes 0x80 to 0x9f are control characters in ISO 8859-1, and quotation marks in what its users really write.
+    # Bytes 0x80 to 0x9f are control characters in ISO 8859-1, and quotation marks in what its users actually write.
     return "cp1252" if name == "iso8859-1" else name

@@ -26,11 +26,11 @@ class SourceFile:
 
     Attributes:
         path: where it is; None for standard input.
-        name: what its documents' ids begin with; no other file of the source has it.
-        group: of its documents. Below a folder its subfolders are the groups; files that lie loose are each their own.
-        kind: its ending without that of a compression, such as `.jsonl`.
+        name: prefix of its documents' ids, unique in the source.
+        group: of its documents. The subfolders of a folder are the groups; each file directly in it is its own group.
+        kind: its extension without that of the compression, such as `.jsonl`.
         compression: such as `.gz`, or empty.
-        same_as: name of an earlier file of the source that is the same one, by a link.
+        same_as: name of an earlier file of the source that is the same file, through a link.
     """
 
     path: Path | None
@@ -45,17 +45,17 @@ class SourceFile:
 
 
 def is_hub_dataset(path: str) -> bool:
-    """Whether a path means a data set on the Hub: `owner/name`, without the ending of a file."""
+    """Whether a path means a dataset on the Hub: `owner/name`, without a file extension."""
     return is_hub_name(path) and not _kind(path, named=True)
 
 
 def is_local(path: str) -> bool:
-    """Whether a path stands for files of this machine."""
+    """Whether a path means files on this machine."""
     return path not in (PYTHON, STDIN) and not is_hub_dataset(path)
 
 
 def list_files(path: str, split: str, key: str) -> list[SourceFile]:
-    """The readable files that a file name, folder or glob stands for, sorted by the parts of their paths.
+    """The readable files of a file name, folder or glob, sorted by the parts of their paths.
 
     Args:
         split: of a folder with several, as `DatasetDict.save_to_disk` writes it.
@@ -67,7 +67,7 @@ def list_files(path: str, split: str, key: str) -> list[SourceFile]:
     expanded = Path(path).expanduser()
     if expanded.is_file():
         if not _kind(expanded.name, named=True):
-            raise UserError(f"'{key}.path': {path}: unknown kind of file; readable are {_READABLE}")
+            raise UserError(f"'{key}.path': {path}: unknown file type; supported: {_READABLE}")
         base, found, named = expanded.parent, [expanded], True
     elif expanded.is_dir():
         base, found, named = expanded, _below(expanded, split, key), False
@@ -87,13 +87,13 @@ def list_files(path: str, split: str, key: str) -> list[SourceFile]:
         same_as = seen.setdefault(os.path.realpath(file), name)
         files.append(SourceFile(file, name, name.split("/")[0], *kind, same_as if same_as != name else None))
     if not files:
-        raise UserError(f"'{key}.path': {path}: no file with an ending of {_READABLE}")
+        raise UserError(f"'{key}.path': {path}: no file of a supported type: {_READABLE}")
     return files
 
 
 def _kind(name: str, named: bool) -> tuple[str, str] | None:
-    """Kind and compression by the ending of a name. `.json` may be JSON lines where the user `named` it; in a folder
-    it is more often about the data than data."""
+    """Kind and compression by file extension. `.json` counts as JSON lines if the user `named` the file; in a folder it
+    more often holds metadata."""
     name = name.lower()
     compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
     kind = Path(name.removesuffix(compression)).suffix
@@ -114,7 +114,7 @@ def _below(folder: Path, split: str, key: str) -> list[Path]:
             folder = folder / split
         state = folder / "state.json"
         if (folder / "dataset_info.json").is_file() and state.is_file():
-            # Beside the data there may be cache files of the same ending, which repeat it.
+            # The folder may also hold cache files with the same extension, which repeat the data.
             return [folder / row["filename"] for row in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"'{key}.path': {folder}: damaged; write it again with save_to_disk") from None
@@ -122,7 +122,7 @@ def _below(folder: Path, split: str, key: str) -> list[Path]:
     def reject(error: OSError) -> None:
         raise UserError(f"'{key}.path': {error.filename} cannot be listed ({error.strerror})")
 
-    # Not `rglob`, which skips folders that it may not list.
+    # Not `rglob`, which silently skips folders that it may not list.
     walk = os.walk(folder, onerror=reject)
     paths = (Path(parent, name) for parent, _, names in walk for name in names)
     return [path for path in paths if path.is_file()]

@@ -1,4 +1,4 @@
-"""Fingerprints of sources, by which a stage knows whether its input has changed."""
+"""Fingerprints of sources, which tell a stage whether its input has changed."""
 
 import hashlib
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""Hub datasets, streamed, and taken up again where the connection breaks off."""
+"""Hub datasets: streamed, and resumed where the connection was lost."""
 
 import itertools
 import sys
@@ -11,10 +11,10 @@ from tqdm import tqdm
 from training.common.errors import UserError
 from training.corpus.sources.config import SourceConfig
 
-# Seconds before each new try, after `datasets` has given up its own. A record that arrives starts them over.
+# Seconds before each retry, after `datasets` has given up its own. Every record that arrives resets them.
 WAITS = (2, 8, 30, 120)
 
-KEEP_EVERY = 1000  # rows: a state takes as long as a few of them
+KEEP_EVERY = 1000  # rows; taking a state costs as much time as a few rows
 
 _NETWORK = {"aiohttp", "httpcore", "httpx", "httpx2", "requests", "urllib3"}
 
@@ -28,7 +28,7 @@ class HubStream:
         state: JSON state from which `datasets` resumes after them without reading them again; None for the first row.
 
     Attributes:
-        number: of the row that was given last.
+        number: of the last row returned.
     """
 
     def __init__(self, config: SourceConfig, key: str, number: int = 0, state: dict[str, Any] | None = None):
@@ -38,11 +38,12 @@ class HubStream:
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """As `state` above, after the row that was given last."""
+        """The state of the stream after the last row it returned."""
         return self._dataset.state_dict() if self._dataset else self._kept[1]
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        """
+        """Yield the number of each row and the row, reconnecting when the connection is lost.
+
         Raises:
             UserError: no such dataset, or the connection failed repeatedly.
         """
@@ -58,7 +59,7 @@ class HubStream:
                 row = next(rows)
             except StopIteration:
                 return
-            except Exception as error:  # of whichever library the bytes come through
+            except Exception as error:  # of any library that transfers the bytes
                 if not _is_network(error):
                     raise self._unreadable(error, f" after {self.number:,} records") from None
                 self._wait(error, next(waits, None))
@@ -71,10 +72,10 @@ class HubStream:
             yield self.number, row
 
     def _open(self) -> Iterator[Any]:
-        """The rows after those that were given, from the nearest state that was kept."""
+        """The rows after those already returned, from the nearest state that was kept."""
         import datasets
 
-        # Streamed, so that a limit on the bytes reads no more than it needs of a corpus that may be terabytes.
+        # Streamed, so that with a limit on the bytes no more is downloaded of a corpus of terabytes than needed.
         dataset = datasets.load_dataset(
             self.config.path, name=self.config.subset, split=self.config.split, streaming=True
         )

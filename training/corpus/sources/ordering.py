@@ -1,4 +1,4 @@
-"""Random orders that depend on names and a seed alone, never on how a list happened to be sorted."""
+"""Random orders that depend on names and a seed alone, never on the order of a list."""
 
 import hashlib
 import heapq

@@ -64,5 +64,5 @@ def whole(files: Sequence[SourceFile]) -> Partition:
 
 
 def _size(file: SourceFile) -> int:
-    """Bytes of a file; 0 if it has vanished, which its reader reports."""
+    """Bytes of a file; 0 if it was deleted, which its reader reports."""
     return file.path.stat().st_size if file.path.exists() else 0

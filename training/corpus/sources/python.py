@@ -50,7 +50,7 @@ def path_reason(identity: str) -> str | None:
     *folders, name = identity.split("/")
     if _TEST_FOLDERS.intersection(folders) or name.startswith("test_") or name == "conftest.py":
         return "test"
-    # Copies of other packages: rewritten imports hide them from the search for duplicates, so they would leak.
+    # Copies of other packages: their rewritten imports hide them from deduplication, so they would leak.
     if _VENDOR_FOLDERS.intersection(folders):
         return "vendored copy"
     return None

@@ -23,7 +23,7 @@ from training.corpus.sources.partitions import Partition, whole
 from training.corpus.sources.python import path_reason, python_files, read_python
 
 SHOWN = 5  # broken records that are shown; more are only counted
-FEW_BROKEN = 10  # up to this many never stop a run early: the share of a few records means nothing
+FEW_BROKEN = 10  # up to this many never stop a run early: with so few records a share is not meaningful
 
 _READERS: dict[str, Callable[[SourceFile, SourceConfig, int], Iterator[Record | Dropped]]] = {
     **dict.fromkeys(files.TEXT, text.read_text),
@@ -129,7 +129,7 @@ class SourceReader:
             self._check_broken()
 
     def _read_python(self, last: str | None) -> Iterator[Document]:
-        # Shuffled, so that a limit leaves files of many packages and not those that come first in the alphabet.
+        # Shuffled, so that a limit keeps files of many packages, not those first in the alphabet.
         found = sorted(python_files(), key=lambda file: (shuffle_key(self.seed, file.id), file.id))
         for file in itertools.islice(found, self._after([file.id for file in found], last), None):
             if not self._reads(file.group):
@@ -190,14 +190,14 @@ class SourceReader:
         except OSError as error:
             if error.errno is not None:
                 raise self._unreadable(file, error) from None
-            yield self._damage(file, str(error), count)  # gzip, bz2 and zstd say so of broken data
+            yield self._damage(file, str(error), count)  # as gzip, bz2 and zstd report broken data
 
     def _damage(self, file: SourceFile, why: str, count: int) -> Dropped:
         self._at.damaged += 1
         damage = f"{file}: damaged ({why.splitlines()[0] if why else 'it ends early'})"
         if self._at.damaged > self.config.max_broken * count:
             raise UserError(
-                f"{damage}; get it again, remove it, or skip the unreadable rest of such files with a "
+                f"{damage}; download it again, remove it, or skip the unreadable rest of such files with a "
                 f"'{self.key}.max_broken' of {self._at.damaged / count:.3g} or more"
             )
         tqdm.write(f"{damage}; the rest of it is skipped", file=sys.stderr)
@@ -205,7 +205,7 @@ class SourceReader:
 
     def _unreadable(self, file: object, error: OSError) -> UserError:
         if isinstance(error, FileNotFoundError):
-            return UserError(f"'{self.key}.path': {file} has vanished since the files were listed; start again")
+            return UserError(f"'{self.key}.path': {file} was deleted after the files were listed; rerun the command")
         return UserError(f"'{self.key}.path': {file} cannot be read ({error.strerror})")
 
     def _read_hub(self, start: Position) -> Iterator[Document]:
@@ -264,7 +264,7 @@ class SourceReader:
             return names.index(last) + 1
         except ValueError:
             raise UserError(
-                f"'{self.key}.path': {self.config.path}: {last}, where the reading stopped, is missing now; "
+                f"'{self.key}.path': {self.config.path}: {last}, where reading stopped, is missing; "
                 "start over with --restart true"
             ) from None
 
@@ -285,8 +285,8 @@ def check_partitions(positions: Sequence[Position], files: int, config: SourceCo
     damaged = sum(position.damaged for position in positions)
     if damaged > config.max_broken * files:
         raise UserError(
-            f"'{key}.path': {damaged:,} of {files:,} files are damaged; get them again, remove them, or skip their "
-            f"unreadable rest with a '{key}.max_broken' of {damaged / files:.3g} or more"
+            f"'{key}.path': {damaged:,} of {files:,} files are damaged; download them again, remove them, or skip "
+            f"their unreadable rest with a '{key}.max_broken' of {damaged / files:.3g} or more"
         )
 
 
@@ -299,6 +299,6 @@ def _check_share(broken: int, records: int, first: str | None, config: SourceCon
 
 
 def _standard_input() -> SourceFile:
-    """JSON lines if it begins with a brace, else text."""
+    """Records of standard input: JSON lines if it begins with a brace, else text."""
     head = sys.stdin.buffer.peek(1).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")  # byte-order marks, whitespace
     return SourceFile(None, "stdin", "stdin", ".jsonl" if head.startswith(b"{") else ".txt", "")

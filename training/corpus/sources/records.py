@@ -1,4 +1,4 @@
-"""Files with a record a line, or nearly so: JSON lines, CSV, TSV."""
+"""Files with about one record per line: JSON lines, CSV, TSV."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ BROKEN = "broken record"
 
 
 def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
-    """A record a line, numbered by its line. The first `skip` lines are passed over, unparsed.
+    """One record per line, numbered by its line. The first `skip` lines are skipped, unparsed.
 
     Raises:
         NoColumn: the first record of the file has other columns.
@@ -66,9 +66,9 @@ def from_row(
         return Dropped(number, BROKEN, size, f"'{column}' holds {type(text).__name__}, not text")
     try:
         length = len((text or "").encode())
-    except UnicodeEncodeError as error:  # JSON can spell them out, as in "\\ud83e"
+    except UnicodeEncodeError as error:  # JSON can escape them, as in "\\ud83e"
         half = f"U+{ord(text[error.start]):04X}"
-        return Dropped(number, BROKEN, size, f"'{column}' holds half of a surrogate pair ({half}), which has no UTF-8")
+        return Dropped(number, BROKEN, size, f"'{column}' holds half of a surrogate pair ({half}), not valid UTF-8")
     if length > config.max_document_bytes:
         return Dropped(number, "too large", length)
     return Record(number, text or "", encoding)
@@ -85,11 +85,11 @@ def column_names(row: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 class _TooLong(Exception):
-    """A line that is never held in memory, and so breaks the record it belongs to."""
+    """A line too long to hold in memory, which breaks the record it belongs to."""
 
 
 def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
-    """A record a line or several, where its fields are quoted, numbered by the first one; the header is line 1.
+    """Records of one line, or of several if fields are quoted, numbered by their first line; the header is line 1.
 
     Raises:
         NoColumn: the header does not name the column.
@@ -103,7 +103,7 @@ def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Reco
         except (csv.Error, _TooLong):
             raise Damaged("its first line is not a CSV header") from None
         if config.text_column not in header:
-            # Nothing at all is an empty file rather than one without the column.
+            # Without any line, the file is empty; it does not lack the column.
             if header:
                 raise NoColumn(header)
             return

@@ -15,8 +15,8 @@ from training.corpus.sources.files import SourceFile
 
 CHUNK = 1 << 18
 
-# Text shrinks to a third or a tenth, a repeated line to a hundredth. A higher ratio is a decompression bomb, made to
-# fill memory and disk. The first bytes are free: a short run of blanks is not a bomb.
+# Text compresses to between a third and a tenth, a repeated line to a hundredth. A higher ratio is a decompression
+# bomb, made to fill memory and disk. The first bytes do not count: a short run of blanks is not a bomb.
 MAX_RATIO = 500
 FREE_BYTES = 100_000_000
 
@@ -55,7 +55,7 @@ def open_stream(file: SourceFile) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def lines(stream: BinaryIO, limit: int) -> Iterator[bytes | int]:
-    """Lines with their ends. Of a line of more than `limit` bytes only its size, and it is never held in memory."""
+    """Lines with their ends. A line of more than `limit` bytes is never held in memory; only its size is returned."""
     while line := stream.readline(limit + 1):
         if len(line) <= limit:
             yield line
@@ -79,7 +79,7 @@ def _decompress(stored: BinaryIO, compression: str) -> BinaryIO:
 
 
 class _Guarded(io.RawIOBase):
-    """A decompressed stream that ends in `Damaged` where it grows out of all proportion."""
+    """A decompressed stream that raises `Damaged` when it grows out of all proportion."""
 
     def __init__(self, plain: BinaryIO, stored: BinaryIO):
         self.plain, self.stored, self.count = plain, stored, 0

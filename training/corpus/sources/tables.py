@@ -1,4 +1,4 @@
-"""Columnar files: Parquet, Arrow and Feather. A row is numbered by its place, from 1."""
+"""Columnar files: Parquet, Arrow and Feather. Rows are numbered from 1."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ MAX_BATCH = 1024
 
 
 def read_parquet(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
-    """The rows of one column, page by page. Row groups before `skip` are passed over unread.
+    """The rows of one column, page by page. Row groups before `skip` are skipped unread.
 
     Raises:
         NoColumn, NotText: by the file's schema.
@@ -23,7 +23,7 @@ def read_parquet(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[
     import pyarrow.parquet
 
     with _damage_named("not a Parquet file, or damaged"):
-        # So pyarrow reads pages as it needs them, and not whole columns of a row group at once.
+        # Makes pyarrow read pages as needed, not whole columns of a row group at once.
         table = pyarrow.parquet.ParquetFile(file.path, buffer_size=1 << 20, pre_buffer=False)
     with table:
         name = _text_path(table.schema_arrow, config.text_column)
@@ -102,7 +102,7 @@ def _row_bytes(group) -> float:
 
 @contextlib.contextmanager
 def _damage_named(what: str) -> Iterator[None]:
-    """pyarrow's errors about contents as `Damaged`; those of the system, which have a number, stay."""
+    """Raise pyarrow's errors about contents as `Damaged`; operating-system errors, which have an errno, stay."""
     import pyarrow
 
     try:

@@ -14,10 +14,10 @@ from training.corpus.sources.encodings import decode, is_binary
 from training.corpus.sources.files import SourceFile
 from training.corpus.sources.streams import CHUNK, lines, open_stream
 
-# The separator of .txt files that hold many documents, as TinyStories is published.
+# The separator of .txt files with many documents, as in the published TinyStories.
 SEPARATOR = b"<|endoftext|>"
 
-# The parser's stack ends somewhere above this, and its time grows with the square of the depth.
+# The parser's stack overflows somewhere above this depth, and its time grows with the square of the depth.
 MAX_DEPTH = 3_000
 _VOID = {b"area", b"base", b"br", b"col", b"embed", b"hr", b"img", b"input", b"link", b"meta", b"source", b"wbr"}
 _ENDS_ITSELF = {b"p", b"li", b"dt", b"dd", b"tr", b"td", b"th", b"option", b"tbody", b"thead"}
@@ -60,7 +60,7 @@ def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[b
             pending.append(parts[-1])
             size += len(parts[-1])
     last = b"".join(pending)
-    if last.strip() or not count:  # a separator at the end separates nothing
+    if last.strip() or not count:  # no document follows a final separator
         yield last
 
 
@@ -101,11 +101,11 @@ def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
         yield Dropped(None, "binary", len(data))
         return
     if _depth(data) > MAX_DEPTH:
-        yield Dropped(None, "broken record", len(data), f"tags within tags, more than {MAX_DEPTH:,} deep")
+        yield Dropped(None, "broken record", len(data), f"tags nested more than {MAX_DEPTH:,} deep")
         return
     encoding = config.encoding
     if encoding == DETECT and b"charset" in data[:1024].lower():
-        encoding = detect_encoding(data, from_html_meta=True)  # what the page says of itself
+        encoding = detect_encoding(data, from_html_meta=True)  # the encoding that the page declares
     try:
         html, encoding = decode(data, encoding)
     except (UnicodeError, LookupError):
@@ -116,7 +116,7 @@ def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
 
 
 def _depth(html: bytes) -> int:
-    """An upper bound of how deep elements are nested, exact where all of them are closed in turn."""
+    """Upper bound of the nesting depth of elements; exact if all of them are closed in turn."""
     if html.count(b"<") <= MAX_DEPTH:
         return 0
     open_tags = Counter()

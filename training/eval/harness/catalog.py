@@ -117,19 +117,19 @@ class TaskCatalog:
             UserError: the Hub is out of reach, a copy of the data lacks a split, or a task is requested twice.
         """
         if self._loaded is None or self.own or self._groups:
-            with TemporaryDirectory() as folder:  # `datasets` copies what it reads
+            with TemporaryDirectory() as folder:  # `datasets` caches what it reads
                 self.write(Path(folder))
                 self._loaded = self._load(self._manager([Path(folder)]), self.names)
         return self._loaded
 
     def shots(self, own: int | None) -> int:
-        """Examples before each item of a task whose own number is `own`. A task's own 0 stays 0, as in lm-eval."""
+        """Few-shot examples for a task whose own number is `own`. A task's own 0 stays 0, as in lm-eval."""
         if own == 0 or self.num_fewshot is None:
             return own or 0
         return self.num_fewshot
 
     def _index(self, theirs: list[str], known: dict[str, Path]) -> None:
-        """Find the definitions of lm-eval's own tasks: in the folders of the suites, else in all folders (slower)."""
+        """Find the definitions of lm-eval's own tasks: in the folders of the suites, or in all folders (slower)."""
         import lm_eval.tasks
 
         root = Path(lm_eval.tasks.__file__).parent
@@ -189,7 +189,7 @@ class TaskCatalog:
                 if task:
                     found.append(task)
             if not found:
-                raise UserError(f"'data_dir': {self.local.folder} has no item of {name}; add some or leave it out")
+                raise UserError(f"'data_dir': {self.local.folder} has no items of {name}; add them, or remove the task")
             self._found += found
             if len(found) < len(leaves):
                 self._groups[name] = _Group([task.task for task in found], len(leaves))
@@ -209,7 +209,7 @@ class TaskCatalog:
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"'tasks': the data of {', '.join(names)} are not on this machine and the Hub cannot be reached "
-                f"({_first_line(error)}); give a folder that holds them as 'data_dir', see docs/evaluation.md"
+                f"({_first_line(error)}); set 'data_dir' to a folder with the data (docs/evaluation.md)"
             ) from None
         top = {name: loaded.get("groups", {}).get(name) or loaded["tasks"].get(name) for name in names}
         tags = [task for name, task in top.items() if task is None for task in self._leaves(name)]
@@ -218,7 +218,7 @@ class TaskCatalog:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence lm-eval's warnings: it prints a dozen lines per model about the defaults it takes."""
+    """Silence lm-eval's warnings: it prints a dozen lines per model about its defaults."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)

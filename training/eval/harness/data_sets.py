@@ -1,6 +1,6 @@
 """Known evaluation sets: the names of their files, and conversion of their records to the Hub's columns.
 
-lm-eval's task definitions read the columns of the Hub's data sets. Records in llm-foundry's formats (`query`,
+lm-eval's task definitions read the columns of the Hub's datasets. Records in llm-foundry's formats (`query`,
 `choices`, `gold`, and two more) are converted to those columns, so that the tasks themselves stay lm-eval's. Files from
 the sets' own repositories mostly have the Hub's columns already.
 """
@@ -21,7 +21,7 @@ CONTINUATION: Columns = {"context": str, "continuation": str}
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set of the Hub, or one configuration of it.
+    """A dataset of the Hub, or one configuration of it.
 
     Attributes:
         files: possible names of its local files, without suffix; errors name the first.
@@ -71,7 +71,7 @@ def _answer(record: Record) -> str:
 
 
 def _arc(record: Record) -> Record:
-    # That format pads items of three choices to four by repeating one; the repetition is not a choice of ARC's.
+    # That format pads items of three choices to four by repeating one; ARC does not have the repetition.
     choices = list(dict.fromkeys(record["choices"]))
     labels = [chr(ord("A") + place) for place in range(len(choices))]
     return {
@@ -164,7 +164,7 @@ def _two(choices: list[str]) -> tuple[str, str]:
 
 _ARC: Columns = {"question": str, "choices": dict, "answerKey": str}
 
-# By the Hub's name of the data set, and the configuration if each has its own file.
+# By the Hub's name of the dataset, and the configuration if each has its own file.
 DATA_SETS: dict[tuple[str, str | None], DataSet] = {
     ("allenai/ai2_arc", "ARC-Easy"): DataSet(("arc_easy",), _ARC, other_columns=CHOICES, convert=_arc),
     ("allenai/ai2_arc", "ARC-Challenge"): DataSet(("arc_challenge",), _ARC, other_columns=CHOICES, convert=_arc),
@@ -211,5 +211,5 @@ DATA_SETS: dict[tuple[str, str | None], DataSet] = {
 
 
 def known_set(path: str, name: str | None) -> DataSet | None:
-    """The data set that a task reads, by its `dataset_path` and `dataset_name`; None if it is not known."""
+    """The dataset that a task reads, by its `dataset_path` and `dataset_name`; None if it is not known."""
     return DATA_SETS.get((path, name)) or DATA_SETS.get((path, None))

@@ -1,6 +1,6 @@
 """Local data for lm-eval's tasks: the same tasks on machines that cannot reach the Hub.
 
-A folder may hold a copy of a data set of the Hub under its own name, `DIR/allenai/ai2_arc`, for any task of lm-eval;
+A folder may hold a copy of a dataset of the Hub under its own name, `DIR/allenai/ai2_arc`, for any task of lm-eval;
 and single files for the sets in `data_sets`, `DIR/arc_easy.jsonl`, in the Hub's columns or another known format. The
 task stays lm-eval's own; only the path of its data changes.
 """
@@ -38,8 +38,8 @@ class LocalTask:
     Attributes:
         task: its name.
         definition: lm-eval's own file that defines it.
-        source: the files of the data, for people.
-        copy: a local copy of the Hub's data set, or None.
+        source: the files of the data, for a comment in the task file.
+        copy: a local copy of the Hub's dataset, or None.
         splits: without a copy, the records in the Hub's columns by split.
         absent: keys of the task definition that name missing splits.
     """
@@ -122,7 +122,7 @@ class LocalData:
         data_set = known_set(path, config.get("dataset_name"))
         if data_set is None:
             raise UserError(
-                f"'data_dir': {self.folder} has no data for {name}; add a copy of the Hub's data set {path} as {copy} "
+                f"'data_dir': {self.folder} has no data for {name}; add a copy of the Hub's dataset {path} as {copy} "
                 f"({self._listing()})"
             )
         scored = config.get("test_split") or config["validation_split"]
@@ -130,7 +130,7 @@ class LocalData:
         if not files.get(scored):
             expected = " or ".join(f"{data_set.files[0]}{ending}" for ending in _ENDINGS)
             raise UserError(
-                f"'data_dir': {self.folder} has no data for {name}; add {expected}, or a copy of the Hub's data set "
+                f"'data_dir': {self.folder} has no data for {name}; add {expected}, or a copy of the Hub's dataset "
                 f"{path} as {copy} ({self._listing()})"
             )
         needed = [scored]

@@ -1,4 +1,4 @@
-"""Task scores by lm-eval, the program behind most published scores."""
+"""Task scores by lm-eval, the harness behind most published scores."""
 
 import random
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _CLOSED_FORM = {"mean", "perplexity", "weighted_perplexity", "bits_per_byte"}
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """How tasks are presented to a model.
+    """Settings for presenting tasks to a model.
 
     Attributes:
         apply_chat_template: present items as a turn of a conversation.
@@ -142,8 +142,8 @@ class TaskRunner:
         return fitting
 
     def _run(self, lm: Any, items: list[Any], seed: int, kept: dict[str, list[int]]) -> dict[str, Any]:
-        """One run of lm-eval, as its `simple_evaluate` does it, but without the report on the machine, which takes
-        longer than small models do."""
+        """Run lm-eval once, like its `simple_evaluate`, but without the report on the machine, which takes longer than
+        evaluating a small model."""
         from lm_eval import evaluate
 
         loaded = self.catalog.manager.load(items)
@@ -182,7 +182,7 @@ def _members(item: Any) -> list[Any]:
 
 
 def _scored_texts(task: Any, document: dict[str, Any]) -> list[str]:
-    """The texts whose likelihood is asked for; none for generated answers and for texts that are read in windows."""
+    """The texts whose likelihood is requested; none for generated answers and for texts scored in windows."""
     if task.OUTPUT_TYPE == "multiple_choice" and not task.multiple_input:
         return list(map(str, task.doc_to_choice(document)))
     if task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood"):

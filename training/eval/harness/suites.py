@@ -1,6 +1,6 @@
-"""Evaluation suites by the names people use, each a list of lm-eval's tasks and groups."""
+"""Evaluation suites by their usual names, each a list of lm-eval's tasks and groups."""
 
-# Any other name is one of lm-eval's own. `lambada` is OpenAI's version of the text, the one mostly reported; lm-eval's
+# Any other name is one of lm-eval's own. `lambada` is OpenAI's version of the text, the one usually reported; lm-eval's
 # own tag of that name runs two versions.
 SUITES: dict[str, tuple[str, ...]] = {
     "mmlu": ("mmlu",),

@@ -78,7 +78,7 @@ def task_figures(
         chance = sum(1 / count for count in choices) / len(choices)
     items = list(outcomes.values())
     figures = _figures_over_seeds(name, runs)
-    if "perplexity" in figures:  # a large perplexity says less than its logarithm, which is a mean over items
+    if "perplexity" in figures:  # the logarithm of a large perplexity is easier to read, and a mean over items
         mean = mean_with_stderr([item.scores["log-likelihood"] for item in items])
         figures["log-likelihood"] = Figure(mean.value, mean.stderr, mean.n, unit="nats")
     shared = {
@@ -147,7 +147,7 @@ def _item_stderr(items: list[ItemOutcome], metric: str, value: float) -> float |
 
 
 def _figures_over_seeds(name: str, runs: list[dict[str, Any]]) -> dict[str, Figure]:
-    """By metric, the value and standard error that lm-eval gives; with several seeds the mean value and its spread."""
+    """Value and standard error by metric, as lm-eval gives them; with several seeds, the mean and its spread."""
     scores = [run["results"][name] for run in runs if name in run["results"]]
     figures = {}
     for key, value in scores[0].items():

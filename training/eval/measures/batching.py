@@ -6,7 +6,7 @@ import torch
 
 
 def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices of sequences in batches of at most `size`, longest first: out of memory happens at once or never.
+    """Indices of sequences in batches of at most `size`, longest first: running out of memory happens at once or never.
 
     Sequences of equal length keep their order.
     """

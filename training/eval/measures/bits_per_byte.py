@@ -47,7 +47,7 @@ def measure_split(
 
     The split is one stream of documents separated by `<|endoftext|>`, as in pretraining. The first token is scored
     after an `<|endoftext|>`, so the sum is a complete code for the split. A token sees what precedes it in its window.
-    `<|endoftext|>` tokens must be predicted and so cost bits, but stand for no bytes of text.
+    `<|endoftext|>` tokens must be predicted and so cost bits, but count no bytes of text.
 
     Args:
         context: tokens per window, normally the length the model was trained on.

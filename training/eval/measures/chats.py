@@ -35,7 +35,7 @@ from training.eval.measures.reward_model import check_reward_model, score_conver
 from training.tuning.reward_functions import ALL_OR_NOTHING, Answer, content, find_rewards
 
 SAMPLES = 5  # answers per chat kept for reading
-GENERATED = 16  # answers generated at a time, for each sequence of the batch size: one position per step takes little
+GENERATED = 16  # answers generated at a time per sequence of the batch size: generation needs less memory per sequence
 Scores = dict[str, list[float | None]]  # by metric, one per answer; None for an answer that was not scored
 
 
@@ -105,7 +105,7 @@ def open_chat(name: str, config: ChatConfig, limit: int, seed: int) -> Chat:
             raise UserError(f"'{key}.rewards': two metrics would be called '{metric}'; rename the function")
     if config.reward_model:
         check_reward_model(config.reward_model, questions[0].prompt, f"{key}.reward_model")
-    apply_rewards(rewards, questions, [""] * len(questions), [[]] * len(questions))  # fails if a record lacks something
+    apply_rewards(rewards, questions, [""] * len(questions), [[]] * len(questions))  # fails if a record lacks a column
     return Chat(name, questions, rewards, config.reward_model)
 
 
@@ -241,4 +241,4 @@ def as_completion(question: Question, text: str) -> Answer:
 
 
 def _ignore(*_: Any, **__: Any) -> None:
-    """In the place of TRL's logging, which reward functions may call."""
+    """Stand-in for TRL's logging functions, which reward functions may call."""

@@ -83,7 +83,7 @@ def measure(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[float
     started = time.perf_counter()
     try:
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    except Exception:  # tokenizers raises nothing narrower
+    except Exception:  # tokenizers raises no narrower class
         return None, 0.0
     speed = size / (time.perf_counter() - started)
     if any(tokenizer.unk_token_id in ids for ids in encoded) and tokenizer.unk_token not in "".join(texts):
@@ -131,7 +131,7 @@ def _cell(figure: float | None, first: float | None, place: int) -> str:
 
 def _docstrings(source: str) -> Iterator[str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of invalid escapes in other people's strings
+        warnings.simplefilter("ignore")  # about invalid escapes in other packages
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError):
@@ -148,7 +148,7 @@ def _deep_lines(source: str) -> Iterator[str]:
 
 
 def _numbers() -> str:
-    """Two thousand lines of a log: dates, amounts, counts, hexadecimal."""
+    """Two thousand log lines: dates, amounts, counts, hexadecimal."""
     draw = random.Random(0)
     lines = []
     for _ in range(2000):

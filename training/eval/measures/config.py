@@ -1,4 +1,4 @@
-"""The recipe of `scratch evaluate`. Imports nothing heavy, so that `--help` answers at once."""
+"""The recipe of `scratch evaluate`. Imports nothing heavy, so that `--help` is fast."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class EvalLimits:
 
     chats: int = option(200, "questions from each file in 'chats', drawn with 'seed'", at_least=1)
     pairs: int = option(300, "pairs from each file in 'pairs', drawn with 'seed'", at_least=1)
-    tasks: int | None = option(None, "items of each task, the first ones; none for all", at_least=1)
+    tasks: int | None = option(None, "maximum items of each task, from its beginning (default: all)", at_least=1)
 
 
 @dataclass
@@ -63,7 +63,7 @@ class EvaluateConfig:
     )
     num_fewshot: int | None = option(
         None,
-        "solved examples before each task item; none for each task's own number",
+        "few-shot examples before each task item (default: each task's own number)",
         at_least=0,
         group="Tasks of lm-eval",
     )
@@ -71,13 +71,13 @@ class EvaluateConfig:
         list, "seeds for drawing the examples; the result is their mean and spread", group="Tasks of lm-eval"
     )
     apply_chat_template: bool = option(
-        False, "present task items as a turn of a conversation", group="Tasks of lm-eval"
+        False, "render task items with the chat template, as messages of the user", group="Tasks of lm-eval"
     )
     limits: EvalLimits = option(EvalLimits, "number of held-out records")
     max_new_tokens: int = option(160, "maximum tokens of a generated answer", at_least=1, group="Generation and memory")
     context: int | None = option(
         None,
-        "maximum context in tokens; none for the model's own, at most 2048",
+        "maximum context in tokens; default: the model's own, at most 2048",
         at_least=1,
         group="Generation and memory",
     )

@@ -26,7 +26,7 @@ _WORDS = {
 
 
 class MetricKey(NamedTuple):
-    """What a figure measures.
+    """The quantity that a figure measures.
 
     Attributes:
         kind: the recipe's key of the measure: data, texts, chats, pairs or tasks.
@@ -136,7 +136,7 @@ def identify(content: Any) -> str:
 
 @dataclass
 class MeasureResult:
-    """What one measure found for one model.
+    """The result of one measure for one model.
 
     Attributes:
         figures: by key.
@@ -151,7 +151,7 @@ class MeasureResult:
     subtasks: dict[str, dict[MetricKey, Figure]] = field(default_factory=dict)
 
     def add(self, other: "MeasureResult") -> None:
-        """Take over the findings of another result."""
+        """Add the figures and outcomes of another result."""
         self.figures |= other.figures
         self.outcomes += other.outcomes
         self.samples |= other.samples

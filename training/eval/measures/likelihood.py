@@ -79,7 +79,7 @@ def sum_nats(
         tokens: (stream,) token ids.
         cuts: windows, see `Window`; tokens that none of them scores cost nothing.
         ends: (parts,) ascending: part i is `tokens[ends[i - 1]:ends[i]]`.
-        prefix: the token that stands before the first.
+        prefix: the token before the first.
         batch_size: windows per forward pass.
 
     Returns:

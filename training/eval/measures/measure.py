@@ -81,15 +81,15 @@ class Measure(ABC):
         return {}
 
     def conditions(self) -> dict[str, str]:
-        """How the measure was taken, for the page of results."""
+        """Conditions of the measurement, for the page of results."""
         return {}
 
     def remarks(self) -> list[str]:
-        """Sentences for below the table of results."""
+        """Notes below the table of results."""
         return []
 
     def load(self, candidates: list[Candidate]) -> None:
-        """Load what takes time, once it is certain that there is work to do. Raises UserError."""
+        """Load whatever takes time; called only if there is work to do. Raises UserError."""
 
     def write(self, folder: Path, final: Path) -> None:
         """Write files that repeat the measure into the folder of results, which will be renamed to `final`."""

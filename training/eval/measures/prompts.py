@@ -1,4 +1,4 @@
-"""Prompts and answers as token ids: messages by the model's own chat template, text as it is.
+"""Prompts and answers as token ids: messages by the model's own chat template, text unchanged.
 
 Text follows what the tokenizer puts before a text, and ends with the end of text, as in TRL's trainers.
 """
@@ -65,7 +65,7 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, prompt: Answer, model: s
             raise UserError(f"'{key}': {model} has no end-of-text token (eos_token); set one in its tokenizer")
         return
     if not tokenizer.chat_template:
-        raise UserError(f"'{key}': {model} has no chat template; ask it in plain text, or add a template")
+        raise UserError(f"'{key}': {model} has no chat template; use prompts of plain text, or add a template")
     try:
         before, whole = _prompt_text(tokenizer, _QUESTION), _conversation_text(tokenizer, _QUESTION, _ANSWER)
         _prompt_text(tokenizer, prompt)
@@ -75,7 +75,7 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, prompt: Answer, model: s
     if not whole.startswith(before) or _last_special(tokenizer, ids) is None:
         raise UserError(
             f"'{key}': in the chat template of {model} an answer does not follow the generation prompt, or does not "
-            "end with a special token; correct the template"
+            "end with a special token; fix the template"
         )
 
 
@@ -90,7 +90,7 @@ def _conversation_text(
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = False) -> list[int]:
-    """Token ids, without transformers' warning of a text that exceeds the context: callers leave such texts out."""
+    """Token ids, without transformers' warning of a text that exceeds the context: callers skip such texts."""
     return tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
 
 

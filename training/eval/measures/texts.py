@@ -136,7 +136,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> tuple[l
             f"'texts.{name}': the tokenizer in {tokenizer.name_or_path} has no tokenizer.json, which gives the "
             "positions of tokens in a text; remove the text or the model"
         ) from None
-    except Exception as error:  # tokenizers raises nothing narrower
+    except Exception as error:  # tokenizers raises no narrower class
         raise UserError(f"{lossy} ({error}); remove the text or the model") from None
     ids = encoded["input_ids"]
     if tokenizer.unk_token_id in ids and tokenizer.unk_token not in text:

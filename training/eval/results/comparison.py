@@ -137,7 +137,7 @@ def _scores(row: ModelResults, outcomes: list[ItemOutcome]) -> dict[MetricKey, I
 
 
 def _compare(scored: dict[str, Items], shared: list[str], known: Figure | None) -> MeasureComparison:
-    """Compare models on shared items. `known` is a figure of this measure, which tells its unit and chance."""
+    """Compare models on shared items. `known` is a figure of this measure, which gives its unit and chance."""
     values = {label: [items[item][0] for item in shared] for label, items in scored.items()}
     weights = [next(iter(scored.values()))[item][1] for item in shared]
     weights = None if None in weights else weights
@@ -188,7 +188,7 @@ EXPLANATION = (
 
 
 def shown_pairs(models: list[str]) -> list[tuple[str, str]]:
-    """Each model with the one before it, and the last with the first; all pairs are in comparison.json."""
+    """Pairs of each model with the one before it, and of the last with the first; comparison.json has all pairs."""
     ends = [(models[0], models[-1])] if len(models) > 2 else []
     return [*itertools.pairwise(models), *ends]
 

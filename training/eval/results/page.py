@@ -13,7 +13,7 @@ BF16 = "bfloat16 autocast (bits per byte, pairs), bfloat16 (generated answers), 
 
 
 def conditions(measures: list[Measure], device: torch.device, seed: int) -> dict[str, Any]:
-    """The conditions of an evaluation, by heading; counts stand beside each figure."""
+    """The conditions of an evaluation, by heading; each figure has its count beside it."""
     packages = ["torch", "transformers", *(["lm_eval"] if any(one.kind == "tasks" for one in measures) else [])]
     found = {"device": device.type, "precision": BF16 if has_bf16(device) else "the model's own"}
     for measure in measures:

@@ -1,4 +1,4 @@
-"""The summary of a run: one table and one picture from the output of its stages."""
+"""Summary of a run: one table and one plot from the output of its stages."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def _read_results(folder: Path) -> Results:
 
 
 def _last_validation(curve: list[dict[str, Any]]) -> list[Row]:
-    """The last validation loss of a run that was not evaluated."""
+    """The last validation loss, for a run that was not evaluated."""
     last = [line for line in curve if "validation_loss" in line][-1]
     header = ["model", "tokens seen", "validation loss, nats per token"]
     return [header, ["base", f"{last['tokens']:,}", f"{last['validation_loss']:.3f}"]]

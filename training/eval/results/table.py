@@ -69,7 +69,7 @@ def show(figure: Figure | None) -> str:
 
 
 def notes(models: Mapping[str, ModelResults]) -> list[str]:
-    """Sentences that a reader needs to interpret the scores: near chance, left out, truncated, spread over seeds."""
+    """Notes needed to interpret the scores: near chance, left out, truncated, spread over seeds."""
     lines = []
     for name, model in models.items():
         close = [key.label for key, figure in shares(model).items() if figure.near_chance()]

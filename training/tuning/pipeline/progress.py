@@ -1,4 +1,4 @@
-"""Progress of a Trainer: one line per logging step in place of its dictionaries, which go to metrics.jsonl alone."""
+"""Progress of a Trainer: one line per logging step instead of its dictionaries, which go to metrics.jsonl only."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ class ProgressLines(TrainerCallback):
         step 20/200: loss 1.234, token accuracy 56%, lr 0.003, gradient 0.52, 4,321 tokens/s, 0:42 left
         step 20: validation loss 1.250, token accuracy 55%
 
-    On a terminal the figures stand behind a progress bar; in a log each is a line. Only the first process prints.
+    On a terminal the figures follow a progress bar; in a log, each step is a line. Only the first process prints.
 
     Args:
         figures: name of a logged figure to its format, such as `{"reward": "reward {:.3f}"}`, in the order of the
@@ -98,7 +98,7 @@ class ProgressLines(TrainerCallback):
             self.evaluation_bar.close()
             self.evaluation_bar = None
             if self.progress:
-                self.read_at += time.monotonic() - self.evaluating_since  # the rate is that of training
+                self.read_at += time.monotonic() - self.evaluating_since  # so that the rate is that of training alone
 
     on_predict = on_evaluate
 

@@ -23,7 +23,7 @@ from training.common.stage import Stage, check_stage, digest, model_digest
 from training.tuning.adapters import check_quantization, is_adapter
 from training.tuning.trl_options import CONFIGURATIONS, answer_questions, is_complete, read_values
 
-REWARD = "reward"  # the stage whose model gives a score instead of text
+REWARD = "reward"  # the stage whose model outputs a score instead of text
 
 
 @dataclasses.dataclass
@@ -74,7 +74,7 @@ def read_recipe(stage: str, arguments: list[str], usage: str) -> tuple[dict[str,
     if not datasets and not values.get("dataset_name"):
         raise UserError(f"{where}: 'datasets' is missing (a list, each with a path such as json, and data_files)")
     if not isinstance(datasets, list):
-        raise UserError(f"{where}: 'datasets' takes a list, not {datasets!r}")
+        raise UserError(f"{where}: 'datasets' takes a list of mappings, not {datasets!r}")
     for dataset in datasets:
         if not isinstance(dataset, dict):
             raise UserError(f"{where}: an entry of 'datasets' is a mapping with a path, not {dataset!r}")
@@ -120,7 +120,7 @@ def trl_classes(stage: str) -> tuple[type, ...]:
     import trl
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that ORPO is experimental; its help says so
+        warnings.simplefilter("ignore")  # about ORPO being experimental, which its help states
         configuration, script = map(resolve_name, CONFIGURATIONS[stage])
     return script, configuration, trl.ModelConfig, trl.DatasetMixtureConfig
 

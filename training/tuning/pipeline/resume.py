@@ -1,4 +1,4 @@
-"""Exact resume of a Trainer: its newest whole checkpoint, and samples drawn in the order they would have had."""
+"""Exact resume of a Trainer: its newest complete checkpoint, and samples in the order of an uninterrupted run."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
 
     Args:
         folder: the Trainer's output_dir.
-        world_size: number of processes, each of which saves its random state in a file of its own.
+        world_size: number of processes, each of which saves its random state in a separate file.
     """
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):

@@ -85,7 +85,7 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     """Train, save, and finish the stage. Every process calls this.
 
     1. Begin the stage's folder; the trainer's checkpoints go to `trainer/` in it.
-    2. Train, from the newest whole checkpoint if an interrupted run left one.
+    2. Train, from the newest complete checkpoint if an interrupted run left one.
     3. Save the model (an adapter merged in, and beside it), `metrics.jsonl` and `loss.png`.
     4. Call `trainer.after_training(folder)` if it has that method: in every process, it returns figures for the
        provenance, and the names of the files it wrote. If it fails, the weights are safe.
