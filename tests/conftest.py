@@ -11,6 +11,11 @@ from pathlib import Path
 share = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
+from training.machine.threads import use_reproducible_products  # noqa: E402
+
+# As `scratch` does: matrix products then have the same bits here and in the programs that tests start.
+use_reproducible_products()
+
 # A shell that starts the tests with `&` leaves SIGINT ignored, here and in all programs that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -27,7 +32,26 @@ WHOLE_COMMANDS = (
     "end_to_end",
 )
 # Files that take longest, which start first, so that no process is left alone with one in the end.
-LONGEST_FIRST: tuple[str, ...] = ()
+LONGEST_FIRST = (
+    "conformance/test_conformance.py",
+    "end_to_end/test_readme.py",
+    "end_to_end/test_stock_tools.py",
+    "benchmarks/test_benchmarks.py",
+    "pretraining/test_kill.py",
+    "pretraining/test_cluster.py",
+    "end_to_end/test_quickstart.py",
+    "end_to_end/test_hub.py",
+    "end_to_end/test_talking.py",
+    "commands/test_bad_input.py",
+    "tuning/test_sft_kill.py",
+    "tuning/test_grpo.py",
+    "commands/prepare/test_prepare_engine.py",
+    "commands/prepare/test_prepare_kill.py",
+    "modeling_scratch/test_mutants.py",
+    "pretraining/test_resume.py",
+    "pretraining/test_gradients.py",
+    "pretraining/test_checkpoint.py",
+)
 
 
 def file_of(item: pytest.Item) -> str:
