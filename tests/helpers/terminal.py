@@ -1,13 +1,13 @@
 """How tests of whole commands run them, and the options of a main job that takes under a minute."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,9 @@ class Terminal:
                 if last_words in said.read_text(errors="replace"):
                     seconds += 0.5
             if hangs := child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
+                # A launcher's workers have sessions of their own, which its end does not end.
+                for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
+                    process.kill()
                 child.wait()
         printed = said.read_text(errors="replace")
         if not hangs and child.returncode:
