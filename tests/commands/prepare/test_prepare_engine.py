@@ -143,7 +143,8 @@ def test_killed_tasks_are_gone_on_with(place, monkeypatch):
     def run(name: str, victim: str = "nobody", **options: object) -> subprocess.CompletedProcess:
         flags = recipe(place, name, data, **options)
         command = [sys.executable, place / "program.py", victim, *flags]
-        return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
     spread = {"engine": {"kind": "local", "tasks": 2, "workers": 2}}
     assert run("killed", "command", **spread).returncode == -signal.SIGKILL
