@@ -74,6 +74,8 @@ TESTED = {
     "scratch prepare": "test_prepare",
     "accelerate launch": "test_launch",
     "python -m benchmarks.model": "test_benchmark",
+    "python -m benchmarks.startup": "test_startup_benchmark",
+    "python -m benchmarks.threads": "test_threads_benchmark",
     "scratch sft": "test_preview",
     "python recipes/arithmetic": "test_arithmetic",
     "scratch run recipes/arithmetic": "test_arithmetic",
@@ -96,7 +98,9 @@ def test_make_runs_what_the_readme_says():
     """What `make` would run where there is no environment yet: the plain commands, by that environment's programs."""
     # The tests may themselves run below a make, which would speak through these.
     environment = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV", "PYTHON")
     }
 
     def lines(target: str, *variables: str) -> list[str]:
@@ -206,6 +210,18 @@ def test_benchmark(terminal):
     small |= {"rounds": 1, "steps": 1, "new-tokens": 0, "matmul-size": 64}
     done = terminal.run([*command("python -m benchmarks.model"), *flags(small), "--memory-vocab-sizes"], ROOT)
     assert json.loads(done.stdout.splitlines()[-1])["training"].keys() == {"transformers Llama", "ours, llama"}
+
+
+def test_startup_benchmark(terminal):
+    done = terminal.run([*command("python -m benchmarks.startup"), "--rounds", "1"], ROOT)
+    seconds = json.loads(done.stdout.splitlines()[-1])
+    assert "scratch --help" in seconds and all(value > 0 for value in seconds.values())
+
+
+def test_threads_benchmark(terminal):
+    """Only its command line: a run needs an idle machine, and takes minutes beside other tests."""
+    done = terminal.run([*command("python -m benchmarks.threads"), "--help"], ROOT)
+    assert "--rounds" in done.stdout
 
 
 def test_launch(terminal, quickstart_run, tmp_path):
