@@ -31,7 +31,8 @@ WHOLE_COMMANDS = (
     "conformance",
     "end_to_end",
 )
-# Files that take longest, which start first, so that no process is left alone with one in the end.
+# Files that take longest, in order, beside two workers. They start first, so that no worker is left alone with one in
+# the end, and `make check` leaves them out too.
 LONGEST_FIRST = (
     "end_to_end/test_readme.py",
     "end_to_end/test_stock_recipes.py",
@@ -42,6 +43,7 @@ LONGEST_FIRST = (
     "end_to_end/test_quickstart.py",
     "end_to_end/test_stock_tools.py",
     "commands/prepare/test_prepare_engine.py",
+    "modeling_scratch/test_conversion.py",
     "modeling_scratch/test_mutants.py",
     "modeling_scratch/test_generation.py",
     "pretraining/test_gradients.py",
@@ -62,6 +64,8 @@ LONGEST_FIRST = (
     "commands/test_pretrain_data.py",
     "tuning/test_pipeline.py",
     "common/test_processes.py",
+    "pretraining/test_loss_curve.py",
+    "modeling_scratch/test_distributed_model.py",
 )
 
 
