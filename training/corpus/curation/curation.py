@@ -40,7 +40,8 @@ from training.corpus.dedup.exact import first_of_each
 from training.corpus.dedup.lines import repeated_lines
 from training.corpus.dedup.neighbours import near_duplicates
 from training.corpus.execution.distributed import Cluster
-from training.corpus.execution.workers import Workers, available_cores
+from training.corpus.execution.workers import Workers
+from training.machine.resources import available_cores
 
 NEAR_DUPLICATES = "near_duplicates.jsonl"
 

@@ -15,7 +15,8 @@ from loguru import logger
 
 from training.common.errors import UserError
 from training.corpus.execution.config import EngineConfig
-from training.corpus.execution.workers import Workers, available_cores
+from training.corpus.execution.workers import Workers
+from training.machine.resources import available_cores
 
 Task = Callable[[Any, int, int], None]  # as datatrove calls it: documents, number of the task, number of all tasks
 

@@ -21,11 +21,6 @@ _IN_FLIGHT = 2  # tasks a worker may have waiting: enough to be busy, few enough
 _state: Any = None  # result of `start` in this worker
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Workers:
     """`with Workers(count, start, *arguments) as workers:`. Each worker calls `start(*arguments)` once and keeps what
     it returns.
