@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from timings import TIMINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import pretrain
-from training.common.metrics import TIMINGS
 from training.data.shards import write_manifest, write_shard
 
 ROOT = Path(__file__).parents[2]

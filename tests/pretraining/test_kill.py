@@ -24,9 +24,8 @@ import torch
 from fork_server import fork_server
 from forked import scratch
 from safetensors.torch import load_file
+from timings import TIMINGS
 from tiny_stages import MODEL, flags, write_data, write_tokenizer
-
-from training.common.metrics import TIMINGS
 
 ROOT = Path(__file__).parents[2]
 STEPS = 100

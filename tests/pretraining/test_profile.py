@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from timings import TIMINGS
 from tiny_stages import flags, forget_accelerate, write_data, write_tokenizer
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.commands import pretrain
-from training.common.metrics import TIMINGS, read_metrics
+from training.common.metrics import read_metrics
 from training.pretraining import profile
 from training.pretraining.profile import Profiler, Spans, span_parts
 

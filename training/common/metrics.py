@@ -10,8 +10,6 @@ from training.common.errors import UserError
 from training.common.files import write_whole
 
 LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
-# Figures that depend on the machine; all others are equal in every run of a recipe.
-TIMINGS = ("seconds", "tokens_per_second", "mfu")
 
 
 class MetricsLog:
