@@ -99,7 +99,10 @@ def test_at_the_keyboard(terminal, models, tmp_path):
     typist.type("/compare" + ENTER)
     assert "endless no longer answers\r\n" in typist.read_until(PROMPT)
 
-    typist.type("never sent" + CTRL_C)
+    typist.type("never sent")
+    typist.read_until("never sent")
+    typist.wait_until_it_waits()
+    typist.type(CTRL_C)
     typist.read_until(PROMPT)
     typist.type(pasted("def f():\n\treturn 1") + ENTER)
     typist.read_until(PROMPT)

@@ -47,6 +47,17 @@ class Typist:
     def type(self, keys: str) -> None:
         os.write(self.terminal, keys.encode())
 
+    def wait_until_it_waits(self) -> None:
+        """Wait until the program sleeps, as it does while it waits for keys.
+
+        Ctrl-C between the prompt and Python's `select` ends the line with the next key only: readline has a gap of some
+        microseconds there, which a person cannot hit, and a program that answers at once can.
+        """
+        deadline = time.monotonic() + ERROR_DELAY
+        status = Path("/proc", str(self.process), "stat")
+        while status.read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline, "the program does not wait for keys"
+
     def wait(self) -> int:
         """The exit code, once the program has ended."""
         while arrived := self._arrived():
