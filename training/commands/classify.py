@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.recipe import option, parse, required
+from training.common.recipe import PathText, option, parse, required
 from training.common.stage import Stage, model_digest
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 
@@ -22,8 +22,8 @@ from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled
 class ClassifyConfig:
     """Recipe of `scratch classify`."""
 
-    output_dir: str = required("folder for the classifier")
-    model: str = required("language model to start from: folder of pretrain or a later stage, or a Hub name")
+    output_dir: PathText = required("folder for the classifier")
+    model: PathText = required("language model to start from: folder of pretrain or a later stage, or a Hub name")
     data: LabelledConfig = option(LabelledConfig, "texts with labels")
     positive_label: str | None = option(
         None, "label to compute F1 for (default: the rarer of two labels; with more, the mean over all)"

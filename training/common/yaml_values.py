@@ -46,6 +46,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def read_texts(text: str) -> Any:
+    """A list or mapping of the command line, read as YAML but with every item as the text that stands there."""
+    try:
+        return yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError:
+        return text
+
+
 def read_value(text: str) -> Any:
     """A value of the command line, read as YAML: `4`, `true`, `null` and `[a, b]` work. Text that is not YAML stays."""
     try:

@@ -1,0 +1,51 @@
+"""The files of a finished output: listed when it is complete, checked before it is used, readable as the umask allows.
+
+A check reads sizes only, and the content of small files, so that it takes milliseconds whatever the size of the output.
+"""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from training.common.files import sha256
+
+HASHED = 100_000  # bytes up to which the content of a file is compared, not only its size
+CARD = "README.md"  # of a model or a corpus; its owner may edit it
+
+
+def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
+    """The files of a folder by their relative names: the SHA-256 of a small one, the size in bytes of others.
+
+    Args:
+        left_out: names of files and folders directly in `folder`.
+    """
+    names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return {name.as_posix(): _identify(folder / name) for name in names if name.parts[0] not in left_out}
+
+
+def find_damage(folder: Path, listed: dict[str, int | str]) -> str:
+    """The files that are missing, or not as they were when `list_files` listed them, in words; empty if there are none.
+
+    Files that were not listed do not matter.
+    """
+    missing = [name for name in listed if not (folder / name).is_file()]
+    changed = [name for name in listed.keys() - {CARD, *missing} if _identify(folder / name) != listed[name]]
+    return ", ".join(
+        f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {state}"
+        for state, names in {"missing": missing, "changed": sorted(changed)}.items()
+        if names
+    )
+
+
+def follow_umask(folder: Path) -> None:
+    """Give all files of a folder the permissions of a new file: some libraries write for the user alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~umask)
+
+
+def _identify(file: Path) -> int | str:
+    size = file.stat().st_size
+    return size if size > HASHED else sha256(file)
