@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
@@ -111,6 +112,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(place, monkeypatch):
     monkeypatch.chdir(place)
     assert (staging_dir("new") / "trainer").is_dir() and not (place / "new").exists()
     forget_accelerate()
+    with refused("output_dir", "new.partial", "seed: 0 -> 1", "--restart true"):
+        classify(num_train_epochs=3, baseline="false", seed=1)
     classify(num_train_epochs=3, baseline="false")
     whole, resumed = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("whole", "new"))
     assert all(

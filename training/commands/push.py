@@ -101,5 +101,5 @@ def check_corpus(folder: str) -> None:
         raise UserError(f"{folder} is the output of '{written_by(folder)}', not a corpus; leave out --dataset")
     read_manifest(folder)
     if not (Path(folder) / CARD).is_file():
-        raise UserError(f"{folder} has no data card ({CARD}); run `scratch prepare` again, into another folder")
+        raise UserError(f"{folder} has no data card ({CARD}); run `scratch prepare` again")
     check_hashes(folder)

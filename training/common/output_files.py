@@ -10,7 +10,7 @@ from pathlib import Path
 from training.common.files import sha256
 
 HASHED = 100_000  # bytes up to which the content of a file is compared, not only its size
-CARD = "README.md"  # of a model or a corpus; its owner may edit it
+EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before publishing; they only have to exist
 
 
 def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
@@ -29,10 +29,11 @@ def find_damage(folder: Path, listed: dict[str, int | str]) -> str:
     Files that were not listed do not matter.
     """
     missing = [name for name in listed if not (folder / name).is_file()]
-    changed = [name for name in listed.keys() - {CARD, *missing} if _identify(folder / name) != listed[name]]
+    compared = [name for name in listed if name not in missing and not name.endswith(EDITABLE)]
+    changed = [name for name in compared if _identify(folder / name) != listed[name]]
     return ", ".join(
         f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {state}"
-        for state, names in {"missing": missing, "changed": sorted(changed)}.items()
+        for state, names in {"missing": missing, "changed": changed}.items()
         if names
     )
 
