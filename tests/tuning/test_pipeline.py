@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from training.commands import dpo as dpo_command
 from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
 from training.common.errors import UserError
+from training.common.signals import Interrupted
 from training.common.stage import digest, read_provenance, staging_dir
 from training.tuning.pipeline.recipe import (
     RUNTIME_KEYS,
@@ -139,6 +142,26 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
     assert read_provenance("new")["seconds"] >= spent > 0
     steps = [json.loads(line)["step"] for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == [1, 2, 3, 4]
+
+
+def test_a_signal_saves_the_step_and_says_so(place, monkeypatch):
+    sft(output_dir="straight", max_steps=3)
+    step, done = Trainer.training_step, []
+
+    def signal_in_the_second(self, *rest, **more):
+        done.append(1)
+        if len(done) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "training_step", signal_in_the_second)
+        with pytest.raises(Interrupted, match="after step 2, saved; rerun the same command") as stopped:
+            sft(max_steps=3)
+    assert stopped.value.signum == signal.SIGTERM and len(done) == 2
+    assert (staging_dir("new") / "trainer" / "checkpoint-2" / "optimizer.pt").is_file()
+    sft(max_steps=3)
+    assert same(weights("new"), weights("straight"))
 
 
 def test_keys_that_cannot_change_the_weights():

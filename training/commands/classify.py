@@ -58,6 +58,7 @@ def main(arguments: list[str]) -> None:
 
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written.
+        Interrupted: a signal stopped the run, with its last step saved.
     """
     config = parse(ClassifyConfig, arguments, __doc__)
     stage = Stage("classify", config.output_dir, config, inputs(config), arguments)
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> None:
         training_arguments,
     )
     from training.tuning.pipeline.progress import hide_bars_in_logs, show_progress
-    from training.tuning.pipeline.resume import newest_checkpoint
+    from training.tuning.pipeline.resume import train
 
     hide_bars_in_logs()
     tokenizer = open_padding_tokenizer(config.model)
@@ -102,10 +103,7 @@ def main(arguments: list[str]) -> None:
     )
     trainer = build_trainer(settings, model, tokenizer, examples, lambda outcome: score(outcome, labels, positive))
     show_progress(trainer, PROGRESS_FIGURES)
-    try:
-        trainer.train(resume_from_checkpoint=newest_checkpoint(folder / "trainer"))
-    finally:
-        stage.heartbeat()
+    train(stage, trainer)
     results = {split: predict(trainer, examples[split]) for split in ("validation", "test")}
     figures = {split: score(outcome, labels, positive) for split, outcome in results.items()}
     if config.baseline:

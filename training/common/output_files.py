@@ -1,16 +1,41 @@
-"""The files of a finished output: listed when it is complete, checked before it is used, readable as the umask allows.
+"""The files of a finished output: listed when it is complete, compared before it is used, with the umask's permissions.
 
 A check reads sizes only, and the content of small files, so that it takes milliseconds whatever the size of the output.
 """
 
 import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.files import sha256
 
 HASHED = 100_000  # bytes up to which the content of a file is compared, not only its size
 EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before publishing; they only have to exist
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What has happened to the files of an output since it was complete. False if nothing has.
+
+    Attributes:
+        missing: names.
+        changed: names, and what `list_files` would note now.
+    """
+
+    missing: list[str]
+    changed: dict[str, int | str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.changed)
+
+    def __str__(self) -> str:
+        states = {"missing": self.missing, "changed": list(self.changed)}
+        return ", ".join(
+            f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {state}"
+            for state, names in states.items()
+            if names
+        )
 
 
 def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
@@ -23,19 +48,12 @@ def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
     return {name.as_posix(): _identify(folder / name) for name in names if name.parts[0] not in left_out}
 
 
-def find_damage(folder: Path, listed: dict[str, int | str]) -> str:
-    """The files that are missing, or not as they were when `list_files` listed them, in words; empty if there are none.
-
-    Files that were not listed do not matter.
-    """
+def find_damage(folder: Path, listed: dict[str, int | str]) -> Damage:
+    """The files that are missing, or not as they were when `list_files` listed them. Others do not matter."""
     missing = [name for name in listed if not (folder / name).is_file()]
     compared = [name for name in listed if name not in missing and not name.endswith(EDITABLE)]
-    changed = [name for name in compared if _identify(folder / name) != listed[name]]
-    return ", ".join(
-        f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {state}"
-        for state, names in {"missing": missing, "changed": changed}.items()
-        if names
-    )
+    now = {name: _identify(folder / name) for name in compared}
+    return Damage(missing, {name: identity for name, identity in now.items() if identity != listed[name]})
 
 
 def follow_umask(folder: Path) -> None:

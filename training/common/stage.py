@@ -44,6 +44,8 @@ _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "t
 def digest(path: str | Path, key: str = "input") -> str:
     """A hash that identifies an input: of a stage's output its fingerprint, of anything else the bytes of its files.
 
+    A stage's output that somebody has changed since has another hash.
+
     Args:
         path: file or folder.
         key: of the recipe that names it, for errors.
@@ -54,7 +56,11 @@ def digest(path: str | Path, key: str = "input") -> str:
     path = Path(path)
     record = read_provenance(path)
     if record:
-        _check_whole(path, record, key)
+        damage = find_damage(path, record.get("files", {}))
+        if damage.missing:
+            raise UserError(f"'{key}': {path} is incomplete ({damage}); run `{record['command']}` again")
+        if damage.changed:
+            return hashlib.sha256(_as_json([record["fingerprint"], damage.changed]).encode()).hexdigest()
         return record["fingerprint"]
     if not path.exists():
         if staging_dir(path).is_dir():
@@ -77,24 +83,15 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
         key: of the recipe that names the folder, for errors.
 
     Raises:
-        UserError: missing, the output of a stage not in `allowed`, or without a file that the stage wrote.
+        UserError: missing, or the output of a stage not in `allowed`.
     """
     path = Path(path)
     if not path.exists():
         hint = "not complete yet" if staging_dir(path).exists() else "no such folder"
         raise UserError(f"'{key}': {path}: {hint}; run `scratch {allowed[0]}` first")
-    record = read_provenance(path)
-    if record and record["stage"] not in allowed:
-        raise UserError(
-            f"'{key}': {path} holds the output of '{record['stage']}'; expected the output of {' or '.join(allowed)}"
-        )
-    _check_whole(path, record, key)
-
-
-def _check_whole(path: Path, record: dict[str, Any], key: str) -> None:
-    damage = find_damage(path, record.get("files", {}))
-    if damage:
-        raise UserError(f"'{key}': {path} is not as it was written ({damage}); run `{record['command']}` again")
+    stage = written_by(path)
+    if stage and stage not in allowed:
+        raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
 
 
 def model_digest(model: str, key: str) -> str:
@@ -331,6 +328,11 @@ class Stage:
             ) from None
         except OSError:  # a file system without locks
             pass
+
+    def describe_stop(self, step: int) -> str:
+        """A line for a run that a signal stopped, with `step` training steps saved."""
+        again = "the same command without --restart" if self.restart else "the same command"
+        return f"stopped after step {step}, saved; rerun {again} to resume"
 
     def heartbeat(self) -> None:
         """Record the time spent so far, so that a resumed stage reports all of it."""

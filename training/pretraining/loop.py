@@ -229,8 +229,7 @@ class Pretrainer:
         self.log.close()
         self.checkpoints.wait()
         self.accelerator.wait_for_everyone()  # once one process has ended, launchers soon kill the others
-        again = "the same command without --restart" if stage.restart else "the same command"
-        raise Interrupted(self.stopped_by, f"stopped after step {self.step}, saved; rerun {again} to resume")
+        raise Interrupted(self.stopped_by, stage.describe_stop(self.step))
 
     def train_step(self) -> None:
         """Do one optimizer step over one global batch.
