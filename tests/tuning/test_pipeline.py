@@ -90,7 +90,7 @@ def test_a_chat_template_of_ones_own(place, capsys):
     template = (ROOT / "recipes" / "arithmetic" / "chat_template.jinja").read_text()
     for text in (template, template + "{# changed #}"):
         (place / "lines.jinja").write_text(text)
-        sft(chat_template_path="lines.jinja")
+        sft(chat_template_path="lines.jinja", restart="true")
         assert "up to date" not in capsys.readouterr().out
         assert (place / "new" / "chat_template.jinja").read_text().rstrip() == text.rstrip()
     with pytest.raises(UserError, match="'chat_template_path': no such file or folder: nowhere.jinja"):
