@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from training.common.metrics import LOGS
-from training.common.outputs import read_provenance
 from training.common.recipe import flatten
-from training.common.stage import essential_recipe
+from training.common.stage import essential_recipe, read_provenance
 from training.optim.schedule import learning_rate_factor
 from training.pretraining.checkpoint import CHECKPOINTS, Checkpoint, read_checkpoints
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
