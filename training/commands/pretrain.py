@@ -18,9 +18,8 @@ from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
 from training.common.stage import Stage, check_stage, digest
 from training.data.shards import check_hashes, check_tokenizer
-from training.pretraining.checkpoint import CHECKPOINTS
+from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
-from training.pretraining.continuation import Continuation, find_continuation
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
 if TYPE_CHECKING:

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, writing_to
-from training.common.files import write_whole
+from training.common.files import find_damage, follow_umask, list_files, write_whole
 from training.common.help import commented_yaml, plain_yaml
 from training.common.hub_names import is_hub_name
-from training.common.output_files import find_damage, follow_umask, list_files
 from training.common.recipe import STAGES, flatten, recipe_file, split_restart
 
 try:
@@ -255,7 +254,7 @@ class Stage:
         return f" (it cannot be continued: {self.obstacle})" if self.obstacle else ""
 
     def _differences(self, record: dict[str, Any]) -> str:
-        """What differs between this run and the one of a record, in words; empty for none, and without a record."""
+        """The keys and inputs that differ from those of a record, in words; empty for none, and without a record."""
         if not record or record["fingerprint"] == self.fingerprint:
             return ""
         before, now = flatten(record["recipe"]), flatten(json.loads(_as_json(self.recipe)))
