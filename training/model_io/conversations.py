@@ -111,23 +111,36 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[Message
     return encode_conversation(tokenizer, prompt, add_generation_prompt=True, **template).ids
 
 
+@dataclass(frozen=True)
+class EncodedAnswers:
+    """The token ids of a prompt and of its answers.
+
+    Attributes:
+        prompt: those of `encode_prompt`; without `as_shown` what it has in common with the prompts of the answers.
+        answers: of each answer, what follows `prompt`.
+        as_shown: see `EncodedConversation`.
+    """
+
+    prompt: list[int]
+    answers: list[list[int]]
+    as_shown: bool
+
+
 def encode_answers(
     tokenizer: PreTrainedTokenizerBase, prompt: str | list[Message], *answers: str | list[Message], **template: Any
-) -> tuple[list[int], ...]:
-    """The token ids of a prompt, and those of each answer to it.
-
-    The first are those of `encode_prompt`, unless the template writes a prompt alone differently from one that an
-    answer follows. They are then the ids that all of these have in common.
+) -> EncodedAnswers:
+    """The token ids of a prompt and of its answers, which are encoded apart from it.
 
     Args:
         answers: text, which gets the end-of-text token; or messages, with all that the template puts after them.
         template: `chat_template`, `tools` and variables, see `encode_conversation`.
     """
     if isinstance(prompt, str):
-        return encode_prompt(tokenizer, prompt), *[_encode_answer(tokenizer, answer) for answer in answers]
+        continued = [_encode_answer(tokenizer, answer) for answer in answers]
+        return EncodedAnswers(encode_prompt(tokenizer, prompt), continued, as_shown=True)
     whole = [encode_conversation(tokenizer, prompt + answer, starts=len(prompt), **template) for answer in answers]
     shown = os.path.commonprefix([each.ids[: each.prompts.get(len(prompt), 0)] for each in whole])
-    return shown, *[each.ids[len(shown) :] for each in whole]
+    return EncodedAnswers(shown, [each.ids[len(shown) :] for each in whole], all(each.as_shown for each in whole))
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
