@@ -108,6 +108,21 @@ def check_tools(value: Any) -> str | None:
     return json.dumps(without_nulls(tools), ensure_ascii=False) if tools else None
 
 
+def as_template_reads(message: Message) -> Message:
+    """A message as chat templates read it: without keys that are null, and the arguments of its calls as an object."""
+    message = {key: value for key, value in message.items() if value is not None}
+    if message.get("tool_calls"):
+        message["tool_calls"] = [_parsed(call) for call in message["tool_calls"]]
+    return message
+
+
+def _parsed(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function") or {}
+    if not isinstance(function.get("arguments"), str):
+        return call
+    return call | {"function": function | {"arguments": json.loads(function["arguments"])}}
+
+
 def without_nulls(value: Any) -> Any:
     """A value without the keys that are null: `datasets` gives all records the keys of all, null where one has none."""
     if isinstance(value, dict):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.model_io.messages import ROLES, Message, check_messages, check_tools
 
 Record = dict[str, Any]
@@ -338,13 +338,32 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
         encode: from a record and `options` to token ids, and `as_shown`, see `EncodedConversation`.
         args: of the trainer.
         name: of the split.
+
+    Raises:
+        UserError: a record that `encode` or the chat template rejects.
     """
     from datasets import Dataset
+    from jinja2 import TemplateError
+
+    def encode_record(record: Record, number: int, **options: Any) -> Record:
+        try:
+            return encode(record, **options)
+        except TemplateError as error:
+            problem = f"the chat template rejects it ({one_line(error)}); remove it, or set another template"
+        except ValueError as error:
+            problem = str(error)
+        raise UserError(f"'datasets', record {number + 1} of {name}: {problem}")
 
     if not isinstance(data, Dataset):  # a stream, of unknown length
-        return data.map(encode, fn_kwargs=options).remove_columns("as_shown")
+        return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns("as_shown")
     with args.main_process_first(local=False):
-        data = data.map(encode, fn_kwargs=options, num_proc=args.dataset_num_proc, desc=f"Tokenizing {name} dataset")
+        data = data.map(
+            encode_record,
+            with_indices=True,
+            fn_kwargs=options,
+            num_proc=args.dataset_num_proc,
+            desc=f"Tokenizing {name} dataset",
+        )
     different = data["as_shown"][:].count(False)
     if different:
         print(
