@@ -32,7 +32,6 @@ PATTERNS = {
     "qwen35": [split_pattern(digits=1).replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")],
     "gpt-2": [_GPT2],
     "smollm": [r"\p{N}", _GPT2],
-    "deepseek-coder": [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
     "none: line break with indentation": [rf"\s*[\r\n]\s*|{_LLAMA3}"],
     "none: `whitespace: single`": [split_pattern(whitespace="single")],
 }

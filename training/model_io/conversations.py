@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -85,20 +85,17 @@ def encode_conversation(
                 if index == starts:
                     raise
                 continue
-            prompts[index] = len(os.path.commonprefix([shown, text]))
+            prompts[index] = len(shown) if text.startswith(shown) else len(os.path.commonprefix([shown, text]))
             as_shown = as_shown and prompts[index] == len(shown)
 
-    cuts = sorted({0, len(text), *prompts.values(), *(place for span in spans for place in span)})
-    ids, answers, tokens_before = [], [], {0: 0}
-    pieces = [text[start:end] for start, end in pairwise(cuts)]
-    for (start, end), piece in zip(pairwise(cuts), _encode_pieces(tokenizer, pieces, special, mark), strict=True):
-        inside = any(first <= start and end <= last for first, last in spans)
-        ids += piece
-        answers += [int(inside)] * len(piece)
-        tokens_before[end] = len(ids)
-    return EncodedConversation(
-        ids, answers, {index: tokens_before[place] for index, place in prompts.items()}, as_shown
-    )
+    parts = list(_split(text, sorted({0, len(text), *prompts.values()}), special))
+    ids, answers, before = [], [], {}  # `before`: number of characters to number of ids
+    for part, encoded in zip(parts, _encode_parts(tokenizer, text, parts, mark), strict=True):
+        before[part.start] = len(ids)
+        ids += encoded
+        answers += _inside(tokenizer, text, part, spans, len(encoded), mark)
+    before[len(text)] = len(ids)
+    return EncodedConversation(ids, answers, {index: before[place] for index, place in prompts.items()}, as_shown)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[Message], **template: Any) -> list[int]:
@@ -152,7 +149,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     """The token ids of a text that continues another, and of the end of text, which the text may end with already."""
-    (ids,) = _encode_texts(tokenizer, [answer.removesuffix(tokenizer.eos_token)], starts=[False])
+    (ids,) = _encode_texts(tokenizer, [answer.removesuffix(tokenizer.eos_token)], begins=[False])
     return ids + [tokenizer.eos_token_id]
 
 
@@ -233,47 +230,82 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _encode_pieces(
-    tokenizer: PreTrainedTokenizerBase, pieces: list[str], special: _SpecialTokens, mark: str
-) -> list[list[int]]:
-    """The token ids of each piece of a rendered conversation, in which unmarked special tokens are control tokens."""
-    texts: list[str] = []
-    starts: list[bool] = []  # of each text, whether it begins the conversation or follows a control token
-    parts: list[list[int | None]] = []  # of each piece: ids of control tokens, and None for the next of the texts
-    start = True
-    for piece in pieces:
-        found: list[int | None] = []
-        position = 0
-        for match in [*special.written.finditer(piece), None]:
-            end = match.start() if match else len(piece)
-            if end > position:
-                texts.append(piece[position:end].replace(mark, "") if mark else piece[position:end])
-                starts.append(start)
-                found.append(None)
-                start = False
-            if match:
-                found.append(special.ids[match.lastindex - 1])
-                position, start = match.end(), _prefix_scheme(tokenizer) == "always"
-        parts.append(found)
-    encoded = iter(_encode_texts(tokenizer, texts, starts))
-    return [[index for part in found for index in (next(encoded) if part is None else [part])] for found in parts]
+class _Part(NamedTuple):
+    """A part of a rendered conversation: a control token, or a text between two.
+
+    Attributes:
+        start, end: its characters.
+        control: the id of the control token; None for a text.
+        begins: whether a text begins the conversation, or follows a control token.
+    """
+
+    start: int
+    end: int
+    control: int | None = None
+    begins: bool = False
 
 
-def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], starts: list[bool]) -> list[list[int]]:
+def _split(text: str, cuts: list[int], special: _SpecialTokens) -> Iterator[_Part]:
+    """The parts of a rendered conversation, in which unmarked special tokens are control tokens; none crosses a cut."""
+    begins = True
+    for start, end in pairwise(cuts):
+        for match in special.written.finditer(text, start, end):
+            if match.start() > start:
+                yield _Part(start, match.start(), begins=begins)
+            yield _Part(match.start(), match.end(), special.ids[match.lastindex - 1])
+            start, begins = match.end(), True
+        if start < end:
+            yield _Part(start, end, begins=begins)
+            begins = False
+
+
+def _encode_parts(tokenizer: PreTrainedTokenizerBase, text: str, parts: list[_Part], mark: str) -> Iterator[list[int]]:
+    """The token ids of each part."""
+    always = _prefix_scheme(tokenizer) == "always"
+    texts = [part for part in parts if part.control is None]
+    begins = [part.start == 0 or part.begins and always for part in texts]
+    encoded = iter(_encode_texts(tokenizer, [_unmarked(text, part, mark) for part in texts], begins))
+    return ([part.control] if part.control is not None else next(encoded) for part in parts)
+
+
+def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], begins: list[bool]) -> list[list[int]]:
     """The token ids of texts, special tokens in them taken as text.
 
     Args:
-        starts: of each text, whether to encode it as a beginning, or as what continues another text.
+        begins: of each text, whether to encode it as a beginning, or as what continues another text.
     """
     encode = functools.partial(tokenizer, add_special_tokens=False, split_special_tokens=True, verbose=False)
     if not texts:
         return []
     if _prefix_scheme(tokenizer) == "never":
         return encode(texts)["input_ids"]
-    # A tokenizer of this kind puts a space before a text, but not after the line break in it.
-    before = encode("\n")["input_ids"]
-    encoded = encode([text if start else f"\n{text}" for text, start in zip(texts, starts, strict=True)])["input_ids"]
-    return [ids if start else ids[len(before) :] for ids, start in zip(encoded, starts, strict=True)]
+    # The tokenizer puts a space before a text, but not after the line break in it.
+    skipped = len(encode("\n")["input_ids"])
+    encoded = encode([each if alone else f"\n{each}" for each, alone in zip(texts, begins, strict=True)])["input_ids"]
+    return [ids if alone else ids[skipped:] for ids, alone in zip(encoded, begins, strict=True)]
+
+
+def _inside(
+    tokenizer: PreTrainedTokenizerBase, text: str, part: _Part, spans: list[tuple[int, int]], count: int, mark: str
+) -> list[int]:
+    """For each of the `count` tokens of a part, 1 if it has a character inside the spans, else 0."""
+    if not any(start < part.end and part.start < end for start, end in spans):
+        return [0] * count
+    if part.control is not None or any(start <= part.start and part.end <= end for start, end in spans):
+        return [1] * count
+    # A template that marks a part of a text, and not the answer as the model writes it.
+    plain = _unmarked(text, part, mark)
+    offsets = tokenizer(plain, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    places = [place for place in range(part.start, part.end) if text[place] != mark] + [part.end]
+    marks = [
+        int(any(start < places[last] and places[first] < end for start, end in spans))
+        for first, last in offsets["offset_mapping"]
+    ]
+    return [0] * (count - len(marks)) + marks[-count:]
+
+
+def _unmarked(text: str, part: _Part, mark: str) -> str:
+    return text[part.start : part.end].replace(mark, "") if mark else text[part.start : part.end]
 
 
 @functools.lru_cache(maxsize=8)
