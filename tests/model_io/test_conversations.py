@@ -1,22 +1,17 @@
 """Conversations as token ids: every prompt as inference shows it, and special tokens in messages as text."""
 
 import pytest
+from foreign_tokenizers import JOINS, SPECIAL, TEXT, byte_level, foreign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import TemplateError
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from tokenizers.trainers import BpeTrainer
+from tokenizers import decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch.tokenization_base import CHAT_TEMPLATE
 from modeling_scratch.tokenization_character import CharacterTokenizer
-from modeling_scratch.tokenization_scratch import ScratchTokenizer, split_pattern
+from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.model_io.conversations import encode_answers, encode_conversation, encode_prompt, encode_text
-
-TEXT = (
-    "system user assistant tool\n\n\n    return 1\n\treturn x\r\n  \n\n- an item\n- another one\n   Say it.  No. " * 4
-)
-SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>")
 
 TEMPLATES = {
     "ChatML": CHAT_TEMPLATE,
@@ -40,28 +35,7 @@ def character_level(directory):
     return PreTrainedTokenizerFast.from_pretrained(directory)
 
 
-def foreign(pre_tokenizer=None, normalizer=None, decoder=None, byte_level=True, removes=False):
-    backend = Tokenizer(models.BPE(byte_fallback=not byte_level))
-    if pre_tokenizer:
-        backend.pre_tokenizer = pre_tokenizer
-    if normalizer:
-        backend.normalizer = normalizer
-    alphabet = pre_tokenizers.ByteLevel.alphabet() if byte_level else [f"<0x{byte:02X}>" for byte in range(256)]
-    extra = {"initial_alphabet": alphabet} if byte_level else {"special_tokens": [*SPECIAL, *alphabet]}
-    trainer = BpeTrainer(vocab_size=700, show_progress=False, **extra)
-    backend.train_from_iterator([TEXT.replace("\n", "\n" if byte_level else " ")], trainer)
-    backend.decoder = decoder or decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, rstrip=removes, special=True) for token in SPECIAL])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-
-
-def byte_level(pattern):
-    split = pre_tokenizers.Split(Regex(pattern), "isolated")
-    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
-
-
 SENTENCEPIECE = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-JOINS = r"\s*[\r\n]\s*|" + split_pattern()  # a line break is one word with the indentation after it
 OURS = {
     "ours": ours,
     "ours, single": lambda place: ours(place, whitespace="single"),
