@@ -11,7 +11,10 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
-SPECIAL_TOKENS = (END_OF_TEXT, PAD, TURN_START, TURN_END)  # ids 0, 1, 2, 3
+# The beginning of a turn is one token. As its line break is part of it, no token merges the line break with what
+# follows: a message has the same tokens wherever it stands, and an answer begins where the prompt ends.
+TURN_STARTS = tuple(f"{TURN_START}{role}\n" for role in ("system", "user", "assistant", "tool"))
+SPECIAL_TOKENS = (END_OF_TEXT, PAD, TURN_START, TURN_END, *TURN_STARTS)  # ids 0 to 7
 
 # ChatML. Instruction tuning trains on the part inside {% generation %}: the assistant's text and the token that ends
 # the turn, so that the model learns to stop. The line break after it belongs to the template.

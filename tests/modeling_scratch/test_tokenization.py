@@ -18,7 +18,13 @@ from transformers import AutoTokenizer
 
 from modeling_scratch.tokenization_base import SPECIAL_TOKENS, use_version_4_names
 from modeling_scratch.tokenization_character import CharacterTokenizer
-from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, ScratchTokenizer, byte_characters, merge_pair
+from modeling_scratch.tokenization_scratch import (
+    MINIMUM_COUNT,
+    ScratchTokenizer,
+    byte_characters,
+    merge_pair,
+    split_pattern,
+)
 
 MULTILINGUAL = """\
 The quick brown fox doesn't jump over 12345678 lazy dogs; naïve café-goers shrug.
@@ -137,7 +143,7 @@ def test_a_merge_by_hand():
     tokenizer = ScratchTokenizer.train(["hug\nhug\nhug\npug\npug\nx"], 300)
     assert tokenizer.merges == [("u", "g"), ("h", "ug"), ("p", "ug")]
     assert [tokenizer.tokens[index] for index in tokenizer.encode("hugs")] == ["hug", "s"]
-    assert len(tokenizer) == 4 + 256 + 3
+    assert len(tokenizer) == 8 + 256 + 3
 
 
 def test_merge_pair_takes_the_leftmost_of_overlapping_pairs():
@@ -165,8 +171,18 @@ def test_byte_characters_are_printable_and_distinct():
 
 def test_words_keep_indentation_words_and_digits_together():
     words = ScratchTokenizer([]).split("def f(x):\n        return  x.y == 123456\n\n")
-    expected = ["def", " f", "(x", "):", "\n        ", "return", " ", " x", ".y", " ==", " ", "123", "456", "\n\n"]
+    expected = ["def", " f", "(x", "):\n", "       ", " return", " ", " x", ".y", " ==", " ", "123", "456", "\n\n"]
     assert words == expected
+
+
+def test_patterns_are_those_that_llama_cpp_knows():
+    """As `llama-bpe` and `qwen2`: it recognizes them by name and has no other way to read a pattern."""
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    assert split_pattern() == pattern
+    assert split_pattern(digits=1) == pattern.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 def test_white_space_can_be_split_too():
@@ -284,7 +300,7 @@ def test_lone_surrogates_are_refused(tokenizer):
 
 
 def test_special_tokens(tokenizer, saved):
-    assert [tokenizer.vocab[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3]
+    assert [tokenizer.vocab[token] for token in SPECIAL_TOKENS] == list(range(8))
     assert tokenizer.encode("x<|endoftext|><|im_end|>") == [tokenizer.vocab["x"], 0, 3]
     assert (saved.eos_token_id, saved.pad_token_id, saved.bos_token_id, saved.unk_token_id) == (0, 1, None, None)
     assert set(saved.all_special_tokens) == set(SPECIAL_TOKENS)
@@ -416,7 +432,7 @@ def test_config_has_the_names_that_version_4_reads(saved, folder, tmp_path):
     for place in (folder, tmp_path):
         config = json.loads((place / "tokenizer_config.json").read_text())
         assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
-        assert config["additional_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
+        assert config["additional_special_tokens"] == list(SPECIAL_TOKENS[2:])
         assert "extra_special_tokens" not in config
     assert AutoTokenizer.from_pretrained(tmp_path).all_special_ids == saved.all_special_ids
 
@@ -433,12 +449,12 @@ def test_save_needs_the_special_tokens_of_the_template(tmp_path):
 
 def test_vocabulary_stops_where_no_pair_repeats():
     tokenizer = ScratchTokenizer.train(["abcd"], 5000)
-    assert (len(tokenizer), tokenizer.merges) == (260, [])
+    assert (len(tokenizer), tokenizer.merges) == (264, [])
 
 
 def test_vocabulary_smaller_than_the_bytes_is_refused():
-    with pytest.raises(ValueError, match="at least 260 tokens"):
-        ScratchTokenizer.train(["abcd"], 259)
+    with pytest.raises(ValueError, match="at least 264 tokens"):
+        ScratchTokenizer.train(["abcd"], 263)
 
 
 CHAT = [
@@ -469,9 +485,15 @@ def test_assistant_mask_covers_the_answers_and_their_end(saved):
     assert saved.decode(marked) == "def add(a, b):\n    return a + b<|im_end|>Any time.<|im_end|>"
 
 
-def test_prompt_tokens_begin_the_tokens_of_the_whole_chat(saved):
-    prompt = saved.apply_chat_template(CHAT[:2], add_generation_prompt=True)["input_ids"]
-    assert saved.apply_chat_template(CHAT)["input_ids"][: len(prompt)] == prompt
+@pytest.mark.parametrize("space", ["", " ", "    ", "\t", "\n", "\n\n", " \n  ", "\r\n"])
+def test_prompt_tokens_begin_the_tokens_of_the_whole_chat(saved, space):
+    """Also if an answer begins with whitespace, which could merge with the line break of the template."""
+    chat = [message | {"content": space + message["content"]} for message in CHAT]
+    prompts = [saved.apply_chat_template(chat[:end], add_generation_prompt=True)["input_ids"] for end in (2, 4)]
+    whole = saved.apply_chat_template(chat)["input_ids"]
+    for prompt in prompts:
+        assert whole[: len(prompt)] == prompt
+        assert saved.convert_ids_to_tokens(prompt[-1:]) == ["<|im_start|>assistant\n"]
 
 
 def test_character_level(tmp_path):

@@ -129,7 +129,7 @@ def unfirst(labels: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-@pytest.mark.parametrize("limit", [256, 70])
+@pytest.mark.parametrize("limit", [256, 50])
 def test_assistant_only_loss(place, packing, limit):
     records = [{"messages": messages} for messages in CONVERSATIONS]
     trainer = trainer_of(records, assistant_only_loss="true", packing=str(packing).lower(), max_length=limit)
@@ -140,7 +140,7 @@ def test_assistant_only_loss(place, packing, limit):
         ids, labels = expected(text, assistant_spans(text), limit)
         if any(label != -100 for label in labels[1:]):  # else it is left out
             wanted[ids] = unfirst(labels) if packing else labels
-    assert len(wanted) == {256: 5, 70: 2}[limit]  # two are the same by then, two have lost their answer
+    assert len(wanted) == {256: 5, 50: 2}[limit]  # two are the same by then, two have lost their answer
     assert batches_by_sample(trainer) == wanted
 
 
@@ -223,14 +223,14 @@ def test_packing_that_would_leak_is_refused(place):
 def test_what_is_cut_is_counted(place, capsys):
     for options, lines in (
         ({}, []),
-        ({"max_length": 70}, ["5 exceed max_length 70 and are truncated at their end", "2 have no scored token left"]),
+        ({"max_length": 50}, ["5 exceed max_length 50 and are truncated at their end", "2 have no scored token left"]),
         (
-            {"max_length": 70, "truncation_mode": "keep_end"},
-            ["5 exceed max_length 70 and are truncated at their start"],
+            {"max_length": 50, "truncation_mode": "keep_end"},
+            ["5 exceed max_length 50 and are truncated at their start"],
         ),
         (
-            {"max_length": 70, "packing": "true", "packing_strategy": "bfd_split"},
-            ["5 exceed max_length 70 and are split over several sequences"],
+            {"max_length": 50, "packing": "true", "packing_strategy": "bfd_split"},
+            ["5 exceed max_length 50 and are split over several sequences"],
         ),
     ):
         trainer_of(RECORDS, assistant_only_loss="true", **options)
@@ -240,8 +240,8 @@ def test_what_is_cut_is_counted(place, capsys):
         assert [
             line.removeprefix("sft: train: ")[: len(start)] for line, start in zip(rest, lines, strict=True)
         ] == lines
-    line = refusal(RECORDS, assistant_only_loss="true", max_length=8)
-    assert line.startswith("'max_length': no sample of train has a scored token within 8 tokens")
+    line = refusal(RECORDS, assistant_only_loss="true", max_length=1)
+    assert line.startswith("'max_length': no sample of train has a scored token within 1 tokens")
     long = [{"messages": [FIRST, {"role": "assistant", "content": "cat " * 400}]}, *RECORDS]
     line = refusal(long, max_length=1024)
     assert "1 samples of train exceed the model's 256 positions (max_position_embeddings); set max_length: 256" in line

@@ -1,5 +1,6 @@
 """Formats of tuning data: detected by their columns, and converted to the columns that TRL's trainers read."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -280,3 +281,52 @@ def text(column: str) -> DataFormat:
         return record
 
     return DataFormat("text", (column,), (), convert)
+
+
+def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: str, **options: Any) -> Any:
+    """A split, to which the columns are added that `encode` makes of each record.
+
+    Prints how many records are not learned as they are shown at inference.
+
+    Args:
+        data: a split, a `Dataset` or an `IterableDataset`.
+        encode: from a record and `options` to token ids, and `as_shown`, see `EncodedConversation`.
+        args: of the trainer.
+        name: of the split.
+    """
+    from datasets import Dataset
+
+    if not isinstance(data, Dataset):  # a stream, of unknown length
+        return data.map(encode, fn_kwargs=options).remove_columns("as_shown")
+    with args.main_process_first(local=False):
+        data = data.map(encode, fn_kwargs=options, num_proc=args.dataset_num_proc, desc=f"Tokenizing {name} dataset")
+    different = data["as_shown"][:].count(False)
+    if different:
+        print(
+            f"{name}: in {different:,} of {len(data):,} records the chat template writes a prompt differently once an "
+            "answer follows, so that it is learned in a context that inference does not show; change the template"
+        )
+    return data.remove_columns("as_shown")
+
+
+def encode_pairs(record: Record, tokenizer: Any) -> Record:
+    """The token ids of a record's prompt, as `prompt_ids`, and of its answers, such as `chosen_ids`."""
+    from trl import extract_prompt
+
+    from training.model_io.conversations import encode_answers
+
+    if "prompt" not in record:
+        record = record | extract_prompt(record)
+    columns = [column for column in ("chosen", "rejected", "completion") if column in record]
+    encoded = encode_answers(
+        tokenizer, record["prompt"], *[record[column] for column in columns], **template_options(record)
+    )
+    ids = {f"{column}_ids": answer for column, answer in zip(columns, encoded.answers, strict=True)}
+    return {"prompt_ids": encoded.prompt, "as_shown": encoded.as_shown} | ids
+
+
+def template_options(record: Record) -> dict[str, Any]:
+    """What a record gives to the chat template beside its messages: tools, and the variables of the template."""
+    tools = record.get("tools")
+    tools = json.loads(tools) if isinstance(tools, str) else tools
+    return {"tools": tools} | (record.get("chat_template_kwargs") or {})

@@ -29,9 +29,10 @@ from training.eval.measures.figures import (
 from training.eval.measures.generation import generate_answers
 from training.eval.measures.likelihood import completion_log_probabilities
 from training.eval.measures.measure import Candidate, LoadedModel, Measure
-from training.eval.measures.prompts import check_rendering, encode_completion, encode_prompt, end_token
+from training.eval.measures.prompts import check_rendering, encode_completion, end_token
 from training.eval.measures.records import Question, read_questions
 from training.eval.measures.reward_model import check_reward_model, score_conversations
+from training.model_io.conversations import encode_prompt
 from training.tuning.reward_functions import ALL_OR_NOTHING, Answer, content, find_rewards
 
 SAMPLES = 5  # answers per chat kept for reading
