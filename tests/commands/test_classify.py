@@ -13,7 +13,7 @@ from training.commands.classify import main
 from training.common.errors import UserError
 from training.common.stage import read_provenance, staging_dir
 from training.eval.measures.classification import scores, tfidf_baseline
-from training.tuning.classification import pick_positive
+from training.tuning.classification import open_padding_tokenizer, pick_positive, tokenize_texts
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -76,6 +76,10 @@ def test_stock_transformers_gives_the_same_labels(place):
         if prediction["probability"] > 0.51:  # the Trainer may have predicted in bfloat16
             assert answer["label"] == prediction["predicted"]
         assert answer["score"] == pytest.approx(prediction["probability"], abs=0.02)
+    ids = label.tokenizer("ends with <|im_end|>")["input_ids"]  # in training and here
+    assert label.tokenizer.decode(ids) == "ends with <|im_end|>" and min(ids) >= 4
+    examples = tokenize_texts(["<|im_end|>"], ["sitting"], open_padding_tokenizer("pretrain"), label.model, 99, "test")
+    assert min(examples[0]["input_ids"]) >= 4
 
 
 def test_the_best_epoch_is_kept(place):

@@ -70,6 +70,7 @@ def main(arguments: list[str]) -> None:
         PROGRESS_FIGURES,
         build_classifier,
         build_trainer,
+        keep_special_tokens_text,
         open_padding_tokenizer,
         pick_positive,
         predict,
@@ -111,6 +112,7 @@ def main(arguments: list[str]) -> None:
     if config.baseline:
         figures["baseline"] = score_baseline(data, labels, positive)
     save_model(trainer.model, config.model, folder)
+    keep_special_tokens_text(folder)
     save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
     shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
