@@ -25,7 +25,7 @@ from transformers.modeling_layers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
@@ -499,8 +499,8 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: see `ScratchModel`.
             labels: token ids, not shifted (usually `input_ids`); -100 is not scored.
             logits_to_keep: positions whose logits are computed: the last n (0: all); a slice, indices (n,) or a boolean
-                mask (seq,) for all sequences; indices (batch, n) or a boolean mask (batch, seq), which flattens both, by
-                sequence. The loss from logits needs all positions.
+                mask (seq,) for all sequences; indices (batch, n) by sequence; or a boolean mask (batch, seq), which
+                flattens both. The loss from logits needs all positions.
             skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py).
             kwargs: `shift_labels`, (batch, seq), labels that are already shifted, in place of `labels` (without
                 `skip_logits`, `labels` must be given too, as in transformers); `num_items_in_batch`, the number that
@@ -528,7 +528,7 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
                 raise ValueError("skip_logits computes only the loss; give labels or shift_labels")
             loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, **kwargs)
         else:
-            kept = slice_logits_to_keep(hidden_states, logits_to_keep)
+            kept = _select_positions(hidden_states, logits_to_keep)
             logits = self.softcap(self.lm_head(kept))  # (batch, kept, vocab)
             if labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
@@ -577,6 +577,17 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         # transformers' hook for faster decoding: greedy search and sampling run inside.
         with super()._optimize_model_for_decode(), fast_decoding(self):
             yield
+
+
+def _select_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+    """Hidden states at `logits_to_keep`, see `forward`. transformers' own function is missing in its older releases."""
+    if isinstance(logits_to_keep, int):
+        return hidden_states[:, -logits_to_keep:]
+    if isinstance(logits_to_keep, torch.Tensor) and logits_to_keep.ndim == 2:
+        if logits_to_keep.dtype == torch.bool:
+            return hidden_states[logits_to_keep]
+        return torch.take_along_dim(hidden_states, logits_to_keep[..., None], dim=1)
+    return hidden_states[:, logits_to_keep]
 
 
 # The other heads inherit a forward pass, but build themselves: the mixins build the backbone with AutoModel, which
