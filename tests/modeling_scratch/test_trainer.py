@@ -1,7 +1,5 @@
 """transformers' Trainer treats our classes as its own: the loss, with and without label smoothing."""
 
-import copy
-
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -62,7 +60,7 @@ def test_a_model_that_trains_with_label_smoothing_learns_the_next_token(name, tm
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_of_labels_of_tokens_is_not_shifted(smoothing, tmp_path):
-    config = copy.deepcopy(build().config)
+    config = build().config
     config.num_labels = 3
     model = ScratchForTokenClassification(config)
     labels = ROWS % 3
