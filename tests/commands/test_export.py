@@ -81,7 +81,9 @@ def test_what_other_programs_read(place):
         "AutoConfig",
         "AutoModel",
         "AutoModelForCausalLM",
+        "AutoModelForQuestionAnswering",
         "AutoModelForSequenceClassification",
+        "AutoModelForTokenClassification",
     }
     for reference in config["auto_map"].values():
         assert (place / "export" / f"{reference.split('.')[0]}.py").is_file()
