@@ -35,6 +35,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_scratch import ScratchConfig
 from .decoding_scratch import fast_decoding, fast_single_steps
 from .loss_scratch import CausalLMLoss
+from .originals_scratch import Originals
 
 
 class ScratchRMSNorm(nn.Module):
@@ -452,6 +453,10 @@ class ScratchModel(ScratchPreTrainedModel):
         return inputs_embeds
 
 
+# The code above, which the decode loop replaces: it notices whatever somebody changes.
+ORIGINALS = Originals(__name__)
+
+
 class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     """The language model: a backbone, and a matrix from hidden states to logits of the next token.
 
@@ -575,7 +580,7 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:
         # transformers' hook for faster decoding: greedy search and sampling run inside.
-        with super()._optimize_model_for_decode(), fast_decoding(self):
+        with super()._optimize_model_for_decode(), fast_decoding(self, ORIGINALS):
             yield
 
 
