@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
 from training.commands.classify import main
 from training.common.errors import UserError
-from training.common.stage import read_provenance, staging_dir
+from training.common.outputs import read_provenance, staging_dir
 from training.eval.measures.classification import scores, tfidf_baseline
 from training.tuning.classification import open_padding_tokenizer, pick_positive, tokenize_texts
 
@@ -115,6 +116,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(place, monkeypatch):
     monkeypatch.chdir(place)
     assert (staging_dir("new") / "trainer").is_dir() and not (place / "new").exists()
     forget_accelerate()
+    with refused("output_dir", "new.partial", "seed: 0 -> 1", "--restart true"):
+        classify(num_train_epochs=3, baseline="false", seed=1)
     classify(num_train_epochs=3, baseline="false")
     whole, resumed = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("whole", "new"))
     assert all(

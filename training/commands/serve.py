@@ -16,14 +16,14 @@ from typing import Any, Literal
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.packages import how_to_install
-from training.common.recipe import option, parse, positional
+from training.common.recipe import PathText, option, parse, positional
 
 
 @dataclass
 class ServeConfig:
     """Options of `scratch serve`, which are those of `transformers serve`. None leaves an option to its default."""
 
-    model: str | None = positional("model folder or Hub name, to load at startup", None)
+    model: PathText | None = positional("model folder or Hub name, to load at startup", None)
     host: str | None = option(None, "address to listen on; default localhost", group="Server")
     port: int | None = option(None, "port to listen on; default 8000", at_least=0, group="Server")
     enable_cors: bool = option(False, "allow requests from pages of other sites", group="Server")
@@ -38,7 +38,7 @@ class ServeConfig:
     default_seed: int | None = option(None, "sampling seed", group="Answers")
     reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning mode, if supported", group="Answers")
     chat_template_kwargs: str | None = option(
-        None, "JSON object with arguments of the chat template", group="Answers", verbatim=True
+        None, "JSON object with arguments of the chat template", group="Answers"
     )
     continuous_batching: bool = option(False, "batch requests continuously, with paged attention", group="Batching")
     cb_block_size: int | None = option(None, "tokens per block of the KV cache", group="Batching")
