@@ -12,6 +12,7 @@ from pydoc_data.topics import topics
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
@@ -479,10 +480,75 @@ def test_chat_template_renders_chatml(saved):
     )
 
 
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"required": ["city"]}}}
+CALLING = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Warm in Ulm and Köln?"},
+    {
+        "role": "assistant",
+        "content": "Let me look.",
+        "reasoning_content": "Two cities.",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}},
+            {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}},
+        ],
+    },
+    {"role": "tool", "name": "weather", "content": "21 C"},
+    {"role": "tool", "name": "weather", "content": "19 C"},
+    {"role": "assistant", "tool_calls": [{"name": "stop", "arguments": {}}]},
+]
+
+
+def test_chat_template_renders_tools_calls_results_and_reasoning(saved):
+    """As Qwen3's template does, but for the results, and for the reasoning of earlier turns, which stays."""
+    turns = (
+        "<|im_start|>user\nWarm in Ulm and Köln?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nTwo cities.\n</think>\n\nLet me look.\n"
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>tool\n21 C<|im_end|>\n<|im_start|>tool\n19 C<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "stop", "arguments": {}}\n</tool_call><|im_end|>\n'
+    )
+    assert saved.apply_chat_template(CALLING, tokenize=False) == "<|im_start|>system\nBe brief.<|im_end|>\n" + turns
+    tools = (
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+        '{"type": "function", "function": {"name": "weather", "parameters": {"required": ["city"]}}}\n'
+        "</tools>\n\nFor each function call, return a json object with function name and arguments within "
+        '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n'
+        "</tool_call><|im_end|>\n"
+    )
+    opening = f"<|im_start|>system\nBe brief.\n\n{tools}"
+    assert saved.apply_chat_template(CALLING, tools=[WEATHER], tokenize=False) == opening + turns
+    assert saved.apply_chat_template(CALLING[1:], tools=[WEATHER], tokenize=False) == (
+        f"<|im_start|>system\n{tools}" + turns
+    )
+
+
+def test_each_turn_is_the_same_whatever_follows(saved):
+    whole = saved.apply_chat_template(CALLING, tools=[WEATHER], tokenize=False)
+    for number, message in enumerate(CALLING):
+        prompt = CALLING[:number] or CALLING[:1]
+        is_asked = message["role"] == "assistant"
+        before = saved.apply_chat_template(prompt, tools=[WEATHER], tokenize=False, add_generation_prompt=is_asked)
+        assert whole.startswith(before)
+
+
+def test_chat_template_takes_parts_of_text_and_refuses_others(saved):
+    parts = [{"role": "user", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}]}]
+    assert saved.apply_chat_template(parts, tokenize=False) == "<|im_start|>user\nAB<|im_end|>\n"
+    with pytest.raises(UndefinedError):
+        saved.apply_chat_template([{"role": "user", "content": [{"type": "image", "url": "x"}]}], tokenize=False)
+
+
 def test_assistant_mask_covers_the_answers_and_their_end(saved):
     encoded = saved.apply_chat_template(CHAT, return_dict=True, return_assistant_tokens_mask=True)
     marked = [index for index, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
     assert saved.decode(marked) == "def add(a, b):\n    return a + b<|im_end|>Any time.<|im_end|>"
+    encoded = saved.apply_chat_template(CALLING[2:4], return_dict=True, return_assistant_tokens_mask=True)
+    marked = [index for index, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
+    answer = saved.decode(marked)
+    assert answer.startswith("<think>\nTwo cities.") and answer.endswith("</tool_call><|im_end|>")
 
 
 @pytest.mark.parametrize("space", ["", " ", "    ", "\t", "\n", "\n\n", " \n  ", "\r\n"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 from trl import SFTTrainer
@@ -284,6 +285,43 @@ def test_a_stream(place):
     """Of unknown length: nothing is counted, and it is learned all the same."""
     main(arguments([{"conversations": messages} for messages in CONVERSATIONS], streaming="true"))
     assert (place / "new" / "model.safetensors").is_file()
+
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+CALLING = [
+    {"role": "user", "content": "Warm in Ulm?"},
+    {"role": "assistant", "content": None, "reasoning_content": "I look.", "tool_calls": [CALL]},
+    {"role": "tool", "content": "21 C"},
+    {"role": "assistant", "content": "Yes."},
+]
+
+
+def test_tool_calls_are_learned(place, capsys):
+    preview(trainer_of([{"messages": CALLING}], assistant_only_loss="true"))
+    assert (
+        "<|im_start|>assistant\n⟦<think>\nI look.\n</think>\n\n"
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call><|im_end|>⟧\n'
+        "<|im_start|>tool\n21 C<|im_end|>\n<|im_start|>assistant\n⟦Yes.<|im_end|>⟧\n"
+    ) in capsys.readouterr().out
+    forget_accelerate()
+    with refused("max_length", "1 samples of train exceed the model's 256 positions"):  # with the tool's definition
+        trainer_of([{"messages": CALLING, "tools": TOOLS}], assistant_only_loss="true", max_length=512)
+
+
+def test_what_the_template_would_leave_out(place):
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    Path("qwen3/chat_template.jinja").write_text(template)
+    records = [{"messages": [FIRST, ANSWER]}, {"messages": CALLING, "tools": TOOLS}]
+    with refused("datasets", "record 2 of train", "does not render reasoning_content and tool calls and tools"):
+        main(arguments(records))
+
+
+def test_tokens_of_another_tokenizer(place):
+    with refused("datasets", "record 2 of train", "'input_ids' has the id 99999", "280 tokens"):
+        main(arguments([{"input_ids": [5, 6, 7]}, {"input_ids": [5, 6, 99999]}]))
+    with refused("datasets", "record 1 of train", "'labels' has the id 280", "280 tokens"):
+        main(arguments([{"input_ids": [5, 6, 7], "labels": [-100, 6, 280]}]))
 
 
 def test_no_answer_to_learn(place):

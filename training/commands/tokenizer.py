@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from training.common.progress import progress_bar
-from training.common.recipe import has_flag, option, parse, required
+from training.common.recipe import PathText, has_flag, option, parse, required
 from training.common.stage import Stage
 from training.corpus.curation.blocks import in_blocks
 from training.corpus.curation.config import DataConfig
@@ -42,7 +42,7 @@ COMPARED_BYTES = 5_000_000  # of the user's own text
 class TokenizerConfig:
     """A recipe of `scratch tokenizer`."""
 
-    output_dir: str = required("folder for the tokenizer")
+    output_dir: PathText = required("folder for the tokenizer")
     data: DataConfig = option(DataConfig, "text to learn from")
     kind: Literal["bpe", "character"] = option("bpe", "byte pairs (bpe), or one token per character")
     vocab_size: int = option(4096, "bpe: number of tokens, including the 256 bytes and the special tokens")
@@ -72,7 +72,7 @@ CONFIG = TokenizerConfig
 class ComparedText:
     """Your own text for a comparison."""
 
-    path: str | None = option(None, "file, folder or Hub dataset with your own text")
+    path: PathText | None = option(None, "file, folder or Hub dataset with your own text")
     text_column: str = option("text", "column that holds the text")
 
 
@@ -80,7 +80,7 @@ class ComparedText:
 class CompareConfig:
     """Options of `scratch tokenizer --compare`."""
 
-    compare: list[str] = required("tokenizer folders, or names on the Hub", several=True)
+    compare: list[PathText] = required("tokenizer folders, or names on the Hub", several=True)
     data: ComparedText = option(ComparedText, "Your own text")
 
 

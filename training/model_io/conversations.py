@@ -20,7 +20,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-Message = dict[str, Any]
+from training.model_io.messages import Message, as_template_reads
+from training.model_io.template_features import check_features, features
 
 # Code points that no character has. One of them is put inside special tokens that a message contains, so that they are
 # told apart from those that the template writes, and is removed after rendering.
@@ -66,9 +67,10 @@ def encode_conversation(
         tools, variables: for the template.
 
     Raises:
-        jinja2.TemplateError: the template rejects the conversation.
+        jinja2.TemplateError: the template rejects the conversation, or would leave out a part of it.
     """
     template = tokenizer.get_chat_template(chat_template, tools)
+    check_features(tokenizer, template, features(messages, tools))
     special = _special_tokens(tokenizer)
     (messages, tools, variables), mark = _mark_special_tokens([messages, tools, variables], special)
     render = functools.partial(_render, tokenizer, template, tools, variables)
@@ -160,10 +162,8 @@ def _render(
     add_generation_prompt: bool,
 ) -> tuple[str, list[tuple[int, int]]]:
     """The text of a conversation, and the spans of its characters inside generation marks."""
-    # As in `apply_chat_template`: data sets have None where other records have a key.
-    messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
     texts, spans = render_jinja_template(
-        [messages],
+        [[as_template_reads(message) for message in messages]],
         tools=tools,
         chat_template=template,
         add_generation_prompt=add_generation_prompt,
@@ -310,7 +310,7 @@ def _unmarked(text: str, part: _Part, mark: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _prefix_scheme(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Where the tokenizer puts a space before a text: never; as SentencePiece does, before the first; or always, also
+    """The places where the tokenizer puts a space before a text: never; first, as SentencePiece does; or always, also
     after each special token."""
     backend = tokenizer.backend_tokenizer
     text = backend.normalizer.normalize_str("a") if backend.normalizer else "a"

@@ -59,6 +59,8 @@ class ScratchSFTTrainer(SFTTrainer):
             options = {"text_column": args.dataset_text_field, "chat_template": self.chat_template}
             options |= {"tokenizer": processing_class, "marked": args.assistant_only_loss}
             dataset = encode_dataset(dataset, encode_sample, args, name, **options)
+        else:
+            dataset = encode_dataset(dataset, check_tokens, args, name, vocab_size=len(processing_class))
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, name)
         whole_samples = copy.copy(args)
@@ -177,6 +179,19 @@ def encode_sample(
     if marked:
         sample["assistant_masks"] = answers
     return sample
+
+
+def check_tokens(record: Record, vocab_size: int) -> Record:
+    """Reject token ids and labels that are not of the tokenizer.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    for column in ("input_ids", "labels"):
+        for index in record.get(column) or ():
+            if index >= vocab_size or (index < 0 and (column, index) != ("labels", IGNORE_INDEX)):
+                raise ValueError(f"'{column}' has the id {index}, but the tokenizer has {vocab_size} tokens")
+    return {"as_shown": True}
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, args: SFTConfig, data: Any) -> None:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import UserError
 from training.model_io.conversations import encode_answers, encode_prompt
+from training.model_io.template_features import check_features, features
 from training.tuning.reward_functions import Answer
 
 _QUESTION, _ANSWER = [{"role": "user", "content": "Where?"}], [{"role": "assistant", "content": "Here."}]
@@ -29,17 +30,20 @@ def end_token(tokenizer: PreTrainedTokenizerBase, prompt: Answer) -> int:
     return encode_completion(tokenizer, _QUESTION, _ANSWER)[1][-1]
 
 
-def check_rendering(tokenizer: PreTrainedTokenizerBase, prompt: Answer, model: str, key: str) -> None:
-    """Reject, before any work, a model whose tokenizer cannot render such a prompt.
+def check_rendering(
+    tokenizer: PreTrainedTokenizerBase, prompts: list[Answer], answers: list[Answer], model: str, key: str
+) -> None:
+    """Reject, before any work, a model whose tokenizer cannot render such prompts and answers.
 
     Args:
+        prompts, answers: all text, or all messages.
         model, key: the model's folder, and the key of the recipe that names it.
 
     Raises:
         UserError: no chat template, one that does not accept the messages, or one in which an answer does not follow
             the prompt or has no end; for text, no token that ends a text.
     """
-    if isinstance(prompt, str):
+    if isinstance(prompts[0], str):
         if tokenizer.eos_token is None:
             raise UserError(f"'{key}': {model} has no end-of-text token (eos_token); set one in its tokenizer")
         return
@@ -47,7 +51,8 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, prompt: Answer, model: s
         raise UserError(f"'{key}': {model} has no chat template; use prompts of plain text, or add a template")
     try:
         encoded = encode_answers(tokenizer, _QUESTION, _ANSWER)
-        encode_prompt(tokenizer, prompt)
+        encode_prompt(tokenizer, prompts[0])
+        check_features(tokenizer, tokenizer.get_chat_template(), set().union(*map(features, [*prompts, *answers])))
     except TemplateError as error:
         raise UserError(f"'{key}': the chat template of {model} does not accept the messages ({error})") from None
     if not encoded.as_shown or _last_special(tokenizer, encoded.answers[0]) is None:

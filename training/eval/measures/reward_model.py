@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from training.common.device import pick_device
 from training.common.errors import UserError
+from training.common.outputs import check_stage
 from training.common.progress import progress_bar
-from training.common.stage import check_stage
 from training.eval.measures.batching import by_length, pad
 from training.eval.measures.prompts import check_rendering
 from training.machine.threads import follow_load_in
@@ -21,8 +21,8 @@ from training.model_io.weights import check_weights
 from training.tuning.reward_functions import Answer
 
 
-def check_reward_model(folder: str, prompt: Answer, key: str) -> None:
-    """Reject, before any work, a folder that cannot score answers to such a prompt.
+def check_reward_model(folder: str, prompts: list[Answer], key: str) -> None:
+    """Reject, before any work, a folder that cannot score answers to such prompts.
 
     Args:
         folder: output of `scratch reward`.
@@ -43,7 +43,7 @@ def check_reward_model(folder: str, prompt: Answer, key: str) -> None:
             "`scratch reward`, a ...ForSequenceClassification with one label"
         )
     check_weights(folder, key, model_class=AutoModelForSequenceClassification)
-    check_rendering(tokenizer, prompt, folder, key)
+    check_rendering(tokenizer, prompts, [], folder, key)
 
 
 @torch.inference_mode()
