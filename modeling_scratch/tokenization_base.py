@@ -46,7 +46,7 @@ CHAT_TEMPLATE = """\
 {%- endif %}
 {%- for message in messages %}
     {%- if message['role'] == 'assistant' %}
-        {{- '<|im_start|>assistant\\n' }}
+        {{- '<|im_start|>' + message['role'] + '\\n' }}
         {%- generation %}
             {%- if message['reasoning_content'] %}
                 {{- '<think>\\n' + message['reasoning_content'] + '\\n</think>\\n\\n' }}

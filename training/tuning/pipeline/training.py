@@ -54,7 +54,9 @@ def build_trainer(
                 peft_config=get_peft_config(recipe.model),
                 **extra_arguments,
             )
-        except (ValueError, ImportError, TemplateError) as error:
+        except TemplateError as error:
+            raise UserError(f"{recipe.where}: the chat template rejects a conversation ({one_line(error)})") from None
+        except (ValueError, ImportError) as error:
             raise UserError(f"{recipe.where}: {one_line(error)}") from None
     trainer.add_callback(SeedSamplerByEpoch())
     trainer.add_callback(FollowLoad())
