@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
 from training.commands.classify import main
 from training.common.errors import UserError
-from training.common.outputs import read_provenance, staging_dir
+from training.common.stage import read_provenance, staging_dir
 from training.eval.measures.classification import scores, tfidf_baseline
 from training.tuning.classification import open_padding_tokenizer, pick_positive, tokenize_texts
 

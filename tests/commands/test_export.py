@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from training.commands.export import lineage, main
 from training.common.errors import UserError
-from training.common.outputs import read_provenance
-from training.common.stage import Stage
+from training.common.stage import Stage, read_provenance
 from training.model_io import model_folder
 from training.model_io.model_folder import save_model
 

@@ -13,9 +13,8 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.outputs import model_digest
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import Stage, model_digest
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.common.errors import UserError
-from training.common.outputs import LANGUAGE_MODELS, check_stage, digest, read_provenance, written_by
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest, read_provenance, written_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.outputs import digest
 from training.common.recipe import PathText, parse, required
-from training.common.stage import Stage
+from training.common.stage import Stage, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
