@@ -163,6 +163,7 @@ class BaseTokenizer(ABC):
             tokenizer_object=backend,
             eos_token=END_OF_TEXT,
             pad_token=PAD,
+            padding_side="left",  # generation continues the last position, which must not be padding
             extra_special_tokens=[token for token in self.special_tokens if token not in (END_OF_TEXT, PAD)],
             clean_up_tokenization_spaces=False,
             model_max_length=model_max_length,

@@ -43,6 +43,7 @@ def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
     tokenizer = open_model_tokenizer(model, "model")
     if tokenizer.pad_token_id is None:
         raise UserError(f"'model': the tokenizer in {model} has no pad_token, which a batch of texts needs")
+    tokenizer.padding_side = "right"  # tokens keep their positions; a language model's tokenizer pads left, to generate
     return tokenizer
 
 
