@@ -501,8 +501,8 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             labels: token ids, not shifted (usually `input_ids`); -100 is not scored.
             logits_to_keep: positions whose logits are computed: the last n (0: all), or a tensor of indices, (n,) or
                 (batch, n), or a mask (batch, seq). The loss from logits needs all positions.
-            skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py). Where something was added to
-                or changed in `lm_head`, `softcap` or `loss_function`, such as an adapter, the logits are needed after all.
+            skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py). If anything was added or
+                changed in `lm_head`, `softcap` or `loss_function`, such as an adapter, it is computed from the logits.
             kwargs: `shift_labels`, (batch, seq), labels that are already shifted, in place of `labels` (without
                 `skip_logits`, `labels` must be given too, as in transformers); `num_items_in_batch`, the number that
                 the summed loss is divided by (default: the scored tokens); others as in `ScratchModel`.

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 # Methods with their parameters.
 METHODS = {
+    "torch.nn.modules.module._has_any_global_hook": ("", "modeling_scratch/loss_scratch.py"),
     "trl:SFTTrainer._prepare_dataset": (
         "self, dataset, processing_class, args, packing, formatting_func, dataset_name",
         "training/tuning/sft.py",
@@ -76,6 +77,8 @@ OBJECT_ATTRIBUTES: dict[str, tuple[Callable[[], object], str]] = {
     "_name_or_path": (lambda: config(), "training/tuning/adapters.py"),
     "_forward_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
     "_forward_pre_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
+    "_backward_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/loss_scratch.py"),
+    "_backward_pre_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/loss_scratch.py"),
     "_parameters": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
     "_compiled_call_impl": (lambda: torch.nn.Linear(1, 1), "training/pretraining/profile.py"),
 }
