@@ -148,6 +148,12 @@ def test_a_batch_is_continued_as_each_text_is(place):
         assert torch.equal(alone[0, -5:], row[-5:])
 
 
+def test_long_texts_are_the_stages_own_business(place, caplog):
+    """transformers would warn of indexing errors, where our stages split, truncate or count."""
+    ids = open_tokenizer(place / "model", "model")("the cat " * 200)["input_ids"]
+    assert len(ids) > 128 and not caplog.records
+
+
 def test_a_tokenizer_larger_than_the_model_is_refused(place):
     tokenizer = open_tokenizer(place / "tokenizer", "tokenizer")
     model_config = build_model(config(), tokenizer).config

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tiny_model import build, tokens
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -128,8 +127,14 @@ def shifted_up(module, inputs, output):
     return output + torch.arange(96) % 7 if getattr(output, "shape", ())[-1:] == (96,) else None
 
 
+def put_adapter_on(model, modules):
+    from peft import LoraConfig, get_peft_model  # here: test_mutants.py runs this file often
+
+    get_peft_model(model, LoraConfig(r=4, target_modules=modules, init_lora_weights=False))
+
+
 def with_adapter(model, monkeypatch):
-    get_peft_model(model, LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False))
+    put_adapter_on(model, ["lm_head"])
 
 
 def with_bias(model, monkeypatch):
@@ -206,7 +211,7 @@ def test_what_is_added_to_the_head_counts_and_learns(change, monkeypatch):
 def test_a_plain_head_needs_no_logits(adapted, monkeypatch):
     model, calls = build("scratch"), []
     if adapted:
-        get_peft_model(model, LoraConfig(target_modules=adapted))
+        put_adapter_on(model, adapted)
     monkeypatch.setattr(model.chunked_loss, "forward", lambda *_, **__: calls.append(1))
     model(tokens(3, 21), labels=LABELS, skip_logits=True)
     assert calls == [1]
