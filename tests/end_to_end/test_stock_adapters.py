@@ -104,7 +104,7 @@ def test_an_adapter_is_merged_into_its_base_alone(tmp_path, monkeypatch, capsys)
     other = AutoModelForCausalLM.from_pretrained("base")
     other.lm_head.weight.data += 1  # it learned more
     other.save_pretrained("base")
-    line = "error: 'adapter': {} was trained on other weights than those in {}; give its base as 'model' (base"
+    line = "error: 'adapter': {} was trained on other weights than those in {} (its base was base); give"
     for adapter in ("tuned/adapter", "elsewhere"):
         for base in ("base", "wide"):
             assert export(adapter, base).startswith(line.format(adapter, base))

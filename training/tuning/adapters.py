@@ -110,12 +110,12 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
     elif noted and (Path(noted) / "config.json").is_file():
         trained_on = weights_digest(noted)
     else:
-        print(f"{key}: {folder} names {noted} as its base, which is not a folder here; not compared with {base}")
+        print(f"{key}: {folder}: its base, {noted}, is not a folder here; nothing tells if {base} has the same weights")
         return
     if trained_on != weights_digest(base):
         raise UserError(
-            f"'{key}': {folder} was trained on other weights than those in {base}; give its base as 'model' "
-            f"({noted}, as it was then), or train the adapter again"
+            f"'{key}': {folder} was trained on other weights than those in {base} (its base was {noted}); "
+            "give the model that it was trained on as 'model', or train it again"
         )
 
 
