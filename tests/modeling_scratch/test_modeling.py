@@ -10,7 +10,6 @@ import torch
 from tiny_model import ARCHITECTURES, SIZES, SLIDING, build, logits, tokens
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.fsdp._fully_shard import _fsdp_init
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -382,7 +381,7 @@ def test_a_classifier_opens_a_language_models_checkpoint(tmp_path):
 def in_torch(model):
     """What FSDP2 makes of a model: the same object, of a new class in one of torch's modules."""
     name = f"FSDP{type(model).__name__}"
-    model.__class__ = type(name, (FSDPModule, type(model)), {"__module__": _fsdp_init.__name__})
+    model.__class__ = type(name, (FSDPModule, type(model)), {"__module__": FSDPModule.__module__})
     return model
 
 
