@@ -6,7 +6,9 @@ from modeling_scratch.configuration_scratch import PRESETS, ScratchConfig
 from modeling_scratch.modeling_scratch import (
     AUTO_CLASSES,
     ScratchForCausalLM,
+    ScratchForQuestionAnswering,
     ScratchForSequenceClassification,
+    ScratchForTokenClassification,
     ScratchModel,
     ScratchPreTrainedModel,
 )
@@ -23,7 +25,9 @@ __all__ = [
     "PRESETS",
     "ScratchConfig",
     "ScratchForCausalLM",
+    "ScratchForQuestionAnswering",
     "ScratchForSequenceClassification",
+    "ScratchForTokenClassification",
     "ScratchModel",
     "ScratchPreTrainedModel",
 ]

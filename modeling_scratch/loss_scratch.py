@@ -10,14 +10,18 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
+
+from .originals_scratch import is_at_home
 
 IGNORE_INDEX = -100  # the label of a token that is not scored
 # Tokens whose logits are in memory together, in the dtype of the matrix product. A GPU needs large products.
 BLOCK_ON_CPU, BLOCK_ON_GPU = 256, 2048
 PART = 2**14  # rows of the output matrix whose gradient is accumulated at once
 SLICE = 2**18  # logits that are in fp32 together on a CPU: few enough to stay in its cache
-_LINEAR = nn.Linear.forward  # some programs replace it in the class, for all linear layers
+# What `lm_head(x)` runs; None if a library changed it before.
+_LINEAR = (nn.Linear.forward, functional.linear) if is_at_home(nn.Linear, "forward") else None
 
 
 def is_plain_linear(module: nn.Module) -> bool:
@@ -30,7 +34,7 @@ def is_plain_linear(module: nn.Module) -> bool:
         type(module) is nn.Linear
         and module.bias is None
         and type(module.weight) in (nn.Parameter, torch.Tensor)
-        and nn.Linear.forward is _LINEAR
+        and (nn.Linear.forward, functional.linear) == _LINEAR
         and "forward" not in module.__dict__
         and not any(hooks)
         and not _has_any_global_hook()

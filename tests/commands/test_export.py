@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 from modeling_scratch.modeling_scratch import AUTO_CLASSES
 from training.commands.export import lineage, main
 from training.common.errors import UserError
-from training.common.stage import Stage, read_provenance
+from training.common.outputs import read_provenance
+from training.common.stage import Stage
 from training.model_io import model_folder
 from training.model_io.model_folder import save_model
 
