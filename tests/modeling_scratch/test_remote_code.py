@@ -116,6 +116,7 @@ def test_the_directory_carries_the_model_and_nothing_else(folder):
             "model.safetensors",
             "loss_scratch.py",
             "modeling_scratch.py",
+            "originals_scratch.py",
         }
 
 
