@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from training.common.errors import UserError
 from training.common.metrics import METRICS, median_rate, read_metrics
-from training.common.outputs import staging_dir
 from training.common.recipe import PathText, option, parse, positional
+from training.common.stage import staging_dir
 from training.common.tables import Row, as_text
 
 

@@ -18,9 +18,8 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.outputs import check_stage, digest, model_digest
 from training.common.recipe import build, check_scalar, has_flag, nearest
-from training.common.stage import Stage
+from training.common.stage import Stage, check_stage, digest, model_digest
 from training.tuning.adapters import check_quantization, is_adapter
 from training.tuning.trl_options import CONFIGURATIONS, answer_questions, is_complete, read_values
 

@@ -127,7 +127,7 @@ def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
         model = merge_trained_adapter(model, recipe, folder / "adapter")
     save_model(model, start, folder, state_dict)
     if any(getattr(recipe.training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
-        save_tokenizer(trainer.processing_class, folder)
+        save_tokenizer(trainer.processing_class, folder, model)
     history = trainer.state.log_history
     (folder / METRICS).write_text("".join(json.dumps(record) + "\n" for record in history))
     plot_losses([record for record in history if "loss" in record], folder / "loss.png", recipe.stage, unit="step")
