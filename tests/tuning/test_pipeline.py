@@ -107,6 +107,7 @@ def test_dpo_merges_its_adapter(place):
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base.json",
     }
 
 

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     if stage.is_current():
         return
 
-    from training.model_io.model_folder import save_model
+    from training.model_io.model_folder import save_model, set_tokenizer_options
     from training.model_io.weights import check_weights
     from training.tuning.classification import (
         PROGRESS_FIGURES,
@@ -109,6 +109,7 @@ def main(arguments: list[str]) -> None:
     if config.baseline:
         figures["baseline"] = score_baseline(data, labels, positive)
     save_model(trainer.model, config.model, folder)
+    set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
     save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
     shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume

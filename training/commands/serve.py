@@ -2,15 +2,16 @@
 
     scratch serve runs/quickstart/export --port 8000
 
-This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. MODEL
-is loaded at startup, and requests use that name. Without MODEL, the server loads the model that each request names.
+This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. As in
+`scratch chat`, special tokens in a request are text: only the chat template writes control tokens. MODEL is loaded at
+startup, and requests use that name. Without MODEL, the server loads the model that each request names.
 """
 
 import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
@@ -48,7 +49,7 @@ class ServeConfig:
 
 
 def main(arguments: list[str]) -> None:
-    """Check the model, register our classes, and run `transformers serve`.
+    """Check the model, register our classes and our encoding of requests, and run `transformers serve`.
 
     Raises:
         UserError: a damaged model, or packages that are not installed.
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import modeling_scratch
+    from training.chat.requests import encode_requests
     from training.model_io.tokenizers import open_model_tokenizer
     from training.model_io.weights import check_weights
 
@@ -70,6 +72,15 @@ def main(arguments: list[str]) -> None:
     module = sys.modules["transformers"]
     for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):
         setattr(module, name, getattr(modeling_scratch, name))
+    load = module.AutoProcessor.from_pretrained  # the server loads tokenizers with it
+
+    def load_tokenizer(*names: str, **options: Any) -> Any:
+        loaded = load(*names, **options)
+        if isinstance(loaded, module.PreTrainedTokenizerBase):  # rather than a processor of images
+            encode_requests(loaded)
+        return loaded
+
+    module.AutoProcessor.from_pretrained = load_tokenizer
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists its content, and fails without it
     sys.argv = ["transformers", "serve", *stock_arguments(config)]
     try:

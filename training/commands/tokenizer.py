@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from modeling_scratch.tokenization_scratch import ScratchTokenizer
     from training.corpus.curation.corpus import Corpus
 
-SPECIAL_TOKENS = 4
+SPECIAL_TOKENS = 8
 SMALLEST_VOCABULARY = 256 + SPECIAL_TOKENS  # the bytes, and modeling_scratch.tokenization_base.SPECIAL_TOKENS
 BATCH_BYTES = 1_000_000  # of text encoded at once
 COMPARED_BYTES = 5_000_000  # of the user's own text
@@ -48,13 +48,10 @@ class TokenizerConfig:
     vocab_size: int = option(4096, "bpe: number of tokens, including the 256 bytes and the special tokens")
     digits: Literal[1, 2, 3] = option(3, "bpe: maximum digits per token; 1 splits numbers into single digits")
     whitespace: Literal["runs", "single"] = option(
-        "runs", "bpe: runs (a line break with its indentation may be one token), or single (one token per character)"
+        "runs", "bpe: runs (several spaces or line breaks may be one token), or single (one token per character)"
     )
     max_bytes: int | None = option(
         None, "bpe: bytes of training text to learn from (default: all); fewer bytes are faster", at_least=1
-    )
-    model_max_length: int = option(
-        1024, "context of the model in tokens; transformers warns about longer texts", at_least=1
     )
 
     def __post_init__(self):
@@ -118,7 +115,7 @@ def main(arguments: list[str]) -> None:
     started = time.monotonic()
     tokenizer = train_bpe(corpus, config) if config.kind == "bpe" else train_character(corpus)
     seconds = time.monotonic() - started
-    tokenizer.save(folder, config.model_max_length)
+    tokenizer.save(folder)
 
     size, tokens = count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
     shutil.rmtree(work, ignore_errors=True)

@@ -54,7 +54,9 @@ def build_trainer(
                 peft_config=get_peft_config(recipe.model),
                 **extra_arguments,
             )
-        except (ValueError, ImportError, TemplateError) as error:
+        except TemplateError as error:
+            raise UserError(f"{recipe.where}: the chat template rejects a conversation ({one_line(error)})") from None
+        except (ValueError, ImportError) as error:
             raise UserError(f"{recipe.where}: {one_line(error)}") from None
     trainer.add_callback(SeedSamplerByEpoch())
     trainer.add_callback(FollowLoad())
@@ -125,7 +127,7 @@ def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
         model = merge_trained_adapter(model, recipe, folder / "adapter")
     save_model(model, start, folder, state_dict)
     if any(getattr(recipe.training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
-        save_tokenizer(trainer.processing_class, folder)
+        save_tokenizer(trainer.processing_class, folder, model)
     history = trainer.state.log_history
     (folder / METRICS).write_text("".join(json.dumps(record) + "\n" for record in history))
     plot_losses([record for record in history if "loss" in record], folder / "loss.png", recipe.stage, unit="step")
