@@ -17,7 +17,7 @@ from training.common.recipe import STAGES, build, parse, split_overrides
 from training.common.stage import Stage
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine
-from training.tuning import trl_options
+from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of
 
 ROOT = Path(__file__).parents[2]

@@ -17,9 +17,9 @@ from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
 from training.common.errors import UserError
 from training.common.stage import digest, read_provenance, staging_dir
+from training.tuning.keys.trl_options import CONFIGURATIONS
 from training.tuning.pipeline.recipe import data_files, parse_recipe, read_recipe
 from training.tuning.pipeline.resume import newest_checkpoint
-from training.tuning.trl_options import CONFIGURATIONS
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -212,7 +212,7 @@ def test_help_begins_with_what_a_person_needs(capsys, command, configuration, ke
 
 @pytest.mark.parametrize("stage", CONFIGURATIONS)
 def test_without_a_table_of_the_installed_versions_trl_is_asked(stage, monkeypatch, capsys):
-    monkeypatch.setattr("training.tuning.trl_options.installed_versions", lambda: {"trl": "2.0"})
+    monkeypatch.setattr("training.tuning.keys.trl_options.installed_versions", lambda: {"trl": "2.0"})
     given = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d", "--num_train_epochs=2"]
     values, _ = read_recipe(stage, given, "")
     assert isinstance(values["num_train_epochs"], float)

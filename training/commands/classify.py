@@ -111,12 +111,10 @@ def main(arguments: list[str]) -> None:
     if config.baseline:
         figures["baseline"] = score_baseline(data, labels, positive)
     save_model(trainer.model, config.model, folder)
-    save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
+    files = save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
     shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
-    stage.finish(
-        {"labels": labels, "positive": positive} | figures, "model, predictions.jsonl, confusion.png, loss.png"
-    )
+    stage.finish({"labels": labels, "positive": positive} | figures, ", ".join(["model", *files]))
 
 
 def score(outcome: Any, labels: list[str], positive: str | None) -> dict[str, Any]:
