@@ -87,6 +87,9 @@ def test_pretraining_alone(tmp_path):
     text = write_summary(run).text
     assert "1.234" in text and "sft" not in text
     assert is_picture(run / "summary.png")
+    (run / "pretrain").rename(run / "base")  # a stage is known by its record, not by the name of its folder
+    (run / "summary.png").unlink()
+    assert write_summary(run).files == ["summary.md", "summary.json", "summary.png"] and is_picture(run / "summary.png")
 
 
 def test_a_model_measured_by_bits_per_byte_alone(tmp_path):
@@ -116,6 +119,20 @@ def test_a_run_before_pretraining_has_no_picture(tmp_path):
     run = make_run(tmp_path / "run", ["tokenizer"])
     assert "tokenizer" in write_summary(run).text
     assert not (run / "summary.png").exists() and "png" not in (run / "summary.md").read_text()
+
+
+PERPLEXITY = ("tasks", "prose", "word_perplexity")
+
+
+@pytest.mark.parametrize("figures", [{}, {PERPLEXITY: Figure(9.0, None, 9, unit="score")}])
+def test_nothing_to_draw_is_not_announced(tmp_path, figures, capsys):
+    """A pretraining run without a logged step, and results without a share."""
+    run = make_run(tmp_path / "run", ["pretrain", "evaluate"], {"base": of(figures)})
+    (run / "pretrain" / "metrics.jsonl").write_text("")
+    (run / "summary.png").write_bytes(b"of an earlier run")
+    main([str(run)])
+    assert "png" not in capsys.readouterr().out + (run / "summary.md").read_text()
+    assert not (run / "summary.png").exists()
 
 
 def test_unfinished_stages_are_not_counted(tmp_path):

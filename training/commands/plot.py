@@ -136,7 +136,7 @@ def _differ(identities: list[Identity]) -> bool:
 
 
 def remarks(runs: list[Run], y: str) -> list[str]:
-    """What makes the losses of these runs incomparable, in sentences.
+    """The reasons why the losses of these runs do not compare, as sentences.
 
     Args:
         y: the quantity on the vertical axis.

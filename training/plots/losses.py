@@ -56,7 +56,7 @@ def plot_losses(
         if x == "tokens":
             axes.xaxis.set_major_formatter(short_count)
         else:
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set(xlabel=x, ylabel=label, title=title)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -93,8 +93,7 @@ def plot_runs(
             ylabel=_LABELS.get(y, y.replace("_", " ")),
         )
         values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
-        if y in ("loss", "bits_per_byte") and values[0] < values[-1]:
-            # The early fall is steep: leave room for the end of the curves.
+        if y in ("loss", "bits_per_byte") and len(values) >= 50:  # the early fall is steep: leave room for the ends
             axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
         if x == "tokens":
             axes.xaxis.set_major_formatter(short_count)
@@ -126,4 +125,5 @@ def _label_ends(axes: Any, ends: list[tuple[tuple[float, float], str, str]], gap
         own = axes.transData.transform(point)[1] * 72 / axes.figure.dpi
         height = max(own, height + gap)
         style = {"va": "center", "color": colour, "fontweight": "bold", "annotation_clip": False}
-        axes.annotate(f"{name}  {point[1]:.4g}", point, xytext=(8, height - own), textcoords="offset points", **style)
+        short = name if len(name) <= 32 else f"{name[:15]}…{name[-16:]}"
+        axes.annotate(f"{short}  {point[1]:.4g}", point, xytext=(8, height - own), textcoords="offset points", **style)

@@ -57,7 +57,7 @@ class OnlineTrainer:
         "kl": "KL {:.3f}",
         "completions/mean_length": "{:.1f} tokens per completion",
     }
-    loss_label = "policy loss (does not measure progress; the reward does)"
+    loss_label = "policy loss (does not measure progress)"
 
     def __init__(self, *, model: Any, **others: Any):
         super().__init__(model=model, **others)

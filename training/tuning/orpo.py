@@ -9,6 +9,7 @@ from trl.import_utils import TRLExperimentalWarning
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.model_io.context_length import context_length
+from training.tuning.accumulation import ExactAccumulation
 from training.tuning.lengths import check_kept
 
 with warnings.catch_warnings():
@@ -16,12 +17,8 @@ with warnings.catch_warnings():
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 
-class ScratchORPOTrainer(ORPOTrainer):
+class ScratchORPOTrainer(ExactAccumulation, ORPOTrainer):
     """TRL's ORPOTrainer (Hong et al., https://arxiv.org/abs/2403.07691), which would train on empty answers.
-
-    The loss is a mean over the tokens of the chosen answers with their prompts, and a mean over the pairs. TRL takes
-    both over each batch, and then the mean over the accumulated batches, in which a token of a short batch counts more.
-    Here they are means over all accumulated batches of all processes: accumulation equals the larger batch.
 
     It is experimental in TRL: it may change or go with a minor release.
 
@@ -31,11 +28,10 @@ class ScratchORPOTrainer(ORPOTrainer):
 
     progress_figures = {"rewards/margins": "margin {:.3f}", "rewards/accuracies": "accuracy {:.0%}"}
     loss_label = "ORPO loss (lower is better)"
-    # Factors of the means over tokens and pairs of a batch, with which their means over batches are exact.
-    factors = (1.0, 1.0)
 
     def __init__(self, *, model: Any, args: ORPOConfig, **others: Any):
         args.remove_unused_columns = False  # its collator needs all columns; TRL would set this with a warning
+        self.of_batch = [1.0, 1.0]  # factors of the means over tokens and pairs of the current batch
         super().__init__(model=model, args=args, **others)
         self.train_dataset = self.drop_empty(self.train_dataset, "train", context_length(model.config))
         self.eval_dataset = self.drop_empty(self.eval_dataset, "eval", context_length(model.config))
@@ -57,35 +53,27 @@ class ScratchORPOTrainer(ORPOTrainer):
         check_kept(lengths, len(data), self.max_length, positions, name)
         return data.select(kept)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Tokens and pairs of the accumulated batches of all processes, (2,)."""
-        counts = sum((count(batch) for batch in batch_samples), torch.zeros(2)).to(device)
-        everywhere = self.args.average_tokens_across_devices
-        return self.accelerator.reduce(counts) if everywhere else counts * self.accelerator.num_processes
+    def count(self, batch: dict[str, torch.Tensor]) -> list[float]:
+        """Predicted tokens of the chosen answers with their prompts, and pairs."""
+        mask = batch["chosen_attention_mask"]  # (pairs, seq); no token predicts the first one
+        return [float(mask[:, 1:].sum()), len(mask)]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss of a batch of pairs, of which the Trainer takes the mean over accumulated batches and processes."""
-        batches = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-        self.factors = count(inputs).to(num_items_in_batch) * batches / num_items_in_batch
+        """TRL's loss, with each of its two means weighted by the share of the batch; with figures if requested."""
+        self.of_batch = self.factors(inputs, num_items_in_batch)
         try:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         finally:
-            self.factors = (1.0, 1.0)  # for validation
+            self.of_batch = [1.0, 1.0]  # for validation
 
     def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-        """TRL's log-probabilities and logits; the loss on the chosen answers as a part of that of all batches."""
+        """TRL's log-probabilities and logits, and the weighted loss on the chosen answers."""
         outputs = super().concatenated_forward(model, batch)
-        return *outputs[:4], outputs[4] * self.factors[0], *outputs[5:]
+        return *outputs[:4], outputs[4] * self.of_batch[0], *outputs[5:]
 
     def odds_ratio_loss(self, chosen: torch.Tensor, rejected: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """TRL's losses of the pairs, (pairs,), as parts of the mean over all batches; and its figures for the log."""
+        """TRL's losses of the pairs, (pairs,), weighted, and its figures for the log."""
         losses, *figures = super().odds_ratio_loss(chosen, rejected)
-        return losses * self.factors[1], *figures
-
-
-def count(batch: dict[str, Any]) -> torch.Tensor:
-    """Predicted tokens of the chosen answers with their prompts, and pairs, (2,)."""
-    mask = batch["chosen_attention_mask"]  # (pairs, seq); no token before the first one predicts it
-    return torch.tensor([float(mask[:, 1:].sum()), float(len(mask))])
+        return losses * self.of_batch[1], *figures

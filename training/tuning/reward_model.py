@@ -12,6 +12,7 @@ from trl import RewardConfig, RewardTrainer
 from training.common.errors import UserError
 from training.common.estimates import proportion
 from training.model_io.context_length import context_length
+from training.tuning.accumulation import ExactMean
 from training.tuning.lengths import check_lengths
 
 
@@ -28,7 +29,7 @@ def check_held_out(recipe: Any) -> None:
         raise UserError(f"{recipe.where}: 'test_split_size' has no effect without evaluation; add eval_strategy: epoch")
 
 
-class ScratchRewardTrainer(RewardTrainer):
+class ScratchRewardTrainer(ExactMean, RewardTrainer):
     """TRL's RewardTrainer, a Bradley-Terry model. It drops pairs that exceed `max_length`, which are counted here.
 
     Raises:

@@ -3,6 +3,7 @@
 import pytest
 from messages import refused
 
+from training.common.recipe import check_bounds
 from training.tuning.keys import rules
 from training.tuning.keys.trl_options import CONFIGURATIONS, check_values, defaults_of, describe, options_of
 
@@ -25,9 +26,8 @@ def test_every_default_is_accepted(stage):
     defaults = defaults_of(stage)
     given = {key: value for key, value in defaults.items() if value is not None and key != "do_train"}  # false
     assert check_values(stage, given, "here") == given and not list(rules.without_effect(given, defaults))
-    for key, value in given.items():
-        if rules.bounds_of(stage, key) and key != "max_steps" and not isinstance(value, str):
-            rules.check_rules(stage, {key: value}, {}, "here")
+    for key in given.keys() - {"max_steps", "pad_to_multiple_of"}:  # -1, auto
+        check_bounds(given[key], rules.bounds_of(stage, key), "here", key)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def test_every_default_is_accepted(stage):
         ("sft", "do_train", False, "the stage trains"),
         ("sft", "model_init_kwargs", {"dtype": "float32"}, "dtype"),
         ("orpo", "max_length", None, "512"),
+        ("sft", "dtype", "bf16", "did you mean 'bfloat16'?"),
         ("orpo", "max_completion_length", 5, "max_length"),
         ("grpo", "max_completion_length", None, "number"),
         ("orpo", "label_smoothing_factor", 0.1, "has no effect"),
@@ -97,6 +98,9 @@ def test_keys_without_effect_are_named():
     ]
     switches = {"use_peft": True, "eval_strategy": "steps", "sync_ref_model": True}
     assert not list(rules.without_effect(given | switches, defaults))
+    assert list(rules.without_effect({"warmup_steps": 5, "lr_scheduler_type": "constant"}, defaults)) == [
+        "'warmup_steps' has no effect without lr_scheduler_type: constant_with_warmup"
+    ]
     best = {"metric_for_best_model": "loss", "save_strategy": "best"}
     assert not list(rules.without_effect(best, defaults))
 
@@ -108,3 +112,9 @@ def test_help_shows_bounds_and_leaves_out_what_is_rejected(monkeypatch):
     assert "--test_split_size" in page and "--do_train" in page and "--label_smoothing_factor" in page
     assert "(at least 1, default 1024)" in " ".join(page.split())
     assert "--label_smoothing_factor" not in describe("dpo")
+
+
+def test_columns_that_rewards_read_are_kept():
+    with refused("remove_unused_columns", "rewards"):
+        check_values("grpo", {"remove_unused_columns": True, "reward_funcs": ["number"]}, "here")
+    check_values("rloo", {"remove_unused_columns": True, "reward_model_name_or_path": "reward"}, "here")

@@ -67,7 +67,8 @@ def _draw_curve(axes: Any, curve: list[dict[str, Any]]) -> None:
     axes.set_yscale("log")
     losses = [loss for _, loss in train + held_out]
     ticks = [tick for tick in (0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12) if min(losses) <= tick <= max(losses)]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ticks = ticks or sorted({min(losses), max(losses)})  # of a short run
+    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(short_count)
     axes.set_xlim(0, 1.08 * max(line["tokens"] for line in curve))
@@ -106,6 +107,7 @@ def _draw_shares(axes: Any, models: Mapping[str, ModelResults], keys: list[Metri
                 textcoords="offset points",
                 ha="center",
                 fontsize=8.5,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over the line of chance
             )
     label = "chance"
     for group, key in enumerate(keys):

@@ -86,6 +86,7 @@ _BOUNDS_OF: dict[str, dict[str, dict[str, float]]] = {"dpo": {"beta": {"above": 
 
 # Texts of which TRL takes another for the default, or notices it in the first training step.
 CHOICES: dict[str, tuple[str, ...]] = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
     "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
     "include_num_input_tokens_seen": ("all", "non_padding", "no"),
     "truncation_mode": ("keep_start", "keep_end"),
@@ -159,6 +160,13 @@ REJECTED = (
         "has no effect on this loss; remove the key, or in dpo set label_smoothing",
         _PREFERENCES | _ONLINE,
     ),
+    Rejection(("padding_free",), "is disabled in TRL's DPOTrainer; remove the key", frozenset({"dpo"})),
+    Rejection(
+        ("remove_unused_columns",),
+        "would drop the columns that rewards read; remove the key",
+        _ONLINE,
+        when=lambda value, values: value is True and bool(values.get("reward_funcs")),
+    ),
     Rejection(
         ("max_completion_length", "is_encoder_decoder"),
         "is only for encoder-decoder models; remove the key, max_length counts prompt and completion",
@@ -178,6 +186,10 @@ REJECTED = (
     ),
 )
 
+_WITH_WARMUP = (
+    *("constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt"),
+    *("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"),
+)
 # Keys, or the beginnings of their names, that have no effect unless one of the other keys has one of the values.
 WITHOUT: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, ...]]], ...] = (
     (("lora_", "use_rslora", "use_dora"), {"use_peft": (True,)}),
@@ -199,6 +211,7 @@ WITHOUT: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, ...]]], ...] = (
             "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),
         },
     ),
+    (("warmup_steps",), {"lr_scheduler_type": _WITH_WARMUP}),
     (("length_column_name",), {"train_sampling_strategy": ("group_by_length", "batch_rebalance")}),
     (("f_alpha_divergence_coef",), {"f_divergence_type": ("alpha_divergence",)}),
 )
