@@ -357,7 +357,7 @@ def main(arguments: list[str]) -> None:
     summary = write_summary(run_dir, picture=ran)
     print(f"\n{summary.text}")
     minutes = (time.monotonic() - started) / 60
-    print(f"\nrun: {minutes:.1f} minutes; wrote {', '.join(summary.files)} in {run_dir}")
+    print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/{', '.join(summary.files)}")
 
 
 def common_folder(recipes: dict[str, dict[str, Any]]) -> Path:

@@ -137,7 +137,7 @@ class OnlineTrainer:
             return {}, []
         files, last = [], history[-1]
         samples = sorted(Path(self.args.output_dir).glob("samples/*.jsonl"))
-        if samples:  # none if the run has fewer steps than `logging_steps`: its one record is written at the end
+        if samples:  # none with `logging_strategy: no`
             with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
                 stream.writelines(file.read_text(encoding="utf-8") for file in samples)
             files.append(SAMPLES)
