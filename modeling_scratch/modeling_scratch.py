@@ -17,10 +17,16 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
+from transformers.modeling_layers import (
+    GenericForQuestionAnswering,
+    GenericForSequenceClassification,
+    GenericForTokenClassification,
+    GradientCheckpointingLayer,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.auto import modeling_auto
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -29,6 +35,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_scratch import ScratchConfig
 from .decoding_scratch import fast_decoding, fast_single_steps
 from .loss_scratch import CausalLMLoss
+from .originals_scratch import Originals
 
 
 class ScratchRMSNorm(nn.Module):
@@ -446,6 +453,10 @@ class ScratchModel(ScratchPreTrainedModel):
         return inputs_embeds
 
 
+# The code above, which the decode loop replaces: it notices whatever somebody changes.
+ORIGINALS = Originals(__name__)
+
+
 class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     """The language model: a backbone, and a matrix from hidden states to logits of the next token.
 
@@ -460,8 +471,13 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[cls.__name__] = cls.__name__  # see the end of this file
+
     def __init__(self, config: ScratchConfig):
         super().__init__(config)
+        self.loss_type = "ForCausalLM"  # transformers takes it from the name of the class, which a subclass may change
         self.model = ScratchModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.chunked_loss = CausalLMLoss(config.final_logit_softcapping)
@@ -487,8 +503,9 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         Args:
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: see `ScratchModel`.
             labels: token ids, not shifted (usually `input_ids`); -100 is not scored.
-            logits_to_keep: positions whose logits are computed: the last n (0: all), or a tensor of indices, (n,) or
-                (batch, n), or a mask (batch, seq). The loss from logits needs all positions.
+            logits_to_keep: positions whose logits are computed: the last n (0: all); a slice, indices (n,) or a boolean
+                mask (seq,) for all sequences; indices (batch, n) by sequence; or a boolean mask (batch, seq), which
+                flattens both. The loss from logits needs all positions.
             skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py).
             kwargs: `shift_labels`, (batch, seq), labels that are already shifted, in place of `labels` (without
                 `skip_logits`, `labels` must be given too, as in transformers); `num_items_in_batch`, the number that
@@ -563,25 +580,29 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:
         # transformers' hook for faster decoding: greedy search and sampling run inside.
-        with super()._optimize_model_for_decode(), fast_decoding(self):
+        with super()._optimize_model_for_decode(), fast_decoding(self, ORIGINALS):
             yield
 
 
 def _select_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """Hidden states of the requested positions: the last n (0: all), indices, or a (batch, seq) mask (flattens)."""
+    """Hidden states at `logits_to_keep`, see `forward`. transformers' own function is missing in its older releases."""
     if isinstance(logits_to_keep, int):
         return hidden_states[:, -logits_to_keep:]
-    if logits_to_keep.dtype == torch.bool:
-        return hidden_states[logits_to_keep]
-    if logits_to_keep.ndim == 2:
+    if isinstance(logits_to_keep, torch.Tensor) and logits_to_keep.ndim == 2:
+        if logits_to_keep.dtype == torch.bool:
+            return hidden_states[logits_to_keep]
         return torch.take_along_dim(hidden_states, logits_to_keep[..., None], dim=1)
     return hidden_states[:, logits_to_keep]
+
+
+# The other heads inherit a forward pass, but build themselves: the mixins build the backbone with AutoModel, which
+# rejects code loaded from the Hub.
 
 
 class ScratchForSequenceClassification(GenericForSequenceClassification, ScratchPreTrainedModel):
     """A score for each label, (batch, num_labels), from the last token that is not padding.
 
-    With one label it is a reward model for TRL. The inherited forward takes `labels` and the arguments of
+    With one label it is a reward model for TRL. The inherited forward takes `labels`, (batch,), and the arguments of
     `ScratchModel`, and returns `loss`, `logits` and `past_key_values`.
     """
 
@@ -589,9 +610,49 @@ class ScratchForSequenceClassification(GenericForSequenceClassification, Scratch
     accepts_loss_kwargs = False
 
     def __init__(self, config: ScratchConfig):
-        # Not the mixin's __init__: it builds the backbone with AutoModel, which rejects code loaded from the Hub.
         ScratchPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
         self.model = ScratchModel(config)
         self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
         self.post_init()
+
+
+class ScratchForTokenClassification(GenericForTokenClassification, ScratchPreTrainedModel):
+    """A score for each label at each token, (batch, seq, num_labels), from this token and those before it.
+
+    The inherited forward takes `labels`, (batch, seq), which are not shifted, and the arguments of `ScratchModel`, and
+    returns `loss` and `logits`.
+    """
+
+    accepts_loss_kwargs = False  # as above
+
+    def __init__(self, config: ScratchConfig):
+        ScratchPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = ScratchModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.score = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+
+class ScratchForQuestionAnswering(GenericForQuestionAnswering, ScratchPreTrainedModel):
+    """Scores of each token as the first and as the last of the answer, each (batch, seq).
+
+    The inherited forward takes `start_positions` and `end_positions`, (batch,), and the arguments of `ScratchModel`,
+    and returns `loss`, `start_logits` and `end_logits`.
+    """
+
+    def __init__(self, config: ScratchConfig):
+        ScratchPreTrainedModel.__init__(self, config)
+        self.model = ScratchModel(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+
+# By these tables transformers and lm-eval decide what a class is for. Under label smoothing, for example, Trainer
+# shifts labels only for the names of causal language models. `register` of the Auto classes does not enter them.
+modeling_auto.MODEL_MAPPING_NAMES["scratch"] = "ScratchModel"
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["scratch"] = "ScratchForCausalLM"
+modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["scratch"] = "ScratchForSequenceClassification"
+modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES["scratch"] = "ScratchForTokenClassification"
+modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES["scratch"] = "ScratchForQuestionAnswering"

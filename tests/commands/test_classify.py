@@ -6,14 +6,15 @@ import shutil
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
 from training.commands.classify import main
 from training.common.errors import UserError
-from training.common.stage import read_provenance, staging_dir
+from training.common.outputs import read_provenance, staging_dir
 from training.eval.measures.classification import scores, tfidf_baseline
-from training.tuning.classification import pick_positive
+from training.tuning.classification import open_padding_tokenizer, pick_positive, tokenize_texts
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -76,6 +77,10 @@ def test_stock_transformers_gives_the_same_labels(place):
         if prediction["probability"] > 0.51:  # the Trainer may have predicted in bfloat16
             assert answer["label"] == prediction["predicted"]
         assert answer["score"] == pytest.approx(prediction["probability"], abs=0.02)
+    ids = label.tokenizer("ends with <|im_end|>")["input_ids"]  # in training and here
+    assert label.tokenizer.decode(ids) == "ends with <|im_end|>" and min(ids) >= 4
+    examples = tokenize_texts(["<|im_end|>"], ["sitting"], open_padding_tokenizer("pretrain"), label.model, 99, "test")
+    assert min(examples[0]["input_ids"]) >= 4
 
 
 def test_the_best_epoch_is_kept(place):
@@ -111,6 +116,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(place, monkeypatch):
     monkeypatch.chdir(place)
     assert (staging_dir("new") / "trainer").is_dir() and not (place / "new").exists()
     forget_accelerate()
+    with refused("output_dir", "new.partial", "seed: 0 -> 1", "--restart true"):
+        classify(num_train_epochs=3, baseline="false", seed=1)
     classify(num_train_epochs=3, baseline="false")
     whole, resumed = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("whole", "new"))
     assert all(

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from training.commands.export import lineage, main
 from training.common.errors import UserError
-from training.common.stage import Stage, read_provenance
+from training.common.outputs import read_provenance
+from training.common.stage import Stage
 from training.model_io import model_folder
 from training.model_io.model_folder import save_model
 
@@ -81,7 +82,9 @@ def test_what_other_programs_read(place):
         "AutoConfig",
         "AutoModel",
         "AutoModelForCausalLM",
+        "AutoModelForQuestionAnswering",
         "AutoModelForSequenceClassification",
+        "AutoModelForTokenClassification",
     }
     for reference in config["auto_map"].values():
         assert (place / "export" / f"{reference.split('.')[0]}.py").is_file()

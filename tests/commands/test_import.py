@@ -22,7 +22,7 @@ import training.commands.export as export
 from modeling_scratch import ScratchForCausalLM
 from training.commands.import_model import main
 from training.common.errors import UserError
-from training.common.stage import read_provenance
+from training.common.outputs import read_provenance
 
 
 @pytest.fixture(scope="module")

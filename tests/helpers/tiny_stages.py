@@ -72,7 +72,8 @@ def write_model(
     **recipe: str,
 ) -> Path:
     """A model directory as the named stage leaves it."""
-    stage = Stage(stage, str(folder), recipe, {}, [f"--{key}={value}" for key, value in recipe.items()])
+    words = [f"--{key}={value}" for key, value in recipe.items()]
+    stage = Stage(stage, str(folder), recipe, {}, [*words, "--restart"])  # replaces what is there
     torch.manual_seed(0)
     ids = special_token_ids(PreTrainedTokenizerFast.from_pretrained(tokenizer))
     config = ScratchConfig.from_preset(preset, **(ids | MODEL | {"vocab_size": VOCAB_SIZE} | (dials or {})))

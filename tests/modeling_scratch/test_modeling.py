@@ -8,17 +8,11 @@ import pytest
 import torch
 from tiny_model import ARCHITECTURES, SIZES, SLIDING, build, logits, tokens
 from torch import nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-)
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from modeling_scratch.modeling_scratch import sinusoidal_embedding
 
 
@@ -126,7 +120,11 @@ def test_logits_to_keep():
         return logits(model, input_ids, logits_to_keep=selection)
 
     torch.testing.assert_close(kept(3), full[:, -3:])
-    torch.testing.assert_close(kept(torch.tensor([1, 4])), full[:, [1, 4]])
+    for positions in (torch.tensor([1, 4]), [1, 4], slice(1, 5, 3), torch.arange(10) % 3 == 1):
+        torch.testing.assert_close(kept(positions), full[:, positions])
+    square = torch.tensor([False, True, False, True])  # as many sequences as positions: the positions are picked
+    found = logits(model, input_ids[:, :4].repeat(2, 1), logits_to_keep=square)
+    torch.testing.assert_close(found, logits(model, input_ids[:, :4]).repeat(2, 1, 1)[:, [1, 3]])
     indices = torch.tensor([[0, 9], [3, 3]])
     torch.testing.assert_close(kept(indices), torch.stack([full[0, [0, 9]], full[1, [3, 3]]]))
     mask = tokens(2, 10) % 2 == 0
@@ -356,21 +354,3 @@ def test_more_tokens_leave_the_old_logits_alone(tied, tmp_path):
     model.save_pretrained(tmp_path)
     assert torch.equal(logits(ScratchForCausalLM.from_pretrained(tmp_path), tokens(2, 10)), found)
 
-
-def test_a_classifier_opens_a_language_models_checkpoint(tmp_path):
-    language_model = build("scratch")
-    language_model.save_pretrained(tmp_path)
-    classifier, report = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path, num_labels=3, output_loading_info=True
-    )
-    assert type(classifier) is ScratchForSequenceClassification and not classifier.accepts_loss_kwargs
-    assert set(report["missing_keys"]) == {"score.weight"}
-    for name, parameter in classifier.model.named_parameters():
-        assert torch.equal(parameter, language_model.model.get_parameter(name)), name
-    prompt = tokens(1, 5)
-    padded = torch.cat([nn.functional.pad(prompt, (0, 4)), tokens(1, 9)])
-    with torch.no_grad():
-        expected = classifier.score(classifier.model(prompt).last_hidden_state[:, -1])
-        output = classifier(padded, attention_mask=(padded != 0).long(), labels=torch.tensor([0, 2]))
-    torch.testing.assert_close(output.logits[:1], expected, atol=2e-5, rtol=1e-4)
-    assert output.logits.shape == (2, 3) and torch.isfinite(output.loss)

@@ -185,9 +185,9 @@ MUTANTS = [
     ),
     Mutant(
         "the classifier's loss counted once for each accumulation step",
-        "accepts_loss_kwargs = False",
-        "accepts_loss_kwargs = True",
-        "test_modeling.py::test_a_classifier_opens_a_language_models_checkpoint",
+        "accepts_loss_kwargs = False\n",
+        "accepts_loss_kwargs = True\n",
+        "test_heads.py::test_a_classifier_scores_the_last_token",
     ),
     Mutant(
         "ignored labels have a gradient",

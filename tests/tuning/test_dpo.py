@@ -21,7 +21,7 @@ from training.tuning.orpo import ORPOConfig, ScratchORPOTrainer
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 QUESTION = [{"role": "user", "content": "Where is the cat?"}]
-LONG = [{"role": "user", "content": "Where is the cat? " * 8}]
+LONG = [{"role": "user", "content": "Where is the cat? " * 10}]
 ANSWER, OTHER = ([{"role": "assistant", "content": words}] for words in ("on a mat", "under a table"))
 
 
@@ -92,6 +92,7 @@ def train(trainer_class, config_class, folder, batch: int, steps: int, **options
         model=AutoModelForCausalLM.from_pretrained("pretrain"),
         args=args,
         train_dataset=Dataset.from_list(rows),
+        eval_dataset=None,
         processing_class=PreTrainedTokenizerFast.from_pretrained("tokenizer"),
     )
     trainer.train()

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.common.errors import UserError
-from training.common.recipe import option, parse, required
-from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest, read_provenance, written_by
+from training.common.outputs import LANGUAGE_MODELS, check_stage, digest, read_provenance, written_by
+from training.common.recipe import PathText, option, parse, required
+from training.common.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,9 +29,9 @@ EXPORTED = tuple(stage for stage in LANGUAGE_MODELS if stage != "export")
 class ExportConfig:
     """Recipe of `scratch export`."""
 
-    output_dir: str = required("folder to publish")
-    model: str = required(f"folder of the model to publish, the output of {', '.join(EXPORTED)}")
-    adapter: str | None = option(None, "folder of a PEFT adapter trained on the model, to merge into it")
+    output_dir: PathText = required("folder to publish")
+    model: PathText = required(f"folder of the model to publish, the output of {', '.join(EXPORTED)}")
+    adapter: PathText | None = option(None, "folder of a PEFT adapter trained on the model, to merge into it")
     to: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "class of the exported model: scratch (ours, with its code), or one of transformers"
     )
@@ -38,7 +39,9 @@ class ExportConfig:
     description: str = option("", "one paragraph on training data and purpose", group="Model card")
     license: str | None = option(None, "licence of the weights, by its Hub name such as apache-2.0", group="Model card")
     language: str | None = option(None, "language of the text, by its Hub name such as en", group="Model card")
-    evaluation: str | None = option(None, "folder of `scratch evaluate`, for the table of results", group="Model card")
+    evaluation: PathText | None = option(
+        None, "folder of `scratch evaluate`, for the table of results", group="Model card"
+    )
 
 
 CONFIG = ExportConfig

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.recipe import parse, required
-from training.common.stage import Stage, digest
+from training.common.outputs import digest
+from training.common.recipe import PathText, parse, required
+from training.common.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class ImportConfig:
     """Recipe of `scratch import`."""
 
-    model: str = required("folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors")
-    output_dir: str = required("folder for the model")
+    model: PathText = required("folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors")
+    output_dir: PathText = required("folder for the model")
 
 
 def main(arguments: list[str]) -> None:

@@ -9,14 +9,14 @@ scores to draw, summary.png there.
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.common.recipe import parse, positional
+from training.common.recipe import PathText, parse, positional
 
 
 @dataclass
 class ReportConfig:
     """Options of `scratch report`."""
 
-    run_dir: str = positional("folder of a run, such as runs/quickstart")
+    run_dir: PathText = positional("folder of a run, such as runs/quickstart")
 
 
 def main(arguments: list[str]) -> None:

@@ -35,7 +35,9 @@ AUTO_MAP = {
     "AutoConfig": "configuration_scratch.ScratchConfig",
     "AutoModel": "modeling_scratch.ScratchModel",
     "AutoModelForCausalLM": "modeling_scratch.ScratchForCausalLM",
+    "AutoModelForQuestionAnswering": "modeling_scratch.ScratchForQuestionAnswering",
     "AutoModelForSequenceClassification": "modeling_scratch.ScratchForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_scratch.ScratchForTokenClassification",
 }
 
 

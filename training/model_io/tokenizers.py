@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.common.errors import UserError, one_line
-from training.common.stage import digest, read_provenance, written_by
+from training.common.outputs import digest, read_provenance, written_by
 from training.model_io.model_folder import TOKENIZER_FILES
 
 

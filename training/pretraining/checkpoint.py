@@ -19,7 +19,7 @@ from typing import Any
 from training.common.errors import writing_to
 from training.common.files import sha256, sync
 
-MARKER = "complete.json"
+CHECKPOINTS, MARKER = "checkpoints", "complete.json"  # the folder in the output, and the file in each checkpoint
 Write = Callable[[Path], None]  # writes the files of a checkpoint into an empty folder
 
 
@@ -175,7 +175,7 @@ class Checkpoints:
 
     def _delete_old(self, step: int) -> None:
         """Delete checkpoints that are neither among the last nor the best, and damaged ones up to `step`."""
-        whole = [checkpoint for folder in sorted(self.folder.glob("step-*[0-9]")) if (checkpoint := _read(folder))]
+        whole = read_checkpoints(self.folder)
         validated = [checkpoint for checkpoint in whole if checkpoint.validation_loss is not None]
         validated.sort(key=lambda checkpoint: (checkpoint.validation_loss, -checkpoint.step))
         kept = {*whole[-self.keep_last :], *validated[: self.keep_best]}
@@ -185,6 +185,11 @@ class Checkpoints:
         for aside in self.folder.glob("step-*.damaged"):
             if aside.stem <= f"step-{step:08d}":
                 shutil.rmtree(aside)
+
+
+def read_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The checkpoints in a folder by their markers, sorted by step. Whether their files match is not checked."""
+    return [checkpoint for path in sorted(folder.glob("step-*[0-9]")) if (checkpoint := _read(path))]
 
 
 def _staging_dir(folder: Path) -> Path:

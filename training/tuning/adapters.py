@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
+from training.common.outputs import digest, read_provenance
 from training.common.packages import how_to_install
-from training.common.stage import digest, read_provenance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -36,7 +36,7 @@ LOSS = "cross-entropy (nats per text; lower is better)"
 
 
 def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, which can pad a batch.
+    """The tokenizer of a model, which can pad a batch, and takes special tokens in a text as text.
 
     Raises:
         UserError: it has no padding token, is damaged, or does not fit the model.
@@ -44,7 +44,15 @@ def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
     tokenizer = open_model_tokenizer(model, "model")
     if tokenizer.pad_token_id is None:
         raise UserError(f"'model': the tokenizer in {model} has no pad_token, which a batch of texts needs")
+    tokenizer.split_special_tokens = True
     return tokenizer
+
+
+def keep_special_tokens_text(folder: Path) -> None:
+    """Make a saved tokenizer take special tokens in a text as text wherever it is opened, as in training."""
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) | {"split_special_tokens": True}
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def pick_positive(requested: str | None, labels: list[str]) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from training.common.recipe import option
+from training.common.recipe import PathText, option
 from training.corpus.dedup.decontamination import DecontaminationConfig
 from training.corpus.dedup.lines import LinesConfig
 from training.corpus.dedup.minhash import MinHashConfig
@@ -35,7 +35,7 @@ class DedupConfig:
 class DataConfig:
     """The documents of a corpus: one source (`path`) or several (`sources`), and all that is done to them."""
 
-    path: str = option(
+    path: PathText = option(
         PYTHON,
         "what to read: 'python' (the Python source installed on this machine), a file, folder or glob, '-' for "
         "standard input, or a Hub dataset 'owner/name'",

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.recipe import nearest, option
-from training.common.stage import digest
+from training.common.outputs import digest
+from training.common.recipe import PathText, nearest, option
 
 LABELLED_SPLITS = ("train", "validation", "test")
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -16,9 +16,9 @@ READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".pa
 class LabelledConfig:
     """Recipe keys of `data` of `scratch classify`."""
 
-    train: str = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
-    validation: str = option("validation", "validation file or split, by which the best epoch is chosen")
-    test: str = option("test", "test file or split, scored once at the end")
+    train: PathText = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
+    validation: PathText = option("validation", "validation file or split, by which the best epoch is chosen")
+    test: PathText = option("test", "test file or split, scored once at the end")
     name: str | None = option(None, "dataset on the Hub instead of files, such as stanfordnlp/imdb")
     text_column: str = option("text", "column with the text")
     label_column: str = option("label", "column with the label, a word or a number")
@@ -37,7 +37,7 @@ class Labelled:
 
 
 def labelled_digests(config: LabelledConfig) -> dict[str, str]:
-    """Digests of the data by key, see `training.common.stage.digest`.
+    """Digests of the data by key, see `training.common.outputs.digest`.
 
     Raises:
         UserError: no such file.

@@ -22,7 +22,7 @@ from training.tuning.pipeline.datasets import Splits
 from training.tuning.pipeline.model import merge_trained_adapter
 from training.tuning.pipeline.progress import show_progress
 from training.tuning.pipeline.recipe import TrlRecipe, one_line_errors
-from training.tuning.pipeline.resume import SeedSamplerByEpoch, newest_checkpoint
+from training.tuning.pipeline.resume import SeedSamplerByEpoch, train
 
 
 def build_trainer(
@@ -95,14 +95,14 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     """Train, save, and finish the stage. Every process calls this.
 
     1. Begin the stage's folder; the trainer's checkpoints go to `trainer/` in it.
-    2. Train, from the newest complete checkpoint if an interrupted run left one.
+    2. Train, from the newest complete checkpoint if an interrupted run left one; Ctrl-C and SIGTERM save and stop.
     3. Save the model (an adapter merged in, and beside it), `metrics.jsonl` and, if there are losses, `loss.png`.
     4. Call `trainer.after_training(folder)` if it has that method: in every process, it returns figures for the
        provenance, and the names of the files it wrote. If it fails, the weights are safe.
     5. Delete the checkpoints, keep the logs of TensorBoard, and put the folder in its place.
     """
     folder = _begin(stage, trainer)
-    _train(stage, trainer)
+    train(stage, trainer)
     wrote = _save(recipe, trainer, folder)
     figures, files = trainer.after_training(folder) if hasattr(trainer, "after_training") else ({}, [])
     if trainer.is_world_process_zero():
@@ -111,7 +111,7 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
         if (folder / "trainer" / "runs").is_dir():  # TensorBoard's
             (folder / "trainer" / "runs").rename(folder / "runs")
         shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
-        stage.finish(figures, ", ".join([*wrote, *files]))
+        stage.finish(figures, ", ".join([*wrote, *files]), spare={"runs"})
     end_training(trainer.accelerator)
 
 
@@ -121,17 +121,6 @@ def _begin(stage: Stage, trainer: Any) -> Path:
         (folder / "trainer").mkdir(exist_ok=True)
     trainer.args.output_dir = str(folder / "trainer")
     return folder
-
-
-def _train(stage: Stage, trainer: Any) -> None:
-    checkpoint = newest_checkpoint(Path(trainer.args.output_dir), trainer.args.world_size)
-    if checkpoint and trainer.is_world_process_zero():
-        print(f"{stage.name}: resuming from {checkpoint}")
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        if trainer.is_world_process_zero():
-            stage.heartbeat()
 
 
 def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
