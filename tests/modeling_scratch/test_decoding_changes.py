@@ -65,8 +65,11 @@ def give_class(name):
 
     def change(model, patch):
         module = model.get_submodule(name)
-        methods = {"forward": lambda self, *arguments, **options: scaled(super(cls, self).forward)(*arguments, **options)}
-        cls = type(type(module).__name__, (type(module),), methods)
+
+        def forward(self, *arguments, **options):
+            return scaled(super(cls, self).forward)(*arguments, **options)
+
+        cls = type(type(module).__name__, (type(module),), {"forward": forward})
         module.__class__ = cls
 
     return change
@@ -201,7 +204,9 @@ CHANGES = {
         ALL_ATTENTION_FUNCTIONS._local_mapping, "sdpa", scaled(ALL_ATTENTION_FUNCTIONS["sdpa"])
     ),
     "mask registered": lambda model, patch: patch.setitem(
-        type(ALL_MASK_ATTENTION_FUNCTIONS)._global_mapping, "sdpa", hide_first_token(ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+        type(ALL_MASK_ATTENTION_FUNCTIONS)._global_mapping,
+        "sdpa",
+        hide_first_token(ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]),
     ),
     "update of Cache": patch_attribute(Cache, "update"),
     "update of DynamicCache": patch_attribute(DynamicCache, "update"),
@@ -213,7 +218,9 @@ CHANGES = {
     "adapter": lambda model, patch: inject_adapter_in_model(
         LoraConfig(target_modules="all-linear", init_lora_weights=False), model
     ),
-    "parametrization": lambda model, patch: register_parametrization(model.model.layers[0].mlp.up_proj, "weight", Halved()),
+    "parametrization": lambda model, patch: register_parametrization(
+        model.model.layers[0].mlp.up_proj, "weight", Halved()
+    ),
     "compiled": lambda model, patch: setattr(
         model.model.layers[0], "_compiled_call_impl", scaled(model.model.layers[0]._call_impl)
     ),

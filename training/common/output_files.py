@@ -16,7 +16,7 @@ EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before p
 
 @dataclass(frozen=True)
 class Damage:
-    """What has happened to the files of an output since it was complete. False if nothing has.
+    """Changes to the files of an output since it was complete. False if there are none.
 
     Attributes:
         missing: names.

@@ -164,7 +164,7 @@ class Stage:
         return f" (it cannot be continued: {self.obstacle})" if self.obstacle else ""
 
     def _differences(self, record: dict[str, Any]) -> str:
-        """What differs between this run and the one of a record, in words; empty for none, and without a record."""
+        """Differences between this run and the one of a record, in words; empty for none, and without a record."""
         if not record or record["fingerprint"] == self.fingerprint:
             return ""
         before, now = flatten(record["recipe"]), flatten(json.loads(_as_json(self.recipe)))

@@ -310,7 +310,7 @@ def _unmarked(text: str, part: _Part, mark: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _prefix_scheme(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Where the tokenizer puts a space before a text: never; as SentencePiece does, before the first; or always, also
+    """The places where the tokenizer puts a space before a text: never; first, as SentencePiece does; or always, also
     after each special token."""
     backend = tokenizer.backend_tokenizer
     text = backend.normalizer.normalize_str("a") if backend.normalizer else "a"

@@ -22,7 +22,7 @@ from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a new run can take over from a finished one.
+    """Checkpoints that a new run can take over from a finished one.
 
     Attributes:
         folder: the finished output.

@@ -390,7 +390,7 @@ def encode_pairs(record: Record, tokenizer: Any) -> Record:
 
 
 def template_options(record: Record) -> dict[str, Any]:
-    """What a record gives to the chat template beside its messages: tools, and the variables of the template."""
+    """Arguments of a record for the chat template beside its messages: tools, and the variables of the template."""
     tools = record.get("tools")
     tools = json.loads(tools) if isinstance(tools, str) else tools
     return {"tools": tools} | (record.get("chat_template_kwargs") or {})
