@@ -36,7 +36,7 @@ class ClassifyConfig:
     per_device_train_batch_size: int = option(16, "texts per step and device", at_least=1)
     learning_rate: float = option(5e-4, "peak learning rate, after 10 % of the steps; falls linearly to 0", at_least=0)
     weight_decay: float = option(0.1, "weight decay of AdamW", at_least=0)
-    seed: int = option(0, "seed of the new head, the order of the texts and dropout")
+    seed: int = option(0, "seed of the new head, the order of the texts and dropout", at_least=0, below=2**32)
 
 
 CONFIG = ClassifyConfig

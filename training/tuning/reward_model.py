@@ -39,7 +39,7 @@ class ScratchRewardTrainer(ExactMean, RewardTrainer):
     """
 
     progress_figures = {"margin": "margin {:.3f}", "accuracy": "accuracy {:.0%}"}
-    loss_label = "loss of the score differences (nats per pair; lower is better)"
+    loss_label = "Bradley-Terry loss (nats per pair; lower is better)"
 
     def __init__(self, *, model: Any, **others: Any):
         self.context_length = context_length(model.config)

@@ -67,7 +67,9 @@ class DataConfig:
         "unit held out whole: package, document, or position (the end of a single document) (default: package for "
         "python, else document)",
     )
-    seed: int = option(0, "seed for the validation split and for the order of installed Python files")
+    seed: int = option(
+        0, "seed for the validation split and for the order of installed Python files", at_least=0, below=2**32
+    )
 
     def __post_init__(self):
         if self.sources and (self.path != PYTHON or self.max_bytes is not None):

@@ -1,7 +1,7 @@
 """Rules for keys of TRL recipes that TRL takes but ignores, rejects late, or reads as something else.
 
-Three tables: BOUNDS and CHOICES of values, REJECTED keys, and keys that have no effect WITHOUT another one. Keys that
-are in none of them do what their help says, or TRL itself rejects a wrong value before training.
+The tables: BOUNDS and CHOICES of values, REJECTED keys, and keys that have no effect WITHOUT another one. Keys that are
+in none of them do what their help says, or TRL itself rejects a wrong value before training.
 """
 
 from collections.abc import Callable, Iterator

@@ -171,10 +171,12 @@ def target_modules(given: str | list[str] | None) -> str | list[str] | None:
 
     TRL makes a list of one a text, and PEFT would then compare `q_proj` with the whole path of a module.
     """
+    if given is None:
+        return None
     names = [given] if isinstance(given, str) else given
-    if names is None or names == ["all-linear"] or not all(re.fullmatch(r"[\w.]+", name) for name in names):
-        return names[0] if names and len(names) == 1 else names
-    return names
+    if names != ["all-linear"] and all(re.fullmatch(r"[\w.]+", name) for name in names):
+        return names
+    return names[0] if len(names) == 1 else names
 
 
 def trl_classes(stage: str) -> tuple[type, ...]:
