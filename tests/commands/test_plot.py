@@ -17,8 +17,7 @@ from matplotlib import pyplot  # noqa: E402
 
 from training.commands.plot import main  # noqa: E402
 from training.common.errors import UserError  # noqa: E402
-from training.common.outputs import digest  # noqa: E402
-from training.common.stage import Stage  # noqa: E402
+from training.common.stage import Stage, digest  # noqa: E402
 from training.data.shards import write_manifest, write_shard  # noqa: E402
 from training.plots.losses import _label_ends, plot_losses, smooth, trainer_curves  # noqa: E402
 from training.plots.style import COLOURS  # noqa: E402

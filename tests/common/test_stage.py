@@ -11,8 +11,16 @@ from messages import refused
 
 from training.common import stage as stage_module
 from training.common.errors import UserError
-from training.common.outputs import PROVENANCE, check_stage, digest, read_provenance, staging_dir, written_by
-from training.common.stage import RECIPE, Stage
+from training.common.stage import (
+    PROVENANCE,
+    RECIPE,
+    Stage,
+    check_stage,
+    digest,
+    read_provenance,
+    staging_dir,
+    written_by,
+)
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.commands import dpo, grpo, kto, orpo, reward, rloo
 from training.common.errors import UserError
-from training.common.outputs import read_provenance
+from training.common.stage import read_provenance
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.grpo import known_losses
 

@@ -18,8 +18,8 @@ from training.commands import dpo as dpo_command
 from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
 from training.common.errors import UserError
-from training.common.outputs import digest, read_provenance, staging_dir
 from training.common.signals import Interrupted
+from training.common.stage import digest, read_provenance, staging_dir
 from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 from training.tuning.pipeline.recipe import (
     RUNTIME_KEYS,
@@ -106,6 +106,7 @@ def test_dpo_merges_its_adapter(place):
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base.json",
     }
 
 

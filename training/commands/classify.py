@@ -13,9 +13,8 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.outputs import model_digest
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import Stage, model_digest
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 
 
@@ -66,13 +65,12 @@ def main(arguments: list[str]) -> None:
     if stage.is_current():
         return
 
-    from training.model_io.model_folder import save_model
+    from training.model_io.model_folder import save_model, set_tokenizer_options
     from training.model_io.weights import check_weights
     from training.tuning.classification import (
         PROGRESS_FIGURES,
         build_classifier,
         build_trainer,
-        keep_special_tokens_text,
         open_padding_tokenizer,
         pick_positive,
         predict,
@@ -111,7 +109,7 @@ def main(arguments: list[str]) -> None:
     if config.baseline:
         figures["baseline"] = score_baseline(data, labels, positive)
     save_model(trainer.model, config.model, folder)
-    keep_special_tokens_text(folder)
+    set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
     files = save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
     shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.outputs import LANGUAGE_MODELS, check_stage, digest
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.corpus.curation.config import DataConfig
 from training.corpus.examples.config import PairConfig
 from training.corpus.execution.config import EngineConfig

@@ -13,15 +13,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from training.common.metrics import METRICS, median_rate, read_metrics
-from training.common.outputs import check_stage, digest
 from training.common.processes import end_training, local_rank
 from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
-from training.common.stage import Stage
+from training.common.stage import Stage, check_stage, digest
 from training.data.shards import check_hashes, check_tokenizer
-from training.pretraining.checkpoint import CHECKPOINTS
+from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
-from training.pretraining.continuation import Continuation, find_continuation
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
 if TYPE_CHECKING:

@@ -44,15 +44,9 @@ def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
     tokenizer = open_model_tokenizer(model, "model")
     if tokenizer.pad_token_id is None:
         raise UserError(f"'model': the tokenizer in {model} has no pad_token, which a batch of texts needs")
+    tokenizer.padding_side = "right"  # tokens keep their positions; a language model's tokenizer pads left, to generate
     tokenizer.split_special_tokens = True
     return tokenizer
-
-
-def keep_special_tokens_text(folder: Path) -> None:
-    """Make a saved tokenizer take special tokens in a text as text wherever it is opened, as in training."""
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) | {"split_special_tokens": True}
-    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def pick_positive(requested: str | None, labels: list[str]) -> str | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.outputs import digest
 from training.common.recipe import PathText, nearest, option
+from training.common.stage import digest
 
 LABELLED_SPLITS = ("train", "validation", "test")
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -37,7 +37,7 @@ class Labelled:
 
 
 def labelled_digests(config: LabelledConfig) -> dict[str, str]:
-    """Digests of the data by key, see `training.common.outputs.digest`.
+    """Digests of the data by key, see `training.common.stage.digest`.
 
     Raises:
         UserError: no such file.

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 
 from training.common.errors import UserError
-from training.common.outputs import digest
+from training.common.stage import digest
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.files import is_local, list_files
 

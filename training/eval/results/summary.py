@@ -7,8 +7,8 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.metrics import METRICS, read_metrics
-from training.common.outputs import PROVENANCE
 from training.common.recipe import STAGES
+from training.common.stage import PROVENANCE
 from training.common.tables import Row, as_markdown, as_text
 from training.eval.results.results_file import Results
 from training.eval.results.table import results_table

@@ -21,9 +21,8 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.outputs import check_stage, digest, model_digest
 from training.common.recipe import build, check_scalar, has_flag, nearest
-from training.common.stage import Stage
+from training.common.stage import Stage, check_stage, digest, model_digest
 from training.tuning.adapters import check_quantization, is_adapter
 from training.tuning.keys.rules import check_rules, without_effect
 from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values
@@ -222,7 +221,9 @@ def one_line_errors(where: str) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except (ValueError, ImportError, TemplateError) as error:
+    except TemplateError as error:
+        raise UserError(f"{where}: the chat template rejects a conversation ({one_line(error)})") from error
+    except (ValueError, ImportError) as error:
         raise UserError(f"{where}: {one_line(error)}") from error
     except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, FileNotFoundError) as error:
         raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error

@@ -137,7 +137,7 @@ def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
         model = merge_trained_adapter(model, recipe, folder / "adapter")
     save_model(model, start, folder, state_dict)
     if any(getattr(recipe.training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
-        save_tokenizer(trainer.processing_class, folder)
+        save_tokenizer(trainer.processing_class, folder, model)
     history = trainer.state.log_history
     (folder / METRICS).write_text("".join(map(json_line, history)))
     drawn = plot_losses(trainer_curves(history), folder / "loss.png", recipe.stage, "step", trainer.loss_label)
