@@ -116,6 +116,23 @@ def test_a_run_that_failed_before_any_work_is_no_obstacle(out, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_the_work_of_a_run_that_failed_by_a_mistake_is_no_obstacle(out, capsys):
+    """Such as a wrong column: the recipe has to change. What was saved before stays protected."""
+    (make(out).begin() / "half").write_text("done")
+    Stage.note_mistake()  # as the command line does
+    same = make(out)
+    assert not same.is_current() and (same.begin() / "half").exists()
+    Stage.note_mistake()
+    other = make(out, recipe={"seed": 1})
+    assert not other.is_current() and not (other.begin() / "half").exists()
+    assert "failed with another recipe, starting over" in capsys.readouterr().out
+    (other.folder / "half").write_text("done")
+    other.heartbeat()
+    Stage.note_mistake()
+    with refused("output_dir", "interrupted", "seed: 1 -> 0"):
+        make(out).begin()
+
+
 def test_the_owner_of_a_folder_replaces_what_is_finished_and_says_so(out, capsys, monkeypatch):
     complete(out)
     monkeypatch.setenv(stage_module.OWNED, "1")

@@ -173,6 +173,9 @@ class Stage:
         UserError: `output_dir` holds something else, or cannot be replaced.
     """
 
+    begun: "Stage | None" = None  # the last one in this process
+    saved = False
+
     def __init__(
         self,
         name: str,
@@ -239,7 +242,7 @@ class Stage:
         half, done = read_provenance(self.folder), read_provenance(self.target)
         if self.restart or half and not self._differences(half):
             return
-        if half and _holds_work(self.folder):
+        if half and not half.get("failed") and _holds_work(self.folder):
             raise UserError(
                 f"'output_dir': {self.folder} holds an interrupted run of another recipe ({self._differences(half)}); "
                 "choose another output_dir, or discard that run with --restart true"
@@ -288,7 +291,8 @@ class Stage:
             record = read_provenance(self.folder)
             if record and (self.restart or self._differences(record)):
                 if _holds_work(self.folder):
-                    print(f"{self.name}: restart requested, starting over")
+                    why = "restart requested" if self.restart else "the last run failed with another recipe"
+                    print(f"{self.name}: {why}, starting over")
                 for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 record = {}
@@ -296,6 +300,7 @@ class Stage:
                 self._announce()
             self.seconds_before = record.get("seconds", 0.0)
             self.started = time.monotonic()
+            Stage.begun = self
             write_whole(self.folder / RECIPE, self._recipe_yaml())
             self._write({})
         return self.folder
@@ -331,8 +336,21 @@ class Stage:
         return f"stopped after step {step}, saved; rerun {again} to resume"
 
     def heartbeat(self) -> None:
-        """Record the time spent so far, so that a resumed stage reports all of it."""
+        """Record the time spent so far, so that a resumed stage reports all of it. Called when something is saved."""
+        self.saved = True
         self._write({})
+
+    @staticmethod
+    def note_mistake() -> None:
+        """Record that the stage of this process failed through a mistake of the user, so that no later run needs it.
+
+        Without it, its unfinished work would have to be discarded by hand once the recipe is corrected. What was saved
+        before the mistake stays protected.
+        """
+        stage = Stage.begun
+        if stage and stage.folder.is_dir() and not stage.saved:
+            with contextlib.suppress(OSError):
+                stage._write({}, failed=True)
 
     def finish(self, metrics: dict[str, Any], wrote: str, spare: Set[str] = frozenset()) -> None:
         """Complete the output: write its provenance, move it into place, and print the next command.
@@ -344,7 +362,7 @@ class Stage:
         """
         follow_umask(self.folder)
         files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *spare})
-        self._write(metrics, files)
+        self._write(metrics, files=files)
         (self.folder / LOCK).unlink()
         if self.target.exists():
             shutil.rmtree(self.old, ignore_errors=True)
@@ -374,7 +392,7 @@ class Stage:
         cls = self.config_class
         return header + (commented_yaml(cls, self.recipe) if cls else plain_yaml(self.recipe))
 
-    def _write(self, metrics: dict[str, Any], files: dict[str, int | str] | None = None) -> None:
+    def _write(self, metrics: dict[str, Any], **more: Any) -> None:
         versions = {"python": platform.python_version()}
         for package in _PACKAGES:
             try:
@@ -389,7 +407,7 @@ class Stage:
             "versions": versions,
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
-            "files": files or {},
+            **more,
             "command": shlex.join(["scratch", self.name, *self.arguments]),
         }
         if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced

@@ -12,6 +12,7 @@ from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import prepare
 from training.common.errors import UserError
 from training.common.recipe import build, read_yaml
+from training.common.stage import Stage
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.curation import Curation
 from training.corpus.dedup.decontamination import Decontaminator
@@ -164,6 +165,7 @@ def test_prose_needs_no_chat_template(place):
 def refuse(place: Path, match: str, **overrides: object) -> None:
     with pytest.raises(UserError, match=match):
         prepare.main(arguments(place, **overrides))
+    Stage.note_mistake()  # as the command line does
     assert not (place / "data").exists()
 
 
