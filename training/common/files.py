@@ -1,4 +1,4 @@
-"""Files: written completely or not at all, checksums, and flushing to the disk."""
+"""Files: written completely or not at all, checksums, flushing to the disk, and pointers of Git LFS."""
 
 import contextlib
 import hashlib
@@ -7,6 +7,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from training.common.errors import UserError
+
+GZIP = b"\x1f\x8b\x08"  # the first bytes of a gzip file, whatever its name
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextlib.contextmanager
@@ -46,3 +51,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def reject_lfs_pointer(path: Path, head: bytes) -> None:
+    """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
+
+    Args:
+        head: the first bytes of the file.
+
+    Raises:
+        UserError: the file is such a pointer.
+    """
+    if head.startswith(_LFS_POINTER) and b"\noid sha256:" in head:
+        raise UserError(f"{path} is a Git LFS pointer, not the data; run `git lfs pull` in its repository")

@@ -1,7 +1,7 @@
 """Recipe keys of `data`: reading, cleaning, filtering and splitting documents."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
@@ -13,8 +13,10 @@ from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
 from training.corpus.rules.pii import PIIConfig
 from training.corpus.sources import PYTHON, SourceConfig
+from training.corpus.sources.config import ReadingConfig
 
 Unit = Literal["package", "document", "position"]
+_READING = fields(ReadingConfig)  # of the single source, which stand directly below `data`
 
 
 @dataclass
@@ -32,19 +34,9 @@ class DedupConfig:
 
 
 @dataclass
-class DataConfig:
+class DataConfig(ReadingConfig):
     """The documents of a corpus: one source (`path`) or several (`sources`), and all that is done to them."""
 
-    path: str = option(
-        PYTHON,
-        "what to read: 'python' (the Python source installed on this machine), a file, folder or glob, '-' for "
-        "standard input, or a Hub dataset 'owner/name'",
-    )
-    text_column: str = option("text", "column that holds the text (jsonl, csv, parquet, arrow, Hub)")
-    subset: str | None = option(None, "configuration of a Hub dataset")
-    split: str = option("train", "split of a Hub dataset")
-    license: str | None = option(None, "licence of the text, for the data card")
-    max_bytes: int | None = option(None, "maximum bytes of clean text (UTF-8)", at_least=1)
     sources: dict[str, SourceConfig] = option(
         dict, "several sources instead of 'path', by name, each with its path, text_column, weight, max_bytes, ..."
     )
@@ -70,8 +62,11 @@ class DataConfig:
     seed: int = option(0, "seed for the validation split and for the order of installed Python files")
 
     def __post_init__(self):
-        if self.sources and (self.path != PYTHON or self.max_bytes is not None):
-            raise ValueError("'path' and 'max_bytes' cannot be combined with 'sources'; set them in each source")
+        super().__post_init__()
+        given = [field.name for field in _READING if getattr(self, field.name) != field.default]
+        if self.sources and given:
+            names = " and ".join(f"'{name}'" for name in given)
+            raise ValueError(f"{names} cannot be combined with 'sources'; set them in each source")
         if len({source.weight is None for source in self.sources.values()}) > 1:
             raise ValueError("'sources': some have a weight and some have none; give weights to all or to none")
         for name in self.sources:
@@ -83,16 +78,7 @@ class DataConfig:
     @cached_property
     def named_sources(self) -> dict[str, SourceConfig]:
         """`sources`, or the single one that `path` and related keys describe, under an empty name."""
-        return self.sources or {
-            "": SourceConfig(
-                path=self.path,
-                text_column=self.text_column,
-                subset=self.subset,
-                split=self.split,
-                license=self.license,
-                max_bytes=self.max_bytes,
-            )
-        }
+        return self.sources or {"": SourceConfig(**{field.name: getattr(self, field.name) for field in _READING})}
 
     def cleaning_of(self, name: str) -> CleaningConfig:
         """The cleaning of a source: its own, or that of the recipe."""
