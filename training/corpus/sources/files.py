@@ -197,21 +197,23 @@ class _Walk:
         return self._outputs[folder] is not None
 
     def is_in_output(self, file: Path, base: Path) -> bool:
-        """Whether a file is in the output of a stage, below `base`."""
-        return any(self._is_output(folder) for folder in file.parents if folder.is_relative_to(base) and folder != base)
+        """Whether a file is in the output of a stage, below `base`, or the summary of a run."""
+        above = [folder for folder in file.parents if folder.is_relative_to(base) and folder != base]
+        beside = file.parent.iterdir() if file.name == RUN_SUMMARY else ()
+        return any(self._is_output(folder) for folder in [*above, *beside])
 
     def notes(self) -> list[str]:
         """Lines about what was left out, and about data sets."""
         notes = []
         if self._data_sets:
             notes.append(f"read as a data set, its split '{self.config.split}' alone: {_first(self._data_sets)}")
-        if outputs := [str(folder) for folder, stage in self._outputs.items() if stage]:
+        if outputs := sorted(str(folder) for folder, stage in self._outputs.items() if stage):
             notes.append(f"outputs of stages are left out: {_first(outputs)}")
         if self._hidden:
-            notes.append(f"{self._hidden:,} hidden folders are left out")
+            notes.append(f"hidden folders are left out: {self._hidden:,}")
         if self.unread:
             kinds = [f"{count:,} {ending}" for ending, count in self.unread.most_common()]
-            notes.append(f"{sum(self.unread.values()):,} files of other types are left out: {_first(kinds)}")
+            notes.append(f"files of other types are left out: {sum(self.unread.values()):,} ({_first(kinds)})")
         return notes
 
 

@@ -42,13 +42,13 @@ def read_text(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
 
 def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[bytes | int]:
     """The documents of a text, each of at most `limit` bytes: cut at separators and, where that is not enough, at the
-    last blank line of the second half of `limit`, or at the last line end. For a line that is longer alone, its size."""
+    last blank line of the second half of `limit`, or at the last line end. A longer line gives its size."""
     pending, size, count = [], 0, 0
     paragraphs = 0  # lines up to that blank line
     for line in lines(stream, limit):
         too_long = isinstance(line, int)
         parts = line.split(separator) if separator and not too_long else [line]
-        if pending and (too_long or size + len(parts[0]) > limit):
+        while pending and (too_long or size + len(parts[0]) > limit):
             kept = paragraphs if paragraphs and not too_long else len(pending)
             yield b"".join(pending[:kept])
             pending, paragraphs, count = pending[kept:], 0, count + 1
