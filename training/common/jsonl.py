@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +25,7 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with path.open("rb") as stored:
             head = stored.read(_HEAD)
         reject_lfs_pointer(path, head)
-        opener = gzip.open if head.startswith(GZIP) else open
+        opener = gzip.open if head.startswith(GZIP) or path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8-sig") as stream:
             for number, record in _values(path, stream):
                 if not isinstance(record, dict):
@@ -35,7 +36,7 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _values(path: Path, stream: TextIO) -> Iterator[tuple[int, Any]]:
-    is_list = stream.read(_HEAD).lstrip().startswith("[")
+    is_list = re.match(r"\s*\[\s*[{\]]", stream.read(_HEAD))
     stream.seek(0)
     if is_list or ".jsonl" not in path.suffixes:
         try:

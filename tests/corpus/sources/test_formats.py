@@ -59,7 +59,7 @@ def test_tables_hold_text(tmp_path):
 
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_json_list_is_read_element_by_element(tmp_path, monkeypatch, indent):
-    monkeypatch.setattr("training.corpus.sources.formats.records.CHUNK", 50)
+    monkeypatch.setattr("training.corpus.sources.records.CHUNK", 50)
     rows = [{"text": f'"story" {number}, é 🦊', "tags": [[1], {}]} for number in range(40)] + [3, {"text": None}]
     (tmp_path / "a.json").write_text("\n " + json.dumps(rows, indent=indent, ensure_ascii=False) + "\n")
     found, dropped = read(tmp_path / "a.json", max_broken=0.5)

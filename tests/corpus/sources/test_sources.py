@@ -22,7 +22,7 @@ from training.common.recipe import build
 from training.corpus.curation.funnel import Funnel
 from training.corpus.sources import Position, SourceConfig, SourceReader, check_distinct, source_digest
 from training.corpus.sources import hub as hub_module
-from training.corpus.sources.formats import streams as streams_module
+from training.corpus.sources import streams as streams_module
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

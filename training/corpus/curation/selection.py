@@ -67,7 +67,7 @@ class Selection:
         return document
 
     def in_train(self, place: int, document: Document) -> Document:
-        """What a training document, trimmed, has in the training split: all of it, unless both splits share it."""
+        """The training split's part of a document, trimmed: all of it, unless both splits share it."""
         return self.piece(place, document, "train") if place in self.shared else document
 
     def piece(self, place: int, document: Document, split: Split) -> Document:

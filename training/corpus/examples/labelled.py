@@ -10,11 +10,11 @@ from training.common.jsonl import read_records
 from training.common.recipe import nearest, option
 from training.common.stage import digest
 from training.corpus.sources.config import DETECT
+from training.corpus.sources.delimited import decode_field, read_rows
 from training.corpus.sources.document import Damaged, Dropped
 from training.corpus.sources.files import CSV, SourceFile
-from training.corpus.sources.formats.delimited import decode_field, read_rows
-from training.corpus.sources.formats.records import delimiter_of
-from training.corpus.sources.formats.streams import lines, open_stream
+from training.corpus.sources.records import delimiter_of
+from training.corpus.sources.streams import lines, open_stream
 
 LABELLED_SPLITS = ("train", "validation", "test")
 ENDINGS = (".jsonl", ".json", *CSV, ".parquet")

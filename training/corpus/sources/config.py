@@ -13,7 +13,7 @@ PACKAGE_SHARE = 0.08
 
 @dataclass
 class ReadingConfig:
-    """What to read, and how: the keys of a source that also stand directly below `data`, for a single source."""
+    """Keys of a source that also stand directly below `data`, for a single source."""
 
     path: str = option(
         PYTHON,

@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from training.common.errors import UserError
 from training.common.recipe import nearest
-from training.corpus.sources import files
+from training.corpus.sources import files, records, tables, text
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.document import BROKEN, Damaged, Document, Dropped, NoColumn, NotText, Record
 from training.corpus.sources.files import SourceFile, announced_files, is_local
-from training.corpus.sources.formats import records, tables, text
 from training.corpus.sources.hub import HubStream
 from training.corpus.sources.ordering import shuffle_key
 from training.corpus.sources.partitions import Partition, whole

@@ -17,7 +17,7 @@ _MULTIBYTE = re.compile(
 
 
 def binary_fault(data: bytes) -> str | None:
-    """What shows that bytes are not text: a NUL, or many control characters; None for text."""
+    """The reason why bytes are not text: a NUL, or many control characters; None for text."""
     if (place := data.find(b"\0")) >= 0:
         return f"a NUL at byte {place + 1:,}"
     control = len(data) - len(data.translate(None, _CONTROL))

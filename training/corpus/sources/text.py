@@ -10,9 +10,9 @@ from training.common.errors import UserError
 from training.common.packages import how_to_install
 from training.corpus.sources.config import DETECT, SourceConfig
 from training.corpus.sources.document import BROKEN, Dropped, Record
+from training.corpus.sources.encodings import binary_fault, decode
 from training.corpus.sources.files import SourceFile
-from training.corpus.sources.formats.encodings import binary_fault, decode
-from training.corpus.sources.formats.streams import CHUNK, lines, open_stream
+from training.corpus.sources.streams import CHUNK, lines, open_stream
 
 # The separator of .txt files with many documents, as in the published TinyStories.
 SEPARATOR = b"<|endoftext|>"

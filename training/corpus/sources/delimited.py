@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from training.corpus.sources.document import BROKEN, Dropped
-from training.corpus.sources.formats.encodings import decode
+from training.corpus.sources.encodings import decode
 
 _TAB = "\t"
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from training.corpus.sources.config import SourceConfig
+from training.corpus.sources.delimited import Row, decode_field, read_rows
 from training.corpus.sources.document import BROKEN, Damaged, Dropped, NoColumn, Record
 from training.corpus.sources.files import SourceFile
-from training.corpus.sources.formats.delimited import Row, decode_field, read_rows
-from training.corpus.sources.formats.streams import CHUNK, lines, open_stream
+from training.corpus.sources.streams import CHUNK, lines, open_stream
 
 _BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")  # the elements of a list
 
 
 def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
-    """One record per line, numbered by its line; or the elements of a list, if the file begins with a bracket. The
+    """One record per line, numbered by its line; or the elements of a list, if the file holds a list of objects. The
     first `skip` are skipped, lines unparsed.
 
     Raises:
@@ -24,8 +24,7 @@ def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterat
     """
     first = not skip
     with open_stream(file) as (stream, encoding):
-        is_list = stream.peek(1).lstrip().startswith(b"[")
-        values = _elements if is_list else _values
+        values = _elements if re.match(rb"\s*\[\s*\{", stream.peek(1)) else _values
         for number, row, size in values(stream, config.max_document_bytes, skip):
             if isinstance(row, Dropped):
                 yield row

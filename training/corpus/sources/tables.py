@@ -7,7 +7,7 @@ from training.common.files import reject_lfs_pointer
 from training.corpus.sources.config import SourceConfig
 from training.corpus.sources.document import Damaged, Dropped, NoColumn, NotText, Record
 from training.corpus.sources.files import SourceFile
-from training.corpus.sources.formats.records import from_row
+from training.corpus.sources.records import from_row
 
 # Rows become Python objects in batches of about this many bytes.
 BATCH_BYTES = 8_000_000
