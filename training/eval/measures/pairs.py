@@ -24,7 +24,8 @@ class Pairs(Measure):
         self.pairs: dict[str, list[Record]] = {}
         for name, file in self.config.pairs.items():
             self.pairs[name] = pairs = read_pairs(file, f"pairs.{name}")
-            print(f"evaluate: pairs.{name}: {len(pairs):,} pairs, {min(len(pairs), self.config.limits.pairs):,} measured")
+            measured = min(len(pairs), self.config.limits.pairs)
+            print(f"evaluate: pairs.{name}: {len(pairs):,} pairs, {measured:,} measured")
 
     def check(self, candidate: Candidate) -> None:
         for name, pairs in self.pairs.items():
