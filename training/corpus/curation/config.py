@@ -56,8 +56,8 @@ class DataConfig(ReadingConfig):
     validation_fraction: float = option(0.05, "fraction of the bytes held out for validation", above=0, below=1)
     split_by: Unit | None = option(
         None,
-        "unit held out whole: package, document, or position (the end of a single document) (default: package for "
-        "python, else document)",
+        "unit held out whole: package, document, or position (the end of the text) (default: package for python, else "
+        "document, of long ones the end only)",
     )
     seed: int = option(0, "seed for the validation split and for the order of installed Python files")
 
