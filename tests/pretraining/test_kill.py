@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -85,6 +86,40 @@ class Forked:
     def wait(self) -> int:
         self.process.join(120)
         return self.process.exitcode
+
+
+class ForkedPair:
+    """A run of two processes of the fork server."""
+
+    def __init__(self, arguments: list[str], output: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        self.processes = [
+            get_context("forkserver").Process(
+                target=scratch,
+                args=(["pretrain", *arguments], output),
+                kwargs=group | {"RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "true"},
+            )
+            for rank in ("0", "1")
+        ]
+        for process in self.processes:
+            process.start()
+
+    def ended(self) -> int | None:
+        return next((process.exitcode for process in self.processes if process.exitcode is not None), None)
+
+    def send(self, signum: int) -> None:
+        for process in self.processes:
+            os.kill(process.pid, signum)
+
+    def wait(self) -> int:
+        for process in self.processes:
+            process.join(120)
+        first, second = (process.exitcode for process in self.processes)
+        assert first == second
+        return first
 
 
 class Command:
@@ -287,15 +322,16 @@ def test_two_processes_killed(stages, one_thread, tmp_path):
     arguments = options(stages, max_steps=30)
     whole = Harness(Launched, arguments, tmp_path / "whole", seed=0)
     assert whole.finish() == 0, whole.said()
-    harness = Harness(Launched, arguments, tmp_path / "model", seed=2)
+    harness = Harness(ForkedPair, arguments, tmp_path / "model", seed=2)
     harness.step_seconds = seconds_per_step(whole.folder)
-    for moment, rank in (
-        ("writing", None),
-        ("accumulating", "0"),
-        ("accumulating", None),
-        ("writing", "1"),
-        ("accumulating", None),
+    for moment, make, rank in (
+        ("writing", ForkedPair, None),
+        ("accumulating", Launched, "0"),
+        ("accumulating", ForkedPair, None),
+        ("writing", Launched, "1"),
+        ("accumulating", ForkedPair, None),
     ):
+        harness.make = make
         harness.kill(moment, rank)
     assert harness.finish() == 0, harness.said()
     assert "2 x cpu" in harness.output.read_text()
