@@ -100,7 +100,7 @@ class Corpus:
                 f"validation: the ends of {ends:,} long documents, and {found - ends:,} whole ones; for whole ones "
                 "alone, set 'data.split_by': document"
             )
-        if abs(share - requested) > FAR * requested:
+        if unit != "position" and abs(share - requested) > FAR * requested:
             notes.append(
                 f"validation: {share:.1%} of the text, not the {requested:.1%} of 'data.validation_fraction', because "
                 f"each {unit} is held out whole; set 'data.split_by': position to hold out the end of the text"

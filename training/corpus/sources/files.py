@@ -37,7 +37,10 @@ STREAMED = TEXT + HTML + JSON_LINES + CSV  # those that may be compressed
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 SUFFIXES = STREAMED + PARQUET + ARROW
 
-_READABLE = f"{' '.join(SUFFIXES)} (all but the last {len(PARQUET + ARROW)} also with {' '.join(COMPRESSIONS)})"
+_READABLE = (
+    ".txt .md .rst .tex and other text, .py .js .c and other code, .html .jsonl .csv .tsv "
+    f"(all of them also with {' '.join(COMPRESSIONS)}), {' '.join(PARQUET + ARROW)}"
+)
 _SHOWN = 5  # endings that are not read, and outputs of stages, that are named
 RUN_SUMMARY = "summary.md"  # `scratch run` writes it beside the outputs of its stages
 CARD = "README.md"
