@@ -5,8 +5,10 @@ import random
 import pytest
 from corpora import load
 
-from training.corpus.curation.config import DataConfig
+from training.corpus.curation.config import DataConfig, DedupConfig
+from training.corpus.curation.curation import Curation
 from training.corpus.curation.splitting import SHORTEST_END, paragraph_end
+from training.corpus.dedup.decontamination import Decontaminator
 
 
 def prose(size: int, seed: int) -> str:
@@ -80,6 +82,29 @@ def test_the_end_of_the_text_may_be_a_single_document(tmp_path):
     corpus = load(DataConfig(path=write_books(tmp_path / "books", [9_000] * 3), split_by="position"))
     (note,) = corpus.corpus.split_notes()
     assert "from 1 of 3 documents" in note and "'data.split_by': document" in note
+
+
+def test_ends_are_those_of_the_text_without_repeated_lines(tmp_path):
+    path = write_books(tmp_path / "books", [22_000] * 12)
+    common = "a line that stands in every one of these books, and is long enough to count\n"
+    for file in (tmp_path / "books").iterdir():
+        file.write_text(common + file.read_text() + common)
+    corpus = load(DataConfig(path=path, dedup=DedupConfig(lines=True)))
+    assert len(corpus.validation) == 12 and share(corpus) == pytest.approx(0.05, rel=0.1)
+    assert sum(common in document.text for document in corpus.train + corpus.validation) < 3
+
+
+def test_an_evaluation_item_in_the_training_part_drops_a_long_document(tmp_path):
+    path = write_books(tmp_path / "books", [60_000] * 3)
+    item = "seven wizards and a very old dragon once met at the bridge to play chess for gold"
+    for name, place in {"01.txt": 0, "02.txt": 1}.items():
+        texts = [item + "\n\n", (tmp_path / "books" / name).read_text()]
+        (tmp_path / "books" / name).write_text("".join(texts if place == 0 else texts[::-1]))
+    corpus = Curation(DataConfig(path=path), tmp_path / "work", 1).run()
+    corpus.keep_out(Decontaminator([("item", item)], 13, 8))
+    for split in ("train", "validation"):
+        assert [document.id for document in corpus.documents(split)] == ["00.txt", "02.txt"]
+        assert corpus.funnel.splits[split]["bytes"] == sum(document.size for document in corpus.documents(split))
 
 
 def test_cuts_fall_between_paragraphs():
