@@ -3,7 +3,8 @@
 Nothing here is needed to understand the model. At one token a step, a small model spends its time on calls of modules,
 on separate projections of one input, and on a cache that is copied to grow by one token. This file computes the same
 forward pass without these costs. `generate` uses it automatically for greedy search and sampling; every other call
-takes the ordinary forward pass.
+takes the ordinary forward pass. So does every step before which anything that it replaces was changed
+(originals_scratch.py) or whose arguments it does not cover (`Decoder.step`).
 
 Tolerance: logits, keys and values equal those of the ordinary pass up to rounding. tests/modeling_scratch/test_decoding
 holds them within 2e-5 + 1e-4 of the value in fp32, and in bf16 and fp16 at an error against fp32 of at most 1.5 times
@@ -23,6 +24,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 
+from .originals_scratch import Originals, Replaced
+
 # Joined and packed weights are a copy that lives during one call of `generate`. Models above this size (bytes of all
 # parameters) spend their time reading weights, so a copy gains little.
 LARGEST_COPY = 2**28
@@ -41,10 +44,10 @@ class Projection:
     """
 
     def __init__(self, *linears: nn.Linear, copy: bool):
-        self.sizes = [linear.out_features for linear in linears]
+        self.sizes = [linear.weight.shape[0] for linear in linears]
         self.maps = [(linear.weight, linear.bias) for linear in linears]
         self.packed = False
-        if copy:
+        if copy and len({linear.bias is None for linear in linears}) == 1:
             weights, biases = zip(*self.maps)
             weight, bias = torch.cat(weights), None if biases[0] is None else torch.cat(biases)
             self.packed = can_pack(weight)
@@ -100,9 +103,8 @@ class DecoderLayer:
     """A `ScratchDecoderLayer` over plain tensors."""
 
     def __init__(self, layer: nn.Module, copy: bool):
-        attention, mlp = layer.self_attn, layer.mlp
-        self.head_dim, self.scaling = attention.head_dim, attention.scaling
-        self.grouped = attention.num_key_value_groups > 1
+        self.attention, self.mlp = attention, mlp = layer.self_attn, layer.mlp
+        self.head_dim, self.grouped = attention.head_dim, attention.num_key_value_groups > 1
         self.input_layernorm = norm_function(layer.input_layernorm)
         self.post_attention_layernorm = norm_function(layer.post_attention_layernorm)
         self.qkv_proj = Projection(attention.q_proj, attention.k_proj, attention.v_proj, copy=copy)
@@ -113,14 +115,19 @@ class DecoderLayer:
         inner = [mlp.up_proj, mlp.gate_proj] if mlp.mlp_type == "swiglu" else [mlp.up_proj]
         self.inner_proj = Projection(*inner, copy=copy)
         self.down_proj = Projection(mlp.down_proj, copy=copy)
-        self.activation = mlp.activation
 
     def take_over_cache(self, cached: DynamicLayer) -> None:
         """Copy the keys and values so far into tensors with free positions."""
-        self.cached = cached
-        # On a CPU, attention of a single query is several times as fast in fp32 as in bf16.
-        self.dtype = torch.float if cached.keys.device.type == "cpu" else cached.keys.dtype
+        self.cached, self.visible = cached, (cached.keys, cached.values)
+        self.dtype = cached.keys.dtype
+        if cached.keys.device.type == "cpu":  # attention of a single query is several times as fast in fp32 as in bf16
+            self.dtype = torch.promote_types(self.dtype, torch.float)
         self.keys, self.values = allocate_cache(cached.keys, self.dtype), allocate_cache(cached.values, self.dtype)
+
+    def continues(self, cached: DynamicLayer) -> bool:
+        """Whether the cache still holds the keys and values that the step before left there."""
+        same = cached is self.cached and cached.keys is self.visible[0] and cached.values is self.visible[1]
+        return same and is_extended_as_usual(cached)
 
     def restore_cache(self, dtype: torch.dtype) -> None:
         """Give the cache the dtype that the ordinary forward pass uses."""
@@ -139,30 +146,34 @@ class DecoderLayer:
         if self.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = query.to(self.dtype), key.to(self.dtype)
-        if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        if rotation is not None:  # of both at once
+            both = rotate(torch.cat((query, key), dim=1), *rotation)
+            query, key = both.split_with_sizes((query.shape[1], key.shape[1]), dim=1)
 
         if position == self.keys.shape[2]:
             self.keys, self.values = allocate_cache(self.keys, self.dtype), allocate_cache(self.values, self.dtype)
         self.keys[:, :, position], self.values[:, :, position] = key, value
-        self.cached.keys, self.cached.values = self.keys[:, :, : position + 1], self.values[:, :, : position + 1]
+        self.visible = self.keys[:, :, : position + 1], self.values[:, :, : position + 1]
+        self.cached.keys, self.cached.values = self.visible
         attended = functional.scaled_dot_product_attention(
-            query.unsqueeze(2), self.cached.keys, self.cached.values, mask, scale=self.scaling, enable_gqa=self.grouped
+            query.unsqueeze(2), *self.visible, mask, scale=self.attention.scaling, enable_gqa=self.grouped
         )  # (batch, heads, 1, head_dim)
         (attended,) = self.o_proj(attended.flatten(1).to(hidden_states.dtype))
         hidden_states = hidden_states + attended
-        (expanded,) = self.down_proj(self.activation(*self.inner_proj(self.post_attention_layernorm(hidden_states))))
+        inner = self.mlp.activation(*self.inner_proj(self.post_attention_layernorm(hidden_states)))
+        (expanded,) = self.down_proj(inner)
         return hidden_states + expanded
 
 
 class Decoder:
     """The forward pass of a `ScratchForCausalLM` for single new tokens, during one call of `generate`."""
 
-    def __init__(self, model: PreTrainedModel):
-        self.model = model
+    def __init__(self, model: PreTrainedModel, replaced: Replaced):
+        self.model, self.replaced = model, replaced
         layers = model.model.layers[: model.config.num_hidden_layers]
         copy = sum(weight.nbytes for weight in model.parameters()) <= LARGEST_COPY
         self.layers = [DecoderLayer(layer, copy) for layer in layers]
+        self.norm = norm_function(model.model.norm)
         self.lm_head = Projection(model.lm_head, copy=copy)
         self.mixtures: list[tuple[float, float]] | None = None
         if model.config.embedding_shortcut:
@@ -187,47 +198,60 @@ class Decoder:
         The arguments are those of `ScratchForCausalLM.forward`. Any in `others` that is set needs the ordinary pass.
         """
         cache = past_key_values
-        supported = (
-            input_ids is not None
-            and input_ids.shape[1] == 1
+        continued = self.continues(cache)
+        covered = (
+            self.replaced.are_in_place()
+            and input_ids is not None
             and inputs_embeds is None
             and labels is None
             and position_ids is not None
-            and type(cache) is DynamicCache
-            and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
-            and (attention_mask is None or isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2)
+            and isinstance(logits_to_keep, int)
             and all(value is None or value is False for value in others.values())
             and not torch.is_autocast_enabled(input_ids.device.type)
+            and (continued or is_plain(cache, len(self.layers)))
+            and input_ids.shape == (len(cache.layers[0].keys), 1)
+            and (attention_mask is None or isinstance(attention_mask, torch.Tensor))
+            and (attention_mask is None or attention_mask.shape == (len(input_ids), cache.get_seq_length() + 1))
         )
-        if not supported or cache is not self.cache:
+        if not (covered and continued):
             self.restore_cache()
-        if not supported:
+        if not covered:
             return None
-        if self.cache is None:
-            self.take_over_cache(cache, attention_mask)
+        if not continued:
+            self.take_over_cache(cache)
 
         backbone, position = self.model.model, cache.get_seq_length()
-        embeddings = backbone.embed(backbone.embed_tokens(input_ids), position_ids)[:, 0]  # (batch, hidden)
+        inputs_embeds = backbone.embed(backbone.embed_tokens(input_ids), position_ids)  # (batch, 1, hidden)
         rotation = None
         if backbone.config.position_type == "rope":
-            cos, sin = backbone.rotary_emb(embeddings.to(self.layers[0].dtype), position_ids)
+            cos, sin = backbone.rotary_emb(inputs_embeds.to(self.layers[0].dtype), position_ids)
             rotation = cos, sin * self.signs
-        mask = attention_mask[:, None, None].bool() if self.padded else None
-        hidden_states = embeddings
+        padded = attention_mask is not None and not attention_mask.all()
+        mask = attention_mask[:, None, None].bool() if padded else None
+        hidden_states = embeddings = inputs_embeds[:, 0]  # (batch, hidden)
         for index, layer in enumerate(self.layers):
             if self.mixtures is not None:
                 residual_scale, embedding_scale = self.mixtures[index]
                 hidden_states = torch.add(hidden_states * residual_scale, embeddings, alpha=embedding_scale)
             hidden_states = layer.step(hidden_states, rotation, mask, position)
-        (logits,) = self.lm_head(backbone.norm(hidden_states))
-        return CausalLMOutputWithPast(logits=self.model.softcap(logits).unsqueeze(1), past_key_values=cache)
+        (logits,) = self.lm_head(self.norm(hidden_states))
+        return CausalLMOutputWithPast(logits=self.model.softcap(logits.unsqueeze(1)), past_key_values=cache)
 
-    def take_over_cache(self, cache: DynamicCache, attention_mask: torch.Tensor | None) -> None:
+    def continues(self, cache: Cache | None) -> bool:
+        """Whether this is the cache of the step before, with nothing changed in it since."""
+        return (
+            cache is not None
+            and cache is self.cache
+            and is_extended_as_usual(cache)
+            and len(cache.layers) == len(self.layers)
+            and all(map(DecoderLayer.continues, self.layers, cache.layers))
+        )
+
+    def take_over_cache(self, cache: DynamicCache) -> None:
         """Continue from the keys and values of a cache."""
         self.cache, self.cache_dtype = cache, cache.layers[0].keys.dtype
         for layer, cached in zip(self.layers, cache.layers, strict=True):
             layer.take_over_cache(cached)
-        self.padded = attention_mask is not None and not attention_mask.all()  # generated tokens are never padding
         half = self.layers[0].head_dim // 2
         self.signs = self.layers[0].keys.new_tensor([-1.0] * half + [1.0] * half)
 
@@ -244,12 +268,13 @@ _decoder: ContextVar[Decoder | None] = ContextVar("decoder", default=None)
 
 
 @contextmanager
-def fast_decoding(model: PreTrainedModel) -> Iterator[None]:
+def fast_decoding(model: PreTrainedModel, originals: Originals) -> Iterator[None]:
     """Let the model's forward pass use a decoder for single new tokens, inside this context."""
-    if not supports(model):
+    replaced = Replaced(model, originals)
+    if not replaced.are_in_place() or not covers(model):
         yield
         return
-    decoder = Decoder(model)
+    decoder = Decoder(model, replaced)
     token = _decoder.set(decoder)
     try:
         yield
@@ -278,13 +303,31 @@ def active_decoder(model: PreTrainedModel) -> Decoder | None:
     return decoder if decoder is not None and decoder.model is model else None
 
 
-def supports(model: PreTrainedModel) -> bool:
-    """Whether fast decoding computes the same as the model: its own modules without hooks, full attention by sdpa."""
-    plain = all(
-        not (module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
-        and (type(module) is nn.Linear or not hasattr(module, "in_features"))
-        and all(type(weight) is nn.Parameter for weight in module._parameters.values() if weight is not None)
-        for module in model.modules()
+def covers(model: PreTrainedModel) -> bool:
+    """Whether the loop has the model's architecture: full attention by sdpa in every layer, each with its own cache."""
+    config, attentions = model.config, [layer.self_attn for layer in model.model.layers]
+    return (
+        config._attn_implementation == "sdpa"
+        and set(config.layer_types) == {"full_attention"}
+        and not (config.output_attentions or config.output_hidden_states)
+        and all(part.config is config for part in (model.model, *attentions))
+        and [attention.layer_idx for attention in attentions] == list(range(len(attentions)))
     )
-    full = set(model.config.layer_types) == {"full_attention"}
-    return plain and full and not model.training and model.config._attn_implementation == "sdpa"
+
+
+def is_plain(cache: Cache | None, layers: int) -> bool:
+    """Whether a cache holds keys and values of the same tokens for each layer."""
+    return (
+        is_extended_as_usual(cache)
+        and len(cache.layers) == layers
+        and all(map(is_extended_as_usual, cache.layers))
+        and all(layer.get_seq_length() == cache.get_seq_length() > 0 for layer in cache.layers)
+    )
+
+
+def is_extended_as_usual(part: Cache | DynamicLayer | None) -> bool:
+    """Whether the library's own `update` appends to a cache or one layer of it, and nothing else happens then."""
+    if type(part) not in (DynamicCache, DynamicLayer):
+        return False
+    own = vars(part)
+    return "update" not in own and "get_mask_sizes" not in own and not own.get("offloading")

@@ -7,6 +7,7 @@ Shapes in comments: `seq` is the number of new tokens, `kv_seq` the number of to
 `hidden` is `hidden_size`, and `heads * head_dim` is the width of the queries.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +17,18 @@ from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
+from transformers.modeling_layers import (
+    GenericForQuestionAnswering,
+    GenericForSequenceClassification,
+    GenericForTokenClassification,
+    GradientCheckpointingLayer,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.auto import modeling_auto
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -28,7 +36,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratch import ScratchConfig
 from .decoding_scratch import fast_decoding, fast_single_steps
-from .loss_scratch import CausalLMLoss
+from .loss_scratch import CausalLMLoss, is_plain_linear
+from .originals_scratch import Originals
 
 
 class ScratchRMSNorm(nn.Module):
@@ -320,6 +329,16 @@ class ScratchPreTrainedModel(PreTrainedModel):
             init.ones_(module.residual_scale)
             init.zeros_(module.embedding_scale)
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save as transformers does. All Auto classes open the folder, whichever class was saved."""
+        model = self
+        if type(self).__module__.startswith("torch."):  # FSDP2's subclass of ours; torch's code would be saved with it
+            model = object.__new__(next(cls for cls in type(self).__mro__ if not cls.__module__.startswith("torch.")))
+            vars(model).update(vars(self))
+        if type(model) in AUTO_CLASSES.values() and model._auto_class:
+            model.config.auto_map = (getattr(model.config, "auto_map", None) or {}) | AUTO_MAP
+        super(ScratchPreTrainedModel, model).save_pretrained(save_directory, *args, **kwargs)
+
 
 class ScratchModel(ScratchPreTrainedModel):
     """The backbone: token ids to hidden states, by embedding, decoder layers and a final norm."""
@@ -446,6 +465,10 @@ class ScratchModel(ScratchPreTrainedModel):
         return inputs_embeds
 
 
+# The code above, which the decode loop replaces: it notices whatever somebody changes.
+ORIGINALS = Originals(__name__)
+
+
 class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     """The language model: a backbone, and a matrix from hidden states to logits of the next token.
 
@@ -460,11 +483,16 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[cls.__name__] = cls.__name__  # see the end of this file
+
     def __init__(self, config: ScratchConfig):
         super().__init__(config)
+        self.loss_type = "ForCausalLM"  # transformers takes it from the name of the class, which a subclass may change
         self.model = ScratchModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.chunked_loss = CausalLMLoss(config.final_logit_softcapping)
+        self.chunked_loss = CausalLMLoss()
         self.post_init()
 
     @can_return_tuple
@@ -487,9 +515,11 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         Args:
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: see `ScratchModel`.
             labels: token ids, not shifted (usually `input_ids`); -100 is not scored.
-            logits_to_keep: positions whose logits are computed: the last n (0: all), or a tensor of indices, (n,) or
-                (batch, n), or a mask (batch, seq). The loss from logits needs all positions.
-            skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py).
+            logits_to_keep: positions whose logits are computed: the last n (0: all); a slice, indices (n,) or a boolean
+                mask (seq,) for all sequences; indices (batch, n) by sequence; or a boolean mask (batch, seq), which
+                flattens both. The loss from logits needs all positions.
+            skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py). If anything was added or
+                changed in `lm_head`, `softcap` or `loss_function`, such as an adapter, it is computed from the logits.
             kwargs: `shift_labels`, (batch, seq), labels that are already shifted, in place of `labels` (without
                 `skip_logits`, `labels` must be given too, as in transformers); `num_items_in_batch`, the number that
                 the summed loss is divided by (default: the scored tokens); others as in `ScratchModel`.
@@ -511,18 +541,19 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states, logits, loss = outputs.last_hidden_state, None, None
-        if skip_logits:
-            if labels is None and kwargs.get("shift_labels") is None:
-                raise ValueError("skip_logits computes only the loss; give labels or shift_labels")
-            loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, **kwargs)
+        if skip_logits and labels is None and kwargs.get("shift_labels") is None:
+            raise ValueError("skip_logits computes only the loss; give labels or shift_labels")
+        if skip_logits and self._loss_is_plain():
+            softcap = self.config.final_logit_softcapping
+            loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, softcap=softcap, **kwargs)
         else:
-            kept = _select_positions(hidden_states, logits_to_keep)
+            kept = hidden_states if skip_logits else _select_positions(hidden_states, logits_to_keep)
             logits = self.softcap(self.lm_head(kept))  # (batch, kept, vocab)
-            if labels is not None:
+            if labels is not None or skip_logits:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=logits,
+            logits=None if skip_logits else logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -531,24 +562,30 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Resize as transformers does, and suppress in generation the ids that still belong to no token.
 
+        `tokenizer_size` in the generation settings tells these ids from those that a user suppresses.
+
         Args:
             new_num_tokens: `len(tokenizer)`, added tokens included.
         """
-        end = self.config.vocab_size
+        settings = self.generation_config
+        size = getattr(settings, "tokenizer_size", self.config.vocab_size)
         embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        if new_num_tokens is not None:
-            suppressed = set(self.generation_config.suppress_tokens or ())
-            while end - 1 in suppressed:
-                end -= 1
-                suppressed.remove(end)
-            suppressed.update(range(new_num_tokens, self.config.vocab_size))
-            self.generation_config.suppress_tokens = sorted(suppressed) or None
+        own = {token for token in settings.suppress_tokens or () if token < min(size, self.config.vocab_size)}
+        settings._from_model_config = False  # with True, loading would forget tokenizer_size
+        settings.tokenizer_size = size if new_num_tokens is None else new_num_tokens
+        phantoms = range(settings.tokenizer_size, self.config.vocab_size)
+        settings.suppress_tokens = sorted(own.union(phantoms)) or None
         return embeddings
 
     def softcap(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits kept between plus and minus `final_logit_softcapping`, smoothly. https://arxiv.org/abs/2408.00118"""
         cap = self.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _loss_is_plain(self) -> bool:
+        """Whether `chunked_loss` computes the model's loss: head, soft cap and loss function are those of this file."""
+        softcap = getattr(self.softcap, "__func__", None)
+        return is_plain_linear(self.lm_head) and softcap is _SOFTCAP and self.loss_function is ForCausalLMLoss
 
     def compile_regions(self) -> None:
         """Compile the layers, and on a GPU the loss, in place.
@@ -563,25 +600,32 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:
         # transformers' hook for faster decoding: greedy search and sampling run inside.
-        with super()._optimize_model_for_decode(), fast_decoding(self):
+        with super()._optimize_model_for_decode(), fast_decoding(self, ORIGINALS):
             yield
 
 
+_SOFTCAP = ScratchForCausalLM.softcap
+
+
 def _select_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """Hidden states of the requested positions: the last n (0: all), indices, or a (batch, seq) mask (flattens)."""
+    """Hidden states at `logits_to_keep`, see `forward`. transformers' own function is missing in its older releases."""
     if isinstance(logits_to_keep, int):
         return hidden_states[:, -logits_to_keep:]
-    if logits_to_keep.dtype == torch.bool:
-        return hidden_states[logits_to_keep]
-    if logits_to_keep.ndim == 2:
+    if isinstance(logits_to_keep, torch.Tensor) and logits_to_keep.ndim == 2:
+        if logits_to_keep.dtype == torch.bool:
+            return hidden_states[logits_to_keep]
         return torch.take_along_dim(hidden_states, logits_to_keep[..., None], dim=1)
     return hidden_states[:, logits_to_keep]
+
+
+# The other heads inherit a forward pass, but build themselves: the mixins build the backbone with AutoModel, which
+# rejects code loaded from the Hub.
 
 
 class ScratchForSequenceClassification(GenericForSequenceClassification, ScratchPreTrainedModel):
     """A score for each label, (batch, num_labels), from the last token that is not padding.
 
-    With one label it is a reward model for TRL. The inherited forward takes `labels` and the arguments of
+    With one label it is a reward model for TRL. The inherited forward takes `labels`, (batch,), and the arguments of
     `ScratchModel`, and returns `loss`, `logits` and `past_key_values`.
     """
 
@@ -589,9 +633,61 @@ class ScratchForSequenceClassification(GenericForSequenceClassification, Scratch
     accepts_loss_kwargs = False
 
     def __init__(self, config: ScratchConfig):
-        # Not the mixin's __init__: it builds the backbone with AutoModel, which rejects code loaded from the Hub.
         ScratchPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
         self.model = ScratchModel(config)
         self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
         self.post_init()
+
+
+class ScratchForTokenClassification(GenericForTokenClassification, ScratchPreTrainedModel):
+    """A score for each label at each token, (batch, seq, num_labels), from this token and those before it.
+
+    The inherited forward takes `labels`, (batch, seq), which are not shifted, and the arguments of `ScratchModel`, and
+    returns `loss` and `logits`.
+    """
+
+    accepts_loss_kwargs = False  # as above
+
+    def __init__(self, config: ScratchConfig):
+        ScratchPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.model = ScratchModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.score = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+
+class ScratchForQuestionAnswering(GenericForQuestionAnswering, ScratchPreTrainedModel):
+    """Scores of each token as the first and as the last of the answer, each (batch, seq).
+
+    The inherited forward takes `start_positions` and `end_positions`, (batch,), and the arguments of `ScratchModel`,
+    and returns `loss`, `start_logits` and `end_logits`.
+    """
+
+    def __init__(self, config: ScratchConfig):
+        ScratchPreTrainedModel.__init__(self, config)
+        self.model = ScratchModel(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+
+# The class of a model's folder that each Auto class opens. The package registers them, and every save lists them.
+AUTO_CLASSES = {
+    "AutoModel": ScratchModel,
+    "AutoModelForCausalLM": ScratchForCausalLM,
+    "AutoModelForQuestionAnswering": ScratchForQuestionAnswering,
+    "AutoModelForSequenceClassification": ScratchForSequenceClassification,
+    "AutoModelForTokenClassification": ScratchForTokenClassification,
+}
+AUTO_MAP = {"AutoConfig": "configuration_scratch.ScratchConfig"} | {
+    auto_class: f"modeling_scratch.{model_class.__name__}" for auto_class, model_class in AUTO_CLASSES.items()
+}
+
+# By these tables transformers and lm-eval decide what a class is for. Under label smoothing, for example, Trainer
+# shifts labels only for the names of causal language models. `register` of the Auto classes does not enter them.
+modeling_auto.MODEL_MAPPING_NAMES["scratch"] = "ScratchModel"
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["scratch"] = "ScratchForCausalLM"
+modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["scratch"] = "ScratchForSequenceClassification"
+modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES["scratch"] = "ScratchForTokenClassification"
+modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES["scratch"] = "ScratchForQuestionAnswering"

@@ -11,21 +11,64 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
-SPECIAL_TOKENS = (END_OF_TEXT, PAD, TURN_START, TURN_END)  # ids 0, 1, 2, 3
+# The beginning of a turn is one token. As its line break is part of it, no token merges the line break with what
+# follows: a message has the same tokens wherever it stands, and an answer begins where the prompt ends.
+TURN_STARTS = tuple(f"{TURN_START}{role}\n" for role in ("system", "user", "assistant", "tool"))
+SPECIAL_TOKENS = (END_OF_TEXT, PAD, TURN_START, TURN_END, *TURN_STARTS)  # ids 0 to 7
 
-# ChatML. Instruction tuning trains on the part inside {% generation %}: the assistant's text and the token that ends
-# the turn, so that the model learns to stop. The line break after it belongs to the template.
+# ChatML, with tools, calls and reasoning as Qwen and Hermes write them, which vLLM, llama.cpp and TRL parse. The result
+# of a call is a turn of the role `tool`. Instruction tuning trains on the part inside {% generation %}: all that the
+# assistant writes, and the token that ends the turn, so that the model learns to stop. The line break after it belongs
+# to the template. A turn is rendered alike whatever follows it: a prompt is the beginning of the whole conversation.
 CHAT_TEMPLATE = """\
-{%- for message in messages %}
-    {{- '<|im_start|>' + message['role'] + '\\n' }}
-    {%- if message['role'] == 'assistant' %}
-        {%- generation %}
-            {{- message['content'] + '<|im_end|>' }}
-        {%- endgeneration %}
+{%- macro text(content) %}
+    {%- if content is string %}
+        {{- content }}
     {%- else %}
-        {{- message['content'] + '<|im_end|>' }}
+        {%- for part in content or [] %}
+            {{- '' + part['text'] }}
+        {%- endfor %}
     {%- endif %}
-    {{- '\\n' }}
+{%- endmacro %}
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- text(messages[0]['content']) + '\\n\\n' }}
+    {%- endif %}
+    {{- '# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\n' }}
+    {{- 'You are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}
+    {%- for tool in tools %}
+        {{- '\\n' + tool | tojson }}
+    {%- endfor %}
+    {{- '\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments ' }}
+    {{- 'within <tool_call></tool_call> XML tags:\\n<tool_call>\\n' }}
+    {{- '{"name": <function-name>, "arguments": <args-json-object>}\\n</tool_call><|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message['role'] == 'assistant' %}
+        {{- '<|im_start|>' + message['role'] + '\\n' }}
+        {%- generation %}
+            {%- if message['reasoning_content'] %}
+                {{- '<think>\\n' + message['reasoning_content'] + '\\n</think>\\n\\n' }}
+            {%- endif %}
+            {{- text(message['content']) }}
+            {%- for call in message['tool_calls'] or [] %}
+                {%- set function = call['function'] or call %}
+                {{- '\\n' if message['content'] or not loop.first else '' }}
+                {{- '<tool_call>\\n{"name": "' + function['name'] + '", "arguments": ' }}
+                {%- if function['arguments'] is string %}
+                    {{- function['arguments'] }}
+                {%- else %}
+                    {{- (function['arguments'] or {}) | tojson }}
+                {%- endif %}
+                {{- '}\\n</tool_call>' }}
+            {%- endfor %}
+            {{- '<|im_end|>' }}
+        {%- endgeneration %}
+        {{- '\\n' }}
+    {%- elif not (tools and loop.first and message['role'] == 'system') %}
+        {{- '<|im_start|>' + message['role'] + '\\n' + text(message['content']) + '<|im_end|>\\n' }}
+    {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
@@ -141,11 +184,8 @@ class BaseTokenizer(ABC):
     def to_backend(self) -> Tokenizer:
         """The same tokenizer as an object of the Rust library, which writes `tokenizer.json`."""
 
-    def save(self, folder: str | Path, model_max_length: int = 1024) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` for `AutoTokenizer`.
-
-        Args:
-            model_max_length: longest sequence of the model, in tokens; transformers warns about longer texts.
 
         Raises:
             ValueError: the vocabulary lacks one of `SPECIAL_TOKENS`, which the chat template needs.
@@ -163,9 +203,9 @@ class BaseTokenizer(ABC):
             tokenizer_object=backend,
             eos_token=END_OF_TEXT,
             pad_token=PAD,
+            padding_side="left",  # generation continues the last position, which must not be padding
             extra_special_tokens=[token for token in self.special_tokens if token not in (END_OF_TEXT, PAD)],
             clean_up_tokenization_spaces=False,
-            model_max_length=model_max_length,
             chat_template=CHAT_TEMPLATE,
         )
         tokenizer.save_pretrained(folder)

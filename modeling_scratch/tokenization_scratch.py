@@ -25,11 +25,13 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from .tokenization_base import SPECIAL_TOKENS, BaseTokenizer, read_tokenizer_json
 
-# The words that no token crosses, after GPT-4's pattern. The first alternative that matches wins; together they match
-# every character, so nothing is lost.
-_WORD = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"  # with the one character before it: " the", ".append", "_name"
+# The words that no token crosses. The first alternative that matches wins; together they match every character, so
+# nothing is lost. With whitespace "runs", 3 digits give the pattern of Llama 3 and 1 digit that of Qwen 2, character by
+# character: llama.cpp cannot read a pattern from a file, and knows these two by name.
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"  # with the one character before it: " the", ".append", "_name"
 _PUNCTUATION = r" ?[^\s\p{L}\p{N}]+"  # " ==", "):"
-_LINE_BREAK = r"\s*[\r\n]\s*"  # with the indentation after it: one token begins most lines of Python
+_LINE_BREAKS = r"\s*[\r\n]+"  # with empty lines; the indentation after them is a word of its own
 _SPACES = r"\s+(?!\S)"  # all but the last, which belongs to the next word
 
 DIGITS = (1, 2, 3)
@@ -37,13 +39,14 @@ WHITESPACE = ("runs", "single")
 
 
 def split_pattern(digits: int = 3, whitespace: str = "runs") -> str:
-    """The regular expression that matches words, in the dialect of the Rust library (Oniguruma).
+    """The regular expression that matches words, in a dialect that the Rust library (Oniguruma), tiktoken and
+    llama.cpp share.
 
     Args:
         digits: maximum number of digits in a token. 1 spells numbers digit by digit; 3 makes them shorter. Without a
-            limit, numbers would fill the vocabulary.
-        whitespace: "runs" allows tokens of several spaces, or of a line break with the indentation after it; "single"
-            makes every whitespace character a token, except the one space before a word.
+            limit, numbers would fill the vocabulary. llama.cpp has no pattern for 2.
+        whitespace: "runs" allows tokens of several spaces or line breaks; "single" makes every whitespace character a
+            token, except the one space before a word. llama.cpp has no pattern for "single".
 
     Raises:
         ValueError: not one of `DIGITS`, not one of `WHITESPACE`.
@@ -52,10 +55,11 @@ def split_pattern(digits: int = 3, whitespace: str = "runs") -> str:
         raise ValueError(f"'digits' must be one of {', '.join(map(str, DIGITS))}, not {digits!r}")
     if whitespace not in WHITESPACE:
         raise ValueError(f"'whitespace' must be one of {', '.join(WHITESPACE)}, not {whitespace!r}")
-    number = rf"\p{{N}}{{1,{digits}}}"
+    number = r"\p{N}" if digits == 1 else rf"\p{{N}}{{1,{digits}}}"
+    words = [_CONTRACTION, _WORD, number]
     if whitespace == "single":
-        return "|".join([_WORD, number, _PUNCTUATION, r"\s"])
-    return "|".join([_LINE_BREAK, _WORD, number, _PUNCTUATION, _SPACES, r"\s+"])
+        return "|".join([*words, _PUNCTUATION, r"\s"])
+    return "|".join([*words, rf"{_PUNCTUATION}[\r\n]*", _LINE_BREAKS, _SPACES, r"\s+"])
 
 
 # A token for a pair that occurs once would only memorise the text.

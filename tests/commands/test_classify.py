@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
@@ -13,7 +14,7 @@ from training.commands.classify import main
 from training.common.errors import UserError
 from training.common.stage import read_provenance, staging_dir
 from training.eval.measures.classification import scores, tfidf_baseline
-from training.tuning.classification import pick_positive
+from training.tuning.classification import open_padding_tokenizer, pick_positive, tokenize_texts
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -40,6 +41,7 @@ def write_jsonl(file, rows) -> None:
 def outputs(tmp_path_factory):
     place = tmp_path_factory.mktemp("outputs")
     write_model(place / "pretrain", write_tokenizer(place / "tokenizer"))
+    write_model(place / "positions", place / "tokenizer", preset="gpt2")
     for seed, (split, count) in enumerate(SIZES.items()):
         write_jsonl(place / f"{split}.jsonl", records(count, seed))
     return place
@@ -69,13 +71,18 @@ def test_it_learns_what_the_words_say(place, capsys):
 
 
 def test_stock_transformers_gives_the_same_labels(place):
-    classify(num_train_epochs=1, baseline="false")
+    """Also where padding on the left would give other positions to the tokens."""
+    classify(model="positions", num_train_epochs=1, baseline="false")
     predictions = [json.loads(line) for line in (place / "new" / "predictions.jsonl").read_text().splitlines()]
     label = pipeline("text-classification", model="new", device="cpu")
     for prediction, answer in zip(predictions, label([row["text"] for row in predictions], batch_size=8), strict=True):
         if prediction["probability"] > 0.51:  # the Trainer may have predicted in bfloat16
             assert answer["label"] == prediction["predicted"]
         assert answer["score"] == pytest.approx(prediction["probability"], abs=0.02)
+    ids = label.tokenizer("ends with <|im_end|>")["input_ids"]  # in training and here
+    assert label.tokenizer.decode(ids) == "ends with <|im_end|>" and min(ids) >= 4
+    examples = tokenize_texts(["<|im_end|>"], ["sitting"], open_padding_tokenizer("pretrain"), label.model, 99, "test")
+    assert min(examples[0]["input_ids"]) >= 4
 
 
 def test_the_best_epoch_is_kept(place):
@@ -111,6 +118,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(place, monkeypatch):
     monkeypatch.chdir(place)
     assert (staging_dir("new") / "trainer").is_dir() and not (place / "new").exists()
     forget_accelerate()
+    with refused("output_dir", "new.partial", "seed: 0 -> 1", "--restart true"):
+        classify(num_train_epochs=3, baseline="false", seed=1)
     classify(num_train_epochs=3, baseline="false")
     whole, resumed = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("whole", "new"))
     assert all(

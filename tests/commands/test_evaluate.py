@@ -65,7 +65,7 @@ def world(tmp_path_factory):
     """What the stages before leave: tokenizer, data, two models; and a folder with one lm-eval task."""
     root = tmp_path_factory.mktemp("world")
     tokenizer = ScratchTokenizer.train(TEXTS, vocab_size=280)
-    tokenizer.save(root / "tokenizer", model_max_length=128)
+    tokenizer.save(root / "tokenizer")
     data = root / "data"
     data.mkdir()
     documents = [[*tokenizer.encode(text), tokenizer.vocab[END_OF_TEXT]] for text in TEXTS]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from light import imports_nothing_heavy
+from messages import refused
 from tiny_stages import write_text
 
 from training.cli import main
@@ -18,7 +19,7 @@ from training.common.stage import Stage
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine
 from training.tuning import trl_options
-from training.tuning.pipeline.recipe import inputs_of
+from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -222,7 +223,8 @@ def finished(tmp_path, monkeypatch):
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     trl = "model_name_or_path: runs/x/pretrain\nlearning_rate: 1e-4\nnum_train_epochs: 2\n"
-    records = "datasets: [{path: json, data_files: {train: runs/x/data/train.jsonl}}]\n"
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    records = "datasets: [{path: json, data_files: {train: asked.jsonl}}]\n"
     for stage, text in {
         "tokenizer": "output_dir: runs/x/tokenizer\ndata: {path: a.txt}\n",
         "prepare": "output_dir: runs/x/data\ntokenizer: runs/x/tokenizer\ndata: {path: a.txt}\n",
@@ -238,8 +240,9 @@ def finished(tmp_path, monkeypatch):
         trl_stage = isinstance(config, dict)
         digests = inputs_of(config) if trl_stage else module.inputs(config)
         output_dir = config["output_dir"] if trl_stage else config.output_dir
-        made = Stage(stage, output_dir, config, digests, [], getattr(module, "RUNTIME_KEYS", frozenset()))
-        (made.begin() / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+        runtime_keys = runtime_keys_of(config) if trl_stage else getattr(module, "RUNTIME_KEYS", frozenset())
+        made = Stage(stage, output_dir, config, digests, [], runtime_keys)
+        (made.begin() / "written").write_text("something")
         made.finish({}, wrote="something")
     (tmp_path / "runs" / "x" / "summary.png").touch()
     results = {"conditions": {}, "models": {}}
@@ -278,11 +281,32 @@ def test_a_changed_or_missing_input_starts_its_stages(finished, tmp_path, monkey
     monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: made.append(stage) or 0)
     with (tmp_path / "a.txt").open("a") as stream:
         stream.write("more\n")
-    with (tmp_path / "runs" / "x" / "data" / "train.jsonl").open("a") as stream:
+    with (tmp_path / "asked.jsonl").open("a") as stream:
         stream.write('{"prompt": "c", "completion": "d"}\n')
     shutil.rmtree(tmp_path / "runs" / "x" / "evaluate")
     assert main(["run", str(finished)]) == 0
     assert made == ["tokenizer", "prepare", "sft", "grpo", "evaluate", "export"]
+
+
+def test_a_missing_file_starts_its_stage(finished, tmp_path, monkeypatch):
+    """And those that read it, which would find it made again."""
+    made = []
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: made.append((stage, rest)) or 0)
+    (tmp_path / "runs" / "x" / "data" / "written").unlink()
+    assert main(["run", str(finished), "--restart"]) == 0
+    assert made == [(stage, ["--restart"]) for stage in ("prepare", "pretrain", "evaluate")]
+
+
+def test_text_and_paths_of_the_command_line(finished, tmp_path, monkeypatch):
+    """As the stages themselves read them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    flags = ["--prepare.data.path=2024", "--sft.output_dir=~/exp #2", "--pretrain.output_dir=1e3", "--sft.seed=1e0"]
+    configs = run.open_run(finished, [*flags[:3], "--evaluate.models={base: ~/x, other: 007}"]).configs
+    assert configs["prepare"].data.path == "2024" and configs["pretrain"].output_dir == "1e3"
+    assert configs["sft"]["output_dir"] == f"{tmp_path}/exp #2"
+    assert configs["evaluate"].models == {"base": f"{tmp_path}/x", "other": "007"}
+    with refused("seed"):
+        run.open_run(finished, flags)
 
 
 @pytest.mark.parametrize(

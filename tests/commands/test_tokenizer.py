@@ -34,9 +34,9 @@ def provenance(folder):
 
 def test_bpe_end_to_end(texts, tmp_path, capsys):
     output = tmp_path / "tokenizer"
-    main(arguments(texts, output, vocab_size=300, model_max_length=64))
+    main(arguments(texts, output, vocab_size=300))
     tokenizer = AutoTokenizer.from_pretrained(output)
-    assert len(tokenizer) == 300 and tokenizer.model_max_length == 64 and tokenizer.chat_template
+    assert len(tokenizer) == 300 and tokenizer.chat_template
     record = provenance(output)
     assert record["stage"] == "tokenizer" and record["stage"] in STAGES
     metrics = record["metrics"]
@@ -45,7 +45,7 @@ def test_bpe_end_to_end(texts, tmp_path, capsys):
     assert f"{metrics['bytes_per_token']:.2f} bytes per token on" in printed
     assert "requested" not in printed
 
-    main(arguments(texts, output, vocab_size=300, model_max_length=64))
+    main(arguments(texts, output, vocab_size=300))
     assert "up to date, skipped" in capsys.readouterr().out
 
 
@@ -53,7 +53,7 @@ def test_says_when_the_text_cannot_fill_the_vocabulary(texts, tmp_path, capsys):
     output = tmp_path / "tokenizer"
     main(arguments(texts, output, vocab_size=5000))
     size = len(AutoTokenizer.from_pretrained(output))
-    assert 260 < size < 5000
+    assert 256 + SPECIAL_TOKENS < size < 5000
     assert f"{size} tokens, not the 5000 requested" in capsys.readouterr().out
     assert provenance(output)["metrics"]["vocab_size"] == size
 
@@ -69,7 +69,7 @@ def test_character_level_covers_the_whole_corpus(texts, tmp_path):
     main(arguments(texts, output, kind="character"))
     tokenizer = AutoTokenizer.from_pretrained(output)
     everything = "".join(file.read_text() for file in texts.iterdir())
-    assert len(tokenizer) == 4 + len(set(everything))
+    assert len(tokenizer) == SPECIAL_TOKENS + len(set(everything))
     assert len(tokenizer(everything)["input_ids"]) == len(everything)
     assert provenance(output)["metrics"]["bytes_per_token"] == 1
 
@@ -77,7 +77,7 @@ def test_character_level_covers_the_whole_corpus(texts, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"vocab_size": 200}, "'vocab_size' must be at least 260"),
+        ({"vocab_size": 200}, "'vocab_size' must be at least 264"),
         ({"max_bytes": 0}, "'max_bytes' must be at least 1, not 0"),
         ({"kind": "words"}, "'kind' must be one of bpe, character"),
         ({"vocab_sise": 300}, "did you mean 'vocab_size'?"),

@@ -1,13 +1,15 @@
 """YAML and overrides to a dataclass: what is understood, and how the rest is refused."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from messages import refused
 
 from training.common.errors import UserError
 from training.common.recipe import (
+    PathText,
     nearest,
     option,
     parse,
@@ -16,6 +18,7 @@ from training.common.recipe import (
     recipe_file,
     required,
     split_overrides,
+    split_restart,
 )
 from training.pretraining.config import PretrainConfig
 
@@ -35,6 +38,9 @@ class Config:
     kind: Literal["bpe", "character"] = option("bpe", "which")
     prompts: list[str] = option(list, "beginnings")
     dials: dict = option(dict, "anything")
+    paths: dict[str, PathText] = option(dict, "files by name")
+    place: PathText | None = option(None, "a file")
+    mixed: dict[PathText, Any] | PathText = option("", "a folder, or weights of several")
     inner: Inner = option(Inner, "more")
 
     def __post_init__(self):
@@ -89,6 +95,17 @@ def test_a_recipe_with_overrides(tmp_path):
         ("--dials={a: e-5, b: 1e, c: 1-5}", "dials", {"a": "e-5", "b": "1e", "c": "1-5"}),
         ("--output_dir=no", "output_dir", "no"),  # a truth value in YAML 1.1
         ("--output_dir=--odd", "output_dir", "--odd"),
+        ("--output_dir=exp #2", "output_dir", "exp #2"),
+        ("--output_dir=1e3", "output_dir", "1e3"),
+        ("--output_dir=null", "output_dir", "null"),
+        ("--output_dir=[a", "output_dir", "[a"),
+        ("--prompts=[2024, 1e3, no, '#', null]", "prompts", ["2024", "1e3", "no", "#", "null"]),
+        ("--paths={a: 007, b: ~/x}", "paths", {"a": "007", "b": str(Path.home() / "x")}),
+        ("--paths.a=2024", "paths", {"a": "2024"}),
+        ("--place=a: b.txt", "place", "a: b.txt"),
+        ("--place=null", "place", None),
+        ("--mixed=2024", "mixed", "2024"),
+        ("--mixed={~/a: 1}", "mixed", {str(Path.home() / "a"): 1}),
     ],
 )
 def test_values(flag, name, value):
@@ -115,10 +132,9 @@ def test_floats(text, value):
         ("--fast=2", "'fast' takes true or false, not 2"),
         ("--inner.rate=quick", "'inner.rate' takes a number, not 'quick'"),
         ("--inner.rate=true", "'inner.rate' takes a number, not True"),
-        ("--inner.path=12", "'inner.path' takes text, not 12"),
         ("--kind=words", "'kind' must be one of bpe, character, not 'words'"),
         ("--prompts=a", "'prompts' takes a list, not 'a'"),
-        ("--prompts=[1]", "'prompts' takes text, not 1"),
+        ("--prompts={a: 1}", "'prompts' takes a list, not {'a': '1'}"),
         ("--steps={}", "'steps' takes a whole number, not {}"),
         ("--dials=3", "'dials' takes a mapping, not 3"),
         ("--inner=3", "'inner' takes a mapping of keys, not 3"),
@@ -163,6 +179,27 @@ def test_an_override_below_a_single_value(tmp_path):
 
 def test_an_empty_recipe_is_one_of_defaults(tmp_path):
     assert read_yaml(recipe(tmp_path, "# nothing\n")) == {}
+
+
+def test_paths(tmp_path, monkeypatch):
+    """`~` is the home in a recipe and in a flag, wherever text names a file; what exists is named in one way."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    file = recipe(tmp_path, "output_dir: out\nplace: ~/x\npaths: {a: ~/y, b: ./here//, c: ./owner/name, d: s3://a/b}\n")
+    config = parse(Config, ["--config", str(file)], "")
+    assert config.place == f"{tmp_path}/x"
+    assert config.paths == {"a": f"{tmp_path}/y", "b": "here", "c": "./owner/name", "d": "s3://a/b"}
+
+
+def test_restart_is_a_flag_and_not_a_key(tmp_path):
+    assert split_restart(["--a", "b", "--restart", "--c"]) == (True, ["--a", "b", "--c"])
+    assert split_restart(["--restart", "true", "--c"]) == (True, ["--c"])
+    assert split_restart(["--c", "--restart=false"]) == (False, ["--c"])
+    with refused("restart", "'yes'"):
+        split_restart(["--restart", "yes"])
+    assert read("--restart", "--steps", "3") == Config("out", 3)
+    assert "unknown key 'restart'" in refusal("--config", str(recipe(tmp_path, "restart: true\n")))
 
 
 def test_nearest():
@@ -216,7 +253,7 @@ class Command:
     runs: list[str] = positional("run folders", many=True, metavar="RUN")
     repo: str | None = option(None, "name")
     private: bool = option(False, "whether to hide it")
-    system: str | None = option(None, "system prompt", verbatim=True)
+    system: str | None = option(None, "system prompt")
     compare: list[str] = option(list, "models", several=True)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from messages import refused
 
 from training.common import stage as stage_module
 from training.common.errors import UserError
@@ -66,7 +67,7 @@ def test_skipped_when_current(out, capsys):
 @pytest.mark.parametrize("changed", [{"recipe": {"seed": 1}}, {"inputs": {"data": "other"}}])
 def test_runs_again_when_something_changed(out, changed):
     complete(out)
-    stage = make(out, **changed)
+    stage = make(out, **changed, arguments=["--restart"])
     assert not stage.is_current()
     folder = stage.begin()
     assert (out / "model").read_text() == "weights"  # the old output stands until the new one is whole
@@ -77,19 +78,137 @@ def test_runs_again_when_something_changed(out, changed):
 
 
 def test_interrupted_work_is_found_again_and_old_output_is_whole(out):
+    """What the run will replace was allowed when it began, so that nobody has to repeat it."""
     complete(out)
     before = files(out)
     changed = {"recipe": {"seed": 1}}
-    (make(out, **changed).begin() / "half").write_text("done")
+    (make(out, **changed, arguments=["--restart"]).begin() / "half").write_text("done")
     assert files(out) == before
-    assert (make(out, **changed).begin() / "half").read_text() == "done"
+    again = make(out, **changed)
+    assert not again.is_current() and (again.begin() / "half").read_text() == "done"
 
 
-def test_half_done_work_of_another_recipe_goes(out, capsys):
-    (make(out).begin() / "half").write_text("done")
-    folder = make(out, recipe={"seed": 1}).begin()
+@pytest.mark.parametrize("changed", [{"recipe": {"seed": 1}}, {"inputs": {"data": "other"}}])
+@pytest.mark.parametrize("state", ["finished", "interrupted"])
+def test_work_of_another_recipe_goes_only_if_one_says_so(tmp_path, out, state, changed, capsys):
+    if state == "finished":
+        complete(out)
+    else:
+        (make(out).begin() / "half").write_text("done")
+    before, fact = files(tmp_path), "seed: 0 -> 1" if "recipe" in changed else "inputs changed: data"
+    for act in (Stage.is_current, Stage.begin):
+        with refused("output_dir", out, state, fact, "--restart true"):
+            act(make(out, **changed))
+    assert files(tmp_path) == before
+    capsys.readouterr()
+    folder = make(out, **changed, arguments=["--restart=true"]).begin()
     assert not (folder / "half").exists()
-    assert "starting over" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (f"replaces {out}" in said and fact in said) if state == "finished" else "starting over" in said
+
+
+def test_a_run_that_failed_before_any_work_is_no_obstacle(out, capsys):
+    folder = make(out).begin()
+    (folder / "trainer").mkdir()
+    (folder / "metrics.jsonl").touch()
+    other = make(out, recipe={"seed": 1})
+    assert not other.is_current() and other.begin() == folder
+    assert capsys.readouterr().out == ""
+
+
+def test_the_owner_of_a_folder_replaces_what_is_finished_and_says_so(out, capsys, monkeypatch):
+    complete(out)
+    monkeypatch.setenv(stage_module.OWNED, "1")
+    stage = make(out, recipe={"seed": 1})
+    assert not stage.is_current()
+    (stage.begin() / "half").write_text("done")
+    assert f"pretrain: replaces {out}, a run of another recipe (seed: 0 -> 1)\n" in capsys.readouterr().out
+    with refused("output_dir", "interrupted", "seed: 1 -> 2"):  # but not what is half done
+        make(out, recipe={"seed": 2}).is_current()
+
+
+def test_keys_that_cannot_change_the_output_may_differ(out):
+    complete(out, recipe={"seed": 0, "logging_steps": 1, "output_dir": "a"})
+    runtime = {"runtime_keys": frozenset({"logging_steps"})}
+    stage = Stage("pretrain", str(out), {"seed": 0, "output_dir": "b", "logging_steps": 2}, {}, [], **runtime)
+    with refused("output_dir", "seed: 0 -> 1") as _:
+        Stage("pretrain", str(out), {"seed": 1, "output_dir": "b", "logging_steps": 2}, {}, [], **runtime).begin()
+    assert stage.folder == staging_dir(out)
+
+
+def test_a_missing_or_changed_file_is_named_and_made_again(out, capsys):
+    def stage() -> Stage:
+        return make(out)
+
+    work = stage().begin()
+    (work / "shards").mkdir()
+    for name, content in {"model": "x" * 200_000, "config.json": "{}", "README.md": "card", "shards/0": "a"}.items():
+        (work / name).write_text(content)
+    (work / "checkpoints").mkdir()
+    (work / "checkpoints" / "large").write_text("may go")
+    last = stage()
+    last.begin()
+    last.finish({}, wrote="all", spare={"checkpoints"})
+    (out / "README.md").write_text("edited by its owner")
+    (out / "checkpoints" / "large").unlink()
+    (out / "plot.png").touch()
+    assert stage().is_current() and digest(out) == last.fingerprint
+    for name, content, state in [
+        ("model", None, "missing"),
+        ("model", "shorter", "changed"),
+        ("config.json", "[]", "changed"),
+        ("shards/0", None, "missing"),
+        ("README.md", None, "missing"),
+    ]:
+        kept = (out / name).read_bytes()
+        (out / name).unlink() if content is None else (out / name).write_text(content)
+        if state == "missing":
+            with refused("data", out, f"{name} missing", "scratch pretrain"):  # the next stage
+                digest(out, "data")
+        else:
+            assert digest(out, "data") != last.fingerprint
+        capsys.readouterr()
+        assert not stage().is_current()
+        assert capsys.readouterr().out == ""
+        (out / name).write_bytes(kept)
+    (out / "model").unlink()
+    (out / "config.json").unlink()
+    again = stage()
+    (again.begin() / "model").write_text("y")
+    assert capsys.readouterr().out == f"pretrain: makes {out} again (config.json and 1 more missing)\n"
+    again.finish({}, wrote="all")
+    assert stage().is_current()
+
+
+def test_an_output_that_is_a_link_is_written_where_it_leads(tmp_path):
+    disk, link = tmp_path / "disk" / "model", tmp_path / "model"
+    disk.parent.mkdir()
+    link.symlink_to(disk)  # which does not exist yet
+    complete(link)
+    complete(link, recipe={"seed": 1}, content="new", arguments=["--restart"])
+    assert link.is_symlink() and (disk / "model").read_text() == "new" and make(link, recipe={"seed": 1}).is_current()
+    assert os.listdir(disk.parent) == ["model"] and sorted(os.listdir(tmp_path)) == ["disk", "model"]
+    make(link, recipe={"seed": 1}, arguments=["--restart"]).begin()
+    assert staging_dir(link) == disk.with_name("model.partial") and staging_dir(link).is_dir()
+
+
+def test_the_root_of_a_disk_cannot_be_an_output(out, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    with refused("output_dir", out, out / "pretrain"):
+        make(out)
+
+
+def test_all_files_follow_the_umask(out):
+    before = os.umask(0o027)
+    try:
+        stage = make(out)
+        (stage.begin() / "below").mkdir()
+        for name in ("model.safetensors", "below/state"):
+            (stage.folder / name).touch(mode=0o600)
+        stage.finish({}, wrote="model")
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in out.rglob("*") if path.is_file()} == {"0o640"}
 
 
 def test_time_adds_up_over_interruptions(out, monkeypatch):
@@ -174,7 +293,7 @@ def test_a_crash_while_putting_the_output_in_place(out, monkeypatch, moment):
     """Whatever instant it dies at, one whole output is found by the next start."""
     complete(out, content="old")
     rename = Path.rename
-    stage = make(out, recipe={"seed": 1})
+    stage = make(out, recipe={"seed": 1}, arguments=["--restart"])
     (stage.begin() / "model").write_text("new")
 
     def crash(*_, **__):
@@ -195,7 +314,7 @@ def test_a_crash_while_putting_the_output_in_place(out, monkeypatch, moment):
         assert not again.is_current() and (again.begin() / "model").read_text() == "new"
         again.finish({}, wrote="model")
     assert make(out, recipe={"seed": 1}).is_current() and (out / "model").read_text() == "new"
-    complete(out, content="newest", recipe={"seed": 2})
+    complete(out, content="newest", recipe={"seed": 2}, arguments=["--restart"])
     assert os.listdir(out.parent) == ["out"] and (out / "model").read_text() == "newest"
 
 

@@ -7,23 +7,31 @@ import unittest
 
 import transformers
 from shapes import LLAMA, OURS, Shape
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
-from transformers.models.auto import modeling_auto
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
+)
 from upstream import test_fsdp_mixin, test_modeling_common, test_tensor_parallel_mixin
 from upstream.generation.test_utils import GenerationTesterMixin
 from upstream.test_configuration_common import ConfigTester
 from upstream.test_training_mixin import TrainingTesterMixin
 
-from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification, ScratchModel
+from modeling_scratch import (
+    ScratchConfig,
+    ScratchForCausalLM,
+    ScratchForQuestionAnswering,
+    ScratchForSequenceClassification,
+    ScratchForTokenClassification,
+    ScratchModel,
+)
 
 # transformers runs its tests of parallel training for a list of its own models; None is for all.
 test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
 test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES = None
-
-# By its name in these tables a test knows whether a class has a loss, and which labels it takes.
-modeling_auto.MODEL_MAPPING_NAMES["scratch"] = "ScratchModel"
-modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["scratch"] = "ScratchForCausalLM"
-modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["scratch"] = "ScratchForSequenceClassification"
 
 
 class ModelTester:
@@ -65,6 +73,7 @@ class LlamaCases(
     shape: Shape
     config_class = LlamaConfig
     all_model_classes = (LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification)
+    other_heads = (LlamaForTokenClassification, LlamaForQuestionAnswering)
     model_tester = None
     # Asked of every model since 2023, which is recognised by a line in the source that ours has not.
     test_can_init_all_missing_weights_before_2023 = True
@@ -85,6 +94,7 @@ class LlamaCases(
 class OurCases(LlamaCases):
     config_class = ScratchConfig
     all_model_classes = (ScratchModel, ScratchForCausalLM, ScratchForSequenceClassification)
+    other_heads = (ScratchForTokenClassification, ScratchForQuestionAnswering)
 
     def make_config(self, **sizes):
         heads, tied = self.shape.key_value_heads, self.shape.tied
@@ -94,5 +104,8 @@ class OurCases(LlamaCases):
 
 for _side, _cases, _shapes in (("llama", LlamaCases, LLAMA), ("ours", OurCases, OURS)):
     for _name, _shape in _shapes.items():
-        _bases = (_cases, test_fsdp_mixin.FSDPTesterMixin) if _shape.sharded else (_cases,)
-        globals()[f"{_side}_{_name}"] = type(f"{_side}_{_name}", (*_bases, unittest.TestCase), {"shape": _shape})
+        _bases, _classes = (_cases,), _cases.all_model_classes
+        if _shape.whole:
+            _bases, _classes = (_cases, test_fsdp_mixin.FSDPTesterMixin), (*_classes, *_cases.other_heads)
+        _members = {"shape": _shape, "all_model_classes": _classes}
+        globals()[f"{_side}_{_name}"] = type(f"{_side}_{_name}", (*_bases, unittest.TestCase), _members)

@@ -9,8 +9,9 @@ class Shape:
     key_value_heads: int  # of 4 heads
     tied: bool
     beside: str  # the shape of Llama that it must not be worse than
-    # Whether to run the tests of FSDP too, which set the heads and tie the matrices themselves: one shape has them.
-    sharded: bool = False
+    # Whether to run also the tests of FSDP, which set the heads and tie the matrices themselves, and those of all
+    # classes, whose outputs do not depend on the shape: one shape has them.
+    whole: bool = False
     lacks: str | None = None  # what Llama has and this network has not, as the names of tests have it
 
 
@@ -20,7 +21,7 @@ LLAMA = {
         count,
         tied,
         beside=f"{heads}_{'tied' if tied else 'untied'}",
-        sharded=heads == "multi_head" and not tied,
+        whole=heads == "multi_head" and not tied,
     )
     for heads, count in {"multi_head": 4, "grouped": 2, "multi_query": 1}.items()
     for tied in (False, True)
@@ -28,5 +29,5 @@ LLAMA = {
 OURS = LLAMA | {
     "gpt2": Shape("gpt2", 4, tied=True, beside="multi_head_tied", lacks="rope"),
     "qwen3": Shape("qwen3", 2, tied=False, beside="grouped_untied"),
-    "scratch": Shape("scratch", 4, tied=False, beside="multi_head_untied", sharded=True),
+    "scratch": Shape("scratch", 4, tied=False, beside="multi_head_untied", whole=True),
 }

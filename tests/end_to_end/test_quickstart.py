@@ -271,14 +271,17 @@ def test_interrupted_it_goes_on(terminal, pretraining, run):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_tuning_goes_on(terminal, copy_run, signum):
-    """A TRL stage takes up its last whole checkpoint; until it is done, the earlier output stays as it was."""
+    """A TRL stage takes up its last whole checkpoint; until it is done, the earlier output stays as it was.
+
+    What it may replace was said when it began, not again.
+    """
     place = copy_run("data", "pretrain", "sft")
     sft = place / "runs" / "quickstart" / "sft"
     before = contents(sft)
     options = {"config": "recipes/quickstart/sft.yaml", "max_steps": 12, "save_steps": 2, "logging_steps": 1}
     command = ["sft", *flags(options)]
     half_written = sft.with_name("sft.partial") / "trainer" / "checkpoint-4"
-    code, output = stop(terminal, place, command, half_written.is_dir, signum, group=True)
+    code, output = stop(terminal, place, [*command, "--restart"], half_written.is_dir, signum, group=True)
     assert code == (130 if signum == signal.SIGINT else -signum) and "Traceback" not in output
     assert contents(sft) == before
     done = terminal.scratch(*command, cwd=place)

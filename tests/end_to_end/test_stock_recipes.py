@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from terminal import ROOT, program
+from terminal import ROOT
 from tiny_stages import write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -13,7 +13,6 @@ VERBS = ("sft", "reward", "dpo", "grpo")  # the stages that have a stock program
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.stem in VERBS)
 ON_THE_CPU = {"use_cpu": "true", "bf16": "false", "report_to": "none"}
 SMALL = {"max_steps": 2, "per_device_train_batch_size": 4, "warmup_steps": 0, "logging_steps": 1}
-SAVED = "Model saved to"  # the last words of all of them
 COUNT = 32  # records of each file
 GENERATION = {"num_generations": 2, "max_completion_length": 4}
 
@@ -58,9 +57,8 @@ def test_two_steps(terminal, place, tmp_path, recipe, processes):
         launcher = ["--accelerate_config", "recipes/accelerate/cpu.yaml"]
         environment = {"ACCELERATE_USE_CPU": "true"}
     given = [part for key, value in overrides.items() for part in (f"--{key}", value)]
-    command = [program("trl"), verb, "--config", recipe.relative_to(ROOT), *launcher, *given]
-    printed = terminal.run_until(command, place, SAVED, **environment)
-    assert SAVED in printed
+    arguments = [verb, "--config", recipe.relative_to(ROOT), *launcher, *given]
+    printed = terminal.train_with_trl(arguments, place, **environment)
     answers = GENERATION["num_generations"] if verb == "grpo" else 1
     assert f"'epoch': '{2 * 4 * processes / answers / COUNT:.4g}'" in printed  # the processes share the data
     if read_yaml(recipe).get("use_peft"):

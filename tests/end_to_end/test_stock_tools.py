@@ -118,8 +118,8 @@ def test_trl(terminal, quickstart_run, export, without_package, tmp_path, verb, 
     if processes > 1:
         overrides |= {"train_sampling_strategy": "sequential", "logging_steps": 1}
         launcher, environment = ["--accelerate_config", TWO_PROCESSES], environment | {"ACCELERATE_USE_CPU": "true"}
-    command = [program("trl"), verb, "--config", f"recipes/quickstart/{verb}.yaml", *launcher, *flag_pairs(overrides)]
-    printed = terminal.run_until(command, quickstart_run, "Model saved to", **environment)
+    arguments = [verb, "--config", f"recipes/quickstart/{verb}.yaml", *launcher, *flag_pairs(overrides)]
+    printed = terminal.train_with_trl(arguments, quickstart_run, **environment)
     assert "Training completed" in printed
     if processes > 1:
         assert f"'num_tokens': '{count_tokens(quickstart_run, 2 * 4 * processes)}'" in printed

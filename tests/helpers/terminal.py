@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -10,12 +11,14 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LONGEST_END = 15  # seconds from the last words of a program to its end
+SAVED = "Model saved to"  # the last words of `trl`
+LONGEST_END = 15  # seconds from them to its end
 
 # The main job with its sizes cut down: every stage really runs, none has time to learn much.
 SMALL = {
@@ -58,12 +61,29 @@ def program(name: str) -> Path:
     return Path(sys.executable).with_name(name)
 
 
+class Forked:
+    """A process of forking.py, with the methods of `subprocess.Popen` that are needed."""
+
+    def __init__(self, server: socket.socket):
+        self.server, self.pid, self.returncode = server, int(server.recv(16)), None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self.server], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = int(self.server.recv(16))
+        return self.returncode
+
+
 class Terminal:
     """Runs programs as a person would, offline, with a home of its own for what libraries cache."""
 
     def __init__(self, home: Path):
         self.home = home
-        self._commands: socket.socket | None = None  # to the server of forking.py, once one is needed
+        self._server: socket.socket | None = None  # of forking.py, once one is needed
 
     def environment(self, **extra: str | None) -> dict[str, str]:
         """The environment of a program; a variable given as None is absent from it."""
@@ -91,7 +111,14 @@ class Terminal:
         words = [str(part) for part in command]
         beginning = next((start for start in SCRATCH if words[: len(start)] == start), None)
         if beginning and not extra:
-            done = self._fork(words[len(beginning) :], cwd, input)
+            with contextlib.ExitStack() as stack:
+                streams = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+                streams[0].write(input or "")
+                streams[0].seek(0)
+                code = self._fork(["scratch", *words[len(beginning) :]], cwd, streams).wait()
+                for stream in streams:
+                    stream.seek(0)
+                done = subprocess.CompletedProcess(words, code, streams[1].read(), streams[2].read())
         else:
             environment = self.environment(**extra)
             done = subprocess.run(words, cwd=cwd, env=environment, input=input, capture_output=True, text=True)
@@ -100,25 +127,20 @@ class Terminal:
             pytest.fail(f"{command} in {cwd} ended with {done.returncode}\n{printed}")
         return done
 
-    def run_until(self, command: list[object], cwd: Path, last_words: str, **extra: str | None) -> str:
-        """Run a stock program of several processes to the end, or what may be its end; returns what it printed.
+    def train_with_trl(self, arguments: list[object], cwd: Path, **extra: str | None) -> str:
+        """Run `trl`, whose last words are where it saved the model, and return what it printed.
 
-        Where the program gives its process group up before its model, PyTorch may hang (training/common/processes.py).
-        So with the last words it is done, and has a few seconds to end by itself.
+        The command that reads the options is forked; the processes that train are new. Where one of several gives its
+        process group up before its model, PyTorch may hang (training/common/processes.py). So with the last words it
+        is done, and has a few seconds to end by itself.
         """
         said, seconds = self.home / f"said-{uuid.uuid4().hex}.txt", 0.0
-        with said.open("w") as output:
-            child = subprocess.Popen(
-                [str(part) for part in command],
-                cwd=cwd,
-                env=self.environment(**extra),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
+        with said.open("w") as output, open(os.devnull) as nothing:
+            words = ["trl", *(str(part) for part in arguments)]
+            child = self._fork(words, cwd, [nothing, output, output], **extra)
             while child.poll() is None and seconds < LONGEST_END:
                 time.sleep(0.5)
-                if last_words in said.read_text(errors="replace"):
+                if SAVED in said.read_text(errors="replace"):
                     seconds += 0.5
             if hangs := child.poll() is None:
                 # A launcher's workers have sessions of their own, which its end does not end.
@@ -127,29 +149,25 @@ class Terminal:
                 child.wait()
         printed = said.read_text(errors="replace")
         if not hangs and child.returncode:
-            pytest.fail(f"{command} in {cwd} ended with {child.returncode}\n{printed[-6000:]}")
+            pytest.fail(f"{words} in {cwd} ended with {child.returncode}\n{printed[-6000:]}")
+        assert SAVED in printed
         return printed
 
     def scratch(self, *arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
         """`scratch VERB ...`, as `run` runs it."""
         return self.run([*SCRATCH[0], *arguments], cwd, **options)
 
-    def _fork(self, arguments: list[str], cwd: Path, input: str | None) -> subprocess.CompletedProcess[str]:
-        if self._commands is None:
-            self._commands, server = socket.socketpair()
-            script = [sys.executable, Path(__file__).with_name("forking.py"), str(server.fileno())]
-            subprocess.Popen(script, env=self.environment(), pass_fds=[server.fileno()])
-            server.close()
-        with contextlib.ExitStack() as stack:
-            stdin, stdout, stderr = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
-            stdin.write(input or "")
-            stdin.seek(0)
-            request = {"arguments": arguments, "cwd": str(cwd), "environment": self.environment()}
-            streams = [stream.fileno() for stream in (stdin, stdout, stderr)]
-            socket.send_fds(self._commands, [json.dumps(request).encode()], streams)
-            code = int(self._commands.recv(16))
-            stdout.seek(0), stderr.seek(0)
-            return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
+    def _fork(self, arguments: list[str], cwd: Path, streams: list[IO[str]], **extra: str | None) -> "Forked":
+        """A program of forking.py, whose server starts with the first one."""
+        if self._server is None:
+            self._server, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            script = [sys.executable, Path(__file__).with_name("forking.py"), str(other_end.fileno())]
+            subprocess.Popen(script, env=self.environment(), pass_fds=[other_end.fileno()])
+            other_end.close()
+        request = {"arguments": arguments, "cwd": str(cwd), "environment": self.environment(**extra)}
+        descriptors = [stream.fileno() for stream in streams]
+        socket.send_fds(self._server, [json.dumps(request).encode()], descriptors)
+        return Forked(self._server)
 
     def start(self, command: list[object], cwd: Path, log: Path, **extra: str | None) -> subprocess.Popen[str]:
         """Start a program in a process group of its own, its output going to the file `log`."""

@@ -36,7 +36,7 @@ def write_text(file: Path) -> Path:
 
 def write_tokenizer(folder: Path) -> Path:
     stage = Stage("tokenizer", str(folder), {}, {}, [])
-    ScratchTokenizer.train(LINES, VOCAB_SIZE).save(stage.begin(), 128)
+    ScratchTokenizer.train(LINES, VOCAB_SIZE).save(stage.begin())
     stage.finish({}, wrote="tokenizer")
     return folder
 
@@ -72,7 +72,8 @@ def write_model(
     **recipe: str,
 ) -> Path:
     """A model directory as the named stage leaves it."""
-    stage = Stage(stage, str(folder), recipe, {}, [f"--{key}={value}" for key, value in recipe.items()])
+    words = [f"--{key}={value}" for key, value in recipe.items()]
+    stage = Stage(stage, str(folder), recipe, {}, [*words, "--restart"])  # replaces what is there
     torch.manual_seed(0)
     ids = special_token_ids(PreTrainedTokenizerFast.from_pretrained(tokenizer))
     config = ScratchConfig.from_preset(preset, **(ids | MODEL | {"vocab_size": VOCAB_SIZE} | (dials or {})))

@@ -85,7 +85,7 @@ def test_samples_are_those_of_the_ordinary_path(steps, monkeypatch):
     torch.manual_seed(0)
     fast = model.generate(tokens(2, 5), **options)
     assert steps
-    monkeypatch.setattr(decoding_scratch, "supports", lambda model: False)
+    monkeypatch.setattr(decoding_scratch, "active_decoder", lambda model: None)
     torch.manual_seed(0)
     assert torch.equal(model.generate(tokens(2, 5), **options), fast)
 

@@ -1,6 +1,7 @@
 """The model against itself: every path to the same numbers, its interfaces, its initial weights, its checkpoints."""
 
 import copy
+import json
 import math
 import re
 
@@ -8,18 +9,13 @@ import pytest
 import torch
 from tiny_model import ARCHITECTURES, SIZES, SLIDING, build, logits, tokens
 from torch import nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-)
+from torch.distributed.fsdp import FSDPModule
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequenceClassification
-from modeling_scratch.modeling_scratch import sinusoidal_embedding
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from modeling_scratch.modeling_scratch import AUTO_CLASSES, sinusoidal_embedding
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -126,7 +122,11 @@ def test_logits_to_keep():
         return logits(model, input_ids, logits_to_keep=selection)
 
     torch.testing.assert_close(kept(3), full[:, -3:])
-    torch.testing.assert_close(kept(torch.tensor([1, 4])), full[:, [1, 4]])
+    for positions in (torch.tensor([1, 4]), [1, 4], slice(1, 5, 3), torch.arange(10) % 3 == 1):
+        torch.testing.assert_close(kept(positions), full[:, positions])
+    square = torch.tensor([False, True, False, True])  # as many sequences as positions: the positions are picked
+    found = logits(model, input_ids[:, :4].repeat(2, 1), logits_to_keep=square)
+    torch.testing.assert_close(found, logits(model, input_ids[:, :4]).repeat(2, 1, 1)[:, [1, 3]])
     indices = torch.tensor([[0, 9], [3, 3]])
     torch.testing.assert_close(kept(indices), torch.stack([full[0, [0, 9]], full[1, [3, 3]]]))
     mask = tokens(2, 10) % 2 == 0
@@ -357,20 +357,23 @@ def test_more_tokens_leave_the_old_logits_alone(tied, tmp_path):
     assert torch.equal(logits(ScratchForCausalLM.from_pretrained(tmp_path), tokens(2, 10)), found)
 
 
-def test_a_classifier_opens_a_language_models_checkpoint(tmp_path):
-    language_model = build("scratch")
-    language_model.save_pretrained(tmp_path)
-    classifier, report = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path, num_labels=3, output_loading_info=True
-    )
-    assert type(classifier) is ScratchForSequenceClassification and not classifier.accepts_loss_kwargs
-    assert set(report["missing_keys"]) == {"score.weight"}
-    for name, parameter in classifier.model.named_parameters():
-        assert torch.equal(parameter, language_model.model.get_parameter(name)), name
-    prompt = tokens(1, 5)
-    padded = torch.cat([nn.functional.pad(prompt, (0, 4)), tokens(1, 9)])
-    with torch.no_grad():
-        expected = classifier.score(classifier.model(prompt).last_hidden_state[:, -1])
-        output = classifier(padded, attention_mask=(padded != 0).long(), labels=torch.tensor([0, 2]))
-    torch.testing.assert_close(output.logits[:1], expected, atol=2e-5, rtol=1e-4)
-    assert output.logits.shape == (2, 3) and torch.isfinite(output.loss)
+def in_torch(model):
+    """What FSDP2 makes of a model: the same object, of a new class in one of torch's modules."""
+    name = f"FSDP{type(model).__name__}"
+    model.__class__ = type(name, (FSDPModule, type(model)), {"__module__": FSDPModule.__module__})
+    return model
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, in_torch], ids=["plain", "fsdp2"])
+@pytest.mark.parametrize("model_class", AUTO_CLASSES.values())
+def test_every_save_offers_all_classes(model_class, wrap, tmp_path):
+    model = wrap(model_class(build("scratch").config))
+    model.config.auto_map = {"AutoModel": "someone/model--modeling_scratch.ScratchModel", "AutoModelForOthers": "a.B"}
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    classes = {name: f"modeling_scratch.{cls.__name__}" for name, cls in AUTO_CLASSES.items()}
+    ours = {"AutoConfig": "configuration_scratch.ScratchConfig"} | classes
+    assert saved["auto_map"] == ours | {"AutoModelForOthers": "a.B"}
+    assert saved["architectures"] == [model_class.__name__]
+    code = ("configuration", "decoding", "loss", "modeling", "originals")
+    assert {file.name for file in tmp_path.glob("*.py")} == {f"{name}_scratch.py" for name in code}

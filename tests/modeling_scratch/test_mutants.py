@@ -185,9 +185,9 @@ MUTANTS = [
     ),
     Mutant(
         "the classifier's loss counted once for each accumulation step",
-        "accepts_loss_kwargs = False",
-        "accepts_loss_kwargs = True",
-        "test_modeling.py::test_a_classifier_opens_a_language_models_checkpoint",
+        "accepts_loss_kwargs = False\n",
+        "accepts_loss_kwargs = True\n",
+        "test_heads.py::test_a_classifier_scores_the_last_token",
     ),
     Mutant(
         "ignored labels have a gradient",
@@ -212,21 +212,21 @@ MUTANTS = [
     ),
     Mutant(
         "attention scaling ignored by the decode loop",
-        "mask, scale=self.scaling,",
+        "mask, scale=self.attention.scaling,",
         "mask, scale=1.0,",
         "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
         "decoding_scratch.py",
     ),
     Mutant(
         "the decode loop attends to padding",
-        "mask = attention_mask[:, None, None].bool() if self.padded else None",
+        "mask = attention_mask[:, None, None].bool() if padded else None",
         "mask = None",
         "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
         "decoding_scratch.py",
     ),
     Mutant(
         "the decode loop leaves out the softcap",
-        "logits=self.model.softcap(logits).unsqueeze(1)",
+        "logits=self.model.softcap(logits.unsqueeze(1))",
         "logits=logits.unsqueeze(1)",
         "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
         "decoding_scratch.py",

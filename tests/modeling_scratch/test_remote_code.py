@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from tiny_model import SLIDING, build, logits, tokens
+from transformers.trainer_pt_utils import LabelSmoother
 
 from modeling_scratch import ScratchForSequenceClassification
 
@@ -28,7 +29,15 @@ except ModuleNotFoundError:
     pass
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 folder, results = Path(sys.argv[1]), {}
 prompt, padded, mask = torch.load(folder / "inputs.pt")
@@ -37,6 +46,8 @@ for directory in sorted((folder / "models").iterdir()):
     model, report = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True, output_loading_info=True)
     backbone = AutoModel.from_pretrained(directory, trust_remote_code=True)
     classifier = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True, num_labels=3)
+    tagger = AutoModelForTokenClassification.from_pretrained(directory, trust_remote_code=True, num_labels=3)
+    reader = AutoModelForQuestionAnswering.from_pretrained(directory, trust_remote_code=True)
     torch.manual_seed(1)
     results[directory.name] = {
         "module": type(model).__module__,
@@ -48,8 +59,12 @@ for directory in sorted((folder / "models").iterdir()):
         "padded": model.generate(padded, attention_mask=mask, max_new_tokens=6, do_sample=False),
         "backbone": backbone(prompt).last_hidden_state,
         "classes": classifier(padded, attention_mask=mask).logits,
+        "tags": tagger(prompt).logits,
+        "answers": reader(prompt).start_logits,
     }
     model.save_pretrained(folder / "again" / directory.name)
+trainer = Trainer(model, TrainingArguments(folder / "trainer", use_cpu=True, label_smoothing_factor=0.1))
+results["smoothed loss"] = trainer.compute_loss(model, {"input_ids": prompt, "labels": prompt})
 reward = AutoModelForSequenceClassification.from_pretrained(folder / "reward", trust_remote_code=True)
 results["reward"] = reward(padded, attention_mask=mask).logits
 torch.save(results, folder / "results.pt")
@@ -72,11 +87,6 @@ def inputs():
 def folder(models, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     for name, model in models.items():
-        # The Auto classes beyond the saved one, so that the same directory opens as backbone and as classifier.
-        model.config.auto_map = {
-            "AutoModel": "modeling_scratch.ScratchModel",
-            "AutoModelForSequenceClassification": "modeling_scratch.ScratchForSequenceClassification",
-        }
         model.save_pretrained(folder / "models" / name)
     reward = ScratchForSequenceClassification.from_pretrained(folder / "models" / "scratch", num_labels=1)
     reward.save_pretrained(folder / "reward")
@@ -106,6 +116,7 @@ def test_the_directory_carries_the_model_and_nothing_else(folder):
             "model.safetensors",
             "loss_scratch.py",
             "modeling_scratch.py",
+            "originals_scratch.py",
         }
 
 
@@ -123,6 +134,14 @@ def test_same_numbers_without_the_package(name, models, inputs, elsewhere):
     with torch.no_grad():
         assert torch.equal(found["backbone"], model.model(prompt).last_hidden_state)
     assert found["classes"].shape == (2, 3)
+    assert found["tags"].shape == (2, 9, 3) and found["answers"].shape == (2, 9)
+
+
+def test_label_smoothing_without_the_package(models, inputs, elsewhere):
+    """Trainer shifts the labels of classes whose names it knows."""
+    prompt, _, _ = inputs
+    found = LabelSmoother(0.1)({"logits": logits(models["sliding"], prompt)}, prompt, shift_labels=True)
+    torch.testing.assert_close(elsewhere["smoothed loss"], found)
 
 
 def test_what_was_saved_elsewhere_opens_here(models, inputs, folder, elsewhere):

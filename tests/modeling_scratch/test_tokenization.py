@@ -12,13 +12,20 @@ from pydoc_data.topics import topics
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
 from modeling_scratch.tokenization_base import SPECIAL_TOKENS, use_version_4_names
 from modeling_scratch.tokenization_character import CharacterTokenizer
-from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, ScratchTokenizer, byte_characters, merge_pair
+from modeling_scratch.tokenization_scratch import (
+    MINIMUM_COUNT,
+    ScratchTokenizer,
+    byte_characters,
+    merge_pair,
+    split_pattern,
+)
 
 MULTILINGUAL = """\
 The quick brown fox doesn't jump over 12345678 lazy dogs; naïve café-goers shrug.
@@ -102,7 +109,7 @@ def tokenizer(request) -> ScratchTokenizer:
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save(folder, model_max_length=512)
+    tokenizer.save(folder)
     return folder
 
 
@@ -137,7 +144,7 @@ def test_a_merge_by_hand():
     tokenizer = ScratchTokenizer.train(["hug\nhug\nhug\npug\npug\nx"], 300)
     assert tokenizer.merges == [("u", "g"), ("h", "ug"), ("p", "ug")]
     assert [tokenizer.tokens[index] for index in tokenizer.encode("hugs")] == ["hug", "s"]
-    assert len(tokenizer) == 4 + 256 + 3
+    assert len(tokenizer) == 8 + 256 + 3
 
 
 def test_merge_pair_takes_the_leftmost_of_overlapping_pairs():
@@ -165,8 +172,18 @@ def test_byte_characters_are_printable_and_distinct():
 
 def test_words_keep_indentation_words_and_digits_together():
     words = ScratchTokenizer([]).split("def f(x):\n        return  x.y == 123456\n\n")
-    expected = ["def", " f", "(x", "):", "\n        ", "return", " ", " x", ".y", " ==", " ", "123", "456", "\n\n"]
+    expected = ["def", " f", "(x", "):\n", "       ", " return", " ", " x", ".y", " ==", " ", "123", "456", "\n\n"]
     assert words == expected
+
+
+def test_patterns_are_those_that_llama_cpp_knows():
+    """As `llama-bpe` and `qwen2`: it recognizes them by name and has no other way to read a pattern."""
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    assert split_pattern() == pattern
+    assert split_pattern(digits=1) == pattern.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 def test_white_space_can_be_split_too():
@@ -284,7 +301,7 @@ def test_lone_surrogates_are_refused(tokenizer):
 
 
 def test_special_tokens(tokenizer, saved):
-    assert [tokenizer.vocab[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3]
+    assert [tokenizer.vocab[token] for token in SPECIAL_TOKENS] == list(range(8))
     assert tokenizer.encode("x<|endoftext|><|im_end|>") == [tokenizer.vocab["x"], 0, 3]
     assert (saved.eos_token_id, saved.pad_token_id, saved.bos_token_id, saved.unk_token_id) == (0, 1, None, None)
     assert set(saved.all_special_tokens) == set(SPECIAL_TOKENS)
@@ -303,7 +320,7 @@ def test_save_and_load(tokenizer, folder, saved):
         assert getattr(loaded, attribute) == getattr(tokenizer, attribute)
     files = sorted(file.name for file in folder.iterdir())
     assert files == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
-    assert saved.is_fast and len(saved) == 1000 and saved.model_max_length == 512
+    assert saved.is_fast and len(saved) == 1000
 
 
 ADDED = ["<tool>", "<tool> ", "<|tool|>", "🦊🦊", "ende<|endoftext|>", "unreasonabl"]
@@ -416,7 +433,7 @@ def test_config_has_the_names_that_version_4_reads(saved, folder, tmp_path):
     for place in (folder, tmp_path):
         config = json.loads((place / "tokenizer_config.json").read_text())
         assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
-        assert config["additional_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
+        assert config["additional_special_tokens"] == list(SPECIAL_TOKENS[2:])
         assert "extra_special_tokens" not in config
     assert AutoTokenizer.from_pretrained(tmp_path).all_special_ids == saved.all_special_ids
 
@@ -433,12 +450,12 @@ def test_save_needs_the_special_tokens_of_the_template(tmp_path):
 
 def test_vocabulary_stops_where_no_pair_repeats():
     tokenizer = ScratchTokenizer.train(["abcd"], 5000)
-    assert (len(tokenizer), tokenizer.merges) == (260, [])
+    assert (len(tokenizer), tokenizer.merges) == (264, [])
 
 
 def test_vocabulary_smaller_than_the_bytes_is_refused():
-    with pytest.raises(ValueError, match="at least 260 tokens"):
-        ScratchTokenizer.train(["abcd"], 259)
+    with pytest.raises(ValueError, match="at least 264 tokens"):
+        ScratchTokenizer.train(["abcd"], 263)
 
 
 CHAT = [
@@ -463,15 +480,86 @@ def test_chat_template_renders_chatml(saved):
     )
 
 
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"required": ["city"]}}}
+CALLING = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Warm in Ulm and Köln?"},
+    {
+        "role": "assistant",
+        "content": "Let me look.",
+        "reasoning_content": "Two cities.",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}},
+            {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}},
+        ],
+    },
+    {"role": "tool", "name": "weather", "content": "21 C"},
+    {"role": "tool", "name": "weather", "content": "19 C"},
+    {"role": "assistant", "tool_calls": [{"name": "stop", "arguments": {}}]},
+]
+
+
+def test_chat_template_renders_tools_calls_results_and_reasoning(saved):
+    """As Qwen3's template does, but for the results, and for the reasoning of earlier turns, which stays."""
+    turns = (
+        "<|im_start|>user\nWarm in Ulm and Köln?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nTwo cities.\n</think>\n\nLet me look.\n"
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>tool\n21 C<|im_end|>\n<|im_start|>tool\n19 C<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "stop", "arguments": {}}\n</tool_call><|im_end|>\n'
+    )
+    assert saved.apply_chat_template(CALLING, tokenize=False) == "<|im_start|>system\nBe brief.<|im_end|>\n" + turns
+    tools = (
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+        '{"type": "function", "function": {"name": "weather", "parameters": {"required": ["city"]}}}\n'
+        "</tools>\n\nFor each function call, return a json object with function name and arguments within "
+        '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n'
+        "</tool_call><|im_end|>\n"
+    )
+    opening = f"<|im_start|>system\nBe brief.\n\n{tools}"
+    assert saved.apply_chat_template(CALLING, tools=[WEATHER], tokenize=False) == opening + turns
+    assert saved.apply_chat_template(CALLING[1:], tools=[WEATHER], tokenize=False) == (
+        f"<|im_start|>system\n{tools}" + turns
+    )
+
+
+def test_each_turn_is_the_same_whatever_follows(saved):
+    whole = saved.apply_chat_template(CALLING, tools=[WEATHER], tokenize=False)
+    for number, message in enumerate(CALLING):
+        prompt = CALLING[:number] or CALLING[:1]
+        is_asked = message["role"] == "assistant"
+        before = saved.apply_chat_template(prompt, tools=[WEATHER], tokenize=False, add_generation_prompt=is_asked)
+        assert whole.startswith(before)
+
+
+def test_chat_template_takes_parts_of_text_and_refuses_others(saved):
+    parts = [{"role": "user", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}]}]
+    assert saved.apply_chat_template(parts, tokenize=False) == "<|im_start|>user\nAB<|im_end|>\n"
+    with pytest.raises(UndefinedError):
+        saved.apply_chat_template([{"role": "user", "content": [{"type": "image", "url": "x"}]}], tokenize=False)
+
+
 def test_assistant_mask_covers_the_answers_and_their_end(saved):
     encoded = saved.apply_chat_template(CHAT, return_dict=True, return_assistant_tokens_mask=True)
     marked = [index for index, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
     assert saved.decode(marked) == "def add(a, b):\n    return a + b<|im_end|>Any time.<|im_end|>"
+    encoded = saved.apply_chat_template(CALLING[2:4], return_dict=True, return_assistant_tokens_mask=True)
+    marked = [index for index, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
+    answer = saved.decode(marked)
+    assert answer.startswith("<think>\nTwo cities.") and answer.endswith("</tool_call><|im_end|>")
 
 
-def test_prompt_tokens_begin_the_tokens_of_the_whole_chat(saved):
-    prompt = saved.apply_chat_template(CHAT[:2], add_generation_prompt=True)["input_ids"]
-    assert saved.apply_chat_template(CHAT)["input_ids"][: len(prompt)] == prompt
+@pytest.mark.parametrize("space", ["", " ", "    ", "\t", "\n", "\n\n", " \n  ", "\r\n"])
+def test_prompt_tokens_begin_the_tokens_of_the_whole_chat(saved, space):
+    """Also if an answer begins with whitespace, which could merge with the line break of the template."""
+    chat = [message | {"content": space + message["content"]} for message in CHAT]
+    prompts = [saved.apply_chat_template(chat[:end], add_generation_prompt=True)["input_ids"] for end in (2, 4)]
+    whole = saved.apply_chat_template(chat)["input_ids"]
+    for prompt in prompts:
+        assert whole[: len(prompt)] == prompt
+        assert saved.convert_ids_to_tokens(prompt[-1:]) == ["<|im_start|>assistant\n"]
 
 
 def test_character_level(tmp_path):

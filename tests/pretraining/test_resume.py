@@ -1,4 +1,4 @@
-"""What a run does about an interrupted one in its folder: resumes it, rejects it in one line, or starts over."""
+"""What a run does about an earlier one in its folder: resumes or continues it, rejects it, or starts over."""
 
 import json
 import resource
@@ -50,12 +50,18 @@ def finished(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def interrupted(finished, tmp_path, monkeypatch) -> Path:
-    """A run killed in its last moment, with two checkpoints written."""
+def copied(finished, tmp_path, monkeypatch) -> Path:
+    """A finished run, with two checkpoints."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    Path("new").rename("new.partial")
     return tmp_path
+
+
+@pytest.fixture
+def interrupted(copied) -> Path:
+    """A run killed in its last moment, with two checkpoints written."""
+    Path("new").rename("new.partial")
+    return copied
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -104,6 +110,40 @@ def test_what_does_not_change_what_is_learnt_may_differ(interrupted, finished, c
     one, other = load_file("new/model.safetensors"), load_file(finished / "new" / "model.safetensors")
     assert all((one[name] == other[name]).all() for name in other)
     assert len(list(Path("new/checkpoints").iterdir())) == 3
+
+
+def test_more_steps_continue_a_finished_run(copied, capfd):
+    """From the checkpoint before its decay; the weights are those of a run that had these steps from the start."""
+    assert pretrain(max_steps=6) == 0
+    said = capfd.readouterr().out
+    assert "pretrain: continues new (max_steps: 4 -> 6) and keeps its first 2 steps" in said
+    assert "resuming from step 2 (new.partial/checkpoints/step-00000002)" in said
+    assert pretrain(max_steps=6, output_dir="whole") == 0
+    assert files(Path("new"))["model.safetensors"] == files(Path("whole"))["model.safetensors"]
+    records = [json.loads(line) for line in Path("new/metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4, 5, 6]
+
+
+def test_more_steps_without_a_checkpoint_before_the_decay(copied, capfd):
+    shutil.rmtree("new/checkpoints/step-00000002")
+    line = refusal(capfd, max_steps=6)
+    assert "new holds a finished run of another recipe (max_steps: 4 -> 6)" in line
+    assert "--restart true" in line and "from step 3 on, and no checkpoint" in line
+
+
+@pytest.mark.parametrize("changes", [{"max_steps": 3}, {"max_steps": 6, "seed": 1}])
+def test_a_finished_run_of_another_recipe_is_refused(copied, capfd, changes):
+    line = refusal(capfd, **changes)
+    assert f"(max_steps: 4 -> {changes['max_steps']}" in line and "--restart true" in line and "continued" not in line
+
+
+def test_a_finished_run_without_its_model_is_made_again_from_its_last_checkpoint(copied, finished, capfd):
+    Path("new/model.safetensors").unlink()
+    assert pretrain(save_steps=1) == 0
+    said = capfd.readouterr().out
+    assert "pretrain: makes new again (model.safetensors missing)" in said and "resuming from step 4" in said
+    assert files(Path("new"))["model.safetensors"] == files(finished / "new")["model.safetensors"]
+    assert pretrain() == 0 and "up to date" in capfd.readouterr().out
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

@@ -13,7 +13,7 @@ from training.common.errors import UserError
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 QUESTION = [{"role": "user", "content": "Where is the cat?"}]
-LONG = [{"role": "user", "content": "Where is the cat? " * 8}]
+LONG = [{"role": "user", "content": "Where is the cat? " * 10}]
 ANSWER, OTHER = ([{"role": "assistant", "content": words}] for words in ("on a mat", "under a table"))
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,18 @@ from training.commands import dpo as dpo_command
 from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
 from training.common.errors import UserError
+from training.common.signals import Interrupted
 from training.common.stage import digest, read_provenance, staging_dir
-from training.tuning.pipeline.recipe import data_files, parse_recipe, read_recipe
+from training.tuning.pipeline.recipe import (
+    RUNTIME_KEYS,
+    SAVING_KEYS,
+    data_files,
+    parse_recipe,
+    read_recipe,
+    runtime_keys_of,
+)
 from training.tuning.pipeline.resume import newest_checkpoint
-from training.tuning.trl_options import CONFIGURATIONS
+from training.tuning.trl_options import CONFIGURATIONS, options_of
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -80,7 +90,7 @@ def test_a_chat_template_of_ones_own(place, capsys):
     template = (ROOT / "recipes" / "arithmetic" / "chat_template.jinja").read_text()
     for text in (template, template + "{# changed #}"):
         (place / "lines.jinja").write_text(text)
-        sft(chat_template_path="lines.jinja")
+        sft(chat_template_path="lines.jinja", restart="true")
         assert "up to date" not in capsys.readouterr().out
         assert (place / "new" / "chat_template.jinja").read_text().rstrip() == text.rstrip()
     with pytest.raises(UserError, match="'chat_template_path': no such file or folder: nowhere.jinja"):
@@ -97,6 +107,7 @@ def test_dpo_merges_its_adapter(place):
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base.json",
     }
 
 
@@ -121,11 +132,44 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
     assert newest_checkpoint(trainer) == str(trainer / "checkpoint-2")
     spent = read_provenance(staging_dir("new"))["seconds"]
 
-    sft(**options)
+    for changed in ({"learning_rate": "2e-2"}, {"load_best_model_at_end": "true"}):
+        (key,) = changed
+        with refused("output_dir", "new.partial", f"{key}: ", "--restart true"):
+            sft(**options | changed)
+    assert (trainer / "checkpoint-2").is_dir()
+    data = [{"path": "json", "data_files": {"train": "./data/instructions/train.jsonl"}}]
+    sft(**options | {"save_steps": 3, "save_total_limit": 1, "datasets": json.dumps(data), "report_to": "none"})
     assert same(weights("new"), weights("straight"))
     assert read_provenance("new")["seconds"] >= spent > 0
     steps = [json.loads(line)["step"] for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == [1, 2, 3, 4]
+
+
+def test_a_signal_saves_the_step_and_says_so(place, monkeypatch):
+    sft(output_dir="straight", max_steps=3)
+    step, done = Trainer.training_step, []
+
+    def signal_in_the_second(self, *rest, **more):
+        done.append(1)
+        if len(done) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "training_step", signal_in_the_second)
+        with pytest.raises(Interrupted, match="after step 2, saved; rerun the same command") as stopped:
+            sft(max_steps=3)
+    assert stopped.value.signum == signal.SIGTERM and len(done) == 2
+    assert (staging_dir("new") / "trainer" / "checkpoint-2" / "optimizer.pt").is_file()
+    sft(max_steps=3)
+    assert same(weights("new"), weights("straight"))
+
+
+def test_keys_that_cannot_change_the_weights():
+    known = {key for stage in CONFIGURATIONS for key in options_of(stage)}
+    assert RUNTIME_KEYS | SAVING_KEYS < known
+    assert "save_steps" in runtime_keys_of({}) and "logging_steps" in runtime_keys_of({})
+    assert "save_steps" not in runtime_keys_of({"load_best_model_at_end": True})
 
 
 def test_no_checkpoint_no_resume(tmp_path):

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 # Methods with their parameters.
 METHODS = {
+    "torch.nn.modules.module._has_any_global_hook": ("", "modeling_scratch/loss_scratch.py"),
     "trl:SFTTrainer._prepare_dataset": (
         "self, dataset, processing_class, args, packing, formatting_func, dataset_name",
         "training/tuning/sft.py",
@@ -74,9 +75,24 @@ CLASS_ATTRIBUTES = {
 OBJECT_ATTRIBUTES: dict[str, tuple[Callable[[], object], str]] = {
     "_attn_implementation": (lambda: config(), "modeling_scratch/decoding_scratch.py"),
     "_name_or_path": (lambda: config(), "training/tuning/adapters.py"),
-    "_forward_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
-    "_forward_pre_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
-    "_parameters": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/decoding_scratch.py"),
+    **{
+        name: (lambda: torch.nn.Linear(1, 1), "modeling_scratch/originals_scratch.py")
+        for name in (
+            "_call_impl",
+            "_wrapped_call_impl",
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_modules",
+            "_parameters",
+        )
+    },
+    "_global_forward_hooks": (lambda: torch.nn.modules.module, "modeling_scratch/originals_scratch.py"),
+    "_global_forward_pre_hooks": (lambda: torch.nn.modules.module, "modeling_scratch/originals_scratch.py"),
+    "_C": (lambda: torch, "modeling_scratch/originals_scratch.py"),
+    "_len_torch_function_stack": (lambda: torch._C, "modeling_scratch/originals_scratch.py"),
+    "_len_torch_dispatch_stack": (lambda: torch._C, "modeling_scratch/originals_scratch.py"),
+    "_backward_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/loss_scratch.py"),
+    "_backward_pre_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/loss_scratch.py"),
     "_compiled_call_impl": (lambda: torch.nn.Linear(1, 1), "training/pretraining/profile.py"),
 }
 # What TRL's online trainers keep of the newest completions, and under which keys.

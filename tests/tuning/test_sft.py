@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import flags, forget_accelerate, write_model, write_tokenizer
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 from trl import SFTTrainer
@@ -129,7 +130,7 @@ def unfirst(labels: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("packing", [False, True])
-@pytest.mark.parametrize("limit", [256, 70])
+@pytest.mark.parametrize("limit", [256, 50])
 def test_assistant_only_loss(place, packing, limit):
     records = [{"messages": messages} for messages in CONVERSATIONS]
     trainer = trainer_of(records, assistant_only_loss="true", packing=str(packing).lower(), max_length=limit)
@@ -140,7 +141,7 @@ def test_assistant_only_loss(place, packing, limit):
         ids, labels = expected(text, assistant_spans(text), limit)
         if any(label != -100 for label in labels[1:]):  # else it is left out
             wanted[ids] = unfirst(labels) if packing else labels
-    assert len(wanted) == {256: 5, 70: 2}[limit]  # two are the same by then, two have lost their answer
+    assert len(wanted) == {256: 5, 50: 2}[limit]  # two are the same by then, two have lost their answer
     assert batches_by_sample(trainer) == wanted
 
 
@@ -223,14 +224,14 @@ def test_packing_that_would_leak_is_refused(place):
 def test_what_is_cut_is_counted(place, capsys):
     for options, lines in (
         ({}, []),
-        ({"max_length": 70}, ["5 exceed max_length 70 and are truncated at their end", "2 have no scored token left"]),
+        ({"max_length": 50}, ["5 exceed max_length 50 and are truncated at their end", "2 have no scored token left"]),
         (
-            {"max_length": 70, "truncation_mode": "keep_end"},
-            ["5 exceed max_length 70 and are truncated at their start"],
+            {"max_length": 50, "truncation_mode": "keep_end"},
+            ["5 exceed max_length 50 and are truncated at their start"],
         ),
         (
-            {"max_length": 70, "packing": "true", "packing_strategy": "bfd_split"},
-            ["5 exceed max_length 70 and are split over several sequences"],
+            {"max_length": 50, "packing": "true", "packing_strategy": "bfd_split"},
+            ["5 exceed max_length 50 and are split over several sequences"],
         ),
     ):
         trainer_of(RECORDS, assistant_only_loss="true", **options)
@@ -240,8 +241,8 @@ def test_what_is_cut_is_counted(place, capsys):
         assert [
             line.removeprefix("sft: train: ")[: len(start)] for line, start in zip(rest, lines, strict=True)
         ] == lines
-    line = refusal(RECORDS, assistant_only_loss="true", max_length=8)
-    assert line.startswith("'max_length': no sample of train has a scored token within 8 tokens")
+    line = refusal(RECORDS, assistant_only_loss="true", max_length=1)
+    assert line.startswith("'max_length': no sample of train has a scored token within 1 tokens")
     long = [{"messages": [FIRST, {"role": "assistant", "content": "cat " * 400}]}, *RECORDS]
     line = refusal(long, max_length=1024)
     assert "1 samples of train exceed the model's 256 positions (max_position_embeddings); set max_length: 256" in line
@@ -284,6 +285,43 @@ def test_a_stream(place):
     """Of unknown length: nothing is counted, and it is learned all the same."""
     main(arguments([{"conversations": messages} for messages in CONVERSATIONS], streaming="true"))
     assert (place / "new" / "model.safetensors").is_file()
+
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+CALLING = [
+    {"role": "user", "content": "Warm in Ulm?"},
+    {"role": "assistant", "content": None, "reasoning_content": "I look.", "tool_calls": [CALL]},
+    {"role": "tool", "content": "21 C"},
+    {"role": "assistant", "content": "Yes."},
+]
+
+
+def test_tool_calls_are_learned(place, capsys):
+    preview(trainer_of([{"messages": CALLING}], assistant_only_loss="true"))
+    assert (
+        "<|im_start|>assistant\n⟦<think>\nI look.\n</think>\n\n"
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call><|im_end|>⟧\n'
+        "<|im_start|>tool\n21 C<|im_end|>\n<|im_start|>assistant\n⟦Yes.<|im_end|>⟧\n"
+    ) in capsys.readouterr().out
+    forget_accelerate()
+    with refused("max_length", "1 samples of train exceed the model's 256 positions"):  # with the tool's definition
+        trainer_of([{"messages": CALLING, "tools": TOOLS}], assistant_only_loss="true", max_length=512)
+
+
+def test_what_the_template_would_leave_out(place):
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    Path("qwen3/chat_template.jinja").write_text(template)
+    records = [{"messages": [FIRST, ANSWER]}, {"messages": CALLING, "tools": TOOLS}]
+    with refused("datasets", "record 2 of train", "does not render reasoning_content and tool calls and tools"):
+        main(arguments(records))
+
+
+def test_tokens_of_another_tokenizer(place):
+    with refused("datasets", "record 2 of train", "'input_ids' has the id 99999", "280 tokens"):
+        main(arguments([{"input_ids": [5, 6, 7]}, {"input_ids": [5, 6, 99999]}]))
+    with refused("datasets", "record 1 of train", "'labels' has the id 280", "280 tokens"):
+        main(arguments([{"input_ids": [5, 6, 7], "labels": [-100, 6, 280]}]))
 
 
 def test_no_answer_to_learn(place):

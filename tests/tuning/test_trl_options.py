@@ -53,6 +53,22 @@ def test_values_have_the_types_that_trl_gives_them(complete):
     assert isinstance(checked["num_train_epochs"], float)
 
 
+def test_text_of_the_command_line_is_text_and_paths_are_expanded(complete, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    data = "[{path: json, data_files: {train: [~/x.jsonl, y.jsonl]}}]"
+    words = ["--output_dir", "exp #2", "--model_name_or_path=~/m", "--run_name=1e3", "--restart", f"--datasets={data}"]
+    values, _ = trl_options.read_values("sft", [*words, "--max_length=null", "--eos_token=null", "--seed=3"])
+    assert values == {
+        "output_dir": "exp #2",
+        "model_name_or_path": "/home/ada/m",
+        "run_name": "1e3",
+        "datasets": [{"path": "json", "data_files": {"train": ["/home/ada/x.jsonl", "y.jsonl"]}}],
+        "max_length": None,
+        "eos_token": None,
+        "seed": 3,
+    }
+
+
 @pytest.mark.parametrize(
     "values, facts",
     [

@@ -25,6 +25,7 @@ from training.common.signals import StopSignals
 from training.common.stage import LANGUAGE_MODELS, check_stage
 from training.machine.threads import follow_load_in
 from training.model_io.context_length import DEFAULT_CONTEXT, context_length
+from training.model_io.conversations import encode_prompt
 from training.model_io.model_folder import no_progress_bars
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
@@ -158,6 +159,6 @@ class ChatModel:
     def _render(self, messages: list[Message]) -> list[int]:
         """Token ids of the messages and of the beginning of an answer, by the model's chat template."""
         try:
-            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+            return encode_prompt(self.tokenizer, messages)
         except TemplateError as error:
             raise UserError(f"{self.name}: its chat template rejects this conversation ({error})") from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from training.chat.commands import command_list
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
-from training.common.recipe import option, parse, positional
+from training.common.recipe import PathText, option, parse, positional
 
 if TYPE_CHECKING:
     from training.chat.session import Session
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 class ChatConfig(Sampling):
     """Options of `scratch chat`: sampling, and how the conversation starts."""
 
-    model: str = positional("folder of a chat model, such as runs/quickstart/export, or a name on the Hub")
-    system: str | None = option(None, "system prompt of the conversation", verbatim=True)
-    compare: str | None = option(
-        None, "folder or Hub name of a second model that answers each message too", verbatim=True
+    model: PathText = positional("folder of a chat model, such as runs/quickstart/export, or a name on the Hub")
+    system: str | None = option(None, "system prompt of the conversation")
+    compare: PathText | None = option(
+        None, "folder or Hub name of a second model that answers each message too"
     )
 
 

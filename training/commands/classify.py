@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.recipe import option, parse, required
+from training.common.recipe import PathText, option, parse, required
 from training.common.stage import Stage, model_digest
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 
@@ -22,8 +22,8 @@ from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled
 class ClassifyConfig:
     """Recipe of `scratch classify`."""
 
-    output_dir: str = required("folder for the classifier")
-    model: str = required("language model to start from: folder of pretrain or a later stage, or a Hub name")
+    output_dir: PathText = required("folder for the classifier")
+    model: PathText = required("language model to start from: folder of pretrain or a later stage, or a Hub name")
     data: LabelledConfig = option(LabelledConfig, "texts with labels")
     positive_label: str | None = option(
         None, "label to compute F1 for (default: the rarer of two labels; with more, the mean over all)"
@@ -58,13 +58,14 @@ def main(arguments: list[str]) -> None:
 
     Raises:
         UserError: a mistake in the recipe or the data, before anything is written.
+        Interrupted: a signal stopped the run, with its last step saved.
     """
     config = parse(ClassifyConfig, arguments, __doc__)
     stage = Stage("classify", config.output_dir, config, inputs(config), arguments)
     if stage.is_current():
         return
 
-    from training.model_io.model_folder import save_model
+    from training.model_io.model_folder import save_model, set_tokenizer_options
     from training.model_io.weights import check_weights
     from training.tuning.classification import (
         PROGRESS_FIGURES,
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> None:
         training_arguments,
     )
     from training.tuning.pipeline.progress import hide_bars_in_logs, show_progress
-    from training.tuning.pipeline.resume import newest_checkpoint
+    from training.tuning.pipeline.resume import train
 
     hide_bars_in_logs()
     tokenizer = open_padding_tokenizer(config.model)
@@ -102,15 +103,13 @@ def main(arguments: list[str]) -> None:
     )
     trainer = build_trainer(settings, model, tokenizer, examples, lambda outcome: score(outcome, labels, positive))
     show_progress(trainer, PROGRESS_FIGURES)
-    try:
-        trainer.train(resume_from_checkpoint=newest_checkpoint(folder / "trainer"))
-    finally:
-        stage.heartbeat()
+    train(stage, trainer)
     results = {split: predict(trainer, examples[split]) for split in ("validation", "test")}
     figures = {split: score(outcome, labels, positive) for split, outcome in results.items()}
     if config.baseline:
         figures["baseline"] = score_baseline(data, labels, positive)
     save_model(trainer.model, config.model, folder)
+    set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
     save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
     shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.recipe import has_flag, option, parse, required
+from training.common.recipe import PathText, has_flag, option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.common.tables import as_text
 from training.eval.measures.config import EvaluateConfig
@@ -37,8 +37,8 @@ CONFIG = EvaluateConfig
 class CompareConfig:
     """Options of `scratch evaluate --compare`."""
 
-    compare: list[str] = required("folders that `scratch evaluate` wrote", several=True)
-    output_dir: str = option("runs/comparison", "folder for the comparison")
+    compare: list[PathText] = required("folders that `scratch evaluate` wrote", several=True)
+    output_dir: PathText = option("runs/comparison", "folder for the comparison")
 
 
 def inputs(config: EvaluateConfig) -> dict[str, str] | None:
@@ -293,5 +293,5 @@ def compare(arguments: list[str]) -> None:
     comparison = compare_folders([Path(folder) for folder in config.compare])
     inputs = {folder: digest(folder, "compare") for folder in config.compare}
     stage = Stage("compare", config.output_dir, config, inputs, arguments)
-    print(write_comparison(stage.begin(), comparison))
+    print(write_comparison(stage.begin(replace=True), comparison))
     stage.finish({}, wrote="comparison.md, comparison.json, comparison.png")

@@ -8,13 +8,12 @@ same, the folder holds no code, and any program that opens a Llama opens it. Wit
 as `trl sft` writes it, is merged first.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.common.errors import UserError
-from training.common.recipe import option, parse, required
+from training.common.recipe import PathText, option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest, read_provenance, written_by
 
 if TYPE_CHECKING:
@@ -27,9 +26,9 @@ EXPORTED = tuple(stage for stage in LANGUAGE_MODELS if stage != "export")
 class ExportConfig:
     """Recipe of `scratch export`."""
 
-    output_dir: str = required("folder to publish")
-    model: str = required(f"folder of the model to publish, the output of {', '.join(EXPORTED)}")
-    adapter: str | None = option(None, "folder of a PEFT adapter trained on the model, to merge into it")
+    output_dir: PathText = required("folder to publish")
+    model: PathText = required(f"folder of the model to publish, the output of {', '.join(EXPORTED)}")
+    adapter: PathText | None = option(None, "folder of a PEFT adapter trained on the model, to merge into it")
     to: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "class of the exported model: scratch (ours, with its code), or one of transformers"
     )
@@ -37,7 +36,9 @@ class ExportConfig:
     description: str = option("", "one paragraph on training data and purpose", group="Model card")
     license: str | None = option(None, "licence of the weights, by its Hub name such as apache-2.0", group="Model card")
     language: str | None = option(None, "language of the text, by its Hub name such as en", group="Model card")
-    evaluation: str | None = option(None, "folder of `scratch evaluate`, for the table of results", group="Model card")
+    evaluation: PathText | None = option(
+        None, "folder of `scratch evaluate`, for the table of results", group="Model card"
+    )
 
 
 CONFIG = ExportConfig
@@ -205,13 +206,12 @@ def name_bos_token(folder: Path) -> None:
     """Write the token that opens a text into the tokenizer's settings, where engines outside transformers look."""
     from transformers import AutoConfig, AutoTokenizer
 
+    from training.model_io.model_folder import set_tokenizer_options
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     bos_token_id = AutoConfig.from_pretrained(folder).bos_token_id
     if tokenizer.bos_token is None and bos_token_id is not None:
-        file = folder / "tokenizer_config.json"
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        settings["bos_token"] = tokenizer.convert_ids_to_tokens(bos_token_id)
-        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        set_tokenizer_options(folder, bos_token=tokenizer.convert_ids_to_tokens(bos_token_id))
 
 
 def lineage(folder: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.recipe import parse, required
+from training.common.recipe import PathText, parse, required
 from training.common.stage import Stage, digest
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class ImportConfig:
     """Recipe of `scratch import`."""
 
-    model: str = required("folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors")
-    output_dir: str = required("folder for the model")
+    model: PathText = required("folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors")
+    output_dir: PathText = required("folder for the model")
 
 
 def main(arguments: list[str]) -> None:
@@ -68,12 +68,12 @@ def main(arguments: list[str]) -> None:
     folder = stage.begin()
     parameters = model.num_parameters()
     write_model(model, folder)
-    del model
     if (source / GENERATION_CONFIG).is_file():
         shutil.copyfile(source / GENERATION_CONFIG, folder / GENERATION_CONFIG)
-    tokenizer = copy_tokenizer(source, folder)
+    tokenizer = copy_tokenizer(source, folder, model)
     if tokenizer:
         name_tokenizer_class(source, folder)
+    del model
     difference = check_parity(source, folder)
     stage.finish(
         {"parameters": parameters, "difference": difference},
@@ -145,8 +145,8 @@ def name_tokenizer_class(source: Path, folder: Path) -> None:
     """Name the tokenizer's class in its settings, where a folder leaves it to the kind of model, as GPT-2's does."""
     from transformers import AutoTokenizer
 
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    from training.model_io.model_folder import set_tokenizer_options
+
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     if "tokenizer_class" not in settings:
-        settings["tokenizer_class"] = type(AutoTokenizer.from_pretrained(source)).__name__
-        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        set_tokenizer_options(folder, tokenizer_class=type(AutoTokenizer.from_pretrained(source)).__name__)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from training.common.errors import UserError
 from training.common.metrics import METRICS, median_rate, read_metrics
-from training.common.recipe import option, parse, positional
+from training.common.recipe import PathText, option, parse, positional
 from training.common.stage import staging_dir
 from training.common.tables import Row, as_text
 
@@ -22,12 +22,12 @@ from training.common.tables import Row, as_text
 class PlotConfig:
     """Options of `scratch plot`."""
 
-    runs: list[str] = positional("folders of runs, or metrics.jsonl files", many=True, metavar="RUN")
+    runs: list[PathText] = positional("folders of runs, or metrics.jsonl files", many=True, metavar="RUN")
     x: Literal["tokens", "step", "seconds"] = option("tokens", "quantity on the horizontal axis")
     y: Literal["loss", "bits_per_byte", "learning_rate", "grad_norm", "tokens_per_second", "mfu"] = option(
         "loss", "quantity on the vertical axis, of training and validation"
     )
-    output: str = option("plot.png", "image file to write: .png, .svg or .pdf", verbatim=True)
+    output: PathText = option("plot.png", "image file to write: .png, .svg or .pdf")
 
     def __post_init__(self):
         output = Path(self.output)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.recipe import option, parse, required
+from training.common.recipe import PathText, option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.corpus.curation.config import DataConfig
 from training.corpus.examples.config import PairConfig
@@ -33,8 +33,8 @@ RUNTIME_KEYS = frozenset({"workers", "engine", "explain"})
 class PrepareConfig:
     """A recipe of `scratch prepare`."""
 
-    output_dir: str = required("folder for the shards")
-    tokenizer: str = required("folder with tokenizer.json, from `scratch tokenizer` or any Hugging Face model")
+    output_dir: PathText = required("folder for the shards")
+    tokenizer: PathText = required("folder with tokenizer.json, from `scratch tokenizer` or any Hugging Face model")
     data: DataConfig = option(DataConfig, "documents")
     instructions: PairConfig = option(PairConfig, "pairs of instruction and function, for `scratch sft`")
     preferences: PairConfig = option(PairConfig, "pairs of right and wrong function body, for `scratch dpo`")

@@ -3,7 +3,8 @@
 One process: scratch pretrain --config recipes/quickstart/pretrain.yaml
 Several:     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training pretrain --config RECIPE
 
-After an interruption, the same command resumes from the newest checkpoint, bit for bit. Exit codes: 0 when the run is
+After an interruption, the same command resumes from the newest checkpoint, bit for bit. With more max_steps, a finished
+run continues from the last checkpoint before its learning rates decayed. Exit codes: 0 when the run is
 finished; 2 for a mistake in the recipe; 1 for a failure of the machine, such as a full disk; 130 after Ctrl-C and 143
 after SIGTERM, both with a checkpoint of the last step, so that a scheduler can restart the run.
 """
@@ -17,6 +18,7 @@ from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
 from training.common.stage import Stage, check_stage, digest
 from training.data.shards import check_hashes, check_tokenizer
+from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
@@ -32,10 +34,11 @@ def main(arguments: list[str]) -> None:
     """Pretrain as the recipe says.
 
     1. Read the recipe, check that its inputs are there, derive what follows from `depth`.
-    2. Return if the output is up to date; reject an interrupted run of another recipe.
+    2. Return if the output is up to date; reject a run of another recipe, finished or not. Find the checkpoints that a
+       finished run with fewer steps has in common with this one.
     3. Open the tokenizer, check that the shards are its own and match their checksums.
     4. Build accelerator, model, optimizer and data loaders.
-    5. Resume from the newest checkpoint, if there is one, and describe the run.
+    5. Resume from the newest checkpoint, if there is one, also of the finished run; describe the run.
     6. Train.
     7. Export the model, plot the losses, write the provenance.
 
@@ -49,15 +52,15 @@ def main(arguments: list[str]) -> None:
     rules: list[str] = []
     if config.depth is not None:
         config, rules = derive(config, given, where)
-    stage = open_stage(config, arguments)
+    digests = inputs(config)
+    continuation = find_continuation(config, digests)
+    stage = open_stage(config, digests, continuation, arguments)
     if stage.is_current():
         return
-    if not config.restart:
-        stage.check_interrupted()
     tokenizer = open_tokenizer(config)
     check_shards(config, stage)
     pretrainer = build_pretrainer(config, stage, tokenizer)
-    start(pretrainer, stage)
+    start(pretrainer, stage, continuation)
     describe(pretrainer, rules)
     train(pretrainer, stage)
     finish(pretrainer, stage)
@@ -96,9 +99,12 @@ def inputs(config: PretrainConfig) -> dict[str, str]:
     return digests | {"tokenizer": digest(config.tokenizer, "tokenizer")}
 
 
-def open_stage(config: PretrainConfig, arguments: list[str]) -> Stage:
+def open_stage(
+    config: PretrainConfig, digests: dict[str, str], continuation: Continuation, arguments: list[str]
+) -> Stage:
     """The stage, identified by its recipe, its tokenizer and every folder of shards."""
-    return Stage("pretrain", config.output_dir, config, inputs(config), arguments, RUNTIME_KEYS)
+    keeps, obstacle = continuation.describe(), continuation.obstacle
+    return Stage("pretrain", config.output_dir, config, digests, arguments, RUNTIME_KEYS, keeps, obstacle)
 
 
 def check_shards(config: PretrainConfig, stage: Stage) -> None:
@@ -121,16 +127,18 @@ def build_pretrainer(config: PretrainConfig, stage: Stage, tokenizer: "PreTraine
     return Pretrainer(config, stage.folder, tokenizer, build_accelerator(config))
 
 
-def start(pretrainer: "Pretrainer", stage: Stage) -> None:
+def start(pretrainer: "Pretrainer", stage: Stage, continuation: Continuation) -> None:
     """Open the working folder and the trackers, and resume from the newest checkpoint.
 
-    With `restart`, this discards the checkpoints of an interrupted run. The recipe is known to be right by now.
+    With `--restart`, this discards the checkpoints of an earlier run. The recipe is known to be right by now.
     """
     from training.pretraining.trackers import start_trackers
 
     config, accelerator = pretrainer.config, pretrainer.accelerator
     if accelerator.is_main_process:
-        stage.begin(config.restart)
+        folder = stage.begin()
+        if not stage.restart:
+            stage.seconds_before += continuation.copy_to(folder)
     accelerator.wait_for_everyone()
     pretrainer.resume()
     start_trackers(accelerator, config.output_dir, stage.folder, dataclasses.asdict(config), pretrainer.step)
@@ -186,4 +194,5 @@ def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
         "validation_loss": pretrainer.validation_loss,
         "tokens_per_second": median_rate(records),
     }
-    stage.finish(metrics, "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile)
+    wrote = "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile
+    stage.finish(metrics, wrote, spare={CHECKPOINTS, "trackers"})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.errors import UserError, one_line
-from training.common.recipe import option, parse, positional
+from training.common.recipe import PathText, option, parse, positional
 from training.common.stage import PROVENANCE, RECIPE, written_by
 
 
@@ -20,7 +20,7 @@ from training.common.stage import PROVENANCE, RECIPE, written_by
 class PushConfig:
     """Options of `scratch push`."""
 
-    folder: str = positional("output of `scratch export`, an adapter, or with --dataset of `scratch prepare`")
+    folder: PathText = positional("output of `scratch export`, an adapter, or with --dataset of `scratch prepare`")
     repo_id: str = positional("repository to upload to, such as your-name/your-model; created if it does not exist")
     private: bool = option(False, "create a private repository")
     dataset: bool = option(False, "upload a corpus, as a dataset repository")
@@ -101,5 +101,5 @@ def check_corpus(folder: str) -> None:
         raise UserError(f"{folder} is the output of '{written_by(folder)}', not a corpus; leave out --dataset")
     read_manifest(folder)
     if not (Path(folder) / CARD).is_file():
-        raise UserError(f"{folder} has no data card ({CARD}); run `scratch prepare` again, into another folder")
+        raise UserError(f"{folder} has no data card ({CARD}); run `scratch prepare` again")
     check_hashes(folder)

@@ -8,14 +8,14 @@ Reads the output of all finished stages in the folder, and writes summary.json, 
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.common.recipe import parse, positional
+from training.common.recipe import PathText, parse, positional
 
 
 @dataclass
 class ReportConfig:
     """Options of `scratch report`."""
 
-    run_dir: str = positional("folder of a run, such as runs/quickstart")
+    run_dir: PathText = positional("folder of a run, such as runs/quickstart")
 
 
 def main(arguments: list[str]) -> None:

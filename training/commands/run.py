@@ -10,12 +10,16 @@ out of the training text. At the end, a table and a plot of the whole run are wr
 `--minutes 20`, or `minutes` in the folder's run.yaml, scales the steps of pretrain, sft and dpo so that the whole run
 takes about that long on this machine. The steps are chosen once and kept in RUN_FOLDER/run.json. They stay as in the
 recipes with `--minutes null`, or if the command line sets `max_steps`.
+
+A finished output is replaced when its recipe or inputs have changed, or when a file of it is missing; what is replaced
+and why is printed. An interrupted stage of another recipe is discarded only with `--restart`.
 """
 
 import dataclasses
 import functools
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -38,14 +42,15 @@ from training.common.recipe import (
     nearest,
     option,
     split_overrides,
+    split_restart,
     takes_no_value,
 )
-from training.common.stage import Stage, has_recipe
+from training.common.stage import OWNED, Stage, has_recipe
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, estimate, fit_steps
 from training.tuning import trl_options
-from training.tuning.pipeline.recipe import inputs_of
+from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
 EVALUATION = "data.decontamination.evaluation"
 RUN, RECORD = "run.yaml", "run.json"
@@ -83,12 +88,14 @@ def is_boolean(dotted: str, recipes: dict[str, Any]) -> bool:
     """Whether some stage has this key, perhaps after the stage's name, as a truth value."""
     stage, _, rest = dotted.partition(".")
     keys = {name: dotted for name in recipes} | ({stage: rest} if stage in recipes and rest else {})
-    return any(
-        trl_options.takes_no_value(name, key)
-        if name in trl_options.CONFIGURATIONS
-        else takes_no_value(find_field(command_of(name).CONFIG, key)[1])
-        for name, key in keys.items()
-    )
+    return any(takes_no_value(hint_of(name, key)) for name, key in keys.items())
+
+
+def hint_of(stage: str, dotted: str) -> Any:
+    """The annotation of a stage's key; None for an unknown key."""
+    if stage in trl_options.CONFIGURATIONS:
+        return trl_options.hint_of(stage, dotted)
+    return find_field(command_of(stage).CONFIG, dotted)[1]
 
 
 def assign_overrides(overrides: list[str], recipes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
@@ -128,7 +135,8 @@ def _has(recipes: dict[str, dict[str, Any]], dotted: str) -> bool:
 def resolve(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
     """The content of each recipe with its overrides."""
     return {
-        stage: apply_overrides(read_yaml(path), split_overrides(overrides[stage])) for stage, path in recipes.items()
+        stage: apply_overrides(read_yaml(path), split_overrides(overrides[stage]), functools.partial(hint_of, stage))
+        for stage, path in recipes.items()
     }
 
 
@@ -155,7 +163,7 @@ def check_trl_recipe(stage: str, values: dict[str, Any], where: str) -> dict[str
     except UserError:
         if trl_options.is_complete():
             raise
-        return values  # the installed TRL may know the key, which its stage checks
+        return trl_options.expand_paths(values)  # the installed TRL may know the key, which its stage checks
 
 
 def keep_out_evaluation(
@@ -254,8 +262,8 @@ def is_current(stage: str, config: Any) -> bool:
     It asks what the stage itself asks at its start, without starting it. False where only the stage can tell.
     """
     module = command_of(stage)
-    runtime_keys = getattr(module, "RUNTIME_KEYS", frozenset())
     of_trl = stage in trl_options.CONFIGURATIONS
+    runtime_keys = runtime_keys_of(config) if of_trl else getattr(module, "RUNTIME_KEYS", frozenset())
     output_dir = config.get("output_dir", "") if of_trl else config.output_dir
     if any(getattr(config, key) for key in getattr(module, "PRINTING_KEYS", ())):
         return False
@@ -276,7 +284,7 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
     """
     command = [sys.executable, "-m", "training", stage, "--config", str(path), *overrides]
     # In a separate process group, so that Ctrl-C reaches it once, through this process, and it can save first.
-    child = subprocess.Popen(command, process_group=0)
+    child = subprocess.Popen(command, process_group=0, env=os.environ | {OWNED: "1"})
 
     def forward(signum: int, _: FrameType | None) -> None:
         child.send_signal(signum)
@@ -341,14 +349,15 @@ def main(arguments: list[str]) -> None:
         return
     if arguments[0].startswith("-"):
         raise UserError("the recipe folder comes first, as in: scratch run recipes/quickstart --key value")
-    run = open_run(Path(arguments[0]), arguments[1:])
+    restart, others = split_restart(arguments[1:])
+    run = open_run(Path(arguments[0]), others)
     started, ran = time.monotonic(), False
     for number, (stage, path) in enumerate(run.recipes.items(), start=1):
         print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})", flush=True)
         if not is_current(stage, run.configs[stage]):
             if not ran:
                 print(describe_times(resolve(run.recipes, run.overrides), measure_once()), flush=True)
-            check_exit_code(stage, run_stage(stage, path, run.overrides[stage]))
+            check_exit_code(stage, run_stage(stage, path, [*run.overrides[stage], *["--restart"] * restart]))
             ran = True
 
     from training.eval.results.summary import write_summary
@@ -361,5 +370,5 @@ def main(arguments: list[str]) -> None:
 
 def common_folder(recipes: dict[str, dict[str, Any]]) -> Path:
     """The folder in which most stages have their output, where the summary of the run goes."""
-    parents = [Path(recipe["output_dir"]).parent for recipe in recipes.values()]
+    parents = [Path(recipe["output_dir"]).expanduser().parent for recipe in recipes.values()]
     return Counter(parents).most_common(1)[0][0]

@@ -2,27 +2,28 @@
 
     scratch serve runs/quickstart/export --port 8000
 
-This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. MODEL
-is loaded at startup, and requests use that name. Without MODEL, the server loads the model that each request names.
+This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. As in
+`scratch chat`, special tokens in a request are text: only the chat template writes control tokens. MODEL is loaded at
+startup, and requests use that name. Without MODEL, the server loads the model that each request names.
 """
 
 import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.packages import how_to_install
-from training.common.recipe import option, parse, positional
+from training.common.recipe import PathText, option, parse, positional
 
 
 @dataclass
 class ServeConfig:
     """Options of `scratch serve`, which are those of `transformers serve`. None leaves an option to its default."""
 
-    model: str | None = positional("model folder or Hub name, to load at startup", None)
+    model: PathText | None = positional("model folder or Hub name, to load at startup", None)
     host: str | None = option(None, "address to listen on; default localhost", group="Server")
     port: int | None = option(None, "port to listen on; default 8000", at_least=0, group="Server")
     enable_cors: bool = option(False, "allow requests from pages of other sites", group="Server")
@@ -37,7 +38,7 @@ class ServeConfig:
     default_seed: int | None = option(None, "sampling seed", group="Answers")
     reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning mode, if supported", group="Answers")
     chat_template_kwargs: str | None = option(
-        None, "JSON object with arguments of the chat template", group="Answers", verbatim=True
+        None, "JSON object with arguments of the chat template", group="Answers"
     )
     continuous_batching: bool = option(False, "batch requests continuously, with paged attention", group="Batching")
     cb_block_size: int | None = option(None, "tokens per block of the KV cache", group="Batching")
@@ -48,7 +49,7 @@ class ServeConfig:
 
 
 def main(arguments: list[str]) -> None:
-    """Check the model, register our classes, and run `transformers serve`.
+    """Check the model, register our classes and our encoding of requests, and run `transformers serve`.
 
     Raises:
         UserError: a damaged model, or packages that are not installed.
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     import modeling_scratch
+    from training.chat.requests import encode_requests
     from training.model_io.tokenizers import open_model_tokenizer
     from training.model_io.weights import check_weights
 
@@ -70,6 +72,15 @@ def main(arguments: list[str]) -> None:
     module = sys.modules["transformers"]
     for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):
         setattr(module, name, getattr(modeling_scratch, name))
+    load = module.AutoProcessor.from_pretrained  # the server loads tokenizers with it
+
+    def load_tokenizer(*names: str, **options: Any) -> Any:
+        loaded = load(*names, **options)
+        if isinstance(loaded, module.PreTrainedTokenizerBase):  # rather than a processor of images
+            encode_requests(loaded)
+        return loaded
+
+    module.AutoProcessor.from_pretrained = load_tokenizer
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists its content, and fails without it
     sys.argv = ["transformers", "serve", *stock_arguments(config)]
     try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from training.common.progress import progress_bar
-from training.common.recipe import has_flag, option, parse, required
+from training.common.recipe import PathText, has_flag, option, parse, required
 from training.common.stage import Stage
 from training.corpus.curation.blocks import in_blocks
 from training.corpus.curation.config import DataConfig
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from modeling_scratch.tokenization_scratch import ScratchTokenizer
     from training.corpus.curation.corpus import Corpus
 
-SPECIAL_TOKENS = 4
+SPECIAL_TOKENS = 8
 SMALLEST_VOCABULARY = 256 + SPECIAL_TOKENS  # the bytes, and modeling_scratch.tokenization_base.SPECIAL_TOKENS
 BATCH_BYTES = 1_000_000  # of text encoded at once
 COMPARED_BYTES = 5_000_000  # of the user's own text
@@ -42,19 +42,16 @@ COMPARED_BYTES = 5_000_000  # of the user's own text
 class TokenizerConfig:
     """A recipe of `scratch tokenizer`."""
 
-    output_dir: str = required("folder for the tokenizer")
+    output_dir: PathText = required("folder for the tokenizer")
     data: DataConfig = option(DataConfig, "text to learn from")
     kind: Literal["bpe", "character"] = option("bpe", "byte pairs (bpe), or one token per character")
     vocab_size: int = option(4096, "bpe: number of tokens, including the 256 bytes and the special tokens")
     digits: Literal[1, 2, 3] = option(3, "bpe: maximum digits per token; 1 splits numbers into single digits")
     whitespace: Literal["runs", "single"] = option(
-        "runs", "bpe: runs (a line break with its indentation may be one token), or single (one token per character)"
+        "runs", "bpe: runs (several spaces or line breaks may be one token), or single (one token per character)"
     )
     max_bytes: int | None = option(
         None, "bpe: bytes of training text to learn from (default: all); fewer bytes are faster", at_least=1
-    )
-    model_max_length: int = option(
-        1024, "context of the model in tokens; transformers warns about longer texts", at_least=1
     )
 
     def __post_init__(self):
@@ -72,7 +69,7 @@ CONFIG = TokenizerConfig
 class ComparedText:
     """Your own text for a comparison."""
 
-    path: str | None = option(None, "file, folder or Hub dataset with your own text")
+    path: PathText | None = option(None, "file, folder or Hub dataset with your own text")
     text_column: str = option("text", "column that holds the text")
 
 
@@ -80,7 +77,7 @@ class ComparedText:
 class CompareConfig:
     """Options of `scratch tokenizer --compare`."""
 
-    compare: list[str] = required("tokenizer folders, or names on the Hub", several=True)
+    compare: list[PathText] = required("tokenizer folders, or names on the Hub", several=True)
     data: ComparedText = option(ComparedText, "Your own text")
 
 
@@ -120,7 +117,7 @@ def main(arguments: list[str]) -> None:
     started = time.monotonic()
     tokenizer = train_bpe(corpus, config) if config.kind == "bpe" else train_character(corpus)
     seconds = time.monotonic() - started
-    tokenizer.save(folder, config.model_max_length)
+    tokenizer.save(folder)
 
     size, tokens = count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
     shutil.rmtree(work, ignore_errors=True)

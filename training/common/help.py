@@ -26,20 +26,24 @@ class Line(NamedTuple):
     help: str
 
 
+RECIPE_LINES = [
+    Line("--config FILE", "recipe: the options as YAML, a key for each flag without its dashes"),
+    Line("--print_config", "print the complete recipe as commented YAML, and do nothing else"),
+    Line("--restart", "discard an interrupted or finished run in output_dir, if its recipe differs, and start over"),
+]
+
+
 def describe(cls: type, recipe: bool = True) -> str:
     """The options of a configuration under their headings, with type, help, bounds and default.
 
     Args:
-        recipe: whether the command takes `--config` and `--print_config`.
+        recipe: whether the command is a stage, with the options of `RECIPE_LINES`.
     """
     sections: dict[str, list[Line]] = {}
     for heading, line in _lines(cls):
         sections.setdefault(heading, []).append(line)
     if recipe:
-        sections["Recipe"] = [
-            Line("--config FILE", "recipe: the options as YAML, a key for each flag without its dashes"),
-            Line("--print_config", "print the complete recipe as commented YAML, and do nothing else"),
-        ]
+        sections["Recipe"] = RECIPE_LINES
     return "\n\n".join(format_section(heading, lines) for heading, lines in sections.items())
 
 

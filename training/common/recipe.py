@@ -6,10 +6,10 @@ line in `--help`:
     @dataclass
     class PlotConfig:
         runs: list[str] = positional("run folders", many=True, metavar="RUN")    # scratch plot RUN RUN
-        output: str = required("image file to write")                            # --output TEXT, or a key of a recipe
+        output: PathText = required("image file to write")                       # --output TEXT, or a key of a recipe
         steps: int = option(10, "training steps", at_least=1, group="Length")    # bounds: checked and printed
         private: bool = option(False, "hide it from others")                     # --private, or --private false
-        system: str | None = option(None, "system prompt", verbatim=True)        # text that is not read as YAML
+        system: str | None = option(None, "system prompt")                       # --system 'a: b' # text stays as it is
         compare: list[str] = option(list, "models", several=True)                # --compare A B
         optimizer: OptimizerConfig = option(OptimizerConfig, "Optimizer")        # --optimizer.name; a section of --help
 
@@ -17,19 +17,24 @@ line in `--help`:
 
 Nested dataclasses are nested mappings in YAML and dotted flags on the command line. An unknown key or a wrong type is a
 `UserError` that names the nearest key. `parse` also answers `--help` and `--print_config` (see `training.common.help`).
-A command without a recipe passes `recipe=False`. Flags may be written with dashes: `--max-steps`.
+A command without a recipe passes `recipe=False`. Flags may be written with dashes: `--max-steps`. A flag of a key that
+takes text is taken as written; all others are read as YAML. `PathText` is text that names a file or folder.
 """
 
 import dataclasses
 import math
 import operator
+import os
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NewType
 
 from training.common.errors import UserError, nearest
-from training.common.yaml_values import read_value, read_yaml
+from training.common.yaml_values import read_texts, read_value, read_yaml
+
+PathText = NewType("PathText", str)  # names a file or folder, or may do so: `build` expands `~`
 
 # The order in which `scratch run` runs the recipes of a folder, and in which stages suggest the next command.
 STAGES = (
@@ -47,29 +52,26 @@ _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 
 
-def option(
-    default: Any, help: str, *, group: str = "", verbatim: bool = False, several: bool = False, **bounds: float
-) -> Any:
+def option(default: Any, help: str, *, group: str = "", several: bool = False, **bounds: float) -> Any:
     """A dataclass field with its line of `--help`.
 
     Args:
         default: a `list`, `dict` or dataclass type means a new one each time.
         help: one line that names the thing and its unit. For a nested dataclass, the heading of its section.
         group: heading of `--help` under which the option is listed.
-        verbatim: text of the command line is taken as written, not read as YAML.
         several: the flag takes all words up to the next flag, each as written.
         bounds: of a number, `at_least`, `above`, `at_most`, `below`; `build` checks them and `--help` prints them. A
             value of None is always allowed.
     """
-    metadata = {"help": help, "group": group, "verbatim": verbatim, "several": several, "bounds": bounds}
+    metadata = {"help": help, "group": group, "several": several, "bounds": bounds}
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(help: str, *, group: str = "", verbatim: bool = False, several: bool = False, **bounds: float) -> Any:
+def required(help: str, *, group: str = "", several: bool = False, **bounds: float) -> Any:
     """A dataclass field that the recipe or the command line must give; see `option`."""
-    return option(dataclasses.MISSING, help, group=group, verbatim=verbatim, several=several, **bounds)
+    return option(dataclasses.MISSING, help, group=group, several=several, **bounds)
 
 
 def positional(help: str, default: Any = dataclasses.MISSING, *, many: bool = False, metavar: str = "") -> Any:
@@ -81,7 +83,7 @@ def positional(help: str, default: Any = dataclasses.MISSING, *, many: bool = Fa
         metavar: its name in `--help`, such as RUN.
     """
     field = option(default, help)
-    extra = {"positional": True, "many": many, "metavar": metavar, "verbatim": True}
+    extra = {"positional": True, "many": many, "metavar": metavar}
     return dataclasses.field(
         default=field.default, default_factory=field.default_factory, metadata={**field.metadata, **extra}
     )
@@ -135,6 +137,8 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
     """`value` as the annotated type. YAML reads `1` as an int: it is fine for a float, and so is a number in quotes."""
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where, prefix=key + ".")
+    if hint is PathText:
+        return local_path(_convert(value, str, where, key))
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -148,9 +152,10 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
         try:
             return _convert(value, choices[-1], where, key)
         except UserError:
-            if not set(choices) <= _TYPE_NAMES.keys():
+            kinds = [typing.get_origin(choice) or choice for choice in choices]
+            if not set(kinds) <= _TYPE_NAMES.keys():
                 raise
-            names = " or ".join(_TYPE_NAMES[choice] for choice in choices)
+            names = " or ".join(_TYPE_NAMES[kind] for kind in kinds)
             raise UserError(f"{where}: '{key}' takes {names}, not {value!r}") from None
     if origin is typing.Literal:
         if value not in arguments:
@@ -160,8 +165,14 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
         if not isinstance(value, list):
             raise UserError(f"{where}: '{key}' takes a list, not {value!r}")
         return [_convert(item, arguments[0], where, key) for item in value]
-    if origin is dict and isinstance(value, dict) and arguments[1] is not Any:
-        return {name: _convert(item, arguments[1], where, f"{key}.{name}") for name, item in value.items()}
+    if origin is dict and isinstance(value, dict):
+        names, items = arguments
+        return {
+            local_path(str(name)) if names is PathText else name: _convert(item, items, where, f"{key}.{name}")
+            for name, item in value.items()
+        }
+    if hint is Any:
+        return value
     kind = origin or hint
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
@@ -181,7 +192,23 @@ def check_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
     return value
 
 
-_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
+_TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    PathText: "text",
+    dict: "a mapping",
+}
+
+
+def local_path(text: str) -> str:
+    """The text of a path with `~` expanded and, if it exists, without parts that mean nothing: `./a//b/` is `a/b`.
+
+    Text that is not an existing path may be a pattern, an address or a name on the Hub, and is not simplified.
+    """
+    path = os.path.expanduser(text)
+    return str(Path(path)) if os.path.exists(path) else path
 
 
 def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = lambda key: False) -> dict[str, str]:
@@ -210,6 +237,29 @@ def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = la
     return overrides
 
 
+def split_restart(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Whether a stage's command line has `--restart`, and its other words.
+
+    It is not a key of recipes, where it would discard the work of every later run.
+
+    Raises:
+        UserError: its value is neither true nor false.
+    """
+    restart, others, words = "false", [], list(arguments)
+    while words:
+        word = words.pop(0)
+        flag, equals, restart_value = word.partition("=")
+        if flag != "--restart":
+            others.append(word)
+        elif equals:
+            restart = restart_value
+        else:
+            restart = words.pop(0) if words and not words[0].startswith("--") else "true"
+    if restart not in ("true", "false"):
+        raise UserError(f"'restart' takes true or false, not '{restart}'")
+    return restart == "true", others
+
+
 def has_flag(arguments: list[str], key: str) -> bool:
     """Whether a command line has `--key`, `--key value` or `--key=value`."""
     return any(argument == f"--{key}" or argument.startswith(f"--{key}=") for argument in arguments)
@@ -236,12 +286,32 @@ def find_field(cls: type, key: str) -> tuple[dataclasses.Field | None, Any]:
         return field, hint
     if typing.get_origin(hint) is dict:  # dict[str, Nested]: the next part of the key is a name that the user chose
         hint, (_, _, rest) = typing.get_args(hint)[1], rest.partition(".")
+        if not rest:
+            return field, hint
     return find_field(hint, rest) if rest and dataclasses.is_dataclass(hint) else (None, None)
 
 
 def takes_no_value(hint: Any) -> bool:
     """Whether a flag with this annotation may be given without a value, for true."""
     return hint is bool or bool in typing.get_args(hint)
+
+
+def read_words(text: str, hint: Any) -> Any:
+    """The value of a flag: as written where its annotation takes text, otherwise read as YAML.
+
+    Where the annotation also takes nothing, a list or the like, text that is `null` or a list is that. The items of a
+    list of text, or of a mapping to text, are as written.
+    """
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if text == "null" and type(None) in choices:
+        return None
+    texts = {str, PathText}
+    if texts.isdisjoint(choices):
+        plain = any(typing.get_args(choice)[-1:] in [(kind,) for kind in texts] for choice in choices)
+        return read_texts(text) if plain else read_value(text)
+    others = [typing.get_origin(choice) or choice for choice in choices if choice not in texts | {type(None)}]
+    value = read_value(text) if others else text
+    return value if isinstance(value, tuple(others)) else text
 
 
 def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
@@ -280,7 +350,7 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
                 raise UserError(f"'{word}' needs a value, as in {word} VALUE")
             else:
                 text = words.pop(0)
-        given[key] = text if metadata.get("verbatim") else read_value(text)
+        given[key] = read_words(text, hint)
     for field in positionals:
         if loose:
             given[field.name], loose = (loose, []) if field.metadata["many"] else (loose[0], loose[1:])
@@ -289,9 +359,15 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
     return given
 
 
-def apply_overrides(values: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
-    """Set dotted keys in a nested mapping; each value is read as YAML, see `read_value`."""
-    return set_keys(values, {key: read_value(text) for key, text in overrides.items()})
+def apply_overrides(
+    values: dict[str, Any], overrides: dict[str, str], hint_of: Callable[[str], Any] = lambda key: None
+) -> dict[str, Any]:
+    """Set dotted keys in a nested mapping.
+
+    Args:
+        hint_of: the annotation of a key, by which its text is read, see `read_words`; None for an unknown key.
+    """
+    return set_keys(values, {key: read_words(text, hint_of(key)) for key, text in overrides.items()})
 
 
 def set_keys(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -330,7 +406,7 @@ def read_arguments(
     Args:
         cls: of the configuration.
         usage: the command's docstring, shown above its options by `--help`.
-        recipe: whether the command takes a recipe: `--config` and `--print_config`.
+        recipe: whether the command is a stage: it takes `--config`, `--print_config` and `--restart`.
         resolve: given (configuration, values, where), the configuration with derived values, for `--print_config`.
     """
     if has_flag(arguments, "help") or "-h" in arguments:
@@ -338,6 +414,8 @@ def read_arguments(
 
         print(f"{usage.strip()}\n\n{describe(cls, recipe)}")
         raise SystemExit(0)
+    if recipe:
+        _, arguments = split_restart(arguments)
     prints = recipe and "--print_config" in arguments
     given = read_flags(cls, [argument for argument in arguments if not (prints and argument == "--print_config")])
     path = given.pop("config", None) if recipe else None

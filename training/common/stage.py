@@ -1,9 +1,11 @@
 """Stages: folders in, one folder out, written completely or not at all, with a record of how it was made.
 
 A stage works in `<output_dir>.partial`, which is renamed to `output_dir` when it is complete. A failed or interrupted
-stage therefore leaves the last good output untouched, and finds its own unfinished work when it runs again. The output
-holds two records: `recipe.yaml`, the resolved recipe, which `--config` takes; and `provenance.json` with that recipe, a
-hash of every input, package versions, metrics and the command that repeats the stage.
+stage therefore leaves the last good output untouched, and finds its own unfinished work when it runs again. Work of
+another recipe or other inputs, finished or not, is discarded only with `--restart true`. `scratch run` may also replace
+what is finished. The output holds two records: `recipe.yaml`, the resolved recipe, which `--config` takes; and
+`provenance.json` with that recipe, a hash of every input, the files written, package versions, metrics and the command
+that repeats the stage.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -20,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, writing_to
-from training.common.files import write_whole
+from training.common.files import find_damage, follow_umask, list_files, write_whole
 from training.common.help import commented_yaml, plain_yaml
 from training.common.hub_names import is_hub_name
-from training.common.recipe import STAGES, flatten, recipe_file
+from training.common.recipe import STAGES, flatten, recipe_file, split_restart
 
 try:
     import fcntl
@@ -33,22 +36,30 @@ except ImportError:  # Windows
 # The stages that write a language model.
 LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
 PROVENANCE, RECIPE, LOCK = "provenance.json", "recipe.yaml", ".lock"
+OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
 
 
 def digest(path: str | Path, key: str = "input") -> str:
     """A hash that identifies an input: of a stage's output its fingerprint, of anything else the bytes of its files.
 
+    A stage's output that somebody has changed since has another hash.
+
     Args:
         path: file or folder.
         key: of the recipe that names it, for errors.
 
     Raises:
-        UserError: it does not exist, or is the output of a stage that did not finish.
+        UserError: it does not exist, is the output of a stage that did not finish, or has lost a file since.
     """
     path = Path(path)
     record = read_provenance(path)
     if record:
+        damage = find_damage(path, record.get("files", {}))
+        if damage.missing:
+            raise UserError(f"'{key}': {path} is incomplete ({damage}); run `{record['command']}` again")
+        if damage.changed:
+            return hashlib.sha256(_as_json([record["fingerprint"], damage.changed]).encode()).hexdigest()
         return record["fingerprint"]
     if not path.exists():
         if staging_dir(path).is_dir():
@@ -112,16 +123,28 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged; delete {path} and run its stage again") from None
 
 
+def real_dir(output_dir: str | Path) -> Path:
+    """The folder of an output: where `output_dir` leads if it is a link, which stays."""
+    output_dir = Path(output_dir)
+    return Path(os.path.realpath(output_dir)) if output_dir.is_symlink() else output_dir
+
+
 def staging_dir(output_dir: str | Path) -> Path:
     """The folder in which a stage works until its output is complete."""
-    output_dir = Path(output_dir)
-    return output_dir.with_name(output_dir.name + ".partial")
+    return _beside(real_dir(output_dir), ".partial")
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(folder.name + suffix)
 
 
 def essential_recipe(recipe: Any, runtime_keys: Set[str] = frozenset()) -> dict[str, Any]:
-    """A recipe, a dataclass or a mapping, without the keys that cannot change the output."""
-    values = dataclasses.asdict(recipe) if dataclasses.is_dataclass(recipe) else recipe
-    return {key: value for key, value in values.items() if key not in runtime_keys}
+    """A recipe, a dataclass or a mapping, without the keys that cannot change the output, and its place."""
+    return {key: value for key, value in _mapping(recipe).items() if key not in runtime_keys | {"output_dir"}}
+
+
+def _mapping(recipe: Any) -> dict[str, Any]:
+    return dataclasses.asdict(recipe) if dataclasses.is_dataclass(recipe) else dict(recipe)
 
 
 def has_recipe(folder: str | Path, recipe: Any, runtime_keys: Set[str] = frozenset()) -> bool:
@@ -137,14 +160,16 @@ class Stage:
 
     Args:
         name: the command, such as `pretrain`.
-        output_dir: folder for the output.
+        output_dir: folder for the output, or a link to it.
         recipe: the resolved configuration (a dataclass or a mapping).
         inputs: name to digest (see `digest`) of everything the stage reads.
-        arguments: the command line after the name, for the command in the provenance.
+        arguments: the command line after the name, for the command in the provenance, and for `--restart`.
         runtime_keys: keys of the recipe that are recorded but do not change the output, such as `logging_steps`.
+        keeps: what this run keeps of a finished output of another recipe, in words. It may then be replaced.
+        obstacle: why it keeps nothing, where one might expect it, in words.
 
     Raises:
-        UserError: `output_dir` holds something else.
+        UserError: `output_dir` holds something else, or cannot be replaced.
     """
 
     def __init__(
@@ -155,90 +180,139 @@ class Stage:
         inputs: dict[str, str],
         arguments: list[str],
         runtime_keys: Set[str] = frozenset(),
+        keeps: str = "",
+        obstacle: str = "",
     ):
         self.name = name
         self.output_dir = Path(output_dir)
         if not self.output_dir.name:
             raise UserError(f"'output_dir': {name} needs a separate folder, such as runs/mine, not '{output_dir}'")
-        self.folder = staging_dir(output_dir)
-        self.old = self.output_dir.with_name(self.output_dir.name + ".old")
-        self.recipe = essential_recipe(recipe)
+        self.target = real_dir(output_dir)
+        if self.target.is_mount():
+            raise UserError(
+                f"'output_dir': {self.target} is the root of a disk, which cannot be renamed; choose a folder on it, "
+                f"such as {self.output_dir / name}"
+            )
+        self.folder, self.old = staging_dir(output_dir), _beside(self.target, ".old")
+        self.recipe = _mapping(recipe)
         self.config_class = type(recipe) if dataclasses.is_dataclass(recipe) else None
         self.inputs = inputs
-        self.arguments = arguments
+        self.restart, self.arguments = split_restart(arguments)
         self.seconds_before = 0.0
         self.runtime_keys = runtime_keys
+        self.keeps, self.obstacle = keeps, obstacle
         identity = _as_json([name, essential_recipe(recipe, runtime_keys), inputs])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-        for folder in (self.output_dir, self.folder, self.old):
+        for folder in (self.target, self.folder, self.old):
             found = written_by(folder)
             if found and found != name:
                 raise UserError(f"'output_dir': {folder} holds the output of '{found}'; choose another for {name}")
             if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _first(folder)):
                 raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
-        if not self.output_dir.exists():
+        if not self.target.exists():
             # After a crash between the two renames of `finish`. Several processes may get here: the first one renames.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                self.old.rename(self.output_dir)
+                self.old.rename(self.target)
 
     def is_current(self) -> bool:
-        """Whether the output exists already, from the same recipe and inputs. Prints a line if it does."""
-        if read_provenance(self.output_dir).get("fingerprint") != self.fingerprint:
-            return False
-        print(f"{self.name}: {self.output_dir} is up to date, skipped")
-        return True
+        """Whether the output exists already, whole, from the same recipe and inputs. Prints a line if it does.
 
-    def check_interrupted(self) -> None:
-        """Reject the unfinished work of a run with another recipe or other inputs.
+        Raises:
+            UserError: see `check_other_work`.
+        """
+        record = read_provenance(self.target)
+        if record.get("fingerprint") == self.fingerprint and not find_damage(self.target, record.get("files", {})):
+            print(f"{self.name}: {self.output_dir} is up to date, skipped")
+            return True
+        self.check_other_work()
+        return False
+
+    def check_other_work(self) -> None:
+        """Reject work of another recipe or other inputs, which may only be discarded if the user says so.
+
+        An unfinished run of this recipe continues: what it will replace was allowed when it began.
 
         Raises:
             UserError: lists the keys and inputs that differ.
         """
-        record = read_provenance(self.folder)
-        if not record or record["fingerprint"] == self.fingerprint:
+        half, done = read_provenance(self.folder), read_provenance(self.target)
+        if self.restart or half and not self._differences(half):
             return
-        before, now = flatten(record["recipe"]), flatten(json.loads(json.dumps(self.recipe, default=str)))
+        if half and _holds_work(self.folder):
+            raise UserError(
+                f"'output_dir': {self.folder} holds an interrupted run of another recipe ({self._differences(half)}); "
+                "choose another output_dir, or discard that run with --restart true"
+            )
+        differences = self._differences(done)
+        if differences and not self.keeps and OWNED not in os.environ:
+            raise UserError(
+                f"'output_dir': {self.output_dir} holds a finished run of another recipe ({differences}); choose "
+                f"another output_dir, or replace that run with --restart true{self._explain_obstacle()}"
+            )
+
+    def _explain_obstacle(self) -> str:
+        return f" (it cannot be continued: {self.obstacle})" if self.obstacle else ""
+
+    def _differences(self, record: dict[str, Any]) -> str:
+        """The keys and inputs that differ from those of a record, in words; empty for none, and without a record."""
+        if not record or record["fingerprint"] == self.fingerprint:
+            return ""
+        before, now = flatten(record["recipe"]), flatten(json.loads(_as_json(self.recipe)))
         changed = [
-            f"{key}: {before.get(key, 'not set')} -> {now.get(key, 'not set')}"
+            f"{key}: {_shorten(before.get(key, 'not set'))} -> {_shorten(now.get(key, 'not set'))}"
             for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and key.split(".")[0] not in self.runtime_keys
+            if before.get(key) != now.get(key) and key.split(".")[0] not in self.runtime_keys | {"output_dir"}
         ]
         inputs = [name for name, digest in self.inputs.items() if record["inputs"].get(name) != digest]
         if inputs:
             changed.append(f"inputs changed: {', '.join(inputs)}")
-        differences = ", ".join(changed) or "written by another version of scratch"
-        raise UserError(
-            f"'output_dir': {self.folder} holds an interrupted run of another recipe ({differences}); choose another "
-            "output_dir, or discard that run with --restart true"
-        )
+        return ", ".join(changed) or "written by another version of scratch"
 
-    def begin(self, restart: bool = False) -> Path:
+    def begin(self, replace: bool = False) -> Path:
         """Create the folder to work in, keeping the unfinished work of a run with the same recipe and inputs.
 
+        Prints what it discards, and which finished output this run will replace.
+
         Args:
-            restart: discard that work.
+            replace: a finished output of another recipe, whatever the user said: it is made in seconds.
 
         Returns:
             The folder: `staging_dir(output_dir)`.
 
         Raises:
-            UserError: the folder cannot be written, or another process works there.
+            UserError: the folder cannot be written, another process works there, or see `check_other_work`.
         """
+        if not replace:
+            self.check_other_work()
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock()
             record = read_provenance(self.folder)
-            if record and (restart or record["fingerprint"] != self.fingerprint):
-                why = "restart requested" if restart else "recipe or inputs changed since the interruption"
-                print(f"{self.name}: {why}, starting over")
+            if record and (self.restart or self._differences(record)):
+                if _holds_work(self.folder):
+                    print(f"{self.name}: restart requested, starting over")
                 for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 record = {}
+            if not record:
+                self._announce()
             self.seconds_before = record.get("seconds", 0.0)
             self.started = time.monotonic()
             write_whole(self.folder / RECIPE, self._recipe_yaml())
             self._write({})
         return self.folder
+
+    def _announce(self) -> None:
+        """Print why a finished output is made again."""
+        record = read_provenance(self.target)
+        differences = self._differences(record)
+        if differences and self.keeps:
+            print(f"{self.name}: continues {self.output_dir} ({differences}) and keeps {self.keeps}")
+        elif differences:
+            why = f"a run of another recipe ({differences}){self._explain_obstacle()}"
+            print(f"{self.name}: replaces {self.output_dir}, {why}")
+        elif damage := find_damage(self.target, record.get("files", {})):
+            print(f"{self.name}: makes {self.output_dir} again ({damage})")
 
     def _lock(self) -> None:
         """Keep a second process out of the folder, such as a worker that outlived its launcher, until this one ends."""
@@ -254,23 +328,31 @@ class Stage:
         except OSError:  # a file system without locks
             pass
 
+    def describe_stop(self, step: int) -> str:
+        """A line for a run that a signal stopped, with `step` training steps saved."""
+        again = "the same command without --restart" if self.restart else "the same command"
+        return f"stopped after step {step}, saved; rerun {again} to resume"
+
     def heartbeat(self) -> None:
         """Record the time spent so far, so that a resumed stage reports all of it."""
         self._write({})
 
-    def finish(self, metrics: dict[str, Any], wrote: str) -> None:
+    def finish(self, metrics: dict[str, Any], wrote: str, spare: Set[str] = frozenset()) -> None:
         """Complete the output: write its provenance, move it into place, and print the next command.
 
         Args:
             metrics: the figures of this stage, as JSON.
             wrote: content of the folder in a few words, for the terminal.
+            spare: folders in the output that no later stage reads, so that their owner may delete them.
         """
-        self._write(metrics)
+        follow_umask(self.folder)
+        files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *spare})
+        self._write(metrics, files)
         (self.folder / LOCK).unlink()
-        if self.output_dir.exists():
+        if self.target.exists():
             shutil.rmtree(self.old, ignore_errors=True)
-            self.output_dir.rename(self.old)
-        self.folder.rename(self.output_dir)
+            self.target.rename(self.old)
+        self.folder.rename(self.target)
         shutil.rmtree(self.old, ignore_errors=True)
         self.lock.close()
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
@@ -293,7 +375,7 @@ class Stage:
         cls = self.config_class
         return header + (commented_yaml(cls, self.recipe) if cls else plain_yaml(self.recipe))
 
-    def _write(self, metrics: dict[str, Any]) -> None:
+    def _write(self, metrics: dict[str, Any], files: dict[str, int | str] | None = None) -> None:
         versions = {"python": platform.python_version()}
         for package in _PACKAGES:
             try:
@@ -308,6 +390,7 @@ class Stage:
             "versions": versions,
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
+            "files": files or {},
             "command": shlex.join(["scratch", self.name, *self.arguments]),
         }
         if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced
@@ -318,6 +401,17 @@ class Stage:
 def _first(folder: Path) -> set[Path]:
     """The files that a stage killed before its first record may leave."""
     return {folder / name for name in (LOCK, RECIPE, RECIPE + ".tmp", PROVENANCE + ".tmp")}
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether an unfinished stage has written more than its records."""
+    others = (path for path in folder.rglob("*") if path not in _first(folder) | {folder / PROVENANCE})
+    return any(path.is_file() and path.stat().st_size for path in others)
+
+
+def _shorten(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _as_json(value: Any) -> str:

@@ -30,7 +30,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not YAML, or not a mapping.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"{path}: no such recipe file")
     try:
@@ -44,6 +44,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, not a {type(content).__name__}")
     return content
+
+
+def read_texts(text: str) -> Any:
+    """A list or mapping of the command line, read as YAML but with every item as the text that stands there."""
+    try:
+        return yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError:
+        return text
 
 
 def read_value(text: str) -> Any:

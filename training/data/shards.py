@@ -181,7 +181,7 @@ def check_hashes(folder: str | Path) -> None:
             if sha256(path) != expected:
                 raise UserError(
                     f"'data': {path} is damaged: its hash differs from {MANIFEST}; copy it again, or "
-                    "run `scratch prepare` again"
+                    "delete it and run `scratch prepare` again"
                 )
             bar.update(path.stat().st_size)
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from training.common.recipe import option, required
+from training.common.recipe import PathText, option, required
 from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
 from training.optim.config import OptimizerConfig
@@ -13,7 +13,6 @@ from training.optim.config import OptimizerConfig
 # resumes. `eval_sequences` is not one of them: losses over different sequences cannot be compared.
 RUNTIME_KEYS = frozenset(
     {
-        "output_dir",
         "tokenizer",  # a path; the digest of its content is compared
         # equal up to the rounding of sums
         "per_device_train_batch_size",
@@ -27,7 +26,6 @@ RUNTIME_KEYS = frozenset(
         "keep_last",
         "keep_best",
         "async_save",
-        "restart",
         "sample_prompts",
         "sample_tokens",
         "report_to",
@@ -47,8 +45,8 @@ class PretrainConfig:
         ValueError: keys that do not fit together, or a mixture or curriculum that is wrong.
     """
 
-    output_dir: str = required("folder for the trained model and its checkpoints", group="Folders")
-    tokenizer: str = required("folder of the tokenizer that the shards were made with", group="Folders")
+    output_dir: PathText = required("folder for the trained model and its checkpoints", group="Folders")
+    tokenizer: PathText = required("folder of the tokenizer that the shards were made with", group="Folders")
     preset: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "architecture to start from", group="Model"
     )
@@ -65,12 +63,12 @@ class PretrainConfig:
         at_least=1,
         group="Model",
     )
-    data: dict | str = required(
+    data: dict[PathText, Any] | PathText = required(
         "folder of shards from `scratch prepare`, or folders with weights: {runs/code/data: 3, runs/books/data: 1} "
         "takes three sequences of code for each one of books",
         group="Data",
     )
-    curriculum: dict = option(
+    curriculum: dict[Any, dict[PathText, Any] | PathText] = option(
         dict,
         "weights from a fraction of the run on: {0.8: {runs/code/data: 1, runs/books/data: 1}} changes them for the "
         "last fifth",
@@ -129,9 +127,6 @@ class PretrainConfig:
     )
     async_save: bool = option(
         True, "write checkpoints from a copy in memory while training continues", group="Checkpoints and logs"
-    )
-    restart: bool = option(
-        False, "discard an interrupted run in output_dir and start over", group="Checkpoints and logs"
     )
     logging_steps: int = option(
         10, "optimizer steps between training records in metrics.jsonl", at_least=1, group="Checkpoints and logs"

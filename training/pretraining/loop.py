@@ -26,7 +26,7 @@ from training.common.stage import Stage
 from training.data.loader import Batch, TokenLoader
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
-from training.pretraining.checkpoint import Checkpoints
+from training.pretraining.checkpoint import CHECKPOINTS, Checkpoints
 from training.pretraining.config import PretrainConfig
 from training.pretraining.guards import MOST_SKIPPED, LossSpikes, check_initial_loss
 from training.pretraining.model import build_model
@@ -82,7 +82,7 @@ class Pretrainer:
         self.sharded = is_sharded(accelerator)
         asynchronous = config.async_save and not self.sharded
         logs = [folder / name for name in LOGS]
-        self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last, config.keep_best, asynchronous, logs)
+        self.checkpoints = Checkpoints(folder / CHECKPOINTS, config.keep_last, config.keep_best, asynchronous, logs)
         if not self.sharded:
             self.state = TrainingState(model, self.optimizer.optimizer, config.tokenizer, copied=asynchronous)
 
@@ -165,7 +165,7 @@ class Pretrainer:
                 self.validate_if_due()
                 self.save_if_due(stage)
                 self.profile_step()
-                self.stop_if_asked()
+                self.stop_if_asked(stage)
         self.log.close()
         if self.profiler:
             self.log.print(self.profiler.finish(), end="")
@@ -222,15 +222,14 @@ class Pretrainer:
             with self.throughput.paused():
                 self.log.print(self.profiler.step(), end="")
 
-    def stop_if_asked(self) -> None:
+    def stop_if_asked(self, stage: Stage) -> None:
         """End the run after a signal, unless this was the last step anyway. Raises Interrupted."""
         if self.stopped_by is None or self.step == self.config.max_steps:
             return
         self.log.close()
         self.checkpoints.wait()
         self.accelerator.wait_for_everyone()  # once one process has ended, launchers soon kill the others
-        again = "the same command without --restart" if self.config.restart else "the same command"
-        raise Interrupted(self.stopped_by, f"stopped after step {self.step}, saved; rerun {again} to resume")
+        raise Interrupted(self.stopped_by, stage.describe_stop(self.step))
 
     def train_step(self) -> None:
         """Do one optimizer step over one global batch.

@@ -35,7 +35,7 @@ PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}
 
 
 def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, which can pad a batch.
+    """The tokenizer of a model, which can pad a batch, and takes special tokens in a text as text.
 
     Raises:
         UserError: it has no padding token, is damaged, or does not fit the model.
@@ -43,6 +43,8 @@ def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
     tokenizer = open_model_tokenizer(model, "model")
     if tokenizer.pad_token_id is None:
         raise UserError(f"'model': the tokenizer in {model} has no pad_token, which a batch of texts needs")
+    tokenizer.padding_side = "right"  # tokens keep their positions; a language model's tokenizer pads left, to generate
+    tokenizer.split_special_tokens = True
     return tokenizer
 
 

@@ -1,19 +1,19 @@
 """Formats of tuning data: detected by their columns, and converted to the columns that TRL's trainers read."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
+from training.model_io.messages import ROLES, Message, check_messages, check_tools
 
 Record = dict[str, Any]
 
-# `datasets` caches converted records under a key that includes this number: raise it when a conversion changes.
-VERSION = 2
+# `datasets` caches converted and encoded records under a key that includes this number: raise it when they change.
+VERSION = 3
 
 NUMBER = "record_number"  # a column that we add to the data
-
-ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
 
 
 @dataclass(frozen=True)
@@ -111,22 +111,6 @@ def convert_record(record: Record, number: int, format: DataFormat, where: str) 
         raise UserError(f"{where}, record {number}: {error}") from None
 
 
-def check_messages(value: Any, column: str) -> list[Record]:
-    """A conversation, checked: every message has a role, and content or tool calls.
-
-    Raises:
-        ValueError: what is wrong with it.
-    """
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"'{column}' is not a list of messages")
-    for number, message in enumerate(value, start=1):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ValueError(f"message {number} of '{column}' has no role")
-        if not isinstance(message.get("content"), (str, list)) and not message.get("tool_calls"):
-            raise ValueError(f"message {number} of '{column}' has no content")
-    return value
-
-
 def check_text(record: Record, *columns: str) -> None:
     """Raise ValueError for a column that does not hold text."""
     for column in columns:
@@ -134,9 +118,14 @@ def check_text(record: Record, *columns: str) -> None:
             raise ValueError(f"'{column}' is not text")
 
 
+def with_tools(record: Record) -> Record:
+    """The record with `tools`, if it has any, as JSON text."""
+    return record | {"tools": check_tools(record["tools"])} if "tools" in record else record
+
+
 def conversation(record: Record) -> Record:
     """`messages`, checked."""
-    return record | {"messages": check_messages(record["messages"], "messages")}
+    return with_tools(record) | {"messages": check_messages(record["messages"], "messages")}
 
 
 def sharegpt(record: Record) -> Record:
@@ -151,19 +140,25 @@ def sharegpt(record: Record) -> Record:
         if role not in ROLES:
             raise ValueError(f"message {number} of 'conversations' is from {role!r}; known: {', '.join(ROLES)}")
         value = turn.get("value")
-        messages.append({"role": ROLES[role], "content": turn.get("content") if value is None else value})
+        others = {key: turn[key] for key in turn if key not in ("from", "value")}
+        messages.append(others | {"role": role, "content": turn.get("content") if value is None else value})
     others = {column: record[column] for column in record if column != "conversations"}
-    return others | {"messages": check_messages(messages, "conversations")}
+    return with_tools(others) | {"messages": check_messages(messages, "conversations")}
 
 
 def prompt_and_completion(record: Record) -> Record:
-    """`prompt` and `completion`, checked: both text, or both messages."""
+    """`prompt` and `completion`, checked: both text, or both messages; the prompt of messages may be text too."""
+    if isinstance(record["completion"], list) and isinstance(record["prompt"], str):
+        record = record | {"prompt": as_question(record["prompt"])}
     if isinstance(record["prompt"], str):
         check_text(record, "completion")
-    else:
-        for column in ("prompt", "completion"):
-            check_messages(record[column], column)
-    return record
+        return record
+    return with_tools(record) | {column: check_messages(record[column], column) for column in ("prompt", "completion")}
+
+
+def as_question(text: str) -> list[Message]:
+    """The user's message with this text."""
+    return [{"role": "user", "content": text}]
 
 
 def pair(question: str, answer: str, context: str | None = None) -> Callable[[Record], Record]:
@@ -186,13 +181,22 @@ def ask(record: Record, question: str, context: str | None) -> list[Record]:
     found = context and record.get(context)
     if found:
         check_text(record, context)
-    return [{"role": "user", "content": f"{record[question]}\n\n{found}" if found else record[question]}]
+    return as_question(f"{record[question]}\n\n{found}" if found else record[question])
 
 
 def tokenized(record: Record) -> Record:
-    """`input_ids`, checked."""
-    if not record["input_ids"]:
-        raise ValueError("'input_ids' is empty")
+    """`input_ids`, checked, and what belongs to each of them."""
+    ids = record["input_ids"]
+    if not isinstance(ids, list) or not ids:
+        raise ValueError("'input_ids' is empty" if not ids else "'input_ids' is not a list of token ids")
+    for column in record:
+        numbers = record[column]
+        if numbers is not None and (not isinstance(numbers, list) or not all(type(n) is int for n in numbers)):
+            raise ValueError(f"'{column}' is not a list of integers")
+        if numbers is not None and len(numbers) != len(ids):
+            raise ValueError(f"'{column}' has {len(numbers)} numbers for {len(ids)} tokens")
+    if min(ids) < 0:
+        raise ValueError(f"'input_ids' has the id {min(ids)}, which no token has")
     return record
 
 
@@ -223,14 +227,54 @@ def preference(record: Record) -> Record:
 
 
 def two_answers(record: Record) -> Record:
-    """`chosen`, `rejected` and perhaps `prompt`, checked: all text, or all messages."""
+    """`chosen`, `rejected` and perhaps `prompt`, checked: all text, or all messages, of which the prompt is apart.
+
+    The prompt of messages may also stand at the beginning of both answers (and as text in `prompt`, as in
+    UltraFeedback).
+    """
     columns = [column for column in ("prompt", "chosen", "rejected") if column in record]
-    if any(isinstance(record[column], str) for column in columns):
+    if isinstance(record["chosen"], str) or isinstance(record["rejected"], str):
         check_text(record, *columns)
+        return record
+    answers = [check_messages(record[column], column) for column in ("chosen", "rejected")]
+    prompt = record.get("prompt")
+    shared = common_beginning(*answers)
+    if isinstance(prompt, str) and all(answer[0]["role"] == "assistant" for answer in answers):
+        prompt = as_question(prompt)
+    elif isinstance(prompt, str):
+        if prompt not in (message["content"] for message in answers[0][:shared]):
+            raise ValueError("'prompt' is not in both 'chosen' and 'rejected'; remove it, or give it as messages")
+        prompt = None
+    if prompt is None:
+        prompt = answers[0][: check_divergence(*answers, shared)]
     else:
-        for column in columns:
-            check_messages(record[column], column)
-    return record
+        prompt = check_messages(prompt, "prompt")
+    if all(answer[: len(prompt)] == prompt and len(answer) > len(prompt) for answer in answers):
+        answers = [answer[len(prompt) :] for answer in answers]
+    return with_tools(record) | {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+
+
+def common_beginning(chosen: list[Message], rejected: list[Message]) -> int:
+    """The number of messages with which both begin; the last one of either is never one of them, as in TRL."""
+    length = min(len(chosen), len(rejected)) - 1
+    return next((place for place in range(length) if chosen[place] != rejected[place]), length)
+
+
+def check_divergence(chosen: list[Message], rejected: list[Message], shared: int) -> int:
+    """The number of messages with which both begin, checked: a prompt, after which the assistant answers in both.
+
+    Raises:
+        ValueError: they do not answer the same prompt.
+    """
+    if not shared:
+        raise ValueError("'chosen' and 'rejected' do not begin with the same prompt; give it in both, or as 'prompt'")
+    for column, messages in (("chosen", chosen), ("rejected", rejected)):
+        if messages[shared]["role"] != "assistant":
+            raise ValueError(
+                f"after the common beginning, message {shared + 1} of '{column}' is of the {messages[shared]['role']}, "
+                "not an answer of the assistant"
+            )
+    return shared
 
 
 # For DPO, ORPO and the reward model.
@@ -254,15 +298,17 @@ UNPAIRED = (DataFormat("unpaired preference", ("prompt", "completion", "label"),
 
 def prompt(record: Record) -> Record:
     """`prompt`, checked: text, or messages."""
-    if not isinstance(record["prompt"], str):
-        check_messages(record["prompt"], "prompt")
-    return record
+    if record.get("tools"):
+        raise ValueError("'tools' cannot be called during training; remove the column")
+    if isinstance(record["prompt"], str):
+        return record
+    return record | {"prompt": check_messages(record["prompt"], "prompt")}
 
 
 def question(record: Record) -> Record:
     """`question` as a `prompt` of one message."""
     check_text(record, "question")
-    return record | {"prompt": [{"role": "user", "content": record["question"]}]}
+    return record | {"prompt": as_question(record["question"])}
 
 
 # For GRPO and RLOO: the model answers during training, and the reward functions read all columns.
@@ -280,3 +326,72 @@ def text(column: str) -> DataFormat:
         return record
 
     return DataFormat("text", (column,), (), convert)
+
+
+def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: str, **options: Any) -> Any:
+    """A split, to which the columns are added that `encode` makes of each record.
+
+    Prints how many records are not learned as they are shown at inference.
+
+    Args:
+        data: a split, a `Dataset` or an `IterableDataset`.
+        encode: from a record and `options` to token ids, and `as_shown`, see `EncodedConversation`.
+        args: of the trainer.
+        name: of the split.
+
+    Raises:
+        UserError: a record that `encode` or the chat template rejects.
+    """
+    from datasets import Dataset
+    from jinja2 import TemplateError
+
+    def encode_record(record: Record, number: int, version: int, **options: Any) -> Record:
+        try:
+            return encode(record, **options)
+        except TemplateError as error:
+            problem = f"the chat template rejects it ({one_line(error)}); remove it, or set another template"
+        except ValueError as error:
+            problem = str(error)
+        raise UserError(f"'datasets', record {number + 1} of {name}: {problem}")
+
+    options["version"] = VERSION
+    if not isinstance(data, Dataset):  # a stream, of unknown length
+        return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns("as_shown")
+    with args.main_process_first(local=False):
+        data = data.map(
+            encode_record,
+            with_indices=True,
+            fn_kwargs=options,
+            num_proc=args.dataset_num_proc,
+            desc=f"Tokenizing {name} dataset",
+        )
+    different = data["as_shown"][:].count(False)
+    if different:
+        print(
+            f"{name}: in {different:,} of {len(data):,} records the chat template writes a prompt differently once an "
+            "answer follows, so that it is learned in a context that inference does not show; change the template"
+        )
+    return data.remove_columns("as_shown")
+
+
+def encode_pairs(record: Record, tokenizer: Any) -> Record:
+    """The token ids of a record's prompt, as `prompt_ids`, and of its answers, such as `chosen_ids`."""
+    from trl import extract_prompt
+
+    from training.model_io.conversations import encode_answers
+
+    if "prompt" not in record:
+        record = record | extract_prompt(record)
+    columns = [column for column in ("chosen", "rejected", "completion") if column in record]
+    encoded = encode_answers(
+        tokenizer, record["prompt"], *[record[column] for column in columns], **template_options(record)
+    )
+    ids = {f"{column}_ids": answer for column, answer in zip(columns, encoded.answers, strict=True)}
+    return {"prompt_ids": encoded.prompt, "as_shown": encoded.as_shown} | ids
+
+
+def template_options(record: Record) -> dict[str, Any]:
+    """Arguments of a record for the chat template beside its messages: tools, and the variables of the template."""
+    tools = record.get("tools")
+    tools = json.loads(tools) if isinstance(tools, str) else tools
+    return {"tools": tools} | (record.get("chat_template_kwargs") or {})

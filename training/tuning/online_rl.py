@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from training.common.errors import UserError, one_line
 from training.model_io.context_length import context_length
+from training.model_io.conversations import encode_prompt
 from training.plots.reward import draw_reward
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.lengths import check_lengths
@@ -86,6 +87,11 @@ class OnlineTrainer:
         split = f"{name}, with completions of {completion} tokens,"
         whole = [length + completion for length in lengths]
         check_lengths(whole, positions, "prompts", split, remedy, "max_completion_length")
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """The token ids of prompts as chat and evaluation show them, no images, and nothing else of a processor."""
+        encoded = [encode_prompt(self.processing_class, prompt, **self.chat_template_kwargs) for prompt in prompts]
+        return encoded, None, {}
 
     def _calculate_rewards(self, inputs: list[dict[str, Any]], *others: Any) -> torch.Tensor:
         """TRL's rewards of the completions of all processes, (completions, rewards).

@@ -8,6 +8,7 @@ from trl.import_utils import TRLExperimentalWarning
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.model_io.context_length import context_length
+from training.tuning.dataset_formats import Record, encode_dataset, encode_pairs
 from training.tuning.lengths import check_kept
 
 with warnings.catch_warnings():
@@ -26,11 +27,47 @@ class ScratchORPOTrainer(ORPOTrainer):
 
     progress_figures = {"rewards/margins": "margin {:.3f}", "rewards/accuracies": "accuracy {:.0%}"}
 
-    def __init__(self, *, model: Any, args: ORPOConfig, **others: Any):
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: ORPOConfig,
+        train_dataset: Any,
+        eval_dataset: Any,
+        processing_class: Any,
+        **others: Any,
+    ):
         args.remove_unused_columns = False  # its collator needs all columns; TRL would set this with a warning
-        super().__init__(model=model, args=args, **others)
+        splits = {"train": train_dataset} | ({"eval": eval_dataset} if eval_dataset is not None else {})
+        train, *held_out = [
+            encode_dataset(data, encode_pairs, args, name, tokenizer=processing_class) for name, data in splits.items()
+        ]
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=held_out[0] if held_out else None,
+            processing_class=processing_class,
+            **others,
+        )
         self.train_dataset = self.drop_empty(self.train_dataset, "train", context_length(model.config))
         self.eval_dataset = self.drop_empty(self.eval_dataset, "eval", context_length(model.config))
+
+    def tokenize_row(self, feature: Record, model: Any = None) -> Record:
+        """The sequences of a record as TRL's collator reads them, from the token ids of `encode_pairs`.
+
+        As in TRL, an answer ends with the end-of-text token, and is truncated to `max_length`.
+        """
+        prompt, end = feature["prompt_ids"], self.processing_class.eos_token_id
+        row = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
+        for side in ("chosen", "rejected"):
+            answer = feature[f"{side}_ids"]
+            answer = answer if answer[-1:] == [end] else [*answer, end]
+            answer = answer[: max(0, self.max_length - len(prompt))]
+            row[f"{side}_input_ids"] = prompt + answer
+            row[f"{side}_attention_mask"] = [1] * len(prompt + answer)
+            row[f"{side}_labels"] = [IGNORE_INDEX] * len(prompt) + answer
+        return row
 
     def drop_empty(self, data: Any, name: str, positions: int | None) -> Any:
         """The records in which both answers keep a token after truncation to `max_length`.

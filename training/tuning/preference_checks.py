@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from training.common.errors import UserError
 from training.common.recipe import nearest
 from training.model_io.context_length import context_length
+from training.tuning.dataset_formats import Record, columns_of, encode_dataset, encode_pairs
 from training.tuning.lengths import check_kept
 
 ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")  # columns of token ids; DPO has the first two, KTO the last
@@ -39,8 +40,11 @@ class PreferenceChecks:
     def _prepare_dataset(
         self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: Any, dataset_name: str
     ) -> Any:
-        """Prepare the data as TRL does, and count the records that it drops because their prompt fills `max_length`."""
-        kept = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        """Encode prompts and answers, prepare the data as TRL does, and count the records that it drops because their
+        prompt fills `max_length`."""
+        encoded = encode_dataset(dataset, encode_pairs, args, dataset_name, tokenizer=processing_class)
+        encoded = encoded.map(ids_as_messages, remove_columns=columns_of(encoded))
+        kept = super()._prepare_dataset(encoded, IdsTokenizer(), args, dataset_name)
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return kept
         answers = [kept[column] for column in ANSWERS if column in kept.column_names]
@@ -48,3 +52,21 @@ class PreferenceChecks:
         truncated = [min(length, args.max_length or length) for length in lengths]
         check_kept(truncated, len(dataset), args.max_length, self.context_length, dataset_name)
         return kept
+
+
+def ids_as_messages(record: Record) -> Record:
+    """A record whose prompt and answers are messages with token ids as their content, for `IdsTokenizer`."""
+    columns = {name.removesuffix("_ids"): ids for name, ids in record.items() if name.endswith("_ids")}
+    messages = {name: [{"role": name, "content": ids}] for name, ids in columns.items()}
+    return messages | {"label": record["label"]} if "label" in record else messages
+
+
+class IdsTokenizer:
+    """Stands in for the tokenizer where TRL would tokenize records that hold token ids already.
+
+    TRL tokenizes the prompt, and then the prompt with each answer.
+    """
+
+    def apply_chat_template(self, messages: list[Record], **_: Any) -> dict[str, list[int]]:
+        """The token ids of `ids_as_messages`."""
+        return {"input_ids": [index for message in messages for index in message["content"]]}

@@ -12,6 +12,8 @@ from trl import RewardConfig, RewardTrainer
 from training.common.errors import UserError
 from training.common.estimates import proportion
 from training.model_io.context_length import context_length
+from training.model_io.conversations import encode_conversation, encode_text
+from training.tuning.dataset_formats import Record, columns_of, encode_dataset, encode_pairs, template_options
 from training.tuning.lengths import check_lengths
 
 
@@ -44,7 +46,10 @@ class ScratchRewardTrainer(RewardTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: PreTrainedTokenizerBase, args: RewardConfig, dataset_name: str
     ) -> Any:
-        """Prepare data as TRL does, but in two passes, so that dropped pairs are counted: tokens, then `max_length`."""
+        """Encode the pairs, and prepare them as TRL does, but in two passes, so that those dropped by `max_length` are
+        counted."""
+        if "chosen_ids" not in columns_of(dataset):
+            dataset = encode_dataset(dataset, encode_whole_pairs, args, dataset_name, tokenizer=processing_class)
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         whole_pairs = copy.copy(args)
@@ -82,3 +87,18 @@ class ScratchRewardTrainer(RewardTrainer):
         stderr = accuracy.stderr or 0.0
         print(f"reward: accuracy {accuracy.value:.1%} ± {stderr:.1%} on {len(correct):,} held-out pairs")
         return {"accuracy": accuracy.to_json()}, []
+
+
+def encode_whole_pairs(record: Record, tokenizer: PreTrainedTokenizerBase) -> Record:
+    """The token ids of a record's two conversations, or texts, as `chosen_ids` and `rejected_ids`."""
+    if "prompt" in record:
+        pair = encode_pairs(record, tokenizer)
+        return pair | {column: pair["prompt_ids"] + pair[column] for column in ("chosen_ids", "rejected_ids")}
+    if isinstance(record["chosen"], str):
+        ids = {f"{column}_ids": encode_text(tokenizer, record[column]) for column in ("chosen", "rejected")}
+        return ids | {"as_shown": True}
+    chosen, rejected = (
+        encode_conversation(tokenizer, record[column], **template_options(record)) for column in ("chosen", "rejected")
+    )
+    as_shown = chosen.as_shown and rejected.as_shown
+    return {"chosen_ids": chosen.ids, "rejected_ids": rejected.ids, "as_shown": as_shown}

@@ -19,6 +19,8 @@ from trl.data_utils import is_conversational
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.errors import UserError
 from training.model_io.context_length import context_length
+from training.model_io.conversations import encode_answers, encode_conversation, encode_text
+from training.tuning.dataset_formats import Record, columns_of, encode_dataset, template_options
 from training.tuning.lengths import check_lengths
 
 
@@ -49,11 +51,18 @@ class ScratchSFTTrainer(SFTTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: SFTConfig, packing: bool, formatting_func: Any, name: str
     ) -> Any:
-        """Prepare data as TRL does, but tokens and labels first, so that truncated samples can be counted."""
+        """Encode the records, and prepare them as TRL does, but tokens and labels first, so that truncated samples can
+        be counted."""
+        if "input_ids" not in columns_of(dataset):
+            if args.assistant_only_loss and isinstance(dataset, Dataset):
+                check_answers(dataset, name)
+            options = {"text_column": args.dataset_text_field, "chat_template": self.chat_template}
+            options |= {"tokenizer": processing_class, "marked": args.assistant_only_loss}
+            dataset = encode_dataset(dataset, encode_sample, args, name, **options)
+        else:
+            dataset = encode_dataset(dataset, check_tokens, args, name, vocab_size=len(processing_class))
         if not isinstance(dataset, Dataset):  # a stream, of unknown length
             return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, name)
-        if args.assistant_only_loss and "input_ids" not in dataset.column_names:
-            check_answers(dataset, name)
         whole_samples = copy.copy(args)
         whole_samples.max_length, whole_samples.shuffle_dataset = None, False
         whole = super()._prepare_dataset(dataset, processing_class, whole_samples, False, formatting_func, name)
@@ -137,6 +146,52 @@ class ScratchSFTTrainer(SFTTrainer):
                 f"'{key}': with attn_implementation {self.model.config._attn_implementation}, samples packed into one "
                 f"sequence attend to each other in this model; choose another implementation, or leave {key} out"
             )
+
+
+def encode_sample(
+    record: Record,
+    tokenizer: PreTrainedTokenizerBase,
+    text_column: str,
+    chat_template: str | None,
+    marked: bool,
+) -> Record:
+    """The token ids of a record as `input_ids`, with the masks from which TRL makes its labels.
+
+    Args:
+        text_column: column of plain text.
+        chat_template: instead of the tokenizer's own.
+        marked: score only what the template marks as the assistant's.
+    """
+    if text_column in record:
+        return {"input_ids": encode_text(tokenizer, record[text_column]), "as_shown": True}
+    if isinstance(record.get("prompt"), str):
+        pair = encode_answers(tokenizer, record["prompt"], record["completion"])
+        ids, start, as_shown, answers = pair.prompt + pair.answers[0], len(pair.prompt), True, None
+    else:
+        prompt, completion = record.get("prompt", []), record.get("completion", record.get("messages"))
+        template = {"chat_template": chat_template} | template_options(record)
+        encoded = encode_conversation(tokenizer, prompt + completion, starts=len(prompt), **template)
+        start = encoded.prompts.get(len(prompt), 0)
+        ids, as_shown, answers = encoded.ids, encoded.as_shown, encoded.answers
+    sample = {"input_ids": ids, "as_shown": as_shown}
+    if "prompt" in record:
+        sample["completion_mask"] = [0] * start + [1] * (len(ids) - start)
+    if marked:
+        sample["assistant_masks"] = answers
+    return sample
+
+
+def check_tokens(record: Record, vocab_size: int) -> Record:
+    """Reject token ids and labels that are not of the tokenizer.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    for column in ("input_ids", "labels"):
+        for index in record.get(column) or ():
+            if index >= vocab_size or (index < 0 and (column, index) != ("labels", IGNORE_INDEX)):
+                raise ValueError(f"'{column}' has the id {index}, but the tokenizer has {vocab_size} tokens")
+    return {"as_shown": True}
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, args: SFTConfig, data: Any) -> None:

@@ -19,8 +19,17 @@ from pkgutil import resolve_name
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.help import Line, format_section, plain_yaml, type_name
-from training.common.recipe import apply_overrides, check_scalar, nearest, recipe_file, split_overrides
+from training.common.help import RECIPE_LINES, Line, format_section, plain_yaml, type_name
+from training.common.recipe import (
+    apply_overrides,
+    check_scalar,
+    local_path,
+    nearest,
+    recipe_file,
+    split_overrides,
+    split_restart,
+    takes_no_value,
+)
 from training.common.yaml_values import read_yaml
 
 TABLE = Path(__file__).with_suffix(".json")
@@ -35,6 +44,9 @@ CONFIGURATIONS = {
     "grpo": ("trl:GRPOConfig", "trl.scripts.grpo:GRPOScriptArguments"),
     "rloo": ("trl:RLOOConfig", "trl.scripts.rloo:RLOOScriptArguments"),
 }
+# Keys that name a file or folder, in a recipe and in an entry of `datasets`.
+PATHS = ("output_dir", "model_name_or_path", "reward_model_name_or_path", "chat_template_path", "dataset_name")
+DATASET_PATHS = ("path", "data_files", "data_dir")
 DATA, MODEL, TRAINER, TRAINING = "Data", "Model and adapter", "{} (TRL)", "Training (transformers)"
 _SCALARS = {"int": int, "float": float, "bool": bool, "str": str, "null": type(None)}
 
@@ -110,14 +122,7 @@ def answer_questions(stage: str, arguments: list[str], usage: str) -> None:
     if not is_complete():
         return
     if "--help" in arguments or "-h" in arguments:
-        recipe = format_section(
-            "Recipe",
-            [
-                Line("--config FILE", "recipe: the options as YAML, a key for each flag without its dashes"),
-                Line("--print_config", "print the recipe with the help of each key, and all other options as comments"),
-            ],
-        )
-        print(f"{usage.strip()}\n\n{describe(stage)}\n\n{recipe}")
+        print(f"{usage.strip()}\n\n{describe(stage)}\n\n{format_section('Recipe', RECIPE_LINES)}")
         raise SystemExit(0)
     if "--print_config" in arguments:
         arguments = [argument for argument in arguments if argument != "--print_config"]
@@ -132,21 +137,43 @@ def read_values(stage: str, arguments: list[str]) -> tuple[dict[str, Any], str]:
         UserError: not a recipe, an unknown key, or a wrong type.
     """
     path = recipe_file(arguments)
-    overrides = split_overrides(arguments, lambda key: takes_no_value(stage, key))
+    _, arguments = split_restart(arguments)
+    overrides = split_overrides(arguments, lambda key: takes_no_value(hint_of(stage, key)))
     overrides.pop("config", None)
-    values = apply_overrides(read_yaml(path) if path else {}, overrides)
+    values = apply_overrides(read_yaml(path) if path else {}, overrides, lambda key: hint_of(stage, key))
     where = path or "command line"
-    return (check_values(stage, values, where) if is_complete() else values), where
+    return (check_values(stage, values, where) if is_complete() else expand_paths(values)), where
 
 
-def takes_no_value(stage: str, key: str) -> bool:
-    """Whether a flag may be given without a value, for true."""
+def hint_of(stage: str, key: str) -> Any:
+    """The annotation of a key, see `TrlOption.hint`; None for a key that is not in the table."""
     option = options_of(stage).get(key)
-    return option is not None and "bool" in option.types
+    return option.hint if option else None
+
+
+def expand_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe with every path as `local_path` writes it."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, list):
+            return [expand(item) for item in value]
+        if isinstance(value, dict):
+            return {key: expand(item) for key, item in value.items()}
+        return local_path(value) if isinstance(value, str) else value
+
+    def expand_in(values: Any, keys: tuple[str, ...]) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: expand(value) if key in keys else value for key, value in values.items()}
+
+    values = expand_in(values, PATHS)
+    if isinstance(values.get("datasets"), list):
+        values["datasets"] = [expand_in(dataset, DATASET_PATHS) for dataset in values["datasets"]]
+    return values
 
 
 def check_values(stage: str, values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The values of a recipe, with numbers and truth values as TRL annotates them.
+    """The values of a recipe, with numbers and truth values as TRL annotates them, and its paths expanded.
 
     Raises:
         UserError: a key that is not in the table, or a wrong type.
@@ -155,7 +182,7 @@ def check_values(stage: str, values: dict[str, Any], where: str) -> dict[str, An
     for key in values:
         if key not in options:
             raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), options)}")
-    return {key: check_scalar(value, options[key].hint, where, key) for key, value in values.items()}
+    return expand_paths({key: check_scalar(value, options[key].hint, where, key) for key, value in values.items()})
 
 
 def recipe_yaml(stage: str, values: dict[str, Any], where: str) -> str:

@@ -36,6 +36,13 @@ def test_equals_lm_evals_rolling_loglikelihood(tokenizer, tiny_model):
         assert sum(outcome.scores["bits per byte"] * outcome.weight for outcome in outcomes) == pytest.approx(bits)
 
 
+def test_special_tokens_that_a_text_names_are_text(tokenizer, tiny_model):
+    """As one token each they would cost the bits of one byte."""
+    text = "A turn ends with <|im_end|>, and a text with <|endoftext|>."
+    figure, _ = measure_text(tiny_model(), tokenizer, [text], "books", 256)
+    assert figure.details["tokens"] == figure.details["bytes"] == len(text)
+
+
 def test_items_are_pieces_cut_at_line_ends():
     text = LINES
     ends = pieces(text)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from training.common.errors import UserError
-from training.common.recipe import option
+from training.common.recipe import PathText, option
 from training.corpus.dedup.evaluation_items import read_items
 from training.corpus.dedup.shingles import hash_runs, hash_words, words
 from training.corpus.sources import Document
@@ -30,7 +30,9 @@ from training.corpus.sources import Document
 class DecontaminationConfig:
     """Evaluation sets whose items are kept out of the text."""
 
-    evaluation: list[str] = option(list, "files with items: lm-eval tasks (.yaml), or records (.jsonl, .json, .gz)")
+    evaluation: list[PathText] = option(
+        list, "files with items: lm-eval tasks (.yaml), or records (.jsonl, .json, .gz)"
+    )
     fields: list[str] = option(list, "record fields whose text is searched for (default: all with text)")
     ngram: int = option(13, "consecutive words that a document must share with an item to be dropped", at_least=1)
     min_words: int = option(8, "minimum words of an item shorter than 'ngram' to be searched for", at_least=1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.common.errors import UserError, one_line
 from training.common.jsonl import read_records
-from training.common.recipe import nearest, option
+from training.common.recipe import PathText, nearest, option
 from training.common.stage import digest
 from training.corpus.sources.config import DETECT
 from training.corpus.sources.delimited import decode_field, read_rows
@@ -25,9 +25,9 @@ MAX_BYTES = 20_000_000  # of a record
 class LabelledConfig:
     """Recipe keys of `data` of `scratch classify`."""
 
-    train: str = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
-    validation: str = option("validation", "validation file or split, by which the best epoch is chosen")
-    test: str = option("test", "test file or split, scored once at the end")
+    train: PathText = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
+    validation: PathText = option("validation", "validation file or split, by which the best epoch is chosen")
+    test: PathText = option("test", "test file or split, scored once at the end")
     name: str | None = option(None, "dataset on the Hub instead of files, such as stanfordnlp/imdb")
     text_column: str = option("text", "column with the text")
     label_column: str = option("label", "column with the label, a word or a number")

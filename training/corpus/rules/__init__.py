@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from training.common.recipe import nearest, option
+from training.common.recipe import PathText, nearest, option
 from training.corpus.rules import code, gopher, web
 from training.corpus.rules.languages import LanguageRule
 from training.corpus.rules.length import LENGTH, too_many_characters
@@ -69,7 +69,9 @@ class RulesConfig:
     drop_restrictive_licences: bool = option(
         False, "drop files whose head states a licence that requires more than attribution"
     )
-    profanity: str | None = option(None, "file with one word or phrase per line; drop texts that contain one, as in C4")
+    profanity: PathText | None = option(
+        None, "file with one word or phrase per line; drop texts that contain one, as in C4"
+    )
 
     def __post_init__(self):
         for name, limit in self.limits.items():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.common.recipe import option
+from training.common.recipe import PathText, option
 from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
 
@@ -15,7 +15,7 @@ PACKAGE_SHARE = 0.08
 class ReadingConfig:
     """Keys of a source that also stand directly below `data`, for a single source."""
 
-    path: str = option(
+    path: PathText = option(
         PYTHON,
         "what to read: 'python' (the Python source installed on this machine), '-' (standard input: JSON lines or "
         "text), a Hub dataset 'owner/name', or a file, folder or glob of text and code (.txt .md .rst .tex "

@@ -1,5 +1,6 @@
 """Task scores by lm-eval, the harness behind most published scores."""
 
+import copy
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,9 @@ class TaskRunner:
         """Run the tasks on a model."""
         from lm_eval.models.huggingface import HFLM
 
+        if not self.settings.apply_chat_template:  # the texts of tasks hold no control tokens then
+            tokenizer = copy.copy(tokenizer)
+            tokenizer.split_special_tokens = True
         with quiet():
             lm = HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
         self._shorten_programs(context)

@@ -29,9 +29,10 @@ from training.eval.measures.figures import (
 from training.eval.measures.generation import generate_answers
 from training.eval.measures.likelihood import completion_log_probabilities
 from training.eval.measures.measure import Candidate, LoadedModel, Measure
-from training.eval.measures.prompts import check_rendering, encode_completion, encode_prompt, end_token
+from training.eval.measures.prompts import check_rendering, encode_completion, end_token
 from training.eval.measures.records import Question, read_questions
 from training.eval.measures.reward_model import check_reward_model, score_conversations
+from training.model_io.conversations import encode_prompt
 from training.tuning.reward_functions import ALL_OR_NOTHING, Answer, content, find_rewards
 
 SAMPLES = 5  # answers per chat kept for reading
@@ -106,7 +107,8 @@ def open_chat(name: str, config: ChatConfig, limit: int, seed: int) -> Chat:
         if metrics.count(metric) > 1:
             raise UserError(f"'{key}.rewards': two metrics would be called '{metric}'; rename the function")
     if config.reward_model:
-        check_reward_model(config.reward_model, questions[0].prompt, f"{key}.reward_model")
+        prompts = [question.prompt for question in questions]
+        check_reward_model(config.reward_model, prompts, f"{key}.reward_model")
     apply_rewards(rewards, questions, [""] * len(questions), [[]] * len(questions))  # fails if a record lacks a column
     return Chat(name, questions, rewards, config.reward_model)
 
@@ -118,7 +120,9 @@ def check_chat(chat: Chat, candidate: Candidate, max_new_tokens: int) -> None:
         UserError: unsuitable chat template, or no prompt leaves room for an answer.
     """
     tokenizer = candidate.tokenizer
-    check_rendering(tokenizer, chat.questions[0].prompt, candidate.folder, candidate.key)
+    prompts = [question.prompt for question in chat.questions]
+    references = [question.reference for question in chat.questions if question.reference]
+    check_rendering(tokenizer, prompts, references, candidate.folder, candidate.key)
     room = candidate.context - max_new_tokens
     if not any(len(encode_prompt(tokenizer, question.prompt)) <= room for question in chat.questions):
         raise UserError(
@@ -185,7 +189,8 @@ def score_answers(
     """
     texts = [text for text, _ in answers]
     ends: Scores = {ENDS: [float(ended) for _, ended in answers]}
-    rewards = apply_rewards(chat.rewards, questions, texts, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    rewards = apply_rewards(chat.rewards, questions, texts, ids)
     scores = ends | rewards
     checks = [values for metric, values in rewards.items() if unit_of(metric) == "share"]
     if checks:

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
-from training.common.recipe import option, required
+from training.common.recipe import PathText, option, required
 
 
 @dataclass
 class ChatConfig:
     """Held-out questions of one file, and how their answers are scored."""
 
-    file: str = required("JSON lines: conversations, prompts with or without completion, alpaca, ShareGPT or questions")
+    file: PathText = required(
+        "JSON lines: conversations, prompts with or without completion, alpaca, ShareGPT or questions"
+    )
     rewards: list[str] = option(list, "reward functions that score each answer, as in reward_funcs of `scratch grpo`")
-    reward_model: str | None = option(None, "model from `scratch reward` that scores each answer")
+    reward_model: PathText | None = option(None, "model from `scratch reward` that scores each answer")
 
 
 @dataclass
@@ -31,20 +33,20 @@ class EvaluateConfig:
         ValueError: nothing to measure, or options that need 'tasks' without it.
     """
 
-    output_dir: str = required("folder for the results")
-    models: dict[str, str] = required("models to compare: name to model folder, or to a model's name on the Hub")
-    data: str | None = option(
+    output_dir: PathText = required("folder for the results")
+    models: dict[str, PathText] = required("models to compare: name to model folder, or to a model's name on the Hub")
+    data: PathText | None = option(
         None,
         "output of `scratch prepare`: bits per byte of its validation split, and data of the tasks in tasks_dir",
         group="Measures",
     )
-    texts: dict[str, str] = option(
+    texts: dict[str, PathText] = option(
         dict, "bits per byte of any text: name to a file that `scratch prepare` reads", group="Measures"
     )
     chats: dict[str, ChatConfig] = option(
         dict, "generated answers to held-out questions: name to file and scoring", group="Measures"
     )
-    pairs: dict[str, str] = option(
+    pairs: dict[str, PathText] = option(
         dict, "preference accuracy on held-out pairs: name to a file in any format of `scratch dpo`", group="Measures"
     )
     tasks: list[str] = option(
@@ -53,10 +55,10 @@ class EvaluateConfig:
         "tasks_dir or lm-eval's own",
         group="Tasks of lm-eval",
     )
-    tasks_dir: str = option(
+    tasks_dir: PathText = option(
         "recipes/lm_eval", "folder of task files whose data `scratch prepare` writes", group="Tasks of lm-eval"
     )
-    data_dir: str | None = option(
+    data_dir: PathText | None = option(
         None,
         "folder with the data of lm-eval's own tasks, instead of the Hub; format in docs/evaluation.md",
         group="Tasks of lm-eval",

@@ -106,7 +106,8 @@ def check_pairs(
     Raises:
         UserError: unsuitable chat template, or no pair fits in the context.
     """
-    check_rendering(tokenizer, pairs[0]["prompt"], model, key)
+    answers = [pair[side] for pair in pairs for side in ("chosen", "rejected")]
+    check_rendering(tokenizer, [pair["prompt"] for pair in pairs], answers, model, key)
     if not any(_fits(_encode(tokenizer, pair), context) for pair in pairs):
         raise UserError(
             f"'pairs.{name}': no pair fits in the context of {model} ({key}), {context} tokens; use a longer context"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from training.common.errors import UserError
 from training.common.jsonl import read_records
+from training.model_io.template_features import features
 from training.tuning.dataset_formats import (
     CONVERSATIONS,
     NUMBER,
@@ -49,7 +50,10 @@ def read_questions(file: str, key: str) -> list[Question]:
             prompt, reference = taken["messages"], None
             if prompt[-1]["role"] == "assistant":
                 prompt, reference = prompt[:-1], prompt[-1:]
-        _check_text(f"'{key}': {file}, record {number}", prompt, reference or "")
+        where = f"'{key}': {file}, record {number}"
+        _check_text(where, prompt, reference or "")
+        if isinstance(reference, list) and (more := features(reference)):
+            raise UserError(f"{where}: the answer has {' and '.join(sorted(more))}; only text can be measured")
         columns = {column: value for column, value in record.items() if column not in ("prompt", "completion")}
         questions.append(
             Question(prompt, reference if reference and content(reference) else None, columns | {NUMBER: number})
@@ -64,11 +68,11 @@ def read_pairs(file: str, key: str) -> list[Record]:
     for number, _, taken in _read(file, key, PREFERENCES):
         where = f"'{key}': {file}, record {number}"
         prompt, chosen, rejected = taken.get("prompt"), taken["chosen"], taken["rejected"]
-        if prompt is None:
+        if prompt is None:  # text
             shared = next((place for place, (one, other) in enumerate(zip(chosen, rejected)) if one != other), None)
             if shared is None:
                 raise UserError(f"{where}: 'chosen' and 'rejected' do not differ after a common prompt; remove it")
-            if isinstance(chosen, str) and chosen[:shared].endswith(" "):  # it belongs to the next word, as in TRL
+            if chosen[:shared].endswith(" "):  # it belongs to the next word, as in TRL
                 shared -= 1
             prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
         _check_text(where, prompt, chosen, rejected)

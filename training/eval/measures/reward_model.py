@@ -4,24 +4,25 @@ import math
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from training.common.device import pick_device
 from training.common.errors import UserError
 from training.common.progress import progress_bar
 from training.common.stage import check_stage
 from training.eval.measures.batching import by_length, pad
-from training.eval.measures.prompts import check_rendering, encode_conversation
+from training.eval.measures.prompts import check_rendering
 from training.machine.threads import follow_load_in
 from training.model_io.context_length import context_length
+from training.model_io.conversations import encode_answers
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
 from training.tuning.reward_functions import Answer
 
 
-def check_reward_model(folder: str, prompt: Answer, key: str) -> None:
-    """Reject, before any work, a folder that cannot score answers to such a prompt.
+def check_reward_model(folder: str, prompts: list[Answer], key: str) -> None:
+    """Reject, before any work, a folder that cannot score answers to such prompts.
 
     Args:
         folder: output of `scratch reward`.
@@ -42,7 +43,7 @@ def check_reward_model(folder: str, prompt: Answer, key: str) -> None:
             "`scratch reward`, a ...ForSequenceClassification with one label"
         )
     check_weights(folder, key, model_class=AutoModelForSequenceClassification)
-    check_rendering(tokenizer, prompt, folder, key)
+    check_rendering(tokenizer, prompts, [], folder, key)
 
 
 @torch.inference_mode()
@@ -72,7 +73,7 @@ def score_conversations(
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     model.config.get_text_config().pad_token_id = padding
     longest = context_length(model.config) or math.inf
-    encoded = [encode_conversation(tokenizer, *pair) for pair in pairs]
+    encoded = [_encode_whole(tokenizer, *pair) for pair in pairs]
     fitting = [index for index, ids in enumerate(encoded) if len(ids) <= longest]
     scores: list[float | None] = [None] * len(pairs)
     with progress_bar(total=len(fitting), desc="reward model", unit="answer", leave=False) as bar:
@@ -86,3 +87,9 @@ def score_conversations(
                 scores[index] = score
             bar.update(len(batch))
     return scores
+
+
+def _encode_whole(tokenizer: PreTrainedTokenizerBase, prompt: Answer, completion: Answer) -> list[int]:
+    """Token ids of prompt and completion together, including what the template puts after the last turn."""
+    encoded = encode_answers(tokenizer, prompt, completion)
+    return encoded.prompt + encoded.answers[0]

@@ -132,7 +132,9 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, name: str) -> tuple[l
     """Token ids of a text, and the character position at which each begins."""
     lossy = f"'texts.{name}': the tokenizer in {tokenizer.name_or_path} cannot encode all of the text"
     try:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoded = tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
     except NotImplementedError:
         raise UserError(
             f"'texts.{name}': the tokenizer in {tokenizer.name_or_path} has no tokenizer.json, which gives the "

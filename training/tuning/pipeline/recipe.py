@@ -24,6 +24,30 @@ from training.tuning.adapters import check_quantization, is_adapter
 from training.tuning.trl_options import CONFIGURATIONS, answer_questions, is_complete, read_values
 
 REWARD = "reward"  # the stage whose model outputs a score instead of text
+# Keys that cannot change the weights: they may differ when a run resumes. Keys of evaluations are not among them,
+# because an evaluation draws from the random state that sampling and dropout use.
+RUNTIME_KEYS = frozenset(
+    {
+        "model_name_or_path",  # a path; the digest of its content is compared, or a Hub name
+        # equal up to the rounding of sums
+        *("activation_checkpointing", "activation_checkpointing_kwargs", "activation_offloading"),
+        *("gradient_checkpointing", "gradient_checkpointing_kwargs", "attn_implementation"),
+        *("torch_compile", "torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps"),
+        # processes and memory
+        *("dataset_num_proc", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
+        *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_timeout", "skip_memory_metrics"),
+        *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"),
+        "vllm_gpu_memory_utilization",
+        # records
+        *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_on_each_node"),
+        *("log_level", "log_level_replica", "disable_tqdm", "include_num_input_tokens_seen", "report_to", "run_name"),
+        *("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        *("log_completions", "log_multimodal", "log_unique_prompts", "num_completions_to_print"),
+        # checkpoints
+        *("save_total_limit", "save_only_model", "save_on_each_node", "enable_jit_checkpoint"),
+    }
+)
+SAVING_KEYS = frozenset({"save_strategy", "save_steps"})
 
 
 @dataclasses.dataclass
@@ -91,7 +115,13 @@ def open_stage(stage: str, values: dict[str, Any], where: str, arguments: list[s
         UserError: an input is missing, `output_dir` holds something else, or this machine cannot quantize.
     """
     check_quantization(values, where)
-    return Stage(stage, values["output_dir"], values, inputs_of(values), arguments)
+    return Stage(stage, values["output_dir"], values, inputs_of(values), arguments, runtime_keys_of(values))
+
+
+def runtime_keys_of(values: dict[str, Any]) -> frozenset[str]:
+    """The keys of a recipe that cannot change the weights."""
+    # The best checkpoint can only be one that was saved.
+    return RUNTIME_KEYS if values.get("load_best_model_at_end") else RUNTIME_KEYS | SAVING_KEYS
 
 
 def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:

@@ -1,11 +1,62 @@
-"""Exact resume of a Trainer: its newest complete checkpoint, and samples in the order of an uninterrupted run."""
+"""Exact resume of a Trainer: from its newest complete checkpoint, with samples in the order of an uninterrupted run."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from training.common.processes import end_training
+from training.common.signals import Interrupted, StopSignals
+from training.common.stage import Stage
+
+
+def train(stage: Stage, trainer: Trainer) -> None:
+    """Train to the last step, from the newest complete checkpoint if there is one. Every process calls this.
+
+    Raises:
+        Interrupted: a signal stopped the run, with its last step saved.
+    """
+    checkpoint = newest_checkpoint(Path(trainer.args.output_dir), trainer.args.world_size)
+    if checkpoint and trainer.is_world_process_zero():
+        print(f"{stage.name}: resuming from {checkpoint}")
+    with StopSignals() as stop:
+        trainer.add_callback(SaveOnSignal(stage, stop, trainer.accelerator))
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        except Interrupted:
+            end_training(trainer.accelerator)
+            raise
+        finally:
+            if trainer.is_world_process_zero():
+                stage.heartbeat()
+
+
+class SaveOnSignal(TrainerCallback):
+    """After Ctrl-C or SIGTERM, saves the current step and ends the run.
+
+    Args:
+        stop: the signals of this process.
+        accelerator: of the Trainer, through which all processes learn of a signal at the same step.
+    """
+
+    def __init__(self, stage: Stage, stop: StopSignals, accelerator: Any):
+        self.stage, self.stop, self.accelerator = stage, stop, accelerator
+        self.signum: int | None = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        counts = torch.tensor(self.stop.local_signals(), device=self.accelerator.device)
+        self.signum = self.stop.agreed_signal(self.accelerator.reduce(counts, reduction="sum").tolist())
+        if self.signum is not None and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Raise Interrupted, unless this was the last step anyway."""
+        if self.signum is None or state.global_step == state.max_steps:
+            return
+        self.accelerator.wait_for_everyone()  # once one process has ended, launchers soon kill the others
+        raise Interrupted(self.signum, self.stage.describe_stop(state.global_step))
 
 
 def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:

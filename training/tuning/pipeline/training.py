@@ -24,7 +24,7 @@ from training.tuning.pipeline.datasets import Splits
 from training.tuning.pipeline.model import merge_trained_adapter
 from training.tuning.pipeline.progress import show_progress
 from training.tuning.pipeline.recipe import TrlRecipe
-from training.tuning.pipeline.resume import SeedSamplerByEpoch, newest_checkpoint
+from training.tuning.pipeline.resume import SeedSamplerByEpoch, train
 
 
 def build_trainer(
@@ -54,7 +54,9 @@ def build_trainer(
                 peft_config=get_peft_config(recipe.model),
                 **extra_arguments,
             )
-        except (ValueError, ImportError, TemplateError) as error:
+        except TemplateError as error:
+            raise UserError(f"{recipe.where}: the chat template rejects a conversation ({one_line(error)})") from None
+        except (ValueError, ImportError) as error:
             raise UserError(f"{recipe.where}: {one_line(error)}") from None
     trainer.add_callback(SeedSamplerByEpoch())
     trainer.add_callback(FollowLoad())
@@ -85,14 +87,14 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     """Train, save, and finish the stage. Every process calls this.
 
     1. Begin the stage's folder; the trainer's checkpoints go to `trainer/` in it.
-    2. Train, from the newest complete checkpoint if an interrupted run left one.
+    2. Train, from the newest complete checkpoint if an interrupted run left one; Ctrl-C and SIGTERM save and stop.
     3. Save the model (an adapter merged in, and beside it), `metrics.jsonl` and `loss.png`.
     4. Call `trainer.after_training(folder)` if it has that method: in every process, it returns figures for the
        provenance, and the names of the files it wrote. If it fails, the weights are safe.
     5. Delete the checkpoints, and put the folder in its place.
     """
     folder = _begin(stage, trainer)
-    _train(stage, trainer)
+    train(stage, trainer)
     wrote = _save(recipe, trainer, folder)
     figures, files = trainer.after_training(folder) if hasattr(trainer, "after_training") else ({}, [])
     if trainer.is_world_process_zero():
@@ -111,17 +113,6 @@ def _begin(stage: Stage, trainer: Any) -> Path:
     return folder
 
 
-def _train(stage: Stage, trainer: Any) -> None:
-    checkpoint = newest_checkpoint(Path(trainer.args.output_dir), trainer.args.world_size)
-    if checkpoint and trainer.is_world_process_zero():
-        print(f"{stage.name}: resuming from {checkpoint}")
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        if trainer.is_world_process_zero():
-            stage.heartbeat()
-
-
 def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
     """Write the model, metrics and plot; returns what the main process wrote, in words."""
     start, model, state_dict = recipe.model.model_name_or_path, trainer.accelerator.unwrap_model(trainer.model), None
@@ -136,7 +127,7 @@ def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
         model = merge_trained_adapter(model, recipe, folder / "adapter")
     save_model(model, start, folder, state_dict)
     if any(getattr(recipe.training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
-        save_tokenizer(trainer.processing_class, folder)
+        save_tokenizer(trainer.processing_class, folder, model)
     history = trainer.state.log_history
     (folder / METRICS).write_text("".join(json.dumps(record) + "\n" for record in history))
     plot_losses([record for record in history if "loss" in record], folder / "loss.png", recipe.stage, unit="step")
