@@ -131,7 +131,8 @@ class DecoderLayer:
 
     def restore_cache(self, dtype: torch.dtype) -> None:
         """Give the cache the dtype that the ordinary forward pass uses."""
-        self.cached.keys, self.cached.values = self.cached.keys.to(dtype), self.cached.values.to(dtype)
+        if self.cached.is_initialized:  # not after a reset
+            self.cached.keys, self.cached.values = self.cached.keys.to(dtype), self.cached.values.to(dtype)
 
     def step(
         self,

@@ -127,11 +127,28 @@ def test_the_owner_of_a_folder_replaces_what_is_finished_and_says_so(out, capsys
         make(out, recipe={"seed": 2}).is_current()
 
 
+@pytest.mark.parametrize(
+    "arguments, said", [([], "continues {} (seed: 0 -> 1) and keeps half"), (["--restart"], "replaces")]
+)
+def test_a_run_that_keeps_some_of_a_finished_one(out, arguments, said, capsys):
+    complete(out)
+    capsys.readouterr()
+    stage = Stage("pretrain", str(out), {"seed": 1}, {}, arguments, keeps="half")
+    assert not stage.is_current() and stage.begin()
+    assert f"pretrain: {said.format(out)}" in capsys.readouterr().out
+
+
+def test_a_run_that_cannot_keep_any_says_why(out):
+    complete(out)
+    with refused("output_dir", "seed: 0 -> 1", "--restart true", "continued: no checkpoint"):
+        Stage("pretrain", str(out), {"seed": 1}, {}, [], obstacle="no checkpoint").is_current()
+
+
 def test_keys_that_cannot_change_the_output_may_differ(out):
     complete(out, recipe={"seed": 0, "logging_steps": 1, "output_dir": "a"})
     runtime = {"runtime_keys": frozenset({"logging_steps"})}
     stage = Stage("pretrain", str(out), {"seed": 0, "output_dir": "b", "logging_steps": 2}, {}, [], **runtime)
-    with refused("output_dir", "seed: 0 -> 1") as _:
+    with refused("output_dir", "seed: 0 -> 1"):
         Stage("pretrain", str(out), {"seed": 1, "output_dir": "b", "logging_steps": 2}, {}, [], **runtime).begin()
     assert stage.folder == staging_dir(out)
 

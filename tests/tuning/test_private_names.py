@@ -106,6 +106,7 @@ OPERATORS = {
 # Names without an underscore in modules that the documentation does not show.
 UNDOCUMENTED = {
     "transformers.trainer:DEFAULT_PROGRESS_CALLBACK": "training/tuning/pipeline/progress.py",
+    "transformers.utils.chat_template_utils:render_jinja_template": "training/model_io/conversations.py",
     "trl.chat_template_utils:get_training_chat_template": "training/tuning/sft.py",
     "trl.chat_template_utils:has_generation_markers": "training/tuning/sft.py",
     "trl.data_utils:is_conversational": "training/tuning/sft.py",

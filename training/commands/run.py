@@ -297,12 +297,17 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
             signal.signal(number, handler)
 
 
-def check_exit_code(stage: str, code: int) -> None:
-    """Raise SystemExit if the stage failed. If it was killed, print that, because the stage could not."""
+def check_exit_code(stage: str, code: int, restart: bool = False) -> None:
+    """Raise SystemExit if the stage failed. If it was killed, print that, because the stage could not.
+
+    Args:
+        restart: whether the same command would start over.
+    """
     if code < 0:
         killer = signal.Signals(-code).name
         hint = ", as when memory runs out" if killer == "SIGKILL" else ""
-        print(f"error: {stage} was killed ({killer}{hint}); run the same command to resume", file=sys.stderr)
+        again = "the same command without --restart" if restart else "the same command"
+        print(f"error: {stage} was killed ({killer}{hint}); run {again} to resume", file=sys.stderr)
         raise SystemExit(128 - code)
     if code:
         raise SystemExit(code)
@@ -357,7 +362,8 @@ def main(arguments: list[str]) -> None:
         if not is_current(stage, run.configs[stage]):
             if not ran:
                 print(describe_times(resolve(run.recipes, run.overrides), measure_once()), flush=True)
-            check_exit_code(stage, run_stage(stage, path, [*run.overrides[stage], *["--restart"] * restart]))
+            code = run_stage(stage, path, [*run.overrides[stage], *["--restart"] * restart])
+            check_exit_code(stage, code, restart)
             ran = True
 
     from training.eval.results.summary import write_summary

@@ -200,7 +200,7 @@ class Stage:
         self.restart, self.arguments = split_restart(arguments)
         self.seconds_before = 0.0
         self.runtime_keys = runtime_keys
-        self.keeps, self.obstacle = keeps, obstacle
+        self.keeps, self.obstacle = keeps, f" (it cannot be continued: {obstacle})" if obstacle else ""
         identity = _as_json([name, essential_recipe(recipe, runtime_keys), inputs])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         for folder in (self.target, self.folder, self.old):
@@ -247,11 +247,8 @@ class Stage:
         if differences and not self.keeps and OWNED not in os.environ:
             raise UserError(
                 f"'output_dir': {self.output_dir} holds a finished run of another recipe ({differences}); choose "
-                f"another output_dir, or replace that run with --restart true{self._explain_obstacle()}"
+                f"another output_dir, or replace that run with --restart true{self.obstacle}"
             )
-
-    def _explain_obstacle(self) -> str:
-        return f" (it cannot be continued: {self.obstacle})" if self.obstacle else ""
 
     def _differences(self, record: dict[str, Any]) -> str:
         """The keys and inputs that differ from those of a record, in words; empty for none, and without a record."""
@@ -306,11 +303,10 @@ class Stage:
         """Print why a finished output is made again."""
         record = read_provenance(self.target)
         differences = self._differences(record)
-        if differences and self.keeps:
+        if differences and self.keeps and not self.restart:
             print(f"{self.name}: continues {self.output_dir} ({differences}) and keeps {self.keeps}")
         elif differences:
-            why = f"a run of another recipe ({differences}){self._explain_obstacle()}"
-            print(f"{self.name}: replaces {self.output_dir}, {why}")
+            print(f"{self.name}: replaces {self.output_dir}, a run of another recipe ({differences}){self.obstacle}")
         elif damage := find_damage(self.target, record.get("files", {})):
             print(f"{self.name}: makes {self.output_dir} again ({damage})")
 
