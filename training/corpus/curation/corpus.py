@@ -96,9 +96,10 @@ class Corpus:
             of, found = int(kept.sum()), int(held_out.sum()) + ends
         notes = []
         if ends and unit != "position":
+            whole = f", and {found - ends:,} whole ones" if found > ends else ""
             notes.append(
-                f"validation: the ends of {ends:,} long documents, and {found - ends:,} whole ones; for whole ones "
-                "alone, set 'data.split_by': document"
+                f"validation: the ends of {ends:,} long documents{whole}; for whole ones alone, set 'data.split_by': "
+                "document"
             )
         if unit != "position" and abs(share - requested) > FAR * requested:
             notes.append(

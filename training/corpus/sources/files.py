@@ -229,7 +229,8 @@ class _Walk:
         notes = []
         if self._data_sets:
             notes.append(f"read as a data set, its split '{self.config.split}' alone: {_first(self._data_sets)}")
-        if outputs := sorted(str(folder) for folder, stage in self._outputs.items() if stage):
+        finished = (folder for folder, stage in self._outputs.items() if stage and folder.suffix != ".partial")
+        if outputs := sorted(map(str, finished)):
             notes.append(f"outputs of stages are left out: {_first(outputs)}")
         if self._hidden:
             notes.append(f"hidden folders are left out: {self._hidden:,}")
