@@ -274,8 +274,10 @@ def test_provenance(out):
 def test_names_the_next_command(tmp_path, out, capsys):
     recipes = tmp_path / "recipes"
     recipes.mkdir()
-    (recipes / "sft.yaml").touch()
-    (recipes / "evaluate.yaml").touch()
+    (recipes / "dpo.yaml").write_text("- not a recipe")
+    (recipes / "grpo.yaml").write_text("model_name_or_path: elsewhere")
+    (recipes / "sft.yaml").write_text(f"model_name_or_path: {out}")
+    (recipes / "evaluate.yaml").write_text(f"models: {{sft: {tmp_path / 'sft'}}}")
     complete(out, arguments=["--config", str(recipes / "pretrain.yaml")])
     assert capsys.readouterr().out.splitlines()[-1] == f"next: scratch sft --config {recipes / 'sft.yaml'}"
     complete(tmp_path / "sft", name="sft", arguments=["--config", str(recipes / "sft.yaml")])

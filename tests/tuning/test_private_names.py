@@ -46,6 +46,7 @@ METHODS = {
         "self, inputs, prompts, completions, completion_ids_list",
         "training/tuning/online_rl.py",
     ),
+    "transformers:Trainer._get_num_items_in_batch": ("self, batch_samples, device", "training/tuning/accumulation.py"),
     "transformers:Trainer._prepare_inputs": ("self, inputs", "training/tuning/reward_model.py"),
     "transformers:PreTrainedModel._from_config": ("config, kwargs", "training/pretraining/build.py"),
     "transformers:PreTrainedModel._init_weights": ("self, module", "modeling_scratch/modeling_scratch.py"),

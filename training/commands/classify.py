@@ -35,7 +35,7 @@ class ClassifyConfig:
     per_device_train_batch_size: int = option(16, "texts per step and device", at_least=1)
     learning_rate: float = option(5e-4, "peak learning rate, after 10 % of the steps; falls linearly to 0", at_least=0)
     weight_decay: float = option(0.1, "weight decay of AdamW", at_least=0)
-    seed: int = option(0, "seed of the new head, the order of the texts and dropout")
+    seed: int = option(0, "seed of the new head, the order of the texts and dropout", at_least=0, below=2**32)
 
 
 CONFIG = ClassifyConfig
@@ -110,12 +110,10 @@ def main(arguments: list[str]) -> None:
         figures["baseline"] = score_baseline(data, labels, positive)
     save_model(trainer.model, config.model, folder)
     set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
-    save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
+    files = save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
     shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
-    stage.finish(
-        {"labels": labels, "positive": positive} | figures, "model, predictions.jsonl, confusion.png, loss.png"
-    )
+    stage.finish({"labels": labels, "positive": positive} | figures, ", ".join(["model", *files]))
 
 
 def score(outcome: Any, labels: list[str], positive: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ same, the folder holds no code, and any program that opens a Llama opens it. Wit
 as `trl sft` writes it, is merged first.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -99,7 +100,8 @@ def main(arguments: list[str]) -> None:
         metrics["difference"] = check_parity(config.model, folder)
         wrote = f"{config.to}, tokenizer, model card; logits within {metrics['difference']:.1e} of the original's"
     stage.finish(metrics, wrote)
-    print(f"next: scratch chat {config.output_dir}, or scratch push {config.output_dir} YOUR_NAME/{config.name}")
+    quoted = shlex.quote(config.output_dir)
+    print(f"next: scratch chat {quoted}, or scratch push {quoted} {shlex.quote(f'YOUR_NAME/{config.name}')}")
 
 
 def check_model(config: ExportConfig) -> None:

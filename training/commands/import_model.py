@@ -7,6 +7,7 @@ folder or a Hub name, with weights as safetensors. The tokenizer and the generat
 """
 
 import json
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def main(arguments: list[str]) -> None:
         f"{network.model_type}, {parameters / 1e6:.1f}M parameters, {'with' if tokenizer else 'without'} tokenizer; "
         f"logits within {difference:.1e} of the original's",
     )
-    print(f"next: scratch sft --model_name_or_path {config.output_dir}, or scratch export --model {config.output_dir}")
+    quoted = shlex.quote(config.output_dir)
+    print(f"next: scratch sft --model_name_or_path {quoted}, or scratch export --model {quoted}")
 
 
 def find(model: str) -> tuple[Path, str]:

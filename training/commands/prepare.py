@@ -112,7 +112,8 @@ def main(arguments: list[str]) -> None:
     encoder = Encoder(Path(config.tokenizer), tokenizer.eos_token_id, len(tokenizer))
     write = encode_distributed(corpus, encoder, cluster) if cluster else encode_locally(corpus, encoder)
     metrics = write_shards(corpus, write, encoder, folder, work)
-    print(corpus.funnel, *describe_notes(read_manifest(folder), config.data), sep="\n")
+    notes = [*describe_notes(read_manifest(folder), config.data), *corpus.split_notes()]
+    print(corpus.funnel, *notes, sep="\n")
 
     if config.has_examples:
         training = examples.write_training()

@@ -187,12 +187,12 @@ def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
     if not accelerator.is_main_process:
         return
     records = read_metrics(stage.folder / METRICS)
-    plot_losses(records, stage.folder / "loss.png", f"{pretrainer.num_parameters / 1e6:.1f}M parameters")
+    drawn = plot_losses(records, stage.folder / "loss.png", f"{pretrainer.num_parameters / 1e6:.1f}M parameters")
     metrics = {
         "parameters": pretrainer.num_parameters,
         "tokens": pretrainer.num_tokens,
         "validation_loss": pretrainer.validation_loss,
         "tokens_per_second": median_rate(records),
     }
-    wrote = "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile
-    stage.finish(metrics, wrote, spare={CHECKPOINTS, "trackers"})
+    files = ["model", "checkpoints", METRICS, *drawn, *(["profile"] if config.profile else [])]
+    stage.finish(metrics, ", ".join(files), spare={CHECKPOINTS, "trackers"})

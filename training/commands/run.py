@@ -51,7 +51,7 @@ from training.common.stage import OWNED, Stage, has_recipe
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, estimate, fit_steps
-from training.tuning import trl_options
+from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
 EVALUATION = "data.decontamination.evaluation"
@@ -396,9 +396,10 @@ def main(arguments: list[str]) -> None:
     from training.eval.results.summary import write_summary
 
     run_dir = common_folder(resolve(run.recipes, run.overrides))
-    print(f"\n{write_summary(run_dir, picture=ran)}")
+    summary = write_summary(run_dir, picture=ran)
+    print(f"\n{summary.text}")
     minutes = (time.monotonic() - started) / 60
-    print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/summary.md, summary.json and summary.png")
+    print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/{', '.join(summary.files)}")
 
 
 def common_folder(recipes: dict[str, dict[str, Any]]) -> Path:

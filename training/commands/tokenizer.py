@@ -112,6 +112,8 @@ def main(arguments: list[str]) -> None:
     folder = stage.begin()
     work = folder / "work"  # an interrupted run resumes from here
     corpus = Curation(config.data, work).run()
+    for line in (corpus.funnel.summary(), *corpus.split_notes()):
+        print(f"tokenizer: {line}")
     started = time.monotonic()
     tokenizer = train_bpe(corpus, config) if config.kind == "bpe" else train_character(corpus)
     seconds = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Files: written completely or not at all, listed and compared with such a list, checksums, flushing to the disk."""
+"""Files: written whole or not at all, listed and compared with such a list, checksums, pointers of Git LFS."""
 
 import contextlib
 import hashlib
@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from training.common.errors import UserError
+
+GZIP = b"\x1f\x8b\x08"  # the first bytes of a gzip file, whatever its name
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HASHED = 100_000  # bytes up to which the content of a listed file is compared, not only its size, so that it is fast
 EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before publishing; they only have to exist
 
@@ -106,3 +110,16 @@ def follow_umask(folder: Path) -> None:
 def _identify(file: Path) -> int | str:
     size = file.stat().st_size
     return size if size > HASHED else sha256(file)
+
+
+def reject_lfs_pointer(path: Path, head: bytes) -> None:
+    """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
+
+    Args:
+        head: the first bytes of the file.
+
+    Raises:
+        UserError: the file is such a pointer.
+    """
+    if head.startswith(_LFS_POINTER) and b"\noid sha256:" in head:
+        raise UserError(f"{path} is a Git LFS pointer, not the data; run `git lfs pull` in its repository")

@@ -27,6 +27,7 @@ from training.common.files import find_damage, follow_umask, list_files, write_w
 from training.common.help import commented_yaml, plain_yaml
 from training.common.hub_names import is_hub_name
 from training.common.recipe import STAGES, flatten, recipe_file, split_restart
+from training.common.yaml_values import read_yaml
 
 try:
     import fcntl
@@ -375,13 +376,15 @@ class Stage:
             print(f"next: {following}")
 
     def _next_command(self) -> str | None:
+        """The command of the next recipe beside this one that names our output; a recipe of another run does not."""
         recipe = recipe_file(self.arguments) if self.name in STAGES else None
         if not recipe:
             return None
         for name in STAGES[STAGES.index(self.name) + 1 :]:
             candidate = Path(recipe).with_name(f"{name}.yaml")
-            if candidate.is_file():
-                return f"scratch {name} --config {candidate}"
+            with contextlib.suppress(UserError):  # not a recipe
+                if candidate.is_file() and _names(read_yaml(candidate), self.output_dir):
+                    return shlex.join(["scratch", name, "--config", str(candidate)])
         return None
 
     def _recipe_yaml(self) -> str:
@@ -410,6 +413,15 @@ class Stage:
         if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
         write_whole(self.folder / PROVENANCE, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def _names(value: Any, folder: Path) -> bool:
+    """Whether a part of a recipe is the path of a folder, or of something in it."""
+    if isinstance(value, dict):
+        return any(_names(part, folder) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return any(_names(part, folder) for part in value)
+    return isinstance(value, str) and Path(value).absolute().is_relative_to(folder.absolute())
 
 
 def _first(folder: Path) -> set[Path]:
