@@ -173,7 +173,7 @@ class Stage:
         UserError: `output_dir` holds something else, or cannot be replaced.
     """
 
-    begun: "Stage | None" = None  # the last one in this process
+    begun: "Stage | None" = None  # the one at work in this process
     saved = False
 
     def __init__(
@@ -187,6 +187,7 @@ class Stage:
         keeps: str = "",
         obstacle: str = "",
     ):
+        Stage.begun = None
         self.name = name
         self.output_dir = Path(output_dir)
         if not self.output_dir.name:
@@ -348,7 +349,7 @@ class Stage:
         before the mistake stays protected.
         """
         stage = Stage.begun
-        if stage and stage.folder.is_dir() and not stage.saved:
+        if stage and not stage.saved:
             with contextlib.suppress(OSError):
                 stage._write({}, failed=True)
 
@@ -368,6 +369,7 @@ class Stage:
             shutil.rmtree(self.old, ignore_errors=True)
             self.target.rename(self.old)
         self.folder.rename(self.target)
+        Stage.begun = None
         shutil.rmtree(self.old, ignore_errors=True)
         self.lock.close()
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
