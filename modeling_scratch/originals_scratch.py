@@ -32,8 +32,8 @@ Place = tuple[type | ModuleType, str]  # of a function: where it is looked up, a
 
 LIBRARIES: list[Place] = [
     *((nn.Module, name) for name in ("_wrapped_call_impl", "_call_impl")),
-    *((cls, name) for cls in (nn.Linear, nn.LayerNorm, nn.Dropout, nn.ModuleList) for name in ("__call__", "forward")),
-    *((functional, name) for name in ("linear", "rms_norm", "layer_norm", "dropout", "scaled_dot_product_attention")),
+    *((cls, name) for cls in (nn.Linear, nn.LayerNorm, nn.Dropout) for name in ("__call__", "forward")),
+    *((functional, name) for name in ("linear", "rms_norm", "dropout", "scaled_dot_product_attention")),
     *((cls, name) for cls in (DynamicCache, DynamicLayer) for name in ("update", "get_mask_sizes")),
     (masking_utils, "create_causal_mask"),
     (masking_utils, "sdpa_mask"),
