@@ -70,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def write_random_data(folder: Path, arguments: argparse.Namespace) -> None:
     """Write shards of random tokens, enough for all steps, and a tokenizer."""
-    ScratchTokenizer.train(["any text will do"], 270).save(folder / "tokenizer", arguments.seq)
+    ScratchTokenizer.train(["any text will do"], 270).save(folder / "tokenizer")
     (folder / "data").mkdir()
     steps = (arguments.rounds + 1) * arguments.steps
     sequences = {"train": steps * arguments.batch + 1, "validation": arguments.eval_sequences + 1}

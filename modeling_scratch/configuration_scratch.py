@@ -45,17 +45,17 @@ _ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
     "longrope": ({"short_factor", "long_factor", "original_max_position_embeddings"}, {"factor", "attention_factor"}),
     "llama3": ({"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}, set()),
 }
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-    "sliding_window",
-)
+_SMALLEST = {  # of the sizes
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "intermediate_size": 1,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 1,
+    "max_position_embeddings": 1,
+    "sliding_window": 2,  # transformers caches one position less, and with 0 it caches all
+}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -99,7 +99,7 @@ class ScratchConfig(PreTrainedConfig):
         attention_bias, mlp_bias: whether the projections of attention and MLP have biases.
         tie_word_embeddings: whether the output matrix is the embedding.
         final_logit_softcapping: cap logits smoothly at plus and minus this value, `cap * tanh(logits / cap)`.
-        sliding_window: number of positions that a `sliding_attention` layer sees, itself included.
+        sliding_window: number of positions that a `sliding_attention` layer sees, itself included; at least 2.
         layer_types: `full_attention` or `sliding_attention` for each layer. Default: all sliding when `sliding_window`
             is given, else all full.
         embedding_shortcut: each layer reads a learned mixture of the residual stream and the token embedding.
@@ -224,9 +224,9 @@ class ScratchConfig(PreTrainedConfig):
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads}), or head_dim must be given"
             )
-        for name in _SIZES:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, smallest in _SMALLEST.items():
+            if getattr(self, name) is not None and getattr(self, name) < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, not {getattr(self, name)}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of num_key_value_heads "

@@ -10,12 +10,35 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
+
+from .originals_scratch import is_at_home
 
 IGNORE_INDEX = -100  # the label of a token that is not scored
 # Tokens whose logits are in memory together, in the dtype of the matrix product. A GPU needs large products.
 BLOCK_ON_CPU, BLOCK_ON_GPU = 256, 2048
 PART = 2**14  # rows of the output matrix whose gradient is accumulated at once
 SLICE = 2**18  # logits that are in fp32 together on a CPU: few enough to stay in its cache
+# What `lm_head(x)` runs; None if a library changed it before.
+_LINEAR = (nn.Linear.forward, functional.linear) if is_at_home(nn.Linear, "forward") else None
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module computes `x @ weight.T` and nothing else: no bias, adapter, hook, quantization or changed code.
+
+    The loss below reads the weight only; anything more in such a module would be ignored, and would get no gradient.
+    """
+    hooks = module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
+    return (
+        type(module) is nn.Linear
+        and module.bias is None
+        and type(module.weight) in (nn.Parameter, torch.Tensor)
+        and (nn.Linear.forward, functional.linear) == _LINEAR
+        and "forward" not in module.__dict__
+        and not any(hooks)
+        and not _has_any_global_hook()
+    )
 
 
 def softmax_minus_one_hot(logits: torch.Tensor, labels: torch.LongTensor, softcap: float | None) -> torch.Tensor:
@@ -86,15 +109,11 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 
 class CausalLMLoss(nn.Module):
-    """The loss of transformers' `ForCausalLMLoss`, computed from hidden states instead of logits.
+    """The loss of transformers' `ForCausalLMLoss`, computed from hidden states instead of logits."""
 
-    Args:
-        softcap: `final_logit_softcapping` of the configuration.
-    """
-
-    def __init__(self, softcap: float | None = None):
+    def __init__(self):
         super().__init__()
-        self.softcap, self.kernel = softcap, softmax_minus_one_hot
+        self.kernel = softmax_minus_one_hot
 
     def compile(self, **options) -> None:
         """Compile the operations between the matrix products, which are the same for every block of tokens."""
@@ -107,6 +126,7 @@ class CausalLMLoss(nn.Module):
         labels: torch.LongTensor | None,
         num_items_in_batch: int | torch.Tensor | None = None,
         shift_labels: torch.LongTensor | None = None,
+        softcap: float | None = None,
         **kwargs,
     ) -> torch.Tensor:
         """
@@ -116,6 +136,7 @@ class CausalLMLoss(nn.Module):
             labels: (batch, seq), not shifted; -100 is not scored.
             num_items_in_batch: the number that the summed loss is divided by. Default: the number of scored tokens.
             shift_labels: (batch, seq), labels that are already shifted, in place of `labels`.
+            softcap: `final_logit_softcapping` of the configuration.
 
         Returns:
             The loss in nats per token, a scalar in fp32. It can be differentiated once.
@@ -127,7 +148,5 @@ class CausalLMLoss(nn.Module):
         if torch.is_autocast_enabled(device):
             hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         hidden_states = hidden_states.flatten(0, 1)
-        total = LinearCrossEntropy.apply(
-            hidden_states, weight, targets, self.softcap, torch.is_grad_enabled(), self.kernel
-        )
+        total = LinearCrossEntropy.apply(hidden_states, weight, targets, softcap, torch.is_grad_enabled(), self.kernel)
         return total / ((targets != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch)

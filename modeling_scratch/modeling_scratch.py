@@ -7,6 +7,7 @@ Shapes in comments: `seq` is the number of new tokens, `kv_seq` the number of to
 `hidden` is `hidden_size`, and `heads * head_dim` is the width of the queries.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_layers import (
     GenericForQuestionAnswering,
@@ -34,7 +36,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratch import ScratchConfig
 from .decoding_scratch import fast_decoding, fast_single_steps
-from .loss_scratch import CausalLMLoss
+from .loss_scratch import CausalLMLoss, is_plain_linear
 from .originals_scratch import Originals
 
 
@@ -327,6 +329,16 @@ class ScratchPreTrainedModel(PreTrainedModel):
             init.ones_(module.residual_scale)
             init.zeros_(module.embedding_scale)
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save as transformers does. All Auto classes open the folder, whichever class was saved."""
+        model = self
+        if type(self).__module__.startswith("torch."):  # FSDP2's subclass of ours; torch's code would be saved with it
+            model = object.__new__(next(cls for cls in type(self).__mro__ if not cls.__module__.startswith("torch.")))
+            vars(model).update(vars(self))
+        if type(model) in AUTO_CLASSES.values() and model._auto_class:
+            model.config.auto_map = (getattr(model.config, "auto_map", None) or {}) | AUTO_MAP
+        super(ScratchPreTrainedModel, model).save_pretrained(save_directory, *args, **kwargs)
+
 
 class ScratchModel(ScratchPreTrainedModel):
     """The backbone: token ids to hidden states, by embedding, decoder layers and a final norm."""
@@ -480,7 +492,7 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         self.loss_type = "ForCausalLM"  # transformers takes it from the name of the class, which a subclass may change
         self.model = ScratchModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.chunked_loss = CausalLMLoss(config.final_logit_softcapping)
+        self.chunked_loss = CausalLMLoss()
         self.post_init()
 
     @can_return_tuple
@@ -506,7 +518,8 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             logits_to_keep: positions whose logits are computed: the last n (0: all); a slice, indices (n,) or a boolean
                 mask (seq,) for all sequences; indices (batch, n) by sequence; or a boolean mask (batch, seq), which
                 flattens both. The loss from logits needs all positions.
-            skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py).
+            skip_logits: compute the loss alone, in a fraction of the memory (loss_scratch.py). If anything was added or
+                changed in `lm_head`, `softcap` or `loss_function`, such as an adapter, it is computed from the logits.
             kwargs: `shift_labels`, (batch, seq), labels that are already shifted, in place of `labels` (without
                 `skip_logits`, `labels` must be given too, as in transformers); `num_items_in_batch`, the number that
                 the summed loss is divided by (default: the scored tokens); others as in `ScratchModel`.
@@ -528,18 +541,19 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states, logits, loss = outputs.last_hidden_state, None, None
-        if skip_logits:
-            if labels is None and kwargs.get("shift_labels") is None:
-                raise ValueError("skip_logits computes only the loss; give labels or shift_labels")
-            loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, **kwargs)
+        if skip_logits and labels is None and kwargs.get("shift_labels") is None:
+            raise ValueError("skip_logits computes only the loss; give labels or shift_labels")
+        if skip_logits and self._loss_is_plain():
+            softcap = self.config.final_logit_softcapping
+            loss = self.chunked_loss(hidden_states, self.lm_head.weight, labels, softcap=softcap, **kwargs)
         else:
-            kept = _select_positions(hidden_states, logits_to_keep)
+            kept = hidden_states if skip_logits else _select_positions(hidden_states, logits_to_keep)
             logits = self.softcap(self.lm_head(kept))  # (batch, kept, vocab)
-            if labels is not None:
+            if labels is not None or skip_logits:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=logits,
+            logits=None if skip_logits else logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -548,24 +562,30 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Resize as transformers does, and suppress in generation the ids that still belong to no token.
 
+        `tokenizer_size` in the generation settings tells these ids from those that a user suppresses.
+
         Args:
             new_num_tokens: `len(tokenizer)`, added tokens included.
         """
-        end = self.config.vocab_size
+        settings = self.generation_config
+        size = getattr(settings, "tokenizer_size", self.config.vocab_size)
         embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        if new_num_tokens is not None:
-            suppressed = set(self.generation_config.suppress_tokens or ())
-            while end - 1 in suppressed:
-                end -= 1
-                suppressed.remove(end)
-            suppressed.update(range(new_num_tokens, self.config.vocab_size))
-            self.generation_config.suppress_tokens = sorted(suppressed) or None
+        own = {token for token in settings.suppress_tokens or () if token < min(size, self.config.vocab_size)}
+        settings._from_model_config = False  # with True, loading would forget tokenizer_size
+        settings.tokenizer_size = size if new_num_tokens is None else new_num_tokens
+        phantoms = range(settings.tokenizer_size, self.config.vocab_size)
+        settings.suppress_tokens = sorted(own.union(phantoms)) or None
         return embeddings
 
     def softcap(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits kept between plus and minus `final_logit_softcapping`, smoothly. https://arxiv.org/abs/2408.00118"""
         cap = self.config.final_logit_softcapping
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _loss_is_plain(self) -> bool:
+        """Whether `chunked_loss` computes the model's loss: head, soft cap and loss function are those of this file."""
+        softcap = getattr(self.softcap, "__func__", None)
+        return is_plain_linear(self.lm_head) and softcap is _SOFTCAP and self.loss_function is ForCausalLMLoss
 
     def compile_regions(self) -> None:
         """Compile the layers, and on a GPU the loss, in place.
@@ -582,6 +602,9 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
         # transformers' hook for faster decoding: greedy search and sampling run inside.
         with super()._optimize_model_for_decode(), fast_decoding(self, ORIGINALS):
             yield
+
+
+_SOFTCAP = ScratchForCausalLM.softcap
 
 
 def _select_positions(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
@@ -648,6 +671,18 @@ class ScratchForQuestionAnswering(GenericForQuestionAnswering, ScratchPreTrained
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
+
+# The class of a model's folder that each Auto class opens. The package registers them, and every save lists them.
+AUTO_CLASSES = {
+    "AutoModel": ScratchModel,
+    "AutoModelForCausalLM": ScratchForCausalLM,
+    "AutoModelForQuestionAnswering": ScratchForQuestionAnswering,
+    "AutoModelForSequenceClassification": ScratchForSequenceClassification,
+    "AutoModelForTokenClassification": ScratchForTokenClassification,
+}
+AUTO_MAP = {"AutoConfig": "configuration_scratch.ScratchConfig"} | {
+    auto_class: f"modeling_scratch.{model_class.__name__}" for auto_class, model_class in AUTO_CLASSES.items()
+}
 
 # By these tables transformers and lm-eval decide what a class is for. Under label smoothing, for example, Trainer
 # shifts labels only for the names of causal language models. `register` of the Auto classes does not enter them.

@@ -46,7 +46,7 @@ CHAT_TEMPLATE = """\
 {%- endif %}
 {%- for message in messages %}
     {%- if message['role'] == 'assistant' %}
-        {{- '<|im_start|>assistant\\n' }}
+        {{- '<|im_start|>' + message['role'] + '\\n' }}
         {%- generation %}
             {%- if message['reasoning_content'] %}
                 {{- '<think>\\n' + message['reasoning_content'] + '\\n</think>\\n\\n' }}
@@ -184,11 +184,8 @@ class BaseTokenizer(ABC):
     def to_backend(self) -> Tokenizer:
         """The same tokenizer as an object of the Rust library, which writes `tokenizer.json`."""
 
-    def save(self, folder: str | Path, model_max_length: int = 1024) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` for `AutoTokenizer`.
-
-        Args:
-            model_max_length: longest sequence of the model, in tokens; transformers warns about longer texts.
 
         Raises:
             ValueError: the vocabulary lacks one of `SPECIAL_TOKENS`, which the chat template needs.
@@ -206,9 +203,9 @@ class BaseTokenizer(ABC):
             tokenizer_object=backend,
             eos_token=END_OF_TEXT,
             pad_token=PAD,
+            padding_side="left",  # generation continues the last position, which must not be padding
             extra_special_tokens=[token for token in self.special_tokens if token not in (END_OF_TEXT, PAD)],
             clean_up_tokenization_spaces=False,
-            model_max_length=model_max_length,
             chat_template=CHAT_TEMPLATE,
         )
         tokenizer.save_pretrained(folder)

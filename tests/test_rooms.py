@@ -25,6 +25,7 @@ ROOMS = (
     "training.corpus.output",
     "training.plots",
     "training.pretraining",
+    "training.tuning.keys",
     "training.tuning",
     "training.tuning.pipeline",
     "training.chat",

@@ -130,6 +130,9 @@ def main(arguments: list[str] | None = None) -> int:
         with no_interrupt_lost(), rank_zero_stdout():
             importlib.import_module(COMMANDS[command][0]).main(rest)
     except UserError as error:
+        from training.common.stage import Stage
+
+        Stage.note_mistake()
         print_error(str(error))
         return 2
     except Interrupted as stopped:

@@ -73,6 +73,15 @@ def test_pretrain_benchmark_says_where_the_time_goes():
     assert figures["overhead"] == pytest.approx(overhead, abs=1e-3) and 0 < figures["mfu"] < 1
 
 
+def test_split_patterns_lose_nothing():
+    from benchmarks.split_patterns import PATTERNS, learn
+
+    text = "def f(x):\r\n    return 2024\n\n\t'é\u0301 don't "
+    for patterns in PATTERNS.values():
+        tokenizer = learn(patterns, [text] * 3, 300)
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
 def test_tokenizer_benchmark_races_equals(tmp_path):
     lines = [f"the {number % 7} cats of row {number} sat under the table" for number in range(600)]
     (tmp_path / "text.txt").write_text("\n".join(lines))

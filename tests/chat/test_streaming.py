@@ -18,7 +18,7 @@ TEXT = "naïve 中文字、カタカナ 한국어 ไทย 👩‍👩‍👧�
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    ScratchTokenizer.train(LINES, VOCAB_SIZE).save(folder, 128)
+    ScratchTokenizer.train(LINES, VOCAB_SIZE).save(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 

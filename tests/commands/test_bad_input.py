@@ -28,8 +28,7 @@ from transformers import AutoTokenizer
 
 from modeling_scratch.tokenization_character import CharacterTokenizer
 from training.cli import main
-from training.common.outputs import staging_dir
-from training.common.stage import Stage
+from training.common.stage import Stage, staging_dir
 
 SIZES = {f"model.{key}": value for key, value in MODEL.items()}
 

@@ -17,8 +17,8 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequen
 from modeling_scratch.tokenization_base import END_OF_TEXT
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import evaluate
-from training.common.outputs import read_provenance
 from training.common.recipe import build, read_yaml
+from training.common.stage import read_provenance
 from training.data.shards import write_manifest, write_shard
 from training.eval.results.items import read_outcomes
 
@@ -65,7 +65,7 @@ def world(tmp_path_factory):
     """What the stages before leave: tokenizer, data, two models; and a folder with one lm-eval task."""
     root = tmp_path_factory.mktemp("world")
     tokenizer = ScratchTokenizer.train(TEXTS, vocab_size=280)
-    tokenizer.save(root / "tokenizer", model_max_length=128)
+    tokenizer.save(root / "tokenizer")
     data = root / "data"
     data.mkdir()
     documents = [[*tokenizer.encode(text), tokenizer.vocab[END_OF_TEXT]] for text in TEXTS]

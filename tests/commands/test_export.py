@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard
 from tiny_stages import flags, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
+from modeling_scratch.modeling_scratch import AUTO_CLASSES
 from training.commands.export import lineage, main
 from training.common.errors import UserError
-from training.common.outputs import read_provenance
-from training.common.stage import Stage
+from training.common.stage import Stage, read_provenance
 from training.model_io import model_folder
 from training.model_io.model_folder import save_model
 
@@ -78,20 +78,14 @@ def test_a_lineage_that_begins_on_the_hub(place, tmp_path):
 def test_what_other_programs_read(place):
     config = json.loads((place / "export" / "config.json").read_text())
     assert config["use_cache"] is True
-    assert set(config["auto_map"]) == {
-        "AutoConfig",
-        "AutoModel",
-        "AutoModelForCausalLM",
-        "AutoModelForQuestionAnswering",
-        "AutoModelForSequenceClassification",
-        "AutoModelForTokenClassification",
-    }
+    assert set(config["auto_map"]) == {"AutoConfig", *AUTO_CLASSES}
     for reference in config["auto_map"].values():
         assert (place / "export" / f"{reference.split('.')[0]}.py").is_file()
     tokenizer = AutoTokenizer.from_pretrained(place / "export")
     generation = json.loads((place / "export" / "generation_config.json").read_text())
     assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
     assert generation["pad_token_id"] == tokenizer.pad_token_id
+    assert tokenizer.model_max_length == config["max_position_embeddings"] and tokenizer.padding_side == "left"
     assert read_provenance(place / "export")["stage"] == "export"
 
 

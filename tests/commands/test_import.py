@@ -22,7 +22,7 @@ import training.commands.export as export
 from modeling_scratch import ScratchForCausalLM
 from training.commands.import_model import main
 from training.common.errors import UserError
-from training.common.outputs import read_provenance
+from training.common.stage import read_provenance
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_gpt2_with_a_tokenizer_of_its_own_kind(place):
     vocab = {token: index for index, token in enumerate([*list(tokenizer["vocab"])[4:], "<|endoftext|>"])}
     stock = GPT2Tokenizer(vocab=vocab, merges=[tuple(merge) for merge in tokenizer["merges"]])
     stock.save_pretrained("gpt2")
-    (place / "gpt2" / "tokenizer_config.json").write_text('{"model_max_length": 32}')
+    (place / "gpt2" / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
     sizes = {"vocab_size": len(vocab), "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
     model = stir(GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=len(vocab) - 1, eos_token_id=len(vocab) - 1)))
     model.save_pretrained("gpt2")
@@ -101,7 +101,7 @@ def test_gpt2_with_a_tokenizer_of_its_own_kind(place):
     expected, found = AutoTokenizer.from_pretrained("gpt2"), AutoTokenizer.from_pretrained("new")
     assert type(found) is type(expected) and found.eos_token_id == expected.eos_token_id == len(vocab) - 1
     assert found("the cat<|endoftext|>")["input_ids"] == expected("the cat<|endoftext|>")["input_ids"]
-    assert found.model_max_length == 32
+    assert (found.model_max_length, found.padding_side) == (32, "left")
     assert AutoModelForCausalLM.from_pretrained("new").config.intermediate_size == 4 * 32
 
 

@@ -1,6 +1,13 @@
 """`scratch plot`: which records it finds, what it says of them, and that it draws."""
 
 import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
 
 import matplotlib
 import pytest
@@ -10,7 +17,10 @@ from matplotlib import pyplot  # noqa: E402
 
 from training.commands.plot import main  # noqa: E402
 from training.common.errors import UserError  # noqa: E402
-from training.plots.losses import _label_ends, smooth  # noqa: E402
+from training.common.stage import Stage, digest  # noqa: E402
+from training.data.shards import write_manifest, write_shard  # noqa: E402
+from training.plots.losses import _label_ends, plot_losses, smooth, trainer_curves  # noqa: E402
+from training.plots.style import COLOURS  # noqa: E402
 
 
 def write_run(folder, loss=2.0, steps=40):
@@ -90,3 +100,84 @@ def test_labels_keep_their_distance():
     heights = sorted(text.get_window_extent().y0 * 72 / figure.dpi for text in axes.texts)
     assert min(high - low for low, high in zip(heights, heights[1:], strict=False)) > 12.5
     pyplot.close(figure)
+
+
+def write_shards(folder, tokenizer, documents=9):
+    stage = Stage("prepare", str(folder), {"tokenizer": tokenizer, "documents": documents}, {}, [])
+    work = stage.begin()
+    (work / "tokenizer.json").write_text(tokenizer)
+    ids = [[1, 2, 0]] * documents
+    size = {"bytes": 10 * documents}
+    splits = {name: write_shard(work, name, ids, 8, "x") | size for name in ("train", "validation")}
+    write_manifest(work, splits, work, 8, {})
+    stage.finish({}, wrote="shards")
+    return digest(folder)
+
+
+def test_runs_that_do_not_compare_are_drawn_with_a_remark(place, capsys):
+    """By the shards' manifests while they are there, which tell the same text in other tokens; by digests later."""
+    shards = {name: write_shards(place / name, tokenizer, n) for name, tokenizer, n in
+              (("one", "a", 9), ("two", "b", 9), ("three", "b", 5))}  # fmt: skip
+    for run, data in zip(("small", "large", "other"), shards):
+        folder = place / "runs" / run / "pretrain"
+        if run != "small":
+            write_run(folder)
+        inputs = {"data": shards[data], "tokenizer": f"digest of {data}"}
+        (folder / "provenance.json").write_text(json.dumps({"recipe": {"data": data}, "inputs": inputs}))
+
+    def remarks(*arguments):
+        main(list(arguments))
+        lines = capsys.readouterr().out.splitlines()
+        return [line.removeprefix("plot: ") for line in lines if line.startswith("plot: The ")]
+
+    tokenizers, texts = "The tokenizers differ", "The validation texts differ"
+    assert [line[:21] for line in remarks("runs/small", "runs/large/pretrain")] == [tokenizers]
+    assert not remarks("runs/small", "runs/large/pretrain", "--y", "bits_per_byte")
+    assert [line[:27] for line in remarks("runs/large/pretrain", "runs/other")] == [texts]
+    assert not remarks("runs/large/pretrain", "runs/other", "--y", "tokens_per_second")
+    shutil.rmtree(place / "one")
+    first, second = remarks("runs/small", "runs/large/pretrain")
+    assert first.startswith(tokenizers) and second.startswith(texts)
+
+
+def test_names_and_figures_from_elsewhere(place, monkeypatch):
+    """Two dollar signs in a name, NaN and infinity among the figures, a backend that does not exist."""
+    odd = place / "cost_$5_and_$6^"
+    write_run(odd)
+    with (odd / "metrics.jsonl").open("a") as stream:
+        for value in ("NaN", "Infinity", "null"):
+            stream.write(f'{{"step": 41, "tokens": 4100, "loss": {value}, "validation_loss": {value}}}\n')
+    main(["runs/small", str(odd), "--output", "odd.png"])
+    assert (place / "odd.png").stat().st_size > 10_000
+
+
+def test_an_unknown_backend_does_not_matter():
+    code = "from training.plots.style import drawing\nwith drawing() as pyplot: pyplot.subplots()"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"MPLBACKEND": "nonsense"}, check=True)
+
+
+def test_smoothing_takes_linear_time():
+    points = [(float(n), float(n % 3)) for n in range(200_000)]
+    started = time.process_time()
+    smoothed = smooth(points, 4000)
+    assert time.process_time() - started < 2 and len(smoothed) == 196_001
+    assert smoothed[-1][1] == pytest.approx(statistics.fmean(value for _, value in points[-4000:]))
+
+
+def test_a_short_run_is_a_point_and_an_empty_one_no_picture(tmp_path):
+    assert plot_losses([{"step": 1, "loss": 2.0}], tmp_path / "loss.png", "sft", "step") == ["loss.png"]
+    assert visible_pixels(tmp_path / "loss.png", COLOURS[0]) > 10
+    for nothing in ([], [{"step": 1, "loss": math.nan}], [{"step": 1, "learning_rate": 1.0}]):
+        assert plot_losses(nothing, tmp_path / "none.png", "sft", "step") == []
+    assert not (tmp_path / "none.png").exists()
+
+
+def visible_pixels(file, colour):
+    wanted = matplotlib.colors.to_rgb(colour)
+    pixels = pyplot.imread(file)[..., :3]
+    return int((abs(pixels - wanted).max(-1) < 0.35).sum())
+
+
+def test_a_trainers_history_is_drawn_with_its_validations():
+    history = [{"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 2.5, "eval_runtime": 1.0}, {"step": 1, "runtime": 2}]
+    assert trainer_curves(history) == [{"step": 1, "loss": 2.0}, {"step": 1, "validation_loss": 2.5}]

@@ -109,7 +109,9 @@ def test_it_learns_and_leaves_a_model_directory(untouched):
     assert len(AutoTokenizer.from_pretrained(untouched)) == VOCAB_SIZE
     checkpoints = sorted(folder.name for folder in (untouched / "checkpoints").iterdir())
     assert checkpoints == ["step-00000006", "step-00000009"]
-    AutoModelForCausalLM.from_pretrained(untouched / "checkpoints" / "step-00000006")
+    checkpoint = untouched / "checkpoints" / "step-00000006"
+    AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert {AutoTokenizer.from_pretrained(folder).model_max_length for folder in (untouched, checkpoint)} == {32}
 
 
 def test_a_finished_run_is_skipped_without_torch(text_data, untouched):

@@ -15,7 +15,7 @@ import modeling_scratch
 from training import cli
 from training.commands import run
 from training.common.recipe import STAGES, build, read_yaml
-from training.tuning.trl_options import CONFIGURATIONS
+from training.tuning.keys.trl_options import CONFIGURATIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))

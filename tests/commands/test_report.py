@@ -60,7 +60,7 @@ def is_picture(path):
 def test_a_whole_run(tmp_path):
     models = {"base": model(1.5, 0.0, 0.6), "sft": model(1.6, 0.7, 0.65), "dpo": model(1.61, 0.71, 0.8)}
     run = make_run(tmp_path / "run", SECONDS, models)
-    text = write_summary(run)
+    text = write_summary(run).text
 
     gained, minutes = (part.splitlines() for part in text.split("Time\n"))
     assert [line.split()[:3] for line in gained if "±" in line] == [
@@ -84,15 +84,18 @@ def test_a_whole_run(tmp_path):
 
 def test_pretraining_alone(tmp_path):
     run = make_run(tmp_path / "run", ["tokenizer", "prepare", "pretrain"])
-    text = write_summary(run)
+    text = write_summary(run).text
     assert "1.234" in text and "sft" not in text
     assert is_picture(run / "summary.png")
+    (run / "pretrain").rename(run / "base")  # a stage is known by its record, not by the name of its folder
+    (run / "summary.png").unlink()
+    assert write_summary(run).files == ["summary.md", "summary.json", "summary.png"] and is_picture(run / "summary.png")
 
 
 def test_a_model_measured_by_bits_per_byte_alone(tmp_path):
     models = {"base": of({BITS: Figure(2.5, None, 1, unit="bits per byte")})}
     run = make_run(tmp_path / "run", ["pretrain", "evaluate"], models)
-    assert "2.500" in write_summary(run)
+    assert "2.500" in write_summary(run).text
     assert is_picture(run / "summary.png")
 
 
@@ -114,14 +117,28 @@ def test_models_with_unlike_measures(tmp_path):
 
 def test_a_run_before_pretraining_has_no_picture(tmp_path):
     run = make_run(tmp_path / "run", ["tokenizer"])
-    assert "tokenizer" in write_summary(run)
+    assert "tokenizer" in write_summary(run).text
     assert not (run / "summary.png").exists() and "png" not in (run / "summary.md").read_text()
+
+
+PERPLEXITY = ("tasks", "prose", "word_perplexity")
+
+
+@pytest.mark.parametrize("figures", [{}, {PERPLEXITY: Figure(9.0, None, 9, unit="score")}])
+def test_nothing_to_draw_is_not_announced(tmp_path, figures, capsys):
+    """A pretraining run without a logged step, and results without a share."""
+    run = make_run(tmp_path / "run", ["pretrain", "evaluate"], {"base": of(figures)})
+    (run / "pretrain" / "metrics.jsonl").write_text("")
+    (run / "summary.png").write_bytes(b"of an earlier run")
+    main([str(run)])
+    assert "png" not in capsys.readouterr().out + (run / "summary.md").read_text()
+    assert not (run / "summary.png").exists()
 
 
 def test_unfinished_stages_are_not_counted(tmp_path):
     run = make_run(tmp_path / "run", ["tokenizer", "prepare"])
     (run / "data").rename(run / "data.partial")
-    assert "prepare" not in write_summary(run)
+    assert "prepare" not in write_summary(run).text
 
 
 def test_the_verb(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`scratch run`: the recipes of a folder in order, overrides to the stages that know them, and what stops it."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -15,10 +16,10 @@ from training.commands import run
 from training.commands.prepare import PrepareConfig
 from training.common.errors import UserError
 from training.common.recipe import STAGES, build, parse, split_overrides
-from training.common.stage import Stage
+from training.common.stage import OWNED, Stage
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine
-from training.tuning import trl_options
+from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,7 @@ def calls(monkeypatch, folder, tmp_path):
     made, codes = [], {}
 
     def fake_stage(name, path, overrides):
+        assert OWNED in os.environ
         made.append(name)
         if name in codes:
             return codes[name]
@@ -117,11 +119,11 @@ def calls(monkeypatch, folder, tmp_path):
 
 def test_all_stages_and_the_summary(folder, calls, tmp_path, capsys):
     assert main(["run", str(folder)]) == 0
-    assert calls[0] == ["tokenizer", "prepare", "pretrain"]
+    assert calls[0] == ["tokenizer", "prepare", "pretrain"] and OWNED not in os.environ
     summary = json.loads((tmp_path / "runs" / "x" / "summary.json").read_text())
     assert list(summary["seconds"]) == calls[0]
     printed = capsys.readouterr().out
-    assert "[2/3] prepare" in printed and "wrote runs/x/summary.md" in printed
+    assert "[2/3] prepare" in printed and printed.endswith("wrote runs/x/summary.md, summary.json\n")  # no picture
 
 
 @pytest.mark.parametrize(

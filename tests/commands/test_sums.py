@@ -11,7 +11,7 @@ import pytest
 from terminal import ROOT, flags, program
 from tiny_stages import write_data, write_model, write_tokenizer
 
-from training.common.outputs import read_provenance
+from training.common.stage import read_provenance
 from training.eval.measures.records import read_questions
 from training.tuning.reward_functions import REWARDS
 

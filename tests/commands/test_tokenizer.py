@@ -34,9 +34,9 @@ def provenance(folder):
 
 def test_bpe_end_to_end(texts, tmp_path, capsys):
     output = tmp_path / "tokenizer"
-    main(arguments(texts, output, vocab_size=300, model_max_length=64))
+    main(arguments(texts, output, vocab_size=300))
     tokenizer = AutoTokenizer.from_pretrained(output)
-    assert len(tokenizer) == 300 and tokenizer.model_max_length == 64 and tokenizer.chat_template
+    assert len(tokenizer) == 300 and tokenizer.chat_template
     record = provenance(output)
     assert record["stage"] == "tokenizer" and record["stage"] in STAGES
     metrics = record["metrics"]
@@ -45,7 +45,7 @@ def test_bpe_end_to_end(texts, tmp_path, capsys):
     assert f"{metrics['bytes_per_token']:.2f} bytes per token on" in printed
     assert "requested" not in printed
 
-    main(arguments(texts, output, vocab_size=300, model_max_length=64))
+    main(arguments(texts, output, vocab_size=300))
     assert "up to date, skipped" in capsys.readouterr().out
 
 

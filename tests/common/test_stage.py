@@ -11,8 +11,16 @@ from messages import refused
 
 from training.common import stage as stage_module
 from training.common.errors import UserError
-from training.common.outputs import PROVENANCE, check_stage, digest, read_provenance, staging_dir, written_by
-from training.common.stage import RECIPE, Stage
+from training.common.stage import (
+    PROVENANCE,
+    RECIPE,
+    Stage,
+    check_stage,
+    digest,
+    read_provenance,
+    staging_dir,
+    written_by,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,6 +116,23 @@ def test_a_run_that_failed_before_any_work_is_no_obstacle(out, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_the_work_of_a_run_that_failed_by_a_mistake_is_no_obstacle(out, capsys):
+    """Such as a wrong column: the recipe has to change. What was saved before stays protected."""
+    (make(out).begin() / "half").write_text("done")
+    Stage.note_mistake()  # as the command line does
+    same = make(out)
+    assert not same.is_current() and (same.begin() / "half").exists()
+    Stage.note_mistake()
+    other = make(out, recipe={"seed": 1})
+    assert not other.is_current() and not (other.begin() / "half").exists()
+    assert "failed with another recipe, starting over" in capsys.readouterr().out
+    (other.folder / "half").write_text("done")
+    other.heartbeat()
+    Stage.note_mistake()
+    with refused("output_dir", "interrupted", "seed: 1 -> 0"):
+        make(out).begin()
+
+
 def test_the_owner_of_a_folder_replaces_what_is_finished_and_says_so(out, capsys, monkeypatch):
     complete(out)
     monkeypatch.setenv(stage_module.OWNED, "1")
@@ -119,11 +144,28 @@ def test_the_owner_of_a_folder_replaces_what_is_finished_and_says_so(out, capsys
         make(out, recipe={"seed": 2}).is_current()
 
 
+@pytest.mark.parametrize(
+    "arguments, said", [([], "continues {} (seed: 0 -> 1) and keeps half"), (["--restart"], "replaces")]
+)
+def test_a_run_that_keeps_some_of_a_finished_one(out, arguments, said, capsys):
+    complete(out)
+    capsys.readouterr()
+    stage = Stage("pretrain", str(out), {"seed": 1}, {}, arguments, keeps="half")
+    assert not stage.is_current() and stage.begin()
+    assert f"pretrain: {said.format(out)}" in capsys.readouterr().out
+
+
+def test_a_run_that_cannot_keep_any_says_why(out):
+    complete(out)
+    with refused("output_dir", "seed: 0 -> 1", "--restart true", "continued: no checkpoint"):
+        Stage("pretrain", str(out), {"seed": 1}, {}, [], obstacle="no checkpoint").is_current()
+
+
 def test_keys_that_cannot_change_the_output_may_differ(out):
     complete(out, recipe={"seed": 0, "logging_steps": 1, "output_dir": "a"})
     runtime = {"runtime_keys": frozenset({"logging_steps"})}
     stage = Stage("pretrain", str(out), {"seed": 0, "output_dir": "b", "logging_steps": 2}, {}, [], **runtime)
-    with refused("output_dir", "seed: 0 -> 1") as _:
+    with refused("output_dir", "seed: 0 -> 1"):
         Stage("pretrain", str(out), {"seed": 1, "output_dir": "b", "logging_steps": 2}, {}, [], **runtime).begin()
     assert stage.folder == staging_dir(out)
 
@@ -232,8 +274,10 @@ def test_provenance(out):
 def test_names_the_next_command(tmp_path, out, capsys):
     recipes = tmp_path / "recipes"
     recipes.mkdir()
-    (recipes / "sft.yaml").touch()
-    (recipes / "evaluate.yaml").touch()
+    (recipes / "dpo.yaml").write_text("- not a recipe")
+    (recipes / "grpo.yaml").write_text("model_name_or_path: elsewhere")
+    (recipes / "sft.yaml").write_text(f"model_name_or_path: {out}")
+    (recipes / "evaluate.yaml").write_text(f"models: {{sft: {tmp_path / 'sft'}}}")
     complete(out, arguments=["--config", str(recipes / "pretrain.yaml")])
     assert capsys.readouterr().out.splitlines()[-1] == f"next: scratch sft --config {recipes / 'sft.yaml'}"
     complete(tmp_path / "sft", name="sft", arguments=["--config", str(recipes / "sft.yaml")])

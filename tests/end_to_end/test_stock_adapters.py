@@ -86,7 +86,7 @@ def test_an_adapter_is_merged_into_its_base_alone(tmp_path, monkeypatch, capsys)
         write_model(tmp_path / name, tokenizer, dials=dials, called=name)
     assert main(["sft", *sft("tuned")]) == 0
     forget_accelerate()
-    shutil.copytree("tuned/adapter", "elsewhere")  # without the notes of the stage
+    shutil.copytree("tuned/adapter", "elsewhere")  # away from the provenance of the stage
 
     def export(adapter: str, base: str, *more: str) -> str:
         """The error, without the progress bars of libraries."""
@@ -101,12 +101,18 @@ def test_an_adapter_is_merged_into_its_base_alone(tmp_path, monkeypatch, capsys)
         card = (tmp_path / "new" / "README.md").read_text()
         assert ("| sft |" in card) == (adapter == "tuned/adapter")
         shutil.rmtree("new")
-    write_model(tmp_path / "base", tokenizer, called="base", learned="more")
-    line = "error: 'adapter': tuned/adapter was trained on another model than {}; its base is base"
-    for base in ("base", "wide"):
-        assert export("tuned/adapter", base).startswith(line.format(base))
+    other = AutoModelForCausalLM.from_pretrained("base")
+    other.lm_head.weight.data += 1  # it learned more
+    other.save_pretrained("base")
+    line = "error: 'adapter': {} was trained on other weights than those in {} (its base was base); give"
+    for adapter in ("tuned/adapter", "elsewhere"):
+        for base in ("base", "wide"):
+            assert export(adapter, base).startswith(line.format(adapter, base))
+    (tmp_path / "elsewhere" / "base.json").unlink()
+    (tmp_path / "base").rename("gone")
     for base in ("wide", "deep"):
         assert export("elsewhere", base).startswith(f"error: 'adapter': elsewhere is not an adapter for {base} (")
+    (tmp_path / "gone").rename("base")
     assert export("data", "base") == "error: 'adapter': data holds no adapter (adapter_config.json)"
     assert export("elsewhere", "base", "--to=qwen3").startswith("error: 'adapter' and 'to' cannot be combined")
     (tmp_path / "elsewhere" / "adapter_config.json").write_text("{}")

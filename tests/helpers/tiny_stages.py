@@ -36,7 +36,7 @@ def write_text(file: Path) -> Path:
 
 def write_tokenizer(folder: Path) -> Path:
     stage = Stage("tokenizer", str(folder), {}, {}, [])
-    ScratchTokenizer.train(LINES, VOCAB_SIZE).save(stage.begin(), 128)
+    ScratchTokenizer.train(LINES, VOCAB_SIZE).save(stage.begin())
     stage.finish({}, wrote="tokenizer")
     return folder
 

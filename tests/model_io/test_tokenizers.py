@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from tiny_model import build as build_tiny
 from tiny_stages import LINES, MODEL, VOCAB_SIZE, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from modeling_scratch import ScratchForSequenceClassification
 from training.common.errors import UserError
 from training.common.recipe import build
-from training.model_io.model_folder import save_model
+from training.model_io.model_folder import save_model, save_tokenizer
 from training.model_io.tokenizers import check_vocabulary, open_model_tokenizer, open_tokenizer
 from training.pretraining.config import PretrainConfig
 from training.pretraining.model import build_model
@@ -86,10 +88,11 @@ def test_an_added_token_can_be_drawn(place, tmp_path, rows, options):
     tokenizer, model = (auto.from_pretrained(place / "model") for auto in (AutoTokenizer, AutoModelForCausalLM))
     before = [tokenizer(line)["input_ids"] for line in LINES]
     assert tokenizer.add_tokens(["<tool>"]) == 1
-    model.generation_config.suppress_tokens = [7, *model.generation_config.suppress_tokens]  # one of the user's own
+    own = [7, VOCAB_SIZE - 1]  # the last token, before those that do not exist
+    model.generation_config.suppress_tokens += own
     model.resize_token_embeddings(len(tokenizer), **options)
     assert model.config.vocab_size == rows
-    assert model.generation_config.suppress_tokens == [7, *range(281, rows)]
+    assert model.generation_config.suppress_tokens == [*own, *range(281, rows)]
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
 
@@ -98,6 +101,57 @@ def test_an_added_token_can_be_drawn(place, tmp_path, rows, options):
     drawn = draw(opened)
     assert drawn.max() == 280 and "<tool>" in open_model_tokenizer(tmp_path, "model").decode(drawn[0])
     assert [AutoTokenizer.from_pretrained(tmp_path)(line)["input_ids"] for line in LINES] == before
+
+
+def test_what_the_user_suppresses_survives_resizing(tmp_path):
+    """Of a model whose rows all have tokens, so that the last one is the user's; then of a padded one."""
+    model = build_tiny()
+    model.generation_config.suppress_tokens = [95]
+    for tokens, options, suppressed in [
+        (104, {}, [95]),
+        (None, {"pad_to_multiple_of": 64}, [95, *range(104, 128)]),
+        (106, {"pad_to_multiple_of": 64}, [95, *range(106, 128)]),
+        (90, {}, None),
+    ]:
+        model.resize_token_embeddings(tokens, **options)
+        assert model.generation_config.suppress_tokens == suppressed
+        model.save_pretrained(tmp_path)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("classifies", [False, True])
+def test_the_tokenizer_of_a_model_has_its_context_and_pads_for_its_use(place, tmp_path, classifies):
+    options = {"sequence_length": 48, "model": MODEL | {"max_position_embeddings": 48}}
+    model = build_model(config(**options), open_tokenizer(place / "tokenizer", "tokenizer"))
+    if classifies:
+        model = ScratchForSequenceClassification(model.config)
+    save_model(model, place / "tokenizer", tmp_path)
+    found = AutoTokenizer.from_pretrained(tmp_path)
+    assert (found.model_max_length, found.padding_side) == (48, "right" if classifies else "left")
+    assert AutoTokenizer.from_pretrained(place / "tokenizer").padding_side == "left"
+    found.chat_template = "{{ messages }}"
+    found.padding_side, found.model_max_length = "right", 1024
+    save_model(model, place / "model", tmp_path)
+    save_tokenizer(found, tmp_path, model)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.chat_template == "{{ messages }}"
+    assert (again.model_max_length, again.padding_side) == (48, "right" if classifies else "left")
+
+
+def test_a_batch_is_continued_as_each_text_is(place):
+    """With nothing but `padding=True`: the last position of every sequence is a token."""
+    tokenizer, model = (auto.from_pretrained(place / "model") for auto in (AutoTokenizer, AutoModelForCausalLM))
+    options = {"max_new_tokens": 5, "do_sample": False, "temperature": None, "top_k": None, "eos_token_id": -1}
+    together = model.generate(**tokenizer(LINES[:2], padding=True, return_tensors="pt"), **options)
+    for line, row in zip(LINES[:2], together, strict=True):
+        alone = model.generate(**tokenizer(line, return_tensors="pt"), **options)
+        assert torch.equal(alone[0, -5:], row[-5:])
+
+
+def test_long_texts_are_the_stages_own_business(place, caplog):
+    """transformers would warn of indexing errors, where our stages split, truncate or count."""
+    ids = open_tokenizer(place / "model", "model")("the cat " * 200)["input_ids"]
+    assert len(ids) > 128 and not caplog.records
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(place):

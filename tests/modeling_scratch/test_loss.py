@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_model import build, tokens
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from modeling_scratch import loss_scratch
 
@@ -80,14 +81,14 @@ def test_a_second_backward_is_an_error_and_not_a_wrong_gradient():
 def test_compiled_it_is_the_same():
     """Compiled alone, as `compile_regions` does, and together with its caller."""
     model, weight, results = build("scratch").model, build("scratch").lm_head.weight, []
-    by_itself = loss_scratch.CausalLMLoss(15.0)
+    by_itself = loss_scratch.CausalLMLoss()
     by_itself.compile(backend="aot_eager", fullgraph=True)
     torch.compiler.reset()
-    whole = torch.compile(loss_scratch.CausalLMLoss(15.0), backend="aot_eager", fullgraph=True)
-    for function in (loss_scratch.CausalLMLoss(15.0), by_itself, whole):
+    whole = torch.compile(loss_scratch.CausalLMLoss(), backend="aot_eager", fullgraph=True)
+    for function in (loss_scratch.CausalLMLoss(), by_itself, whole):
         model.zero_grad()
         weight.grad = None
-        value = function(model(tokens(3, 21), use_cache=False).last_hidden_state, weight, LABELS)
+        value = function(model(tokens(3, 21), use_cache=False).last_hidden_state, weight, LABELS, softcap=15.0)
         value.backward()
         results.append((value.detach(), weight.grad, model.embed_tokens.weight.grad.clone()))
     torch.testing.assert_close(results[1], results[0])
@@ -119,3 +120,98 @@ def test_shifted_labels_suffice_without_logits():
     model, shifted = build(), LABELS.roll(-1, 1)
     found = model(tokens(3, 21), shift_labels=shifted, skip_logits=True).loss
     assert torch.equal(found, model(tokens(3, 21), labels=LABELS, shift_labels=shifted, skip_logits=True).loss)
+
+
+def shifted_up(module, inputs, output):
+    """A hook that changes the logits, whose last dimension no other output has."""
+    return output + torch.arange(96) % 7 if getattr(output, "shape", ())[-1:] == (96,) else None
+
+
+def put_adapter_on(model, modules):
+    from peft import LoraConfig, get_peft_model  # here: test_mutants.py runs this file often
+
+    get_peft_model(model, LoraConfig(r=4, target_modules=modules, init_lora_weights=False))
+
+
+def with_adapter(model, monkeypatch):
+    put_adapter_on(model, ["lm_head"])
+
+
+def with_bias(model, monkeypatch):
+    model.lm_head.bias = nn.Parameter(torch.linspace(-2, 2, 96))
+
+
+def with_hook(model, monkeypatch):
+    model.lm_head.register_forward_hook(shifted_up)
+
+
+def with_hook_on_all_modules(model, monkeypatch):
+    monkeypatch.setitem(nn.modules.module._global_forward_hooks, 1, shifted_up)
+
+
+def with_another_forward(model, monkeypatch):
+    model.lm_head.forward = lambda hidden_states: 3 * hidden_states @ model.lm_head.weight.T
+
+
+def with_another_forward_in_the_class(model, monkeypatch):
+    original = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: original(self, x) * (3 if self.out_features == 96 else 1))
+
+
+def in_another_module(model, monkeypatch):
+    model.lm_head = nn.Sequential(model.lm_head, nn.Tanh())
+
+
+def with_normed_weight(model, monkeypatch):
+    parametrizations.weight_norm(model.lm_head)
+    model.lm_head.parametrizations.weight.original0.data *= 3
+
+
+def with_another_softcap(model, monkeypatch):
+    model.config.final_logit_softcapping = 3.0
+
+
+def with_another_softcap_function(model, monkeypatch):
+    model.softcap = lambda logits: 2 * logits
+
+
+def with_another_loss(model, monkeypatch):
+    plain = model.loss_function
+    model.loss_function = lambda logits, **kwargs: plain(logits, **kwargs) + 0.1 * logits.square().mean()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_adapter,
+        with_bias,
+        with_hook,
+        with_hook_on_all_modules,
+        with_another_forward,
+        with_another_forward_in_the_class,
+        in_another_module,
+        with_normed_weight,
+        with_another_softcap,
+        with_another_softcap_function,
+        with_another_loss,
+    ],
+)
+def test_what_is_added_to_the_head_counts_and_learns(change, monkeypatch):
+    model = build("scratch")
+    (unchanged, _), _ = losses_and_gradients(model, labels=LABELS)
+    change(model, monkeypatch)
+    (loss, gradients), (expected_loss, expected) = losses_and_gradients(model, labels=LABELS)
+    assert abs(expected_loss - unchanged) > 0.01
+    torch.testing.assert_close(loss, expected_loss, atol=1e-6, rtol=1e-6)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("adapted", [[], ["q_proj", "down_proj"]])
+def test_a_plain_head_needs_no_logits(adapted, monkeypatch):
+    model, calls = build("scratch"), []
+    if adapted:
+        put_adapter_on(model, adapted)
+    monkeypatch.setattr(model.chunked_loss, "forward", lambda *_, **__: calls.append(1))
+    model(tokens(3, 21), labels=LABELS, skip_logits=True)
+    assert calls == [1]

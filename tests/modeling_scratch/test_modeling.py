@@ -1,6 +1,7 @@
 """The model against itself: every path to the same numbers, its interfaces, its initial weights, its checkpoints."""
 
 import copy
+import json
 import math
 import re
 
@@ -8,12 +9,13 @@ import pytest
 import torch
 from tiny_model import ARCHITECTURES, SIZES, SLIDING, build, logits, tokens
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
-from modeling_scratch.modeling_scratch import sinusoidal_embedding
+from modeling_scratch.modeling_scratch import AUTO_CLASSES, sinusoidal_embedding
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -354,3 +356,24 @@ def test_more_tokens_leave_the_old_logits_alone(tied, tmp_path):
     model.save_pretrained(tmp_path)
     assert torch.equal(logits(ScratchForCausalLM.from_pretrained(tmp_path), tokens(2, 10)), found)
 
+
+def in_torch(model):
+    """What FSDP2 makes of a model: the same object, of a new class in one of torch's modules."""
+    name = f"FSDP{type(model).__name__}"
+    model.__class__ = type(name, (FSDPModule, type(model)), {"__module__": FSDPModule.__module__})
+    return model
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, in_torch], ids=["plain", "fsdp2"])
+@pytest.mark.parametrize("model_class", AUTO_CLASSES.values())
+def test_every_save_offers_all_classes(model_class, wrap, tmp_path):
+    model = wrap(model_class(build("scratch").config))
+    model.config.auto_map = {"AutoModel": "someone/model--modeling_scratch.ScratchModel", "AutoModelForOthers": "a.B"}
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    classes = {name: f"modeling_scratch.{cls.__name__}" for name, cls in AUTO_CLASSES.items()}
+    ours = {"AutoConfig": "configuration_scratch.ScratchConfig"} | classes
+    assert saved["auto_map"] == ours | {"AutoModelForOthers": "a.B"}
+    assert saved["architectures"] == [model_class.__name__]
+    code = ("configuration", "decoding", "loss", "modeling", "originals")
+    assert {file.name for file in tmp_path.glob("*.py")} == {f"{name}_scratch.py" for name in code}

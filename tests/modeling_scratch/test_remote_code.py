@@ -88,13 +88,6 @@ def inputs():
 def folder(models, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     for name, model in models.items():
-        # The Auto classes beyond the saved one, so that the same directory opens as backbone and as classifier.
-        model.config.auto_map = {
-            "AutoModel": "modeling_scratch.ScratchModel",
-            "AutoModelForQuestionAnswering": "modeling_scratch.ScratchForQuestionAnswering",
-            "AutoModelForSequenceClassification": "modeling_scratch.ScratchForSequenceClassification",
-            "AutoModelForTokenClassification": "modeling_scratch.ScratchForTokenClassification",
-        }
         model.save_pretrained(folder / "models" / name)
     reward = ScratchForSequenceClassification.from_pretrained(folder / "models" / "scratch", num_labels=1)
     reward.save_pretrained(folder / "reward")

@@ -109,7 +109,7 @@ def tokenizer(request) -> ScratchTokenizer:
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save(folder, model_max_length=512)
+    tokenizer.save(folder)
     return folder
 
 
@@ -320,7 +320,7 @@ def test_save_and_load(tokenizer, folder, saved):
         assert getattr(loaded, attribute) == getattr(tokenizer, attribute)
     files = sorted(file.name for file in folder.iterdir())
     assert files == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
-    assert saved.is_fast and len(saved) == 1000 and saved.model_max_length == 512
+    assert saved.is_fast and len(saved) == 1000
 
 
 ADDED = ["<tool>", "<tool> ", "<|tool|>", "🦊🦊", "ende<|endoftext|>", "unreasonabl"]

@@ -3,12 +3,20 @@
 import importlib
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
+from datasets import Dataset
 from tiny_stages import TRAINING, flags, write_data, write_model, write_tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from trl import DPOConfig
 
 from training.commands import dpo, kto, orpo
 from training.common.errors import UserError
+from training.tuning.accumulation import ExactMean
+from training.tuning.dpo import ScratchDPOTrainer
+from training.tuning.orpo import ORPOConfig, ScratchORPOTrainer
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -61,6 +69,74 @@ def test_orpo_is_opened_without_a_warning(monkeypatch, recwarn):
         monkeypatch.delitem(sys.modules, module)
     importlib.import_module("training.tuning.orpo")
     assert "trl.experimental" in sys.modules and not recwarn.list
+
+
+def train(trainer_class, config_class, folder, batch: int, steps: int, **options) -> dict[str, torch.Tensor]:
+    """Loss and weights after a training step of SGD over accumulated batches of three unlike records."""
+    answers = {"rejected": " looked"}
+    rows = [answers | {"prompt": "the cat" * n, "chosen": " sat" * 3 * n} for n in (1, 2, 3)]
+    sgd = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "max_steps": 1, "bf16": False}
+    args = config_class(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=steps,
+        logging_steps=1,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+        gradient_checkpointing=False,
+        **sgd,
+        **options,
+    )
+    trainer = trainer_class(
+        model=AutoModelForCausalLM.from_pretrained("pretrain"),
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=None,
+        processing_class=PreTrainedTokenizerFast.from_pretrained("tokenizer"),
+    )
+    trainer.train()
+    return {"loss": torch.tensor(trainer.state.log_history[0]["loss"])} | trainer.model.state_dict()
+
+
+@pytest.mark.parametrize(
+    "trainer_class, config_class, options",
+    [
+        (ScratchORPOTrainer, ORPOConfig, {"beta": 1.0}),
+        (ScratchDPOTrainer, DPOConfig, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}),
+    ],
+    ids=["orpo", "dpo"],
+)
+def test_accumulation_equals_the_larger_batch(place, tmp_path, trainer_class, config_class, options):
+    """Two records and one, of unlike lengths. In TRL a token counts by the length of its batch, a pair by its size."""
+    whole = train(trainer_class, config_class, tmp_path, 3, 1, **options)
+    parts = train(trainer_class, config_class, tmp_path, 2, 2, **options)
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6, rtol=1e-4) for name in whole)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_mean_over_records_of_all_batches_and_processes(processes):
+    """As the Trainer adds it up: the mean over accumulated batches, of which DDP takes the mean over processes."""
+
+    class Mean:
+        def compute_loss(self, model, inputs, return_outputs, num_items_in_batch):
+            loss = inputs["input_ids"].mean()
+            return (loss, "outputs") if return_outputs else loss
+
+    class Trainer(ExactMean, Mean):
+        current_gradient_accumulation_steps = 2
+        args = SimpleNamespace(average_tokens_across_devices=True)
+
+    values = ([1.0, 2.0], [6.0], [4.0, 5.0], [9.0])
+    batches = [{"input_ids": torch.tensor(each)} for each in values[: 2 * processes]]
+    trainer = Trainer()
+    others = sum(map(len, (batch["input_ids"] for batch in batches[2:])))  # of the second process
+    trainer.accelerator = SimpleNamespace(num_processes=processes, reduce=lambda counts: counts + others)
+    total = trainer._get_num_items_in_batch(batches[:2], torch.device("cpu"))
+    losses = [trainer.compute_loss(None, batch, num_items_in_batch=total) for batch in batches]
+    records = torch.cat([batch["input_ids"] for batch in batches])
+    assert sum(losses) / 2 / processes == pytest.approx(records.mean())
+    assert trainer.compute_loss(None, batches[0], return_outputs=True) == (1.5, "outputs")  # in validation
 
 
 def test_a_loss_that_kto_does_not_know(place):

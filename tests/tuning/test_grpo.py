@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.commands import dpo, grpo, kto, orpo, reward, rloo
 from training.common.errors import UserError
-from training.common.outputs import read_provenance
+from training.common.stage import read_provenance
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.grpo import known_losses
 
@@ -230,11 +230,14 @@ def test_without_a_price_on_kl_there_is_no_picture_of_it(place):
     assert "samples.jsonl" in names and not names & {"reward.png", "completions", "samples", "trainer"}
 
 
-def test_a_run_too_short_to_log_a_step(place, capsys):
-    """`logging_steps` is 10 in TRL: what was trained is kept, though nothing of it was sampled for reading."""
-    run(grpo, "prompts.jsonl", reward_funcs="[number]", **GENERATION | {"logging_steps": 10})
-    assert AutoModelForCausalLM.from_pretrained("new") and "samples.jsonl" not in capsys.readouterr().out
-    assert not (place / "new" / "samples.jsonl").exists() and "reward" in read_provenance("new")["metrics"]
+def test_a_run_without_logged_steps(place, capsys):
+    """The model is kept, though no answer was sampled for reading."""
+    run(grpo, "prompts.jsonl", reward_funcs="[number]", **GENERATION | {"logging_strategy": "no"})
+    printed = capsys.readouterr().out
+    assert AutoModelForCausalLM.from_pretrained("new")
+    for name in ("samples.jsonl", "loss.png"):
+        assert name not in printed and not (place / "new" / name).exists()
+    assert (place / "new" / "metrics.jsonl").is_file() and "reward" in read_provenance("new")["metrics"]
 
 
 def test_what_fails_after_training_does_not_cost_the_weights(place, monkeypatch):

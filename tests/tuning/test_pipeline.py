@@ -18,8 +18,9 @@ from training.commands import dpo as dpo_command
 from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
 from training.common.errors import UserError
-from training.common.outputs import digest, read_provenance, staging_dir
 from training.common.signals import Interrupted
+from training.common.stage import digest, read_provenance, staging_dir
+from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 from training.tuning.pipeline.recipe import (
     RUNTIME_KEYS,
     SAVING_KEYS,
@@ -27,9 +28,9 @@ from training.tuning.pipeline.recipe import (
     parse_recipe,
     read_recipe,
     runtime_keys_of,
+    target_modules,
 )
 from training.tuning.pipeline.resume import newest_checkpoint
-from training.tuning.trl_options import CONFIGURATIONS, options_of
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -99,14 +100,13 @@ def test_a_chat_template_of_ones_own(place, capsys):
 
 def test_dpo_merges_its_adapter(place):
     dpo(use_peft="true", lora_r=4, lora_target_modules="all-linear")
-    before, after = weights("pretrain"), weights("new")
-    assert before.keys() == after.keys()  # no trace of the adapter
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all("proj" in name for name in changed)
+    assert weights("pretrain").keys() == weights("new").keys()  # no trace of the adapter
+    assert changed() and all("proj" in name for name in changed())
     assert {path.name for path in (place / "new" / "adapter").iterdir()} == {
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base.json",
     }
 
 
@@ -218,6 +218,47 @@ def test_what_depends_on_the_processor_is_filled_in():
     assert values == {"model_name_or_path": "m", "output_dir": "o", "dataset_name": "d", "bf16": False}
 
 
+@pytest.mark.parametrize(
+    "options, key, fact",
+    [
+        ({"optim": "adamw_8bit"}, "optim", "bitsandbytes"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type", "min_lr"),
+        ({"log_level": "loud"}, None, "KeyError: 'loud'"),
+        ({"accelerator_config": "{split: true}"}, None, "TypeError: "),
+        ({"report_to": "wandb"}, "report_to", "wandb is not installed; pip install wandb"),
+    ],
+)
+def test_what_cannot_be_built_is_said_before_training(place, options, key, fact):
+    """On one line, and nothing is written; the Trainer would find optimizer and schedule after it has begun."""
+    with refused(key, fact):
+        sft(**options)
+    assert not list(Path().glob("new*"))
+
+
+def test_names_of_modules_for_an_adapter():
+    assert target_modules(["q_proj"]) == target_modules("q_proj") == ["q_proj"]
+    assert target_modules(["q_proj", "v_proj"]) == ["q_proj", "v_proj"] and target_modules(None) is None
+    assert target_modules("all-linear") == target_modules(["all-linear"]) == "all-linear"
+    assert target_modules([r".*_proj"]) == target_modules(r".*_proj") == ".*_proj"
+
+
+def test_a_run_shorter_than_its_logging_steps(place, capsys):
+    """Its last step is logged and drawn, one module of a list is adapted, and the logs of a tracker are kept."""
+    adapter = {"use_peft": "true", "lora_target_modules": "[q_proj]"}
+    sft(logging_steps=100, report_to="tensorboard", eval_steps=3, **adapter)
+    printed = capsys.readouterr().out
+    losses = [json.loads(line) for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in losses if "loss" in record] == [2]
+    assert "loss.png" in printed and (place / "new" / "loss.png").is_file()
+    assert "sft: 'eval_steps' has no effect without eval_strategy: steps" in printed
+    assert any("q_proj" in name for name in changed()) and list((place / "new" / "runs").rglob("events*"))
+
+
+def changed() -> set[str]:
+    before, after = weights("pretrain"), weights("new")
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
 def test_local_files_of_a_recipe():
     named = ["a", ["b", "c"], {"x": "d", "y": ["e"]}]
     datasets = [{"path": "hub/name"}, *({"path": "json", "data_files": files} for files in named)]
@@ -255,7 +296,7 @@ def test_help_begins_with_what_a_person_needs(capsys, command, configuration, ke
 
 @pytest.mark.parametrize("stage", CONFIGURATIONS)
 def test_without_a_table_of_the_installed_versions_trl_is_asked(stage, monkeypatch, capsys):
-    monkeypatch.setattr("training.tuning.trl_options.installed_versions", lambda: {"trl": "2.0"})
+    monkeypatch.setattr("training.tuning.keys.trl_options.installed_versions", lambda: {"trl": "2.0"})
     given = ["--model_name_or_path=m", "--output_dir=o", "--dataset_name=d", "--num_train_epochs=2"]
     values, _ = read_recipe(stage, given, "")
     assert isinstance(values["num_train_epochs"], float)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 # Methods with their parameters.
 METHODS = {
+    "torch.nn.modules.module._has_any_global_hook": ("", "modeling_scratch/loss_scratch.py"),
     "trl:SFTTrainer._prepare_dataset": (
         "self, dataset, processing_class, args, packing, formatting_func, dataset_name",
         "training/tuning/sft.py",
@@ -45,6 +46,7 @@ METHODS = {
         "self, inputs, prompts, completions, completion_ids_list",
         "training/tuning/online_rl.py",
     ),
+    "transformers:Trainer._get_num_items_in_batch": ("self, batch_samples, device", "training/tuning/accumulation.py"),
     "transformers:Trainer._prepare_inputs": ("self, inputs", "training/tuning/reward_model.py"),
     "transformers:PreTrainedModel._from_config": ("config, kwargs", "training/pretraining/build.py"),
     "transformers:PreTrainedModel._init_weights": ("self, module", "modeling_scratch/modeling_scratch.py"),
@@ -90,6 +92,8 @@ OBJECT_ATTRIBUTES: dict[str, tuple[Callable[[], object], str]] = {
     "_C": (lambda: torch, "modeling_scratch/originals_scratch.py"),
     "_len_torch_function_stack": (lambda: torch._C, "modeling_scratch/originals_scratch.py"),
     "_len_torch_dispatch_stack": (lambda: torch._C, "modeling_scratch/originals_scratch.py"),
+    "_backward_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/loss_scratch.py"),
+    "_backward_pre_hooks": (lambda: torch.nn.Linear(1, 1), "modeling_scratch/loss_scratch.py"),
     "_compiled_call_impl": (lambda: torch.nn.Linear(1, 1), "training/pretraining/profile.py"),
 }
 # What TRL's online trainers keep of the newest completions, and under which keys.
@@ -103,6 +107,7 @@ OPERATORS = {
 # Names without an underscore in modules that the documentation does not show.
 UNDOCUMENTED = {
     "transformers.trainer:DEFAULT_PROGRESS_CALLBACK": "training/tuning/pipeline/progress.py",
+    "transformers.utils.chat_template_utils:render_jinja_template": "training/model_io/conversations.py",
     "trl.chat_template_utils:get_training_chat_template": "training/tuning/sft.py",
     "trl.chat_template_utils:has_generation_markers": "training/tuning/sft.py",
     "trl.data_utils:is_conversational": "training/tuning/sft.py",

@@ -21,8 +21,8 @@ from training.chat.streaming import CharacterStreamer
 from training.common.device import pick_device
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
-from training.common.outputs import LANGUAGE_MODELS, check_stage
 from training.common.signals import StopSignals
+from training.common.stage import LANGUAGE_MODELS, check_stage
 from training.machine.threads import follow_load_in
 from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.conversations import encode_prompt

@@ -13,9 +13,8 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.outputs import model_digest
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import Stage, model_digest
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 
 
@@ -36,7 +35,7 @@ class ClassifyConfig:
     per_device_train_batch_size: int = option(16, "texts per step and device", at_least=1)
     learning_rate: float = option(5e-4, "peak learning rate, after 10 % of the steps; falls linearly to 0", at_least=0)
     weight_decay: float = option(0.1, "weight decay of AdamW", at_least=0)
-    seed: int = option(0, "seed of the new head, the order of the texts and dropout")
+    seed: int = option(0, "seed of the new head, the order of the texts and dropout", at_least=0, below=2**32)
 
 
 CONFIG = ClassifyConfig
@@ -66,13 +65,12 @@ def main(arguments: list[str]) -> None:
     if stage.is_current():
         return
 
-    from training.model_io.model_folder import save_model
+    from training.model_io.model_folder import save_model, set_tokenizer_options
     from training.model_io.weights import check_weights
     from training.tuning.classification import (
         PROGRESS_FIGURES,
         build_classifier,
         build_trainer,
-        keep_special_tokens_text,
         open_padding_tokenizer,
         pick_positive,
         predict,
@@ -111,13 +109,11 @@ def main(arguments: list[str]) -> None:
     if config.baseline:
         figures["baseline"] = score_baseline(data, labels, positive)
     save_model(trainer.model, config.model, folder)
-    keep_special_tokens_text(folder)
-    save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
+    set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
+    files = save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
     shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
-    stage.finish(
-        {"labels": labels, "positive": positive} | figures, "model, predictions.jsonl, confusion.png, loss.png"
-    )
+    stage.finish({"labels": labels, "positive": positive} | figures, ", ".join(["model", *files]))
 
 
 def score(outcome: Any, labels: list[str], positive: str | None) -> dict[str, Any]:

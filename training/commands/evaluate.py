@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.outputs import LANGUAGE_MODELS, check_stage, digest
 from training.common.recipe import PathText, has_flag, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.common.tables import as_text
 from training.eval.measures.config import EvaluateConfig
 

@@ -8,15 +8,14 @@ same, the folder holds no code, and any program that opens a Llama opens it. Wit
 as `trl sft` writes it, is merged first.
 """
 
-import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.common.errors import UserError
-from training.common.outputs import LANGUAGE_MODELS, check_stage, digest, read_provenance, written_by
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest, read_provenance, written_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,7 +100,8 @@ def main(arguments: list[str]) -> None:
         metrics["difference"] = check_parity(config.model, folder)
         wrote = f"{config.to}, tokenizer, model card; logits within {metrics['difference']:.1e} of the original's"
     stage.finish(metrics, wrote)
-    print(f"next: scratch chat {config.output_dir}, or scratch push {config.output_dir} YOUR_NAME/{config.name}")
+    quoted = shlex.quote(config.output_dir)
+    print(f"next: scratch chat {quoted}, or scratch push {quoted} {shlex.quote(f'YOUR_NAME/{config.name}')}")
 
 
 def check_model(config: ExportConfig) -> None:
@@ -208,13 +208,12 @@ def name_bos_token(folder: Path) -> None:
     """Write the token that opens a text into the tokenizer's settings, where engines outside transformers look."""
     from transformers import AutoConfig, AutoTokenizer
 
+    from training.model_io.model_folder import set_tokenizer_options
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     bos_token_id = AutoConfig.from_pretrained(folder).bos_token_id
     if tokenizer.bos_token is None and bos_token_id is not None:
-        file = folder / "tokenizer_config.json"
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        settings["bos_token"] = tokenizer.convert_ids_to_tokens(bos_token_id)
-        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        set_tokenizer_options(folder, bos_token=tokenizer.convert_ids_to_tokens(bos_token_id))
 
 
 def lineage(folder: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ folder or a Hub name, with weights as safetensors. The tokenizer and the generat
 """
 
 import json
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.outputs import digest
 from training.common.recipe import PathText, parse, required
-from training.common.stage import Stage
+from training.common.stage import Stage, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -69,19 +69,20 @@ def main(arguments: list[str]) -> None:
     folder = stage.begin()
     parameters = model.num_parameters()
     write_model(model, folder)
-    del model
     if (source / GENERATION_CONFIG).is_file():
         shutil.copyfile(source / GENERATION_CONFIG, folder / GENERATION_CONFIG)
-    tokenizer = copy_tokenizer(source, folder)
+    tokenizer = copy_tokenizer(source, folder, model)
     if tokenizer:
         name_tokenizer_class(source, folder)
+    del model
     difference = check_parity(source, folder)
     stage.finish(
         {"parameters": parameters, "difference": difference},
         f"{network.model_type}, {parameters / 1e6:.1f}M parameters, {'with' if tokenizer else 'without'} tokenizer; "
         f"logits within {difference:.1e} of the original's",
     )
-    print(f"next: scratch sft --model_name_or_path {config.output_dir}, or scratch export --model {config.output_dir}")
+    quoted = shlex.quote(config.output_dir)
+    print(f"next: scratch sft --model_name_or_path {quoted}, or scratch export --model {quoted}")
 
 
 def find(model: str) -> tuple[Path, str]:
@@ -146,8 +147,8 @@ def name_tokenizer_class(source: Path, folder: Path) -> None:
     """Name the tokenizer's class in its settings, where a folder leaves it to the kind of model, as GPT-2's does."""
     from transformers import AutoTokenizer
 
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    from training.model_io.model_folder import set_tokenizer_options
+
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     if "tokenizer_class" not in settings:
-        settings["tokenizer_class"] = type(AutoTokenizer.from_pretrained(source)).__name__
-        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        set_tokenizer_options(folder, tokenizer_class=type(AutoTokenizer.from_pretrained(source)).__name__)

@@ -3,9 +3,11 @@
     scratch plot RUN [RUN ...] [--x tokens] [--y loss] [--output plot.png]
 
 RUN is the output folder of `scratch pretrain`, finished or not, the folder of a whole run, or a metrics.jsonl. Training
-curves are thin and smoothed, validation curves have markers.
+curves are thin and smoothed, validation curves have markers. A remark says if tokenizers or validation texts differ,
+because losses then do not compare.
 """
 
+import itertools
 import os.path
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,26 @@ from typing import Any, Literal
 
 from training.common.errors import UserError
 from training.common.metrics import METRICS, median_rate, read_metrics
-from training.common.outputs import staging_dir
 from training.common.recipe import PathText, option, parse, positional
+from training.common.stage import digest, read_provenance, staging_dir
 from training.common.tables import Row, as_text
+from training.data.shards import read_manifest
+
+Identity = dict[str, Any]  # by "digest" and "manifest"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pretraining run.
+
+    Attributes:
+        records: of its metrics.jsonl.
+        tokenizer, validation: what identifies the tokenizer and the validation text; empty if nothing is known.
+    """
+
+    records: list[dict[str, Any]]
+    tokenizer: Identity
+    validation: Identity
 
 
 @dataclass
@@ -43,7 +62,8 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(PlotConfig, arguments, __doc__, recipe=False)
     output = Path(options.output)
-    curves = {name: _read(Path(run)) for name, run in _names(options.runs).items()}
+    runs = {name: _read(Path(run)) for name, run in _names(options.runs).items()}
+    curves = {name: run.records for name, run in runs.items()}
     for name, records in curves.items():
         if not any(options.x in record and options.y in record for record in records):
             raise UserError(
@@ -52,8 +72,11 @@ def main(arguments: list[str]) -> None:
 
     from training.plots.losses import plot_runs  # imports matplotlib
 
-    plot_runs(curves, output, options.x, options.y)
+    found = remarks(list(runs.values()), options.y)
+    plot_runs(curves, output, options.x, options.y, found)
     print(as_text(_table(curves)))
+    for remark in found:
+        print(f"plot: {remark}")
     print(f"plot: wrote {output}")
 
 
@@ -69,12 +92,61 @@ def _names(runs: list[str]) -> dict[str, str]:
     return {"/".join(path): run for path, run in zip(parts, runs, strict=True)}
 
 
-def _read(run: Path) -> list[dict[str, Any]]:
+def _read(run: Path) -> Run:
+    """The records of a run, and what it was trained on.
+
+    Raises:
+        UserError: no metrics.
+    """
     folders = [folder for parent in (run, run / "pretrain") for folder in (parent, staging_dir(parent))]
     for file in [run, *(folder / METRICS for folder in folders)]:
         if file.is_file() and (records := read_metrics(file)):
-            return records
+            return Run(records, *_identify(read_provenance(file.parent)))
     raise UserError(f"{run}: no metrics found; give the output folder of `scratch pretrain`, or its metrics.jsonl")
+
+
+def _identify(provenance: dict[str, Any]) -> tuple[Identity, Identity]:
+    """Tokenizer and validation text of a run: by the digests in its provenance and, unless the shards have changed
+    since, by their manifests, which tell whether other shards hold the same text."""
+    inputs = dict(provenance.get("inputs", {}))
+    if "tokenizer" not in inputs:
+        return {}, {}
+    tokenizer, validation = {"digest": inputs.pop("tokenizer")}, {"digest": sorted(inputs.values())}
+    folders = {name.removeprefix("data."): found for name, found in inputs.items()}
+    if "data" in folders:  # a single folder
+        folders = {provenance["recipe"]["data"]: folders["data"]}
+    try:
+        if all(digest(folder) == found for folder, found in folders.items()):
+            manifests = [read_manifest(folder) for folder in folders]
+            held_out = [manifest["splits"]["validation"] for manifest in manifests]
+            tokenizer["manifest"] = manifests[0]["tokenizer_sha256"]
+            validation["manifest"] = sorted((split["documents"], split["bytes"]) for split in held_out)
+    except (UserError, KeyError):  # the shards are gone
+        pass
+    return tokenizer, validation
+
+
+def _differ(identities: list[Identity]) -> bool:
+    """Whether two of these are known to be unlike."""
+    for first, second in itertools.combinations(identities, 2):
+        kind = next((kind for kind in ("manifest", "digest") if kind in first and kind in second), None)
+        if kind and first[kind] != second[kind]:
+            return True
+    return False
+
+
+def remarks(runs: list[Run], y: str) -> list[str]:
+    """The reasons why the losses of these runs do not compare, as sentences.
+
+    Args:
+        y: the quantity on the vertical axis.
+    """
+    found = []
+    if y == "loss" and _differ([run.tokenizer for run in runs]):
+        found.append("The tokenizers differ, so losses per token do not compare; --y bits_per_byte does")
+    if y in ("loss", "bits_per_byte") and _differ([run.validation for run in runs]):
+        found.append("The validation texts differ, so validation losses do not compare")
+    return found
 
 
 def _table(curves: dict[str, list[dict[str, Any]]]) -> list[Row]:

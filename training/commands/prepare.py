@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.outputs import LANGUAGE_MODELS, check_stage, digest
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
+from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.corpus.curation.config import DataConfig
 from training.corpus.examples.config import PairConfig
 from training.corpus.execution.config import EngineConfig
@@ -113,7 +112,8 @@ def main(arguments: list[str]) -> None:
     encoder = Encoder(Path(config.tokenizer), tokenizer.eos_token_id, len(tokenizer))
     write = encode_distributed(corpus, encoder, cluster) if cluster else encode_locally(corpus, encoder)
     metrics = write_shards(corpus, write, encoder, folder, work)
-    print(corpus.funnel, *describe_notes(read_manifest(folder), config.data), sep="\n")
+    notes = [*describe_notes(read_manifest(folder), config.data), *corpus.split_notes()]
+    print(corpus.funnel, *notes, sep="\n")
 
     if config.has_examples:
         training = examples.write_training()

@@ -13,15 +13,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from training.common.metrics import METRICS, median_rate, read_metrics
-from training.common.outputs import check_stage, digest
 from training.common.processes import end_training, local_rank
 from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
-from training.common.stage import Stage
+from training.common.stage import Stage, check_stage, digest
 from training.data.shards import check_hashes, check_tokenizer
-from training.pretraining.checkpoint import CHECKPOINTS
+from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
-from training.pretraining.continuation import Continuation, find_continuation
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
 if TYPE_CHECKING:
@@ -189,12 +187,12 @@ def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
     if not accelerator.is_main_process:
         return
     records = read_metrics(stage.folder / METRICS)
-    plot_losses(records, stage.folder / "loss.png", f"{pretrainer.num_parameters / 1e6:.1f}M parameters")
+    drawn = plot_losses(records, stage.folder / "loss.png", f"{pretrainer.num_parameters / 1e6:.1f}M parameters")
     metrics = {
         "parameters": pretrainer.num_parameters,
         "tokens": pretrainer.num_tokens,
         "validation_loss": pretrainer.validation_loss,
         "tokens_per_second": median_rate(records),
     }
-    wrote = "model, checkpoints, metrics.jsonl, loss.png" + ", profile" * config.profile
-    stage.finish(metrics, wrote, spare={CHECKPOINTS, "trackers"})
+    files = ["model", "checkpoints", METRICS, *drawn, *(["profile"] if config.profile else [])]
+    stage.finish(metrics, ", ".join(files), spare={CHECKPOINTS, "trackers"})

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.errors import UserError, one_line
-from training.common.outputs import PROVENANCE, written_by
 from training.common.recipe import PathText, option, parse, positional
-from training.common.stage import RECIPE
+from training.common.stage import PROVENANCE, RECIPE, written_by
 
 
 @dataclass

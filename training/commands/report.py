@@ -2,7 +2,8 @@
 
     scratch report runs/quickstart
 
-Reads the output of all finished stages in the folder, and writes summary.json, summary.md and summary.png there.
+Reads the output of all finished stages in the folder, and writes summary.json, summary.md and, if there are curves or
+scores to draw, summary.png there.
 """
 
 from dataclasses import dataclass
@@ -28,5 +29,6 @@ def main(arguments: list[str]) -> None:
 
     from training.eval.results.summary import write_summary
 
-    print(write_summary(Path(config.run_dir)))
-    print(f"report: wrote summary.md, summary.json and summary.png in {config.run_dir}")
+    summary = write_summary(Path(config.run_dir))
+    print(summary.text)
+    print(f"report: wrote {', '.join(summary.files)} in {config.run_dir}")

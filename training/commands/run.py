@@ -15,6 +15,7 @@ A finished output is replaced when its recipe or inputs have changed, or when a 
 and why is printed. An interrupted stage of another recipe is discarded only with `--restart`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -49,7 +51,7 @@ from training.common.stage import OWNED, Stage, has_recipe
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, estimate, fit_steps
-from training.tuning import trl_options
+from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
 EVALUATION = "data.decontamination.evaluation"
@@ -284,7 +286,7 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
     """
     command = [sys.executable, "-m", "training", stage, "--config", str(path), *overrides]
     # In a separate process group, so that Ctrl-C reaches it once, through this process, and it can save first.
-    child = subprocess.Popen(command, process_group=0, env=os.environ | {OWNED: "1"})
+    child = subprocess.Popen(command, process_group=0)
 
     def forward(signum: int, _: FrameType | None) -> None:
         child.send_signal(signum)
@@ -297,12 +299,17 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
             signal.signal(number, handler)
 
 
-def check_exit_code(stage: str, code: int) -> None:
-    """Raise SystemExit if the stage failed. If it was killed, print that, because the stage could not."""
+def check_exit_code(stage: str, code: int, restart: bool = False) -> None:
+    """Raise SystemExit if the stage failed. If it was killed, print that, because the stage could not.
+
+    Args:
+        restart: whether the same command would start over.
+    """
     if code < 0:
         killer = signal.Signals(-code).name
         hint = ", as when memory runs out" if killer == "SIGKILL" else ""
-        print(f"error: {stage} was killed ({killer}{hint}); run the same command to resume", file=sys.stderr)
+        again = "the same command without --restart" if restart else "the same command"
+        print(f"error: {stage} was killed ({killer}{hint}); run {again} to resume", file=sys.stderr)
         raise SystemExit(128 - code)
     if code:
         raise SystemExit(code)
@@ -331,6 +338,37 @@ def open_run(folder: Path, arguments: list[str]) -> Run:
     return Run(recipes, changed, configs if changed == overrides else check_recipes(recipes, changed))
 
 
+@contextlib.contextmanager
+def owning_outputs() -> Iterator[None]:
+    """Tell the stages that start here that they may replace a finished output of another recipe."""
+    os.environ[OWNED] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[OWNED]
+
+
+def run_stages(run: Run, restart: bool) -> bool:
+    """Run each stage whose output is not up to date; returns whether there was one.
+
+    Args:
+        restart: discard what interrupted runs have left.
+
+    Raises:
+        SystemExit: a stage failed.
+    """
+    ran = False
+    for number, (stage, path) in enumerate(run.recipes.items(), start=1):
+        print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})", flush=True)
+        if not is_current(stage, run.configs[stage]):
+            if not ran:
+                print(describe_times(resolve(run.recipes, run.overrides), measure_once()), flush=True)
+            code = run_stage(stage, path, [*run.overrides[stage], *["--restart"] * restart])
+            check_exit_code(stage, code, restart)
+            ran = True
+    return ran
+
+
 def main(arguments: list[str]) -> None:
     """Run the stages of a folder.
 
@@ -351,21 +389,17 @@ def main(arguments: list[str]) -> None:
         raise UserError("the recipe folder comes first, as in: scratch run recipes/quickstart --key value")
     restart, others = split_restart(arguments[1:])
     run = open_run(Path(arguments[0]), others)
-    started, ran = time.monotonic(), False
-    for number, (stage, path) in enumerate(run.recipes.items(), start=1):
-        print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})", flush=True)
-        if not is_current(stage, run.configs[stage]):
-            if not ran:
-                print(describe_times(resolve(run.recipes, run.overrides), measure_once()), flush=True)
-            check_exit_code(stage, run_stage(stage, path, [*run.overrides[stage], *["--restart"] * restart]))
-            ran = True
+    started = time.monotonic()
+    with owning_outputs():
+        ran = run_stages(run, restart)
 
     from training.eval.results.summary import write_summary
 
     run_dir = common_folder(resolve(run.recipes, run.overrides))
-    print(f"\n{write_summary(run_dir, picture=ran)}")
+    summary = write_summary(run_dir, picture=ran)
+    print(f"\n{summary.text}")
     minutes = (time.monotonic() - started) / 60
-    print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/summary.md, summary.json and summary.png")
+    print(f"\nrun: {minutes:.1f} minutes; wrote {run_dir}/{', '.join(summary.files)}")
 
 
 def common_folder(recipes: dict[str, dict[str, Any]]) -> Path:

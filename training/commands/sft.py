@@ -7,7 +7,7 @@
 The recipe has TRL's own field names. `trl sft --config RECIPE` runs it too, if the data is in one of TRL's formats.
 
 Data formats, detected by their columns:
-    messages                                    conversations: [{role, content}, ...]
+    messages, optionally tools                  conversations: [{role, content}, ...]
     prompt, completion                          both text, or both messages
     conversations                               ShareGPT: [{from: human|gpt|system|tool, value}, ...]
     instruction, output, optionally input       Alpaca

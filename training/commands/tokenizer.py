@@ -53,9 +53,6 @@ class TokenizerConfig:
     max_bytes: int | None = option(
         None, "bpe: bytes of training text to learn from (default: all); fewer bytes are faster", at_least=1
     )
-    model_max_length: int = option(
-        1024, "context of the model in tokens; transformers warns about longer texts", at_least=1
-    )
 
     def __post_init__(self):
         if self.kind == "bpe" and self.vocab_size < SMALLEST_VOCABULARY:
@@ -115,10 +112,12 @@ def main(arguments: list[str]) -> None:
     folder = stage.begin()
     work = folder / "work"  # an interrupted run resumes from here
     corpus = Curation(config.data, work).run()
+    for line in (corpus.funnel.summary(), *corpus.split_notes()):
+        print(f"tokenizer: {line}")
     started = time.monotonic()
     tokenizer = train_bpe(corpus, config) if config.kind == "bpe" else train_character(corpus)
     seconds = time.monotonic() - started
-    tokenizer.save(folder, config.model_max_length)
+    tokenizer.save(folder)
 
     size, tokens = count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
     shutil.rmtree(work, ignore_errors=True)

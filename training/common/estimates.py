@@ -32,6 +32,12 @@ class Estimate:
             return False
         return abs(self.value - self.chance) <= 2 * self.stderr
 
+    def below_chance(self) -> bool:
+        """Whether the value is below random guessing by more than two standard errors."""
+        if self.chance is None or self.stderr is None:
+            return False
+        return self.value < self.chance - 2 * self.stderr
+
     def to_json(self) -> dict[str, Any]:
         """The fields by name, without `chance` where there is none."""
         entry = asdict(self)

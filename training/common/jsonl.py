@@ -2,33 +2,60 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from training.common.errors import UserError
+from training.common.files import GZIP, reject_lfs_pointer
+
+_HEAD = 1000  # bytes or characters: more than a Git LFS pointer, or the blanks before a list
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, object) of each record in a JSON file; numbers count lines from 1.
+    """(number, object) of each record in a JSON file, with or without gzip and byte-order mark.
+
+    Numbers count lines from 1; in a list, whatever the file is called, they count its elements.
 
     Raises:
         UserError: not readable, or not objects.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 1
     try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            if ".jsonl" in path.suffixes:
-                records = ((number, json.loads(line)) for number, line in enumerate(stream, 1) if line.strip())
-            else:
-                content = json.load(stream)
-                records = enumerate(content if isinstance(content, list) else [content], 1)
-            for number, record in records:
+        with path.open("rb") as stored:
+            head = stored.read(_HEAD)
+        reject_lfs_pointer(path, head)
+        opener = gzip.open if head.startswith(GZIP) or path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig") as stream:
+            for number, record in _values(path, stream):
                 if not isinstance(record, dict):
                     raise UserError(f"{path}:{number}: a record must be a JSON object, not {record!r:.40}")
                 yield number, record
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: after record {number}: not valid JSON ({error.msg})") from None
     except (UnicodeDecodeError, EOFError, OSError) as error:
         raise UserError(f"{path}: cannot be read, damaged, or not UTF-8 ({error})") from None
+
+
+def _values(path: Path, stream: TextIO) -> Iterator[tuple[int, Any]]:
+    is_list = re.match(r"\s*\[\s*[{\]]", stream.read(_HEAD))
+    stream.seek(0)
+    if is_list or ".jsonl" not in path.suffixes:
+        try:
+            content = json.load(stream)
+        except json.JSONDecodeError as error:
+            if is_list or error.msg != "Extra data":
+                raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+            stream.seek(0)  # lines in a file called .json
+        except RecursionError:
+            raise UserError(f"{path}: not valid JSON (nested too deeply)") from None
+        else:
+            yield from enumerate(content if isinstance(content, list) else [content], 1)
+            return
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+            except RecursionError:
+                raise UserError(f"{path}:{number}: not valid JSON (nested too deeply)") from None
+            yield number, value

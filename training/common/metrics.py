@@ -31,20 +31,26 @@ class MetricsLog:
             self.file.write_text("")
             return
         kept = [record for record in read_metrics(file) if record["step"] <= step]
-        write_whole(file, "".join(json.dumps(record) + "\n" for record in kept), durable=True)
+        write_whole(file, "".join(map(json_line, kept)), durable=True)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a line. NaN and infinity become null, since JSON has neither."""
-        record = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in record.items()
-        }
+        """Append a line, see `json_line`."""
         with self.file.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
+            stream.write(json_line(record))
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """A record as a line of JSON. NaN and infinity become null, since JSON has neither."""
+    return json.dumps({key: finite(value) for key, value in record.items()}) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """The value; None for NaN and infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Records of the file, without null figures and without a last line that a crash cut off.
+    """Records of the file, without null, NaN and infinite figures, and without a last line that a crash cut off.
 
     Raises:
         UserError: the file holds something else.
@@ -63,7 +69,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
             break
         if not isinstance(record, dict) or "step" not in record:
             raise UserError(f"{file}: not the metrics of a training run (a record has no 'step')")
-        records.append({key: value for key, value in record.items() if value is not None})
+        records.append({key: value for key, value in record.items() if finite(value) is not None})
     return records
 
 

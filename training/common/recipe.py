@@ -99,7 +99,8 @@ def describe_bounds(bounds: dict[str, float]) -> str:
     return ", ".join(f"{_BOUNDS[name][0]} {limit:,}" for name, limit in bounds.items())
 
 
-def _check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) -> None:
+def check_bounds(value: Any, bounds: dict[str, float], where: str, key: str) -> None:
+    """Check a number against the bounds of an option, see `option`. Raises UserError: names the key and its bounds."""
     if value is None or not bounds:
         return
     finite = math.isfinite(value)
@@ -126,7 +127,7 @@ def build(cls: type, values: dict[str, Any], where: str, prefix: str = "") -> An
             raise UserError(f"{where}: '{prefix}{name}' is missing ({field.metadata.get('help', name)})")
     values = {key: _convert(value, hints[key], where, prefix + key) for key, value in values.items()}
     for key, value in values.items():
-        _check_bounds(value, fields[key].metadata.get("bounds", {}), where, prefix + key)
+        check_bounds(value, fields[key].metadata.get("bounds", {}), where, prefix + key)
     try:
         return cls(**values)
     except ValueError as error:  # raised by the dataclass's own __post_init__

@@ -23,28 +23,120 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, writing_to
-from training.common.files import write_whole
+from training.common.files import find_damage, follow_umask, list_files, write_whole
 from training.common.help import commented_yaml, plain_yaml
-from training.common.output_files import find_damage, follow_umask, list_files
-from training.common.outputs import (
-    PROVENANCE,
-    beside,
-    digest,
-    read_provenance,
-    real_dir,
-    staging_dir,
-    written_by,
-)
+from training.common.hub_names import is_hub_name
 from training.common.recipe import STAGES, flatten, recipe_file, split_restart
+from training.common.yaml_values import read_yaml
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-RECIPE, LOCK = "recipe.yaml", ".lock"
+# The stages that write a language model.
+LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
+PROVENANCE, RECIPE, LOCK = "provenance.json", "recipe.yaml", ".lock"
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
+
+
+def digest(path: str | Path, key: str = "input") -> str:
+    """A hash that identifies an input: of a stage's output its fingerprint, of anything else the bytes of its files.
+
+    A stage's output that somebody has changed since has another hash.
+
+    Args:
+        path: file or folder.
+        key: of the recipe that names it, for errors.
+
+    Raises:
+        UserError: it does not exist, is the output of a stage that did not finish, or has lost a file since.
+    """
+    path = Path(path)
+    record = read_provenance(path)
+    if record:
+        damage = find_damage(path, record.get("files", {}))
+        if damage.missing:
+            raise UserError(f"'{key}': {path} is incomplete ({damage}); run `{record['command']}` again")
+        if damage.changed:
+            return hashlib.sha256(_as_json([record["fingerprint"], damage.changed]).encode()).hexdigest()
+        return record["fingerprint"]
+    if not path.exists():
+        if staging_dir(path).is_dir():
+            raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
+        raise UserError(f"'{key}': no such file or folder: {path}")
+    hasher = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        hasher.update(file.name.encode())
+        with file.open("rb") as stream:
+            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()
+
+
+def check_stage(path: str | Path, *allowed: str, key: str) -> None:
+    """Reject a folder that another stage wrote. A folder without provenance may come from elsewhere and passes.
+
+    Args:
+        allowed: names of stages.
+        key: of the recipe that names the folder, for errors.
+
+    Raises:
+        UserError: missing, or the output of a stage not in `allowed`.
+    """
+    path = Path(path)
+    if not path.exists():
+        hint = "not complete yet" if staging_dir(path).exists() else "no such folder"
+        raise UserError(f"'{key}': {path}: {hint}; run `scratch {allowed[0]}` first")
+    stage = written_by(path)
+    if stage and stage not in allowed:
+        raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
+
+
+def model_digest(model: str, key: str) -> str:
+    """A hash that identifies the language model a stage starts from; a name on the Hub is returned as it is.
+
+    Raises:
+        UserError: the folder is missing, or was written by a stage that writes no language model.
+    """
+    if is_hub_name(model):
+        return model
+    check_stage(model, *LANGUAGE_MODELS, key=key)
+    return digest(model, key)
+
+
+def written_by(path: str | Path) -> str | None:
+    """The stage that wrote a folder, or None."""
+    return read_provenance(path).get("stage")
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """The content of `provenance.json` in a folder; empty for a folder that no stage wrote.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = Path(path) / PROVENANCE
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        raise UserError(f"{file} is damaged; delete {path} and run its stage again") from None
+
+
+def real_dir(output_dir: str | Path) -> Path:
+    """The folder of an output: where `output_dir` leads if it is a link, which stays."""
+    output_dir = Path(output_dir)
+    return Path(os.path.realpath(output_dir)) if output_dir.is_symlink() else output_dir
+
+
+def staging_dir(output_dir: str | Path) -> Path:
+    """The folder in which a stage works until its output is complete."""
+    return _beside(real_dir(output_dir), ".partial")
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(folder.name + suffix)
 
 
 def essential_recipe(recipe: Any, runtime_keys: Set[str] = frozenset()) -> dict[str, Any]:
@@ -81,6 +173,9 @@ class Stage:
         UserError: `output_dir` holds something else, or cannot be replaced.
     """
 
+    begun: "Stage | None" = None  # the last one in this process
+    saved = False
+
     def __init__(
         self,
         name: str,
@@ -102,14 +197,14 @@ class Stage:
                 f"'output_dir': {self.target} is the root of a disk, which cannot be renamed; choose a folder on it, "
                 f"such as {self.output_dir / name}"
             )
-        self.folder, self.old = staging_dir(output_dir), beside(self.target, ".old")
+        self.folder, self.old = staging_dir(output_dir), _beside(self.target, ".old")
         self.recipe = _mapping(recipe)
         self.config_class = type(recipe) if dataclasses.is_dataclass(recipe) else None
         self.inputs = inputs
         self.restart, self.arguments = split_restart(arguments)
         self.seconds_before = 0.0
         self.runtime_keys = runtime_keys
-        self.keeps, self.obstacle = keeps, obstacle
+        self.keeps, self.obstacle = keeps, f" (it cannot be continued: {obstacle})" if obstacle else ""
         identity = _as_json([name, essential_recipe(recipe, runtime_keys), inputs])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         for folder in (self.target, self.folder, self.old):
@@ -147,7 +242,7 @@ class Stage:
         half, done = read_provenance(self.folder), read_provenance(self.target)
         if self.restart or half and not self._differences(half):
             return
-        if half and _holds_work(self.folder):
+        if half and not half.get("failed") and _holds_work(self.folder):
             raise UserError(
                 f"'output_dir': {self.folder} holds an interrupted run of another recipe ({self._differences(half)}); "
                 "choose another output_dir, or discard that run with --restart true"
@@ -156,14 +251,11 @@ class Stage:
         if differences and not self.keeps and OWNED not in os.environ:
             raise UserError(
                 f"'output_dir': {self.output_dir} holds a finished run of another recipe ({differences}); choose "
-                f"another output_dir, or replace that run with --restart true{self._explain_obstacle()}"
+                f"another output_dir, or replace that run with --restart true{self.obstacle}"
             )
 
-    def _explain_obstacle(self) -> str:
-        return f" (it cannot be continued: {self.obstacle})" if self.obstacle else ""
-
     def _differences(self, record: dict[str, Any]) -> str:
-        """Differences between this run and the one of a record, in words; empty for none, and without a record."""
+        """The keys and inputs that differ from those of a record, in words; empty for none, and without a record."""
         if not record or record["fingerprint"] == self.fingerprint:
             return ""
         before, now = flatten(record["recipe"]), flatten(json.loads(_as_json(self.recipe)))
@@ -199,7 +291,8 @@ class Stage:
             record = read_provenance(self.folder)
             if record and (self.restart or self._differences(record)):
                 if _holds_work(self.folder):
-                    print(f"{self.name}: restart requested, starting over")
+                    why = "restart requested" if self.restart else "the last run failed with another recipe"
+                    print(f"{self.name}: {why}, starting over")
                 for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 record = {}
@@ -207,6 +300,7 @@ class Stage:
                 self._announce()
             self.seconds_before = record.get("seconds", 0.0)
             self.started = time.monotonic()
+            Stage.begun = self
             write_whole(self.folder / RECIPE, self._recipe_yaml())
             self._write({})
         return self.folder
@@ -215,11 +309,10 @@ class Stage:
         """Print why a finished output is made again."""
         record = read_provenance(self.target)
         differences = self._differences(record)
-        if differences and self.keeps:
+        if differences and self.keeps and not self.restart:
             print(f"{self.name}: continues {self.output_dir} ({differences}) and keeps {self.keeps}")
         elif differences:
-            why = f"a run of another recipe ({differences}){self._explain_obstacle()}"
-            print(f"{self.name}: replaces {self.output_dir}, {why}")
+            print(f"{self.name}: replaces {self.output_dir}, a run of another recipe ({differences}){self.obstacle}")
         elif damage := find_damage(self.target, record.get("files", {})):
             print(f"{self.name}: makes {self.output_dir} again ({damage})")
 
@@ -243,8 +336,21 @@ class Stage:
         return f"stopped after step {step}, saved; rerun {again} to resume"
 
     def heartbeat(self) -> None:
-        """Record the time spent so far, so that a resumed stage reports all of it."""
+        """Record the time spent so far, so that a resumed stage reports all of it. Called when something is saved."""
+        self.saved = True
         self._write({})
+
+    @staticmethod
+    def note_mistake() -> None:
+        """Record that the stage of this process failed through a mistake of the user, so that no later run needs it.
+
+        Without it, its unfinished work would have to be discarded by hand once the recipe is corrected. What was saved
+        before the mistake stays protected.
+        """
+        stage = Stage.begun
+        if stage and stage.folder.is_dir() and not stage.saved:
+            with contextlib.suppress(OSError):
+                stage._write({}, failed=True)
 
     def finish(self, metrics: dict[str, Any], wrote: str, spare: Set[str] = frozenset()) -> None:
         """Complete the output: write its provenance, move it into place, and print the next command.
@@ -256,7 +362,7 @@ class Stage:
         """
         follow_umask(self.folder)
         files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *spare})
-        self._write(metrics, files)
+        self._write(metrics, files=files)
         (self.folder / LOCK).unlink()
         if self.target.exists():
             shutil.rmtree(self.old, ignore_errors=True)
@@ -270,13 +376,15 @@ class Stage:
             print(f"next: {following}")
 
     def _next_command(self) -> str | None:
+        """The command of the next recipe beside this one that names our output; a recipe of another run does not."""
         recipe = recipe_file(self.arguments) if self.name in STAGES else None
         if not recipe:
             return None
         for name in STAGES[STAGES.index(self.name) + 1 :]:
             candidate = Path(recipe).with_name(f"{name}.yaml")
-            if candidate.is_file():
-                return f"scratch {name} --config {candidate}"
+            with contextlib.suppress(UserError):  # not a recipe
+                if candidate.is_file() and _names(read_yaml(candidate), self.output_dir):
+                    return shlex.join(["scratch", name, "--config", str(candidate)])
         return None
 
     def _recipe_yaml(self) -> str:
@@ -284,7 +392,7 @@ class Stage:
         cls = self.config_class
         return header + (commented_yaml(cls, self.recipe) if cls else plain_yaml(self.recipe))
 
-    def _write(self, metrics: dict[str, Any], files: dict[str, int | str] | None = None) -> None:
+    def _write(self, metrics: dict[str, Any], **more: Any) -> None:
         versions = {"python": platform.python_version()}
         for package in _PACKAGES:
             try:
@@ -299,12 +407,21 @@ class Stage:
             "versions": versions,
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
-            "files": files or {},
+            **more,
             "command": shlex.join(["scratch", self.name, *self.arguments]),
         }
         if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
         write_whole(self.folder / PROVENANCE, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def _names(value: Any, folder: Path) -> bool:
+    """Whether a part of a recipe is the path of a folder, or of something in it."""
+    if isinstance(value, dict):
+        return any(_names(part, folder) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return any(_names(part, folder) for part in value)
+    return isinstance(value, str) and Path(value).absolute().is_relative_to(folder.absolute())
 
 
 def _first(folder: Path) -> set[Path]:

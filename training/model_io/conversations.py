@@ -280,9 +280,13 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], begins: 
     if _prefix_scheme(tokenizer) == "never":
         return encode(texts)["input_ids"]
     # The tokenizer puts a space before a text, but not after the line break in it.
-    skipped = len(encode("\n")["input_ids"])
+    before = encode("\n")["input_ids"]
     encoded = encode([each if alone else f"\n{each}" for each, alone in zip(texts, begins, strict=True)])["input_ids"]
-    return [ids if alone else ids[skipped:] for ids, alone in zip(encoded, begins, strict=True)]
+    for place, (text, alone) in enumerate(zip(texts, begins, strict=True)):
+        if not alone:
+            merged = encoded[place][: len(before)] != before
+            encoded[place] = encode(text)["input_ids"] if merged else encoded[place][len(before) :]
+    return encoded
 
 
 def _inside(
@@ -295,12 +299,10 @@ def _inside(
         return [1] * count
     # A template that marks a part of a text, and not the answer as the model writes it.
     plain = _unmarked(text, part, mark)
-    offsets = tokenizer(plain, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    encode = functools.partial(tokenizer, add_special_tokens=False, split_special_tokens=True, verbose=False)
+    offsets = encode(plain, return_offsets_mapping=True)["offset_mapping"]
     places = [place for place in range(part.start, part.end) if text[place] != mark] + [part.end]
-    marks = [
-        int(any(start < places[last] and places[first] < end for start, end in spans))
-        for first, last in offsets["offset_mapping"]
-    ]
+    marks = [int(any(start < places[last] and places[first] < end for start, end in spans)) for first, last in offsets]
     return [0] * (count - len(marks)) + marks[-count:]
 
 

@@ -1,6 +1,7 @@
 """Model folders as Hugging Face has them: weights, configuration, generation settings, tokenizer and code."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
-from modeling_scratch import ScratchConfig
 from modeling_scratch.tokenization_base import use_version_4_names
 from training.common.errors import UserError
+from training.model_io.context_length import context_length
 
 GENERATION_CONFIG = "generation_config.json"
 TOKENIZER_FILES = (
@@ -29,16 +30,6 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-
-# The classes that a folder offers to each Auto class, whichever of them was saved.
-AUTO_MAP = {
-    "AutoConfig": "configuration_scratch.ScratchConfig",
-    "AutoModel": "modeling_scratch.ScratchModel",
-    "AutoModelForCausalLM": "modeling_scratch.ScratchForCausalLM",
-    "AutoModelForQuestionAnswering": "modeling_scratch.ScratchForQuestionAnswering",
-    "AutoModelForSequenceClassification": "modeling_scratch.ScratchForSequenceClassification",
-    "AutoModelForTokenClassification": "modeling_scratch.ScratchForTokenClassification",
-}
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
@@ -54,16 +45,16 @@ def generation_config(tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Ge
     """Generation settings: common sampling defaults; generation ends at the end of the text or of the assistant's turn.
 
     Args:
-        vocab_size: rows of the model's embedding. Those beyond the tokenizer, which have no token, are never drawn.
+        vocab_size: rows of the model's embedding. Those beyond the tokenizer (from `tokenizer_size` on) have no token
+            and are never drawn.
     """
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     ids = special_token_ids(tokenizer)
     if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
         ids["eos_token_id"] = [tokenizer.eos_token_id, end_of_turn]
     phantoms = list(range(len(tokenizer), vocab_size)) or None
-    return GenerationConfig(
-        **ids, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=256, suppress_tokens=phantoms
-    )
+    sampling = {"do_sample": True, "temperature": 0.8, "top_k": 50, "max_new_tokens": 256}
+    return GenerationConfig(**ids, **sampling, suppress_tokens=phantoms, tokenizer_size=len(tokenizer))
 
 
 @contextlib.contextmanager
@@ -97,8 +88,9 @@ def save_model(
 
     Args:
         model: the unwrapped model.
-        source: the folder of the model it was trained from, or of its tokenizer. The tokenizer's files are copied byte
-            for byte, and the generation settings too if it has them; otherwise they are made for our chat template.
+        source: the folder of the model it was trained from, or of its tokenizer. The tokenizer's files are copied,
+            with the model's context in their settings. The generation settings are copied byte for byte if it has them;
+            otherwise they are made for our chat template.
         state_dict: the gathered weights, when the model's own are sharded.
     """
     source, folder = Path(source), Path(folder)
@@ -111,40 +103,62 @@ def save_model(
     write_model(model, folder, state_dict)
     if carried.is_file():
         shutil.copyfile(carried, folder / GENERATION_CONFIG)
-    copy_tokenizer(source, folder)
+    copy_tokenizer(source, folder, model)
 
 
 def write_model(model: PreTrainedModel, folder: str | Path, state_dict: dict[str, Any] | None = None) -> None:
     """Write weights, configuration, generation settings and, for our own classes, code."""
-    if isinstance(model.config, ScratchConfig):
-        model.config.auto_map = dict(AUTO_MAP)
     model.config.use_cache = True  # trainers switch it off, and it would be saved that way
     with no_progress_bars():
         model.save_pretrained(folder, state_dict=state_dict)
 
 
-def copy_tokenizer(source: str | Path, folder: str | Path) -> list[str]:
-    """Copy the tokenizer's files that are there, byte for byte. Returns their names."""
+def copy_tokenizer(source: str | Path, folder: str | Path, model: PreTrainedModel) -> list[str]:
+    """Copy the tokenizer's files that are there, and fit their settings to the model. Returns their names."""
     found = [name for name in TOKENIZER_FILES if (Path(source) / name).is_file()]
     for name in found:
         shutil.copyfile(Path(source) / name, Path(folder) / name)
+    if found:
+        _fit_tokenizer(folder, model)
     return found
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path, model: PreTrainedModel) -> None:
     """Write a tokenizer that was changed since its files were read: its special tokens, or its chat template.
 
     Args:
-        folder: of a model, whose generation then ends at the tokenizer's end of text too.
+        folder: of the model, whose generation then ends at the tokenizer's end of text too.
     """
     tokenizer.save_pretrained(folder)
     use_version_4_names(folder)
+    _fit_tokenizer(folder, model)
     settings = GenerationConfig.from_pretrained(folder)
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     if tokenizer.eos_token_id not in ends:
         settings.eos_token_id = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
     settings.pad_token_id = tokenizer.pad_token_id
     settings.save_pretrained(folder)
+
+
+def _fit_tokenizer(folder: str | Path, model: PreTrainedModel) -> None:
+    """Write into the tokenizer's settings what programs read there of the model: its context, and its side of padding.
+
+    Generation continues a sequence at its last position, which must not be padding. In all other uses, padding on the
+    right leaves every token at its position.
+    """
+    settings: dict[str, Any] = {"padding_side": "left" if model.can_generate() else "right"}
+    context = context_length(model.config)
+    if context is not None:
+        settings["model_max_length"] = context
+    set_tokenizer_options(folder, **settings)
+
+
+def set_tokenizer_options(folder: str | Path, **options: Any) -> None:
+    """Change settings in `tokenizer_config.json`."""
+    file = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if settings != settings | options:
+        file.write_text(json.dumps(settings | options, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -172,3 +186,12 @@ def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
         except SafetensorError as error:
             raise UserError(f"{folder / name} is damaged ({error}); download or copy it again") from None
     return weights
+
+
+def weights_digest(folder: str | Path) -> str:
+    """A SHA-256 of a model's tensors by name, however files divide them. Raises what `read_weights` raises."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(read_weights(folder).items()):
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return hasher.hexdigest()

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.common.errors import UserError, one_line
-from training.common.outputs import digest, read_provenance, written_by
+from training.common.stage import digest, read_provenance, written_by
 from training.model_io.model_folder import TOKENIZER_FILES
 
 
@@ -43,9 +43,12 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
                     f"restore it, or delete {folder} and run its stage again"
                 ) from None
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise UserError(f"'{key}': no tokenizer at {name} ({one_line(error)})") from None
+    # Do not warn of texts beyond the context: every stage splits, truncates or rejects them itself.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str | Path, key: str) -> None:

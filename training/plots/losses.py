@@ -1,79 +1,120 @@
 """Loss curves: one run with its validations (`plot_losses`), and several runs in one plot (`plot_runs`)."""
 
+import math
+import textwrap
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, drawing
+from training.plots.style import COLOURS, INK, drawing, short_count
+
+NATS = "loss (nats per token; lower is better)"
+# Labels of the vertical axis, with the direction that is better where there is one.
+_LABELS = {
+    "loss": NATS,
+    "bits_per_byte": "bits per byte (lower is better)",
+    "tokens_per_second": "tokens per second (higher is better)",
+    "mfu": "MFU: fraction of the measured rate (higher is better)",
+}
 
 
-def plot_losses(records: list[dict[str, Any]], file: Path, title: str, unit: str = "tokens") -> None:
-    """Draw the training and validation loss of a run as a PNG.
+def trainer_curves(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The losses in a Trainer's log history as records of a `metrics.jsonl`, training first."""
+    validations = [
+        {"step": record["step"], "validation_loss": record["eval_loss"]} for record in history if "eval_loss" in record
+    ]
+    return [record for record in history if "loss" in record] + validations
+
+
+def plot_losses(
+    records: list[dict[str, Any]], file: Path, title: str, x: str = "tokens", label: str = NATS
+) -> list[str]:
+    """Draw the training and validation loss of a run as a PNG, unless there is nothing to draw.
 
     Args:
         records: the records of a `metrics.jsonl`.
-        unit: the horizontal axis, `tokens` or `step`.
+        x: the horizontal axis, `tokens` or `step`.
+        label: of the vertical axis: the loss, and its unit.
+
+    Returns:
+        The name of the file, or nothing.
     """
+    train, validation = _points(records, x, "loss"), _points(records, x, "validation_loss")
+    if not train and not validation:
+        return []
     with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-        train = [(record[unit], record["loss"]) for record in records if "loss" in record]
-        validation = [(record[unit], record["validation_loss"]) for record in records if "validation_loss" in record]
         if train:
-            axes.plot(*zip(*train, strict=True), color="tab:blue", alpha=0.6, linewidth=1, label="training")
+            marker = "o" if len(train) < 10 else ""  # a line through one point is invisible
+            style = {"color": COLOURS[0], "alpha": 0.75, "linewidth": 1, "marker": marker, "markersize": 3}
+            axes.plot(*zip(*train, strict=True), label="training", **style)
         if validation:
-            axes.plot(*zip(*validation, strict=True), color="tab:red", marker="o", markersize=3, label="validation")
+            axes.plot(*zip(*validation, strict=True), color=COLOURS[5], marker="o", markersize=3, label="validation")
             last, last_loss = validation[-1]
             axes.annotate(f"{last_loss:.3f}", (last, last_loss), xytext=(-4, 8), textcoords="offset points", ha="right")
-        if unit == "tokens":
-            axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
-        axes.set(xlabel=unit, ylabel="loss (nats per token)", title=title)
+        if x == "tokens":
+            axes.xaxis.set_major_formatter(short_count)
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.set(xlabel=x, ylabel=label, title=title)
         axes.grid(alpha=0.3)
-        if train or validation:
-            axes.legend()
+        axes.legend()
         figure.savefig(file, dpi=120)
+    return [file.name]
 
 
-def plot_runs(curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: str) -> None:
+def plot_runs(
+    curves: dict[str, list[dict[str, Any]]], file: Path, x: str, y: str, remarks: Sequence[str] = ()
+) -> None:
     """Draw several runs in one plot: training smoothed, as thin lines; validations as lines with marks.
 
     Args:
         curves: the records of a `metrics.jsonl`, by name of the run.
         x: the horizontal axis, `tokens`, `step` or `seconds`.
         y: a key of the training records, whose validation counterpart is `validation_` and the same name.
+        remarks: sentences above the plot.
     """
     with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
         ends = []
         for number, (name, records) in enumerate(curves.items()):
             colour = COLOURS[number % len(COLOURS)]
-            train, held_out = (
-                [(record[x], record[key]) for record in records if x in record and key in record]
-                for key in (y, f"validation_{y}")
-            )
+            train, held_out = _points(records, x, y), _points(records, x, f"validation_{y}")
             train = smooth(train, max(1, len(train) // 50))
-            axes.plot(*zip(*train, strict=True), color=colour, linewidth=0.8, alpha=0.6)
+            marker = "o" if len(train) == 1 else ""
+            style = {"color": colour, "linewidth": 0.8, "alpha": 0.6, "marker": marker, "markersize": 3}
+            axes.plot(*zip(*train, strict=True), **style)
             if held_out:
                 axes.plot(*zip(*held_out, strict=True), color=colour, linewidth=1.6, marker="o", markersize=3)
             ends.append(((held_out or train)[-1], name, colour))
-        losses = y in ("loss", "bits_per_byte")
         axes.set(
             xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
-            ylabel={"loss": "loss (nats per token)", "bits_per_byte": "bits per byte"}.get(y, y.replace("_", " ")),
+            ylabel=_LABELS.get(y, y.replace("_", " ")),
         )
-        if losses:  # the early fall is steep: leave room for the end of the curves
-            values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
+        values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
+        if y in ("loss", "bits_per_byte") and len(values) >= 50:  # the early fall is steep: leave room for the ends
             axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
         if x == "tokens":
-            axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
+            axes.xaxis.set_major_formatter(short_count)
         axes.grid(alpha=0.3)
+        lines = [line for remark in remarks for line in textwrap.wrap(remark, 110)]
+        axes.set_title("\n".join(lines), fontsize=9, fontweight="normal", color=INK)
         _label_ends(axes, ends)
         figure.savefig(file, dpi=120)
 
 
+def _points(records: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    """The finite values of `y` over `x`."""
+    points = [(record[x], record[y]) for record in records if x in record and y in record]
+    return [point for point in points if math.isfinite(point[1])]
+
+
 def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
     """Each point with the mean of the `window` values up to it. The first `window - 1` points are left out."""
+    sums = [0.0, *accumulate(value for _, value in points)]
     return [
-        (points[end - 1][0], sum(value for _, value in points[end - window : end]) / window)
-        for end in range(window, len(points) + 1)
+        (points[end - 1][0], (sums[end] - sums[end - window]) / window) for end in range(window, len(points) + 1)
     ]
 
 
@@ -84,4 +125,5 @@ def _label_ends(axes: Any, ends: list[tuple[tuple[float, float], str, str]], gap
         own = axes.transData.transform(point)[1] * 72 / axes.figure.dpi
         height = max(own, height + gap)
         style = {"va": "center", "color": colour, "fontweight": "bold", "annotation_clip": False}
-        axes.annotate(f"{name}  {point[1]:.4g}", point, xytext=(8, height - own), textcoords="offset points", **style)
+        short = name if len(name) <= 32 else f"{name[:15]}…{name[-16:]}"
+        axes.annotate(f"{short}  {point[1]:.4g}", point, xytext=(8, height - own), textcoords="offset points", **style)

@@ -27,5 +27,6 @@ def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
         figure.colorbar(points, label="step")
         axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
         axes.locator_params(axis="x", nbins=6)
-        axes.set(xlabel="KL to the starting model (nats per token)", ylabel="mean reward", title=title)
+        axes.set(xlabel="KL to the starting model (nats per token)", title=title)
+        axes.set_ylabel("mean reward (higher is better)")
         figure.savefig(file, dpi=120)

@@ -1,6 +1,7 @@
 """The style of all plots: colours, fonts, short tick labels, and `drawing`, which sets matplotlib up for them."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from typing import Any
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 INK, FAINT = "#222222", "#8A8A8A"
 STYLE = {
+    "text.parse_math": False,  # a name may hold two dollar signs
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -32,6 +34,7 @@ def drawing(**style: Any) -> Iterator[Any]:
     Args:
         style: further rcParams, with `_` for `.`, such as `axes_spines_left=False`.
     """
+    os.environ["MPLBACKEND"] = "Agg"  # the import fails if the user's value is unknown
     import matplotlib
 
     matplotlib.use("Agg")

@@ -2,17 +2,21 @@
 
 import importlib.util
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
-from training.common.outputs import digest, read_provenance
+from training.common.files import write_whole
+from training.common.hub_names import is_hub_name
 from training.common.packages import how_to_install
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
+BASE = "base.json"  # written beside it: the digest of the weights that the adapter was trained on
 
 _CARD = """\
 ---
@@ -63,15 +67,19 @@ def check_quantization(values: dict[str, Any], where: str) -> None:
 
 
 def save_adapter(model: Any, base: str, folder: Path) -> None:
-    """Write an adapter as PEFT does, with a model card that the Hub accepts: PEFT's card names a local base as if it
-    were on the Hub.
+    """Write an adapter as PEFT does, with a digest of its base's weights, and with a model card that the Hub accepts:
+    PEFT's card names a local base as if it were on the Hub.
 
     Args:
         model: the `PeftModel`.
         base: folder, or name on the Hub, of the model it was trained on.
         folder: to write to.
     """
+    from training.model_io.model_folder import weights_digest
+
     model.save_pretrained(folder)
+    if not is_hub_name(base):
+        write_whole(folder / BASE, json.dumps({"weights_sha256": weights_digest(base)}) + "\n")
     on_the_hub = "" if Path(base).exists() else f"base_model: {base}\n"
     words = {"task": "text-generation", "kind": "AutoModelForCausalLM", "options": ""}
     if model.peft_config["default"].task_type == "SEQ_CLS":
@@ -81,7 +89,10 @@ def save_adapter(model: Any, base: str, folder: Path) -> None:
 
 
 def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
-    """Reject an adapter that was not trained on `base`, by its records. `merge_adapter` compares the tensors.
+    """Reject an adapter that was not trained on the weights in `base`. `merge_adapter` compares the tensors' shapes.
+
+    An adapter of ours notes a digest of those weights. One of another program notes only the name of its base: if that
+    is a folder here, its weights are compared; otherwise a line says that nothing can be.
 
     Args:
         key: of the recipe that names the adapter.
@@ -89,15 +100,30 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
     Raises:
         UserError: the folder holds no adapter, a damaged one, or one for another base.
     """
+    from training.model_io.model_folder import weights_digest
+
     if not is_adapter(folder):
         raise UserError(f"'{key}': {folder} holds no adapter ({ADAPTER_CONFIG})")
+    noted = _read_note(folder, ADAPTER_CONFIG, "base_model_name_or_path", key)
+    if (Path(folder) / BASE).is_file():
+        trained_on = _read_note(folder, BASE, "weights_sha256", key)
+    elif noted and (Path(noted) / "config.json").is_file():
+        trained_on = weights_digest(noted)
+    else:
+        print(f"{key}: {folder}: its base, {noted}, is not a folder here; nothing tells if {base} has the same weights")
+        return
+    if trained_on != weights_digest(base):
+        raise UserError(
+            f"'{key}': {folder} was trained on other weights than those in {base} (its base was {noted}); "
+            "give the model that it was trained on as 'model', or train it again"
+        )
+
+
+def _read_note(folder: str | Path, file: str, name: str, key: str) -> Any:
     try:
-        noted = json.loads((Path(folder) / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return json.loads((Path(folder) / file).read_text(encoding="utf-8"))[name]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"'{key}': {folder}/{ADAPTER_CONFIG} is damaged; download or train the adapter again") from None
-    trained_on = read_provenance(Path(folder).parent).get("inputs", {}).get("model")  # by the stage that trained it
-    if trained_on and trained_on != digest(base, "model"):
-        raise UserError(f"'{key}': {folder} was trained on another model than {base}; its base is {noted}")
+        raise UserError(f"'{key}': {folder}/{file} is damaged; download or train the adapter again") from None
 
 
 def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "PreTrainedModel":
@@ -123,4 +149,30 @@ def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "Pre
         reason = one_line(error)
         reason = reason if len(reason) <= 150 else reason[:147] + "..."
         raise UserError(f"'{key}': {folder} is not an adapter for {name} ({reason})") from None
-    return adapted.merge_and_unload()
+    return merge_into_base(adapted)
+
+
+def merge_into_base(adapted: "PeftModel") -> "PreTrainedModel":
+    """The base model with the adapter added to its weights.
+
+    If the adapter changes one end of a tied embedding, the ends become two matrices, in the configuration too.
+    """
+    import torch
+
+    matrices, tied = set(), False
+    for module in adapted.modules():
+        weight = module._parameters.get("weight")
+        if id(weight) in matrices:  # the other end, to which PEFT would add the adapter of the first
+            module.weight, tied = torch.nn.Parameter(weight.detach().clone(), weight.requires_grad), True
+        elif weight is not None:
+            matrices.add(id(weight))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about tied matrices
+        model = adapted.merge_and_unload()
+    if tied:
+        tied = torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+        model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = tied
+        model.tie_weights()
+        if not tied:
+            print("adapter: it changes one end of the tied embedding; the merged model has two matrices")
+    return model

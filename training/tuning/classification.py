@@ -22,16 +22,17 @@ from transformers import (
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
-from training.common.metrics import METRICS
+from training.common.metrics import METRICS, json_line
 from training.common.recipe import nearest
 from training.corpus.examples.labelled import Labelled
 from training.machine.callback import FollowLoad
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import open_model_tokenizer
 from training.plots.confusion import draw_confusion
-from training.plots.losses import plot_losses
+from training.plots.losses import plot_losses, trainer_curves
 
 PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}
+LOSS = "cross-entropy (nats per text; lower is better)"
 
 
 def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -43,15 +44,9 @@ def open_padding_tokenizer(model: str) -> PreTrainedTokenizerBase:
     tokenizer = open_model_tokenizer(model, "model")
     if tokenizer.pad_token_id is None:
         raise UserError(f"'model': the tokenizer in {model} has no pad_token, which a batch of texts needs")
+    tokenizer.padding_side = "right"  # tokens keep their positions; a language model's tokenizer pads left, to generate
     tokenizer.split_special_tokens = True
     return tokenizer
-
-
-def keep_special_tokens_text(folder: Path) -> None:
-    """Make a saved tokenizer take special tokens in a text as text wherever it is opened, as in training."""
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) | {"split_special_tokens": True}
-    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def pick_positive(requested: str | None, labels: list[str]) -> str | None:
@@ -183,22 +178,24 @@ def predict(trainer: Trainer, examples: list[dict[str, Any]]) -> Any:
 
 def save_results(
     folder: Path, trainer: Trainer, test: Labelled, logits: np.ndarray, figures: dict[str, Any], labels: list[str]
-) -> None:
-    """Write predictions.jsonl, metrics.jsonl, loss.png and confusion.png.
+) -> list[str]:
+    """Write predictions.jsonl, metrics.jsonl, confusion.png and, if there are losses, loss.png.
 
     Args:
         test, logits: the test split, and the predictions for it, (texts, labels).
         figures: of each split.
         labels: names, by label id.
+
+    Returns:
+        The names of the files.
     """
     write_predictions(folder / "predictions.jsonl", test.texts, test.labels, logits, labels)
     history = trainer.state.log_history
-    (folder / METRICS).write_text("".join(json.dumps(record) + "\n" for record in history))
-    losses = [record for record in history if "loss" in record]
-    losses += [record | {"validation_loss": record["eval_loss"]} for record in history if "eval_loss" in record]
-    plot_losses(losses, folder / "loss.png", "classify", unit="step")
+    (folder / METRICS).write_text("".join(map(json_line, history)))
+    drawn = plot_losses(trainer_curves(history), folder / "loss.png", "classify", "step", LOSS)
     accuracy = figures["test"]["accuracy"]["value"]
     draw_confusion(folder / "confusion.png", figures["test"]["confusion"], labels, f"test accuracy {accuracy:.1%}")
+    return ["predictions.jsonl", METRICS, *drawn, "confusion.png"]
 
 
 def write_predictions(file: Path, texts: list[str], truth: list[str], logits: np.ndarray, labels: list[str]) -> None:

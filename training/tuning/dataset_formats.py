@@ -10,7 +10,7 @@ from training.model_io.messages import ROLES, Message, check_messages, check_too
 
 Record = dict[str, Any]
 
-# `datasets` caches converted records under a key that includes this number: raise it when a conversion changes.
+# `datasets` caches converted and encoded records under a key that includes this number: raise it when they change.
 VERSION = 3
 
 NUMBER = "record_number"  # a column that we add to the data
@@ -345,7 +345,7 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
     from datasets import Dataset
     from jinja2 import TemplateError
 
-    def encode_record(record: Record, number: int, **options: Any) -> Record:
+    def encode_record(record: Record, number: int, version: int, **options: Any) -> Record:
         try:
             return encode(record, **options)
         except TemplateError as error:
@@ -354,6 +354,7 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
             problem = str(error)
         raise UserError(f"'datasets', record {number + 1} of {name}: {problem}")
 
+    options["version"] = VERSION
     if not isinstance(data, Dataset):  # a stream, of unknown length
         return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns("as_shown")
     with args.main_process_first(local=False):

@@ -58,6 +58,7 @@ class OnlineTrainer:
         "kl": "KL {:.3f}",
         "completions/mean_length": "{:.1f} tokens per completion",
     }
+    loss_label = "policy loss (does not measure progress)"
 
     def __init__(self, *, model: Any, **others: Any):
         super().__init__(model=model, **others)
@@ -142,7 +143,7 @@ class OnlineTrainer:
             return {}, []
         files, last = [], history[-1]
         samples = sorted(Path(self.args.output_dir).glob("samples/*.jsonl"))
-        if samples:  # none if the run has fewer steps than `logging_steps`: its one record is written at the end
+        if samples:  # none with `logging_strategy: no`
             with (folder / SAMPLES).open("w", encoding="utf-8") as stream:
                 stream.writelines(file.read_text(encoding="utf-8") for file in samples)
             files.append(SAMPLES)

@@ -1,13 +1,15 @@
-"""ORPO trainer: TRL's experimental one, with a count of the records whose prompt leaves no room for an answer."""
+"""ORPO trainer: TRL's experimental one, with exact accumulation, and a count of records without room to answer."""
 
 import warnings
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl.import_utils import TRLExperimentalWarning
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.model_io.context_length import context_length
+from training.tuning.accumulation import ExactAccumulation
 from training.tuning.dataset_formats import Record, encode_dataset, encode_pairs
 from training.tuning.lengths import check_kept
 
@@ -16,7 +18,7 @@ with warnings.catch_warnings():
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 
-class ScratchORPOTrainer(ORPOTrainer):
+class ScratchORPOTrainer(ExactAccumulation, ORPOTrainer):
     """TRL's ORPOTrainer (Hong et al., https://arxiv.org/abs/2403.07691), which would train on empty answers.
 
     It is experimental in TRL: it may change or go with a minor release.
@@ -26,6 +28,7 @@ class ScratchORPOTrainer(ORPOTrainer):
     """
 
     progress_figures = {"rewards/margins": "margin {:.3f}", "rewards/accuracies": "accuracy {:.0%}"}
+    loss_label = "ORPO loss (lower is better)"
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class ScratchORPOTrainer(ORPOTrainer):
         **others: Any,
     ):
         args.remove_unused_columns = False  # its collator needs all columns; TRL would set this with a warning
+        self.of_batch = [1.0, 1.0]  # factors of the means over tokens and pairs of the current batch
         splits = {"train": train_dataset} | ({"eval": eval_dataset} if eval_dataset is not None else {})
         train, *held_out = [
             encode_dataset(data, encode_pairs, args, name, tokenizer=processing_class) for name, data in splits.items()
@@ -85,3 +89,28 @@ class ScratchORPOTrainer(ORPOTrainer):
         lengths = [max(map(len, pairs[number])) for number in kept]
         check_kept(lengths, len(data), self.max_length, positions, name)
         return data.select(kept)
+
+    def count(self, batch: dict[str, torch.Tensor]) -> list[float]:
+        """Predicted tokens of the chosen answers with their prompts, and pairs."""
+        mask = batch["chosen_attention_mask"]  # (pairs, seq); no token predicts the first one
+        return [float(mask[:, 1:].sum()), len(mask)]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's loss, with each of its two means weighted by the share of the batch; with figures if requested."""
+        self.of_batch = self.factors(inputs, num_items_in_batch)
+        try:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            self.of_batch = [1.0, 1.0]  # for validation
+
+    def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        """TRL's log-probabilities and logits, and the weighted loss on the chosen answers."""
+        outputs = super().concatenated_forward(model, batch)
+        return *outputs[:4], outputs[4] * self.of_batch[0], *outputs[5:]
+
+    def odds_ratio_loss(self, chosen: torch.Tensor, rejected: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """TRL's losses of the pairs, (pairs,), weighted, and its figures for the log."""
+        losses, *figures = super().odds_ratio_loss(chosen, rejected)
+        return losses * self.of_batch[1], *figures

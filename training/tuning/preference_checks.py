@@ -31,10 +31,12 @@ class PreferenceChecks:
 
     def __init__(self, *, model: Any, args: Any, **others: Any):
         known = known_losses(type(args))
-        for loss in [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type:
+        losses = [args.loss_type] if isinstance(args.loss_type, str) else args.loss_type
+        for loss in losses:
             if loss not in known:
                 raise UserError(f"'loss_type': no loss '{loss}'; {nearest(loss, known)}")
         self.context_length = context_length(model.config)
+        self.loss_label = f"preference loss ({', '.join(losses)}; lower is better)"
         super().__init__(model=model, args=args, **others)
 
     def _prepare_dataset(

@@ -13,6 +13,7 @@ from training.common.errors import UserError
 from training.common.estimates import proportion
 from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_conversation, encode_text
+from training.tuning.accumulation import ExactMean
 from training.tuning.dataset_formats import Record, columns_of, encode_dataset, encode_pairs, template_options
 from training.tuning.lengths import check_lengths
 
@@ -30,7 +31,7 @@ def check_held_out(recipe: Any) -> None:
         raise UserError(f"{recipe.where}: 'test_split_size' has no effect without evaluation; add eval_strategy: epoch")
 
 
-class ScratchRewardTrainer(RewardTrainer):
+class ScratchRewardTrainer(ExactMean, RewardTrainer):
     """TRL's RewardTrainer, a Bradley-Terry model. It drops pairs that exceed `max_length`, which are counted here.
 
     Raises:
@@ -38,6 +39,7 @@ class ScratchRewardTrainer(RewardTrainer):
     """
 
     progress_figures = {"margin": "margin {:.3f}", "accuracy": "accuracy {:.0%}"}
+    loss_label = "Bradley-Terry loss (nats per pair; lower is better)"
 
     def __init__(self, *, model: Any, **others: Any):
         self.context_length = context_length(model.config)

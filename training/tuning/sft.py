@@ -20,6 +20,7 @@ from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.errors import UserError
 from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_answers, encode_conversation, encode_text
+from training.plots.losses import NATS
 from training.tuning.dataset_formats import Record, columns_of, encode_dataset, template_options
 from training.tuning.lengths import check_lengths
 
@@ -33,8 +34,12 @@ class ScratchSFTTrainer(SFTTrainer):
     """
 
     progress_figures = {"mean_token_accuracy": "token accuracy {:.0%}"}
+    loss_label = NATS
 
     def __init__(self, *, model: Any, args: SFTConfig, train_dataset: Any, processing_class: Any, **others: Any):
+        if args.loss_type != "nll" or args.label_smoothing_factor:
+            smoothing = args.label_smoothing_factor
+            self.loss_label = f"loss ({args.loss_type}, label smoothing {smoothing:g}; lower is better)"
         if args.packing and args.packing_strategy == "wrapped":
             raise UserError(
                 "'packing_strategy': wrapped joins samples with no mask between them, so that each attends to those "

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import prepare
 from training.common.errors import UserError
 from training.common.recipe import build, read_yaml
+from training.common.stage import Stage
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.curation import Curation
 from training.corpus.dedup.decontamination import Decontaminator
@@ -164,7 +166,9 @@ def test_prose_needs_no_chat_template(place):
 def refuse(place: Path, match: str, **overrides: object) -> None:
     with pytest.raises(UserError, match=match):
         prepare.main(arguments(place, **overrides))
+    Stage.note_mistake()  # as the command line does
     assert not (place / "data").exists()
+    shutil.rmtree(place / "data.partial", ignore_errors=True)  # which the next recipe may not discard
 
 
 def test_bad_input_is_named(place):

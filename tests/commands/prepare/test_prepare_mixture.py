@@ -56,7 +56,8 @@ def test_what_a_mixture_cannot_be_is_one_line(place):
         ({"books": books | {"wieght": 1}}, {}, "'data.sources.books.wieght'; did you mean 'weight'"),
         ({"../books": books}, {}, "invalid name '../books'; use letters"),
         ({"books": books | {"weight": 1}, "code": source(place, "code")}, {}, "weights to all or to none"),
-        ({"books": books}, {"path": "b.txt"}, "'path' and 'max_bytes' cannot be combined with 'sources'"),
+        ({"books": books}, {"path": "b.txt"}, "'path' cannot be combined with 'sources'"),
+        ({"books": books}, {"encoding": "cp1252", "split": "test"}, "'split' and 'encoding' cannot be combined"),
         ({}, {"path": "b.txt", "max_tokens": 5}, "'max_tokens' and 'temperature' need a mixture"),
     ):
         with pytest.raises(UserError, match=message):

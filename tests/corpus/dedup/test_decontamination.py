@@ -186,7 +186,7 @@ def test_the_tasks_of_the_recipes_are_understood(tmp_path, monkeypatch):
     ("name", "content", "message"),
     [
         ("items.csv", "a,b\n", "items.csv: unknown file type; .*jsonl"),
-        ("items.jsonl", '{"a": "b"}\n{"a": \n', "after record 1: not valid JSON"),
+        ("items.jsonl", '{"a": "b"}\n{"a": \n', "items.jsonl:2: not valid JSON"),
         ("items.jsonl", "[1, 2]\n", r"items.jsonl:1: .* JSON object, not \[1, 2\]"),
         ("items.jsonl", b"\xff\xfe\x00", "not UTF-8"),
         ("items.jsonl.gz", "no gzip", "damaged"),

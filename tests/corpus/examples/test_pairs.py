@@ -177,6 +177,13 @@ def test_rejected_answers_differ_in_the_body_alone(functions, tokenizer):
     assert records == preferences(functions, tokenizer.backend_tokenizer, seed=0)
 
 
+def test_a_tokenizer_file_that_truncates_and_pads_counts_all_tokens(tokenizer):
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.enable_truncation(4)
+    backend.enable_padding(length=9)
+    assert count_tokens(["a" * 3, "b" * 12], backend) == [3, 12]
+
+
 @pytest.mark.parametrize("make", [body_choice, docstring_choice])
 def test_tasks_have_one_right_choice_in_every_place(functions, tokenizer, make):
     items = make(functions, tokenizer.backend_tokenizer, 100, seed=0)

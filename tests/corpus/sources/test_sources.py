@@ -212,7 +212,8 @@ def test_standard_input_is_json_lines_or_text(monkeypatch):
         return read("-")[0]
 
     assert [document.text for document in pipe(b'\n{"text": "a"}\n{"text": "b"}\n')] == ["a", "b"]
-    assert [document.text for document in pipe(b"one<|endoftext|>two")] == ["one", "two"]
+    assert [document.text for document in pipe(b'[\n {"text": "a"}, {"text": "b"}]')] == ["a", "b"]
+    assert [document.text for document in pipe(b"[1] one<|endoftext|>two")] == ["[1] one", "two"]
     assert [document.text for document in pipe("é".encode("utf-16"))] == ["é"]
 
 

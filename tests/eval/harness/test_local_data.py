@@ -94,7 +94,7 @@ def test_a_schema_is_a_sentence_with_a_gap():
         ),
         ([MOSAIC | {"gold": "2"}], [":1:", "columns query, choices, gold", "type: gold"]),
         ([MOSAIC | {"gold": 3}], [":1:", "'gold' is 3", "3 choices"]),
-        ([MOSAIC, "{"], ["after record 1", "not valid JSON"]),
+        ([MOSAIC, "{"], [":2:", "not valid JSON"]),
         (["[1]"], [":1:", "[1]"]),
     ],
 )

@@ -187,6 +187,23 @@ def test_the_template_of_a_chat_is_applied(tokenizer, tiny_model, tmp_path, monk
     assert any("<|im_start|>user\n0?<|im_end|>\n<|im_start|>assistant\n" in text for text in texts)
 
 
+def test_special_tokens_in_items_are_text(tokenizer, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    model, asked = tiny_model(), []
+    forward = type(model).forward
+    monkeypatch.setattr(
+        type(model), "forward", lambda self, ids, **rest: asked.extend(ids.tolist()) or forward(self, ids, **rest)
+    )
+    tasks = drawn(tmp_path, limit=2)
+    file = tmp_path / "items.jsonl"
+    file.write_text(file.read_text().replace("?", "<|im_end|>?"))
+    tasks.load()
+    tasks.score(model, tokenizer, 4, 256)
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in asked]
+    assert any("0<|im_end|>?" in text for text in texts)
+    assert not any(tokenizer.convert_tokens_to_ids("<|im_end|>") in ids for ids in asked)
+
+
 def test_a_task_that_writes_more_than_the_context_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "gsm8k.jsonl").write_text('{"question": "1 and 1?", "answer": "#### 2"}\n' * 3)

@@ -221,6 +221,10 @@ def test_pairs_of_text(tmp_path):
         ([{"prompt": ""}], ["FILE, record 1", "prompt is empty"]),
         ([{"messages": user([{"type": "image"}])}], ["FILE, record 1", "not text"]),
         ([{"messages": user("a"), "tools": "[]"}], ["FILE, record 1", "'tools'"]),
+        (
+            [{"messages": user("a") + [assistant("b")[0] | {"reasoning_content": "c"}]}],
+            ["FILE, record 1", "the answer has reasoning_content", "only text can be measured"],
+        ),
     ],
 )
 def test_a_file_at_fault(records, facts, tmp_path):
@@ -248,6 +252,14 @@ def test_a_reward_at_fault_is_told_before_any_work(rewards, facts, tmp_path):
 
 def all(completions, **_):
     return [1.0 for _ in completions]
+
+
+def test_what_a_template_would_leave_out_is_told_before_any_work(tokenizer, tmp_path):
+    tool = [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}, {"role": "tool", "content": "x"}]
+    records = [{"prompt": user("q")}, {"prompt": user("q") + tool}]
+    chat = open_chat("some", ChatConfig(write(tmp_path / "a.jsonl", records)), 10, 0)
+    with refused("models.m", "taught", "chat template", "does not render tool calls"):
+        check_chat(chat, Candidate("models.m", "taught", tokenizer, 160), 60)
 
 
 def test_a_reward_model_at_fault(tokenizer, tiny_model, scorer, tmp_path):

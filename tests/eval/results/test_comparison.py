@@ -107,3 +107,38 @@ def test_what_cannot_be_compared_is_said(tmp_path):
         (other / "results.json").write_text(damage)
         with refused("compare", "results.json is damaged"):
             compare_folders([one, other])
+
+
+def test_a_verdict_follows_the_p_that_is_printed(tmp_path):
+    """Two standard errors and McNemar's exact test may disagree: 8 lost and 1 gained of 40, p 0.039; 6 and 0 of 7."""
+    few = EASY | {str(n): 1 - EASY[str(n)] for n in range(0, 10, 2)}  # 5 gained, none lost
+    lost = EASY | {str(n): 0 for n in range(1, 17, 2)} | {"2": 1}
+    folder = results(tmp_path / "a", {"base": (EASY, [1.0, 1.0]), "few": (few, [1.0, 1.0]), "lost": (lost, [1.0, 1.0])})
+    pairs = {(pair.before, pair.after): pair for pair in compare_folders([folder]).measures[QUIZ].pairs}
+    gained = pairs["base", "few"]
+    assert gained.difference.value > 2 * gained.difference.stderr and gained.difference.p == pytest.approx(2 / 2**5)
+    assert gained.verdict == "no difference shown"
+    assert pairs["base", "lost"].difference.p == pytest.approx(0.039, abs=1e-3)
+    assert pairs["base", "lost"].verdict == "worse"
+
+
+def test_a_task_alone_is_compared_with_the_same_task_in_a_group(tmp_path):
+    scores = {str(n): float(n < 15) for n in range(20)}
+    suite = results(tmp_path / "a", {"base": (EASY, [1.0, 1.2])}, {"law": scores, "art": {"z": 1.0}})
+    alone = results(tmp_path / "b", {"sft": (EASY, [])})
+    write_outcomes(alone, "sft", [ItemOutcome("tasks", "law", item, {"acc": 1.0}) for item in scores])
+    comparison = compare_folders([suite, alone])
+    (key,) = comparison.measures
+    assert key == MetricKey("tasks", "law", "acc")
+    assert comparison.measures[key].pairs[0].difference.gained == 5 and comparison.measures[key].unit == "share"
+    (remark,) = comparison.remarks
+    assert remark.startswith("left out, because only base has them: ")
+    assert {"quiz: accuracy", "a: bits per byte", "group: accuracy"} == set(remark.partition("them: ")[2].split(", "))
+
+
+def test_scores_below_chance_are_named(tmp_path):
+    wrong = {str(n): 0 for n in range(40)} | {"1": 1}
+    folder = results(tmp_path / "a", {"base": (EASY, [1.0, 1.0]), "sft": (wrong, [1.0, 1.0])})
+    text = write_comparison(tmp_path, compare_folders([folder]))
+    assert "below chance (by more than two standard errors of guessing): sft: quiz: accuracy" in text
+    assert text.count("chance (") == 1

@@ -74,3 +74,8 @@ def test_what_was_written_comes_back(tmp_path):
     results = Results({"seed": 0}, MODELS)
     results.write(tmp_path)
     assert Results.read(tmp_path) == results
+
+
+def test_below_chance_is_said_plainly():
+    low = ModelResults("folder", 1, figures={MetricKey("tasks", "quiz", "acc"): figure(0.2, chance=0.25)})
+    assert notes({"base": low}) == ["below chance (by more than two standard errors of guessing): base: quiz: accuracy"]

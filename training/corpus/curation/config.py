@@ -1,11 +1,11 @@
 """Recipe keys of `data`: reading, cleaning, filtering and splitting documents."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
-from training.common.recipe import PathText, option
+from training.common.recipe import option
 from training.corpus.dedup.decontamination import DecontaminationConfig
 from training.corpus.dedup.lines import LinesConfig
 from training.corpus.dedup.minhash import MinHashConfig
@@ -13,8 +13,10 @@ from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
 from training.corpus.rules.pii import PIIConfig
 from training.corpus.sources import PYTHON, SourceConfig
+from training.corpus.sources.config import ReadingConfig
 
 Unit = Literal["package", "document", "position"]
+_READING = fields(ReadingConfig)  # of the single source, which stand directly below `data`
 
 
 @dataclass
@@ -32,19 +34,9 @@ class DedupConfig:
 
 
 @dataclass
-class DataConfig:
+class DataConfig(ReadingConfig):
     """The documents of a corpus: one source (`path`) or several (`sources`), and all that is done to them."""
 
-    path: PathText = option(
-        PYTHON,
-        "what to read: 'python' (the Python source installed on this machine), a file, folder or glob, '-' for "
-        "standard input, or a Hub dataset 'owner/name'",
-    )
-    text_column: str = option("text", "column that holds the text (jsonl, csv, parquet, arrow, Hub)")
-    subset: str | None = option(None, "configuration of a Hub dataset")
-    split: str = option("train", "split of a Hub dataset")
-    license: str | None = option(None, "licence of the text, for the data card")
-    max_bytes: int | None = option(None, "maximum bytes of clean text (UTF-8)", at_least=1)
     sources: dict[str, SourceConfig] = option(
         dict, "several sources instead of 'path', by name, each with its path, text_column, weight, max_bytes, ..."
     )
@@ -64,14 +56,19 @@ class DataConfig:
     validation_fraction: float = option(0.05, "fraction of the bytes held out for validation", above=0, below=1)
     split_by: Unit | None = option(
         None,
-        "unit held out whole: package, document, or position (the end of a single document) (default: package for "
-        "python, else document)",
+        "unit held out whole: package, document, or position (the end of the text) (default: package for python, else "
+        "document, of long ones the end only)",
     )
-    seed: int = option(0, "seed for the validation split and for the order of installed Python files")
+    seed: int = option(
+        0, "seed for the validation split and for the order of installed Python files", at_least=0, below=2**32
+    )
 
     def __post_init__(self):
-        if self.sources and (self.path != PYTHON or self.max_bytes is not None):
-            raise ValueError("'path' and 'max_bytes' cannot be combined with 'sources'; set them in each source")
+        super().__post_init__()
+        given = [field.name for field in _READING if getattr(self, field.name) != field.default]
+        if self.sources and given:
+            names = " and ".join(f"'{name}'" for name in given)
+            raise ValueError(f"{names} cannot be combined with 'sources'; set them in each source")
         if len({source.weight is None for source in self.sources.values()}) > 1:
             raise ValueError("'sources': some have a weight and some have none; give weights to all or to none")
         for name in self.sources:
@@ -83,16 +80,7 @@ class DataConfig:
     @cached_property
     def named_sources(self) -> dict[str, SourceConfig]:
         """`sources`, or the single one that `path` and related keys describe, under an empty name."""
-        return self.sources or {
-            "": SourceConfig(
-                path=self.path,
-                text_column=self.text_column,
-                subset=self.subset,
-                split=self.split,
-                license=self.license,
-                max_bytes=self.max_bytes,
-            )
-        }
+        return self.sources or {"": SourceConfig(**{field.name: getattr(self, field.name) for field in _READING})}
 
     def cleaning_of(self, name: str) -> CleaningConfig:
         """The cleaning of a source: its own, or that of the recipe."""

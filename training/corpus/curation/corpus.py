@@ -9,13 +9,15 @@ import numpy as np
 
 from training.common.errors import UserError
 from training.corpus.curation.blocks import StoredBlock
-from training.corpus.curation.config import DataConfig
+from training.corpus.curation.config import DataConfig, Unit
 from training.corpus.curation.document_pipeline import SAMPLE_CHARACTERS, SAMPLES
 from training.corpus.curation.funnel import Funnel
 from training.corpus.curation.selection import DROPPED, TRAIN, VALIDATION, PlacedBlock, Selection
 from training.corpus.curation.splitting import SPLITS, Split
 from training.corpus.dedup.decontamination import Decontaminator
 from training.corpus.sources import Document, draw
+
+FAR = 0.25  # of the requested share of validation text: a share further from it is reported
 
 
 class Corpus:
@@ -35,6 +37,7 @@ class Corpus:
         contaminated: which document met which evaluation item, and the words that they share.
         items: how many evaluation items were `searched`, and how many were `too short` to search for.
         decontaminators: of the items searched so far.
+        split_by: the unit of the split.
     """
 
     def __init__(self, config: DataConfig, folder: Path, blocks: dict[str, list[list[PlacedBlock]]], funnel: Funnel):
@@ -43,6 +46,7 @@ class Corpus:
         self.contaminated: list[dict[str, str]] = []
         self.items: Counter[str] = Counter()
         self.decontaminators: list[Decontaminator] = []
+        self.split_by: Unit = config.unit or "document"
         self.ranges: dict[str, range] = {}
         first = 0
         for source, partitions in blocks.items():
@@ -65,11 +69,8 @@ class Corpus:
         places = self.ranges[source] if source else range(len(self.sizes))
         here = slice(places.start, places.stop)
         size = int(self.sizes[here][self.selection.split_of[here] == SPLITS.index(split)].sum())
-        if self.selection.straddling and self.selection.straddling[0] in places:
-            place, cut = self.selection.straddling
-            moved = int(self.sizes[place]) - cut
-            size += moved if split == "validation" else -moved
-        return size
+        held_out = sum(int(self.sizes[at]) - cut for at, cut in self.selection.shared.items() if at in places)
+        return size + (held_out if split == "validation" else -held_out)
 
     def sample(self, count: int, seed: int) -> list[Document]:
         """Training documents, drawn by the seed."""
@@ -81,9 +82,35 @@ class Corpus:
         )
         places = draw(train, count, seed)
         found = {place: self.selection.trimmed(place, document) for place, document in self.at(np.sort(places))}
-        if self.selection.straddling and (place := self.selection.straddling[0]) in found:
-            found[place] = self.selection.piece(found[place], "train")
-        return [found[place] for place in places]
+        return [self.selection.in_train(place, found[place]) for place in places]
+
+    def split_notes(self) -> list[str]:
+        """Lines for the terminal where the validation text is not what was asked for, or comes from few documents."""
+        split_of, unit, ends = self.selection.split_of, self.split_by, len(self.selection.shared)
+        requested, share = self.config.validation_fraction, self.size("validation") / int(self.lengths().sum())
+        kept, held_out = (split_of != DROPPED), (split_of == VALIDATION)
+        if unit == "package":
+            groups = self.column("package")
+            of, found = (len(np.unique(groups[places])) for places in (kept, held_out))
+        else:
+            of, found = int(kept.sum()), int(held_out.sum()) + ends
+        notes = []
+        if ends and unit != "position":
+            whole = f", and {found - ends:,} whole ones" if found > ends else ""
+            notes.append(
+                f"validation: the ends of {ends:,} long documents{whole}; for whole ones alone, set 'data.split_by': "
+                "document"
+            )
+        if unit != "position" and abs(share - requested) > FAR * requested:
+            notes.append(
+                f"validation: {share:.1%} of the text, not the {requested:.1%} of 'data.validation_fraction', because "
+                f"each {unit} is held out whole; set 'data.split_by': position to hold out the end of the text"
+            )
+        if found == 1 < of:
+            remedy = "set 'data.split_by': document" if unit == "position" else "raise 'data.validation_fraction'"
+            what = "document" if unit == "position" else unit
+            notes.append(f"validation: from 1 of {of:,} {what}s, which may be unlike the others; {remedy}")
+        return notes
 
     def lengths(self) -> np.ndarray:
         """Bytes of each document kept.  # (documents,)"""
@@ -118,15 +145,18 @@ class Corpus:
             yield block.record()
 
     def keep_out(self, decontaminator: Decontaminator) -> None:
-        """Drop training documents that hold an item. A document that both splits share stays.
+        """Drop training documents that hold an item. In a split by position, the document that both splits share stays.
 
         Raises:
             UserError: nothing is left to train on.
         """
-        split_of, straddling = self.selection.split_of, self.selection.straddling
-        shared = straddling and straddling[0]
-        kept = self.selection.kept(self.placed())
-        train = (pair for pair in kept if split_of[pair[0]] == TRAIN and pair[0] != shared)
+        selection = self.selection
+        stays = selection.shared if self.split_by == "position" else {}
+        train = (
+            (place, selection.in_train(place, document))
+            for place, document in selection.kept(self.placed())
+            if selection.split_of[place] == TRAIN and place not in stays
+        )
         self.drop_contaminated(decontaminator, *decontaminator.meet(train))
         self.count_splits()
 
@@ -148,6 +178,8 @@ class Corpus:
         first = {place: f"{reason}: {why}" for place, why in zip(places[:SAMPLES].tolist(), explanations)}
         self._explanations[reason] = self._explanations.get(reason, {}) | first
         self.selection.split_of[places] = DROPPED
+        for place in self.selection.shared.keys() & set(places.tolist()):
+            del self.selection.shared[place]
         self.funnel.drop_kept(reason, int(self.sizes[places].sum()), step, len(places))
 
     def drop_contaminated(self, decontaminator: Decontaminator, owners: np.ndarray, matches: np.ndarray) -> None:
@@ -158,7 +190,8 @@ class Corpus:
         explanations = {}
         for place, document in self.at(found):
             # Searched in the kept text: a limit may have cut off the item.
-            for item, words in decontaminator.hits(self.selection.trimmed(place, document).text):
+            text = self.selection.in_train(place, self.selection.trimmed(place, document)).text
+            for item, words in decontaminator.hits(text):
                 explanations.setdefault(place, f"words of {item}")
                 self.contaminated.append({"document": document.id, "item": item, "words": words})
         places = np.array(list(explanations), dtype=np.int64)
@@ -172,7 +205,7 @@ class Corpus:
         """
         for number, split in enumerate(SPLITS):
             documents = int((self.selection.split_of == number).sum())
-            documents += number == VALIDATION and self.selection.straddling is not None
+            documents += len(self.selection.shared) if number == VALIDATION else 0
             self.check_some(documents, split)
             self.funnel.splits[split] = {"documents": documents, "bytes": self.size(split)}
 

@@ -34,7 +34,7 @@ from training.corpus.curation.funnel import Funnel
 from training.corpus.curation.line_dedup import DedupedPartition, measure_partitions, sizes_after_line_dedup
 from training.corpus.curation.selection import DROPPED, TRAIN, VALIDATION, PlacedBlock
 from training.corpus.curation.source_limits import SMALLEST_GROUP_LIMIT
-from training.corpus.curation.splitting import hold_out, line_end, whole_characters
+from training.corpus.curation.splitting import hold_out, line_end, paragraph_end, too_long, whole_characters
 from training.corpus.dedup.across_splits import copies_across_splits
 from training.corpus.dedup.exact import first_of_each
 from training.corpus.dedup.lines import repeated_lines
@@ -215,25 +215,48 @@ class Curation:
 
     def _split(self, corpus: Corpus) -> None:
         """Hold out the validation split."""
-        kept = corpus.kept_places()
+        kept, config = corpus.kept_places(), self.config
+        corpus.split_by = unit = config.unit or ("document" if len(kept) > 1 else "position")
+        size = corpus.sizes[kept].sum()
+        target = config.validation_fraction * size
+        if unit == "position":
+            self._split_by_position(corpus, kept, int(size - target))
+        else:
+            long = np.zeros(len(kept), dtype=bool)
+            if config.unit is None and not config.drops_copies_across_splits:
+                long = too_long(corpus.sizes[kept], config.validation_fraction)
+                self._hold_out_ends(corpus, kept[long])
+            self._hold_out_units(corpus, unit, kept[~long], target if long.any() else None)
+        corpus.count_splits()
+
+    def _hold_out_units(self, corpus: Corpus, unit: str, kept: np.ndarray, total: float | None) -> None:
+        """Hold out whole units.
+
+        Args:
+            kept: places of their documents.
+            total: bytes of all validation text, if other text is held out already.
+        """
         sizes = corpus.sizes[kept]
         target = self.config.validation_fraction * sizes.sum()
-        unit = self.config.unit or ("document" if len(kept) > 1 else "position")
-        if unit == "position":
-            self._split_by_position(corpus, kept, int(sizes.sum() - target))
-        else:
-            keys, members = np.unique(corpus.column(unit)[kept], return_inverse=True)
-            if len(keys) < 2:
-                raise UserError(
-                    f"'data.split_by': {self.config.where} holds a single {unit}, so none can be held out for "
-                    "validation; set split_by: position"
-                )
-            shares = [source.group_share for source in self.config.named_sources.values()]
-            most = min((max(share * target, SMALLEST_GROUP_LIMIT) for share in shares if share), default=np.inf)
-            held_out = hold_out(keys, np.bincount(members, sizes), target, most)
-            corpus.selection.split_of[kept[held_out[members]]] = VALIDATION
-            self._trim_held_out(corpus, [kept[members == unit] for unit in np.flatnonzero(held_out)], most)
-        corpus.count_splits()
+        keys, members = np.unique(corpus.column(unit)[kept], return_inverse=True)
+        if len(keys) < 2 and total is None:
+            raise UserError(
+                f"'data.split_by': {self.config.where} holds a single {unit}, so none can be held out for "
+                "validation; set split_by: position"
+            )
+        shares = [source.group_share for source in self.config.named_sources.values()]
+        most = min((max(share * target, SMALLEST_GROUP_LIMIT) for share in shares if share), default=np.inf)
+        held_out = hold_out(keys, np.bincount(members, sizes), target, most, total)
+        corpus.selection.split_of[kept[held_out[members]]] = VALIDATION
+        self._trim_held_out(corpus, [kept[members == unit] for unit in np.flatnonzero(held_out)], most)
+
+    def _hold_out_ends(self, corpus: Corpus, places: np.ndarray) -> None:
+        """Hold out the ends of documents that are too long to be held out whole; cut between paragraphs if possible."""
+        for place, document in corpus.at(places):
+            size = int(corpus.sizes[place])
+            held_out = int(self.config.validation_fraction * size)
+            text = corpus.selection.trimmed(place, document).text
+            corpus.selection.shared[place] = paragraph_end(text, size - held_out, slack=held_out // 8)
 
     def _trim_held_out(self, corpus: Corpus, units: list[np.ndarray], most: float) -> None:
         """Drop the documents that a held-out unit has beyond `most` bytes, so that none fills too much of the split."""
@@ -260,7 +283,7 @@ class Curation:
         ((_, document),) = corpus.at(np.array([place]))
         cut = line_end(corpus.selection.trimmed(place, document).text, target - before)
         if cut:
-            corpus.selection.straddling, corpus.selection.split_of[place] = (place, cut), TRAIN
+            corpus.selection.shared[place], corpus.selection.split_of[place] = cut, TRAIN
 
     def _drop_copies_across_splits(self, corpus: Corpus) -> None:
         """Drop validation documents that repeat training text."""

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from training.common.outputs import digest
+from training.common.stage import digest
 from training.corpus.curation.config import DataConfig
 from training.corpus.dedup.evaluation_items import task_files
 from training.corpus.sources import check_distinct, source_digest

@@ -96,6 +96,11 @@ class Funnel:
                 row["tokens"] = self._estimate(row["bytes"])
         return rows
 
+    def summary(self) -> str:
+        """One line: how many documents were read, and how many are kept."""
+        kept = self.kept
+        return f"{self.read['documents']:,} documents read, {kept['documents']:,} kept ({kept['bytes'] / 1e6:,.2f} MB)"
+
     def reasons(self) -> str:
         """The reasons, most frequent first, in short form for an error message."""
         ordered = sorted(self.dropped.items(), key=lambda item: -item[1]["documents"])

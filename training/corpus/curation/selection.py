@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,21 +31,21 @@ class Selection:
     Attributes:
         split_of: (documents,) TRAIN, VALIDATION or DROPPED, by place.
         cuts: bytes kept of the documents in which a limit falls, by place.
-        straddling: place of the document that both splits share, and its bytes in train.
+        shared: bytes in train of the documents that both splits share, by place; the rest of each is validation.
         lines: repeated lines, left out of all documents but the first.
     """
 
     split_of: np.ndarray
     cuts: dict[int, int]
-    straddling: tuple[int, int] | None = None
+    shared: dict[int, int] = field(default_factory=dict)
     lines: RepeatedLines | None = None
 
     def documents(self, blocks: Iterable[PlacedBlock], split: Split) -> Iterator[Document]:
         """The documents of a split, with the text that goes into it."""
         number = SPLITS.index(split)
         for place, document in self.kept(blocks):
-            if self.straddling and place == self.straddling[0]:
-                yield self.piece(document, split)
+            if place in self.shared:
+                yield self.piece(place, document, split)
             elif self.split_of[place] == number:
                 yield document
 
@@ -66,9 +66,13 @@ class Selection:
             document = replace(document, text=self.lines.prune(document.text, place))
         return document
 
-    def piece(self, document: Document, split: Split) -> Document:
-        """A split's piece of the document that both splits share."""
-        text, cut = document.text.encode(), self.straddling[1]
+    def in_train(self, place: int, document: Document) -> Document:
+        """The training split's part of a document, trimmed: all of it, unless both splits share it."""
+        return self.piece(place, document, "train") if place in self.shared else document
+
+    def piece(self, place: int, document: Document, split: Split) -> Document:
+        """A split's piece of a document that both splits share."""
+        text, cut = document.text.encode(), self.shared[place]
         return replace(document, text=(text[:cut] if split == "train" else text[cut:]).decode())
 
     def save(self, folder: Path) -> None:
@@ -80,7 +84,7 @@ class Selection:
             np.save(folder / "firsts.npy", self.lines.firsts)
         rest = {
             "cuts": list(self.cuts.items()),
-            "straddling": self.straddling,
+            "shared": list(self.shared.items()),
             "min_characters": self.lines and self.lines.min_characters,
         }
         (folder / "selection.json").write_text(json.dumps(rest))
@@ -94,4 +98,4 @@ class Selection:
             arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lines", "firsts"))
             lines = RepeatedLines(*arrays, rest["min_characters"])
         split_of = np.load(folder / "split_of.npy", mmap_mode="r")
-        return cls(split_of, dict(rest["cuts"]), rest["straddling"] and tuple(rest["straddling"]), lines)
+        return cls(split_of, dict(rest["cuts"]), dict(rest["shared"]), lines)

@@ -1,15 +1,24 @@
 """Labelled texts from files or the Hub, for `scratch classify`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.common.errors import UserError
-from training.common.outputs import digest
+from training.common.errors import UserError, one_line
+from training.common.jsonl import read_records
 from training.common.recipe import PathText, nearest, option
+from training.common.stage import digest
+from training.corpus.sources.config import DETECT
+from training.corpus.sources.delimited import decode_field, read_rows
+from training.corpus.sources.document import Damaged, Dropped
+from training.corpus.sources.files import CSV, SourceFile
+from training.corpus.sources.records import delimiter_of
+from training.corpus.sources.streams import lines, open_stream
 
 LABELLED_SPLITS = ("train", "validation", "test")
-READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+ENDINGS = (".jsonl", ".json", *CSV, ".parquet")
+MAX_BYTES = 20_000_000  # of a record
 
 
 @dataclass
@@ -37,7 +46,7 @@ class Labelled:
 
 
 def labelled_digests(config: LabelledConfig) -> dict[str, str]:
-    """Digests of the data by key, see `training.common.outputs.digest`.
+    """Digests of the data by key, see `training.common.stage.digest`.
 
     Raises:
         UserError: no such file.
@@ -55,6 +64,8 @@ def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
             a single label, or a label that training never sees.
     """
     splits = {split: _read(config, split) for split in LABELLED_SPLITS}
+    counts = ", ".join(f"{len(data.texts):,} {split}" for split, data in splits.items())
+    print(f"classify: {counts} texts")
     known = set(splits["train"].labels)
     if len(known) < 2:
         raise UserError(f"'data.train': every record has the label '{min(known)}'; give two or more labels")
@@ -70,39 +81,93 @@ def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
 
 
 def _read(config: LabelledConfig, split: str) -> Labelled:
+    key, where = f"data.{split}", getattr(config, split)
+    suffix = Path(where).suffix.lower()
+    if config.name or suffix == ".parquet":
+        records = _rows_of_data_set(config, key, where)
+        where = f"{config.name}, split {where}" if config.name else where
+    elif suffix in CSV:
+        records = _rows_of_table(config, key, where)
+    elif suffix in ENDINGS:
+        records = _rows_of_json(config, key, where)
+    else:
+        raise UserError(f"'{key}': {where} has an unknown file type; use {', '.join(ENDINGS)}")
+    found = Labelled([], [])
+    for number, text, label in records:
+        missing = "label" if label in (None, "") else "text" if not isinstance(text, str) or not text.strip() else None
+        if missing:
+            raise UserError(f"'{key}': {where}, record {number} has no {missing}; fix or remove the record")
+        found.texts.append(text)
+        found.labels.append(str(label))
+    if not found.texts:
+        raise UserError(f"'{key}': {where} holds no records")
+    return found
+
+
+Rows = Iterator[tuple[int, Any, Any]]  # number, text and label of each record
+
+
+def _rows_of_data_set(config: LabelledConfig, key: str, where: str) -> Rows:
+    """Rows of a Parquet file, or of a split on the Hub."""
     import datasets
 
-    key, where = f"data.{split}", getattr(config, split)
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported here, in one line
     datasets.disable_progress_bars()
     try:
         if config.name:
             table = datasets.load_dataset(config.name, split=where)
-            where = f"{config.name}, split {where}"
         else:
-            suffix = Path(where).suffix.lower()
-            if suffix not in READERS:
-                raise UserError(f"'{key}': {where} has an unknown file type; use {', '.join(READERS)}")
-            options = {"sep": "\t"} if suffix == ".tsv" else {}
-            table = datasets.load_dataset(READERS[suffix], data_files=where, split="train", **options)
+            table = datasets.load_dataset("parquet", data_files=where, split="train")
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        cause = error.__cause__ or error
-        raise UserError(f"'{key}': {where} cannot be read ({' '.join(str(cause).split())})") from None
+        raise UserError(f"'{key}': {where} cannot be read ({one_line(error.__cause__ or error)})") from None
     finally:
         datasets.enable_progress_bars()
-    for column in (config.text_column, config.label_column):
-        if column not in table.column_names:
-            raise UserError(f"'{key}': {where} has no column '{column}'; {nearest(column, table.column_names)}")
-    if not len(table):
-        raise UserError(f"'{key}': {where} holds no records")
+    columns = _columns(config, table.column_names, key, where)
     feature = table.features[config.label_column]
-    named = feature.int2str if isinstance(feature, datasets.ClassLabel) else str
-    texts, labels = table[config.text_column][:], table[config.label_column][:]
+    named = feature.int2str if isinstance(feature, datasets.ClassLabel) else lambda label: label
+    texts, labels = (table[column][:] for column in columns)
     for number, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
-        if not isinstance(text, str) or not text.strip() or label is None:
-            what = "label" if label is None else "text"
-            raise UserError(f"'{key}': {where}, record {number} has no {what}; fix or remove the record")
-    return Labelled(texts, [named(label) for label in labels])
+        yield number, text, None if label is None else named(label)
+
+
+def _rows_of_table(config: LabelledConfig, key: str, where: str) -> Rows:
+    """Rows of a .csv or .tsv, strictly as text: a label 007 keeps its zeros, and NA is a text."""
+    file = SourceFile(Path(where), where, where, Path(where).suffix.lower(), "")
+    try:
+        with open_stream(file) as (stream, _):
+            rows = read_rows(lines(stream, MAX_BYTES), delimiter_of(file), MAX_BYTES)
+            header = next(rows, None)
+            if header is None:
+                return
+            if isinstance(header, Dropped):
+                raise Damaged("its first line is not a header")
+            places = [header.fields.index(column) for column in _columns(config, header.fields, key, where)]
+            for number, row in enumerate(rows, start=1):
+                if isinstance(row, Dropped):
+                    raise Damaged(f"line {row.number}: {row.detail}")
+                text, label = (decode_field(row.fields[place], DETECT)[0] for place in places)
+                yield number, text, label
+    except (Damaged, OSError, EOFError, UnicodeError) as error:
+        raise UserError(f"'{key}': {where} cannot be read ({one_line(error)})") from None
+
+
+def _rows_of_json(config: LabelledConfig, key: str, where: str) -> Rows:
+    """Rows of a .jsonl or .json."""
+    try:
+        records = list(read_records(Path(where)))
+    except UserError as error:
+        raise UserError(f"'{key}': {where} cannot be read ({error})") from None
+    for place, (number, record) in enumerate(records):
+        columns = (config.text_column, config.label_column) if place else _columns(config, list(record), key, where)
+        yield number, *map(record.get, columns)
+
+
+def _columns(config: LabelledConfig, names: list[str], key: str, where: str) -> tuple[str, str]:
+    """The columns of texts and labels. Raises UserError: one is missing."""
+    for column in (config.text_column, config.label_column):
+        if column not in names:
+            raise UserError(f"'{key}': {where} has no column '{column}'; {nearest(column, names)}")
+    return config.text_column, config.label_column
 
 
 def _names(labels: Any) -> str:

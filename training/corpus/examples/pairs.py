@@ -49,7 +49,9 @@ def _fitting_batch(batch: list[Function], tokenizer: "PreTrainedTokenizerFast", 
 
 
 def count_tokens(texts: Sequence[str], tokenizer: "Tokenizer") -> list[int]:
-    """Tokens of each text, none added."""
+    """Tokens of each text, none added, and none truncated or padded as a tokenizer.json may ask for."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 

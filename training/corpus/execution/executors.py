@@ -23,7 +23,7 @@ Task = Callable[[Any, int, int], None]  # as datatrove calls it: documents, numb
 JOB = "job"  # file with the id of the Slurm job
 _POLL = 30  # seconds between checks of Slurm's queue; the first ones are more frequent
 _NO_SLURM = "'engine.kind': slurm: sbatch and squeue are not on this machine; run this on a Slurm login node"
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 
 
 def start(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path) -> None:

@@ -248,7 +248,9 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
         )
     if dedup.lines:
         steps.append(f"lines in more than {dedup.line.max_documents} documents are dropped, except from the first one")
-    held_out = f"held out for validation: {config.validation_fraction:.1%} of the bytes, drawn by seed {config.seed}"
+    sizes = {split: row["bytes"] for split, row in manifest["funnel"]["splits"].items()}
+    share = sizes["validation"] / sum(sizes.values())
+    held_out = f"held out for validation: {share:.1%} of the bytes, drawn by seed {config.seed}"
     if config.unit == "package":
         held_out += ", whole packages"
     if config.drops_copies_across_splits:

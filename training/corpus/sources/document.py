@@ -37,13 +37,16 @@ class Record(NamedTuple):
     encoding: str = "utf-8"
 
 
+BROKEN = "broken record"
+
+
 class Dropped(NamedTuple):
     """A record without a usable text.
 
     Attributes:
         reason: its name in the funnel.
         size: in bytes, as stored.
-        detail: for a broken record, what is wrong with it.
+        detail: what is wrong with it, for the terminal.
     """
 
     number: int | None

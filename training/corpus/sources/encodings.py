@@ -16,9 +16,12 @@ _MULTIBYTE = re.compile(
 )
 
 
-def is_binary(data: bytes) -> bool:
-    """Whether bytes that should be text have a NUL or many control characters."""
-    return b"\0" in data or len(data) - len(data.translate(None, _CONTROL)) > MAX_CONTROL * len(data)
+def binary_fault(data: bytes) -> str | None:
+    """The reason why bytes are not text: a NUL, or many control characters; None for text."""
+    if (place := data.find(b"\0")) >= 0:
+        return f"a NUL at byte {place + 1:,}"
+    control = len(data) - len(data.translate(None, _CONTROL))
+    return f"{control:,} control characters" if control > MAX_CONTROL * len(data) else None
 
 
 def decode(data: bytes, encoding: str) -> tuple[str, str]:
@@ -28,26 +31,29 @@ def decode(data: bytes, encoding: str) -> tuple[str, str]:
     are at least as many as invalid bytes, nothing is guessed.
 
     Raises:
-        UnicodeError: it has no text.
+        UnicodeError: it has no text; the message names the first byte that is wrong.
         UserError: the package that detects encodings is not installed.
     """
     try:
         return data.decode(), "utf-8"
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
         if encoding != DETECT:
             return data.decode(encoding), codecs.lookup(encoding).name
+        place = f"byte {error.start + 1:,}, 0x{data[error.start]:02x}, is not UTF-8"
     rest, valid = _MULTIBYTE.subn(b"", data)
     if valid >= len(rest) - len(rest.translate(None, bytes(range(128, 256)))):
-        raise UnicodeError("damaged UTF-8")
+        raise UnicodeError(f"{place}, as the rest is")
     found = detect(data)
+    if found is None:
+        raise UnicodeError(f"{place}, and no other encoding fits")
     return data.decode(found), found
 
 
-def detect(data: bytes) -> str:
-    """The encoding of bytes that are not UTF-8, by the frequencies of their characters (Mozilla's uchardet).
+def detect(data: bytes) -> str | None:
+    """The encoding of bytes that are not UTF-8, by the frequencies of their characters (Mozilla's uchardet); None if
+    nothing known fits.
 
     Raises:
-        UnicodeError: nothing known fits.
         UserError: the package is not installed.
     """
     try:
@@ -63,6 +69,6 @@ def detect(data: bytes) -> str:
     except LookupError:
         name = "utf-8"
     if name in ("utf-8", "ascii"):  # which it is not
-        raise UnicodeError("no known encoding")
+        return None
     # Bytes 0x80 to 0x9f are control characters in ISO 8859-1, and quotation marks in what its users actually write.
     return "cp1252" if name == "iso8859-1" else name

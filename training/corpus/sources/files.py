@@ -1,23 +1,57 @@
-"""The files of a path, in an order that does not depend on the file system."""
+"""The files of a path, in an order that does not depend on the file system.
+
+A folder may be a data set with several splits, which datasets' `save_to_disk` wrote or which is a clone from the Hub.
+Only the files of the requested split are text then.
+"""
 
 import glob
 import json
 import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from training.common.errors import UserError
+import yaml
+from tqdm import tqdm
+
+from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
+from training.common.packages import how_to_install
 from training.common.recipe import nearest
-from training.corpus.sources.config import PYTHON, STDIN
+from training.common.stage import PROVENANCE, written_by
+from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 
-TEXT, HTML, JSON_LINES, CSV = (".txt", ".md", ".py"), (".html", ".htm"), (".jsonl", ".ndjson"), (".csv", ".tsv")
+TEXT = (
+    *(".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".adoc", ".org", ".tex"),
+    *(".py", ".pyi", ".js", ".mjs", ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp", ".hpp"),
+    *(".cs", ".go", ".rs", ".swift", ".rb", ".php", ".pl", ".lua", ".r", ".jl", ".hs", ".ml", ".sh", ".sql"),
+)
+HTML, JSON_LINES, CSV = (".html", ".htm"), (".jsonl", ".ndjson"), (".csv", ".tsv")
 PARQUET, ARROW = (".parquet",), (".arrow", ".feather")
 STREAMED = TEXT + HTML + JSON_LINES + CSV  # those that may be compressed
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 SUFFIXES = STREAMED + PARQUET + ARROW
 
-_READABLE = f"{' '.join(SUFFIXES)} (the first {len(STREAMED)} also with {' '.join(COMPRESSIONS)})"
+_READABLE = (
+    ".txt .md .rst .tex and other text, .py .js .c and other code, .html .jsonl .csv .tsv "
+    f"(all of them also with {' '.join(COMPRESSIONS)}), {' '.join(PARQUET + ARROW)}"
+)
+_SHOWN = 5  # endings that are not read, and outputs of stages, that are named
+RUN_SUMMARY = "summary.md"  # `scratch run` writes it beside the outputs of its stages
+CARD = "README.md"
+# Keys of a card on the Hub that other README.md files do not have.
+_CARD_KEYS = {
+    *("configs", "dataset_info", "task_categories", "task_ids", "size_categories", "annotations_creators"),
+    *("language_creators", "source_datasets", "multilinguality"),
+}
+_FRONT_MATTER = re.compile(r"---\r?\n(.*?)\r?\n---\s", re.DOTALL)
+# Files as `push_to_hub` names them, such as train-00000-of-00004.parquet.
+_SHARD = re.compile(r"(train|validation|valid|val|dev|test|eval)[\w.]*-\d{5}-of-\d{5}\..+")
 
 
 @dataclass(frozen=True)
@@ -44,6 +78,19 @@ class SourceFile:
         return "standard input" if self.path is None else str(self.path)
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source.
+
+    Attributes:
+        files: those to read, sorted by the parts of their paths.
+        notes: lines for the terminal about what is left out.
+    """
+
+    files: list[SourceFile]
+    notes: list[str]
+
+
 def is_hub_dataset(path: str) -> bool:
     """Whether a path means a dataset on the Hub: `owner/name`, without a file extension."""
     return is_hub_name(path) and not _kind(path, named=True)
@@ -54,41 +101,57 @@ def is_local(path: str) -> bool:
     return path not in (PYTHON, STDIN) and not is_hub_dataset(path)
 
 
-def list_files(path: str, split: str, key: str) -> list[SourceFile]:
-    """The readable files of a file name, folder or glob, sorted by the parts of their paths.
+def list_files(config: SourceConfig, key: str) -> Listing:
+    """The readable files of a file name, folder or glob.
+
+    Of a folder that is a data set, those of one split. Hidden folders and the outputs of stages are not entered, links
+    to folders are.
 
     Args:
-        split: of a folder with several, as `DatasetDict.save_to_disk` writes it.
         key: of the source in the recipe, for error messages.
 
     Raises:
         UserError: there are none, or a folder may not be listed.
     """
+    path = config.path
     expanded = Path(path).expanduser()
+    walk = _Walk(config, key)
     if expanded.is_file():
         if not _kind(expanded.name, named=True):
             raise UserError(f"'{key}.path': {path}: unknown file type; supported: {_READABLE}")
-        base, found, named = expanded.parent, [expanded], True
+        base, found = expanded.parent, [(expanded, True)]
     elif expanded.is_dir():
-        base, found, named = expanded, _below(expanded, split, key), False
+        base, found = expanded, list(walk.files(expanded))
     elif glob.has_magic(path):
         parts = expanded.parts
         fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-        base, named = Path(*parts[:fixed]), True
-        found = [Path(name) for name in glob.glob(str(expanded), recursive=True) if os.path.isfile(name)]
+        base = Path(*parts[:fixed])
+        found = [(Path(name), True) for name in glob.glob(str(expanded), recursive=True) if os.path.isfile(name)]
+        if "**" in parts:
+            found = [(file, named) for file, named in found if not walk.is_in_output(file, base)]
     else:
         raise UserError(f"'{key}.path': no such file or folder: {path} (a Hub dataset is written owner/name)")
     files, seen = [], {}
-    for file in sorted(found):
+    for file, named in sorted(found):
         kind = _kind(file.name, named)
         if not kind:
+            walk.unread[file.suffix.lower() or "without an ending"] += 1
             continue
         name = file.relative_to(base).as_posix()
         same_as = seen.setdefault(os.path.realpath(file), name)
         files.append(SourceFile(file, name, name.split("/")[0], *kind, same_as if same_as != name else None))
+    notes = [f"'{key}.path': {path}: {note}" for note in walk.notes()]
     if not files:
-        raise UserError(f"'{key}.path': {path}: no file of a supported type: {_READABLE}")
-    return files
+        raise UserError("; ".join([f"'{key}.path': {path}: no file of a supported type: {_READABLE}", *walk.notes()]))
+    return Listing(files, notes)
+
+
+def announced_files(config: SourceConfig, key: str) -> list[SourceFile]:
+    """The files of `list_files`. Prints which others are left out."""
+    listing = list_files(config, key)
+    for note in listing.notes:
+        tqdm.write(note, file=sys.stderr)
+    return listing.files
 
 
 def _kind(name: str, named: bool) -> tuple[str, str] | None:
@@ -103,26 +166,157 @@ def _kind(name: str, named: bool) -> tuple[str, str] | None:
     return (kind, compression) if kind in known else None
 
 
-def _below(folder: Path, split: str, key: str) -> list[Path]:
+class _Walk:
+    """A walk through the folders of a source.
 
+    Attributes:
+        unread: number of files that are not read, by ending.
+    """
+
+    def __init__(self, config: SourceConfig, key: str):
+        self.config, self.key = config, key
+        self.unread: Counter[str] = Counter()
+        self._data_sets: list[str] = []
+        self._outputs: dict[Path, str | None] = {}  # the stage that wrote each folder, if any
+        self._hidden = 0
+
+    def files(self, root: Path) -> Iterator[tuple[Path, bool]]:
+        """Yield every file below a folder, and whether it was named: by a data set, rather than met on the way."""
+        visited, folders = set(), [root]
+        while folders:
+            # Not `rglob`, which silently skips folders that it may not list.
+            for parent, below, names in os.walk(folders.pop(0), onerror=self._reject):
+                place = Path(parent)
+                real = os.path.realpath(parent)
+                if real in visited:
+                    below.clear()
+                    continue
+                visited.add(real)
+                of_data_set = data_set_files(place, names, self.config, self.key)
+                if of_data_set is not None:
+                    below.clear()
+                    self._data_sets.append(str(place))
+                    yield from ((file, True) for file in of_data_set)
+                    continue
+                entered = [name for name in below if not name.startswith(".")]
+                self._hidden += len(below) - len(entered)
+                outputs = [name for name in entered if self._is_output(place / name)]
+                below[:] = sorted(set(entered) - set(outputs))
+                folders += [place / name for name in below if (place / name).is_symlink()]
+                for name in names:
+                    if not (place / name).is_file():
+                        self.unread["broken links" if (place / name).is_symlink() else "special files"] += 1
+                    elif not (outputs and name == RUN_SUMMARY):
+                        yield place / name, False
+
+    def _reject(self, error: OSError) -> None:
+        raise UserError(f"'{self.key}.path': {error.filename} cannot be listed ({error.strerror})")
+
+    def _is_output(self, folder: Path) -> bool:
+        """Whether a stage wrote a folder: its own output must not be its input the next time."""
+        if folder not in self._outputs:
+            self._outputs[folder] = written_by(folder) if (folder / PROVENANCE).is_file() else None
+        return self._outputs[folder] is not None
+
+    def is_in_output(self, file: Path, base: Path) -> bool:
+        """Whether a file is in the output of a stage, below `base`, or the summary of a run."""
+        above = [folder for folder in file.parents if folder.is_relative_to(base) and folder != base]
+        beside = file.parent.iterdir() if file.name == RUN_SUMMARY else ()
+        return any(self._is_output(folder) for folder in [*above, *beside])
+
+    def notes(self) -> list[str]:
+        """Lines about what was left out, and about data sets."""
+        notes = []
+        if self._data_sets:
+            notes.append(f"read as a data set, its split '{self.config.split}' alone: {_first(self._data_sets)}")
+        finished = (folder for folder, stage in self._outputs.items() if stage and folder.suffix != ".partial")
+        if outputs := sorted(map(str, finished)):
+            notes.append(f"outputs of stages are left out: {_first(outputs)}")
+        if self._hidden:
+            notes.append(f"hidden folders are left out: {self._hidden:,}")
+        if self.unread:
+            kinds = [f"{count:,} {ending}" for ending, count in self.unread.most_common()]
+            notes.append(f"files of other types are left out: {sum(self.unread.values()):,} ({_first(kinds)})")
+        return notes
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def data_set_files(folder: Path, names: list[str], config: SourceConfig, key: str) -> list[Path] | None:
+    """The files of a data set's split `config.split`; None for a folder that is not a data set.
+
+    Args:
+        names: of the files directly in the folder.
+        key: of the source in the recipe, for error messages.
+
+    Raises:
+        UserError: no such split or subset, or a folder that cannot be read.
+    """
+    saved = _saved_files(folder, config, key) if {"dataset_dict.json", "state.json"} & set(names) else None
+    return _clone_files(folder, config, key) if saved is None and _is_clone(folder, names) else saved
+
+
+def _saved_files(folder: Path, config: SourceConfig, key: str) -> list[Path] | None:
+    """The files that `save_to_disk` listed. The folder may also hold cache files, which repeat the data."""
     try:
         splits = folder / "dataset_dict.json"
         if splits.is_file():
-            names = json.loads(splits.read_text(encoding="utf-8"))["splits"]
-            if split not in names:
-                raise UserError(f"'{key}.split': {folder} has no split '{split}'; {nearest(split, names)}")
-            folder = folder / split
+            _check_split(_read(splits)["splits"], folder, config, key)
+            folder = folder / config.split
         state = folder / "state.json"
         if (folder / "dataset_info.json").is_file() and state.is_file():
-            # The folder may also hold cache files with the same extension, which repeat the data.
-            return [folder / row["filename"] for row in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+            return [folder / row["filename"] for row in _read(state)["_data_files"]]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"'{key}.path': {folder}: damaged; write it again with save_to_disk") from None
+    return None
 
-    def reject(error: OSError) -> None:
-        raise UserError(f"'{key}.path': {error.filename} cannot be listed ({error.strerror})")
 
-    # Not `rglob`, which silently skips folders that it may not list.
-    walk = os.walk(folder, onerror=reject)
-    paths = (Path(parent, name) for parent, _, names in walk for name in names)
-    return [path for path in paths if path.is_file()]
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _check_split(names: list[str], folder: Path, config: SourceConfig, key: str) -> None:
+    if config.split not in names:
+        raise UserError(f"'{key}.split': {folder} has no split '{config.split}'; {nearest(config.split, names)}")
+
+
+def _is_clone(folder: Path, names: list[str]) -> bool:
+    """Whether a folder holds a Hub data set, by the names of its files or by its card."""
+    card = _card(folder / CARD) if CARD in names else {}
+    below = os.listdir(folder / "data") if card and (folder / "data").is_dir() else []
+    return bool(card.keys() & _CARD_KEYS) or any(map(_SHARD.fullmatch, [*names, *below]))
+
+
+def _card(file: Path) -> dict[str, Any]:
+    """The YAML at the beginning of a card; empty without it."""
+    head = _FRONT_MATTER.match(file.read_text(encoding="utf-8", errors="replace"))
+    try:
+        content = yaml.safe_load(head[1]) if head else None
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _clone_files(folder: Path, config: SourceConfig, key: str) -> list[Path]:
+    """The files that `datasets` would read of a split."""
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise UserError(
+            f"'{key}.path': {folder} is a Hub data set, whose splits need the package datasets, which is not "
+            f"installed; {how_to_install('datasets')}"
+        ) from None
+    try:
+        with tempfile.TemporaryDirectory() as cache:
+            builder = datasets.load_dataset_builder(str(folder), name=config.subset, cache_dir=cache)
+            found = {str(split): files for split, files in builder.config.data_files.items()}
+    except (OSError, ValueError, RuntimeError, StopIteration) as error:
+        raise UserError(
+            f"'{key}.path': {folder} is a Hub data set that cannot be opened ({one_line(error)}); set '{key}.subset', "
+            "or name its files with a glob"
+        ) from None
+    _check_split(list(found), folder, config, key)
+    return [folder / Path(file).relative_to(folder.resolve()) for file in found[config.split]]

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 
 from training.common.errors import UserError
-from training.common.outputs import digest
+from training.common.stage import digest
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.files import is_local, list_files
 
@@ -30,7 +30,7 @@ def source_digest(config: SourceConfig, key: str = "data") -> str:
     elif config.path == STDIN:
         identity = [STDIN, uuid.uuid4().hex]
     elif is_local(config.path):
-        files = list_files(config.path, config.split, key)
+        files = list_files(config, key).files
         try:
             identity = [f"{file.path}:{digest(file.path, f'{key}.path')}" for file in files]
         except OSError as error:
@@ -52,7 +52,7 @@ def check_distinct(sources: Mapping[str, SourceConfig]) -> None:
     taken: dict[object, str] = {}
     for key, config in sources.items():
         if is_local(config.path):
-            paths = [file.path for file in list_files(config.path, config.split, key)]
+            paths = [file.path for file in list_files(config, key).files]
             identities = {os.path.realpath(path): str(path) for path in paths}
         else:
             identities = {(config.path, config.subset, config.split): config.path}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.corpus.sources.config import SourceConfig
-from training.corpus.sources.files import SourceFile, is_local, list_files
+from training.corpus.sources.files import SourceFile, announced_files, is_local
 
 PARTITION_BYTES = 16_000_000  # as stored: seconds of work for one core, half a minute where they are compressed
 
@@ -32,6 +32,7 @@ class Partition:
 
 def split_source(config: SourceConfig, key: str) -> list[Partition]:
     """All partitions, in order: runs of files of `PARTITION_BYTES` or a little more. A larger file is one partition.
+    Prints which files are left out.
 
     A source that is not made of files is one partition. So is a source with a limit: where that falls is known only
     when everything before it has been filtered.
@@ -44,7 +45,7 @@ def split_source(config: SourceConfig, key: str) -> list[Partition]:
     """
     if not is_local(config.path):
         return [Partition(0, (), 1, 0)]
-    files = list_files(config.path, config.split, key)
+    files = announced_files(config, key)
     limited = config.max_documents is not None or config.max_bytes is not None
     runs, run, size = [], [], 0
     for file in files:

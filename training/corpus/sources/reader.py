@@ -3,8 +3,10 @@
 import copy
 import itertools
 import lzma
+import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,14 +17,19 @@ from training.common.errors import UserError
 from training.common.recipe import nearest
 from training.corpus.sources import files, records, tables, text
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
-from training.corpus.sources.document import Damaged, Document, Dropped, NoColumn, NotText, Record
-from training.corpus.sources.files import SourceFile, is_local, list_files
+from training.corpus.sources.document import BROKEN, Damaged, Document, Dropped, NoColumn, NotText, Record
+from training.corpus.sources.files import SourceFile, announced_files, is_local
 from training.corpus.sources.hub import HubStream
 from training.corpus.sources.ordering import shuffle_key
 from training.corpus.sources.partitions import Partition, whole
 from training.corpus.sources.python import path_reason, python_files, read_python
 
-SHOWN = 5  # broken records that are shown; more are only counted
+SHOWN = 5  # dropped records that are shown of each reason; more are only counted
+_REMEDIES = {
+    "undecodable": "; correct the byte, or name the encoding in '{key}.encoding'",
+    "binary": "; delete what is not text",
+    "too large": "; raise '{key}.max_document_bytes' to read it",
+}
 FEW_BROKEN = 10  # up to this many never stop a run early: with so few records a share is not meaningful
 
 _READERS: dict[str, Callable[[SourceFile, SourceConfig, int], Iterator[Record | Dropped]]] = {
@@ -96,6 +103,7 @@ class SourceReader:
         self.config, self.name, self.funnel, self.key = config, name, funnel, key
         self.partition, self.seed, self.groups = partition, seed, groups
         self._at = copy.deepcopy(start)
+        self._shown = Counter({BROKEN: start.broken})  # records dropped for a reason, and shown if they are few
         self._prefix = f"{name}/" if name else ""
         self._stream: HubStream | None = None
         self._documents = self._read(start)
@@ -120,7 +128,7 @@ class SourceReader:
         elif self.config.path == STDIN:
             documents = self._read_files([_standard_input()], last, 1)
         elif is_local(self.config.path):
-            partition = self.partition or whole(list_files(self.config.path, self.config.split, self.key))
+            partition = self.partition or whole(announced_files(self.config, self.key))
             documents = self._read_files(partition.files, last, partition.of)
         else:
             documents = self._read_hub(start)
@@ -243,15 +251,19 @@ class SourceReader:
     def _drop(self, outcome: Dropped, where: object = None) -> None:
         self.funnel.drop(outcome.reason, outcome.size)
         self._at.records += 1
-        if outcome.detail is not None:
+        if outcome.detail is None:
+            return
+        fault = f"{where}:{outcome.number}: {outcome.detail}" if outcome.number else f"{where}: {outcome.detail}"
+        if outcome.reason == BROKEN:
             self._at.broken += 1
-            fault = f"{where}:{outcome.number}: {outcome.detail}" if outcome.number else f"{where}: {outcome.detail}"
             self._at.first_broken = self._at.first_broken or fault
             if self._at.broken > FEW_BROKEN or not self.config.max_broken:
                 self._check_broken()
-            if self._at.broken <= SHOWN:
-                more = "; further ones are only counted" if self._at.broken == SHOWN else ""
-                tqdm.write(f"skipped: {fault}{more}", file=sys.stderr)
+        self._shown[outcome.reason] += 1
+        if self._shown[outcome.reason] <= SHOWN:
+            remedy = _REMEDIES.get(outcome.reason, "").format(key=self.key)
+            more = "; further ones are only counted" if self._shown[outcome.reason] == SHOWN else ""
+            tqdm.write(f"skipped: {fault}{remedy}{more}", file=sys.stderr)
 
     def _check_broken(self) -> None:
         _check_share(self._at.broken, self._at.records, self._at.first_broken, self.config, self.key)
@@ -299,6 +311,6 @@ def _check_share(broken: int, records: int, first: str | None, config: SourceCon
 
 
 def _standard_input() -> SourceFile:
-    """Records of standard input: JSON lines if it begins with a brace, else text."""
+    """Records of standard input: JSON lines if it begins with a brace, or a list of them; else text."""
     head = sys.stdin.buffer.peek(1).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")  # byte-order marks, whitespace
-    return SourceFile(None, "stdin", "stdin", ".jsonl" if head.startswith(b"{") else ".txt", "")
+    return SourceFile(None, "stdin", "stdin", ".jsonl" if re.match(rb"(\[\s*)?\{", head) else ".txt", "")

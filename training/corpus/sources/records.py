@@ -1,44 +1,88 @@
-"""Files with about one record per line: JSON lines, CSV, TSV."""
+"""Files with about one record per line: JSON lines or a JSON list, CSV, TSV."""
 
-import csv
+import codecs
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from training.corpus.sources.config import SourceConfig
-from training.corpus.sources.document import Damaged, Dropped, NoColumn, Record
-from training.corpus.sources.encodings import decode
+from training.corpus.sources.delimited import Row, decode_field, read_rows
+from training.corpus.sources.document import BROKEN, Damaged, Dropped, NoColumn, Record
 from training.corpus.sources.files import SourceFile
-from training.corpus.sources.streams import lines, open_stream
+from training.corpus.sources.streams import CHUNK, lines, open_stream
 
-BROKEN = "broken record"
+_BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")  # the elements of a list
 
 
 def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
-    """One record per line, numbered by its line. The first `skip` lines are skipped, unparsed.
+    """One record per line, numbered by its line; or the elements of a list, if the file holds a list of objects. The
+    first `skip` are skipped, lines unparsed.
 
     Raises:
         NoColumn: the first record of the file has other columns.
     """
     first = not skip
     with open_stream(file) as (stream, encoding):
-        for number, line in enumerate(lines(stream, config.max_document_bytes), start=1):
-            if number <= skip:
-                continue
-            if isinstance(line, int):
-                yield Dropped(number, "too large", line)
-            elif line.strip():
-                try:
-                    row = json.loads(line.decode())
-                except json.JSONDecodeError as error:
-                    yield Dropped(number, BROKEN, len(line), f"not valid JSON ({error.msg})")
-                except UnicodeDecodeError:
-                    yield Dropped(number, BROKEN, len(line), "not UTF-8")
-                except (ValueError, RecursionError):  # a number of thousands of digits; brackets a thousand deep
-                    yield Dropped(number, BROKEN, len(line), "not sane JSON")
-                else:
-                    yield from_row(number, row, config, len(line), first, encoding)
-                    first = False
+        values = _elements if re.match(rb"\s*\[\s*\{", stream.peek(1)) else _values
+        for number, row, size in values(stream, config.max_document_bytes, skip):
+            if isinstance(row, Dropped):
+                yield row
+            else:
+                yield from_row(number, row, config, size, first, encoding)
+                first = False
+
+
+def _values(stream: BinaryIO, limit: int, skip: int) -> Iterator[tuple[int, Any, int]]:
+    """The number of each line after the first `skip`, its value (or `Dropped`), and its bytes."""
+    for number, line in enumerate(lines(stream, limit), start=1):
+        if number <= skip:
+            continue
+        if isinstance(line, int):
+            yield number, Dropped(number, "too large", line, f"{line:,} bytes"), line
+        elif line.strip():
+            try:
+                row = json.loads(line.decode())
+            except json.JSONDecodeError as error:
+                row = Dropped(number, BROKEN, len(line), f"not valid JSON ({error.msg})")
+            except UnicodeDecodeError:
+                row = Dropped(number, BROKEN, len(line), "not UTF-8")
+            except (ValueError, RecursionError):  # a number of thousands of digits; brackets a thousand deep
+                row = Dropped(number, BROKEN, len(line), "not sane JSON")
+            yield number, row, len(line)
+
+
+def _elements(stream: BinaryIO, limit: int, skip: int) -> Iterator[tuple[int, Any, int]]:
+    """The number of each element of a list after the first `skip`, the element, and its size in characters. No more
+    than two elements of `limit` are in memory.
+
+    Raises:
+        Damaged: what follows is not valid JSON, or is an element beyond the limit.
+    """
+    parse, utf8 = json.JSONDecoder().raw_decode, codecs.getincrementaldecoder("utf-8")()
+    text, number = "", 0
+    while not text.lstrip():
+        text += utf8.decode(stream.read(CHUNK))
+    text = text.lstrip().removeprefix("[")
+    place = 0
+    while True:
+        start = _BETWEEN.match(text, place).end()
+        if text.startswith("]", start):
+            return
+        try:
+            row, end = parse(text, start)
+            whole = end < len(text)  # at the end of what was read, a number may go on
+        except (ValueError, RecursionError):
+            whole = False
+        if whole:
+            number, place = number + 1, end
+            if number > skip:
+                yield number, row, end - start
+            continue
+        more = stream.read(max(CHUNK, len(text) - place)) if len(text) - place <= limit else b""
+        if not more:
+            raise Damaged(f"a JSON list that is not valid, or too large, after element {number}")
+        text, place = text[place:] + utf8.decode(more), 0
 
 
 def from_row(
@@ -70,7 +114,7 @@ def from_row(
         half = f"U+{ord(text[error.start]):04X}"
         return Dropped(number, BROKEN, size, f"'{column}' holds half of a surrogate pair ({half}), not valid UTF-8")
     if length > config.max_document_bytes:
-        return Dropped(number, "too large", length)
+        return Dropped(number, "too large", length, f"{length:,} bytes")
     return Record(number, text or "", encoding)
 
 
@@ -84,10 +128,6 @@ def column_names(row: dict[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-class _TooLong(Exception):
-    """A line too long to hold in memory, which breaks the record it belongs to."""
-
-
 def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
     """Records of one line, or of several if fields are quoted, numbered by their first line; the header is line 1.
 
@@ -95,64 +135,28 @@ def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Reco
         NoColumn: the header does not name the column.
     """
     with open_stream(file) as (stream, marked):
-        source = _Lines(lines(stream, config.max_document_bytes))
-        rows = csv.reader(source, delimiter="\t" if file.kind == ".tsv" else ",", strict=True)
-        csv.field_size_limit(config.max_document_bytes)
-        try:
-            header = next(rows, [])
-        except (csv.Error, _TooLong):
-            raise Damaged("its first line is not a CSV header") from None
-        if config.text_column not in header:
-            # Without any line, the file is empty; it does not lack the column.
-            if header:
-                raise NoColumn(header)
+        rows = read_rows(lines(stream, config.max_document_bytes), delimiter_of(file), config.max_document_bytes)
+        header = next(rows, None)
+        if header is None:  # without any line, the file is empty; it does not lack the column
             return
-        column = header.index(config.text_column)
-        while True:
-            number, before = source.number + 1, source.size
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except _TooLong:
-                outcome = Dropped(number, "too large", source.size - before)
-            except csv.Error as error:
-                what = "a quote that is not closed, or a field too large" if "limit" in str(error) else str(error)
-                outcome = Dropped(number, BROKEN, source.size - before, what)
-            else:
-                size = source.size - before
-                if not row or number <= skip:
-                    continue
-                if len(row) != len(header):
-                    outcome = Dropped(number, BROKEN, size, f"has {len(row)} fields, the header {len(header)}")
-                else:
-                    outcome = _from_field(number, row[column], size, marked, config.encoding)
-            if number > skip:
-                yield outcome
+        if isinstance(header, Dropped):
+            raise Damaged("its first line is not a CSV header")
+        if config.text_column not in header.fields:
+            raise NoColumn(header.fields)
+        column = header.fields.index(config.text_column)
+        for row in rows:
+            if row.number > skip:
+                yield row if isinstance(row, Dropped) else _from_field(row, column, marked, config.encoding)
 
 
-class _Lines:
-    """Lines as `csv` takes them, invalid bytes kept as lone surrogates; counts lines and bytes."""
-
-    def __init__(self, source: Iterator[bytes | int]):
-        self.source, self.number, self.size = source, 0, 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.source)
-        self.number += 1
-        if isinstance(line, int):
-            self.size += line
-            raise _TooLong
-        self.size += len(line)
-        return line.decode(errors="surrogateescape")
+def delimiter_of(file: SourceFile) -> str:
+    """The character between the fields of a CSV or TSV file."""
+    return "\t" if file.kind == ".tsv" else ","
 
 
-def _from_field(number: int, field: str, size: int, marked: str, encoding: str) -> Record | Dropped:
+def _from_field(row: Row, column: int, marked: str, encoding: str) -> Record | Dropped:
     try:
-        text, found = decode(field.encode(errors="surrogateescape"), encoding)
-    except UnicodeError:
-        return Dropped(number, "undecodable", size)
-    return Record(number, text, marked if marked != "utf-8" else found)
+        text, found = decode_field(row.fields[column], encoding)
+    except UnicodeError as error:
+        return Dropped(row.number, "undecodable", row.size, str(error))
+    return Record(row.number, text, marked if marked != "utf-8" else found)

@@ -6,10 +6,12 @@ import contextlib
 import gzip
 import io
 import lzma
+import re
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from training.common.files import reject_lfs_pointer
 from training.corpus.sources.document import Damaged
 from training.corpus.sources.files import SourceFile
 
@@ -28,13 +30,18 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# The first bytes of compressed files: many are named as if they were not compressed.
+_COMPRESSED = re.compile(
+    rb"(?P<gz>\x1f\x8b\x08)|(?P<zst>\x28\xb5\x2f\xfd)|(?P<xz>\xfd7zXZ\x00)|(?P<bz2>BZh[1-9]1AY&SY)", re.DOTALL
+)
 
 
 @contextlib.contextmanager
 def open_stream(file: SourceFile) -> Iterator[tuple[BinaryIO, str]]:
     """The content of a file, decompressed as it is read, and the encoding its byte-order mark names, else "utf-8".
 
-    The bytes are without the mark, and UTF-8 if there was one. While reading, besides the errors of the
+    Compression is told by the first bytes too: a gzip file may be called .jsonl. The content is without the mark, and
+    UTF-8 if there was one. While reading, besides the errors of the
     decompressors, there may be `Damaged` for a bomb and UnicodeDecodeError below a byte-order mark that is wrong.
     """
     with contextlib.ExitStack() as opened:
@@ -42,8 +49,11 @@ def open_stream(file: SourceFile) -> Iterator[tuple[BinaryIO, str]]:
             stream = sys.stdin.buffer
         else:
             stored = stream = opened.enter_context(file.path.open("rb"))
-            if file.compression:
-                plain = opened.enter_context(_decompress(stored, file.compression))
+            head = stored.peek(256)
+            reject_lfs_pointer(file.path, head)
+            found = _COMPRESSED.match(head)
+            if compression := f".{found.lastgroup}" if found else file.compression:
+                plain = opened.enter_context(_decompress(stored, compression))
                 stream = opened.enter_context(io.BufferedReader(_Guarded(plain, stored), CHUNK))
         head = stream.peek(4)
         mark, encoding = next(((mark, name) for mark, name in _MARKS if head.startswith(mark)), (b"", "utf-8"))

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from training.common.files import reject_lfs_pointer
 from training.corpus.sources.config import SourceConfig
 from training.corpus.sources.document import Damaged, Dropped, NoColumn, NotText, Record
 from training.corpus.sources.files import SourceFile
@@ -22,6 +23,7 @@ def read_parquet(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[
     """
     import pyarrow.parquet
 
+    _check_fetched(file)
     with _damage_named("not a Parquet file, or damaged"):
         # Makes pyarrow read pages as needed, not whole columns of a row group at once.
         table = pyarrow.parquet.ParquetFile(file.path, buffer_size=1 << 20, pre_buffer=False)
@@ -55,6 +57,7 @@ def read_arrow(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Re
     """
     import pyarrow
 
+    _check_fetched(file)
     with pyarrow.memory_map(str(file.path)) as mapped, _damage_named("not an Arrow file, or damaged"):
         if mapped.read(6) == b"ARROW1":
             reader = pyarrow.ipc.open_file(mapped)
@@ -72,6 +75,11 @@ def read_arrow(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Re
                 for offset, row in enumerate(wanted.slice(begin, rows).to_pylist(), start=number + begin + 1):
                     yield from_row(offset, row, config)
             number += len(batch)
+
+
+def _check_fetched(file: SourceFile) -> None:
+    with file.path.open("rb") as stream:
+        reject_lfs_pointer(file.path, stream.read(256))
 
 
 def _text_path(schema, column: str) -> str:

@@ -9,8 +9,8 @@ from typing import BinaryIO
 from training.common.errors import UserError
 from training.common.packages import how_to_install
 from training.corpus.sources.config import DETECT, SourceConfig
-from training.corpus.sources.document import Dropped, Record
-from training.corpus.sources.encodings import decode, is_binary
+from training.corpus.sources.document import BROKEN, Dropped, Record
+from training.corpus.sources.encodings import binary_fault, decode
 from training.corpus.sources.files import SourceFile
 from training.corpus.sources.streams import CHUNK, lines, open_stream
 
@@ -36,29 +36,34 @@ def read_text(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
             for number, piece in enumerate(itertools.chain(first, pieces), start=1):
                 if number > skip:
                     yield _text(None if alone else number, piece, marked, config)
-    except UnicodeDecodeError:  # below a byte-order mark; the rest goes with it
-        yield Dropped(None, "undecodable", file.path.stat().st_size if file.path else 0)
+    except UnicodeDecodeError as error:  # below a byte-order mark; the rest goes with it
+        yield Dropped(None, "undecodable", file.path.stat().st_size if file.path else 0, str(error))
 
 
 def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[bytes | int]:
-    """The documents of a text, each of at most `limit` bytes: cut at separators, and at line ends where that is not
-    enough. For a line that is longer alone, its size."""
+    """The documents of a text, each of at most `limit` bytes: cut at separators and, where that is not enough, at the
+    last blank line of the second half of `limit`, or at the last line end. A longer line gives its size."""
     pending, size, count = [], 0, 0
+    paragraphs = 0  # lines up to that blank line
     for line in lines(stream, limit):
         too_long = isinstance(line, int)
         parts = line.split(separator) if separator and not too_long else [line]
-        if pending and (too_long or size + len(parts[0]) > limit):
-            yield b"".join(pending)
-            pending, size, count = [], 0, count + 1
+        while pending and (too_long or size + len(parts[0]) > limit):
+            kept = paragraphs if paragraphs and not too_long else len(pending)
+            yield b"".join(pending[:kept])
+            pending, paragraphs, count = pending[kept:], 0, count + 1
+            size = sum(map(len, pending))
         for part in parts[:-1]:
             yield b"".join([*pending, part])
-            pending, size, count = [], 0, count + 1
+            pending, size, paragraphs, count = [], 0, 0, count + 1
         if too_long:
             yield line
             count += 1
         else:
             pending.append(parts[-1])
             size += len(parts[-1])
+            if 2 * size > limit and not parts[-1].strip():
+                paragraphs = len(pending)
     last = b"".join(pending)
     if last.strip() or not count:  # no document follows a final separator
         yield last
@@ -66,13 +71,13 @@ def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[b
 
 def _text(number: int | None, piece: bytes | int, marked: str, config: SourceConfig) -> Record | Dropped:
     if isinstance(piece, int):
-        return Dropped(number, "too large", piece)
-    if is_binary(piece):
-        return Dropped(number, "binary", len(piece))
+        return Dropped(number, "too large", piece, f"a line of {piece:,} bytes")
+    if fault := binary_fault(piece):
+        return Dropped(number, "binary", len(piece), fault)
     try:
         text, encoding = decode(piece, config.encoding)
-    except UnicodeError:
-        return Dropped(number, "undecodable", len(piece))
+    except UnicodeError as error:
+        return Dropped(number, "undecodable", len(piece), str(error))
     return Record(number, text.replace("\r\n", "\n").replace("\r", "\n"), marked if marked != "utf-8" else encoding)
 
 
@@ -95,21 +100,21 @@ def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
         while more := stream.read(CHUNK):
             size += len(more)
     if size > config.max_document_bytes:
-        yield Dropped(None, "too large", size)
+        yield Dropped(None, "too large", size, f"{size:,} bytes")
         return
-    if is_binary(data):
-        yield Dropped(None, "binary", len(data))
+    if fault := binary_fault(data):
+        yield Dropped(None, "binary", len(data), fault)
         return
     if _depth(data) > MAX_DEPTH:
-        yield Dropped(None, "broken record", len(data), f"tags nested more than {MAX_DEPTH:,} deep")
+        yield Dropped(None, BROKEN, len(data), f"tags nested more than {MAX_DEPTH:,} deep")
         return
     encoding = config.encoding
     if encoding == DETECT and b"charset" in data[:1024].lower():
         encoding = detect_encoding(data, from_html_meta=True)  # the encoding that the page declares
     try:
         html, encoding = decode(data, encoding)
-    except (UnicodeError, LookupError):
-        yield Dropped(None, "undecodable", len(data))
+    except (UnicodeError, LookupError) as error:
+        yield Dropped(None, "undecodable", len(data), str(error))
         return
     text = extract_plain_text(html, main_content=True)
     yield Record(None, text, marked if marked != "utf-8" else encoding)

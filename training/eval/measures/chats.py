@@ -95,7 +95,9 @@ def open_chat(name: str, config: ChatConfig, limit: int, seed: int) -> Chat:
     """
     key = f"chats.{name}"
     questions = read_questions(config.file, f"{key}.file")
-    questions = random.Random(seed).sample(questions, min(limit, len(questions)))
+    read = len(questions)
+    questions = random.Random(seed).sample(questions, min(limit, read))
+    print(f"evaluate: {key}: {read:,} questions, {len(questions):,} asked")
     rewards = []
     if config.rewards:
         columns = list(questions[0].columns)

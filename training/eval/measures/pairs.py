@@ -21,8 +21,11 @@ class Pairs(Measure):
     kind = "pairs"
 
     def prepare(self) -> None:
-        files = self.config.pairs.items()
-        self.pairs: dict[str, list[Record]] = {name: read_pairs(file, f"pairs.{name}") for name, file in files}
+        self.pairs: dict[str, list[Record]] = {}
+        for name, file in self.config.pairs.items():
+            self.pairs[name] = pairs = read_pairs(file, f"pairs.{name}")
+            measured = min(len(pairs), self.config.limits.pairs)
+            print(f"evaluate: pairs.{name}: {len(pairs):,} pairs, {measured:,} measured")
 
     def check(self, candidate: Candidate) -> None:
         for name, pairs in self.pairs.items():

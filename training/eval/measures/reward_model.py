@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from training.common.device import pick_device
 from training.common.errors import UserError
-from training.common.outputs import check_stage
 from training.common.progress import progress_bar
+from training.common.stage import check_stage
 from training.eval.measures.batching import by_length, pad
 from training.eval.measures.prompts import check_rendering
 from training.machine.threads import follow_load_in

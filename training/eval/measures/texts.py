@@ -25,7 +25,9 @@ class Texts(Measure):
         for name, file in self.config.texts.items():
             if not Path(file).exists():
                 raise UserError(f"'texts.{name}': no such file or folder: {file}")
-            self.texts[name] = read_texts(file, f"texts.{name}")
+            self.texts[name] = texts = read_texts(file, f"texts.{name}")
+            size = sum(len(text.encode()) for text in texts)
+            print(f"evaluate: texts.{name}: {len(texts):,} documents, {size / 1e6:,.2f} MB")
 
     def inputs(self) -> dict[str, str]:
         return {f"texts.{name}": file for name, file in self.config.texts.items()}

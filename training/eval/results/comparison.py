@@ -10,27 +10,29 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.common.errors import UserError
 from training.common.estimates import Difference, paired_difference
 from training.common.tables import Row, as_markdown, as_text
-from training.eval.measures.figures import Figure, ItemOutcome, MetricKey, Unit, figure_of
+from training.eval.measures.figures import BITS, Figure, ItemOutcome, MetricKey, Unit, figure_of
 from training.eval.results.items import read_outcomes
 from training.eval.results.results_file import RESULTS, ModelResults, Results, nest
-from training.eval.results.table import near_chance_note, show
+from training.eval.results.table import chance_notes, show
 
+Verdict = Literal["better", "worse", "no difference shown"]
+SIGNIFICANT, P_DECIMALS = 0.05, 3
 Items = dict[str, tuple[float, float | None]]  # by item, its score and its weight
 
 
 @dataclass(frozen=True)
 class PairDifference:
-    """The difference between two models under one measure; `verdict` is "better", "worse" or "no difference shown"."""
+    """The difference between two models under one measure."""
 
     before: str
     after: str
     difference: Difference
-    verdict: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,16 @@ def compare_folders(folders: list[Path]) -> Comparison:
     if len(rows) < 2:
         raise UserError(f"'compare': {folders[0]} holds one model, {names[0]}; add a second folder")
 
+    separate = set().union(*(_separate(row, by_model[label]) for label, row in rows.items()))
     measures, remarks = {}, []
+    alone: dict[str, list[str]] = {}
     for key in dict.fromkeys(itertools.chain.from_iterable(by_model.values())):
+        if key not in separate:  # a task that every model has in a group
+            continue
         scored = {label: scores[key] for label, scores in by_model.items() if key in scores}
         if len(scored) < 2:
+            (label,) = scored
+            alone.setdefault(label, []).append(key.label)
             continue
         shared = set.intersection(*(set(items) for items in scored.values()))
         most = max(len(items) for items in scored.values())
@@ -105,12 +113,13 @@ def compare_folders(folders: list[Path]) -> Comparison:
             continue
         if len(shared) < most:
             remarks.append(f"{key.label}: on the {len(shared)} items that all have, of {most}")
-        known = next(filter(None, (rows[label].figures.get(key) for label in scored)), None)
+        known = next(filter(None, (_known_figure(rows[label], key) for label in scored)), None)
         measures[key] = _compare(scored, sorted(shared), known)
     if not measures:
         raise UserError(
             f"'compare': {' and '.join(rows)} have no measure in common on the same items; use one recipe for both"
         )
+    remarks += [f"left out, because only {label} has them: {', '.join(keys)}" for label, keys in alone.items()]
     return Comparison(list(rows), measures, remarks)
 
 
@@ -124,16 +133,36 @@ def _read_models(folder: Path) -> dict[str, ModelResults]:
 
 
 def _scores(row: ModelResults, outcomes: list[ItemOutcome]) -> dict[MetricKey, Items]:
-    """Scores and weights of items by measure. The tasks of a group are gathered under the group."""
-    groups = {key.name: group for group, tasks in row.subtasks.items() for key in tasks}
+    """Scores and weights of items by measure. The tasks of a group are gathered under the group, and by themselves."""
+    groups = _groups(row)
     gathered: dict[MetricKey, Items] = {}
     for outcome in outcomes:
         group = groups.get(outcome.name) if outcome.kind == "tasks" else None
-        item = f"{outcome.name}/{outcome.item}" if group else outcome.item
+        places = [(outcome.name, outcome.item)]
+        if group:
+            places.insert(0, (group, f"{outcome.name}/{outcome.item}"))
         for metric, score in outcome.scores.items():
-            key = MetricKey(outcome.kind, group or outcome.name, metric)
-            gathered.setdefault(key, {})[item] = (score, outcome.weight)
+            for name, item in places:
+                key = MetricKey(outcome.kind, name, metric)
+                gathered.setdefault(key, {})[item] = (score, outcome.weight)
     return gathered
+
+
+def _groups(row: ModelResults) -> dict[str, str]:
+    """The group of each task that has one."""
+    return {key.name: group for group, tasks in row.subtasks.items() for key in tasks}
+
+
+def _separate(row: ModelResults, scores: dict[MetricKey, Items]) -> set[MetricKey]:
+    """The measures of a model that are not only a part of another: its groups, and tasks outside of them."""
+    groups = _groups(row)
+    return {key for key in scores if key.kind != "tasks" or key.name not in groups}
+
+
+def _known_figure(row: ModelResults, key: MetricKey) -> Figure | None:
+    """The figure of a measure, or of a task in a group."""
+    in_groups = (tasks[key] for tasks in row.subtasks.values() if key in tasks)
+    return row.figures.get(key) or next(in_groups, None)
 
 
 def _compare(scored: dict[str, Items], shared: list[str], known: Figure | None) -> MeasureComparison:
@@ -150,10 +179,10 @@ def _compare(scored: dict[str, Items], shared: list[str], known: Figure | None) 
     return MeasureComparison(unit, models, pairs)
 
 
-def _verdict(difference: Difference, unit: Unit) -> str:
-    gain = -difference.value if unit == "bits per byte" else difference.value
-    if difference.stderr is None or abs(gain) <= 2 * difference.stderr:
+def _verdict(difference: Difference, unit: Unit) -> Verdict:
+    if difference.p is None or round(difference.p, P_DECIMALS) >= SIGNIFICANT:  # as it is printed
         return "no difference shown"
+    gain = -difference.value if unit == BITS else difference.value
     return "better" if gain > 0 else "worse"
 
 
@@ -169,7 +198,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
     content = {"models": comparison.models, "measures": measures, "remarks": comparison.remarks}
     (folder / "comparison.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     scores, differences = _score_table(comparison), _difference_table(comparison)
-    remarks = [*comparison.remarks, *_near_chance_notes(comparison)]
+    remarks = [*comparison.remarks, *_chance_notes(comparison)]
     page = f"# Comparison\n\n![Differences](comparison.png)\n\n{as_markdown(scores)}\n{as_markdown(differences)}\n"
     page += "".join(f"- {remark}\n" for remark in [*remarks, *EXPLANATION])
     (folder / "comparison.md").write_text(page, encoding="utf-8")
@@ -181,7 +210,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> str:
 EXPLANATION = (
     "shares are in percent and their differences in points, with one standard error of the sample of items",
     "a difference is the mean over the same items of the later model's score minus the earlier one's; 'better' and "
-    "'worse' mean more than two standard errors",
+    "'worse' mean p < 0.05",
     "gained, lost: items that only the later or only the earlier model has right",
     "p: exact McNemar test for scores of 0 and 1, otherwise normal distribution; not corrected for multiple measures",
 )
@@ -211,7 +240,7 @@ def _difference_table(comparison: Comparison) -> list[Row]:
             shown = show(Figure(found.value, found.stderr, found.n, unit=measure.unit))
             sign = "" if found.value < 0 else "+"
             changed = "" if found.gained is None else f"{found.gained}, {found.lost}"
-            p = "" if found.p is None else "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+            p = "" if found.p is None else "< 0.001" if found.p < 0.001 else f"{found.p:.{P_DECIMALS}f}"
             models = f"{pair.before} → {pair.after}"
             rows.append([key.label, models, f"{sign}{shown}", changed, p, pair.verdict])
     return rows
@@ -222,11 +251,9 @@ def _in_order(pairs: list[PairDifference], order: list[tuple[str, str]]) -> Iter
     return (by_models[models] for models in order if models in by_models)
 
 
-def _near_chance_notes(comparison: Comparison) -> list[str]:
-    lines = []
-    for model in comparison.models:
-        measures = comparison.measures.items()
-        close = [key.label for key, one in measures if model in one.models and one.models[model].near_chance()]
-        if close:
-            lines.append(near_chance_note(model, close))
-    return lines
+def _chance_notes(comparison: Comparison) -> list[str]:
+    measures = comparison.measures.items()
+    of_model = {
+        model: {key: one.models[model] for key, one in measures if model in one.models} for model in comparison.models
+    }
+    return [note for model, figures in of_model.items() for note in chance_notes(model, figures)]

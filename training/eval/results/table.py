@@ -69,20 +69,23 @@ def show(figure: Figure | None) -> str:
 
 
 def notes(models: Mapping[str, ModelResults]) -> list[str]:
-    """Notes needed to interpret the scores: near chance, left out, truncated, spread over seeds."""
+    """Notes needed to interpret the scores: near or below chance, left out, truncated, spread over seeds."""
     lines = []
     for name, model in models.items():
-        close = [key.label for key, figure in shares(model).items() if figure.near_chance()]
-        if close:
-            lines.append(near_chance_note(name, close))
+        lines += chance_notes(name, shares(model))
         lines += [f"{name}: {line}" for line in _task_notes(model.figures)]
         lines += [f"{name}: {line}" for line in _left_out_notes(model.figures)]
     return lines
 
 
-def near_chance_note(model: str, labels: list[str]) -> str:
-    """The note on scores that random guessing would explain."""
-    return f"near chance (within two standard errors of guessing): {model}: {', '.join(labels)}"
+def chance_notes(model: str, figures: Figures) -> Iterator[str]:
+    """The scores that random guessing would explain, and those below it, which hint at a wrong label or format."""
+    near = [key.label for key, figure in figures.items() if figure.near_chance()]
+    below = [key.label for key, figure in figures.items() if figure.below_chance()]
+    if near:
+        yield f"near chance (within two standard errors of guessing): {model}: {', '.join(near)}"
+    if below:
+        yield f"below chance (by more than two standard errors of guessing): {model}: {', '.join(below)}"
 
 
 def _task_notes(figures: Figures) -> Iterator[str]:

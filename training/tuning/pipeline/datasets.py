@@ -46,6 +46,10 @@ def load_splits(recipe: TrlRecipe, formats: tuple[DataFormat, ...]) -> Splits:
         if training.eval_strategy != "no":
             evaluation, _ = convert_dataset(data[script.dataset_test_split], formats, recipe.where)
     print(f"{recipe.stage}: data format: {description}")
+    splits = {"training": train} | ({} if evaluation is None else {"evaluation": evaluation})
+    counts = [f"{len(data):,} {name} records" for name, data in splits.items() if hasattr(data, "__len__")]  # no stream
+    if counts:
+        print(f"{recipe.stage}: {', '.join(counts)}")
     return Splits(train, evaluation)
 
 

@@ -10,7 +10,7 @@ from training.common.errors import UserError, one_line
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import check_vocabulary, open_tokenizer
 from training.model_io.weights import check_weights
-from training.tuning.adapters import merge_adapter
+from training.tuning.adapters import merge_adapter, merge_into_base
 from training.tuning.pipeline.recipe import REWARD, TrlRecipe
 
 
@@ -44,7 +44,7 @@ def merge_trained_adapter(model: Any, recipe: TrlRecipe, adapter: Path) -> Any:
     """
     if recipe.model.load_in_4bit or recipe.model.load_in_8bit:
         return merge_adapter(_from_pretrained(recipe), adapter, "adapter")
-    return model.merge_and_unload()
+    return merge_into_base(model)
 
 
 def _from_pretrained(recipe: TrlRecipe, **options: Any) -> Any:

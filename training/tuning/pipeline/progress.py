@@ -13,10 +13,11 @@ from training.common.progress import TrainingProgress, progress_bar
 
 
 def show_progress(trainer: Trainer, figures: dict[str, str]) -> None:
-    """Replace the progress callback of a Trainer by `ProgressLines`, see there."""
+    """Replace the progress callback of a Trainer by `ProgressLines`, and let it log its last step."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
     trainer.add_callback(ProgressLines(figures))
+    trainer.add_callback(LogLastStep())
 
 
 def hide_bars_in_logs() -> None:
@@ -24,6 +25,14 @@ def hide_bars_in_logs() -> None:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
+
+
+class LogLastStep(TrainerCallback):
+    """Logs the last step, unless nothing is logged: a run shorter than `logging_steps` would leave no loss."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True
 
 
 class ProgressLines(TrainerCallback):

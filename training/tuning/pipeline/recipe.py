@@ -6,10 +6,13 @@ reported before anything is loaded, and settings that depend on the processor ar
 """
 
 import argparse
+import contextlib
 import dataclasses
+import re
 import tempfile
 import typing
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -18,13 +21,17 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.outputs import check_stage, digest, model_digest
 from training.common.recipe import build, check_scalar, has_flag, nearest
-from training.common.stage import Stage
+from training.common.stage import Stage, check_stage, digest, model_digest
 from training.tuning.adapters import check_quantization, is_adapter
-from training.tuning.trl_options import CONFIGURATIONS, answer_questions, is_complete, read_values
+from training.tuning.keys.rules import check_rules, without_effect
+from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values
 
 REWARD = "reward"  # the stage whose model outputs a score instead of text
+# Values of `report_to` that are names of modules.
+_TRACKERS = frozenset(
+    {"clearml", "codecarbon", "comet_ml", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"}
+)
 # Keys that cannot change the weights: they may differ when a run resumes. Keys of evaluations are not among them,
 # because an evaluation draws from the random state that sampling and dropout use.
 RUNTIME_KEYS = frozenset(
@@ -81,7 +88,8 @@ def read_recipe(stage: str, arguments: list[str], usage: str) -> tuple[dict[str,
         The keys of recipe and command line with their values, and what to call the recipe in an error.
 
     Raises:
-        UserError: an unknown key (with the nearest known one), a wrong type, or a missing key.
+        UserError: an unknown key (with the nearest known one), a wrong type, a key or value that the rules reject, or a
+            missing key.
     """
     answer_questions(stage, arguments, usage)
     ask_trl = not is_complete()  # the table of options is of other versions
@@ -92,6 +100,7 @@ def read_recipe(stage: str, arguments: list[str], usage: str) -> tuple[dict[str,
     values, where = read_values(stage, arguments)
     if ask_trl:
         values = check_keys(values, trl_classes(stage), where)
+        check_rules(stage, values, defaults_of(stage), where)
     for key in ("model_name_or_path", "output_dir"):
         if not values.get(key):
             raise UserError(f"{where}: '{key}' is missing")
@@ -128,22 +137,45 @@ def runtime_keys_of(values: dict[str, Any]) -> frozenset[str]:
 def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     """TRL's dataclasses from the values of a recipe, with settings for this processor filled in.
 
+    Prints the keys that have no effect.
+
     Raises:
-        UserError: TRL rejects a value or a combination of values, or an entry of `datasets` has an unknown key.
+        UserError: TRL rejects a value or a combination of values, an entry of `datasets` has an unknown key, or a
+            tracker is not installed.
     """
     from trl.scripts.utils import DatasetConfig
 
     from training.common.device import has_bf16, pick_device
+    from training.pretraining.trackers import check_trackers
 
     # TRL sets options of transformers by names that a later release will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for dataset in values.get("datasets") or []:
         build(DatasetConfig, dataset, where, prefix="datasets.")
+    for sentence in without_effect(values, defaults_of(stage)):
+        print(f"{stage}: {sentence}")
     device = pick_device()
     defaults = {"use_cpu": device.type == "cpu", "bf16": has_bf16(device), "report_to": "none"}
+    defaults["logging_nan_inf_filter"] = False  # which would log a loss of NaN as the mean of those before it
     if stage == REWARD:
         defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
-    return TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
+    recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
+    check_trackers([name for name in recipe.training.report_to if name in _TRACKERS])
+    recipe.model.lora_target_modules = target_modules(values.get("lora_target_modules"))
+    return recipe
+
+
+def target_modules(given: str | list[str] | None) -> str | list[str] | None:
+    """The `lora_target_modules` for PEFT: a list means names of modules, a text all-linear or a regular expression.
+
+    TRL makes a list of one a text, and PEFT would then compare `q_proj` with the whole path of a module.
+    """
+    if given is None:
+        return None
+    names = [given] if isinstance(given, str) else given
+    if names != ["all-linear"] and all(re.fullmatch(r"[\w.]+", name) for name in names):
+        return names
+    return names[0] if len(names) == 1 else names
 
 
 def trl_classes(stage: str) -> tuple[type, ...]:
@@ -176,6 +208,27 @@ def check_keys(values: dict[str, Any], classes: tuple[type, ...], where: str) ->
     return {key: check_scalar(value, hints[key], where, key) for key, value in values.items()}
 
 
+@contextlib.contextmanager
+def one_line_errors(where: str) -> Iterator[None]:
+    """Raise what TRL and transformers raise about a recipe as UserError, on one line.
+
+    Failures of the machine pass: files that cannot be written, and memory that runs out.
+    """
+    import torch
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except TemplateError as error:
+        raise UserError(f"{where}: the chat template rejects a conversation ({one_line(error)})") from error
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{where}: {one_line(error)}") from error
+    except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, FileNotFoundError) as error:
+        raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
+
+
 def parse_values(parser: Any, values: dict[str, Any], where: str) -> tuple[Any, ...]:
     """TRL's dataclasses from the values of a recipe. TrlParser reads files only, so they pass through a temporary one.
 
@@ -190,10 +243,8 @@ def parse_values(parser: Any, values: dict[str, Any], where: str) -> tuple[Any, 
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(values, file)
         file.flush()
-        try:
+        with one_line_errors(where):
             return parser.parse_args_and_config(["--config", file.name])
-        except ValueError as error:
-            raise UserError(f"{where}: {one_line(error)}") from None
 
 
 def inputs_of(values: dict[str, Any]) -> dict[str, str]:

@@ -1,29 +1,27 @@
 """Build a TRL trainer, train with exact resume, and save its model the way every other stage does."""
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase, Trainer
+import torch
+from transformers import PreTrainedTokenizerBase, Trainer, get_scheduler
 from trl import get_peft_config
 
-from training.common.errors import UserError, one_line
-from training.common.metrics import METRICS
+from training.common.metrics import METRICS, finite, json_line
 from training.common.processes import end_training
 from training.common.stage import Stage
 from training.machine.callback import FollowLoad
 from training.model_io.model_folder import save_model, save_tokenizer
-from training.plots.losses import plot_losses
+from training.plots.losses import plot_losses, trainer_curves
 from training.tuning.adapters import save_adapter
 from training.tuning.pipeline.datasets import Splits
 from training.tuning.pipeline.model import merge_trained_adapter
 from training.tuning.pipeline.progress import show_progress
-from training.tuning.pipeline.recipe import TrlRecipe
+from training.tuning.pipeline.recipe import TrlRecipe, one_line_errors
 from training.tuning.pipeline.resume import SeedSamplerByEpoch, train
 
 
@@ -43,23 +41,35 @@ def build_trainer(
     Raises:
         UserError: recipe, data, tokenizer and model do not fit together.
     """
-    with _no_output(recipe.training):
-        try:
-            trainer = trainer_class(
-                model=model,
-                args=recipe.training,
-                train_dataset=splits.train,
-                eval_dataset=splits.evaluation,
-                processing_class=tokenizer,
-                peft_config=get_peft_config(recipe.model),
-                **extra_arguments,
-            )
-        except (ValueError, ImportError, TemplateError) as error:
-            raise UserError(f"{recipe.where}: {one_line(error)}") from None
+    with _no_output(recipe.training), one_line_errors(recipe.where):
+        trainer = trainer_class(
+            model=model,
+            args=recipe.training,
+            train_dataset=splits.train,
+            eval_dataset=splits.evaluation,
+            processing_class=tokenizer,
+            peft_config=get_peft_config(recipe.model),
+            **extra_arguments,
+        )
+    check_optimizer(trainer, recipe.where)
     trainer.add_callback(SeedSamplerByEpoch())
     trainer.add_callback(FollowLoad())
     show_progress(trainer, getattr(trainer_class, "progress_figures", {}))
     return trainer
+
+
+def check_optimizer(trainer: Trainer, where: str) -> None:
+    """Reject an optimizer or a schedule that cannot be built: the Trainer builds them when it has begun to train.
+
+    Raises:
+        UserError: names the key.
+    """
+    args, optimizer = trainer.args, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with one_line_errors(f"{where}: 'optim'"):
+        if "layerwise" not in args.optim:  # these attach themselves to the model
+            trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+    with one_line_errors(f"{where}: 'lr_scheduler_type', 'lr_scheduler_kwargs'"):
+        get_scheduler(args.lr_scheduler_type, optimizer, 1, 10, args.lr_scheduler_kwargs)
 
 
 @contextlib.contextmanager
@@ -86,10 +96,10 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
 
     1. Begin the stage's folder; the trainer's checkpoints go to `trainer/` in it.
     2. Train, from the newest complete checkpoint if an interrupted run left one; Ctrl-C and SIGTERM save and stop.
-    3. Save the model (an adapter merged in, and beside it), `metrics.jsonl` and `loss.png`.
+    3. Save the model (an adapter merged in, and beside it), `metrics.jsonl` and, if there are losses, `loss.png`.
     4. Call `trainer.after_training(folder)` if it has that method: in every process, it returns figures for the
        provenance, and the names of the files it wrote. If it fails, the weights are safe.
-    5. Delete the checkpoints, and put the folder in its place.
+    5. Delete the checkpoints, keep the logs of TensorBoard, and put the folder in its place.
     """
     folder = _begin(stage, trainer)
     train(stage, trainer)
@@ -97,9 +107,11 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     figures, files = trainer.after_training(folder) if hasattr(trainer, "after_training") else ({}, [])
     if trainer.is_world_process_zero():
         losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
-        figures |= {"steps": trainer.state.global_step, "loss": losses[-1] if losses else None}
+        figures |= {"steps": trainer.state.global_step, "loss": finite(losses[-1]) if losses else None}
+        if (folder / "trainer" / "runs").is_dir():  # TensorBoard's
+            (folder / "trainer" / "runs").rename(folder / "runs")
         shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
-        stage.finish(figures, ", ".join([*wrote, *files]))
+        stage.finish(figures, ", ".join([*wrote, *files]), spare={"runs"})
     end_training(trainer.accelerator)
 
 
@@ -125,8 +137,8 @@ def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
         model = merge_trained_adapter(model, recipe, folder / "adapter")
     save_model(model, start, folder, state_dict)
     if any(getattr(recipe.training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
-        save_tokenizer(trainer.processing_class, folder)
+        save_tokenizer(trainer.processing_class, folder, model)
     history = trainer.state.log_history
-    (folder / METRICS).write_text("".join(json.dumps(record) + "\n" for record in history))
-    plot_losses([record for record in history if "loss" in record], folder / "loss.png", recipe.stage, unit="step")
-    return [*wrote, METRICS, "loss.png"]
+    (folder / METRICS).write_text("".join(map(json_line, history)))
+    drawn = plot_losses(trainer_curves(history), folder / "loss.png", recipe.stage, "step", trainer.loss_label)
+    return [*wrote, METRICS, *drawn]

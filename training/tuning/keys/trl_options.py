@@ -3,7 +3,7 @@
 The table, trl_options.json, was made with one version of TRL and of transformers. With these versions installed it is
 complete: help and checks of recipes use it alone. With others, TRL itself is asked; only fingerprints still use it.
 
-After an upgrade, make it again: python -m training.tuning.trl_options
+After an upgrade, make it again: python -m training.tuning.keys.trl_options
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from training.common.help import RECIPE_LINES, Line, format_section, plain_yaml,
 from training.common.recipe import (
     apply_overrides,
     check_scalar,
+    describe_bounds,
     local_path,
     nearest,
     recipe_file,
@@ -31,6 +32,7 @@ from training.common.recipe import (
     takes_no_value,
 )
 from training.common.yaml_values import read_yaml
+from training.tuning.keys.rules import bounds_of, check_rules, is_rejected
 
 TABLE = Path(__file__).with_suffix(".json")
 PACKAGES = ("trl", "transformers")
@@ -103,12 +105,25 @@ def options_of(stage: str) -> dict[str, TrlOption]:
     return {name: TrlOption(name, *entry) for name, entry in entries.items()}
 
 
+def defaults_of(stage: str) -> dict[str, Any]:
+    """The default of each option of a stage, from the table."""
+    return {name: option.default for name, option in options_of(stage).items()}
+
+
+def _shown(stage: str) -> list[TrlOption]:
+    """The options of a stage that are not rejected, in the order of help."""
+    accepted = [option for option in options_of(stage).values() if not is_rejected(stage, option.name)]
+    return sorted(accepted, key=lambda option: _order(option.section))
+
+
 def describe(stage: str) -> str:
     """The options of a stage under their headings, for `--help`."""
     sections: dict[str, list[Line]] = {}
-    for option in sorted(options_of(stage).values(), key=lambda option: _order(option.section)):
-        default = "" if option.default in (None, False, [], "") else f" (default {_plain(option.default)})"
-        words = f"{option.help.rstrip('.')}{default}"
+    for option in _shown(stage):
+        facts = [describe_bounds(bounds_of(stage, option.name))]
+        facts.append("" if option.default in (None, False, [], "") else f"default {_plain(option.default)}")
+        shown = ", ".join(filter(None, facts))
+        words = option.help.rstrip(".") + (f" ({shown})" if shown else "")
         sections.setdefault(option.section, []).append(Line(f"--{option.name} {option.shown}", words))
     return "\n\n".join(format_section(heading, lines) for heading, lines in sections.items())
 
@@ -176,13 +191,15 @@ def check_values(stage: str, values: dict[str, Any], where: str) -> dict[str, An
     """The values of a recipe, with numbers and truth values as TRL annotates them, and its paths expanded.
 
     Raises:
-        UserError: a key that is not in the table, or a wrong type.
+        UserError: a key that is not in the table, a wrong type, or a key or value that the rules reject.
     """
     options = options_of(stage)
     for key in values:
         if key not in options:
             raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), options)}")
-    return expand_paths({key: check_scalar(value, options[key].hint, where, key) for key, value in values.items()})
+    values = expand_paths({key: check_scalar(value, options[key].hint, where, key) for key, value in values.items()})
+    check_rules(stage, values, defaults_of(stage), where)
+    return values
 
 
 def recipe_yaml(stage: str, values: dict[str, Any], where: str) -> str:
@@ -192,7 +209,7 @@ def recipe_yaml(stage: str, values: dict[str, Any], where: str) -> str:
         where: the source of the values.
     """
     lines, section = [f"# {stage}: {where}"], None
-    for option in sorted(options_of(stage).values(), key=lambda option: _order(option.section)):
+    for option in _shown(stage):
         if option.section != section:
             section = option.section
             lines.append(f"\n# --- {section} ---")

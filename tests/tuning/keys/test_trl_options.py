@@ -8,13 +8,13 @@ import pytest
 from messages import refused
 
 from training.common.yaml_values import read_yaml
-from training.tuning import trl_options
+from training.tuning.keys import trl_options
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_table_is_that_of_the_installed_trl():
-    """Made again with: python -m training.tuning.trl_options"""
+    """Made again with: python -m training.tuning.keys.trl_options"""
     if not trl_options.is_complete():
         pytest.skip(f"the table is of other versions than {trl_options.installed_versions()}")
     assert trl_options.collect() == trl_options._table()
@@ -36,8 +36,8 @@ def test_every_stage_has_help_in_sections(stage, complete, capsys, monkeypatch):
     headings = [line for line in page.splitlines() if line and line[0] != " "]
     assert headings[:3] == ["About.", "Data", "Model and adapter"]
     assert headings[-2:] == ["Training (transformers)", "Recipe"]
-    for line in ("--lora_r INT                    LoRA R value (default 16)", "--datasets [MAPPING, ...]"):
-        assert line in page
+    for line in ("--lora_r INT                    LoRA R value (at least 1, default 16)", "--datasets [MAPPING, ...]"):
+        assert line in page, line
     assert "--eval_strategy no|steps|epoch" in page
 
 
@@ -95,7 +95,7 @@ def test_a_printed_recipe_is_the_same_recipe(complete, tmp_path, capsys):
 
 def test_all_of_this_without_trl():
     code = (
-        "import sys; from training.tuning.trl_options import describe, check_values; describe('grpo');"
+        "import sys; from training.tuning.keys.trl_options import describe, check_values; describe('grpo');"
         "check_values('grpo', {'beta': 1}, ''); assert not {'torch', 'transformers', 'trl'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,109 @@
+"""Readers by format: tables strictly as text, JSON lists, compression told by content, pointers of Git LFS."""
+
+import csv
+import gzip
+import io
+import json
+
+import pytest
+
+from training.common.errors import UserError
+from training.corpus.curation.funnel import Funnel
+from training.corpus.sources import Position, SourceConfig, SourceReader
+
+
+def read(path, start: Position = Position(), **options):
+    funnel = Funnel()
+    documents = list(SourceReader(SourceConfig(path=str(path), **options), "", funnel, start))
+    return documents, {reason: row["documents"] for reason, row in funnel.dropped.items()}
+
+
+def texts(path, **options) -> list[str]:
+    return [document.text for document in read(path, **options)[0]]
+
+
+SWALLOWED = ['"WIN now', "two", "three", 'a 5" pipe']  # as the quoting of CSV has it, one field of four lines
+
+
+@pytest.mark.parametrize("others", [[], ['"so what" she said'], ['"'], ['""'], ['"never closed']])
+def test_a_quote_in_a_tsv_does_not_swallow_rows(tmp_path, others):
+    expected = [f"message {number}" for number in range(9)] + SWALLOWED + others + ["last"]
+    lines = [f"{'spam' if number % 2 else 'ham'}\t{text}\n" for number, text in enumerate(expected)]
+    (tmp_path / "a.tsv").write_text("label\ttext\n" + "".join(lines))
+    found, dropped = read(tmp_path / "a.tsv")
+    assert len(found) == len(expected) - others.count('""') and sum(dropped.values()) == others.count('""')
+    assert [document.text for document in found][:13] == expected[:13] and found[-1].text == "last"
+    assert found[-1].id == f"a.tsv:{len(expected) + 1}"
+
+
+def test_quoted_fields_of_a_tsv_are_one_text(tmp_path):
+    rows = [["n", "text"], [1, "two\nlines"], [2, 'a\ttab and "quotes"'], [3, 'a\t"b"\nand c\td'], [4, "d"]]
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter="\t").writerows(rows)
+    (tmp_path / "a.tsv").write_text(buffer.getvalue(), newline="")
+    assert texts(tmp_path / "a.tsv") == [text for _, text in rows[1:]]
+
+
+def test_a_broken_quote_in_a_csv_breaks_its_row_alone(tmp_path):
+    (tmp_path / "a.csv").write_text('n,text\n1,"open\n2,two\n3,three\n4,"four" more\n5,five\n')
+    found, dropped = read(tmp_path / "a.csv", max_broken=1)
+    assert [document.text for document in found] == ["two", "three", "five"] and dropped == {"broken record": 2}
+
+
+def test_tables_hold_text(tmp_path):
+    words = ["NA", "null", "None", "nan", "007", "1e3", "2024-01-01", "true"]
+    for name, delimiter in {"a.csv": ",", "a.tsv": "\t"}.items():
+        (tmp_path / name).write_text("\n".join(["n" + delimiter + "text", *(f"1{delimiter}{word}" for word in words)]))
+        assert texts(tmp_path / name) == words
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_list_is_read_element_by_element(tmp_path, monkeypatch, indent):
+    monkeypatch.setattr("training.corpus.sources.records.CHUNK", 50)
+    rows = [{"text": f'"story" {number}, é 🦊', "tags": [[1], {}]} for number in range(40)] + [3, {"text": None}]
+    (tmp_path / "a.json").write_text("\n " + json.dumps(rows, indent=indent, ensure_ascii=False) + "\n")
+    found, dropped = read(tmp_path / "a.json", max_broken=0.5)
+    assert [document.text for document in found] == [row["text"] for row in rows[:40]]
+    assert dropped == {"broken record": 1, "empty": 1}
+    start = Position(last=found[9].id, records=10)
+    assert read(tmp_path / "a.json", start, max_broken=0.5)[0] == found[10:]
+    (tmp_path / "a.json").write_text(json.dumps(rows)[:900])
+    with pytest.raises(UserError, match=r"a.json: damaged \(a JSON list that is not valid"):
+        texts(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv", "a.jsonl.gz"])
+def test_compression_is_told_by_the_content(tmp_path, name):
+    content = {"a.txt": "hello", "a.csv": "text\nhello\n"}.get(name, '{"text": "hello"}\n')
+    (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+    assert texts(tmp_path / name) == ["hello"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.arrow"])
+def test_pointers_of_git_lfs_are_not_data(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(UserError, match=f"{name} is a Git LFS pointer, not the data; run `git lfs pull`"):
+        texts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        ("naïve café ".encode() * 9 + b"\xff", ("byte 118, 0xff, is not UTF-8", "'data.encoding'")),
+        (b"some text\0and more", ("a NUL at byte 10",)),
+        (b"x" * 3000, ("a line of 3,000 bytes", "'data.max_document_bytes'")),
+    ],
+)
+def test_a_flaw_that_costs_a_file_is_located(tmp_path, capsys, content, facts):
+    (tmp_path / "a.txt").write_bytes(content)
+    assert read(tmp_path / "a.txt", max_document_bytes=1000)[0] == []
+    said = capsys.readouterr().err
+    assert all(fact in said for fact in ("a.txt", *facts))
+
+
+def test_long_texts_are_cut_between_paragraphs(tmp_path):
+    paragraphs = [f"Paragraph {number} goes\non for some lines.\n\n" for number in range(40)]
+    (tmp_path / "a.txt").write_text("".join(paragraphs))
+    pieces = texts(tmp_path / "a.txt", max_document_bytes=200)
+    assert "".join(pieces) == "".join(paragraphs) and len(pieces) > 5
+    assert all(piece.endswith("\n\n") and len(piece) <= 200 for piece in pieces)
