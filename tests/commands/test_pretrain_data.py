@@ -191,7 +191,7 @@ BAD_DATA = [
     ("{lines: much, pages: 1}", None, "'data': the weight of lines must be a number above 0, not 'much'"),
     ("{lines: 1.234567, pages: 1}", None, "'data': these weights repeat only after 2,234,567 sequences"),
     ("{}", None, "'data' names no folder of shards"),
-    ("5", None, "'data' takes a mapping or text, not 5"),
+    ("5", None, "'data': 5: no such folder; run `scratch prepare` first"),  # a flag's text is text
     ("{lines: 1, gone: 1}", None, "'data': gone: no such folder; run `scratch prepare` first"),
     ("{lines: 1, tokenizer: 1}", None, "'data': tokenizer holds the output of 'tokenizer'; expected the output of"),
     ("{lines: 1, few: 3}", None, "'data': few: the split holds 75 tokens, fewer than its share of one batch, 6 x 24"),

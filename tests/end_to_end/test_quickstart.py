@@ -35,6 +35,7 @@ MODEL = {
     "model.safetensors",
     "loss_scratch.py",
     "modeling_scratch.py",
+    "originals_scratch.py",
     "provenance.json",
     "recipe.yaml",
     "tokenizer.json",

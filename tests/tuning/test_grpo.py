@@ -359,7 +359,7 @@ def test_kto(place):
     run(kto, "labelled.jsonl")
     assert {"loss", "kl"} <= lines(place / "new" / "metrics.jsonl")[0].keys()
     write(place / "labelled.jsonl", [{"prompt": "a", "completion": "b", "label": 1}])
-    assert refusal(kto, "labelled.jsonl").endswith("record 1: 'label' is neither true nor false")
+    assert refusal(kto, "labelled.jsonl", restart="true").endswith("record 1: 'label' is neither true nor false")
 
 
 def test_orpo(place):
