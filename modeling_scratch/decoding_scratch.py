@@ -78,7 +78,7 @@ def norm_function(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         return norm.forward
     size = norm.weight.shape[0]
     weight = torch.cat((norm.weight, norm.weight))
-    return lambda x: functional.layer_norm(torch.cat((x, -x), dim=-1), (2 * size,), weight, eps=norm.eps)[..., :size]
+    return lambda x: torch.layer_norm(torch.cat((x, -x), dim=-1), (2 * size,), weight, None, norm.eps)[..., :size]
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, signed_sin: torch.Tensor) -> torch.Tensor:
@@ -146,9 +146,8 @@ class DecoderLayer:
         query, key, value = query.view(per_head), key.view(per_head), value.view(per_head)
         if self.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key = query.to(self.dtype), key.to(self.dtype)
         if rotation is not None:  # of both at once
-            both = rotate(torch.cat((query, key), dim=1), *rotation)
+            both = rotate(torch.cat((query, key), dim=1).to(self.dtype), *rotation)
             query, key = both.split_with_sizes((query.shape[1], key.shape[1]), dim=1)
 
         if position == self.keys.shape[2]:
@@ -157,7 +156,11 @@ class DecoderLayer:
         self.visible = self.keys[:, :, : position + 1], self.values[:, :, : position + 1]
         self.cached.keys, self.cached.values = self.visible
         attended = functional.scaled_dot_product_attention(
-            query.unsqueeze(2), *self.visible, mask, scale=self.attention.scaling, enable_gqa=self.grouped
+            query.unsqueeze(2).to(self.dtype),
+            *self.visible,
+            mask,
+            scale=self.attention.scaling,
+            enable_gqa=self.grouped,
         )  # (batch, heads, 1, head_dim)
         (attended,) = self.o_proj(attended.flatten(1).to(hidden_states.dtype))
         hidden_states = hidden_states + attended

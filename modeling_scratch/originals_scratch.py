@@ -32,8 +32,8 @@ Place = tuple[type | ModuleType, str]  # of a function: where it is looked up, a
 
 LIBRARIES: list[Place] = [
     *((nn.Module, name) for name in ("_wrapped_call_impl", "_call_impl")),
-    *((cls, name) for cls in (nn.Linear, nn.LayerNorm, nn.Dropout, nn.ModuleList) for name in ("__call__", "forward")),
-    *((functional, name) for name in ("linear", "rms_norm", "layer_norm", "dropout", "scaled_dot_product_attention")),
+    *((cls, name) for cls in (nn.Linear, nn.LayerNorm, nn.Dropout) for name in ("__call__", "forward")),
+    *((functional, name) for name in ("linear", "rms_norm", "dropout", "scaled_dot_product_attention")),
     *((cls, name) for cls in (DynamicCache, DynamicLayer) for name in ("update", "get_mask_sizes")),
     (masking_utils, "create_causal_mask"),
     (masking_utils, "sdpa_mask"),
@@ -88,13 +88,17 @@ class Originals:
 
 
 def is_at_home(owner: type | ModuleType, name: str) -> bool:
-    """Whether a function was defined in the file of the class or module that has it."""
+    """Whether a function was defined by the library of the class or module that has it, decorators included."""
     if isinstance(owner, type):
         home = next(base for base in owner.__mro__ if name in vars(base)).__module__
     else:
         home = owner.__name__
     function = getattr(owner, name)
-    return isinstance(function, BuiltinFunctionType) or getattr(function, "__globals__", {}).get("__name__") == home
+    if isinstance(function, BuiltinFunctionType):
+        return True
+    # Not `__module__`, which functools.wraps copies to the function that it decorates.
+    defined = getattr(function, "__globals__", {}).get("__name__", "")
+    return defined.partition(".")[0] == home.partition(".")[0]
 
 
 class Replaced:

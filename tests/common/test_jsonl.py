@@ -23,6 +23,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
         ("a.json", json.dumps(ROWS).encode()),
         ("a.json", LINES.encode()),
     ],
+    ids=["lines", "BOM", "gzip by content", "gzip with BOM", "list in lines", "list", "lines in a list"],
 )
 def test_records_are_read_however_they_are_stored(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

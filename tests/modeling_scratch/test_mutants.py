@@ -212,8 +212,8 @@ MUTANTS = [
     ),
     Mutant(
         "attention scaling ignored by the decode loop",
-        "mask, scale=self.attention.scaling,",
-        "mask, scale=1.0,",
+        "scale=self.attention.scaling,",
+        "scale=1.0,",
         "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
         "decoding_scratch.py",
     ),
