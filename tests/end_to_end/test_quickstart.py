@@ -54,7 +54,7 @@ FILES = {
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
     "dpo": MODEL
     | {"metrics.jsonl", "loss.png"}
-    | {f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "README.md")},
+    | {f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "README.md", "base.json")},
     "evaluate": {
         "results.json",
         "results.md",
@@ -149,7 +149,7 @@ def test_what_it_prints(quickstart_run):
         assert f"{stage}: wrote runs/quickstart/{folder} (" in output
     for stage in list(STAGES)[1:]:
         assert f"next: scratch {stage} --config recipes/quickstart/{stage}.yaml" in output
-    assert output.rstrip().endswith("wrote runs/quickstart/summary.md, summary.json and summary.png")
+    assert output.rstrip().endswith("wrote runs/quickstart/summary.md, summary.json, summary.png")
 
 
 def test_one_table_a_row_a_model(run):
