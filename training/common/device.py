@@ -101,3 +101,48 @@ def matrix_product_rate(device: "torch.device", dtype: "torch.dtype", budget: fl
     while time.monotonic() < deadline:
         best = min(best, seconds(work, device))
     return operations / best
+
+
+def training_rate(device: "torch.device", dtype: "torch.dtype", budget: float = 0.5) -> float:
+    """Floating-point operations per second of the matrix products in training steps of a small transformer, with all
+    that stands between them: the best in `budget` seconds.
+
+    Of two processors with equal large matrix products, one may train half as fast again as the other.
+    """
+    import torch
+    from torch.nn import functional
+
+    heads, size, inner, vocabulary = 4, 256, 704, 4096
+    batch, seq = (64, 512) if device.type == "cuda" else (4, 256)
+    generator = torch.Generator(device).manual_seed(0)  # does not touch the random state of training
+
+    def weight(outputs: int, inputs: int) -> torch.Tensor:
+        return (torch.randn(outputs, inputs, generator=generator, device=device) / inputs**0.5).requires_grad_()
+
+    qkv_proj, o_proj, lm_head = weight(3 * size, size), weight(size, size), weight(vocabulary, size)
+    gate_proj, up_proj, down_proj = weight(inner, size), weight(inner, size), weight(size, inner)
+    hidden_states = torch.randn(batch, seq, size, generator=generator, device=device)
+    labels = torch.zeros(batch * seq, dtype=torch.long, device=device)
+
+    def linear(states: torch.Tensor, *weights: torch.Tensor) -> list[torch.Tensor]:
+        states = functional.rms_norm(states, states.shape[-1:])
+        return [functional.linear(states, weight) for weight in weights]
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            (qkv,) = linear(hidden_states, qkv_proj)
+            # (batch, seq, 3 * size) -> 3 x (batch, heads, seq, head_dim)
+            query, key, value = qkv.view(batch, seq, 3, heads, -1).permute(2, 0, 3, 1, 4)
+            attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+            states = hidden_states + functional.linear(attended.transpose(1, 2).flatten(2), o_proj)
+            gate, up = linear(states, gate_proj, up_proj)
+            states = states + functional.linear(functional.silu(gate) * up, down_proj)
+            (logits,) = linear(states, lm_head)
+        functional.cross_entropy(logits.flatten(0, 1).float(), labels).backward()
+
+    weights = 4 * size**2 + 3 * size * inner + size * vocabulary
+    step()  # the first call loads the library
+    deadline, best = time.monotonic() + budget, float("inf")
+    while time.monotonic() < deadline:
+        best = min(best, seconds(step, device))
+    return 6 * weights * batch * seq / best

@@ -1,8 +1,8 @@
 """Time estimates for the stages of a recipe folder on a machine, and the training steps that fit into some minutes.
 
 The estimates are simple rules, good to about a third: the operations of the matrix products, over the share of the
-machine's measured rate that such networks reach, plus what the stage takes elsewhere. They cover the stages of a folder
-that begins with pretraining, whose recipe has the size of the network.
+machine's measured rates that such networks reach, plus what the stage takes elsewhere. They cover the stages of a
+folder that begins with pretraining, whose recipe has the size of the network.
 """
 
 import math
@@ -12,14 +12,16 @@ from typing import Any
 
 from training.machine.resources import Machine
 
-# Share of the matrix-product rate that the quickstart's pretraining reaches, validations included: 78 of 270 GFLOP/s on
-# two cores of an Intel Xeon in fp32, 200 of 420 on two of an AMD EPYC in bf16.
-EFFICIENCY = {"fp32": 0.29, "bf16": 0.48}
+# Share of the machine's training rate that the quickstart's pretraining reaches, validations included, on two cores of
+# an AMD EPYC: 96 of 140 GFLOP/s in fp32, 204 of 215 in bf16, where the layers are compiled.
+TRAINING = {"fp32": 0.68, "bf16": 0.95}
+SCORING = 0.8  # share of the rate of matrix products that a forward pass reaches
 START = 8  # seconds from the start of a stage to its work: Python, torch, transformers
 BYTES_PER_TOKEN = 3.3  # Python source with a vocabulary of 4,096
 FILLED = 0.7  # share of `max_length` that the examples of SFT and DPO fill, with their padding
-TRAINER = 1.4  # time of a Trainer step, relative to pretraining on as many tokens
-LORA = 1.5  # time of a step with adapter and reference model, relative to training all weights
+# Time of a Trainer step, which is never compiled, relative to pretraining on as many tokens.
+TRAINER = {"fp32": 0.9, "bf16": 1.85}
+LORA = 1.9  # time of a step with adapter and reference model, relative to training all weights
 LEARN_BYTES, PREPARE_BYTES = 450_000, 250_000  # bytes of text per second, tokenizer and prepare
 GENERATED = 1500  # tokens per second that `evaluate` generates in a batch, with a network of a few million parameters
 ITEM_TOKENS = 200  # in an item that `evaluate` scores
@@ -53,13 +55,13 @@ class Folder:
         """Training steps by the recipe."""
         return self.get(stage, "max_steps", 1000)
 
-    def operations(self, stage: str) -> float:
+    def operations(self, stage: str, precision: str) -> float:
         """Floating-point operations that one step of a stage is worth: six per weight and token, and overheads."""
         if stage == "pretrain":
             tokens = self.get(stage, "global_batch_size", 32) * self.get(stage, "sequence_length", 256)
             return 6 * self.weights * tokens
         tokens = self.get(stage, "per_device_train_batch_size", 8) * self.get(stage, "max_length", 1024) * FILLED
-        return TRAINER * 6 * self.weights * tokens * (2 * LORA if stage == "dpo" else 1)  # two answers
+        return TRAINER[precision] * 6 * self.weights * tokens * (2 * LORA if stage == "dpo" else 1)  # two answers
 
     def most_steps(self, stage: str) -> float:
         """Steps after which a stage has seen its data often enough; infinite if the recipes do not limit the data."""
@@ -74,7 +76,6 @@ class Folder:
 
 def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
     """Seconds of a stage; None for a stage without a rule."""
-    speed = machine.rate * EFFICIENCY["bf16" if machine.bf16 else "fp32"]
     if stage == "tokenizer":
         return START + folder.get(stage, "max_bytes", 10**7) / LEARN_BYTES
     if stage == "prepare":
@@ -84,7 +85,9 @@ def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
     if "pretrain" not in folder.recipes or folder.get("pretrain", "depth", None):
         return None
     if stage in SCALED:
-        return START + folder.steps(stage) * folder.operations(stage) / speed
+        precision = "bf16" if machine.bf16 else "fp32"
+        speed = machine.training_rate * TRAINING[precision]
+        return START + folder.steps(stage) * folder.operations(stage, precision) / speed
     if stage != "evaluate":
         return None
     held_out = folder.get("prepare", "data.max_bytes", 10**7) * folder.get("prepare", "data.validation_fraction", 0.05)
@@ -92,8 +95,9 @@ def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
     pairs = folder.get(stage, "limits.pairs", 300) * len(folder.get(stage, "pairs", {}))
     choices = folder.get("prepare", "tasks", 0) * len(folder.get(stage, "tasks", []))
     scored = held_out / BYTES_PER_TOKEN + (2 * pairs + 4 * choices) * ITEM_TOKENS
-    seconds = 2 * folder.weights * scored / speed + answers * folder.get(stage, "max_new_tokens", 160) / GENERATED
-    return START + len(folder.get(stage, "models", {})) * seconds
+    scoring = 2 * folder.weights * scored / (SCORING * machine.rate)
+    answering = answers * folder.get(stage, "max_new_tokens", 160) / GENERATED
+    return START + len(folder.get(stage, "models", {})) * (scoring + answering)
 
 
 def fit_steps(folder: Folder, machine: Machine, minutes: float) -> dict[str, int]:
