@@ -36,10 +36,9 @@ def main(arguments: list[str]) -> None:
     from training.tuning.pipeline.datasets import load_splits
     from training.tuning.pipeline.model import load_model
     from training.tuning.pipeline.training import build_trainer, train_and_save
-    from training.tuning.reward_model import ScratchRewardTrainer, check_held_out
+    from training.tuning.reward_model import ScratchRewardTrainer
 
     recipe = parse_recipe("reward", values, where)
-    check_held_out(recipe)
     splits = load_splits(recipe, PREFERENCES)
     model, tokenizer = load_model(recipe)
     trainer = build_trainer(ScratchRewardTrainer, recipe, splits, model, tokenizer)

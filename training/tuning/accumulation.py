@@ -33,7 +33,7 @@ class ExactAccumulation:
         if total is None:
             return [1.0] * len(counts)
         batches = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-        return [count * batches / whole for count, whole in zip(counts, total.tolist(), strict=True)]
+        return [count * batches / max(whole, 1) for count, whole in zip(counts, total.tolist(), strict=True)]
 
 
 class ExactMean(ExactAccumulation):

@@ -1,6 +1,8 @@
 """Formats of tuning data: detected by their columns, and converted to the columns that TRL's trainers read."""
 
+import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ from training.model_io.messages import ROLES, Message, check_messages, check_too
 Record = dict[str, Any]
 
 # `datasets` caches converted and encoded records under a key that includes this number: raise it when they change.
-VERSION = 3
+VERSION = 4
 
 NUMBER = "record_number"  # a column that we add to the data
 
@@ -331,13 +333,14 @@ def text(column: str) -> DataFormat:
 def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: str, **options: Any) -> Any:
     """A split, to which the columns are added that `encode` makes of each record.
 
-    Prints how many records are not learned as they are shown at inference.
+    Prints how many records are not learned as they are shown at inference, and how many spell special tokens.
 
     Args:
         data: a split, a `Dataset` or an `IterableDataset`.
         encode: from a record and `options` to token ids, and `as_shown`, see `EncodedConversation`.
         args: of the trainer.
         name: of the split.
+        options: for `encode`; the special tokens are those of the `tokenizer` among them.
 
     Raises:
         UserError: a record that `encode` or the chat template rejects.
@@ -347,7 +350,8 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
 
     def encode_record(record: Record, number: int, version: int, **options: Any) -> Record:
         try:
-            return encode(record, **options)
+            encoded = encode(record, **options)
+            return encoded | {"spelled": spelled_token(text_of(record), options.get("tokenizer"))}
         except TemplateError as error:
             problem = f"the chat template rejects it ({one_line(error)}); remove it, or set another template"
         except ValueError as error:
@@ -356,7 +360,7 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
 
     options["version"] = VERSION
     if not isinstance(data, Dataset):  # a stream, of unknown length
-        return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns("as_shown")
+        return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns(["as_shown", "spelled"])
     with args.main_process_first(local=False):
         data = data.map(
             encode_record,
@@ -371,7 +375,46 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
             f"{name}: in {different:,} of {len(data):,} records the chat template writes a prompt differently once an "
             "answer follows, so that it is learned in a context that inference does not show; change the template"
         )
-    return data.remove_columns("as_shown")
+    report_spelled(data["spelled"][:], name)
+    return data.remove_columns(["as_shown", "spelled"])
+
+
+def text_of(record: Record) -> list[str]:
+    """The texts of a record; a conversation has none."""
+    return [value for column, value in record.items() if isinstance(value, str) and column != "tools"]
+
+
+def spelled_token(texts: list[str], tokenizer: Any) -> str:
+    """The first special token that the texts spell, other than the end-of-text token at their end; empty without one.
+
+    Args:
+        tokenizer: None for token ids.
+    """
+    if tokenizer is None or not texts:
+        return ""
+    special = _special_tokens(tokenizer)
+    found = (special.search(text.removesuffix(tokenizer.eos_token or "")) for text in texts)
+    return next((match[0] for match in found if match), "")
+
+
+@functools.lru_cache(maxsize=8)
+def _special_tokens(tokenizer: Any) -> re.Pattern:
+    special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(special) or "(?!)")
+
+
+def report_spelled(tokens: list[str], name: str) -> None:
+    """Print how many records of a split spell special tokens, which become characters instead of control tokens.
+
+    Args:
+        tokens: see `spelled_token`, one of each record.
+    """
+    found = [token for token in tokens if token]
+    if found:
+        print(
+            f"{name}: {len(found):,} of {len(tokens):,} records spell special tokens such as {found[0]} in text, where "
+            "they are characters, not control tokens; give conversations as messages"
+        )
 
 
 def encode_pairs(record: Record, tokenizer: Any) -> Record:

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import AutoConfig
+from jinja2 import TemplateError
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from training.common.errors import UserError, one_line
 from training.model_io.context_length import context_length
-from training.model_io.conversations import encode_prompt
+from training.model_io.conversations import encode_answers, encode_prompt
 from training.plots.reward import draw_reward
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.lengths import check_lengths
@@ -94,13 +96,25 @@ class OnlineTrainer:
         encoded = [encode_prompt(self.processing_class, prompt, **self.chat_template_kwargs) for prompt in prompts]
         return encoded, None, {}
 
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], *others: Any) -> torch.Tensor:
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], *others: Any
+    ) -> torch.Tensor:
         """TRL's rewards of the completions of all processes, (completions, rewards).
 
+        A reward model reads prompt and completion as `scratch reward` encodes them.
+
         Raises:
-            UserError: a reward model gave NaN or infinity.
+            UserError: a reward model gave NaN or infinity, or its chat template rejects a conversation.
         """
-        rewards = super()._calculate_rewards(inputs, *others)
+        tokenizers = self.reward_processing_classes
+        self.reward_processing_classes = [
+            None if tokenizer is None else RewardBatch(tokenizer, prompts, completions, self.chat_template_kwargs)
+            for tokenizer in tokenizers
+        ]
+        try:
+            rewards = super()._calculate_rewards(inputs, prompts, completions, *others)
+        finally:
+            self.reward_processing_classes = tokenizers
         for column, (function, name) in enumerate(zip(self.reward_funcs, self.reward_func_names, strict=True)):
             wrong = ~rewards[:, column].isfinite()
             if isinstance(function, torch.nn.Module) and wrong.any():
@@ -152,6 +166,42 @@ class OnlineTrainer:
             files.append("reward.png")
         keys = ("reward", "kl", "completions/mean_length")
         return {key: last[key] for key in keys if key in last}, files
+
+
+class RewardBatch:
+    """Stands in for the tokenizer of a reward model, where TRL would tokenize prompt and completion as one text.
+
+    The model reads the tokens it was trained on: the prompt is encoded apart, and special tokens in it are text.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompts: list[Any], completions: list[Any], template: dict[str, Any]
+    ):
+        self.tokenizer, self.prompts, self.completions, self.template = tokenizer, prompts, completions, template
+
+    def apply_chat_template(self, messages: list[Any], **_: Any) -> str:
+        """Empty text, which `__call__` does not read."""
+        return ""
+
+    def __call__(self, text: list[str], **_: Any) -> dict[str, torch.Tensor]:
+        """The padded `input_ids` and `attention_mask`, (completions, seq).
+
+        Raises:
+            UserError: the chat template of the reward model rejects a conversation.
+        """
+        pairs = zip(self.prompts, self.completions, strict=True)
+        try:
+            encoded = [encode_answers(self.tokenizer, *pair, **self.template) for pair in pairs]
+        except TemplateError as error:
+            raise UserError(
+                f"'reward_model_name_or_path': its chat template rejects a conversation ({one_line(error)}); remove "
+                "the record, or use another reward model"
+            ) from None
+        ids = [torch.tensor(each.prompt + each.answers[0]) for each in encoded]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(each) for each in ids], batch_first=True),
+        }
 
 
 def _none_for_nan(value: Any) -> Any:

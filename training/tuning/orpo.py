@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from trl.import_utils import TRLExperimentalWarning
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
@@ -44,7 +45,7 @@ class ScratchORPOTrainer(ExactAccumulation, ORPOTrainer):
         self.of_batch = [1.0, 1.0]  # factors of the means over tokens and pairs of the current batch
         splits = {"train": train_dataset} | ({"eval": eval_dataset} if eval_dataset is not None else {})
         train, *held_out = [
-            encode_dataset(data, encode_pairs, args, name, tokenizer=processing_class) for name, data in splits.items()
+            encode_dataset(data, encode_record, args, name, tokenizer=processing_class) for name, data in splits.items()
         ]
         super().__init__(
             model=model,
@@ -114,3 +115,13 @@ class ScratchORPOTrainer(ExactAccumulation, ORPOTrainer):
         """TRL's losses of the pairs, (pairs,), weighted, and its figures for the log."""
         losses, *figures = super().odds_ratio_loss(chosen, rejected)
         return losses * self.of_batch[1], *figures
+
+
+def encode_record(record: Record, tokenizer: PreTrainedTokenizerBase) -> Record:
+    """The token ids of `encode_pairs`, and text instead of messages, which TRL would render again, and may reject.
+
+    `generate_during_eval` shows the prompt; nothing reads the answers.
+    """
+    pair = encode_pairs(record, tokenizer)
+    prompt = tokenizer.decode(pair["prompt_ids"], skip_special_tokens=True)
+    return pair | {"prompt": prompt, "chosen": "", "rejected": ""}

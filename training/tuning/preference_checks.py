@@ -1,4 +1,4 @@
-"""Checks of the DPO and KTO trainers before training, for mistakes that TRL reports late or not at all."""
+"""Base of the DPO and KTO trainers: our encoding, and checks for mistakes that TRL reports late or not at all."""
 
 import re
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""Reward model trainer: TRL's, with a count of dropped pairs, and the accuracy on held-out ones."""
+"""Reward model trainer: TRL's, with our encoding, a count of dropped pairs, and the accuracy on held-out ones."""
 
 import copy
 from pathlib import Path
@@ -12,23 +12,10 @@ from trl import RewardConfig, RewardTrainer
 from training.common.errors import UserError
 from training.common.estimates import proportion
 from training.model_io.context_length import context_length
-from training.model_io.conversations import encode_conversation, encode_text
+from training.model_io.conversations import encode_text
 from training.tuning.accumulation import ExactMean
-from training.tuning.dataset_formats import Record, columns_of, encode_dataset, encode_pairs, template_options
+from training.tuning.dataset_formats import Record, columns_of, encode_dataset, encode_pairs
 from training.tuning.lengths import check_lengths
-
-
-def check_held_out(recipe: Any) -> None:
-    """Reject a recipe that holds out pairs and never evaluates on them.
-
-    Args:
-        recipe: a `TrlRecipe`.
-
-    Raises:
-        UserError: `test_split_size` without `eval_strategy`.
-    """
-    if recipe.datasets.test_split_size and recipe.training.eval_strategy == "no":
-        raise UserError(f"{recipe.where}: 'test_split_size' has no effect without evaluation; add eval_strategy: epoch")
 
 
 class ScratchRewardTrainer(ExactMean, RewardTrainer):
@@ -92,15 +79,9 @@ class ScratchRewardTrainer(ExactMean, RewardTrainer):
 
 
 def encode_whole_pairs(record: Record, tokenizer: PreTrainedTokenizerBase) -> Record:
-    """The token ids of a record's two conversations, or texts, as `chosen_ids` and `rejected_ids`."""
+    """The token ids of a record's two conversations, or of its two texts, as `chosen_ids` and `rejected_ids`."""
     if "prompt" in record:
         pair = encode_pairs(record, tokenizer)
         return pair | {column: pair["prompt_ids"] + pair[column] for column in ("chosen_ids", "rejected_ids")}
-    if isinstance(record["chosen"], str):
-        ids = {f"{column}_ids": encode_text(tokenizer, record[column]) for column in ("chosen", "rejected")}
-        return ids | {"as_shown": True}
-    chosen, rejected = (
-        encode_conversation(tokenizer, record[column], **template_options(record)) for column in ("chosen", "rejected")
-    )
-    as_shown = chosen.as_shown and rejected.as_shown
-    return {"chosen_ids": chosen.ids, "rejected_ids": rejected.ids, "as_shown": as_shown}
+    ids = {f"{column}_ids": encode_text(tokenizer, record[column]) for column in ("chosen", "rejected")}
+    return ids | {"as_shown": True}

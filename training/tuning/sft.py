@@ -26,7 +26,7 @@ from training.tuning.lengths import check_lengths
 
 
 class ScratchSFTTrainer(SFTTrainer):
-    """TRL's SFTTrainer. It drops samples in which no token is scored, and counts them; all else is TRL's.
+    """TRL's SFTTrainer, with our encoding. Samples in which no token is scored are dropped and counted.
 
     Raises:
         UserError: no token would be scored, samples exceed the model's positions, the chat template is missing or does
@@ -163,15 +163,16 @@ def encode_sample(
     """The token ids of a record as `input_ids`, with the masks from which TRL makes its labels.
 
     Args:
-        text_column: column of plain text.
+        text_column: of plain text, in a record that is neither a conversation nor a prompt with its completion.
         chat_template: instead of the tokenizer's own.
         marked: score only what the template marks as the assistant's.
     """
-    if text_column in record:
+    pair = "prompt" in record and "completion" in record
+    if not pair and "messages" not in record:
         return {"input_ids": encode_text(tokenizer, record[text_column]), "as_shown": True}
     if isinstance(record.get("prompt"), str):
-        pair = encode_answers(tokenizer, record["prompt"], record["completion"])
-        ids, start, as_shown, answers = pair.prompt + pair.answers[0], len(pair.prompt), True, None
+        encoded = encode_answers(tokenizer, record["prompt"], record["completion"])
+        ids, start, as_shown, answers = encoded.prompt + encoded.answers[0], len(encoded.prompt), True, None
     else:
         prompt, completion = record.get("prompt", []), record.get("completion", record.get("messages"))
         template = {"chat_template": chat_template} | template_options(record)
@@ -179,7 +180,7 @@ def encode_sample(
         start = encoded.prompts.get(len(prompt), 0)
         ids, as_shown, answers = encoded.ids, encoded.as_shown, encoded.answers
     sample = {"input_ids": ids, "as_shown": as_shown}
-    if "prompt" in record:
+    if pair:
         sample["completion_mask"] = [0] * start + [1] * (len(ids) - start)
     if marked:
         sample["assistant_masks"] = answers

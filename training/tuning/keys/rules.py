@@ -160,6 +160,13 @@ REJECTED = (
         "has no effect on this loss; remove the key, or in dpo set label_smoothing",
         _PREFERENCES | _ONLINE,
     ),
+    Rejection(
+        ("eval_packing",),
+        "needs packing: true; without it, validation samples that are packed into one sequence attend to each other. "
+        "Remove the key",
+        frozenset({"sft"}),
+        when=lambda value, values: value is True and not values.get("packing"),
+    ),
     Rejection(("padding_free",), "is disabled in TRL's DPOTrainer; remove the key", frozenset({"dpo"})),
     Rejection(
         ("remove_unused_columns",),
@@ -194,7 +201,7 @@ _WITH_WARMUP = (
 WITHOUT: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, ...]]], ...] = (
     (("lora_", "use_rslora", "use_dora"), {"use_peft": (True,)}),
     (("bnb_4bit_", "use_bnb_"), {"load_in_4bit": (True,)}),
-    (("packing_strategy", "eval_packing"), {"packing": (True,)}),
+    (("packing_strategy",), {"packing": (True,)}),
     (("ref_model_",), {"sync_ref_model": (True,)}),
     (("vllm_",), {"use_vllm": (True,)}),
     (("entropy_coef_", "entropy_target"), {"use_adaptive_entropy": (True,)}),
@@ -202,7 +209,7 @@ WITHOUT: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, ...]]], ...] = (
     (("logging_steps",), {"logging_strategy": ("steps",)}),
     (("save_steps",), {"save_strategy": ("steps",)}),
     (("eval_steps",), {"eval_strategy": ("steps",)}),
-    (("eval_delay", "eval_on_start", "do_eval"), {"eval_strategy": ("steps", "epoch")}),
+    (("eval_delay", "eval_on_start", "do_eval", "eval_packing"), {"eval_strategy": ("steps", "epoch")}),
     (
         ("metric_for_best_model", "greater_is_better"),
         {

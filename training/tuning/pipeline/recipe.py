@@ -131,7 +131,10 @@ def open_stage(stage: str, values: dict[str, Any], where: str, arguments: list[s
 def runtime_keys_of(values: dict[str, Any]) -> frozenset[str]:
     """The keys of a recipe that cannot change the weights."""
     # The best checkpoint can only be one that was saved.
-    return RUNTIME_KEYS if values.get("load_best_model_at_end") else RUNTIME_KEYS | SAVING_KEYS
+    keys = RUNTIME_KEYS if values.get("load_best_model_at_end") else RUNTIME_KEYS | SAVING_KEYS
+    if values.get("streaming") or values.get("dataset_streaming"):
+        keys -= {"dataloader_num_workers"}  # the files of a stream are divided among the workers
+    return keys
 
 
 def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
