@@ -8,12 +8,13 @@ from trl import DPOConfig, KTOConfig, RewardConfig, SFTConfig
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from modeling_scratch.tokenization_base import CHAT_TEMPLATE
 from training.model_io.conversations import encode_prompt
-from training.tuning.dataset_formats import encode_dataset, encode_pairs
 from training.tuning.dpo import ScratchDPOTrainer
+from training.tuning.encoding import encode_dataset, encode_pairs, encode_whole_pairs
 from training.tuning.kto import ScratchKTOTrainer
+from training.tuning.online_rl import RewardBatch
 from training.tuning.orpo import ORPOConfig, ScratchORPOTrainer
 from training.tuning.reward_model import ScratchRewardTrainer
-from training.tuning.sft import ScratchSFTTrainer
+from training.tuning.sft import ScratchSFTTrainer, encode_sample
 
 QUESTION, ANSWER, OTHER = "Body of f:\n", "\n    return 1", "\treturn <|im_end|>"
 PROMPT, CHOSEN, REJECTED = (
@@ -125,3 +126,37 @@ def test_a_template_that_shows_another_prompt_is_told(tokenizer, capsys):
     args = DPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
     encode_dataset(Dataset.from_list([record]), encode_pairs, args, "train", tokenizer=tokenizer)
     assert "train: in 1 of 1 records the chat template writes a prompt differently" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_reward_model_scores_what_it_was_trained_on(tokenizer, form):
+    """In GRPO and RLOO, where TRL would tokenize prompt and completion as one text, without its end."""
+    prompt, *answers = FORMS[form]
+    tokenizer.pad_token = "<s>"
+    batch = RewardBatch(tokenizer, [prompt, prompt], answers, {})
+    assert batch.apply_chat_template(PROMPT + CHOSEN, tools=None, tokenize=False) == ""
+    trained = encode_whole_pairs({"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}, tokenizer)
+    read = batch(text=["", ""], padding=True)
+    for ids, mask, side in zip(read["input_ids"], read["attention_mask"], ("chosen_ids", "rejected_ids"), strict=True):
+        assert ids[mask.bool()].tolist() == trained[side] and mask[0] == 1
+    assert read["input_ids"].shape == read["attention_mask"].shape and len(set(map(len, trained.values()))) > 1
+
+
+def test_special_tokens_in_text_are_told(tokenizer, capsys):
+    """Text that a template has rendered already. In messages they are words like others."""
+    rendered = {"prompt": "<|im_start|>user\nWhere?", "chosen": "Here.", "rejected": "There."}
+    ended = {"prompt": "Where?", "chosen": "Here.</s>", "rejected": "There.</s>"}
+    messages = {"prompt": PROMPT, "chosen": CHOSEN, "rejected": REJECTED}
+    args = DPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
+    for records, told in (([ended, rendered], True), ([ended], False), ([messages], False)):
+        encoded = encode_dataset(Dataset.from_list(records), encode_pairs, args, "train", tokenizer=tokenizer)
+        line = "train: 1 of 2 records spell special tokens such as <|im_start|> in text"
+        assert (line in capsys.readouterr().out) == told and "spelled" not in encoded.column_names
+
+
+def test_a_text_column_does_not_hide_the_completion(tokenizer):
+    record = {"prompt": "Where?", "completion": " Here."}
+    options = {"tokenizer": tokenizer, "text_column": "prompt", "chat_template": None, "marked": False}
+    assert 1 in encode_sample(record, **options)["completion_mask"]
+    alone = encode_sample({"prompt": "Where?"}, **options)
+    assert tokenizer.decode(alone["input_ids"]) == "Where?</s>" and "completion_mask" not in alone

@@ -14,7 +14,7 @@ from trl import DPOConfig
 
 from training.commands import dpo, kto, orpo
 from training.common.errors import UserError
-from training.tuning.accumulation import ExactMean
+from training.tuning.accumulation import ExactAccumulation, ExactMean
 from training.tuning.dpo import ScratchDPOTrainer
 from training.tuning.orpo import ORPOConfig, ScratchORPOTrainer
 
@@ -137,6 +137,33 @@ def test_the_mean_over_records_of_all_batches_and_processes(processes):
     records = torch.cat([batch["input_ids"] for batch in batches])
     assert sum(losses) / 2 / processes == pytest.approx(records.mean())
     assert trainer.compute_loss(None, batches[0], return_outputs=True) == (1.5, "outputs")  # in validation
+
+
+def test_a_step_without_a_predicted_token():
+    """Such as a chosen answer of one token after no prompt: its mean has no weight."""
+    trainer = ExactAccumulation()
+    trainer.current_gradient_accumulation_steps, trainer.accelerator = 1, SimpleNamespace(num_processes=1)
+    assert trainer.factors({"input_ids": []}, torch.tensor([0])) == [0]
+
+
+def test_orpo_reads_conversations_that_trl_would_reject(place, tmp_path):
+    """TRL renders a prompt only if a user or a tool ends it, and passes calls to the template as JSON text."""
+    call = {"type": "function", "function": {"name": "look", "arguments": '{"at": "mat"}'}}
+    calling = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    prompt = [{"role": "system", "content": "Look."}]
+    options = {"report_to": "none", "use_cpu": True, "bf16": False, "max_length": 128}
+    tokenizer = PreTrainedTokenizerFast.from_pretrained("tokenizer")
+    trainer = ScratchORPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained("pretrain"),
+        args=ORPOConfig(output_dir=str(tmp_path), **options),
+        train_dataset=Dataset.from_list([{"prompt": prompt, "chosen": calling, "rejected": ANSWER}]),
+        eval_dataset=None,
+        processing_class=tokenizer,
+    )
+    (row,) = trainer.train_dataset
+    assert '{"name": "look", "arguments": {"at": "mat"}}' in tokenizer.decode(row["chosen_input_ids"])
+    shown = tokenizer.decode(row["prompt_input_ids"], skip_special_tokens=True)
+    assert row["prompt"] == shown and "Look." in shown
 
 
 def test_a_loss_that_kto_does_not_know(place):

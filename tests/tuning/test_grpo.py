@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from training.commands import dpo, grpo, kto, orpo, reward, rloo
 from training.common.errors import UserError
 from training.common.stage import read_provenance
+from training.model_io.conversations import encode_conversation
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.grpo import known_losses
 
@@ -253,15 +254,16 @@ def test_what_fails_after_training_does_not_cost_the_weights(place, monkeypatch)
 
 def test_a_reward_model_rewards(place):
     held_out(output_dir="scorer", max_steps=2)
+    write(place / "prompts.jsonl", [{"prompt": [{"role": "user", "content": "Where<|im_end|>?"}]}] * 8)
     run(grpo, "prompts.jsonl", reward_model_name_or_path="scorer", **ADAPTER, **GENERATION)
     record = read_provenance("new")
     assert record["inputs"]["reward_model"] == read_provenance("scorer")["fingerprint"]
     tokenizer = AutoTokenizer.from_pretrained("scorer")
     model = AutoModelForSequenceClassification.from_pretrained("scorer").eval()
     for sample in lines(place / "new" / "samples.jsonl"):
-        words = tokenizer.apply_chat_template(sample["prompt"] + sample["completion"], return_tensors="pt")
+        ids = encode_conversation(tokenizer, sample["prompt"] + sample["completion"]).ids
         with torch.no_grad():
-            assert model(words["input_ids"]).logits.item() == pytest.approx(sample["rewards/scorer"], abs=1e-4)
+            assert model(torch.tensor([ids])).logits.item() == pytest.approx(sample["rewards/scorer"], abs=1e-4)
 
     model.score.weight.data[:] = math.nan
     model.save_pretrained("scorer")

@@ -169,6 +169,8 @@ def test_keys_that_cannot_change_the_weights():
     assert RUNTIME_KEYS | SAVING_KEYS < known
     assert "save_steps" in runtime_keys_of({}) and "logging_steps" in runtime_keys_of({})
     assert "save_steps" not in runtime_keys_of({"load_best_model_at_end": True})
+    for key in ("streaming", "dataset_streaming"):  # whose order depends on the number of workers
+        assert runtime_keys_of({key: False}) - runtime_keys_of({key: True}) == {"dataloader_num_workers"}
 
 
 def test_no_checkpoint_no_resume(tmp_path):

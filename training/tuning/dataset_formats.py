@@ -1,13 +1,10 @@
 """Formats of tuning data: detected by their columns, and converted to the columns that TRL's trainers read."""
 
-import functools
-import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from training.common.errors import UserError, one_line
+from training.common.errors import UserError
 from training.model_io.messages import ROLES, Message, check_messages, check_tools
 
 Record = dict[str, Any]
@@ -328,113 +325,3 @@ def text(column: str) -> DataFormat:
         return record
 
     return DataFormat("text", (column,), (), convert)
-
-
-def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: str, **options: Any) -> Any:
-    """A split, to which the columns are added that `encode` makes of each record.
-
-    Prints how many records are not learned as they are shown at inference, and how many spell special tokens.
-
-    Args:
-        data: a split, a `Dataset` or an `IterableDataset`.
-        encode: from a record and `options` to token ids, and `as_shown`, see `EncodedConversation`.
-        args: of the trainer.
-        name: of the split.
-        options: for `encode`; the special tokens are those of the `tokenizer` among them.
-
-    Raises:
-        UserError: a record that `encode` or the chat template rejects.
-    """
-    from datasets import Dataset
-    from jinja2 import TemplateError
-
-    def encode_record(record: Record, number: int, version: int, **options: Any) -> Record:
-        try:
-            encoded = encode(record, **options)
-            return encoded | {"spelled": spelled_token(text_of(record), options.get("tokenizer"))}
-        except TemplateError as error:
-            problem = f"the chat template rejects it ({one_line(error)}); remove it, or set another template"
-        except ValueError as error:
-            problem = str(error)
-        raise UserError(f"'datasets', record {number + 1} of {name}: {problem}")
-
-    options["version"] = VERSION
-    if not isinstance(data, Dataset):  # a stream, of unknown length
-        return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns(["as_shown", "spelled"])
-    with args.main_process_first(local=False):
-        data = data.map(
-            encode_record,
-            with_indices=True,
-            fn_kwargs=options,
-            num_proc=args.dataset_num_proc,
-            desc=f"Tokenizing {name} dataset",
-        )
-    different = data["as_shown"][:].count(False)
-    if different:
-        print(
-            f"{name}: in {different:,} of {len(data):,} records the chat template writes a prompt differently once an "
-            "answer follows, so that it is learned in a context that inference does not show; change the template"
-        )
-    report_spelled(data["spelled"][:], name)
-    return data.remove_columns(["as_shown", "spelled"])
-
-
-def text_of(record: Record) -> list[str]:
-    """The texts of a record; a conversation has none."""
-    return [value for column, value in record.items() if isinstance(value, str) and column != "tools"]
-
-
-def spelled_token(texts: list[str], tokenizer: Any) -> str:
-    """The first special token that the texts spell, other than the end-of-text token at their end; empty without one.
-
-    Args:
-        tokenizer: None for token ids.
-    """
-    if tokenizer is None or not texts:
-        return ""
-    special = _special_tokens(tokenizer)
-    found = (special.search(text.removesuffix(tokenizer.eos_token or "")) for text in texts)
-    return next((match[0] for match in found if match), "")
-
-
-@functools.lru_cache(maxsize=8)
-def _special_tokens(tokenizer: Any) -> re.Pattern:
-    special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return re.compile("|".join(special) or "(?!)")
-
-
-def report_spelled(tokens: list[str], name: str) -> None:
-    """Print how many records of a split spell special tokens, which become characters instead of control tokens.
-
-    Args:
-        tokens: see `spelled_token`, one of each record.
-    """
-    found = [token for token in tokens if token]
-    if found:
-        print(
-            f"{name}: {len(found):,} of {len(tokens):,} records spell special tokens such as {found[0]} in text, where "
-            "they are characters, not control tokens; give conversations as messages"
-        )
-
-
-def encode_pairs(record: Record, tokenizer: Any) -> Record:
-    """The token ids of a record's prompt, as `prompt_ids`, and of its answers, such as `chosen_ids`."""
-    from trl import extract_prompt
-
-    from training.model_io.conversations import encode_answers
-
-    if "prompt" not in record:
-        record = record | extract_prompt(record)
-    columns = [column for column in ("chosen", "rejected", "completion") if column in record]
-    encoded = encode_answers(
-        tokenizer, record["prompt"], *[record[column] for column in columns], **template_options(record)
-    )
-    ids = {f"{column}_ids": answer for column, answer in zip(columns, encoded.answers, strict=True)}
-    return {"prompt_ids": encoded.prompt, "as_shown": encoded.as_shown} | ids
-
-
-def template_options(record: Record) -> dict[str, Any]:
-    """Arguments of a record for the chat template beside its messages: tools, and the variables of the template."""
-    tools = record.get("tools")
-    tools = json.loads(tools) if isinstance(tools, str) else tools
-    return {"tools": tools} | (record.get("chat_template_kwargs") or {})

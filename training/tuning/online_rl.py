@@ -17,7 +17,7 @@ from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_answers, encode_prompt
 from training.plots.reward import draw_reward
 from training.tuning.dataset_formats import NUMBER
-from training.tuning.lengths import check_lengths
+from training.tuning.encoding import check_lengths, report_spelled, spelled_token
 from training.tuning.reward_functions import find_rewards
 
 SAMPLES = "samples.jsonl"
@@ -68,7 +68,7 @@ class OnlineTrainer:
         self.check_prompts(self.eval_dataset, "eval", context_length(model.config))
 
     def check_prompts(self, data: Any, name: str, positions: int | None) -> None:
-        """Reject prompts that leave no room for `max_completion_length` tokens.
+        """Reject prompts that leave no room for `max_completion_length` tokens, and report special tokens in text.
 
         Args:
             data: a split; a stream, or None, is not checked.
@@ -90,6 +90,7 @@ class OnlineTrainer:
         split = f"{name}, with completions of {completion} tokens,"
         whole = [length + completion for length in lengths]
         check_lengths(whole, positions, "prompts", split, remedy, "max_completion_length")
+        report_spelled([spelled_token(record, self.processing_class) for record in data.select_columns("prompt")], name)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """The token ids of prompts as chat and evaluation show them, no images, and nothing else of a processor."""

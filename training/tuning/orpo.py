@@ -11,8 +11,8 @@ from trl.import_utils import TRLExperimentalWarning
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.model_io.context_length import context_length
 from training.tuning.accumulation import ExactAccumulation
-from training.tuning.dataset_formats import Record, encode_dataset, encode_pairs
-from training.tuning.lengths import check_kept
+from training.tuning.dataset_formats import Record
+from training.tuning.encoding import check_kept, encode_dataset, encode_pairs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # the help of `scratch orpo` states this

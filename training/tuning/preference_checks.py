@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from training.common.errors import UserError
 from training.common.recipe import nearest
 from training.model_io.context_length import context_length
-from training.tuning.dataset_formats import Record, columns_of, encode_dataset, encode_pairs
-from training.tuning.lengths import check_kept
+from training.tuning.dataset_formats import columns_of
+from training.tuning.encoding import IdsTokenizer, check_kept, encode_dataset, encode_pairs, ids_as_messages
 
 ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")  # columns of token ids; DPO has the first two, KTO the last
 
@@ -54,21 +54,3 @@ class PreferenceChecks:
         truncated = [min(length, args.max_length or length) for length in lengths]
         check_kept(truncated, len(dataset), args.max_length, self.context_length, dataset_name)
         return kept
-
-
-def ids_as_messages(record: Record) -> Record:
-    """A record whose prompt and answers are messages with token ids as their content, for `IdsTokenizer`."""
-    columns = {name.removesuffix("_ids"): ids for name, ids in record.items() if name.endswith("_ids")}
-    messages = {name: [{"role": name, "content": ids}] for name, ids in columns.items()}
-    return messages | {"label": record["label"]} if "label" in record else messages
-
-
-class IdsTokenizer:
-    """Stands in for the tokenizer where TRL would tokenize records that hold token ids already.
-
-    TRL tokenizes the prompt, and then the prompt with each answer.
-    """
-
-    def apply_chat_template(self, messages: list[Record], **_: Any) -> dict[str, list[int]]:
-        """The token ids of `ids_as_messages`."""
-        return {"input_ids": [index for message in messages for index in message["content"]]}

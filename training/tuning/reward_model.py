@@ -12,10 +12,9 @@ from trl import RewardConfig, RewardTrainer
 from training.common.errors import UserError
 from training.common.estimates import proportion
 from training.model_io.context_length import context_length
-from training.model_io.conversations import encode_text
 from training.tuning.accumulation import ExactMean
-from training.tuning.dataset_formats import Record, columns_of, encode_dataset, encode_pairs
-from training.tuning.lengths import check_lengths
+from training.tuning.dataset_formats import columns_of
+from training.tuning.encoding import check_lengths, encode_dataset, encode_whole_pairs
 
 
 class ScratchRewardTrainer(ExactMean, RewardTrainer):
@@ -76,12 +75,3 @@ class ScratchRewardTrainer(ExactMean, RewardTrainer):
         stderr = accuracy.stderr or 0.0
         print(f"reward: accuracy {accuracy.value:.1%} ± {stderr:.1%} on {len(correct):,} held-out pairs")
         return {"accuracy": accuracy.to_json()}, []
-
-
-def encode_whole_pairs(record: Record, tokenizer: PreTrainedTokenizerBase) -> Record:
-    """The token ids of a record's two conversations, or of its two texts, as `chosen_ids` and `rejected_ids`."""
-    if "prompt" in record:
-        pair = encode_pairs(record, tokenizer)
-        return pair | {column: pair["prompt_ids"] + pair[column] for column in ("chosen_ids", "rejected_ids")}
-    ids = {f"{column}_ids": encode_text(tokenizer, record[column]) for column in ("chosen", "rejected")}
-    return ids | {"as_shown": True}

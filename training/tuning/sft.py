@@ -21,8 +21,8 @@ from training.common.errors import UserError
 from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_answers, encode_conversation, encode_text
 from training.plots.losses import NATS
-from training.tuning.dataset_formats import Record, columns_of, encode_dataset, template_options
-from training.tuning.lengths import check_lengths
+from training.tuning.dataset_formats import Record, columns_of
+from training.tuning.encoding import check_lengths, encode_dataset, template_options
 
 
 class ScratchSFTTrainer(SFTTrainer):

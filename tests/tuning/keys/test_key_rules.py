@@ -55,6 +55,7 @@ def test_every_default_is_accepted(stage):
         ("dpo", "push_to_hub", True, "scratch push"),
         ("sft", "hub_token", "hf_x", "hf auth login"),
         ("sft", "do_train", False, "the stage trains"),
+        ("sft", "eval_packing", True, "needs packing: true"),
         ("sft", "model_init_kwargs", {"dtype": "float32"}, "dtype"),
         ("orpo", "max_length", None, "512"),
         ("sft", "dtype", "bf16", "did you mean 'bfloat16'?"),
@@ -103,6 +104,11 @@ def test_keys_without_effect_are_named():
     ]
     best = {"metric_for_best_model": "loss", "save_strategy": "best"}
     assert not list(rules.without_effect(best, defaults))
+    sft = {"packing": True, "eval_packing": True}
+    assert check_values("sft", sft, "here") == sft
+    assert list(rules.without_effect(sft, defaults_of("sft"))) == [
+        "'eval_packing' has no effect without eval_strategy: steps"
+    ]
 
 
 def test_help_shows_bounds_and_leaves_out_what_is_rejected(monkeypatch):
