@@ -161,4 +161,4 @@ def write_report(corpus: "Corpus", config: PrepareConfig, folder: Path) -> None:
     manifest = read_manifest(folder)
     draw_funnel(folder / PICTURE, corpus.funnel, manifest["lengths"], manifest["copies"])
     write_samples(corpus, folder, config.data.seed, Redactor(config.data.pii))
-    write_card(folder, config.data, changes(config), corpus.funnel)
+    write_card(folder, corpus, changes(config))

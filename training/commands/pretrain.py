@@ -4,9 +4,9 @@ One process: scratch pretrain --config recipes/quickstart/pretrain.yaml
 Several:     accelerate launch --config_file recipes/accelerate/ddp.yaml -m training pretrain --config RECIPE
 
 After an interruption, the same command resumes from the newest checkpoint, bit for bit. With more max_steps, a finished
-run continues from the last checkpoint before its learning rates decayed. Exit codes: 0 when the run is
-finished; 2 for a mistake in the recipe; 1 for a failure of the machine, such as a full disk; 130 after Ctrl-C and 143
-after SIGTERM, both with a checkpoint of the last step, so that a scheduler can restart the run.
+run continues from the last checkpoint before its learning rates decayed. Exit codes: 0 when the run is finished; 2 for
+a mistake in the recipe; 1 for a failure of the machine, such as a full disk; 130 after Ctrl-C and 143 after SIGTERM,
+both with a checkpoint of the last step, so that a scheduler can restart the run.
 """
 
 import dataclasses

@@ -84,6 +84,29 @@ def test_the_end_of_the_text_may_be_a_single_document(tmp_path):
     assert "from 1 of 3 documents" in note and "'data.split_by': document" in note
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_line_of_nearly_the_whole_document_is_cut(tmp_path, count):
+    for number in range(count):
+        (tmp_path / f"{number}.txt").write_text(f"Title {number}\n" + "word " * 12_000)
+    assert share(load(DataConfig(path=str(tmp_path)))) == pytest.approx(0.05, rel=0.01)
+
+
+def test_a_share_by_position_that_is_not_the_one_requested_is_mentioned(tmp_path):
+    (tmp_path / "a.txt").write_text("x" * 9_100 + "\n" + "y" * 899)
+    (note,) = load(DataConfig(path=str(tmp_path))).corpus.split_notes()
+    assert "9.0% of the text, not the 5.0% of 'data.validation_fraction'" in note and "held out whole" not in note
+
+
+def test_notes_on_a_single_long_document(tmp_path):
+    path = write_books(tmp_path / "books", [60_000] + [15_000] * 4)  # the others: too long, and their ends too short
+    single, far, few = load(DataConfig(path=path)).corpus.split_notes()
+    assert "the end of a long document; " in single and "from 1 of 5 documents" in few
+    assert "2.6% of the text, not the 5.0%" in far and "each document is held out whole" not in far
+    path = write_books(tmp_path / "texts", [60_000] + [400] * 100)
+    (note,) = load(DataConfig(path=path)).corpus.split_notes()
+    assert "the end of a long document, and " in note and " more, whole; " in note
+
+
 def test_ends_are_those_of_the_text_without_repeated_lines(tmp_path):
     path = write_books(tmp_path / "books", [22_000] * 12)
     common = "a line that stands in every one of these books, and is long enough to count\n"
@@ -110,6 +133,7 @@ def test_an_evaluation_item_in_the_training_part_drops_a_long_document(tmp_path)
 def test_cuts_fall_between_paragraphs():
     text = "ä line\nof one\n\nand two\n\nthree"
     first, second = len("ä line\nof one\n\n".encode()), len("ä line\nof one\n\nand two\n\n".encode())
-    assert [paragraph_end(text, target, 5) for target in (first - 3, first + 3, second + 2)] == [first, first, second]
-    assert paragraph_end(text, second - 5, 1) == first  # no blank line is near: the last line end
+    assert [paragraph_end(text, target, 40) for target in (first - 3, first + 3, second + 2)] == [first, first, second]
+    assert paragraph_end(text, second - 5, 8) == first  # no blank line is near: the last line end
+    assert paragraph_end(text, second - 5, 3) == second - 5  # nor a line end
     assert paragraph_end("no break at all", 4, 2) == 4

@@ -40,6 +40,7 @@ def test_another_seed_holds_out_others():
 
 def test_cuts_fall_between_lines_or_characters():
     text = "éé\néé"  # 2 bytes an é
-    assert line_end(text, 8) == 5
-    assert line_end(text, 3) == 2
+    assert line_end(text, 8, slack=3) == 5
+    assert line_end(text, 8, slack=2) == 7  # the line end is too far
+    assert line_end(text, 3, slack=3) == 2
     assert [whole_characters(text, most) for most in (0, 1, 2, 5, 6, 99)] == [0, 0, 2, 5, 5, 9]

@@ -7,12 +7,13 @@ import re
 import numpy as np
 import pytest
 import yaml
+from corpora import load
 from prepare_inputs import recipe, save_tokenizer, source, write_source
 
 from training.commands import prepare
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.funnel import Funnel
-from training.corpus.output.card import changes, licences
+from training.corpus.output.card import changes, describe_split, licences
 from training.corpus.output.histogram import by_powers_of_two
 from training.corpus.output.samples import plain
 from training.corpus.sources import SourceConfig
@@ -204,3 +205,18 @@ def test_changes_are_what_differs_from_the_defaults():
     assert changes(DataConfig()) == {}
     config = DataConfig(sources={"a": SourceConfig("a.txt", weight=2.0)}, seed=3)
     assert changes(config) == {"sources": {"a": {"path": "a.txt", "weight": 2.0}}, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "description"),
+    [
+        ([9_000], "the end of the text"),
+        ([500] * 40, "whole documents, drawn by seed 3"),
+        ([60_000] * 2, "the ends of long documents"),
+        ([60_000] * 2 + [300] * 100, "the ends of long documents and whole documents, drawn by seed 3"),
+    ],
+)
+def test_the_card_names_what_is_held_out(tmp_path, sizes, description):
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number:03}.txt").write_text(f"{number:03} is it\n" * (size // 10))
+    assert describe_split(load(DataConfig(path=str(tmp_path), seed=3)).corpus) == description

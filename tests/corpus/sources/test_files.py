@@ -1,13 +1,16 @@
 """The files of a folder: which are read, and which are left out and named."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from messages import refused
 
 from training.common.errors import UserError
 from training.common.stage import PROVENANCE
+from training.corpus.curation.fingerprint import source_digest
 from training.corpus.curation.funnel import Funnel
-from training.corpus.sources import SourceConfig, SourceReader, source_digest
+from training.corpus.sources import SourceConfig, SourceReader
 
 
 def ids(path, **options) -> list[str]:
@@ -108,3 +111,25 @@ def test_configurations_of_a_clone_are_told_apart(tmp_path):
 def test_notes_with_front_matter_are_text(tmp_path):
     write(tmp_path, README_md="---\ntitle: Notes\ntags: [a]\n---\nText.", a_txt="a")
     assert ids(tmp_path) == ["README.md", "a.txt"]
+
+
+def test_files_outside_a_clone_are_refused(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    card = f"---\nconfigs:\n- {{config_name: default, data_files: {tmp_path}/other/*.txt}}\n---\n"
+    write(tmp_path, set__README_md=card, set__a_txt="a", other__b_txt="b")
+    with refused("data.path", "/set ", "other/b.txt", "a glob"):
+        ids(tmp_path / "set")
+    elsewhere = SimpleNamespace(config=SimpleNamespace(data_files={"train": ["hf://datasets/owner/name/b.txt"]}))
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: elsewhere)
+    with refused("data.path", "/set ", "hf:", "a glob"):
+        ids(tmp_path / "set")
+
+
+@pytest.mark.parametrize("field", ["date: 2024-13-45", "a: ["])
+def test_a_card_that_is_not_valid_yaml(tmp_path, field):
+    pytest.importorskip("datasets")
+    write(tmp_path / "notes", README_md=f"---\ntask_ids: []\n{field}\n---\nText.", a_txt="a")
+    assert ids(tmp_path / "notes") == ["README.md", "a.txt"]
+    write(tmp_path / "set", **{"README_md": f"---\n{field}\n---\n", "train-00000-of-00001_jsonl": '{"text": "a"}\n'})
+    with refused("data.path", "/set "):
+        ids(tmp_path / "set")

@@ -50,6 +50,28 @@ def test_a_broken_quote_in_a_csv_breaks_its_row_alone(tmp_path):
     assert [document.text for document in found] == ["two", "three", "five"] and dropped == {"broken record": 2}
 
 
+def test_a_broken_quote_breaks_its_row_alone_beside_other_broken_rows(tmp_path):
+    rows = [f"{number},text {number}" for number in range(1000)]
+    rows[10], rows[500] = '10,"open', "500"
+    (tmp_path / "a.csv").write_text("\n".join(["n,text", *rows]) + "\n")
+    found, dropped = read(tmp_path / "a.csv")
+    assert len(found) == 998 and dropped == {"broken record": 2}
+
+
+@pytest.mark.parametrize("row_bytes", [1_000_000, 2_000])  # the row is parsed, or skipped
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_long_text_of_many_lines_is_one_record(tmp_path, monkeypatch, delimiter, row_bytes):
+    monkeypatch.setattr("training.corpus.sources.records.ROW_BYTES", row_bytes)
+    file = tmp_path / ("a.csv" if delimiter == "," else "a.tsv")
+    long, characters = 'A line of "prose", with commas, and more.\n' * 200, "é" * 600
+    rows = [["n", "text"], [1, "before"], [2, long], [3, "between"], [4, characters], [5, "after"]]
+    with file.open("w", newline="") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows(rows)
+    found, dropped = read(file, max_document_bytes=1_000)
+    assert [document.text for document in found] == ["before", "between", "after"] and dropped == {"too large": 2}
+    assert [document.id for document in found] == [f"{file.name}:{line}" for line in (2, 204, 206)]
+
+
 def test_tables_hold_text(tmp_path):
     words = ["NA", "null", "None", "nan", "007", "1e3", "2024-01-01", "true"]
     for name, delimiter in {"a.csv": ",", "a.tsv": "\t"}.items():
@@ -70,6 +92,18 @@ def test_a_json_list_is_read_element_by_element(tmp_path, monkeypatch, indent):
     (tmp_path / "a.json").write_text(json.dumps(rows)[:900])
     with pytest.raises(UserError, match=r"a.json: damaged \(a JSON list that is not valid"):
         texts(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("content", ["[]", " [\n ]\n"])
+def test_an_empty_json_list_has_no_records(tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    assert read(tmp_path / "a.jsonl") == ([], {})
+
+
+def test_text_after_a_json_list_is_reported(tmp_path):
+    (tmp_path / "a.jsonl").write_text('[{"text": "a"}]\n[{"text": "b"}]\n')
+    with pytest.raises(UserError, match=r"a.jsonl: damaged \(more text after a JSON list"):
+        texts(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv", "a.jsonl.gz"])

@@ -19,8 +19,9 @@ from messages import refused
 
 from training.common.errors import UserError
 from training.common.recipe import build
+from training.corpus.curation.fingerprint import check_distinct, source_digest
 from training.corpus.curation.funnel import Funnel
-from training.corpus.sources import Position, SourceConfig, SourceReader, check_distinct, source_digest
+from training.corpus.sources import Position, SourceConfig, SourceReader
 from training.corpus.sources import hub as hub_module
 from training.corpus.sources import streams as streams_module
 
@@ -214,6 +215,7 @@ def test_standard_input_is_json_lines_or_text(monkeypatch):
     assert [document.text for document in pipe(b'\n{"text": "a"}\n{"text": "b"}\n')] == ["a", "b"]
     assert [document.text for document in pipe(b'[\n {"text": "a"}, {"text": "b"}]')] == ["a", "b"]
     assert [document.text for document in pipe(b"[1] one<|endoftext|>two")] == ["[1] one", "two"]
+    assert pipe(b"[ ]\n") == []
     assert [document.text for document in pipe("é".encode("utf-16"))] == ["é"]
 
 

@@ -72,6 +72,11 @@ class Corpus:
         held_out = sum(int(self.sizes[at]) - cut for at, cut in self.selection.shared.items() if at in places)
         return size + (held_out if split == "validation" else -held_out)
 
+    @property
+    def ends(self) -> int:
+        """The number of documents that are too long to be held out whole, so that their ends alone are."""
+        return len(self.selection.shared) if self.split_by != "position" else 0
+
     def sample(self, count: int, seed: int) -> list[Document]:
         """Training documents, drawn by the seed."""
         train = (
@@ -86,25 +91,31 @@ class Corpus:
 
     def split_notes(self) -> list[str]:
         """Lines for the terminal where the validation text is not what was asked for, or comes from few documents."""
-        split_of, unit, ends = self.selection.split_of, self.split_by, len(self.selection.shared)
+        split_of, unit, ends = self.selection.split_of, self.split_by, self.ends
         requested, share = self.config.validation_fraction, self.size("validation") / int(self.lengths().sum())
         kept, held_out = (split_of != DROPPED), (split_of == VALIDATION)
         if unit == "package":
             groups = self.column("package")
             of, found = (len(np.unique(groups[places])) for places in (kept, held_out))
         else:
-            of, found = int(kept.sum()), int(held_out.sum()) + ends
+            of, found = int(kept.sum()), int(held_out.sum()) + len(self.selection.shared)
         notes = []
-        if ends and unit != "position":
-            whole = f", and {found - ends:,} whole ones" if found > ends else ""
-            notes.append(
-                f"validation: the ends of {ends:,} long documents{whole}; for whole ones alone, set 'data.split_by': "
-                "document"
-            )
-        if unit != "position" and abs(share - requested) > FAR * requested:
+        if ends:
+            long = "the end of a long document" if ends == 1 else f"the ends of {ends:,} long documents"
+            whole = f", and {found - ends:,} more, whole" if found > ends else ""
+            notes.append(f"validation: {long}{whole}; for whole documents alone, set 'data.split_by': document")
+        if abs(share - requested) > FAR * requested:
+            remedy = "set 'data.split_by': position to hold out the end of the text"
+            if unit == "position":
+                cause = "the text is cut between lines or characters"
+                remedy = "change 'data.validation_fraction' to move the cut"
+            elif ends:
+                cause = "documents are held out whole, or cut between paragraphs or lines"
+            else:
+                cause = f"each {unit} is held out whole"
             notes.append(
                 f"validation: {share:.1%} of the text, not the {requested:.1%} of 'data.validation_fraction', because "
-                f"each {unit} is held out whole; set 'data.split_by': position to hold out the end of the text"
+                f"{cause}; {remedy}"
             )
         if found == 1 < of:
             remedy = "set 'data.split_by': document" if unit == "position" else "raise 'data.validation_fraction'"

@@ -256,7 +256,7 @@ class Curation:
             size = int(corpus.sizes[place])
             held_out = int(self.config.validation_fraction * size)
             text = corpus.selection.trimmed(place, document).text
-            corpus.selection.shared[place] = paragraph_end(text, size - held_out, slack=held_out // 8)
+            corpus.selection.shared[place] = paragraph_end(text, size - held_out, held_out)
 
     def _trim_held_out(self, corpus: Corpus, units: list[np.ndarray], most: float) -> None:
         """Drop the documents that a held-out unit has beyond `most` bytes, so that none fills too much of the split."""
@@ -275,13 +275,15 @@ class Curation:
         corpus.beyond_limits = np.union1d(corpus.beyond_limits, places)
 
     def _split_by_position(self, corpus: Corpus, kept: np.ndarray, target: int) -> None:
-        """Split by position: the first `target` bytes are train, the rest validation; cut at a line end if possible."""
+        """Split by position: the first `target` bytes are train, the rest validation; cut at a line end if one is
+        near."""
         ends = np.cumsum(corpus.sizes[kept])
         corpus.selection.split_of[kept[ends > target]] = VALIDATION
         index = int(np.searchsorted(ends, target, side="right"))
         place, before = int(kept[index]), int(ends[index] - corpus.sizes[kept[index]])
         ((_, document),) = corpus.at(np.array([place]))
-        cut = line_end(corpus.selection.trimmed(place, document).text, target - before)
+        text, held_out = corpus.selection.trimmed(place, document).text, int(ends[-1]) - target
+        cut = line_end(text, target - before, held_out)
         if cut:
             corpus.selection.shared[place], corpus.selection.split_of[place] = cut, TRAIN
 

@@ -69,16 +69,17 @@ def whole_characters(text: str, most: int) -> int:
     return len(text.encode()[:most].decode(errors="ignore").encode())
 
 
-def line_end(text: str, target: int) -> int:
-    """Bytes up to the last line end within the first `target` bytes of a text; without one, up to the last whole
-    character there."""
-    head = text.encode()[:target].decode(errors="ignore")
-    return len(head[: head.rfind("\n") + 1 or len(head)].encode())
+def line_end(text: str, target: int, slack: int) -> int:
+    """Bytes up to the last line end within the first `target` bytes of a text, if at most `slack` bytes lie between;
+    else up to the last whole character there."""
+    end = text.encode().rfind(b"\n", max(0, target - slack - 1), target) + 1
+    return end or whole_characters(text, target)
 
 
 def paragraph_end(text: str, target: int, slack: int) -> int:
-    """Bytes up to the blank line nearest to `target`, at most `slack` bytes from it; without one, up to `line_end`."""
-    data = text.encode()
-    around = (data.rfind(b"\n\n", max(0, target - slack), target), data.find(b"\n\n", target, target + slack))
+    """Bytes up to the blank line nearest to `target`, at most an eighth of `slack` from it; without one, up to
+    `line_end`."""
+    data, near = text.encode(), slack // 8
+    around = (data.rfind(b"\n\n", max(0, target - near), target), data.find(b"\n\n", target, target + near))
     ends = [place + 2 for place in around if place >= 0]
-    return min(ends, key=lambda end: abs(end - target)) if ends else line_end(text, target)
+    return min(ends, key=lambda end: abs(end - target)) if ends else line_end(text, target, slack)

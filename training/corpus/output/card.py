@@ -14,7 +14,8 @@ from huggingface_hub import DatasetCardData
 
 from training.common.tables import as_markdown
 from training.corpus.curation.config import DataConfig
-from training.corpus.curation.funnel import ESTIMATED, Funnel
+from training.corpus.curation.corpus import Corpus
+from training.corpus.curation.funnel import ESTIMATED
 from training.corpus.curation.splitting import SPLITS
 from training.corpus.output.samples import SAMPLES_PAGE, plain
 from training.corpus.rules import describe_rules
@@ -45,13 +46,13 @@ _SIZES = (
 )
 
 
-def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel: Funnel) -> None:
+def write_card(folder: Path, corpus: Corpus, recipe: dict[str, Any]) -> None:
     """Write README.md, from the manifest and the files that are there already.
 
     Args:
         recipe: what was asked for beyond the defaults; see `changes`.
     """
-    recipe = without_folders(recipe)
+    config, recipe = corpus.config, without_folders(recipe)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     splits, sources = manifest["splits"], manifest["sources"]
     documents = sum(split["documents"] for split in splits.values())
@@ -76,9 +77,9 @@ def write_card(folder: Path, config: DataConfig, recipe: dict[str, Any], funnel:
         f"{splits['validation']['tokens'] / 1e6:,.2f} M held out for validation.",
         f"![Documents and bytes that each step dropped]({PICTURE})",
         "## Sources\n\n" + as_markdown(_source_table(config, sources)) + _encodings(manifest),
-        f"## Every document read\n\n{as_markdown(funnel.table())}\n{plain(ESTIMATED)}. "
+        f"## Every document read\n\n{as_markdown(corpus.funnel.table())}\n{plain(ESTIMATED)}. "
         f"[Samples]({SAMPLES_PAGE}) of kept and dropped documents; every figure is in [{MANIFEST}]({MANIFEST}) too.",
-        "## Steps\n\n" + "\n".join(f"- {step}" for step in _steps(config, manifest)),
+        "## Steps\n\n" + "\n".join(f"- {step}" for step in _steps(corpus, manifest)),
     ]
     for of, rules in _by_source(config, lambda name: describe_rules(config.rules_of(name))):
         if rules:
@@ -214,9 +215,9 @@ def _by_source(config: DataConfig, describe: Callable[[str], str]) -> list[tuple
     return [(f"{', '.join(names)}: " if len(groups) > 1 else "", said) for said, names in groups.items()]
 
 
-def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
+def _steps(corpus: Corpus, manifest: dict[str, Any]) -> list[str]:
     """The steps of the recipe, a line each."""
-    decontaminated = []
+    config, decontaminated = corpus.config, []
     if counts := manifest["evaluation_items"]:
         decontaminated.append(
             f"decontaminated: documents that share {config.decontamination.ngram} consecutive words with one of "
@@ -250,12 +251,21 @@ def _steps(config: DataConfig, manifest: dict[str, Any]) -> list[str]:
         steps.append(f"lines in more than {dedup.line.max_documents} documents are dropped, except from the first one")
     sizes = {split: row["bytes"] for split, row in manifest["funnel"]["splits"].items()}
     share = sizes["validation"] / sum(sizes.values())
-    held_out = f"held out for validation: {share:.1%} of the bytes, drawn by seed {config.seed}"
-    if config.unit == "package":
-        held_out += ", whole packages"
+    held_out = f"held out for validation: {share:.1%} of the bytes, {describe_split(corpus)}"
     if config.drops_copies_across_splits:
         held_out += "; validation documents that repeat training text are dropped"
     return [*steps, *decontaminated, held_out]
+
+
+def describe_split(corpus: Corpus) -> str:
+    """The part of the text that is held out, and how it was chosen."""
+    if corpus.split_by == "position":
+        return "the end of the text"
+    whole = f"whole {corpus.split_by}s, drawn by seed {corpus.config.seed}"
+    if not corpus.ends:
+        return whole
+    others = corpus.funnel.splits["validation"]["documents"] > corpus.ends
+    return "the ends of long documents" + (f" and {whole}" if others else "")
 
 
 def _reading(file: str, dtype: str) -> str:

@@ -3,7 +3,6 @@
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.document import Document
 from training.corpus.sources.files import is_hub_dataset
-from training.corpus.sources.fingerprint import check_distinct, source_digest
 from training.corpus.sources.ordering import draw, shuffle_key
 from training.corpus.sources.partitions import Partition, split_source
 from training.corpus.sources.python import PythonFile, path_reason, python_files, read_python
@@ -18,7 +17,6 @@ __all__ = [
     "PythonFile",
     "SourceConfig",
     "SourceReader",
-    "check_distinct",
     "check_partitions",
     "draw",
     "is_hub_dataset",
@@ -26,6 +24,5 @@ __all__ = [
     "python_files",
     "read_python",
     "shuffle_key",
-    "source_digest",
     "split_source",
 ]

@@ -2,7 +2,7 @@
 
 A quote opens a field only at the field's beginning, and closes it only before the next delimiter or line end. One that
 does not close in this way must not take the rows below it along: in a .tsv, which many programs write without quoting,
-it is text; in a .csv, its row alone is broken.
+it is text; in a .csv, its row alone is broken. A field larger than the limit is skipped up to its closing quote.
 """
 
 import csv
@@ -14,6 +14,7 @@ from training.corpus.sources.document import BROKEN, Dropped
 from training.corpus.sources.encodings import decode
 
 _TAB = "\t"
+_TOO_LARGE = "too large"
 
 
 class Row(NamedTuple):
@@ -35,34 +36,39 @@ def read_rows(lines: Iterator[bytes | int], delimiter: str, limit: int) -> Itera
 
     Args:
         lines: with their ends. A line too long to be held in memory is given as its size.
-        limit: characters of the largest field.
+        limit: characters of the largest field; a row with a larger one is dropped as too large.
     """
     source, number, width = _Lines(lines), 1, 0
     csv.field_size_limit(limit)
     rows = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
-        fields, fault = [], None
+        fields, fault, too_long = [], None, False
         try:
             fields = next(rows)
         except StopIteration:
             return
         except _TooLong:
-            fault = "too large"
+            fault = _TOO_LARGE
         except csv.Error as error:
-            what = str(error)
-            unclosed = "limit" in what or "unexpected end" in what
-            fault = "a quote that is not closed, or a field too large" if unclosed else what
+            fault = str(error)
+            too_long = "limit" in fault
+            if too_long or "unexpected end" in fault:
+                fault = "a quote that is not closed"
         if fault or len(source.taken) > 1:
             first, *below = source.taken
-            if delimiter == _TAB and isinstance(first, bytes) and (fault or _are_rows(source.taken, width)):
+            hides = bool(fault) and _hides_rows(below, delimiter, width)
+            if too_long and not hides:
+                fault = _TOO_LARGE
+                source.skip_quoted()
+            elif delimiter == _TAB and isinstance(first, bytes) and (fault or _are_rows(source.taken, width)):
                 fields, fault = _text(first).rstrip("\r\n").split(_TAB), None
                 source.put_back(below)
-            elif fault and _hides_rows(below, delimiter, width):
+            elif hides:
                 source.put_back(below)
         size = sum(line if isinstance(line, int) else len(line) for line in source.taken)
         if not fault and width and fields and len(fields) != width:
             fault = f"has {len(fields)} fields, the header {width}"
-        if fault == "too large":
+        if fault == _TOO_LARGE:
             yield Dropped(number, fault, size, f"{size:,} bytes")
         elif fault:
             yield Dropped(number, BROKEN, size, fault)
@@ -88,9 +94,10 @@ def _are_rows(lines: list[bytes | int], width: int) -> bool:
 
 
 def _hides_rows(below: list[bytes | int], delimiter: str, width: int) -> bool:
-    """Whether the lines below the first one of a broken record are rows of their own; of the last, where it broke, this
-    matters only if it is the only one."""
-    return bool(below) and all(_is_row(line, delimiter, width) for line in below[:-1] or below)
+    """Whether most lines below the first one of a broken record are rows. The last line, where parsing failed, counts
+    only if it is the only one."""
+    lines = below[:-1] or below
+    return 2 * sum(_is_row(line, delimiter, width) for line in lines) > len(lines)
 
 
 def _is_row(line: bytes | int, delimiter: str, width: int) -> bool:
@@ -124,7 +131,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._waiting.popleft() if self._waiting else next(self.source)
+        line = self._next()
         self.taken.append(line)
         if isinstance(line, int):
             raise _TooLong
@@ -134,3 +141,19 @@ class _Lines:
         """Give the last of the lines taken once more."""
         self._waiting.extendleft(reversed(lines))
         del self.taken[len(self.taken) - len(lines) :]
+
+    def skip_quoted(self) -> None:
+        """Take the lines up to the one that closes a quoted field; of these, only the sizes are kept."""
+        quotes = sum(line.count(b'"') for line in self.taken if isinstance(line, bytes))
+        while quotes % 2:
+            try:
+                line = self._next()
+            except StopIteration:
+                return
+            if isinstance(line, bytes):
+                quotes += line.count(b'"')
+                line = len(line)
+            self.taken.append(line)
+
+    def _next(self) -> bytes | int:
+        return self._waiting.popleft() if self._waiting else next(self.source)

@@ -1,30 +1,23 @@
 """The files of a path, in an order that does not depend on the file system.
 
-A folder may be a data set with several splits, which datasets' `save_to_disk` wrote or which is a clone from the Hub.
-Only the files of the requested split are text then.
+Of a folder that is a data set with several splits, only the files of the requested split are text.
 """
 
 import glob
-import json
 import os
-import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from tqdm import tqdm
 
-from training.common.errors import UserError, one_line
+from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
-from training.common.packages import how_to_install
-from training.common.recipe import nearest
 from training.common.stage import PROVENANCE, written_by
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
+from training.corpus.sources.data_sets import data_set_files
 
 TEXT = (
     *(".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".adoc", ".org", ".tex"),
@@ -43,15 +36,6 @@ _READABLE = (
 )
 _SHOWN = 5  # endings that are not read, and outputs of stages, that are named
 RUN_SUMMARY = "summary.md"  # `scratch run` writes it beside the outputs of its stages
-CARD = "README.md"
-# Keys of a card on the Hub that other README.md files do not have.
-_CARD_KEYS = {
-    *("configs", "dataset_info", "task_categories", "task_ids", "size_categories", "annotations_creators"),
-    *("language_creators", "source_datasets", "multilinguality"),
-}
-_FRONT_MATTER = re.compile(r"---\r?\n(.*?)\r?\n---\s", re.DOTALL)
-# Files as `push_to_hub` names them, such as train-00000-of-00004.parquet.
-_SHARD = re.compile(r"(train|validation|valid|val|dev|test|eval)[\w.]*-\d{5}-of-\d{5}\..+")
 
 
 @dataclass(frozen=True)
@@ -101,7 +85,7 @@ def is_local(path: str) -> bool:
     return path not in (PYTHON, STDIN) and not is_hub_dataset(path)
 
 
-def list_files(config: SourceConfig, key: str) -> Listing:
+def find_files(config: SourceConfig, key: str) -> Listing:
     """The readable files of a file name, folder or glob.
 
     Of a folder that is a data set, those of one split. Hidden folders and the outputs of stages are not entered, links
@@ -147,8 +131,8 @@ def list_files(config: SourceConfig, key: str) -> Listing:
 
 
 def announced_files(config: SourceConfig, key: str) -> list[SourceFile]:
-    """The files of `list_files`. Prints which others are left out."""
-    listing = list_files(config, key)
+    """The files of `find_files`. Prints which others are left out."""
+    listing = find_files(config, key)
     for note in listing.notes:
         tqdm.write(note, file=sys.stderr)
     return listing.files
@@ -243,80 +227,3 @@ class _Walk:
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def data_set_files(folder: Path, names: list[str], config: SourceConfig, key: str) -> list[Path] | None:
-    """The files of a data set's split `config.split`; None for a folder that is not a data set.
-
-    Args:
-        names: of the files directly in the folder.
-        key: of the source in the recipe, for error messages.
-
-    Raises:
-        UserError: no such split or subset, or a folder that cannot be read.
-    """
-    saved = _saved_files(folder, config, key) if {"dataset_dict.json", "state.json"} & set(names) else None
-    return _clone_files(folder, config, key) if saved is None and _is_clone(folder, names) else saved
-
-
-def _saved_files(folder: Path, config: SourceConfig, key: str) -> list[Path] | None:
-    """The files that `save_to_disk` listed. The folder may also hold cache files, which repeat the data."""
-    try:
-        splits = folder / "dataset_dict.json"
-        if splits.is_file():
-            _check_split(_read(splits)["splits"], folder, config, key)
-            folder = folder / config.split
-        state = folder / "state.json"
-        if (folder / "dataset_info.json").is_file() and state.is_file():
-            return [folder / row["filename"] for row in _read(state)["_data_files"]]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"'{key}.path': {folder}: damaged; write it again with save_to_disk") from None
-    return None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _check_split(names: list[str], folder: Path, config: SourceConfig, key: str) -> None:
-    if config.split not in names:
-        raise UserError(f"'{key}.split': {folder} has no split '{config.split}'; {nearest(config.split, names)}")
-
-
-def _is_clone(folder: Path, names: list[str]) -> bool:
-    """Whether a folder holds a Hub data set, by the names of its files or by its card."""
-    card = _card(folder / CARD) if CARD in names else {}
-    below = os.listdir(folder / "data") if card and (folder / "data").is_dir() else []
-    return bool(card.keys() & _CARD_KEYS) or any(map(_SHARD.fullmatch, [*names, *below]))
-
-
-def _card(file: Path) -> dict[str, Any]:
-    """The YAML at the beginning of a card; empty without it."""
-    head = _FRONT_MATTER.match(file.read_text(encoding="utf-8", errors="replace"))
-    try:
-        content = yaml.safe_load(head[1]) if head else None
-    except yaml.YAMLError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _clone_files(folder: Path, config: SourceConfig, key: str) -> list[Path]:
-    """The files that `datasets` would read of a split."""
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise UserError(
-            f"'{key}.path': {folder} is a Hub data set, whose splits need the package datasets, which is not "
-            f"installed; {how_to_install('datasets')}"
-        ) from None
-    try:
-        with tempfile.TemporaryDirectory() as cache:
-            builder = datasets.load_dataset_builder(str(folder), name=config.subset, cache_dir=cache)
-            found = {str(split): files for split, files in builder.config.data_files.items()}
-    except (OSError, ValueError, RuntimeError, StopIteration) as error:
-        raise UserError(
-            f"'{key}.path': {folder} is a Hub data set that cannot be opened ({one_line(error)}); set '{key}.subset', "
-            "or name its files with a glob"
-        ) from None
-    _check_split(list(found), folder, config, key)
-    return [folder / Path(file).relative_to(folder.resolve()) for file in found[config.split]]

@@ -313,4 +313,4 @@ def _check_share(broken: int, records: int, first: str | None, config: SourceCon
 def _standard_input() -> SourceFile:
     """Records of standard input: JSON lines if it begins with a brace, or a list of them; else text."""
     head = sys.stdin.buffer.peek(1).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")  # byte-order marks, whitespace
-    return SourceFile(None, "stdin", "stdin", ".jsonl" if re.match(rb"(\[\s*)?\{", head) else ".txt", "")
+    return SourceFile(None, "stdin", "stdin", ".jsonl" if re.match(rb"(\[\s*)?\{|\[\s*\]\s*\Z", head) else ".txt", "")

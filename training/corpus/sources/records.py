@@ -13,6 +13,7 @@ from training.corpus.sources.files import SourceFile
 from training.corpus.sources.streams import CHUNK, lines, open_stream
 
 _BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")  # the elements of a list
+ROW_BYTES = 1_000_000  # a table's rows of up to this size are parsed, even if `max_document_bytes` is less
 
 
 def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Record | Dropped]:
@@ -24,7 +25,7 @@ def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterat
     """
     first = not skip
     with open_stream(file) as (stream, encoding):
-        values = _elements if re.match(rb"\s*\[\s*\{", stream.peek(1)) else _values
+        values = _elements if re.match(rb"\s*\[\s*[{\]]", stream.peek(1)) else _values
         for number, row, size in values(stream, config.max_document_bytes, skip):
             if isinstance(row, Dropped):
                 yield row
@@ -48,7 +49,7 @@ def _values(stream: BinaryIO, limit: int, skip: int) -> Iterator[tuple[int, Any,
             except UnicodeDecodeError:
                 row = Dropped(number, BROKEN, len(line), "not UTF-8")
             except (ValueError, RecursionError):  # a number of thousands of digits; brackets a thousand deep
-                row = Dropped(number, BROKEN, len(line), "not sane JSON")
+                row = Dropped(number, BROKEN, len(line), "a number too long, or nesting too deep")
             yield number, row, len(line)
 
 
@@ -57,7 +58,7 @@ def _elements(stream: BinaryIO, limit: int, skip: int) -> Iterator[tuple[int, An
     than two elements of `limit` are in memory.
 
     Raises:
-        Damaged: what follows is not valid JSON, or is an element beyond the limit.
+        Damaged: what follows is not valid JSON, is an element beyond the limit, or does not belong to the list.
     """
     parse, utf8 = json.JSONDecoder().raw_decode, codecs.getincrementaldecoder("utf-8")()
     text, number = "", 0
@@ -68,6 +69,8 @@ def _elements(stream: BinaryIO, limit: int, skip: int) -> Iterator[tuple[int, An
     while True:
         start = _BETWEEN.match(text, place).end()
         if text.startswith("]", start):
+            if (text[start + 1 :] + utf8.decode(stream.read(CHUNK))).strip():
+                raise Damaged(f"more text after a JSON list, which ends with element {number}")
             return
         try:
             row, end = parse(text, start)
@@ -135,7 +138,8 @@ def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Reco
         NoColumn: the header does not name the column.
     """
     with open_stream(file) as (stream, marked):
-        rows = read_rows(lines(stream, config.max_document_bytes), delimiter_of(file), config.max_document_bytes)
+        limit = max(config.max_document_bytes, ROW_BYTES)
+        rows = read_rows(lines(stream, limit), delimiter_of(file), limit)
         header = next(rows, None)
         if header is None:  # without any line, the file is empty; it does not lack the column
             return
@@ -146,7 +150,7 @@ def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Reco
         column = header.fields.index(config.text_column)
         for row in rows:
             if row.number > skip:
-                yield row if isinstance(row, Dropped) else _from_field(row, column, marked, config.encoding)
+                yield row if isinstance(row, Dropped) else _from_field(row, column, marked, config)
 
 
 def delimiter_of(file: SourceFile) -> str:
@@ -154,9 +158,11 @@ def delimiter_of(file: SourceFile) -> str:
     return "\t" if file.kind == ".tsv" else ","
 
 
-def _from_field(row: Row, column: int, marked: str, encoding: str) -> Record | Dropped:
+def _from_field(row: Row, column: int, marked: str, config: SourceConfig) -> Record | Dropped:
     try:
-        text, found = decode_field(row.fields[column], encoding)
+        text, found = decode_field(row.fields[column], config.encoding)
     except UnicodeError as error:
         return Dropped(row.number, "undecodable", row.size, str(error))
+    if (length := len(text.encode())) > config.max_document_bytes:
+        return Dropped(row.number, "too large", length, f"{length:,} bytes")
     return Record(row.number, text, marked if marked != "utf-8" else found)
