@@ -672,22 +672,30 @@ class ScratchForQuestionAnswering(GenericForQuestionAnswering, ScratchPreTrained
         self.post_init()
 
 
-# The class of a model's folder that each Auto class opens. The package registers them, and every save lists them.
-AUTO_CLASSES = {
-    "AutoModel": ScratchModel,
-    "AutoModelForCausalLM": ScratchForCausalLM,
-    "AutoModelForQuestionAnswering": ScratchForQuestionAnswering,
-    "AutoModelForSequenceClassification": ScratchForSequenceClassification,
-    "AutoModelForTokenClassification": ScratchForTokenClassification,
+# For each Auto class, the class of a model's folder that it opens, and transformers' table of such classes.
+_CLASSES = {
+    "AutoModel": (ScratchModel, modeling_auto.MODEL_MAPPING_NAMES),
+    "AutoModelForCausalLM": (ScratchForCausalLM, modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    "AutoModelForQuestionAnswering": (
+        ScratchForQuestionAnswering,
+        modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    ),
+    "AutoModelForSequenceClassification": (
+        ScratchForSequenceClassification,
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    "AutoModelForTokenClassification": (
+        ScratchForTokenClassification,
+        modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    ),
 }
+# The package registers these classes, and every save lists them.
+AUTO_CLASSES = {auto_class: model_class for auto_class, (model_class, _) in _CLASSES.items()}
 AUTO_MAP = {"AutoConfig": "configuration_scratch.ScratchConfig"} | {
     auto_class: f"modeling_scratch.{model_class.__name__}" for auto_class, model_class in AUTO_CLASSES.items()
 }
 
 # By these tables transformers and lm-eval decide what a class is for. Under label smoothing, for example, Trainer
 # shifts labels only for the names of causal language models. `register` of the Auto classes does not enter them.
-modeling_auto.MODEL_MAPPING_NAMES["scratch"] = "ScratchModel"
-modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["scratch"] = "ScratchForCausalLM"
-modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["scratch"] = "ScratchForSequenceClassification"
-modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES["scratch"] = "ScratchForTokenClassification"
-modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES["scratch"] = "ScratchForQuestionAnswering"
+for _model_class, _names in _CLASSES.values():
+    _names["scratch"] = _model_class.__name__

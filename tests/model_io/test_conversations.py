@@ -145,6 +145,14 @@ def test_a_text_may_end_with_the_end_of_text_already():
     assert encode_text(tokenizer, "x</s>") == encode_text(tokenizer, "x") == tokenizer("x</s>")["input_ids"]
 
 
+def test_a_text_needs_an_end():
+    tokenizer = foreign(byte_level(JOINS))
+    tokenizer.eos_token = None
+    for encode in (lambda: encode_text(tokenizer, "x"), lambda: encode_answers(tokenizer, "x", "y")):
+        with pytest.raises(ValueError, match="no end-of-text token"):
+            encode()
+
+
 THINKS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"

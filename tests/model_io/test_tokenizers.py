@@ -1,12 +1,14 @@
 """A model's rows and a tokenizer's tokens: padding that is never drawn, tokens added later, pairs that do not fit."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from messages import refused
 from tiny_model import build as build_tiny
 from tiny_stages import LINES, MODEL, VOCAB_SIZE, write_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer
 
 from modeling_scratch import ScratchForSequenceClassification
 from training.common.errors import UserError
@@ -136,6 +138,44 @@ def test_the_tokenizer_of_a_model_has_its_context_and_pads_for_its_use(place, tm
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again.chat_template == "{{ messages }}"
     assert (again.model_max_length, again.padding_side) == (48, "right" if classifies else "left")
+
+
+def test_a_model_from_the_hub_keeps_its_tokenizer_and_generation_settings(place, tmp_path, monkeypatch):
+    """Taken from the cache, at the revision that was opened: saving a trained model needs no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository, commit = tmp_path / "hub" / "models--someone--base", "c0ffee" + "0" * 34
+    cached = repository / "snapshots" / commit
+    shutil.copytree(place / "model", cached)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v2").write_text(commit)
+    (cached / "generation_config.json").write_text('{"eos_token_id": 3, "top_p": 0.7}')
+    save_model(build_tiny(), "someone/base", tmp_path / "tuned", revision="v2")
+    for name in ("generation_config.json", "tokenizer.json"):
+        assert (tmp_path / "tuned" / name).read_bytes() == (cached / name).read_bytes()
+    with refused(None, "someone/base", "no tokenizer"):  # of the branch main
+        save_model(build_tiny(), "someone/base", tmp_path / "other")
+
+
+def test_a_token_of_another_chat_template_can_be_drawn(place, tmp_path):
+    """The model's generation settings, which are copied, suppress the id that the new token gets."""
+    shutil.copytree(place / "model", tmp_path / "start")
+    tokenizer, model = (auto.from_pretrained(place / "model") for auto in (AutoTokenizer, AutoModelForCausalLM))
+    file = tmp_path / "start" / "generation_config.json"
+    settings = json.loads(file.read_text())
+    assert settings["suppress_tokens"] == [*range(VOCAB_SIZE, PADDED)]
+    file.write_text(json.dumps(settings | {"suppress_tokens": [7, *settings["suppress_tokens"]]}))
+    tokenizer.add_tokens(["<tool>"])
+    save_model(model, tmp_path / "start", tmp_path / "tuned")
+    save_tokenizer(tokenizer, tmp_path / "tuned", model)
+    saved = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
+    assert saved["suppress_tokens"] == [7, *range(VOCAB_SIZE + 1, PADDED)]
+    assert saved["tokenizer_size"] == VOCAB_SIZE + 1
+
+
+def test_a_tokenizer_in_python_is_rejected(tmp_path):
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    with refused("model", tmp_path, "ByT5Tokenizer", "tokenizer.json"):
+        open_tokenizer(tmp_path, "model")
 
 
 def test_a_batch_is_continued_as_each_text_is(place):

@@ -70,6 +70,7 @@ def encode_conversation(
         jinja2.TemplateError: the template rejects the conversation, or would leave out a part of it.
     """
     template = tokenizer.get_chat_template(chat_template, tools)
+    messages = [as_template_reads(message) for message in messages]  # JSON text may hide special tokens by escapes
     check_features(tokenizer, template, features(messages, tools))
     special = _special_tokens(tokenizer)
     (messages, tools, variables), mark = _mark_special_tokens([messages, tools, variables], special)
@@ -133,6 +134,9 @@ def encode_answers(
     Args:
         answers: text, which gets the end-of-text token; or messages, with all that the template puts after them.
         template: `chat_template`, `tools` and variables, see `encode_conversation`.
+
+    Raises:
+        ValueError: answers of text, and a tokenizer without an end-of-text token.
     """
     if isinstance(prompt, str):
         continued = [_encode_answer(tokenizer, answer) for answer in answers]
@@ -143,14 +147,29 @@ def encode_answers(
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The token ids of a text with what the tokenizer puts before it and the end-of-text token after it."""
-    return encode_prompt(tokenizer, text.removesuffix(tokenizer.eos_token)) + [tokenizer.eos_token_id]
+    """The token ids of a text with what the tokenizer puts before it and the end-of-text token after it.
+
+    Raises:
+        ValueError: a tokenizer without an end-of-text token.
+    """
+    return encode_prompt(tokenizer, _without_end(tokenizer, text)) + [tokenizer.eos_token_id]
 
 
 def _encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    """The token ids of a text that continues another, and of the end of text, which the text may end with already."""
-    (ids,) = _encode_texts(tokenizer, [answer.removesuffix(tokenizer.eos_token)], begins=[False])
+    """The token ids of a text that continues another, and of the end of text."""
+    (ids,) = _encode_texts(tokenizer, [_without_end(tokenizer, answer)], begins=[False])
     return ids + [tokenizer.eos_token_id]
+
+
+def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text without the end-of-text token, which it may end with already.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    if tokenizer.eos_token is None:
+        raise ValueError("the tokenizer has no end-of-text token; set 'eos_token'")
+    return text.removesuffix(tokenizer.eos_token)
 
 
 def _render(
@@ -163,7 +182,7 @@ def _render(
 ) -> tuple[str, list[tuple[int, int]]]:
     """The text of a conversation, and the spans of its characters inside generation marks."""
     texts, spans = render_jinja_template(
-        [[as_template_reads(message) for message in messages]],
+        [messages],
         tools=tools,
         chat_template=template,
         add_generation_prompt=add_generation_prompt,

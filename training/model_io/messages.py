@@ -37,7 +37,7 @@ def _check_message(message: Any, where: str) -> Message:
     if message.get("weight") == 0:
         raise ValueError(f"{where} has the weight 0, but answers cannot be left out of the loss; remove the key")
     calls = message.get("tool_calls") or []
-    reasoning = next((message[key] for key in _REASONING if message.get(key)), None)
+    reasoning = _reasoning(message)
     if (calls or reasoning) and role != "assistant":
         raise ValueError(f"{where}, of the {role}, has tool calls or reasoning, which only the assistant writes")
     content = _text(message.get("content"), where)
@@ -52,6 +52,11 @@ def _check_message(message: Any, where: str) -> Message:
     if calls:
         checked["tool_calls"] = [_check_call(call, where) for call in _list(calls, f"{where}: 'tool_calls'")]
     return checked
+
+
+def _reasoning(message: Message) -> Any:
+    """The reasoning in a message, under whichever name; None if it has none."""
+    return next((message[key] for key in _REASONING if message.get(key)), None)
 
 
 def _text(content: Any, where: str) -> str | None:
@@ -109,8 +114,14 @@ def check_tools(value: Any) -> str | None:
 
 
 def as_template_reads(message: Message) -> Message:
-    """A message as chat templates read it: without keys that are null, and the arguments of its calls as an object."""
+    """A message as chat templates read it.
+
+    It has no keys that are null, and the arguments of its calls are an object. Its reasoning is there under all names,
+    because each template reads one of them.
+    """
     message = {key: value for key, value in message.items() if value is not None}
+    if reasoning := _reasoning(message):
+        message |= dict.fromkeys(_REASONING, reasoning)
     if message.get("tool_calls"):
         message["tool_calls"] = [_parsed(call) for call in message["tool_calls"]]
     return message

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -16,6 +17,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, loggi
 
 from modeling_scratch.tokenization_base import use_version_4_names
 from training.common.errors import UserError
+from training.common.hub_names import is_hub_name
 from training.model_io.context_length import context_length
 
 GENERATION_CONFIG = "generation_config.json"
@@ -82,18 +84,26 @@ def quiet_loading() -> Iterator[None]:
 
 
 def save_model(
-    model: PreTrainedModel, source: str | Path, folder: str | Path, state_dict: dict[str, Any] | None = None
+    model: PreTrainedModel,
+    source: str | Path,
+    folder: str | Path,
+    state_dict: dict[str, Any] | None = None,
+    revision: str = "main",
 ) -> None:
     """Write `folder` so that stock transformers opens it, with `trust_remote_code=True` if the model is of our class.
 
     Args:
         model: the unwrapped model.
-        source: the folder of the model it was trained from, or of its tokenizer. The tokenizer's files are copied,
-            with the model's context in their settings. The generation settings are copied byte for byte if it has them;
-            otherwise they are made for our chat template.
+        source: folder or Hub name of the model it was trained from, or of its tokenizer. The tokenizer's files are
+            copied, with the model's context in their settings. The generation settings are copied byte for byte if it
+            has them; otherwise they are made for our chat template.
         state_dict: the gathered weights, when the model's own are sharded.
+        revision: of a name on the Hub.
+
+    Raises:
+        UserError: a name on the Hub of which no tokenizer was opened on this machine.
     """
-    source, folder = Path(source), Path(folder)
+    source, folder = _folder_of(source, revision), Path(folder)
     carried = source / GENERATION_CONFIG
     if carried.is_file():
         model.generation_config = GenerationConfig()
@@ -104,6 +114,18 @@ def save_model(
     if carried.is_file():
         shutil.copyfile(carried, folder / GENERATION_CONFIG)
     copy_tokenizer(source, folder, model)
+
+
+def _folder_of(source: str | Path, revision: str) -> Path:
+    """The folder of a model; for a name on the Hub, the one in the cache, with the files that were opened from it."""
+    name = str(source)
+    if not is_hub_name(name):
+        return Path(source)
+    for file in TOKENIZER_FILES:
+        cached = try_to_load_from_cache(name, file, revision=revision)
+        if isinstance(cached, str):  # also if the Hub has changed since, or cannot be reached
+            return Path(cached).parent
+    raise UserError(f"{name}: no tokenizer in the cache of the Hub; open it with AutoTokenizer.from_pretrained first")
 
 
 def write_model(model: PreTrainedModel, folder: str | Path, state_dict: dict[str, Any] | None = None) -> None:
@@ -127,7 +149,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path, model
     """Write a tokenizer that was changed since its files were read: its special tokens, or its chat template.
 
     Args:
-        folder: of the model, whose generation then ends at the tokenizer's end of text too.
+        folder: of the model, whose generation then ends at the tokenizer's end of text too, and may draw new tokens.
     """
     tokenizer.save_pretrained(folder)
     use_version_4_names(folder)
@@ -137,6 +159,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path, model
     if tokenizer.eos_token_id not in ends:
         settings.eos_token_id = [tokenizer.eos_token_id, *(end for end in ends if end is not None)]
     settings.pad_token_id = tokenizer.pad_token_id
+    size = getattr(settings, "tokenizer_size", len(tokenizer))
+    own = {token for token in settings.suppress_tokens or () if token < size}
+    phantoms = range(len(tokenizer), model.config.get_text_config().vocab_size)
+    settings.suppress_tokens = sorted(own.union(phantoms)) or None
+    settings.tokenizer_size = len(tokenizer)
     settings.save_pretrained(folder)
 
 

@@ -7,20 +7,25 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from training.model_io.messages import Message
+from training.model_io.messages import Message, as_template_reads
 
 # Words that no template contains, where a feature puts something that the model has to read.
 _NAME, _KEY, _VALUE, _SAID = "probe_name", "probe_key", "probe_value", "probe_said"
 
 _QUESTION, _ANSWER = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
-_TOOL = {"type": "function", "function": {"name": _NAME, "description": _SAID, "parameters": {"type": "object"}}}
+_PARAMETERS = {
+    "type": "object",
+    "properties": {_KEY: {"type": "string", "description": _VALUE}},
+    "required": [_KEY],
+}
+_TOOL = {"type": "function", "function": {"name": _NAME, "description": _SAID, "parameters": _PARAMETERS}}
 _CALL = {"id": "123456789", "type": "function", "function": {"name": _NAME, "arguments": {_KEY: _VALUE}}}
 _CALLING = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
 _RESULT = {"role": "tool", "name": _NAME, "tool_call_id": "123456789", "content": _SAID}
 
 # Each feature's conversation and tools, and the words that a template which has the feature writes.
 _EXAMPLES: dict[str, tuple[list[Message], list[Any] | None, tuple[str, ...]]] = {
-    "tools": ([_QUESTION, _ANSWER], [_TOOL], (_NAME, _SAID)),
+    "tools": ([_QUESTION, _ANSWER], [_TOOL], (_NAME, _SAID, _KEY)),
     "tool calls": ([_QUESTION, _CALLING, _RESULT, _ANSWER], None, (_NAME, _KEY, _VALUE)),
     "tool results": ([_QUESTION, _CALLING, _RESULT, _ANSWER], None, (_SAID,)),
     "reasoning_content": ([_QUESTION, _ANSWER | {"reasoning_content": _SAID}], None, (_SAID,)),
@@ -41,7 +46,7 @@ def features(messages: list[Message], tools: list[Any] | None = None) -> set[str
 
 
 def check_features(tokenizer: PreTrainedTokenizerBase, template: str, needed: set[str]) -> None:
-    """Reject a template that would leave something out without a word.
+    """Reject a template that would silently leave something out.
 
     Args:
         needed: see `features`.
@@ -57,6 +62,7 @@ def check_features(tokenizer: PreTrainedTokenizerBase, template: str, needed: se
 @functools.lru_cache(maxsize=32)
 def _renders(tokenizer: PreTrainedTokenizerBase, template: str, feature: str) -> bool:
     messages, tools, words = _EXAMPLES[feature]
+    messages = [as_template_reads(message) for message in messages]
     variables = tokenizer.special_tokens_map
     try:
         texts, _ = render_jinja_template([messages], tools=tools, chat_template=template, **variables)

@@ -25,7 +25,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
         revision: of a name on the Hub.
 
     Raises:
-        UserError: one of its files is damaged, or there is no tokenizer.
+        UserError: one of its files is damaged, there is no tokenizer, or it is not a fast one.
     """
     folder = Path(name)
     readers = {
@@ -46,6 +46,10 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise UserError(f"'{key}': no tokenizer at {name} ({one_line(error)})") from None
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise UserError(
+            f"'{key}': {name} has no fast tokenizer (it opens as {type(tokenizer).__name__}); add its tokenizer.json"
+        )
     # Do not warn of texts beyond the context: every stage splits, truncates or rejects them itself.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer

@@ -79,6 +79,14 @@ def test_accuracy_is_the_share_of_likelier_chosen_answers(tokenizer, tiny_model)
     assert sorted(outcome.scores["margin"] for outcome in outcomes) == pytest.approx(sorted(margins), rel=1e-3)
 
 
+@pytest.mark.parametrize("question, rejected", [("off the record", "b"), ("q", "off the record")])
+def test_every_record_that_the_template_rejects_is_named(tokenizer, monkeypatch, question, rejected):
+    fails = "{% for m in messages if m.content == 'off the record' %}{{ raise_exception('no comment') }}{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", fails + tokenizer.chat_template)
+    with refused("models.m", "dir", "no comment", repr(question)):
+        check_pairs([*RECORDS, record(question, "a", rejected)], "polite", tokenizer, 256, "dir", "models.m")
+
+
 def test_equal_answers_are_no_preference(tokenizer, tiny_model):
     assert measured(tiny_model(), tokenizer, [record("q", "a", "a")])[0].value == 0
 

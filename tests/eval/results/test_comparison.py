@@ -51,7 +51,7 @@ def test_the_same_items_are_compared_one_by_one(tmp_path):
     bits = comparison.measures[TEXT]
     assert bits.models["base"].value == pytest.approx((2.0 + 2 * 2.2) / 3)
     assert bits.pairs[0].difference.value == pytest.approx(-(0.1 + 2 * 0.15) / 3)
-    assert bits.pairs[0].verdict == "better"  # fewer bits
+    assert bits.pairs[0].verdict == "better" and bits.pairs[0].shown  # fewer bits
 
 
 def test_only_shared_items_count_and_that_is_said(tmp_path):
@@ -63,6 +63,7 @@ def test_only_shared_items_count_and_that_is_said(tmp_path):
     quiz = comparison.measures[QUIZ]
     assert {figure.n for figure in quiz.models.values()} == {10}
     assert quiz.pairs[0].verdict == "no difference shown" and quiz.pairs[0].difference.p == 1.0
+    assert not quiz.pairs[0].shown
     assert "quiz: accuracy: on the 10 items that all have, of 40" in comparison.remarks
     assert comparison.measures[TEXT].pairs[0].difference.p is None  # a single piece
 

@@ -120,9 +120,8 @@ def check_chat(chat: Chat, candidate: Candidate, max_new_tokens: int) -> None:
         UserError: unsuitable chat template, or no prompt leaves room for an answer.
     """
     tokenizer = candidate.tokenizer
-    prompts = [question.prompt for question in chat.questions]
-    references = [question.reference for question in chat.questions if question.reference]
-    check_rendering(tokenizer, prompts, references, candidate.folder, candidate.key)
+    conversations = [[each.prompt, each.reference] if each.reference else [each.prompt] for each in chat.questions]
+    check_rendering(tokenizer, conversations, candidate.folder, candidate.key)
     room = candidate.context - max_new_tokens
     if not any(len(encode_prompt(tokenizer, question.prompt)) <= room for question in chat.questions):
         raise UserError(

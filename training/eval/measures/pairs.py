@@ -23,8 +23,9 @@ class Pairs(Measure):
     def prepare(self) -> None:
         self.pairs: dict[str, list[Record]] = {}
         for name, file in self.config.pairs.items():
-            self.pairs[name] = pairs = read_pairs(file, f"pairs.{name}")
+            pairs = read_pairs(file, f"pairs.{name}")
             measured = min(len(pairs), self.config.limits.pairs)
+            self.pairs[name] = random.Random(self.config.seed).sample(pairs, measured)
             print(f"evaluate: pairs.{name}: {len(pairs):,} pairs, {measured:,} measured")
 
     def check(self, candidate: Candidate) -> None:
@@ -40,11 +41,8 @@ class Pairs(Measure):
     def run(self, model: LoadedModel) -> MeasureResult:
         result = MeasureResult()
         for name, pairs in self.pairs.items():
-            picked = random.Random(self.config.seed).sample(pairs, min(self.config.limits.pairs, len(pairs)))
             result.add(
-                measure_pairs(
-                    model.model, model.tokenizer, picked, name, model.context, model.batch_size, model.bf16
-                )
+                measure_pairs(model.model, model.tokenizer, pairs, name, model.context, model.batch_size, model.bf16)
             )
         return result
 
@@ -106,8 +104,7 @@ def check_pairs(
     Raises:
         UserError: unsuitable chat template, or no pair fits in the context.
     """
-    answers = [pair[side] for pair in pairs for side in ("chosen", "rejected")]
-    check_rendering(tokenizer, [pair["prompt"] for pair in pairs], answers, model, key)
+    check_rendering(tokenizer, [[pair["prompt"], pair["chosen"], pair["rejected"]] for pair in pairs], model, key)
     if not any(_fits(_encode(tokenizer, pair), context) for pair in pairs):
         raise UserError(
             f"'pairs.{name}': no pair fits in the context of {model} ({key}), {context} tokens; use a longer context"

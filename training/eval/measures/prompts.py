@@ -6,10 +6,9 @@ Text follows what the tokenizer puts before a text, and ends with the end of tex
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.model_io.conversations import encode_answers, encode_prompt
-from training.model_io.template_features import check_features, features
-from training.tuning.reward_functions import Answer
+from training.tuning.reward_functions import Answer, content
 
 _QUESTION, _ANSWER = [{"role": "user", "content": "Where?"}], [{"role": "assistant", "content": "Here."}]
 
@@ -31,30 +30,35 @@ def end_token(tokenizer: PreTrainedTokenizerBase, prompt: Answer) -> int:
 
 
 def check_rendering(
-    tokenizer: PreTrainedTokenizerBase, prompts: list[Answer], answers: list[Answer], model: str, key: str
+    tokenizer: PreTrainedTokenizerBase, conversations: list[list[Answer]], model: str, key: str
 ) -> None:
-    """Reject, before any work, a model whose tokenizer cannot render such prompts and answers.
+    """Reject, before any work, a model whose tokenizer cannot render these prompts and answers.
 
     Args:
-        prompts, answers: all text, or all messages.
+        conversations: a prompt and its answers each; all text, or all messages.
         model, key: the model's folder, and the key of the recipe that names it.
 
     Raises:
         UserError: no chat template, one that does not accept the messages, or one in which an answer does not follow
             the prompt or has no end; for text, no token that ends a text.
     """
-    if isinstance(prompts[0], str):
+    if isinstance(conversations[0][0], str):
         if tokenizer.eos_token is None:
             raise UserError(f"'{key}': {model} has no end-of-text token (eos_token); set one in its tokenizer")
         return
     if not tokenizer.chat_template:
         raise UserError(f"'{key}': {model} has no chat template; use prompts of plain text, or add a template")
     try:
-        encoded = encode_answers(tokenizer, _QUESTION, _ANSWER)
-        encode_prompt(tokenizer, prompts[0])
-        check_features(tokenizer, tokenizer.get_chat_template(), set().union(*map(features, [*prompts, *answers])))
+        for prompt, *answers in conversations:
+            encode_prompt(tokenizer, prompt)
+            encode_answers(tokenizer, prompt, *answers)
+        prompt = _QUESTION
+        encoded = encode_answers(tokenizer, prompt, _ANSWER)
     except TemplateError as error:
-        raise UserError(f"'{key}': the chat template of {model} does not accept the messages ({error})") from None
+        raise UserError(
+            f"'{key}': the chat template of {model} does not accept the conversation {content(prompt)!r:.60} "
+            f"({one_line(error)}); remove it, or change the template"
+        ) from None
     if not encoded.as_shown or _last_special(tokenizer, encoded.answers[0]) is None:
         raise UserError(
             f"'{key}': in the chat template of {model} an answer does not follow the generation prompt, or does not "

@@ -43,7 +43,7 @@ def check_reward_model(folder: str, prompts: list[Answer], key: str) -> None:
             "`scratch reward`, a ...ForSequenceClassification with one label"
         )
     check_weights(folder, key, model_class=AutoModelForSequenceClassification)
-    check_rendering(tokenizer, prompts, [], folder, key)
+    check_rendering(tokenizer, [[prompt] for prompt in prompts], folder, key)
 
 
 @torch.inference_mode()

@@ -34,6 +34,11 @@ class PairDifference:
     difference: Difference
     verdict: Verdict
 
+    @property
+    def shown(self) -> bool:
+        """Whether the verdict is that one model is better."""
+        return self.verdict != "no difference shown"
+
 
 @dataclass(frozen=True)
 class MeasureComparison:

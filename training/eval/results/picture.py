@@ -11,6 +11,8 @@ from training.eval.results.table import shares
 from training.plots.losses import NATS
 from training.plots.style import COLOURS, FAINT, INK, drawing, short_count
 
+_POINTS = "Difference in points\n(right of 0 is better)"  # title of the panel for shares
+
 
 def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, ModelResults]) -> bool:
     """Draw the pretraining curve, bits per byte of the validation split, and the shares of each model, as available.
@@ -159,9 +161,6 @@ def draw_comparison(
         figure.savefig(path, dpi=150, facecolor="white")
 
 
-_POINTS = "Difference in points\n(right of 0 is better)"
-
-
 def _panel_title(key: MetricKey, measure: MeasureComparison) -> str:
     if measure.unit == "share":
         return _POINTS
@@ -186,7 +185,7 @@ def _draw_differences(
                 scale * one.difference.value,
                 row - 0.35 + (number + 0.5) * height,
                 xerr=2 * scale * (one.difference.stderr or 0),
-                markerfacecolor="white" if one.verdict == "no difference shown" else colour,
+                markerfacecolor=colour if one.shown else "white",
                 **style,
             )
     axes.axvline(0, color=INK, linewidth=1)
