@@ -135,7 +135,7 @@ def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
         save_adapter(model, start, folder / "adapter")
         wrote = ["model with the adapter merged in", "adapter"]
         model = merge_trained_adapter(model, recipe, folder / "adapter")
-    save_model(model, start, folder, state_dict)
+    save_model(model, start, folder, state_dict, recipe.model.model_revision)
     if any(getattr(recipe.training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
         save_tokenizer(trainer.processing_class, folder, model)
     history = trainer.state.log_history
