@@ -127,6 +127,7 @@ def test_two_processes_of_ours(terminal, place):
     assert read_provenance("reward")["metrics"]["accuracy"]["n"] == 3
     samples = lines(place / "grpo" / "samples.jsonl")
     assert [sample["step"] for sample in samples] == [1] * 4 + [2] * 4  # two of each process
-    assert done.stdout.count("step 1/2: loss ") == 1 and done.stdout.count("step 2/2: loss ") == 1
+    printed, _ = done.stdout.split("grpo: wrote ")
+    assert printed.count("step 1/2: loss ") == 1 and printed.count("step 2/2: loss ") == 1
     prompts = [json.dumps(sample["prompt"]) for sample in samples]
     assert prompts[0] == prompts[1] != prompts[2] == prompts[3]

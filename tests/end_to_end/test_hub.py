@@ -28,6 +28,7 @@ PUBLISHED = {
     "generation_config.json",
     "model.safetensors",
     "loss_scratch.py",
+    "originals_scratch.py",
     "modeling_scratch.py",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -81,8 +81,8 @@ def main(arguments: list[str]) -> None:
         f"{network.model_type}, {parameters / 1e6:.1f}M parameters, {'with' if tokenizer else 'without'} tokenizer; "
         f"logits within {difference:.1e} of the original's",
     )
-    quoted = shlex.quote(config.output_dir)
-    print(f"next: scratch sft --model_name_or_path {quoted}, or scratch export --model {quoted}")
+    folder = Path(config.output_dir)
+    print(f"next: {shlex.join(['scratch', 'export', '--model', str(folder), '--output_dir', f'{folder}-export'])}")
 
 
 def find(model: str) -> tuple[Path, str]:

@@ -106,12 +106,12 @@ def _read(run: Path) -> Run:
 
 
 def _identify(provenance: dict[str, Any]) -> tuple[Identity, Identity]:
-    """Tokenizer and validation text of a run: by the digests in its provenance and, unless the shards have changed
-    since, by their manifests, which tell whether other shards hold the same text."""
+    """Tokenizer and validation text of a run, by the manifests of its shards unless these have changed since. Without
+    them the text is unknown, for other shards may hold the same; of the tokenizer the provenance has a digest."""
     inputs = dict(provenance.get("inputs", {}))
     if "tokenizer" not in inputs:
         return {}, {}
-    tokenizer, validation = {"digest": inputs.pop("tokenizer")}, {"digest": sorted(inputs.values())}
+    tokenizer, validation = {"digest": inputs.pop("tokenizer")}, {}
     folders = {name.removeprefix("data."): found for name, found in inputs.items()}
     if "data" in folders:  # a single folder
         folders = {provenance["recipe"]["data"]: folders["data"]}

@@ -113,7 +113,7 @@ def training_rate(device: "torch.device", dtype: "torch.dtype", budget: float = 
     from torch.nn import functional
 
     heads, size, inner, vocabulary = 4, 256, 704, 4096
-    batch, seq = (64, 512) if device.type == "cuda" else (4, 256)
+    batch, seq = (16, 512) if device.type == "cuda" else (4, 256)
     generator = torch.Generator(device).manual_seed(0)  # does not touch the random state of training
 
     def weight(outputs: int, inputs: int) -> torch.Tensor:

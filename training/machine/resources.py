@@ -173,7 +173,7 @@ def measure() -> Machine:
     follow_load()
     others = load.others()
     dtype = torch.bfloat16 if has_bf16(device) else torch.float32
-    return Machine(
+    machine = Machine(
         processor=processor_name(),
         cores=available_cores(),
         threads=torch.get_num_threads(),
@@ -184,6 +184,9 @@ def measure() -> Machine:
         rate=matrix_product_rate(device, dtype),
         training_rate=training_rate(device, dtype),
     )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # which this process would keep from the stages
+    return machine
 
 
 def processor_name() -> str:
