@@ -10,7 +10,7 @@ import sys
 from training.common.errors import UserError, nearest, one_line
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
-from training.common.recipe import has_flag
+from training.common.recipe import split_restart
 from training.common.signals import Interrupted, no_interrupt_lost
 from training.machine.threads import use_reproducible_products
 
@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{command}: {stopped}", file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        again = "the same command without --restart" if has_flag(rest, "restart") else "the same command"
+        again = "the same command without --restart" if split_restart(rest)[0] else "the same command"
         advice = f"run {again} to resume or start again, earlier outputs are intact"
         print(f"{command}: interrupted; {advice}", file=sys.stderr)
         return 130

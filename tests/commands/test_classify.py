@@ -118,7 +118,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(place, monkeypatch):
     monkeypatch.chdir(place)
     assert (staging_dir("new") / "trainer").is_dir() and not (place / "new").exists()
     forget_accelerate()
-    with refused("output_dir", "new.partial", "seed: 0 -> 1", "--restart true"):
+    with refused("output_dir", "new.partial", "seed: 0 -> 1", "--restart"):
         classify(num_train_epochs=3, baseline="false", seed=1)
     classify(num_train_epochs=3, baseline="false")
     whole, resumed = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("whole", "new"))

@@ -87,6 +87,16 @@ def test_failures_are_one_line(error, code, line, monkeypatch, capsys):
         assert lines[0].startswith(line)
 
 
+@pytest.mark.parametrize("value, advice", [("true", "command without --restart"), ("false", "command to resume")])
+def test_the_advice_after_ctrl_c(value, advice, monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("training.commands.report"), "main", interrupted)
+    assert cli.main(["report", "--restart", value]) == 130
+    assert f"run the same {advice}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module, remedy", [("trl", 'pip install -e ".[train]"'), ("x_y.z", "pip install x-y")])
 def test_a_missing_package_is_named_with_its_extra(module, remedy, monkeypatch, capsys):
     assert run(monkeypatch, ModuleNotFoundError(f"No module named '{module}'", name=module)) == 1

@@ -97,7 +97,7 @@ def test_work_of_another_recipe_goes_only_if_one_says_so(tmp_path, out, state, c
         (make(out).begin() / "half").write_text("done")
     before, fact = files(tmp_path), "seed: 0 -> 1" if "recipe" in changed else "inputs changed: data"
     for act in (Stage.is_current, Stage.begin):
-        with refused("output_dir", out, state, fact, "--restart true"):
+        with refused("output_dir", out, state, fact, "--restart"):
             act(make(out, **changed))
     assert files(tmp_path) == before
     capsys.readouterr()
@@ -133,6 +133,16 @@ def test_the_work_of_a_run_that_failed_by_a_mistake_is_no_obstacle(out, capsys):
         make(out).begin()
 
 
+def test_a_mistake_of_a_resumed_run_leaves_the_work_of_earlier_processes_protected(out):
+    (make(out).begin() / "half").write_text("done")
+    Stage.begun.heartbeat()
+    make(out).begin()  # in a new process, which saves nothing
+    Stage.note_mistake()
+    with refused("output_dir", "interrupted", "seed: 0 -> 1"):
+        make(out, recipe={"seed": 1}).begin()
+    assert (staging_dir(out) / "half").exists()
+
+
 def test_the_owner_of_a_folder_replaces_what_is_finished_and_says_so(out, capsys, monkeypatch):
     complete(out)
     monkeypatch.setenv(stage_module.OWNED, "1")
@@ -157,7 +167,7 @@ def test_a_run_that_keeps_some_of_a_finished_one(out, arguments, said, capsys):
 
 def test_a_run_that_cannot_keep_any_says_why(out):
     complete(out)
-    with refused("output_dir", "seed: 0 -> 1", "--restart true", "continued: no checkpoint"):
+    with refused("output_dir", "seed: 0 -> 1", "--restart", "continued: no checkpoint"):
         Stage("pretrain", str(out), {"seed": 1}, {}, [], obstacle="no checkpoint").is_current()
 
 
@@ -170,9 +180,9 @@ def test_keys_that_cannot_change_the_output_may_differ(out):
     assert stage.folder == staging_dir(out)
 
 
-def test_a_missing_or_changed_file_is_named_and_made_again(out, capsys):
-    def stage() -> Stage:
-        return make(out)
+def test_a_missing_file_is_named_and_made_again_and_an_edited_one_stays(out, capsys, monkeypatch):
+    def stage(*arguments: str) -> Stage:
+        return make(out, arguments=arguments)
 
     work = stage().begin()
     (work / "shards").mkdir()
@@ -182,7 +192,7 @@ def test_a_missing_or_changed_file_is_named_and_made_again(out, capsys):
     (work / "checkpoints" / "large").write_text("may go")
     last = stage()
     last.begin()
-    last.finish({}, wrote="all", spare={"checkpoints"})
+    last.finish({}, wrote="all", unlisted={"checkpoints"})
     (out / "README.md").write_text("edited by its owner")
     (out / "checkpoints" / "large").unlink()
     (out / "plot.png").touch()
@@ -201,8 +211,13 @@ def test_a_missing_or_changed_file_is_named_and_made_again(out, capsys):
                 digest(out, "data")
         else:
             assert digest(out, "data") != last.fingerprint
+            for owned in (False, True):
+                with monkeypatch.context() as patch, refused("output_dir", out, name, "--restart"):
+                    if owned:
+                        patch.setenv(stage_module.OWNED, "1")
+                    stage().is_current()
         capsys.readouterr()
-        assert not stage().is_current()
+        assert not stage(*([] if state == "missing" else ["--restart"])).is_current()
         assert capsys.readouterr().out == ""
         (out / name).write_bytes(kept)
     (out / "model").unlink()
@@ -243,6 +258,22 @@ def test_all_files_follow_the_umask(out):
     finally:
         os.umask(before)
     assert {oct(path.stat().st_mode & 0o777) for path in out.rglob("*") if path.is_file()} == {"0o640"}
+
+
+def test_a_file_whose_permissions_cannot_be_set_is_no_obstacle(out, monkeypatch):
+    """It belongs to another user, or the file system has no permissions."""
+    tried = []
+
+    def reject(path: Path, mode: int) -> None:
+        tried.append(path.name)
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    stage = make(out)
+    (stage.begin() / "model").touch(mode=0o600)
+    (stage.folder / "config.json").touch()
+    monkeypatch.setattr(Path, "chmod", reject)
+    stage.finish({}, wrote="model")
+    assert tried == ["model"] and make(out).is_current()
 
 
 def test_time_adds_up_over_interruptions(out, monkeypatch):

@@ -13,17 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from terminal import ROOT
 from tiny_stages import MODEL, VOCAB_SIZE, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.errors import UserError
 from training.common.recipe import build
+from training.common.yaml_values import read_yaml
 from training.optim.config import OptimizerConfig
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
 from training.pretraining import checkpoint as checkpoint_module
-from training.pretraining.checkpoint import Checkpoints, common_steps
+from training.pretraining.checkpoint import Checkpoints, common_steps, reusable_steps
 from training.pretraining.config import PretrainConfig
 from training.pretraining.randomness import seed_step
 from training.pretraining.state import TrainingState
@@ -35,8 +37,10 @@ def log(tmp_path) -> Path:
     return tmp_path / "metrics.jsonl"
 
 
-def make(log: Path, keep_last: int = 100, keep_best: int = 0, asynchronous: bool = False) -> Checkpoints:
-    return Checkpoints(log.with_name("checkpoints"), keep_last, keep_best, asynchronous, [log])
+def make(
+    log: Path, keep_last: int = 100, keep_best: int = 0, asynchronous: bool = False, reusable: int = -1
+) -> Checkpoints:
+    return Checkpoints(log.with_name("checkpoints"), keep_last, keep_best, reusable, asynchronous, [log])
 
 
 def write(folder: Path) -> None:
@@ -74,11 +78,12 @@ def test_the_newest_is_found(log):
     losses=st.lists(st.one_of(st.none(), st.floats(0, 9)), min_size=1, max_size=8),
     keep_last=st.integers(1, 3),
     keep_best=st.integers(0, 3),
+    reusable=st.integers(-1, 8),
 )
-def test_the_last_and_the_best_are_kept(tmp_path_factory, losses, keep_last, keep_best):
+def test_the_last_the_best_and_the_reusable_are_kept(tmp_path_factory, losses, keep_last, keep_best, reusable):
     log = tmp_path_factory.mktemp("run") / "metrics.jsonl"
     log.touch()
-    checkpoints = make(log, keep_last, keep_best)
+    checkpoints = make(log, keep_last, keep_best, reusable=reusable)
     kept: dict[int, float] = {}
     for step, loss in enumerate(losses):
         with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +91,8 @@ def test_the_last_and_the_best_are_kept(tmp_path_factory, losses, keep_last, kee
             save(checkpoints, step, loss)
         kept[step] = math.inf if loss is None else loss
         best = [step for step in sorted(kept, key=lambda step: (kept[step], -step)) if kept[step] < math.inf]
-        kept = {step: kept[step] for step in sorted({*sorted(kept)[-keep_last:], *best[:keep_best]})}
+        early = [step for step in sorted(kept) if step <= reusable]
+        kept = {step: kept[step] for step in sorted({*sorted(kept)[-keep_last:], *best[:keep_best], *early[-1:]})}
         assert steps(checkpoints) == list(kept)
 
 
@@ -303,7 +309,7 @@ def refusal(state: TrainingState, folder: Path) -> str:
     with pytest.raises(UserError) as error:
         state.restore(folder)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(state).items())
-    assert "\n" not in str(error.value) and "--restart true" in str(error.value)
+    assert "\n" not in str(error.value) and "--restart" in str(error.value)
     return str(error.value)
 
 
@@ -388,9 +394,17 @@ def test_rates_in_common(optimizer, common):
         shape = keys.schedule, keys.warmup_steps, keys.decay_fraction, keys.final_fraction
         assert learning_rate_factor(step, 100, *shape) == learning_rate_factor(step, 250, *shape)
     assert common_steps(recipe(100, **optimizer), 100) == 100  # the same run, made again
+    assert reusable_steps(recipe(100, **optimizer)) == common
 
 
 def test_a_curriculum_has_its_first_phase_in_common():
     phases = {0.2: {"d": 1, "e": 1}, 0.9: "e"}
     assert common_steps(recipe(250, phases, decay_fraction=0.1), 100) == 20
+    assert reusable_steps(recipe(100, phases, decay_fraction=0.1)) == 20
     assert common_steps(recipe(100, phases), 100) == 100
+
+
+def test_every_recipe_keeps_a_checkpoint_for_more_steps():
+    for path in sorted((ROOT / "recipes").glob("*/pretrain.yaml")):
+        config = build(PretrainConfig, read_yaml(path), str(path))
+        assert config.save_steps <= reusable_steps(config), path

@@ -83,7 +83,7 @@ def test_another_recipe_is_refused(interrupted, capfd):
     assert line == (
         "error: 'output_dir': new.partial holds an interrupted run of another recipe (max_steps: 4 -> 9, "
         "model.hidden_size: 32 -> 48, optimizer.momentum: 0.95 -> 0.9); choose another output_dir, or discard that "
-        "run with --restart true"
+        "run with --restart"
     )
     assert "(model.mlp_bias: not set -> False)" in refusal(capfd, **{"model.mlp_bias": "false"})
 
@@ -101,21 +101,29 @@ def test_to_start_over_is_said(interrupted, finished, capfd):
     assert [path.name for path in Path("new/checkpoints").iterdir()] == ["step-00000002"]
 
 
-def test_what_does_not_change_what_is_learnt_may_differ(interrupted, finished, capfd):
+def test_what_does_not_change_what_is_learnt_may_differ(interrupted, finished, capfd, monkeypatch):
+    monkeypatch.setattr(loop, "worth_compiling", lambda *_: True)  # on another machine; it stays as it was
     shutil.rmtree("new.partial/checkpoints/step-00000004")
     Path("tokenizer").rename("elsewhere")
     options = {"save_steps": 1, "keep_last": 3, "async_save": "false", "logging_steps": 2, "eval_steps": 1}
     assert pretrain(tokenizer="elsewhere", per_device_train_batch_size=4, sample_prompts="[the]", **options) == 0
-    assert "resuming from step 2 (new.partial/checkpoints/step-00000002)" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "resuming from step 2 (new.partial/checkpoints/step-00000002)" in said and "compiled" not in said
     one, other = load_file("new/model.safetensors"), load_file(finished / "new" / "model.safetensors")
     assert all((one[name] == other[name]).all() for name in other)
     assert len(list(Path("new/checkpoints").iterdir())) == 3
 
 
-def test_more_steps_continue_a_finished_run(copied, capfd):
-    """From the checkpoint before its decay; the weights are those of a run that had these steps from the start."""
+def test_more_steps_continue_a_finished_run(copied, capfd, monkeypatch):
+    """From the checkpoint before its decay; the weights are those of a run that had these steps from the start.
+
+    More steps may make compiling worthwhile, which would change the last bits.
+    """
+    monkeypatch.setattr(loop, "worth_compiling", lambda *_: True)
     assert pretrain(max_steps=6) == 0
     said = capfd.readouterr().out
+    assert "compiled" not in said
+    monkeypatch.setattr(loop, "worth_compiling", lambda *_: False)
     assert "pretrain: continues new (max_steps: 4 -> 6) and keeps its first 2 steps" in said
     assert "resuming from step 2 (new.partial/checkpoints/step-00000002)" in said
     assert pretrain(max_steps=6, output_dir="whole") == 0
@@ -128,13 +136,13 @@ def test_more_steps_without_a_checkpoint_before_the_decay(copied, capfd):
     shutil.rmtree("new/checkpoints/step-00000002")
     line = refusal(capfd, max_steps=6)
     assert "new holds a finished run of another recipe (max_steps: 4 -> 6)" in line
-    assert "--restart true" in line and "from step 3 on, and no checkpoint" in line
+    assert "--restart" in line and "from step 3 on, and no checkpoint" in line
 
 
 @pytest.mark.parametrize("changes", [{"max_steps": 3}, {"max_steps": 6, "seed": 1}])
 def test_a_finished_run_of_another_recipe_is_refused(copied, capfd, changes):
     line = refusal(capfd, **changes)
-    assert f"(max_steps: 4 -> {changes['max_steps']}" in line and "--restart true" in line and "continued" not in line
+    assert f"(max_steps: 4 -> {changes['max_steps']}" in line and "--restart" in line and "continued" not in line
 
 
 def test_a_finished_run_without_its_model_is_made_again_from_its_last_checkpoint(copied, finished, capfd):
@@ -190,13 +198,13 @@ def test_a_checkpoint_of_another_network_is_refused(interrupted, capfd):
     (newest / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 2, "norm_eps": 0.5}))
     (newest / "complete.json").unlink()
     newest.rename(newest.with_name(newest.name + ".tmp"))
-    progress = {"step": 4, "validation_loss": None, "losses": [], "seconds": 1}
-    Checkpoints(newest.parent, 2, 0, False, logs=[]).commit(progress)
+    progress = {"step": 4, "validation_loss": None, "losses": [], "seconds": 1, "compiled": False}
+    Checkpoints(newest.parent, 2, 0, 0, False, logs=[]).commit(progress)
     capfd.readouterr()
     assert pretrain() == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert f"{newest}/config.json does not match the model of the recipe (norm_eps: 0.5 -> " in line
-    assert ", num_key_value_heads: 2 -> 1); choose another output_dir, or start over with --restart true" in line
+    assert ", num_key_value_heads: 2 -> 1); choose another output_dir, or start over with --restart" in line
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
 from training.common.errors import UserError
 from training.common.signals import Interrupted
-from training.common.stage import digest, read_provenance, staging_dir
+from training.common.stage import Stage, digest, read_provenance, staging_dir
 from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 from training.tuning.pipeline.recipe import (
     RUNTIME_KEYS,
@@ -30,7 +31,7 @@ from training.tuning.pipeline.recipe import (
     runtime_keys_of,
     target_modules,
 )
-from training.tuning.pipeline.resume import newest_checkpoint
+from training.tuning.pipeline.resume import newest_checkpoint, train
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -133,7 +134,7 @@ def test_an_interrupted_run_goes_on(place, monkeypatch):
 
     for changed in ({"learning_rate": "2e-2"}, {"load_best_model_at_end": "true"}):
         (key,) = changed
-        with refused("output_dir", "new.partial", f"{key}: ", "--restart true"):
+        with refused("output_dir", "new.partial", f"{key}: ", "--restart"):
             sft(**options | changed)
     assert (trainer / "checkpoint-2").is_dir()
     data = [{"path": "json", "data_files": {"train": "./data/instructions/train.jsonl"}}]
@@ -162,6 +163,23 @@ def test_a_signal_saves_the_step_and_says_so(place, monkeypatch):
     assert (staging_dir("new") / "trainer" / "checkpoint-2" / "optimizer.pt").is_file()
     sft(max_steps=3)
     assert same(weights("new"), weights("straight"))
+
+
+def test_a_mistake_before_the_first_checkpoint_leaves_nothing_to_protect(tmp_path):
+    """Such as an unknown reward function: the corrected recipe starts over without being asked to."""
+
+    def fail(**_: object) -> None:
+        raise UserError("a mistake")
+
+    stage = Stage("sft", str(tmp_path / "new"), {"seed": 0}, {}, [])
+    (stage.begin() / "trainer").mkdir()
+    (stage.folder / "trainer" / "log").write_text("half")
+    trainer = SimpleNamespace(args=SimpleNamespace(output_dir=str(stage.folder / "trainer"), world_size=1), train=fail)
+    trainer.accelerator, trainer.add_callback, trainer.is_world_process_zero = None, lambda _: None, lambda: True
+    with pytest.raises(UserError):
+        train(stage, trainer)
+    Stage.note_mistake()
+    Stage("sft", str(tmp_path / "new"), {"seed": 1}, {}, []).begin()
 
 
 def test_keys_that_cannot_change_the_weights():

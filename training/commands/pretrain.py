@@ -18,7 +18,7 @@ from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
 from training.common.stage import Stage, check_stage, digest
 from training.data.shards import check_hashes, check_tokenizer
-from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation
+from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation, read_checkpoints
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
         return
     tokenizer = open_tokenizer(config)
     check_shards(config, stage)
-    pretrainer = build_pretrainer(config, stage, tokenizer)
+    pretrainer = build_pretrainer(keep_uncompiled(config, stage, continuation), stage, tokenizer)
     start(pretrainer, stage, continuation)
     describe(pretrainer, rules)
     train(pretrainer, stage)
@@ -117,6 +117,18 @@ def check_shards(config: PretrainConfig, stage: Stage) -> None:
     if local_rank() == 0 and not stage.folder.exists():
         for folder in config.mixture.folders:
             check_hashes(folder)
+
+
+def keep_uncompiled(config: PretrainConfig, stage: Stage, continuation: Continuation) -> PretrainConfig:
+    """The recipe, with an unset `torch_compile` set to false if the run goes on from an uncompiled checkpoint.
+
+    With more steps compiling may save time, but it changes the last bits.
+    """
+    own = read_checkpoints(stage.folder / CHECKPOINTS) if stage.resumes() else []
+    newest = None if stage.restart else continuation.newest(own)
+    if config.torch_compile is None and newest and not newest.progress["compiled"]:
+        return dataclasses.replace(config, torch_compile=False)
+    return config
 
 
 def build_pretrainer(config: PretrainConfig, stage: Stage, tokenizer: "PreTrainedTokenizerFast") -> "Pretrainer":
@@ -195,4 +207,4 @@ def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
         "tokens_per_second": median_rate(records),
     }
     files = ["model", "checkpoints", METRICS, *drawn, *(["profile"] if config.profile else [])]
-    stage.finish(metrics, ", ".join(files), spare={CHECKPOINTS, "trackers"})
+    stage.finish(metrics, ", ".join(files), unlisted={CHECKPOINTS, "trackers"})

@@ -12,7 +12,7 @@ takes about that long on this machine. The steps are chosen once and kept in RUN
 recipes with `--minutes null`, or if the command line sets `max_steps`.
 
 A finished output is replaced when its recipe or inputs have changed, or when a file of it is missing; what is replaced
-and why is printed. An interrupted stage of another recipe is discarded only with `--restart`.
+and why is printed. An edited output, or an interrupted stage of another recipe, is discarded only with `--restart`.
 """
 
 import contextlib

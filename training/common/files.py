@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -99,12 +100,17 @@ def find_damage(folder: Path, listed: dict[str, int | str]) -> Damage:
 
 
 def follow_umask(folder: Path) -> None:
-    """Give all files of a folder the permissions of a new file: some libraries write for the user alone."""
+    """Give all files of a folder the permissions of a new file: some libraries write for the user alone.
+
+    Files of other users, and those on a file system without permissions, stay as they are.
+    """
     umask = os.umask(0)
     os.umask(umask)
+    mode = 0o666 & ~umask
     for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            path.chmod(0o666 & ~umask)
+        if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            with contextlib.suppress(OSError):
+                path.chmod(mode)
 
 
 def _identify(file: Path) -> int | str:

@@ -29,7 +29,7 @@ class Line(NamedTuple):
 RECIPE_LINES = [
     Line("--config FILE", "recipe: the options as YAML, a key for each flag without its dashes"),
     Line("--print_config", "print the complete recipe as commented YAML, and do nothing else"),
-    Line("--restart", "start over: discard an interrupted run in output_dir, replace a finished one of another recipe"),
+    Line("--restart", "start over: discard an interrupted run, replace an edited output or one of another recipe"),
 ]
 
 

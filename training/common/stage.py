@@ -2,10 +2,10 @@
 
 A stage works in `<output_dir>.partial`, which is renamed to `output_dir` when it is complete. A failed or interrupted
 stage therefore leaves the last good output untouched, and finds its own unfinished work when it runs again. Work of
-another recipe or other inputs, finished or not, is discarded only with `--restart true`. `scratch run` may also replace
-what is finished. The output holds two records: `recipe.yaml`, the resolved recipe, which `--config` takes; and
-`provenance.json` with that recipe, a hash of every input, the files written, package versions, metrics and the command
-that repeats the stage.
+another recipe or other inputs, finished or not, is discarded only with `--restart`, and so is an output that somebody
+has edited. `scratch run` may also replace what is finished and not edited. The output holds two records: `recipe.yaml`,
+the resolved recipe, which `--config` takes; and `provenance.json` with that recipe, a hash of every input, the files
+written, package versions, metrics and the command that repeats the stage.
 """
 
 import contextlib
@@ -212,7 +212,7 @@ class Stage:
             found = written_by(folder)
             if found and found != name:
                 raise UserError(f"'output_dir': {folder} holds the output of '{found}'; choose another for {name}")
-            if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _first(folder)):
+            if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _record_files(folder)):
                 raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
         if not self.target.exists():
             # After a crash between the two renames of `finish`. Several processes may get here: the first one renames.
@@ -233,27 +233,38 @@ class Stage:
         return False
 
     def check_other_work(self) -> None:
-        """Reject work of another recipe or other inputs, which may only be discarded if the user says so.
+        """Reject work that may only be discarded if the user says so: of another recipe or other inputs, or edited.
 
         An unfinished run of this recipe continues: what it will replace was allowed when it began.
 
         Raises:
-            UserError: lists the keys and inputs that differ.
+            UserError: lists the keys and inputs that differ, or the files that have changed.
         """
-        half, done = read_provenance(self.folder), read_provenance(self.target)
-        if self.restart or half and not self._differences(half):
+        if self.restart or self.resumes():
             return
+        half, done = read_provenance(self.folder), read_provenance(self.target)
         if half and not half.get("failed") and _holds_work(self.folder):
             raise UserError(
                 f"'output_dir': {self.folder} holds an interrupted run of another recipe ({self._differences(half)}); "
-                "choose another output_dir, or discard that run with --restart true"
+                "choose another output_dir, or discard that run with --restart"
             )
         differences = self._differences(done)
         if differences and not self.keeps and OWNED not in os.environ:
             raise UserError(
                 f"'output_dir': {self.output_dir} holds a finished run of another recipe ({differences}); choose "
-                f"another output_dir, or replace that run with --restart true{self.obstacle}"
+                f"another output_dir, or replace that run with --restart{self.obstacle}"
             )
+        edited = ", ".join(find_damage(self.target, done.get("files", {})).changed)
+        if edited:
+            raise UserError(
+                f"'output_dir': {self.output_dir} has changed since it was written ({_shorten(edited)}); copy your "
+                "edits, then delete these files or use --restart to make it again"
+            )
+
+    def resumes(self) -> bool:
+        """Whether there is unfinished work of this recipe and these inputs, which `begin` keeps."""
+        half = read_provenance(self.folder)
+        return bool(half) and not self.restart and not self._differences(half)
 
     def _differences(self, record: dict[str, Any]) -> str:
         """The keys and inputs that differ from those of a record, in words; empty for none, and without a record."""
@@ -290,13 +301,15 @@ class Stage:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock()
             record = read_provenance(self.folder)
-            if record and (self.restart or self._differences(record)):
+            if record and not self.resumes():
                 if _holds_work(self.folder):
                     why = "restart requested" if self.restart else "the last run failed with another recipe"
                     print(f"{self.name}: {why}, starting over")
                 for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 record = {}
+            # What an earlier process left stays protected, whatever mistake this one finds.
+            self.saved = bool(record) and not record.get("failed") and _holds_work(self.folder)
             if not record:
                 self._announce()
             self.seconds_before = record.get("seconds", 0.0)
@@ -353,16 +366,16 @@ class Stage:
             with contextlib.suppress(OSError):
                 stage._write({}, failed=True)
 
-    def finish(self, metrics: dict[str, Any], wrote: str, spare: Set[str] = frozenset()) -> None:
+    def finish(self, metrics: dict[str, Any], wrote: str, unlisted: Set[str] = frozenset()) -> None:
         """Complete the output: write its provenance, move it into place, and print the next command.
 
         Args:
             metrics: the figures of this stage, as JSON.
             wrote: content of the folder in a few words, for the terminal.
-            spare: folders in the output that no later stage reads, so that their owner may delete them.
+            unlisted: folders in the output that no later stage reads, so that their owner may delete them.
         """
         follow_umask(self.folder)
-        files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *spare})
+        files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *unlisted})
         self._write(metrics, files=files)
         (self.folder / LOCK).unlink()
         if self.target.exists():
@@ -426,14 +439,14 @@ def _names(value: Any, folder: Path) -> bool:
     return isinstance(value, str) and Path(value).absolute().is_relative_to(folder.absolute())
 
 
-def _first(folder: Path) -> set[Path]:
+def _record_files(folder: Path) -> set[Path]:
     """The files that a stage killed before its first record may leave."""
     return {folder / name for name in (LOCK, RECIPE, RECIPE + ".tmp", PROVENANCE + ".tmp")}
 
 
 def _holds_work(folder: Path) -> bool:
     """Whether an unfinished stage has written more than its records."""
-    others = (path for path in folder.rglob("*") if path not in _first(folder) | {folder / PROVENANCE})
+    others = (path for path in folder.rglob("*") if path not in _record_files(folder) | {folder / PROVENANCE})
     return any(path.is_file() and path.stat().st_size for path in others)
 
 

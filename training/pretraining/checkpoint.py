@@ -61,12 +61,15 @@ class Checkpoints:
         folder: the folder of all checkpoints.
         keep_last: number of newest checkpoints to keep.
         keep_best: number of checkpoints with the lowest validation loss to keep as well.
+        reusable_steps: the first steps, which a longer run can reuse; their newest checkpoint is kept as well.
         asynchronous: write in a thread while training continues. One at a time: the next waits for the previous one.
         logs: the run's log files. Their lines up to a checkpoint must reach the disk before it counts.
     """
 
-    def __init__(self, folder: Path, keep_last: int, keep_best: int, asynchronous: bool, logs: list[Path]):
-        self.folder, self.keep_last, self.keep_best = folder, keep_last, keep_best
+    def __init__(
+        self, folder: Path, keep_last: int, keep_best: int, reusable_steps: int, asynchronous: bool, logs: list[Path]
+    ):
+        self.folder, self.keep_last, self.keep_best, self.reusable_steps = folder, keep_last, keep_best, reusable_steps
         self.asynchronous, self.logs = asynchronous, logs
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -181,11 +184,12 @@ class Checkpoints:
             raise
 
     def _delete_old(self, step: int) -> None:
-        """Delete checkpoints that are neither among the last nor the best, and damaged ones up to `step`."""
+        """Delete checkpoints that need not be kept, and damaged ones up to `step`."""
         whole = read_checkpoints(self.folder)
         validated = [checkpoint for checkpoint in whole if checkpoint.validation_loss is not None]
         validated.sort(key=lambda checkpoint: (checkpoint.validation_loss, -checkpoint.step))
-        kept = {*whole[-self.keep_last :], *validated[: self.keep_best]}
+        reusable = [checkpoint for checkpoint in whole if checkpoint.step <= self.reusable_steps]
+        kept = {*whole[-self.keep_last :], *validated[: self.keep_best], *reusable[-1:]}
         for checkpoint in whole:
             if checkpoint not in kept:  # renamed first: under its name, a checkpoint counts as complete
                 shutil.rmtree(checkpoint.folder.rename(_staging_dir(checkpoint.folder)))
@@ -242,8 +246,8 @@ def _seal(content: dict[str, object]) -> str:
 class Continuation:
     """The part of a finished run that another one takes over: the checkpoints that both have in common.
 
-    Up to the step where the learning rates of two runs begin to differ, the weights of both are the same, bit for bit.
-    With the schedule `wsd` that is where the shorter run begins to decay.
+    Up to the step where the learning rates of two runs begin to differ, the weights of both are the same, bit for bit,
+    if both are compiled or neither is. With the schedule `wsd` that is where the shorter run begins to decay.
 
     Attributes:
         folder: the finished output.
@@ -258,6 +262,10 @@ class Continuation:
     def describe(self) -> str:
         """The steps taken over, in words; empty for none."""
         return f"its first {self.checkpoints[-1].step} steps" if self.checkpoints else ""
+
+    def newest(self, own: list[Checkpoint]) -> Checkpoint | None:
+        """The checkpoint that the new run starts from: the newest of these and its own, or None."""
+        return max([*self.checkpoints, *own], key=lambda checkpoint: checkpoint.step, default=None)
 
     def copy_to(self, folder: Path) -> float:
         """Put checkpoints and logs into the working folder of the new run, unless it has got further already.
@@ -320,6 +328,11 @@ def common_steps(config: PretrainConfig, done: int) -> int:
     if config.curriculum and done < config.max_steps:  # its phases begin at fractions of the run
         common = min(common, replace(config, max_steps=done).mixture.starts[1])
     return common
+
+
+def reusable_steps(config: PretrainConfig) -> int:
+    """The first steps of a run that any longer one has in common with it."""
+    return common_steps(replace(config, max_steps=2 * config.max_steps), config.max_steps)
 
 
 def _link(source: str, target: str) -> None:

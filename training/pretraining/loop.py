@@ -26,7 +26,7 @@ from training.common.stage import Stage
 from training.data.loader import Batch, TokenLoader
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
-from training.pretraining.checkpoint import CHECKPOINTS, Checkpoints
+from training.pretraining.checkpoint import CHECKPOINTS, Checkpoints, reusable_steps
 from training.pretraining.config import PretrainConfig
 from training.pretraining.guards import MOST_SKIPPED, LossSpikes, check_initial_loss
 from training.pretraining.model import build_model
@@ -82,7 +82,8 @@ class Pretrainer:
         self.sharded = is_sharded(accelerator)
         asynchronous = config.async_save and not self.sharded
         logs = [folder / name for name in LOGS]
-        self.checkpoints = Checkpoints(folder / CHECKPOINTS, config.keep_last, config.keep_best, asynchronous, logs)
+        kept = config.keep_last, config.keep_best, reusable_steps(config)
+        self.checkpoints = Checkpoints(folder / CHECKPOINTS, *kept, asynchronous, logs)
         if not self.sharded:
             self.state = TrainingState(model, self.optimizer.optimizer, config.tokenizer, copied=asynchronous)
 
@@ -351,7 +352,7 @@ class Pretrainer:
         """Record a loss or gradient that is not finite. Raises UserError unless the recipe says to skip such steps."""
         self.skipped += 1
         found = f"step {self.step + 1} has a loss of {loss} and a gradient norm of {self.grad_norm}"
-        remedy = "lower the learning rates or max_grad_norm and start over with --restart true"
+        remedy = "lower the learning rates or max_grad_norm and start over with --restart"
         if self.skipped == MOST_SKIPPED:
             found += f", like the {MOST_SKIPPED - 1} steps before it"
         elif self.config.on_nonfinite == "skip":
@@ -395,6 +396,7 @@ class Pretrainer:
             "validation_loss": self.validation_loss if validated else None,
             "losses": list(self.losses),  # a copy: another thread may write it
             "seconds": round(self.throughput.seconds, 3),
+            "compiled": self.compiled,
         }
         if self.sharded:
             save_sharded(self.accelerator, self.model, self.config.tokenizer, self.checkpoints, progress)

@@ -32,7 +32,7 @@ _LAYOUTS = {OPTIMIZER: WHOLE, "pytorch_model_fsdp*": "FSDP", "pytorch_model": "D
 # Keys of config.json that describe how it was written, not the network.
 _NOT_ARCHITECTURE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "_name_or_path"}
 
-_ADVICE = "choose another output_dir, or start over with --restart true"
+_ADVICE = "choose another output_dir, or start over with --restart"
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
@@ -86,14 +86,14 @@ def check_layout(accelerator: Accelerator, folder: Path) -> None:
     if written != kind:
         raise UserError(
             f"{folder} was written with {written}, but this launch runs with {kind}; resume with a launch file of the "
-            "same kind, or start over with --restart true"
+            "same kind, or start over with --restart"
         )
     if written == "DeepSpeed":
         processes = len(list(state.glob("pytorch_model/*_optim_states.pt")))
         if processes != accelerator.num_processes:
             raise UserError(
                 f"{folder} was written by {processes} processes of DeepSpeed, which cannot resume with "
-                f"{accelerator.num_processes}; set --num_processes {processes}, or start over with --restart true"
+                f"{accelerator.num_processes}; set --num_processes {processes}, or start over with --restart"
             )
 
 

@@ -277,7 +277,7 @@ class SourceReader:
         except ValueError:
             raise UserError(
                 f"'{self.key}.path': {self.config.path}: {last}, where reading stopped, is missing; "
-                "start over with --restart true"
+                "start over with --restart"
             ) from None
 
 

@@ -28,13 +28,10 @@ def train(stage: Stage, trainer: Trainer) -> None:
         except Interrupted:
             end_training(trainer.accelerator)
             raise
-        finally:
-            if trainer.is_world_process_zero():
-                stage.heartbeat()
 
 
 class SaveOnSignal(TrainerCallback):
-    """After Ctrl-C or SIGTERM, saves the current step and ends the run.
+    """After Ctrl-C or SIGTERM, saves the current step and ends the run. Records every checkpoint in the stage.
 
     Args:
         stop: the signals of this process.
@@ -52,7 +49,9 @@ class SaveOnSignal(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Raise Interrupted, unless this was the last step anyway."""
+        """Record the checkpoint. After a signal, raise Interrupted, unless this was the last step anyway."""
+        if state.is_world_process_zero:
+            self.stage.heartbeat()
         if self.signum is None or state.global_step == state.max_steps:
             return
         self.accelerator.wait_for_everyone()  # once one process has ended, launchers soon kill the others

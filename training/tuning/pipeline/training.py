@@ -111,7 +111,7 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
         if (folder / "trainer" / "runs").is_dir():  # TensorBoard's
             (folder / "trainer" / "runs").rename(folder / "runs")
         shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
-        stage.finish(figures, ", ".join([*wrote, *files]), spare={"runs"})
+        stage.finish(figures, ", ".join([*wrote, *files]), unlisted={"runs"})
     end_training(trainer.accelerator)
 
 
