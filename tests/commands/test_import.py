@@ -58,7 +58,7 @@ def test_there_and_back(place, capsys):
     run("llama")
     printed = capsys.readouterr().out
     assert "wrote new (llama, 0.0M parameters, with tokenizer; logits within " in printed
-    assert "scratch sft --model_name_or_path new" in printed
+    assert "next: scratch export --model new --output_dir new-export\n" in printed
     ours = AutoModelForCausalLM.from_pretrained("new")
     assert type(ours) is ScratchForCausalLM
     assert (place / "new" / "modeling_scratch.py").is_file()
