@@ -360,7 +360,7 @@ def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes() == before
 
 
-MACHINE = Machine("processor", 2, 2, 0.0, None, bf16=True, gpu=None, rate=425e9, training_rate=215e9)
+MACHINE = Machine("processor", 2, 2, 0.0, None, bf16=True, gpu=None, rate=425e9)
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ def test_steps_are_fitted_once(folder, measured, monkeypatch):
     assert first[0].startswith("--max_steps=") and first[0] != "--max_steps=1000" and len(measured) == 1
     record = json.loads(Path("runs/x/run.json").read_text())
     assert record["minutes"] == 5 and record["recipe_steps"] == {"pretrain": 1000}
-    monkeypatch.setattr(MACHINE, "training_rate", 2 * MACHINE.training_rate)
+    monkeypatch.setattr(MACHINE, "rate", 2 * MACHINE.rate)
     assert steps_of(folder, "--minutes=5") == first and len(measured) == 1
     assert steps_of(folder, "--minutes=6") != first and len(measured) == 2
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
-from training.common.device import matrix_product_rate, training_rate
+from training.common.device import matrix_product_rate
 from training.common.metrics import as_duration, in_words
 from training.pretraining import throughput
 from training.pretraining.throughput import Throughput, matrix_parameters, operations_per_token
@@ -53,9 +53,7 @@ def test_measuring_the_device_leaves_the_random_state_alone():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    cpu = torch.device("cpu")
-    assert matrix_product_rate(cpu, torch.float32, budget=0.01) > 1e8
-    assert training_rate(cpu, torch.float32, budget=0.01) > 1e7
+    assert matrix_product_rate(torch.device("cpu"), torch.float32, budget=0.01) > 1e8
     assert torch.equal(torch.rand(2), expected)
 
 

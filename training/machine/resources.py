@@ -143,7 +143,6 @@ class Machine:
     bf16: bool
     gpu: str | None
     rate: float  # floating-point operations per second of matrix products
-    training_rate: float  # the same in training steps of a small transformer
 
     def describe(self) -> str:
         """One-line summary of the machine."""
@@ -156,24 +155,23 @@ class Machine:
         return (
             f"{self.gpu or self.processor}: {self.cores} core{'s' * (self.cores != 1)}, {memory}"
             f"{'bf16' if self.bf16 else 'no bf16'}, matrix products at {self.rate / 1e9:,.0f} GFLOP/s "
-            f"and small networks trained at {self.training_rate / 1e9:,.0f} "
             f"({self.threads} thread{'s' * (self.threads != 1)}), {others}"
         )
 
 
 def measure() -> Machine:
-    """The machine as it is now. Imports torch, and computes for about a second."""
+    """The machine as it is now. Imports torch, and multiplies matrices for about half a second."""
     load = Load()
     import torch
 
-    from training.common.device import has_bf16, matrix_product_rate, pick_device, training_rate
+    from training.common.device import has_bf16, matrix_product_rate, pick_device
     from training.machine.threads import follow_load
 
     device = pick_device()
     follow_load()
     others = load.others()
     dtype = torch.bfloat16 if has_bf16(device) else torch.float32
-    machine = Machine(
+    return Machine(
         processor=processor_name(),
         cores=available_cores(),
         threads=torch.get_num_threads(),
@@ -182,11 +180,7 @@ def measure() -> Machine:
         bf16=dtype == torch.bfloat16,
         gpu=torch.cuda.get_device_name() if device.type == "cuda" else "Apple GPU" if device.type == "mps" else None,
         rate=matrix_product_rate(device, dtype),
-        training_rate=training_rate(device, dtype),
     )
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # which this process would keep from the stages
-    return machine
 
 
 def processor_name() -> str:

@@ -1,7 +1,7 @@
 """Time estimates for the stages of a recipe folder on a machine, and the training steps that fit into some minutes.
 
 The estimates are simple rules, good to about a third: the operations of the matrix products, over the share of the
-machine's measured rates that such networks reach, plus what the stage takes elsewhere. They cover the stages of a
+machine's measured rate that such networks reach, plus what the stage takes elsewhere. They cover the stages of a
 folder that begins with pretraining, whose recipe has the size of the network.
 """
 
@@ -12,15 +12,16 @@ from typing import Any
 
 from training.machine.resources import Machine
 
-# Share of the machine's training rate that the quickstart's pretraining reaches, validations included, on two cores of
-# an AMD EPYC: 96 of 140 GFLOP/s in fp32, 204 of 215 in bf16, where the layers are compiled.
-TRAINING = {"fp32": 0.68, "bf16": 0.95}
-SCORING = 0.8  # share of the rate of matrix products that a forward pass reaches
+# Share of the matrix-product rate that the quickstart's pretraining reaches, validations included: on two cores of an
+# AMD EPYC 204 of 425 GFLOP/s in bf16, where the layers are compiled. In fp32 processors differ: 96 of 190 there, and 78
+# of 270 on two cores of an Intel Xeon. A run that ends early is better than one that takes twice as long.
+TRAINING = {"fp32": 0.29, "bf16": 0.48}
+SCORING = 0.8  # share that a forward pass alone reaches
 START = 8  # seconds from the start of a stage to its work: Python, torch, transformers
 BYTES_PER_TOKEN = 3.3  # Python source with a vocabulary of 4,096
 FILLED = 0.7  # share of `max_length` that the examples of SFT and DPO fill, with their padding
 # Time of a Trainer step, which is never compiled, relative to pretraining on as many tokens.
-TRAINER = {"fp32": 0.9, "bf16": 1.85}
+TRAINER = {"fp32": 1.4, "bf16": 1.85}
 LORA = 1.9  # time of a step with adapter and reference model, relative to training all weights
 LEARN_BYTES, PREPARE_BYTES = 450_000, 250_000  # bytes of text per second, tokenizer and prepare
 GENERATED = 1500  # tokens per second that `evaluate` generates in a batch, with a network of a few million parameters
@@ -86,7 +87,7 @@ def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
         return None
     if stage in SCALED:
         precision = "bf16" if machine.bf16 else "fp32"
-        speed = machine.training_rate * TRAINING[precision]
+        speed = machine.rate * TRAINING[precision]
         return START + folder.steps(stage) * folder.operations(stage, precision) / speed
     if stage != "evaluate":
         return None
