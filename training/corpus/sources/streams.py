@@ -40,7 +40,7 @@ _COMPRESSED = re.compile(
 def open_stream(file: SourceFile) -> Iterator[tuple[BinaryIO, str]]:
     """The content of a file, decompressed as it is read, and the encoding its byte-order mark names, else "utf-8".
 
-    Compression is told by the first bytes too: a gzip file may be called .jsonl. The content is without the mark, and
+    Compression is seen from the first bytes too: a gzip file may be called .jsonl. The content is without the mark, and
     UTF-8 if there was one. While reading, besides the errors of the decompressors, there may be `Damaged` for a bomb
     and UnicodeDecodeError below a byte-order mark that is wrong.
     """
