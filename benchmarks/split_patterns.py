@@ -11,12 +11,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from tokenizers.trainers import BpeTrainer
+from tokenizers import Regex, decoders, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from modeling_scratch.tokenization_base import SPECIAL_TOKENS
-from modeling_scratch.tokenization_scratch import MINIMUM_COUNT, split_pattern
+from benchmarks.tokenizer import train_rust
+from modeling_scratch.tokenization_scratch import split_pattern
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.curation import Curation
 from training.corpus.curation.splitting import SPLITS
@@ -55,18 +54,10 @@ def read(path: str, column: str, megabytes: float) -> tuple[list[str], list[str]
 
 
 def learn(patterns: list[str], texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.BPE())
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    backend = train_rust(texts, vocab_size, pre_tokenizer)
     backend.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=MINIMUM_COUNT,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 

@@ -114,9 +114,10 @@ def naive_seconds(word_counts: dict[str, int], merges: list[Pair], points: int) 
     return total, measured
 
 
-def train_rust(texts: list[str], vocab_size: int) -> Tokenizer:
+def train_rust(texts: list[str], vocab_size: int, pre_tokenizer: pre_tokenizers.PreTokenizer) -> Tokenizer:
+    """A byte-pair tokenizer of the Rust library, with our special tokens and least count of a pair."""
     rust = Tokenizer(models.BPE())
-    rust.pre_tokenizer = ScratchTokenizer([]).to_backend().pre_tokenizer
+    rust.pre_tokenizer = pre_tokenizer
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=MINIMUM_COUNT,
@@ -133,11 +134,12 @@ def race_training(
 ) -> tuple[dict[str, Any], ScratchTokenizer, Tokenizer]:
     """Figures, and the tokenizers that ours and the Rust library learnt."""
     vocab_size = len(ScratchTokenizer([])) + arguments.merges
+    pre_tokenizer = ScratchTokenizer([]).to_backend().pre_tokenizer
     taken: dict[str, list[float]] = defaultdict(list)
     points: dict[int, list[float]] = defaultdict(list)
     for _ in tqdm(range(arguments.rounds), desc="training", unit="round"):
         ours_seconds, ours = seconds(lambda: ScratchTokenizer.train(texts, vocab_size))
-        rust_seconds, rust = seconds(lambda: train_rust(texts, vocab_size))
+        rust_seconds, rust = seconds(lambda: train_rust(texts, vocab_size, pre_tokenizer))
         if ours.merges != [tuple(merge) for merge in json.loads(rust.to_str())["model"]["merges"]]:
             raise SystemExit("the Rust library learnt other merges than ours")
         counting, word_counts = seconds(lambda: ours.count_words(texts))
