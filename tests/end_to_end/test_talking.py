@@ -108,7 +108,7 @@ def test_at_the_keyboard(terminal, models, tmp_path):
     typist.type(pasted("def f():\n\treturn 1") + ENTER)
     typist.read_until(PROMPT)
     typist.type("/compare nowhere" + ENTER)
-    assert "error: nowhere: no model found; " in typist.read_until(PROMPT)
+    assert "error: 'model': nowhere: no such folder; " in typist.read_until(PROMPT)
     typist.type("/save talks.jsonl" + ENTER)
     typist.read_until(PROMPT)
     typist.type(CTRL_D)
@@ -123,7 +123,7 @@ def test_at_the_keyboard(terminal, models, tmp_path):
     typist = Typist(command, models, environment)
     typist.read_until(PROMPT)
     typist.type(UP * 2 + ENTER)  # the last but one of the lines
-    assert "error: nowhere: no model found; " in typist.read_until(PROMPT)
+    assert "error: 'model': nowhere: no such folder; " in typist.read_until(PROMPT)
     typist.type("/exit" + ENTER)
     assert typist.wait() == 0
 

@@ -307,7 +307,7 @@ def test_a_reward_that_is_no_number(place):
         ({}, "'reward_funcs' is missing (a list such as [number]; or reward_model_name_or_path)"),
         ({"reward_funcs": "[doctest]"}, "doctest needs the column tests; 'datasets' have prompt, answer"),
         ({"reward_funcs": "[numbr]"}, "no reward 'numbr'; did you mean 'number'?"),
-        ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; expected the output of"),
+        ({"reward_model_name_or_path": "pretrain"}, "pretrain is a language model, not a reward model; train"),
         ({"reward_funcs": "[number]", "num_generations": 3}, "generation_batch_size"),
         (
             {"reward_model_name_or_path": "./scorer"},

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jinja2 import TemplateError
@@ -22,11 +21,12 @@ from training.common.device import pick_device
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
-from training.common.stage import LANGUAGE_MODELS, check_stage
+from training.common.stage import LANGUAGE_MODELS
 from training.machine.threads import follow_load_in
 from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.conversations import encode_prompt
 from training.model_io.model_folder import no_progress_bars
+from training.model_io.model_kinds import LANGUAGE_MODEL, check_model_kind
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
 
@@ -72,9 +72,7 @@ class ChatModel:
             UserError: no model there, one of another kind, one without a chat template, or one that does not load.
         """
         if not is_hub_name(name):
-            if not (Path(name) / "config.json").is_file():
-                raise UserError(f"{name}: no model found; give a model folder (with config.json) or a Hub name")
-            check_stage(name, *LANGUAGE_MODELS, key="model")
+            check_model_kind(name, LANGUAGE_MODEL, *LANGUAGE_MODELS[1:], key="model")
         tokenizer = open_model_tokenizer(name, "model")
         if tokenizer.chat_template is None:
             raise UserError(f"{name}: its tokenizer has no chat template; use the output of scratch sft or later")

@@ -25,7 +25,6 @@ from typing import Any
 from training.common.errors import UserError, writing_to
 from training.common.files import find_damage, follow_umask, list_files, write_whole
 from training.common.help import commented_yaml, plain_yaml
-from training.common.hub_names import is_hub_name
 from training.common.recipe import STAGES, flatten, recipe_file, split_restart
 from training.common.yaml_values import read_yaml
 
@@ -92,18 +91,6 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
     stage = written_by(path)
     if stage and stage not in allowed:
         raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
-
-
-def model_digest(model: str, key: str) -> str:
-    """A hash that identifies the language model a stage starts from; a name on the Hub is returned as it is.
-
-    Raises:
-        UserError: the folder is missing, or was written by a stage that writes no language model.
-    """
-    if is_hub_name(model):
-        return model
-    check_stage(model, *LANGUAGE_MODELS, key=key)
-    return digest(model, key)
 
 
 def written_by(path: str | Path) -> str | None:
