@@ -43,6 +43,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "push": ("push", "upload an exported model, or a prepared corpus, to the Hub"),
         "chat": ("chat", "talk to a model in the terminal"),
         "serve": ("serve", "serve a model with an OpenAI-compatible API"),
+        "arena": ("arena", "rate models by votes on pairs of answers; turn votes into preferences for DPO"),
         "plot": ("plot", "plot the curves of several pretraining runs in one figure"),
         "report": ("report", "print the results of a run as a table, and plot them"),
     },

@@ -330,10 +330,9 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
             loose.append(word)
             continue
         key, equals, text = word[2:].partition("=")
+        spellings = (key, key.replace("-", "_"), f"{key}_")  # the last for a word of Python: `import_` is --import
+        key = next((spelling for spelling in spellings if find_field(cls, spelling)[0]), key)
         field, hint = find_field(cls, key)
-        if field is None and find_field(cls, key.replace("-", "_"))[0]:
-            key = key.replace("-", "_")
-            field, hint = find_field(cls, key)
         metadata = field.metadata if field else {}
         ends_here = not words or words[0].startswith("--")
         if metadata.get("several"):
