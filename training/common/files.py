@@ -29,11 +29,16 @@ def open_whole(path: Path, durable: bool = False, shared: bool = False) -> Itera
         shared: several processes may write the same file at once; each then uses another temporary name.
     """
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
-    with beside.open("wb") as stream:
-        yield stream
-    if durable:
-        sync(beside)
-    beside.replace(path)
+    try:
+        with beside.open("wb") as stream:
+            yield stream
+        if durable:
+            sync(beside)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)  # frees the space on a full disk
+        raise
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:

@@ -7,6 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from training.common.files import open_whole
 from training.plots.style import COLOURS, INK, drawing, short_count
 
 NATS = "loss (nats per token; lower is better)"
@@ -101,7 +102,8 @@ def plot_runs(
         lines = [line for remark in remarks for line in textwrap.wrap(remark, 110)]
         axes.set_title("\n".join(lines), fontsize=9, fontweight="normal", color=INK)
         _label_ends(axes, ends)
-        figure.savefig(file, dpi=120)
+        with open_whole(file) as stream:
+            figure.savefig(stream, format=file.suffix[1:], dpi=120)
 
 
 def _points(records: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.common.files import open_whole
 from training.eval.measures.figures import BITS, MetricKey
 from training.eval.results.comparison import MeasureComparison
 from training.eval.results.results_file import ModelResults
@@ -46,7 +47,8 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
             axes = part.subplots(1, len(panels), width_ratios=[width for width, _ in panels], squeeze=False)[0]
             for place, (_, draw) in zip(axes, panels):
                 draw(place)
-        figure.savefig(path, dpi=150, facecolor="white")
+        with open_whole(path) as stream:
+            figure.savefig(stream, format="png", dpi=150, facecolor="white")
     return True
 
 
