@@ -66,6 +66,13 @@ def test_advice_is_for_a_checkout():
     assert how_to_install("some_module") == "pip install some-module"
 
 
+def test_advice_elsewhere_names_the_packages(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "_PACKAGE", tmp_path)
+    requires = ["torch>=2", 'trl<2,>=1.16; extra == "train"', 'peft; extra == "train"', 'ray; extra == "ray"']
+    monkeypatch.setattr(packages.importlib.metadata, "requires", lambda name: requires)
+    assert how_to_install("trl.trainer") == "pip install 'trl<2,>=1.16' peft"
+
+
 def test_nobody_is_told_to_install_another_project():
     """`scratch` on the package index is not ours."""
     told = re.compile(r"pip install[^\n]{0,10}\bscratch\b")

@@ -1,6 +1,8 @@
 """Content of the distribution: extras that install optional packages, and recipes."""
 
+import importlib.metadata
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -71,6 +73,13 @@ def copy_recipes(folder: Path, copy: Path) -> None:
 
 
 def how_to_install(module: str) -> str:
-    """The command that installs a missing module, to be run in the checkout."""
+    """The command that installs a missing module: in a checkout with its extra, elsewhere the packages of that extra."""
     top = module.partition(".")[0]
-    return f'pip install -e ".[{EXTRAS[top]}]"' if top in EXTRAS else f"pip install {top.replace('_', '-')}"
+    if top not in EXTRAS:
+        return f"pip install {top.replace('_', '-')}"
+    extra = EXTRAS[top]
+    if (_PACKAGE.parent / "pyproject.toml").is_file():
+        return f'pip install -e ".[{extra}]"'
+    required = [requirement.partition(";") for requirement in importlib.metadata.requires(DISTRIBUTION) or []]
+    names = [name.strip() for name, _, condition in required if condition.strip() == f'extra == "{extra}"']
+    return shlex.join(["pip", "install", *names])
