@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "import": ("import_model", "convert a Llama, Qwen3 or GPT-2 checkpoint to a scratch model"),
         "push": ("push", "upload an exported model, or a prepared corpus, to the Hub"),
         "chat": ("chat", "talk to a model in the terminal"),
+        "complete": ("complete", "continue a text with a model, such as a pretrained one"),
         "serve": ("serve", "serve a model with an OpenAI-compatible API"),
         "arena": ("arena", "rate models by votes on pairs of answers; turn votes into preferences for DPO"),
         "plot": ("plot", "plot the curves of several pretraining runs in one figure"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from messages import refused
 
 from training.common import stage as stage_module
 from training.common.errors import UserError
+from training.common.help import command_line
 from training.common.stage import (
     PROVENANCE,
     RECIPE,
@@ -548,3 +550,30 @@ sys.stdin.read()
         other.wait()
         complete(out)  # what it held ended with it
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_linked_folder_is_part_of_an_input(tmp_path):
+    texts, real = tmp_path / "texts", tmp_path / "real"
+    texts.mkdir(), real.mkdir()
+    (texts / "a.txt").write_text("a")
+    alone = digest(texts)
+    (real / "b.txt").write_text("b")
+    (texts / "linked").symlink_to(real)
+    (real / "back").symlink_to(texts)  # a circle ends
+    before = digest(texts)
+    (real / "b.txt").write_text("c")
+    assert len({alone, before, digest(texts)}) == 3
+
+
+def test_the_next_commands_are_quoted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my recipes").mkdir()
+    (tmp_path / "my recipes" / "prepare.yaml").write_text("tokenizer: my run/tokenizer\n")
+    stage = Stage("tokenizer", "my run/tokenizer", {}, {}, ["--config", "my recipes/tokenizer.yaml"])
+    stage.begin()
+    stage.finish({}, wrote="something", uses=[command_line("complete", "my run/tokenizer", "it's")])
+    words = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ").replace(", or", " ")
+    assert shlex.split(words) == [
+        *("scratch", "prepare", "--config", "my recipes/prepare.yaml"),
+        *("scratch", "complete", "my run/tokenizer", "it's"),
+    ]

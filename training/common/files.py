@@ -96,6 +96,19 @@ def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
     return {name.as_posix(): _identify(folder / name) for name in names if name.parts[0] not in left_out}
 
 
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and its subfolders, sorted. Links to folders are followed, but no folder is read twice."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place, name) for name in names if os.path.isfile(os.path.join(place, name))]
+    return sorted(found)
+
+
 def find_damage(folder: Path, listed: dict[str, int | str]) -> Damage:
     """The files that are missing, or not as they were when `list_files` listed them. Others do not matter."""
     missing = [name for name in listed if not (folder / name).is_file()]

@@ -20,17 +20,17 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import shutil
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, writing_to
-from training.common.files import find_damage, follow_umask, list_files, write_whole
-from training.common.help import commented_yaml, plain_yaml
+from training.common.files import files_below, find_damage, follow_umask, list_files, write_whole
+from training.common.help import command_line, commented_yaml, plain_yaml
 from training.common.hub_names import is_hub_name
+from training.common.packages import with_shipped
 from training.common.processes import rank
 from training.common.recipe import STAGES, flatten, recipe_file, split_restart
 from training.common.yaml_values import read_yaml
@@ -75,8 +75,7 @@ def digest(path: str | Path, key: str = "input") -> str:
             raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
         raise UserError(f"'{key}': no such file or folder: {path}")
     hasher = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in files:
+    for file in [path] if path.is_file() else files_below(path):
         hasher.update(file.name.encode())
         with file.open("rb") as stream:
             hasher.update(hashlib.file_digest(stream, "sha256").digest())
@@ -399,7 +398,9 @@ class Stage:
             with contextlib.suppress(OSError):
                 stage._write({}, failed=True)
 
-    def finish(self, metrics: dict[str, Any], wrote: str, unlisted: Set[str] = frozenset()) -> None:
+    def finish(
+        self, metrics: dict[str, Any], wrote: str, unlisted: Set[str] = frozenset(), uses: Sequence[str] = ()
+    ) -> None:
         """Complete the output: write its provenance, delete what only an unfinished stage needs (`TEMPORARY`), move it
         into place, and print the next command.
 
@@ -407,6 +408,7 @@ class Stage:
             metrics: the figures of this stage, as JSON.
             wrote: content of the folder in a few words, for the terminal.
             unlisted: folders in the output that no later stage reads, so that their owner may delete them.
+            uses: commands for the output, printed after that of the next recipe, see `command_line`.
         """
         follow_umask(self.folder)
         files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *TEMPORARY, *unlisted})
@@ -415,9 +417,9 @@ class Stage:
         Stage.begun = None
         self.lock.close()
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
-        following = self._next_command()
+        following = [*filter(None, [self._next_command()]), *uses]
         if following:
-            print(f"next: {following}")
+            print(f"next: {', or '.join(following)}")
 
     def _move(self) -> None:
         """Replace the output by the complete one in the working folder."""
@@ -438,8 +440,8 @@ class Stage:
         for name in STAGES[STAGES.index(self.name) + 1 :]:
             candidate = Path(recipe).with_name(f"{name}.yaml")
             with contextlib.suppress(UserError):  # not a recipe
-                if candidate.is_file() and _names(read_yaml(candidate), self.output_dir):
-                    return shlex.join(["scratch", name, "--config", str(candidate)])
+                if with_shipped(candidate).is_file() and _names(read_yaml(candidate), self.output_dir):
+                    return command_line(name, "--config", candidate)
         return None
 
     def _recipe_yaml(self) -> str:
@@ -457,7 +459,7 @@ class Stage:
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
             **more,
-            "command": shlex.join(["scratch", self.name, *self.arguments]),
+            "command": command_line(self.name, *self.arguments),
         }
         if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")

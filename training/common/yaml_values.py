@@ -1,5 +1,6 @@
 """YAML files and values, read with the truth values and numbers of YAML 1.2."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError
+from training.common.packages import with_shipped
 
 
 class _Loader(yaml.SafeLoader):
@@ -30,11 +32,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not YAML, or not a mapping.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(path))
+    file = with_shipped(path)
+    if not file.is_file():
         raise UserError(f"{path}: no such recipe file")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}:{error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
     except (yaml.YAMLError, UnicodeDecodeError):

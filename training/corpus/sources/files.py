@@ -98,7 +98,7 @@ def find_files(config: SourceConfig, key: str) -> Listing:
         UserError: there are none, or a folder may not be listed.
     """
     path = config.path
-    expanded = Path(path).expanduser()
+    expanded = Path(path)
     walk = _Walk(config, key)
     if expanded.is_file():
         if not _kind(expanded.name, named=True):
