@@ -94,6 +94,8 @@ def explain(error: Exception) -> str | None:
         return f"the disk is read-only ({reason}); mount it for writing, or choose another folder, and run it again"
     if isinstance(error, PermissionError):
         return f"permission denied: {error.filename}; change its permissions or choose another folder"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}; check that file or folder and run the command again"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "training":
         return f"the package '{error.name}' is not installed; {how_to_install(error.name)}"
     return None

@@ -15,6 +15,7 @@ from faults import disk_fills_in_a_picture
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
+from provenance import write_provenance  # noqa: E402
 
 from training.commands.plot import main  # noqa: E402
 from training.common.errors import UserError  # noqa: E402
@@ -133,7 +134,7 @@ def test_runs_that_do_not_compare_are_drawn_with_a_remark(place, capsys):
         if run != "small":
             write_run(folder)
         inputs = {"data": shards[data], "tokenizer": f"digest of {data}"}
-        (folder / "provenance.json").write_text(json.dumps({"recipe": {"data": data}, "inputs": inputs}))
+        write_provenance(folder, "pretrain", recipe={"data": data}, inputs=inputs)
 
     def remarks(*arguments):
         main(list(arguments))

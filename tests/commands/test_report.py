@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from faults import disk_fills_in_a_picture
+from provenance import write_provenance
 
 from training.commands.report import main
 from training.common.errors import UserError
@@ -44,8 +45,7 @@ def make_run(run_dir, stages, models=None):
     for stage in stages:
         folder = run_dir / ("data" if stage == "prepare" else stage)
         folder.mkdir(parents=True)
-        record = {"stage": stage, "seconds": SECONDS[stage], "versions": {"torch": "2.13.0"}}
-        (folder / "provenance.json").write_text(json.dumps(record))
+        write_provenance(folder, stage, seconds=SECONDS[stage], versions={"torch": "2.13.0"})
     if "pretrain" in stages:
         lines = [{"step": n, "tokens": 100 * n, "loss": 8 / n} for n in range(1, 20)]
         lines += [{"step": 20, "tokens": 2000, "validation_loss": 1.234}]

@@ -136,6 +136,16 @@ def _identify(file: Path) -> int | str:
     return size if size > HASHED else sha256(file)
 
 
+def check_file(path: Path) -> None:
+    """Reject what is not a file: nothing, a folder, a pipe or a device, which might be read without end.
+
+    Raises:
+        UserError: what it is.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
+
+
 def reject_lfs_pointer(path: Path, head: bytes) -> None:
     """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
 

@@ -22,6 +22,7 @@ takes text is taken as written; all others are read as YAML. `PathText` is text 
 """
 
 import dataclasses
+import errno
 import math
 import operator
 import os
@@ -222,9 +223,20 @@ def local_path(text: str) -> str:
     """The text of a path with `~` expanded and, if it exists, without parts that mean nothing: `./a//b/` is `a/b`.
 
     Text that is not an existing path may be a pattern, an address or a name on the Hub, and is not simplified.
+
+    Raises:
+        UserError: no file can have that name.
     """
     path = os.path.expanduser(text)
-    return str(Path(path)) if os.path.exists(path) else path
+    try:
+        os.stat(path)
+    except ValueError:  # a NUL, or half of a surrogate pair
+        raise UserError(f"{text!r:.80} cannot be the name of a file; correct its characters") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{text:.60}... cannot be the name of a file; it is too long") from None
+        return path
+    return str(Path(path))
 
 
 def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = lambda key: False) -> dict[str, str]:

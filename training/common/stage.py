@@ -30,6 +30,7 @@ from training.common.errors import UserError, writing_to
 from training.common.files import files_below, find_damage, follow_umask, list_files, write_whole
 from training.common.help import command_line, commented_yaml, plain_yaml
 from training.common.hub_names import is_hub_name
+from training.common.json_files import read_json
 from training.common.packages import with_shipped
 from training.common.processes import rank
 from training.common.recipe import STAGES, flatten, recipe_file, split_restart
@@ -45,6 +46,10 @@ LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "exp
 PROVENANCE, RECIPE, LOCK = "provenance.json", "recipe.yaml", ".lock"
 TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, with what it resumes from
 PARTIAL, REPLACED = ".partial", ".replaced"
+_RECORD = {
+    **{"stage": str, "fingerprint": str, "recipe": {str: object}, "inputs": {str: str}, "versions": {str: str}},
+    **{"seconds": (int, float), "metrics": {str: object}, "files": {str: (int, str)}, "command": str},
+}
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
 
@@ -74,6 +79,8 @@ def digest(path: str | Path, key: str = "input") -> str:
         if staging_dir(path).is_dir():
             raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
         raise UserError(f"'{key}': no such file or folder: {path}")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"'{key}': {path} is a pipe or a device; give a file or a folder")
     hasher = hashlib.sha256()
     for file in [path] if path.is_file() else files_below(path):
         hasher.update(file.name.encode())
@@ -126,7 +133,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path) / PROVENANCE
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return read_json(file, _RECORD) if file.is_file() else {}
     except ValueError:
         raise UserError(f"{file} is damaged; delete {path} and run its stage again") from None
 
@@ -458,6 +465,7 @@ class Stage:
             "versions": _versions(),
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
+            "files": {},
             **more,
             "command": command_line(self.name, *self.arguments),
         }

@@ -9,7 +9,7 @@ from training.common.errors import UserError
 from training.common.files import write_whole
 from training.common.metrics import METRICS, read_metrics
 from training.common.recipe import STAGES
-from training.common.stage import PROVENANCE, is_set_aside
+from training.common.stage import PROVENANCE, is_set_aside, read_provenance
 from training.common.tables import Row, as_markdown, as_text
 from training.eval.results.results_file import Results
 from training.eval.results.table import results_table
@@ -76,7 +76,7 @@ def write_summary(run_dir: Path, picture: bool = True) -> Summary:
 def _read_stages(run_dir: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Folder and provenance of each finished stage by name, in the order in which they run."""
     files = [path for path in run_dir.glob(f"*/{PROVENANCE}") if not is_set_aside(path.parent)]
-    stages = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    stages = [(path.parent, read_provenance(path.parent)) for path in files if path.is_file()]
     order = {name: place for place, name in enumerate(STAGES)}
     stages.sort(key=lambda stage: (order.get(stage[1]["stage"], len(order)), stage[1]["stage"]))
     return {record["stage"]: (folder, record) for folder, record in stages}
