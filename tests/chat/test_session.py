@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -233,8 +234,8 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ),
         ("/compare", "/compare needs the folder of another model, or its name on the Hub"),
         ("/compare off", "/compare needs the folder of another model, or its name on the Hub"),
-        ("/compare three", "'model': three: no such folder; .*"),
-        ("/compare tokenizer", "'model': tokenizer holds the output of 'tokenizer'; expected the output of sft .*"),
+        ("/compare three", "three: no model found"),
+        ("/compare tokenizer", "'model': tokenizer holds the output of 'tokenizer'; expected .*"),
         ("/compare judge", "'model': judge is a reward model, not a language model; .*`scratch evaluate`.*"),
         ("/compare someone/else", "'model': no tokenizer at someone/else .*"),
         ("/set temperature", "/set needs a key and a value, as in /set temperature 0.7, not 'temperature'"),
@@ -247,6 +248,7 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ("/speed", "the conversation is empty"),
         ("/save", "/save needs the name of a file, such as conversations.jsonl"),
         ("/save here.jsonl", "the conversation is empty"),
+        ("/compare ~nobodyhere/x", "~nobodyhere/x: no model found"),
     ],
 )
 def test_mistakes(begin, monkeypatch, command, says):
@@ -286,6 +288,25 @@ def test_both_sides_are_saved(begin, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "talks.jsonl").read_text().splitlines()]
     assert [record["model"] for record in records] == ["one", "two"]
     assert [[m["content"] for m in record["messages"]] for record in records] == [contents(session, n) for n in (0, 1)]
+
+
+def test_a_home_that_does_not_exist(begin):
+    """The conversation goes on."""
+    session, _ = begin()
+    session.handle_line("Where?")
+    for command in ("/save ~nobodyhere/x", "/save a\0b"):
+        with refused(None, "cannot be written"):
+            session.handle_line(command)
+    assert len(contents(session)) == 2
+
+
+def test_folders_of_the_home(begin, models, monkeypatch):
+    monkeypatch.setenv("HOME", str(models))
+    session, screen = begin()
+    session.handle_line("/compare ~/two")
+    session.handle_line("Where?")
+    session.handle_line("/save ~/talk.jsonl")
+    assert len((models / "talk.jsonl").read_text().splitlines()) == 2
 
 
 def presses_ctrl_c(after: int, times: int = 1, signum: int = signal.SIGINT):

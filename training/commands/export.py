@@ -162,7 +162,8 @@ def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
 
     with no_progress_bars():
         if config.adapter:
-            return merge_adapter(open_base(config.model, config.adapter, auto_class), config.adapter, "adapter")
+            base = open_base(config.model, config.adapter, auto_class, "adapter")
+            return merge_adapter(base, config.adapter, "adapter")
         model = auto_class.from_pretrained(config.model)
         return to_stock(model, config.to) if config.to != "scratch" else model
 

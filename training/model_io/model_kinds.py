@@ -105,7 +105,7 @@ def model_kind(folder: str | Path, *stages: str, key: str) -> ModelKind:
         config = json.loads(file.read_text(encoding="utf-8"))
         # transformers does not write its default, two labels.
         return kind_of(config.get("architectures"), len(config.get("id2label") or ()) or config.get("num_labels", 2))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
         raise UserError(f"'{key}': {file} is damaged; restore it, or write the model again") from None
 
 
@@ -144,7 +144,7 @@ def describe_adapter(folder: str | Path) -> str:
     """An adapter and how it is used where a model is required, as the end of an error message."""
     try:
         base = json.loads((Path(folder) / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         base = None
     command = ["scratch", "export", "--model", str(base or "BASE"), "--adapter", str(folder), "--output_dir"]
     return f"{folder} is an adapter; merge it into its base with `{shlex.join([*command, f'{folder}-merged'])}`"

@@ -49,7 +49,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
         with quiet_loading():
             # Not Mistral's own class, which is preferred where mistral-common is installed and is not a fast one.
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, mistral_format=False)
-    except (OSError, ValueError, ImportError, LookupError, TypeError) as error:
+    except Exception as error:  # of any class, where a file holds something else than transformers expects
         unconverted = _find_unconverted(name, revision)
         if unconverted:
             file, package = unconverted
@@ -111,7 +111,7 @@ def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBas
     tokenizer = open_tokenizer(folder, key)
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         raise UserError(f"'{key}': {folder}/config.json cannot be read ({one_line(error)})") from None
     check_vocabulary(tokenizer, config, folder, key)
     return tokenizer

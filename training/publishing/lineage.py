@@ -1,6 +1,5 @@
 """Lineage of a model: the records of the stages that made it, and the data that each was trained on."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from training.common.hub_names import is_hub_name
+from training.common.json_files import read_json
 from training.common.stage import read_provenance
 from training.corpus.output.card import shown_path
 from training.data.shards import MANIFEST
 
+_MANIFEST = {"sources": {str: {"license": (str, type(None)), "documents": int, "bytes": int}}}
 _CHECKPOINT = re.compile(r"(step|checkpoint)-\d+")  # of pretrain, and of transformers' Trainer
 
 
@@ -20,18 +21,25 @@ def lineage(folder: str | Path) -> list[dict[str, Any]]:
 
     A checkpoint has the provenance of its run, with its name as `checkpoint`.
     """
-    record = _record_of(Path(folder))
-    return [*made_from(record.get("recipe", {})), *([record] if record else [])]
+    return _lineage(Path(folder), frozenset())
 
 
 def made_from(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """The lineage of the model that a recipe starts from; of an adapter that it merges, that of its run."""
-    if recipe.get("adapter"):
-        found = lineage(Path(recipe["adapter"]).parent)
-        if found:
-            return found
-    start = _start_of(recipe)
-    return lineage(start) if start else []
+    return _made_from(recipe, frozenset())
+
+
+def _lineage(folder: Path, seen: frozenset[Path]) -> list[dict[str, Any]]:
+    record = _record_of(folder)
+    if not record or folder in seen:  # a folder may have been written again, from a model that was made from it
+        return []
+    return [*_made_from(record["recipe"], seen | {folder}), record]
+
+
+def _made_from(recipe: dict[str, Any], seen: frozenset[Path]) -> list[dict[str, Any]]:
+    adapter, start = recipe.get("adapter"), _start_of(recipe)
+    found = _lineage(Path(adapter).parent, seen) if isinstance(adapter, str) else []
+    return found or (_lineage(Path(start), seen) if start else [])
 
 
 def base_model(records: list[dict[str, Any]]) -> str | None:
@@ -83,52 +91,62 @@ def training_data(records: list[dict[str, Any]]) -> list[TrainingData]:
 
 def _data_of(stage: str, recipe: dict[str, Any]) -> Iterator[TrainingData]:
     data = recipe.get("data")
-    if stage == "classify":
-        yield TrainingData(stage, data.get("name") or shown_path(data["train"]))
+    if stage == "classify" and isinstance(data, dict):
+        for name in _texts(data.get("name") or data.get("train")):
+            yield _named(stage, name)
     elif data:
-        corpora = [data, *(recipe.get("curriculum") or {}).values()]
-        folders = [folder for corpus in corpora for folder in (corpus if isinstance(corpus, dict) else [corpus])]
+        curriculum = recipe.get("curriculum")
+        phases = [data, *(curriculum.values() if isinstance(curriculum, dict) else ())]
+        folders = [folder for phase in phases for folder in _texts(list(phase) if isinstance(phase, dict) else phase)]
         for folder in dict.fromkeys(folders):
             yield from _sources_of(stage, Path(folder))
-    for dataset in recipe.get("datasets") or []:
-        files = [] if is_hub_name(dataset["path"]) else list(_strings(dataset.get("data_files")))
-        for name in files or [dataset["path"]]:
-            yield from _example_source(stage, name)
-    if recipe.get("dataset_name"):
-        yield from _example_source(stage, recipe["dataset_name"])
+    datasets = recipe.get("datasets")
+    for dataset in datasets if isinstance(datasets, list) else ():
+        path, files = dataset.get("path"), _texts(dataset.get("data_files"))
+        for name in _texts(path) if is_hub_name(str(path)) else files or _texts(path):
+            yield from _examples(stage, name)
+    for name in _texts(recipe.get("dataset_name")):
+        yield from _examples(stage, name)
 
 
-def _sources_of(stage: str, corpus: Path, kind: str = "") -> Iterator[TrainingData]:
-    """The sources of a corpus that `scratch prepare` wrote, by its manifest."""
-    file = corpus / MANIFEST
-    if not file.is_file():  # deleted since
+def _sources_of(stage: str, corpus: Path, examples: str = "") -> Iterator[TrainingData]:
+    """The sources of a corpus that `scratch prepare` wrote, by its manifest.
+
+    Args:
+        examples: name of the kind that was made from them.
+    """
+    try:
+        sources = read_json(corpus / MANIFEST, _MANIFEST)["sources"]
+    except (OSError, ValueError):  # deleted since, or not a corpus
         yield TrainingData(stage, corpus.name)
         return
     recipe = read_provenance(corpus).get("recipe", {}).get("data", {})
-    for name, source in json.loads(file.read_text(encoding="utf-8")).get("sources", {}).items():
+    for name, source in sources.items():
         path = recipe.get("sources", {}).get(name, {}).get("path", name)
-        shown = path if is_hub_name(path) else name
-        size = {} if kind else {"documents": source["documents"], "bytes": source["bytes"]}
-        yield TrainingData(stage, f"{kind}{shown}", source["license"], **size)
+        shown, license = path if is_hub_name(path) else name, source["license"]
+        if examples:
+            yield TrainingData(stage, f"{examples} made from {shown}", license)
+        else:
+            yield TrainingData(stage, shown, license, source["documents"], source["bytes"])
 
 
-def _example_source(stage: str, name: str) -> Iterator[TrainingData]:
+def _examples(stage: str, name: str) -> Iterator[TrainingData]:
     """A file or dataset of examples. Those of `scratch prepare` were made from the sources of their corpus."""
     corpus = Path(name).parent.parent
     if read_provenance(corpus).get("stage") == "prepare":
-        yield from _sources_of(stage, corpus, kind=f"{Path(name).parent.name} made from ")
+        yield from _sources_of(stage, corpus, Path(name).parent.name)
     else:
-        yield TrainingData(stage, name if is_hub_name(name) else shown_path(name))
+        yield _named(stage, name)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """The texts in a text, list or mapping of TRL's `data_files`; of splits, only those that are trained on."""
+def _named(stage: str, name: str) -> TrainingData:
+    return TrainingData(stage, name if is_hub_name(name) else shown_path(name))
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a text, list or mapping, such as TRL's `data_files`; of splits, only those that are trained on."""
     if isinstance(value, dict):
-        for split, files in value.items():
-            if split not in ("test", "validation"):
-                yield from _strings(files)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif value:
-        yield value
+        return [text for split, item in value.items() if split not in ("test", "validation") for text in _texts(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) else []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.common.json_files import fits
 from training.common.tables import as_markdown
 from training.corpus.output.samples import plain
 from training.corpus.sources.config import PYTHON
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SHOWN_LABELS = 20
+_NUMBER = (int, float)
+_SCORES = {"accuracy": {"value": _NUMBER, "n": int}, "f1": _NUMBER, "precision": _NUMBER, "recall": _NUMBER}
 
 
 @dataclass
@@ -142,20 +145,20 @@ def _evaluation(options: CardOptions, kind: ModelKind, records: list[dict[str, A
         return
     trained = [record["metrics"] for record in records if record["stage"] in ("classify", "reward")]
     metrics = trained[-1] if trained else {}
-    if kind is CLASSIFIER and "test" in metrics:
+    if kind is CLASSIFIER and fits(metrics.get("test"), _SCORES):
         names = {"this model": "test", "TF-IDF and logistic regression": "baseline"}
         rows = [["", "accuracy", "F1", "precision", "recall"]]
         for name, split in names.items():
-            if split in metrics:
+            if fits(metrics.get(split), _SCORES):
                 found = metrics[split]
                 row = [found["accuracy"]["value"], found["f1"], found["precision"], found["recall"]]
                 rows.append([name, *(f"{value:.4f}" for value in row)])
-        positive = metrics["positive"]
-        of = f"the label {plain(positive)}" if positive else "the mean over the labels"
+        positive = metrics.get("positive")
+        of = f"the label {plain(str(positive))}" if positive else "the mean over the labels"
         yield "## Evaluation"
         yield f"On {metrics['test']['accuracy']['n']:,} test texts; F1, precision and recall are those of {of}."
         yield as_markdown(rows).strip()
-    elif kind is REWARD_MODEL and "accuracy" in metrics:
+    elif kind is REWARD_MODEL and fits(metrics.get("accuracy"), _SCORES["accuracy"]):
         accuracy = metrics["accuracy"]
         yield "## Evaluation"
         yield (

@@ -121,7 +121,7 @@ def _read_note(folder: str | Path, file: str, name: str, key: str) -> Any:
         raise UserError(f"'{key}': {folder}/{file} is damaged; download or train the adapter again") from None
 
 
-def open_base(base: str | Path, folder: str | Path, auto_class: type) -> "PreTrainedModel":
+def open_base(base: str | Path, folder: str | Path, auto_class: type, key: str) -> "PreTrainedModel":
     """The model that an adapter was trained on, with as many labels and embeddings as the adapter holds.
 
     An adapter of a reward model or a classifier holds its scores. One of a model with added tokens holds the whole
@@ -131,13 +131,20 @@ def open_base(base: str | Path, folder: str | Path, auto_class: type) -> "PreTra
         base: folder of the model.
         folder: of the adapter; see `check_adapter`.
         auto_class: that opens the base, unless the adapter is for a classifier.
+        key: of the recipe that names the adapter.
+
+    Raises:
+        UserError: the adapter's weights are missing or damaged.
     """
     from peft.utils.save_and_load import load_peft_weights
     from transformers import AutoModelForSequenceClassification
 
     from training.model_io.model_folder import quiet_loading
 
-    weights, options = load_peft_weights(folder, device="cpu"), {}
+    try:
+        weights, options = load_peft_weights(folder, device="cpu"), {}
+    except Exception as error:  # of any class, where a file holds something else than PEFT expects
+        raise UserError(f"'{key}': {folder} is not an adapter for {base} ({_shorten(one_line(error))})") from None
     scores = weights.get("base_model.model.score.weight")  # (labels, hidden_size)
     if scores is not None:
         auto_class, options = AutoModelForSequenceClassification, {"num_labels": len(scores)}
@@ -173,9 +180,12 @@ def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "Pre
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = one_line(error)
         reason = reason.partition("size mismatch for ")[2] or reason  # PEFT lists every tensor
-        reason = reason if len(reason) <= 220 else reason[:217] + "..."
-        raise UserError(f"'{key}': {folder} is not an adapter for {name} ({reason})") from None
+        raise UserError(f"'{key}': {folder} is not an adapter for {name} ({_shorten(reason)})") from None
     return merge_into_base(adapted)
+
+
+def _shorten(reason: str) -> str:
+    return reason if len(reason) <= 220 else reason[:217] + "..."
 
 
 def merge_into_base(adapted: "PeftModel") -> "PreTrainedModel":
