@@ -17,7 +17,7 @@ from training.common.errors import UserError
 from training.common.recipe import nearest
 from training.corpus.sources import files, records, tables, text
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
-from training.corpus.sources.document import BROKEN, Damaged, Document, Dropped, NoColumn, NotText, Record
+from training.corpus.sources.document import BROKEN, Damaged, Document, Dropped, NoColumn, NotText, Record, from_row
 from training.corpus.sources.files import SourceFile, announced_files, is_local
 from training.corpus.sources.hub import HubStream
 from training.corpus.sources.ordering import shuffle_key
@@ -223,7 +223,7 @@ class SourceReader:
         column = self.config.text_column
         for number, row in self._stream:
             try:
-                outcome = records.from_row(number, row, self.config, first=number == 1)
+                outcome = from_row(number, row, self.config, first=number == 1)
             except NoColumn as error:
                 raise UserError(
                     f"'{self.key}.text_column': {path} has no column '{column}'; {nearest(column, error.names)}"
