@@ -41,7 +41,7 @@ def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterat
     first = not skip
     with open_stream(file) as (stream, encoding):
         values = _elements if _LIST.match(stream.peek(1)) else _values
-        for number, row, size in values(stream, config.max_document_bytes, skip):
+        for number, row, size in values(stream, config, skip):
             if isinstance(row, Dropped):
                 yield row
             else:
@@ -49,33 +49,34 @@ def read_json_lines(file: SourceFile, config: SourceConfig, skip: int) -> Iterat
                 first = False
 
 
-def _values(stream: BinaryIO, limit: int, skip: int) -> Iterator[tuple[int, Any, int]]:
+def _values(stream: BinaryIO, config: SourceConfig, skip: int) -> Iterator[tuple[int, Any, int]]:
     """The number of each line after the first `skip`, its value (or `Dropped`), and its bytes."""
-    for number, line in enumerate(lines(stream, limit), start=1):
+    for number, line in enumerate(lines(stream, config.max_document_bytes), start=1):
         if number <= skip:
             continue
         if isinstance(line, int):
             yield number, Dropped(number, "too large", line, f"{line:,} bytes"), line
         elif line.strip():
             try:
-                row = json.loads(line.decode())
+                row = json.loads(line.decode(errors="replace" if config.replaces else "strict"))
             except json.JSONDecodeError as error:
                 row = Dropped(number, BROKEN, len(line), f"not valid JSON ({error.msg})")
-            except UnicodeDecodeError:
-                row = Dropped(number, BROKEN, len(line), "not UTF-8")
+            except UnicodeDecodeError as error:
+                row = Dropped(number, BROKEN, len(line), f"byte {error.start + 1:,} of the line is not UTF-8")
             except (ValueError, RecursionError):  # a number of thousands of digits; brackets a thousand deep
                 row = Dropped(number, BROKEN, len(line), "a number too long, or nesting too deep")
             yield number, row, len(line)
 
 
-def _elements(stream: BinaryIO, limit: int, skip: int) -> Iterator[tuple[int, Any, int]]:
+def _elements(stream: BinaryIO, config: SourceConfig, skip: int) -> Iterator[tuple[int, Any, int]]:
     """The number of each element of a list after the first `skip`, the element, and its size in characters. No more
-    than two elements of `limit` are in memory.
+    than two elements of `max_document_bytes` are in memory.
 
     Raises:
         Damaged: what follows is not valid JSON, is an element beyond the limit, or does not belong to the list.
     """
-    parse, utf8 = json.JSONDecoder().raw_decode, codecs.getincrementaldecoder("utf-8")()
+    parse, limit = json.JSONDecoder().raw_decode, config.max_document_bytes
+    utf8 = codecs.getincrementaldecoder("utf-8")("replace" if config.replaces else "strict")
     text, number = "", 0
     while not text.lstrip():
         text += utf8.decode(stream.read(CHUNK))
@@ -132,7 +133,7 @@ def delimiter_of(kind: str) -> str:
 
 def _from_field(row: Row, column: int, marked: str, config: SourceConfig) -> Record | Dropped:
     try:
-        text, found = decode_field(row.fields[column], config.encoding)
+        text, found = decode_field(row.fields[column], config.encoding, config.replaces)
     except UnicodeError as error:
         return Dropped(row.number, "undecodable", row.size, str(error))
     if (length := len(text.encode())) > config.max_document_bytes:
