@@ -21,7 +21,6 @@ from tiny_stages import LINES, MODEL, write_data, write_model, write_tokenizer
 from training.commands import plot, run
 from training.commands.evaluate import EvaluateConfig
 from training.commands.prepare import PrepareConfig
-from training.common.jsonl import read_records
 from training.common.recipe import parse
 from training.common.stage import Stage, check_stage, digest
 from training.corpus.dedup.evaluation_items import read_items, task_files
@@ -29,6 +28,7 @@ from training.corpus.examples.labelled import LabelledConfig, read_labelled
 from training.corpus.rules.profanity import Profanity
 from training.corpus.sources.config import SourceConfig
 from training.corpus.sources.reader import SourceReader
+from training.corpus.sources.records import read_records
 from training.data.shards import check_hashes, check_tokenizer, open_shards
 from training.eval.harness.local_data import LocalData
 from training.eval.harness.task_files import check_task_data, copy_tasks, local_tasks
