@@ -9,9 +9,10 @@ import signal
 import pytest
 import torch
 from messages import refused
-from tiny_stages import write_model, write_tokenizer
+from tiny_stages import MODEL, VOCAB_SIZE, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from modeling_scratch import ScratchConfig, ScratchForSequenceClassification
 from training.chat.model import ChatModel
 from training.chat.sampling import Sampling
 from training.chat.session import Session
@@ -26,7 +27,8 @@ def models(tmp_path_factory):
     """A folder with the models `one` and `two`, which never end an answer by themselves, and a `judge`."""
     place = tmp_path_factory.mktemp("models")
     tokenizer = write_tokenizer(place / "tokenizer")
-    write_model(place / "judge", tokenizer, "reward")
+    reward_model = ScratchForSequenceClassification(ScratchConfig(vocab_size=VOCAB_SIZE, num_labels=1, **MODEL))
+    reward_model.save_pretrained(place / "judge")
     for name, preset in (("one", "qwen3"), ("two", "llama")):
         folder = write_model(place / name, tokenizer, "sft", preset, {"max_position_embeddings": CONTEXT})
         settings = GenerationConfig.from_pretrained(folder)
