@@ -148,8 +148,11 @@ class ModelServer:
         Args:
             field: of the body, that holds the prompts.
         """
+        continues = isinstance(fields, CompletionFields)
         wanted = [
-            generation.Request(prompt, settings.numbered(number)) for prompt in prompts for number in range(fields.n)
+            generation.Request(prompt, settings.numbered(number), continues)
+            for prompt in prompts
+            for number in range(fields.n)
         ]
         if len(wanted) > self.engine.max_queue:
             name = "n" if fields.n > 1 else field
