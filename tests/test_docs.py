@@ -23,7 +23,10 @@ IN_CODE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SCRATCH = re.compile(r"(?:\bscratch|-m training) ((?:-|\w)[\w-]*)(.*)")
 # The commands with options of our own; the others take TRL's (tests/tuning) or those of `transformers serve`.
-OUR_OPTIONS = ("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot", "chat", "arena")
+OUR_OPTIONS = (
+    *("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot", "chat"),
+    "arena",
+)
 EVERYWHERE = ("help", "print_config")
 FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")
 

@@ -64,7 +64,7 @@ def test_its_forms(store):
     assert "cannot tell yet" in table and "86% (11)" in table
     remarks = " ".join(board.remarks())
     assert "votes: 12, voters: 1" in remarks and "contestant's name: 1" in remarks
-    assert "old would be above new" in remarks
+    assert "without 9 of the votes (75.0%), other would be above new" in remarks
 
 
 def test_machine_votes_are_rated_apart(store):
