@@ -24,8 +24,8 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 SCRATCH = re.compile(r"(?:\bscratch|-m training) ((?:-|\w)[\w-]*)(.*)")
 # The commands with options of our own; the others take TRL's (tests/tuning) or those of `transformers serve`.
 OUR_OPTIONS = (
-    *("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot", "chat"),
-    "arena",
+    *("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot"),
+    *("chat", "complete", "arena"),
 )
 EVERYWHERE = ("help", "print_config")
 FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")

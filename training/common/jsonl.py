@@ -3,13 +3,15 @@
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from training.common.errors import UserError
-from training.common.files import GZIP, reject_lfs_pointer
+from training.common.files import GZIP, check_file, reject_lfs_pointer
 
+_LIMITS = "a number too long, or nested too deeply"
 _HEAD = 1000  # bytes or characters: more than a Git LFS pointer, or the blanks before a list
 
 
@@ -21,6 +23,7 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         UserError: not readable, or not objects.
     """
+    check_file(path)
     try:
         with path.open("rb") as stored:
             head = stored.read(_HEAD)
@@ -31,7 +34,7 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not isinstance(record, dict):
                     raise UserError(f"{path}:{number}: a record must be a JSON object, not {record!r:.40}")
                 yield number, record
-    except (UnicodeDecodeError, EOFError, OSError) as error:
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read, damaged, or not UTF-8 ({error})") from None
 
 
@@ -45,8 +48,10 @@ def _values(path: Path, stream: TextIO) -> Iterator[tuple[int, Any]]:
             if is_list or error.msg != "Extra data":
                 raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
             stream.seek(0)  # lines in a file called .json
-        except RecursionError:
-            raise UserError(f"{path}: not valid JSON (nested too deeply)") from None
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, RecursionError):
+            raise UserError(f"{path}: not valid JSON ({_LIMITS})") from None
         else:
             yield from enumerate(content if isinstance(content, list) else [content], 1)
             return
@@ -56,6 +61,6 @@ def _values(path: Path, stream: TextIO) -> Iterator[tuple[int, Any]]:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from None
-            except RecursionError:
-                raise UserError(f"{path}:{number}: not valid JSON (nested too deeply)") from None
+            except (ValueError, RecursionError):
+                raise UserError(f"{path}:{number}: not valid JSON ({_LIMITS})") from None
             yield number, value

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, FAINT, INK, drawing
+from training.plots.style import COLOURS, FAINT, INK, drawing, save
 
 MARKERS = ("o", "s", "^", "D", "v", "P")  # with `COLOURS`: a model is recognized without its colour too
 LINES = ("-", "--", ":")  # after as many models as there are colours
@@ -41,7 +41,7 @@ def draw_leaderboard(
         _draw_ratings(left, names, ratings)
         _draw_scores(pyplot, middle, names, win_rates, battles)
         _draw_history(right, names, history)
-        figure.savefig(file, dpi=130)
+        save(figure, file)
 
 
 def _mark(place: int) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def sharegpt(record: Record) -> Record:
     for number, turn in enumerate(turns, start=1):
         turn = turn if isinstance(turn, dict) else {}
         role = turn.get("from") or turn.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise ValueError(f"message {number} of 'conversations' is from {role!r}; known: {', '.join(ROLES)}")
         value = turn.get("value")
         others = {key: turn[key] for key in turn if key not in ("from", "value")}

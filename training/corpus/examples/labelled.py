@@ -82,6 +82,8 @@ def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
 
 def _read(config: LabelledConfig, split: str) -> Labelled:
     key, where = f"data.{split}", getattr(config, split)
+    if not config.name and not Path(where).is_file():
+        raise UserError(f"'{key}': {where} is not a file")
     suffix = Path(where).suffix.lower()
     if config.name or suffix == ".parquet":
         records = _rows_of_data_set(config, key, where)
