@@ -29,6 +29,8 @@ ROOMS = (
     "training.tuning",
     "training.tuning.pipeline",
     "training.chat",
+    "training.serving",
+    "training.arena",
     "training.eval.measures",
     "training.eval.harness",
     "training.eval.results",

@@ -1,8 +1,10 @@
 """`scratch report`: tables and a picture from whatever stages of a run are there."""
 
 import json
+import shutil
 
 import pytest
+from faults import disk_fills_in_a_picture
 from provenance import write_provenance
 
 from training.commands.report import main
@@ -137,8 +139,19 @@ def test_nothing_to_draw_is_not_announced(tmp_path, figures, capsys):
 
 def test_unfinished_stages_are_not_counted(tmp_path):
     run = make_run(tmp_path / "run", ["tokenizer", "prepare"])
-    (run / "data").rename(run / "data.partial")
+    for suffix in (".partial", ".replaced"):
+        shutil.copytree(run / "data", run / f"data{suffix}")
+    shutil.rmtree(run / "data")
     assert "prepare" not in write_summary(run).text
+
+
+def test_a_full_disk_leaves_the_last_summary(tmp_path):
+    run = make_run(tmp_path / "run", ["pretrain"])
+    write_summary(run)
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with disk_fills_in_a_picture(), pytest.raises(OSError):
+        write_summary(run)
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 def test_the_verb(tmp_path, capsys):

@@ -29,11 +29,16 @@ def open_whole(path: Path, durable: bool = False, shared: bool = False) -> Itera
         shared: several processes may write the same file at once; each then uses another temporary name.
     """
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
-    with beside.open("wb") as stream:
-        yield stream
-    if durable:
-        sync(beside)
-    beside.replace(path)
+    try:
+        with beside.open("wb") as stream:
+            yield stream
+        if durable:
+            sync(beside)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)  # frees the space on a full disk
+        raise
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:
@@ -89,6 +94,19 @@ def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
     """
     names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return {name.as_posix(): _identify(folder / name) for name in names if name.parts[0] not in left_out}
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and its subfolders, sorted. Links to folders are followed, but no folder is read twice."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place, name) for name in names if os.path.isfile(os.path.join(place, name))]
+    return sorted(found)
 
 
 def find_damage(folder: Path, listed: dict[str, int | str]) -> Damage:

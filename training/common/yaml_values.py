@@ -1,6 +1,7 @@
 """YAML files and values, read with the truth values and numbers of YAML 1.2."""
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError, one_line
+from training.common.packages import with_shipped
 
 MOST_VALUES = 1_000_000  # of a text, each alias counted as what it stands for
 
@@ -67,11 +69,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not YAML, or not a mapping.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(path))
+    file = with_shipped(path)
+    if not file.is_file():
         raise UserError(f"{path}: no such recipe file")
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}:{error.problem_mark.line + 1}: not valid YAML ({error.problem})") from None
     except (yaml.YAMLError, UnicodeDecodeError):

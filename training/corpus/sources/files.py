@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
-from training.common.stage import PROVENANCE, written_by
+from training.common.stage import PROVENANCE, is_set_aside, written_by
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.data_sets import data_set_files
 
@@ -98,7 +98,7 @@ def find_files(config: SourceConfig, key: str) -> Listing:
         UserError: there are none, or a folder may not be listed.
     """
     path = config.path
-    expanded = Path(path).expanduser()
+    expanded = Path(path)
     walk = _Walk(config, key)
     if expanded.is_file():
         if not _kind(expanded.name, named=True):
@@ -213,7 +213,7 @@ class _Walk:
         notes = []
         if self._data_sets:
             notes.append(f"read as a data set, its split '{self.config.split}' alone: {_first(self._data_sets)}")
-        finished = (folder for folder, stage in self._outputs.items() if stage and folder.suffix != ".partial")
+        finished = (folder for folder, stage in self._outputs.items() if stage and not is_set_aside(folder))
         if outputs := sorted(map(str, finished)):
             notes.append(f"outputs of stages are left out: {_first(outputs)}")
         if self._hidden:

@@ -21,6 +21,7 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
+from training.common.packages import with_shipped
 from training.common.recipe import build, check_scalar, has_flag, nearest
 from training.common.stage import Stage, check_stage, digest, model_digest
 from training.tuning.adapters import check_quantization, is_adapter
@@ -162,6 +163,8 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     defaults["logging_nan_inf_filter"] = False  # which would log a loss of NaN as the mean of those before it
     if stage == REWARD:
         defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
+    if template := values.get("chat_template_path"):
+        values = values | {"chat_template_path": str(with_shipped(template))}
     recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
     check_trackers([name for name in recipe.training.report_to if name in _TRACKERS])
     recipe.model.lora_target_modules = target_modules(values.get("lora_target_modules"))
@@ -272,7 +275,7 @@ def inputs_of(values: dict[str, Any]) -> dict[str, str]:
         inputs["reward_model"] = digest(reward_model, "reward_model_name_or_path")
     template = values.get("chat_template_path")
     if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
-        inputs[template] = digest(template, "chat_template_path")
+        inputs[template] = digest(with_shipped(template), "chat_template_path")
     for file in data_files(values.get("datasets") or []):
         inputs[file] = digest(file, "datasets.data_files")
         if Path(file).stat().st_size == 0:
