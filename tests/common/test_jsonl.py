@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 
@@ -38,6 +39,7 @@ def test_records_are_read_however_they_are_stored(tmp_path, name, content):
         ("[" * 99_999, "nested too deeply"),
         ('{"a": 1}\n' + "[" * 99_999, ":2: not valid JSON"),
         ("3", ":1: a record must be a JSON object"),
+        ("{}\n" + '{"a": ' + "1" * 5000 + "}", ":2: not valid JSON"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n", "Git LFS pointer"),
     ],
 )
@@ -45,3 +47,13 @@ def test_what_is_wrong_is_located(tmp_path, content, facts):
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(UserError, match=facts):
         list(read_records(tmp_path / "a.jsonl"))
+
+
+def test_what_is_not_a_whole_file(tmp_path):
+    """A pipe would wait for ever, and /dev/zero never end."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "damaged.jsonl").write_bytes(gzip.compress(b'{"a": 1}\n' * 99)[:20] + b"x" * 99)
+    for name in ("pipe", "zero", "damaged", "gone"):
+        with pytest.raises(UserError, match=f"{name}.jsonl"):
+            list(read_records(tmp_path / f"{name}.jsonl"))

@@ -124,7 +124,7 @@ def edited_value(draw: Any, value: Any) -> Any:
         elif action == 4 and holder is not root:
             del holder[key]
         elif action == 5 and isinstance(holder, dict):
-            holder[draw(st.sampled_from(TEXTS))] = holder.pop(key)
+            holder[draw(st.sampled_from((*TEXTS, None, True, 1, 0.5)))] = holder.pop(key)
         elif action == 6:
             other, name = places[draw(st.integers(0, len(places) - 1))]
             holder[key] = copy.deepcopy(other[name])

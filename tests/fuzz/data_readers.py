@@ -10,6 +10,7 @@ from damage import put_odd_files
 from reader import Reader, put, putting
 from tiny_stages import LINES
 
+from training.arena.exchange import read_votes
 from training.common.jsonl import read_records
 from training.corpus.dedup.evaluation_items import read_items, task_files
 from training.corpus.examples.labelled import LabelledConfig, read_labelled
@@ -188,7 +189,19 @@ def sources() -> dict[str, Reader]:
     }
 
 
+VOTE = {
+    **{"question_id": "1", "model_a": "a", "model_b": "b", "winner": "model_a", "judge": "me", "tstamp": 1.5},
+    **{f"conversation_{model}": [{"role": "user", "content": "Who?"}, ANSWER] for model in "ab"},
+    **{"kind": "human", "swapped": False, "leaked": False, "sampling": '{"temperature": 1.0}', "seed_a": 1},
+}
+
+
 READERS = {
+    "votes": Reader(
+        putting({"votes.jsonl": [VOTE, VOTE | {"question_id": "2"}]}),
+        ("votes.jsonl",),
+        lambda: read_votes(Path("votes.jsonl")),
+    ),
     "records.jsonl": Reader(putting({"a.jsonl": ROWS}), ("a.jsonl",), lambda: list(read_records(Path("a.jsonl")))),
     "records.json": Reader(putting({"a.json": ROWS}), ("a.json",), lambda: list(read_records(Path("a.json")))),
     "records.jsonl.gz": Reader(

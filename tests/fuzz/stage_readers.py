@@ -151,7 +151,7 @@ def put_fitted() -> None:
 
 
 def open_folder() -> None:
-    run.open_run(Path("recipes"), ["--minutes=5"])
+    run.open_run(Path("recipes"), run.read_config(Path("recipes"), {"minutes": 5.0}), [])
 
 
 def put_folder() -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 from damage import TEXTS, VALUES, edited_value, put_odd_files, written
-from data_readers import ROWS, SFT
+from data_readers import ROWS, SFT, VOTE
 from guarded import BYTES, LANE, SECONDS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +69,8 @@ VALID: dict[str, tuple[list[str], dict[str, Any]]] = {
     "import": ([], {"output_dir": "new", "model": "stock"}),
     "push": (["exported", "me/mine"], {"private": True}),
     "chat": (["model"], {"max_new_tokens": 2, "temperature": 0.5}),
+    "complete": (["model", "Who?"], {"max_new_tokens": 2, "temperature": 0.5}),
+    "arena": (["store.sqlite", "--import", "votes.jsonl"], {"leaderboard": False}),
     "serve": (["model"], {"port": 8000}),
     "plot": (["pretrained"], {"x": "step", "y": "loss", "output": "plot.svg"}),
     "report": (["runs"], {}),
@@ -89,6 +91,7 @@ def put_inputs() -> None:
     put_folder()
     put_odd_files(Path("."))
     put("rows.jsonl", ROWS)
+    put("votes.jsonl", [VOTE])
     write_text(Path("text.txt"))
     write_data(Path("data"), write_tokenizer(Path("tokenizer")))
     write_model(Path("model"), Path("tokenizer"))
@@ -115,10 +118,8 @@ def keys_of(verb: str) -> list[str]:
     if verb in CONFIGURATIONS:
         return list(options_of(verb))
     module = importlib.import_module(COMMANDS[verb][0])
-    cls = getattr(module, "CONFIG", None) or next(
-        value for name, value in vars(module).items() if name.endswith("Config") and is_dataclass(value)
-    )
-    return list(_keys(cls))
+    own = (value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__)
+    return list(_keys(next(value for value in own if getattr(value, "__name__", "").endswith("Config"))))
 
 
 def _keys(cls: type) -> Iterator[str]:

@@ -14,8 +14,11 @@ def read_json(path: Path, shape: Shape) -> Any:
         shape: see `fits`.
 
     Raises:
-        ValueError: it is damaged: no UTF-8, no JSON, or of another shape.
+        ValueError: it is damaged: no file, no UTF-8, no JSON, or of another shape.
+        FileNotFoundError: it is missing.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

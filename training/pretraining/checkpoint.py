@@ -221,7 +221,7 @@ def _read(folder: Path) -> Checkpoint | None:
 def _damage(folder: Path) -> str | None:
     """Short description of a checkpoint's damage, or None."""
     try:
-        content = json.loads((folder / MARKER).read_text())
+        content = read_json(folder / MARKER, {"sha256": str, "files": {str: str}, "progress": _PROGRESS})
         seal = content.pop("sha256")
         if seal != _seal(content):
             return f"{MARKER} has changed"
@@ -230,7 +230,7 @@ def _damage(folder: Path) -> str | None:
                 return f"{name} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except ValueError:
         return f"{MARKER} cannot be read"
     except PermissionError:
         raise
