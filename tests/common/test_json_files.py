@@ -18,6 +18,7 @@ def test_fits():
     assert not any(fits(VALUE | part, SHAPE) for part in wrong)
     assert not fits({key: VALUE[key] for key in VALUE if key != "name"}, SHAPE) and not fits([VALUE], SHAPE)
     assert fits(True, (bool, int)) and not fits(True, int)
+    assert fits({}, {"name?": str}) and fits({"name": "a"}, {"name?": str}) and not fits({"name": 1}, {"name?": str})
 
 
 @pytest.mark.parametrize("text", ["", "[1", "null", '{"name": 1}', "\xff", "[" * 9999])

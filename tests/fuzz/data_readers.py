@@ -11,12 +11,12 @@ from reader import Reader, put, putting
 from tiny_stages import LINES
 
 from training.arena.exchange import read_votes
-from training.common.jsonl import read_records
 from training.corpus.dedup.evaluation_items import read_items, task_files
 from training.corpus.examples.labelled import LabelledConfig, read_labelled
 from training.corpus.rules.profanity import Profanity
 from training.corpus.sources.config import SourceConfig
 from training.corpus.sources.reader import SourceReader
+from training.corpus.sources.records import read_records
 from training.eval.harness.local_data import LocalData
 from training.eval.harness.task_files import check_task_data, copy_tasks, local_tasks
 from training.eval.measures.records import read_pairs, read_questions
