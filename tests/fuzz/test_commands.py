@@ -71,7 +71,7 @@ VALID: dict[str, tuple[list[str], dict[str, Any]]] = {
     "chat": (["model"], {"max_new_tokens": 2, "temperature": 0.5}),
     "complete": (["model", "Who?"], {"max_new_tokens": 2, "temperature": 0.5}),
     "arena": (["store.sqlite", "--import", "votes.jsonl"], {"leaderboard": False}),
-    "serve": (["model"], {"port": 8000}),
+    "serve": (["model"], {"port": 0}),
     "plot": (["pretrained"], {"x": "step", "y": "loss", "output": "plot.svg"}),
     "report": (["runs"], {}),
 }
@@ -173,7 +173,7 @@ def _end(arguments: list[str]) -> int:
     def stop(*_: object) -> None:
         raise Begun(0)
 
-    Stage.begin = serve.stock_arguments = stop
+    Stage.begin = serve.introduce = stop
     run.run_stage = lambda *_: 0
     return main(arguments)
 
