@@ -47,7 +47,7 @@ TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, 
 PARTIAL, REPLACED = ".partial", ".replaced"
 _RECORD = {
     **{"stage": str, "fingerprint": str, "recipe": {str: object}, "inputs": {str: str}, "versions": {str: str}},
-    **{"seconds": (int, float), "metrics": {str: object}, "files": {str: (int, str)}, "command": str},
+    **{"seconds": (int, float), "metrics": {str: object}, "files?": {str: (int, str)}, "command": str},
 }
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
@@ -452,7 +452,6 @@ class Stage:
             "versions": _versions(),
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
-            "files": {},
             **more,
             "command": command_line(self.name, *self.arguments),
         }
