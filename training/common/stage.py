@@ -7,9 +7,9 @@ has edited. `scratch run` may also replace what is finished and not edited. The 
 the resolved recipe, which `--config` takes; and `provenance.json` with that recipe, a hash of every input, the files
 written, package versions, metrics and the command that repeats the stage.
 
-A stage may be killed at any moment. Its work counts as complete once its record says so; the next run then only puts it
-in place. What is discarded is first renamed to `<output_dir>.replaced`, so that it is never half there under a name that
-counts, and deleted with its record last, so that the rest is known to be ours.
+A stage may be killed at any moment. Its work counts as complete once its record says so; the next run then only puts
+it in place. What is discarded is first renamed to `<output_dir>.replaced`, so that it is never half there under a name
+that counts, and deleted with its record last, so that the rest is known to be ours.
 """
 
 import contextlib
