@@ -19,6 +19,7 @@ use_reproducible_products()
 # A shell that starts the tests with `&` leaves SIGINT ignored, here and in all programs that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
@@ -69,9 +70,21 @@ LONGEST_FIRST = (
 )
 
 
+MEMORY_OF_A_WORKER = 3 << 30  # bytes, with the programs that its tests start
+
+
 def file_of(item: pytest.Item) -> str:
     """Path of an item's file below tests/, such as `data/test_loader.py`."""
     return str(item.path.relative_to(ROOT / "tests"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """For `-n auto`: one worker more than there are cores, as far as memory allows.
+
+    Tests of whole commands wait for programs about a quarter of the time.
+    """
+    return max(1, min((os.cpu_count() or 1) + 1, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -29,14 +29,16 @@ class ChatModel(TextModel):
         super().__init__(name, model, tokenizer)
         self.conversation = Conversation()
 
-    @staticmethod
-    def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise UserError if there is no chat template."""
-        if tokenizer.chat_template is None:
+    @classmethod
+    def open(cls, name: str) -> "ChatModel":
+        """Load a model. Raises UserError: it has no chat template, or see `open_language_model`."""
+        opened = super().open(name)
+        if opened.tokenizer.chat_template is None:
             raise UserError(
                 f"{name}: its tokenizer has no chat template; use the output of scratch sft or later, or continue a "
                 "text with scratch complete"
             )
+        return opened
 
     def check(self, message: str, system: str | None) -> None:
         """Reject a message that the chat template does not accept, or that alone exceeds the context.

@@ -3,30 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from training.chat.sampling import Sampling
 from training.chat.streaming import CharacterStreamer
-from training.common.device import pick_device
 from training.common.errors import UserError
-from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
-from training.common.stage import LANGUAGE_MODELS, check_stage
-from training.machine.threads import follow_load_in
 from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.conversations import encode_prompt
-from training.model_io.model_folder import no_progress_bars
-from training.model_io.tokenizers import open_model_tokenizer
-from training.model_io.weights import check_weights
+from training.model_io.language_model import open_language_model
 
 
 @dataclass
@@ -62,26 +49,8 @@ class TextModel:
 
     @classmethod
     def open(cls, name: str) -> "TextModel":
-        """Load a model. Remote code is never executed: only our own classes and those of transformers load.
-
-        Raises:
-            UserError: no model there, one of another kind, or one that does not load.
-        """
-        if not is_hub_name(name):
-            if not (Path(name) / "config.json").is_file():
-                raise UserError(f"{name}: no model found; give a model folder (with config.json) or a Hub name")
-            check_stage(name, *LANGUAGE_MODELS, key="model")
-        tokenizer = open_model_tokenizer(name, "model")
-        cls.check_tokenizer(name, tokenizer)
-        check_weights(name, "model")
-        with no_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(name).to(pick_device()).eval()
-        follow_load_in(model)
-        return cls(name, model, tokenizer)
-
-    @staticmethod
-    def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Reject a tokenizer that lacks something; for a text, none does. `ChatModel` needs a chat template."""
+        """Load a model. Raises UserError: see `open_language_model`."""
+        return cls(name, *open_language_model(name))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text to complete; of an empty one, the token before a text. Special tokens in it are text.

@@ -27,7 +27,6 @@ EXTRAS = {
     "ray": "ray",
     "fastapi": "serve",
     "uvicorn": "serve",
-    "openai": "serve",
     "ctranslate2": "engines",
     "deepspeed": "deepspeed",
     "tensorboard": "track",
@@ -73,7 +72,7 @@ def copy_recipes(folder: Path, copy: Path) -> None:
 
 
 def how_to_install(module: str) -> str:
-    """The command that installs a missing module: in a checkout with its extra, elsewhere the packages of that extra."""
+    """The command that installs a missing module: in a checkout its extra, elsewhere the packages of that extra."""
     top = module.partition(".")[0]
     if top not in EXTRAS:
         return f"pip install {top.replace('_', '-')}"
