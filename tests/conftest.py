@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Several tests at a time share the cores. Before torch is imported, which counts its threads once. A fixed number, so
@@ -22,6 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from leftovers import pytest_sessionfinish  # noqa: E402, F401
 from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
 
 # Whole commands: processes that are started, killed and resumed, and other people's programs. `make check` leaves them
@@ -134,8 +136,10 @@ def place(outputs, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def terminal(tmp_path_factory) -> Terminal:
-    return Terminal(tmp_path_factory.mktemp("home"))
+def terminal(tmp_path_factory) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path_factory.mktemp("home"))
+    yield terminal
+    terminal.close()
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ ROOMS = (
     "training.tuning.pipeline",
     "training.chat",
     "training.serving",
+    "training.arena",
     "training.eval.measures",
     "training.eval.harness",
     "training.eval.results",

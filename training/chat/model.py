@@ -31,14 +31,18 @@ class ChatModel(TextModel):
 
     @classmethod
     def open(cls, name: str) -> "ChatModel":
-        """Load a model. Raises UserError: it has no chat template, or see `open_language_model`."""
-        opened = super().open(name)
-        if opened.tokenizer.chat_template is None:
+        """Load a model; see `open_language_model`.
+
+        Raises:
+            UserError: no model there, one of another kind, one without a chat template, or one that does not load.
+        """
+        model = super().open(name)
+        if model.tokenizer.chat_template is None:
             raise UserError(
                 f"{name}: its tokenizer has no chat template; use the output of scratch sft or later, or continue a "
                 "text with scratch complete"
             )
-        return opened
+        return model
 
     def check(self, message: str, system: str | None) -> None:
         """Reject a message that the chat template does not accept, or that alone exceeds the context.

@@ -49,7 +49,11 @@ class TextModel:
 
     @classmethod
     def open(cls, name: str) -> "TextModel":
-        """Load a model. Raises UserError: see `open_language_model`."""
+        """Load a model; see `open_language_model`.
+
+        Raises:
+            UserError: no model there, one of another kind, or one that does not load.
+        """
         return cls(name, *open_language_model(name))
 
     def encode(self, text: str) -> list[int]:

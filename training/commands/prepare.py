@@ -8,7 +8,6 @@ a signature and its summary, the answer the function. Every document read is cou
 manifest.json.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,7 +122,6 @@ def main(arguments: list[str]) -> None:
             print(f"{kind}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items()))
 
     write_report(corpus, config, folder)
-    shutil.rmtree(work, ignore_errors=True)
     if config.explain:
         print(explain(folder, config.explain))
     train, out = metrics["train"], config.output_dir

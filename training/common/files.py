@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from training.common.errors import UserError
 
-GZIP = b"\x1f\x8b\x08"  # the first bytes of a gzip file, whatever its name
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HASHED = 100_000  # bytes up to which the content of a listed file is compared, not only its size, so that it is fast
 EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before publishing; they only have to exist
@@ -29,11 +28,16 @@ def open_whole(path: Path, durable: bool = False, shared: bool = False) -> Itera
         shared: several processes may write the same file at once; each then uses another temporary name.
     """
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
-    with beside.open("wb") as stream:
-        yield stream
-    if durable:
-        sync(beside)
-    beside.replace(path)
+    try:
+        with beside.open("wb") as stream:
+            yield stream
+        if durable:
+            sync(beside)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)  # frees the space on a full disk
+        raise
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:
@@ -131,14 +135,23 @@ def _identify(file: Path) -> int | str:
     return size if size > HASHED else sha256(file)
 
 
-def reject_lfs_pointer(path: Path, head: bytes) -> None:
-    """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
+def check_file(path: Path) -> None:
+    """Reject what is not a file: nothing, a folder, a pipe or a device, which might be read without end.
 
-    Args:
-        head: the first bytes of the file.
+    Raises:
+        UserError: what it is.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
+
+
+def reject_lfs_pointer(path: Path) -> None:
+    """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
 
     Raises:
         UserError: the file is such a pointer.
     """
+    with path.open("rb") as stream:
+        head = stream.read(256)
     if head.startswith(_LFS_POINTER) and b"\noid sha256:" in head:
         raise UserError(f"{path} is a Git LFS pointer, not the data; run `git lfs pull` in its repository")

@@ -79,7 +79,7 @@ def _lines(cls: type, prefix: str = "", heading: str = _OPTIONS) -> Iterator[tup
     )
     nested = []
     for field in fields:
-        hint, key = hints[field.name], prefix + field.name
+        hint, key = hints[field.name], prefix + field.name.removesuffix("_")
         if dataclasses.is_dataclass(hint):
             nested.append((hint, f"{key}.", title_of(field, hint)))
             continue

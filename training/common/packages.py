@@ -72,7 +72,7 @@ def copy_recipes(folder: Path, copy: Path) -> None:
 
 
 def how_to_install(module: str) -> str:
-    """The command that installs a missing module: in a checkout its extra, elsewhere the packages of that extra."""
+    """The command that installs a missing module: its extra in a checkout, elsewhere the packages of that extra."""
     top = module.partition(".")[0]
     if top not in EXTRAS:
         return f"pip install {top.replace('_', '-')}"

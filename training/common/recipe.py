@@ -22,6 +22,7 @@ takes text is taken as written; all others are read as YAML. `PathText` is text 
 """
 
 import dataclasses
+import errno
 import math
 import operator
 import os
@@ -222,9 +223,20 @@ def local_path(text: str) -> str:
     """The text of a path with `~` expanded and, if it exists, without parts that mean nothing: `./a//b/` is `a/b`.
 
     Text that is not an existing path may be a pattern, an address or a name on the Hub, and is not simplified.
+
+    Raises:
+        UserError: no file can have that name.
     """
     path = os.path.expanduser(text)
-    return str(Path(path)) if os.path.exists(path) else path
+    try:
+        os.stat(path)
+    except ValueError:  # a NUL, or half of a surrogate pair
+        raise UserError(f"{text!r:.80} cannot be the name of a file; correct its characters") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{text:.60}... cannot be the name of a file; it is too long") from None
+        return path
+    return str(Path(path))
 
 
 def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = lambda key: False) -> dict[str, str]:
@@ -345,10 +357,9 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
             loose.append(word)
             continue
         key, equals, text = word[2:].partition("=")
+        spellings = (key, key.replace("-", "_"), f"{key}_")  # the last for a word of Python: `import_` is --import
+        key = next((spelling for spelling in spellings if find_field(cls, spelling)[0]), key)
         field, hint = find_field(cls, key)
-        if field is None and find_field(cls, key.replace("-", "_"))[0]:
-            key = key.replace("-", "_")
-            field, hint = find_field(cls, key)
         metadata = field.metadata if field else {}
         ends_here = not words or words[0].startswith("--")
         if metadata.get("several"):
