@@ -1,6 +1,8 @@
 """Open tokenizers, with errors that name the damaged file, and check their vocabulary against a model's."""
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -10,6 +12,10 @@ import modeling_scratch  # noqa: F401  (registers our classes with the Auto clas
 from training.common.errors import UserError, one_line
 from training.common.stage import digest, read_provenance, written_by
 from training.model_io.model_folder import TOKENIZER_FILES
+
+
+class UnknownCharacter(UserError, ValueError):
+    """A character that a tokenizer without a token for unknown characters does not have."""
 
 
 def has_tokenizer(folder: str | Path) -> bool:
@@ -88,3 +94,23 @@ def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBas
         raise UserError(f"'{key}': {folder}/config.json cannot be read ({one_line(error)})") from None
     check_vocabulary(tokenizer, config, folder, key)
     return tokenizer
+
+
+@contextmanager
+def naming_unknown(tokenizer: PreTrainedTokenizerBase, texts: str | Iterable[str]) -> Iterator[None]:
+    """Raise the error of `tokenizers` about a character that is not in the vocabulary as `UnknownCharacter`.
+
+    Args:
+        texts: those that are encoded, as far as they are known.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers raises no narrower class
+            raise
+        known = tokenizer.get_vocab()
+        lost = next((repr(character) for text in texts for character in text if character not in known), "a character")
+        raise UnknownCharacter(
+            f"the tokenizer in {tokenizer.name_or_path} has no token for {lost}; leave it out, or train the tokenizer "
+            "again, which gives it a token for unknown characters"
+        ) from None
