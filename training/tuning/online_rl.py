@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from training.common.errors import UserError, one_line
 from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_answers, encode_prompt
+from training.model_io.tokenizers import UnknownCharacter
 from training.plots.reward import draw_reward
 from training.pretraining.config import largest_divisor
 from training.tuning.dataset_formats import NUMBER
@@ -230,6 +231,8 @@ class RewardBatch:
         pairs = zip(self.prompts, self.completions, strict=True)
         try:
             encoded = [encode_answers(self.tokenizer, *pair, **self.template) for pair in pairs]
+        except UnknownCharacter as error:
+            raise UserError(f"'reward_model_name_or_path': {error}") from None
         except TemplateError as error:
             raise UserError(
                 f"'reward_model_name_or_path': its chat template rejects a conversation ({one_line(error)}); remove "
