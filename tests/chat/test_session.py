@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from character_tokenizers import character_tokenizer
 from messages import refused
 from tiny_stages import MODEL, VOCAB_SIZE, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -225,6 +226,24 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
     with pytest.raises(UserError, match=r"takes \d+ tokens, .* one .* 96; shorten it$"):
         session.handle_line("word " * 200)
     assert screen.new() == ("", []) and [len(contents(session, number)) for number in (0, 1)] == [2, 2]
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_a_character_that_the_model_does_not_know(begin, models, unknown):
+    """A new tokenizer has a token for it. With an old one the message is rejected, and the conversation goes on."""
+    tokenizer = character_tokenizer(models / f"characters {unknown}", unknown)
+    write_model(models / f"letters {unknown}", models / f"characters {unknown}", "sft")
+    session, screen = begin(f"letters {unknown}")
+    if unknown:
+        session.handle_line("A café?")
+        assert tokenizer.unk_token not in screen.written
+    else:
+        with pytest.raises(UserError, match="has no token for 'é'; leave it out"):
+            session.handle_line("A café?")
+        with pytest.raises(UserError, match="'é'"):
+            session.handle_line("/system café")
+    session.handle_line("A cup?")
+    assert contents(session)[0::2] == ["A café?"] * unknown + ["A cup?"]
 
 
 @pytest.mark.parametrize(

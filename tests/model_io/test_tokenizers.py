@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from character_tokenizers import character_tokenizer
 from messages import refused
 from tiny_model import build as build_tiny
 from tiny_stages import LINES, MODEL, VOCAB_SIZE, write_tokenizer
@@ -14,6 +15,7 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from modeling_scratch import ScratchForSequenceClassification
 from training.common.errors import UserError
 from training.common.recipe import build
+from training.model_io.conversations import encode_answers, encode_conversation, encode_prompt, encode_text
 from training.model_io.model_folder import save_model, save_tokenizer
 from training.model_io.tokenizers import check_vocabulary, has_tokenizer, open_model_tokenizer, open_tokenizer
 from training.pretraining.config import PretrainConfig
@@ -234,3 +236,22 @@ def test_tekken_beside_a_fast_tokenizer(place, tmp_path, monkeypatch):
     monkeypatch.setitem(TOKENIZER_MAPPING_NAMES, "mistral", "MistralCommonBackend")
     monkeypatch.setattr("transformers.integrations.mistral.tokenizer.is_mistral_common_available", lambda: True)
     assert len(open_tokenizer(tmp_path / "model", "model")) == VOCAB_SIZE
+
+
+QUESTION = [{"role": "user", "content": "A café?"}]
+ENCODED = {
+    "text": lambda tokenizer: encode_text(tokenizer, "A café"),
+    "prompt": lambda tokenizer: encode_prompt(tokenizer, "A café"),
+    "messages": lambda tokenizer: encode_prompt(tokenizer, QUESTION),
+    "conversation": lambda tokenizer: encode_conversation(tokenizer, QUESTION).ids,
+    "answers": lambda tokenizer: encode_answers(tokenizer, "A", "caf", "café").answers[1],
+}
+
+
+@pytest.mark.parametrize("encode", ENCODED.values(), ids=ENCODED)
+def test_a_character_that_is_not_in_the_vocabulary(tmp_path, encode):
+    """It becomes the token for unknown characters; an older tokenizer without this token is named in one line."""
+    tokenizer = character_tokenizer(tmp_path, unknown=True)
+    assert encode(tokenizer).count(tokenizer.unk_token_id) == 1
+    with refused(None, str(tmp_path / "old"), "'é'"):
+        encode(character_tokenizer(tmp_path / "old", unknown=False))

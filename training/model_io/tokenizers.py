@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -13,6 +15,10 @@ from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.stage import digest, read_provenance, written_by
 from training.model_io.model_folder import SENTENCEPIECE, TEKKEN, TOKENIZER_FILES, quiet_loading
+
+
+class UnknownCharacter(UserError, ValueError):
+    """A character that a tokenizer without a token for unknown characters does not have."""
 
 
 def has_tokenizer(folder: str | Path) -> bool:
@@ -115,3 +121,23 @@ def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBas
         raise UserError(f"'{key}': {folder}/config.json cannot be read ({one_line(error)})") from None
     check_vocabulary(tokenizer, config, folder, key)
     return tokenizer
+
+
+@contextmanager
+def naming_unknown(tokenizer: PreTrainedTokenizerBase, texts: str | Iterable[str]) -> Iterator[None]:
+    """Raise the error of `tokenizers` about a character that is not in the vocabulary as `UnknownCharacter`.
+
+    Args:
+        texts: those that are encoded, as far as they are known.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers raises no narrower class
+            raise
+        known = tokenizer.get_vocab()
+        lost = next((repr(character) for text in texts for character in text if character not in known), "a character")
+        raise UnknownCharacter(
+            f"the tokenizer in {tokenizer.name_or_path} has no token for {lost}; leave it out, or train the tokenizer "
+            "again, which gives it a token for unknown characters"
+        ) from None

@@ -4,11 +4,13 @@ import importlib.util
 import json
 import warnings
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
 from training.common.files import write_whole
 from training.common.hub_names import is_hub_name
+from training.common.json_files import read_json
 from training.common.packages import how_to_install
 from training.model_io.model_kinds import ADAPTER_CONFIG, is_adapter
 
@@ -127,8 +129,8 @@ def _last_written(folder: str | Path) -> float:
 
 def _read_note(folder: str | Path, file: str, name: str, key: str) -> Any:
     try:
-        return json.loads((Path(folder) / file).read_text(encoding="utf-8"))[name]
-    except (ValueError, KeyError, TypeError):
+        return read_json(Path(folder) / file, {name: (str, NoneType)})[name]
+    except ValueError:
         raise UserError(f"'{key}': {folder}/{file} is damaged; download or train the adapter again") from None
 
 

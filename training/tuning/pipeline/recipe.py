@@ -22,6 +22,7 @@ import yaml
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.packages import with_shipped
+from training.common.processes import world_size
 from training.common.recipe import build, check_scalar, has_flag, nearest
 from training.common.stage import Stage, digest
 from training.model_io.model_kinds import REWARD_MODEL, check_model_kind, model_digest
@@ -30,6 +31,7 @@ from training.tuning.keys.rules import check_rules, without_effect
 from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values
 from training.tuning.pipeline.local_files import digest_files
 
+ONLINE = ("grpo", "rloo")  # the stages that train on their own completions
 REWARD = "reward"  # the stage whose model outputs a score instead of text
 # Values of `report_to` that are names of modules.
 _TRACKERS = frozenset(
@@ -166,6 +168,10 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     defaults["logging_nan_inf_filter"] = False  # which would log a loss of NaN as the mean of those before it
     if stage == REWARD:
         defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
+    if stage in ONLINE:
+        from training.tuning.online_rl import batch_defaults
+
+        defaults |= batch_defaults(values, defaults_of(stage), world_size())
     if template := values.get("chat_template_path"):
         values = values | {"chat_template_path": str(with_shipped(template))}
     recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
