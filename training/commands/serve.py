@@ -8,6 +8,7 @@ MODEL is a folder or a name on the Hub, and requests use that name. A model with
 model's generation_config.json, except for what a request sets.
 """
 
+import contextlib
 import json
 import shlex
 import socket
@@ -65,7 +66,8 @@ def main(arguments: list[str]) -> None:
             options = uvicorn.Config(
                 server.app(), log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS
             )
-            uvicorn.Server(options).run(sockets=[listener])
+            with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again, once it has closed everything
+                uvicorn.Server(options).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
