@@ -18,7 +18,7 @@ from typing import Any
 from training.arena.store import KINDS, WINNERS, Battle, Contestant, Message, Rejected, Store, Vote, Winner, is_store
 from training.common.errors import UserError, nearest, one_line
 from training.common.files import open_whole, write_whole
-from training.common.jsonl import read_records
+from training.corpus.sources.records import read_records
 from training.model_io.messages import check_messages, without_nulls
 
 Record = dict[str, Any]
