@@ -35,6 +35,7 @@ WHOLE_COMMANDS = (
     "commands",
     "conformance",
     "end_to_end",
+    "fuzz",
 )
 # Files that take longest, in order, beside two workers. They start first, so that no worker is left alone with one in
 # the end, and `make check` leaves them out too.

@@ -34,6 +34,7 @@ ROOMS = (
     "training.eval.measures",
     "training.eval.harness",
     "training.eval.results",
+    "training.publishing",
     "training.commands",
     "training.cli",
     "training.__main__",

@@ -526,9 +526,20 @@ def test_inputs_of_the_wrong_stage(tmp_path, out):
 
 def test_damaged_provenance_is_named(out):
     complete(out)
-    (out / PROVENANCE).write_text('{"stage": "pre')
-    with pytest.raises(UserError, match="provenance.json is damaged; delete"):
-        make(out)
+    for content in ('{"stage": "pre', "null", '{"stage": "pretrain", "recipe": []}'):
+        (out / PROVENANCE).write_text(content)
+        with pytest.raises(UserError, match="provenance.json is damaged; delete"):
+            make(out)
+
+
+def test_a_pipe_is_not_an_input(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with refused("data", "pipe.jsonl is a pipe or a device"):
+        digest(tmp_path / "pipe.jsonl", "data")
+
+
+def test_an_error_is_one_line_whatever_it_quotes():
+    assert str(UserError("no file 'a\nb\x00'")) == "no file 'a\\nb\\x00'"
 
 
 def test_two_processes_never_work_on_the_same_folder(out, tmp_path):

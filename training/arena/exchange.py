@@ -18,7 +18,7 @@ from typing import Any
 from training.arena.store import KINDS, WINNERS, Battle, Contestant, Message, Rejected, Store, Vote, Winner, is_store
 from training.common.errors import UserError, nearest, one_line
 from training.common.files import open_whole, write_whole
-from training.common.jsonl import read_records
+from training.corpus.sources.records import read_records
 from training.model_io.messages import check_messages, without_nulls
 
 Record = dict[str, Any]
@@ -31,7 +31,7 @@ _ONE_HOT: dict[str, Winner] = {"winner_model_a": "model_a", "winner_model_b": "m
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found in a file: votes in it, and battles and votes that were new."""
+    """Numbers of an import: votes found in the file, and battles and votes that were new."""
 
     found: int
     battles: int

@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from training.common.errors import UserError
 
-GZIP = b"\x1f\x8b\x08"  # the first bytes of a gzip file, whatever its name
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HASHED = 100_000  # bytes up to which the content of a listed file is compared, not only its size, so that it is fast
 EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before publishing; they only have to exist
@@ -146,14 +145,13 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
 
 
-def reject_lfs_pointer(path: Path, head: bytes) -> None:
+def reject_lfs_pointer(path: Path) -> None:
     """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
-
-    Args:
-        head: the first bytes of the file.
 
     Raises:
         UserError: the file is such a pointer.
     """
+    with path.open("rb") as stream:
+        head = stream.read(256)
     if head.startswith(_LFS_POINTER) and b"\noid sha256:" in head:
         raise UserError(f"{path} is a Git LFS pointer, not the data; run `git lfs pull` in its repository")

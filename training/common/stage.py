@@ -29,7 +29,6 @@ from typing import Any
 from training.common.errors import UserError, writing_to
 from training.common.files import files_below, find_damage, follow_umask, list_files, write_whole
 from training.common.help import command_line, commented_yaml, plain_yaml
-from training.common.hub_names import is_hub_name
 from training.common.json_files import read_json
 from training.common.packages import with_shipped
 from training.common.processes import rank
@@ -48,7 +47,8 @@ TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, 
 PARTIAL, REPLACED = ".partial", ".replaced"
 _RECORD = {
     **{"stage": str, "fingerprint": str, "recipe": {str: object}, "inputs": {str: str}, "versions": {str: str}},
-    **{"seconds": (int, float), "metrics": {str: object}, "files": {str: (int, str)}, "command": str},
+    **{"seconds": (int, float), "metrics": {str: object}, "complete?": bool, "files?": {str: (int, str)}},
+    "command": str,
 }
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
@@ -106,18 +106,6 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
     stage = written_by(path)
     if stage and stage not in allowed:
         raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
-
-
-def model_digest(model: str, key: str) -> str:
-    """A hash that identifies the language model a stage starts from; a name on the Hub is returned as it is.
-
-    Raises:
-        UserError: the folder is missing, or was written by a stage that writes no language model.
-    """
-    if is_hub_name(model):
-        return model
-    check_stage(model, *LANGUAGE_MODELS, key=key)
-    return digest(model, key)
 
 
 def written_by(path: str | Path) -> str | None:

@@ -8,12 +8,12 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.json_files import fits
-from training.common.jsonl import read_records
 from training.common.packages import how_to_install
 from training.common.recipe import nearest
 from training.common.yaml_values import load_yaml
+from training.corpus.sources.records import holds_records, read_records
 
-_RECORDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_RECORDS = ".jsonl .json .csv .tsv (also compressed) .parquet"
 _TASKS = (".yaml", ".yml")
 # A task is scored on its test split, or on its validation split if it has no test split.
 _SCORED_ON = ("test_split", "validation_split")
@@ -23,8 +23,8 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     """Names and texts of the items in a file: every text of a record, lists and mappings in it included.
 
     Args:
-        path: records, one a line (.jsonl) or in a list (.json), or an lm-eval task (.yaml) whose data is such a local
-            file or a dataset that `datasets` can open.
+        path: records, see `read_records`, or an lm-eval task (.yaml) whose data is such a local file or a dataset that
+            `datasets` can open.
         fields: of a record; all of them, if none is given.
 
     Yields:
@@ -36,10 +36,10 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     _check_file(path)
     if path.name.endswith(_TASKS):
         yield from _task_items(path, fields)
-    elif path.name.endswith(_RECORDS):
+    elif holds_records(path.name):
         yield from _texts_of(path.name, read_records(path), fields)
     else:
-        raise UserError(f"'evaluation': {path}: unknown file type; supported: {' '.join(_RECORDS + _TASKS)}")
+        raise UserError(f"'evaluation': {path}: unknown file type; supported: {_RECORDS}, {' '.join(_TASKS)}")
 
 
 def _check_file(path: Path) -> None:

@@ -77,7 +77,7 @@ class Listing:
 
 def is_hub_dataset(path: str) -> bool:
     """Whether a path means a dataset on the Hub: `owner/name`, without a file extension."""
-    return is_hub_name(path) and not _kind(path, named=True)
+    return is_hub_name(path) and not kind_of(path, named=True)
 
 
 def is_local(path: str) -> bool:
@@ -101,7 +101,7 @@ def find_files(config: SourceConfig, key: str) -> Listing:
     expanded = Path(path)
     walk = _Walk(config, key)
     if expanded.is_file():
-        if not _kind(expanded.name, named=True):
+        if not kind_of(expanded.name, named=True):
             raise UserError(f"'{key}.path': {path}: unknown file type; supported: {_READABLE}")
         base, found = expanded.parent, [(expanded, True)]
     elif expanded.is_dir():
@@ -117,7 +117,7 @@ def find_files(config: SourceConfig, key: str) -> Listing:
         raise UserError(f"'{key}.path': no such file or folder: {path} (a Hub dataset is written owner/name)")
     files, seen = [], {}
     for file, named in sorted(found):
-        kind = _kind(file.name, named)
+        kind = kind_of(file.name, named)
         if not kind:
             walk.unread[file.suffix.lower() or "without an ending"] += 1
             continue
@@ -138,7 +138,7 @@ def announced_files(config: SourceConfig, key: str) -> list[SourceFile]:
     return listing.files
 
 
-def _kind(name: str, named: bool) -> tuple[str, str] | None:
+def kind_of(name: str, named: bool) -> tuple[str, str] | None:
     """Kind and compression by file extension. `.json` counts as JSON lines if the user `named` the file; in a folder it
     more often holds metadata."""
     name = name.lower()
