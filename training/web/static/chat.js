@@ -3,7 +3,7 @@ import { button, element, find, follow, tell } from "./dom.js";
 import { markdown } from "./markdown.js";
 import { settings, showSettings, systemPrompt } from "./settings.js";
 import { ask, events } from "./stream.js";
-import { explainTokens, tokenNodes } from "./tokens.js";
+import { explainTokens, tokenNodes, tokensOf } from "./tokens.js";
 
 let page; // what the server says of itself: the model's name, whether it chats, its settings
 let messages = []; // {role, content, tokens}
@@ -85,7 +85,7 @@ async function answer() {
   try {
     for await (const { choices: [choice] } of events(path, body, stop.signal)) {
       reply.content += choice?.delta?.content ?? choice?.text ?? "";
-      const tokens = choice?.logprobs?.content ?? [];
+      const tokens = tokensOf(choice);
       reply.tokens.push(...tokens);
       if (choice?.finish_reason === "length") reply.note = "The answer ended at the highest number of tokens.";
       follow(() => place.append(...tokenNodes(tokens)));

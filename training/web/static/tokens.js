@@ -4,6 +4,17 @@ import { element, find } from "./dom.js";
 const visible = (text) => text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "␣") || "(part of a character)";
 const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)} %`;
 
+// Tokens of a chunk: chat completions list them as objects, plain completions as parallel arrays.
+export function tokensOf(choice) {
+  const logprobs = choice?.logprobs;
+  if (!logprobs) return [];
+  if (logprobs.content) return logprobs.content;
+  return logprobs.tokens.map((token, place) => ({
+    token, logprob: logprobs.token_logprobs[place],
+    top_logprobs: Object.entries(logprobs.top_logprobs?.[place] ?? {}).map(([other, logprob]) => ({ token: other, logprob })),
+  }));
+}
+
 // A node for every token. `decoder` joins the bytes of characters that take several tokens.
 export function tokenNodes(tokens) {
   const decoder = new TextDecoder();
