@@ -3,20 +3,19 @@
 from typing import Any
 
 from fastapi import Body, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
+from training.arena.leaderboard import Leaderboard
+from training.common.errors import UserError
 from training.web.battles import Battles, Rejected
 from training.web.pages import add_pages, error, event_stream, visitor
+from training.web.polls import FILTERS, Polls, read_filter
 
 Json = dict[str, Any]
 
 
-def create_app(battles: Battles, leaderboard: Any) -> FastAPI:
-    """The application.
-
-    Args:
-        leaderboard: called with the filters of a request; returns what the leaderboard page shows.
-    """
+def create_app(battles: Battles, polls: Polls) -> FastAPI:
+    """The application."""
     app = FastAPI(title="scratch arena", docs_url=None, redoc_url=None, openapi_url=None)
     add_pages(app, {"/": "arena.html", "/leaderboard": "leaderboard.html"})
 
@@ -55,8 +54,27 @@ def create_app(battles: Battles, leaderboard: Any) -> FastAPI:
         battles.vote(battle, body.get("vote"))
         return battle.public()
 
+    @app.get("/api/filters")
+    async def filters() -> Json:
+        return FILTERS
+
+    def board(request: Request) -> tuple[Leaderboard, list[str]]:
+        try:
+            chosen, style = read_filter(dict(request.query_params))
+        except ValueError as reason:
+            raise Rejected(400, str(reason)) from None
+        try:
+            return polls.board(chosen, style)
+        except UserError as reason:
+            raise Rejected(404, str(reason)) from None
+
     @app.get("/api/leaderboard")
-    async def table(topic: str = "", length: str = "") -> Json:
-        return leaderboard(topic, length)
+    def as_json(request: Request) -> Json:  # in a thread: it reads the whole store
+        found, remarks = board(request)
+        return found.to_json() | {"remarks": remarks}
+
+    @app.get("/api/leaderboard.csv")
+    def as_csv(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(board(request)[0].to_csv(), media_type="text/csv")
 
     return app

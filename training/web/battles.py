@@ -61,6 +61,7 @@ class Battle:
 
     Attributes:
         sides: the contestant of each side.
+        settings: of sampling.
         seed: of both answers; turns count on from it.
         state: "open" until a vote or a failure, then "voted" or "void".
         leaked: whether an answer says a contestant's name, so that the vote is kept but not rated.
@@ -69,6 +70,7 @@ class Battle:
     id: str
     voter: str
     sides: dict[str, Contestant]
+    settings: dict[str, Any]
     seed: int
     began: float = field(default_factory=time.time)
     turns: list[Turn] = field(default_factory=list)
@@ -84,13 +86,13 @@ class Battle:
     def answering(self) -> bool:
         return bool(self.turns) and self.state == "open" and not self.turns[-1].pair.done
 
-    def conversation(self, side: str) -> list[dict[str, str]]:
-        """The messages that a side has seen and written, up to the last prompt."""
+    def conversation(self, side: str, whole: bool = False) -> list[dict[str, str]]:
+        """The messages that a side has seen and written, up to the last prompt, or with its answer if `whole`."""
         messages = []
         for turn in self.turns:
             messages.append({"role": "user", "content": turn.prompt})
             messages.append({"role": "assistant", "content": turn.pair.answers[side].text})
-        return messages[:-1]
+        return messages if whole else messages[:-1]
 
     def public(self) -> dict[str, Any]:
         """What its voter may know of it; names only after the vote."""
@@ -109,7 +111,7 @@ class Battles:
     """All battles of a running arena.
 
     Args:
-        draw: the next two contestants.
+        draw: given the battles that wait for a vote, the next two contestants.
         keep: called with a battle when it is voted on, before the vote is confirmed; it makes the vote durable.
         settings: sampling settings of all answers.
         names: words that an answer may not say in a battle that counts.
@@ -118,7 +120,7 @@ class Battles:
 
     def __init__(
         self,
-        draw: Callable[[], tuple[Contestant, Contestant]],
+        draw: Callable[[list[Battle]], tuple[Contestant, Contestant]],
         keep: Callable[[Battle], None],
         settings: dict[str, Any],
         names: list[str],
@@ -143,9 +145,10 @@ class Battles:
             if not idle:
                 raise Rejected(503, "Too many battles are open; try again in a few minutes.")
             self._forget(idle[0])
-        pair = list(self.draw())
+        pair = list(self.draw([other for other in self.open.values() if other.turns and other.state == "open"]))
         secrets.SystemRandom().shuffle(pair)
-        battle = Battle(secrets.token_urlsafe(16), voter, dict(zip(SIDES, pair, strict=True)), secrets.randbelow(2**31))
+        sides = dict(zip(SIDES, pair, strict=True))
+        battle = Battle(secrets.token_urlsafe(16), voter, sides, self.settings, secrets.randbelow(2**31))
         self.open[battle.id] = battle
         return battle
 
@@ -228,7 +231,7 @@ class Battles:
     async def _answer(self, battle: Battle, side: str) -> None:
         """Write one side's answer; a contestant that fails, hangs or does not end costs this battle and no more."""
         contestant, answer = battle.sides[side], battle.turns[-1].pair.answers[side]
-        settings = self.settings | {"seed": (battle.seed + len(battle.turns)) % 2**31}
+        settings = battle.settings | {"seed": (battle.seed + len(battle.turns)) % 2**31}
         try:
             async with asyncio.timeout(MOST_SECONDS):
                 async for piece in contestant.answer(battle.conversation(side), settings):
