@@ -29,6 +29,7 @@ ROOMS = (
     "training.tuning",
     "training.tuning.pipeline",
     "training.chat",
+    "training.serving",
     "training.eval.measures",
     "training.eval.harness",
     "training.eval.results",

@@ -15,8 +15,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules whose distribution has another name.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "lm_eval": "lm-eval"}
 OURS = {"training", "modeling_scratch"}
-# Not imported in our files: `transformers serve`, exports to other engines and Accelerate need these.
-INDIRECT = {"fastapi", "uvicorn", "openai", "ctranslate2", "deepspeed", "tensorboard", "trackio"}
+# Not imported in our files: exports to other engines and Accelerate need these.
+INDIRECT = {"ctranslate2", "deepspeed", "tensorboard", "trackio"}
 
 
 def name_of(requirement: str) -> str:

@@ -3,32 +3,19 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jinja2 import TemplateError
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from training.chat.conversation import Conversation, Message
 from training.chat.sampling import Sampling
 from training.chat.streaming import CharacterStreamer
-from training.common.device import pick_device
 from training.common.errors import UserError
-from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
-from training.common.stage import LANGUAGE_MODELS, check_stage
-from training.machine.threads import follow_load_in
 from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.conversations import encode_prompt
-from training.model_io.model_folder import no_progress_bars
-from training.model_io.tokenizers import open_model_tokenizer
-from training.model_io.weights import check_weights
+from training.model_io.language_model import open_language_model
 
 
 @dataclass
@@ -71,17 +58,9 @@ class ChatModel:
         Raises:
             UserError: no model there, one of another kind, one without a chat template, or one that does not load.
         """
-        if not is_hub_name(name):
-            if not (Path(name) / "config.json").is_file():
-                raise UserError(f"{name}: no model found; give a model folder (with config.json) or a Hub name")
-            check_stage(name, *LANGUAGE_MODELS, key="model")
-        tokenizer = open_model_tokenizer(name, "model")
+        model, tokenizer = open_language_model(name)
         if tokenizer.chat_template is None:
             raise UserError(f"{name}: its tokenizer has no chat template; use the output of scratch sft or later")
-        check_weights(name, "model")
-        with no_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(name).to(pick_device()).eval()
-        follow_load_in(model)
         return cls(name, model, tokenizer)
 
     def check(self, message: str, system: str | None) -> None:

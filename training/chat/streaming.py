@@ -36,7 +36,11 @@ class CharacterStreamer(BaseStreamer):
         if self._prompt_comes_first:
             self._prompt_comes_first = False
             return
-        self.ids += value.tolist()
+        self.add(value.tolist())
+
+    def add(self, ids: list[int]) -> None:
+        """Receive the next tokens."""
+        self.ids += ids
         text = self._decode(self._start)
         undecoded = len(text) - len(text.rstrip(UNDECODED))
         # Some tokenizers decode consecutive bytes together: an incomplete character then changes the text before it.
