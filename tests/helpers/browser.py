@@ -11,6 +11,7 @@ import uvicorn
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
+NARROWEST = 600  # pixels of a window
 
 
 @contextlib.contextmanager
@@ -39,7 +40,9 @@ def browser(width=1100, height=800, dark=False):
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
-    options.add_experimental_option("mobileEmulation", {"deviceMetrics": {"width": width, "height": height}})
+    options.add_argument(f"--window-size={width},{height}")
+    if width < NARROWEST:  # a window cannot be as narrow as a phone
+        options.add_experimental_option("mobileEmulation", {"deviceMetrics": {"width": width, "height": height}})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     if dark:

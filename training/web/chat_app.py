@@ -12,8 +12,12 @@ from training.web.pages import add_pages, error
 Json = dict[str, Any]
 
 
-def create_app(server: ModelServer, conversations: ConversationFile) -> FastAPI:
-    """The application. A model without a chat template continues texts on the same page, and keeps none."""
+def create_app(server: ModelServer, conversations: ConversationFile, chats: bool) -> FastAPI:
+    """The application.
+
+    Args:
+        chats: whether the page begins with a conversation. Otherwise it continues a text, as suits a base model.
+    """
     app = server.app()
     add_pages(app, {"/": "chat.html"})
     settings = server.engine.model.generation_config
@@ -21,7 +25,8 @@ def create_app(server: ModelServer, conversations: ConversationFile) -> FastAPI:
     defaults = {name: value for name in shown if (value := getattr(settings, name)) is not None}
     about = {
         "model": server.name,
-        "chat": server.tokenizer.chat_template is not None,
+        "template": server.tokenizer.chat_template is not None,  # without one, the page can only continue texts
+        "chats": chats,
         "settings": defaults | {"max_tokens": settings.max_new_tokens or server.engine.context},
     }
 

@@ -1,11 +1,12 @@
 // The chat page: one conversation with one model. A base model, which has no chat template, continues a text instead.
 import { button, element, find, follow, tell } from "./dom.js";
 import { markdown } from "./markdown.js";
-import { settings, showSettings, systemPrompt } from "./settings.js";
+import { keep, kept, settings, showSettings, systemPrompt } from "./settings.js";
 import { ask, events } from "./stream.js";
 import { explainTokens, tokenNodes, tokensOf } from "./tokens.js";
 
-let page; // what the server says of itself: the model's name, whether it chats, its settings
+let page; // what the server says of itself: {model, template, chats, settings}
+let chatting; // otherwise the model continues a text
 let messages = []; // {role, content, tokens}
 let conversation = crypto.randomUUID();
 let stop = null; // aborts the answer that is being written
@@ -19,7 +20,7 @@ const enter = (submit) => (event) => {
 
 function fill(place, message) {
   const formatted = find("#markdown").checked && message.role === "assistant";
-  place.className = formatted ? "text" : "text plain";
+  place.className = formatted ? "text" : message.role === "assistant" ? "text plain code" : "text plain";
   if (formatted) place.replaceChildren(...markdown(message.content));
   else if (message.tokens) place.replaceChildren(...tokenNodes(message.tokens));
   else place.textContent = message.content;
@@ -45,7 +46,7 @@ function messageNode(message, number) {
   const node = element("article", { class: `message ${message.role}` },
     element("h2", { class: "unseen" }, message.role === "user" ? "You" : page.model), text);
   const tools = element("div", { class: "tools" });
-  if (message.role === "user" && page.chat) tools.append(button("Edit", () => edit(node, number), { class: "small" }));
+  if (message.role === "user" && chatting) tools.append(button("Edit", () => edit(node, number), { class: "small" }));
   if (message.role === "assistant") {
     tools.append(button("Retry", () => { messages = messages.slice(0, number); answer(); }, { class: "small" }));
     tools.append(button("Copy", () => navigator.clipboard.writeText(message.content), { class: "small" }));
@@ -63,7 +64,7 @@ function show() {
 
 function request() {
   const common = { model: page.model, stream: true, ...settings() };
-  if (!page.chat) {
+  if (!chatting) {
     return ["v1/completions", { ...common, prompt: messages.map((message) => message.content).join(""), logprobs: 5 }];
   }
   const system = systemPrompt() ? [{ role: "system", content: systemPrompt() }] : [];
@@ -102,7 +103,7 @@ async function answer() {
 }
 
 async function save() {
-  if (!page.chat || !messages.some((message) => message.role === "assistant")) return;
+  if (!chatting || !messages.some((message) => message.role === "assistant")) return;
   const system = systemPrompt() ? [{ role: "system", content: systemPrompt() }] : [];
   const kept = messages.map(({ role, content }) => ({ role, content }));
   await ask("api/conversations", { id: conversation, messages: [...system, ...kept] }).catch((error) => tell(error.message));
@@ -130,7 +131,7 @@ async function remove(id) {
 
 function send() {
   const field = find("#text");
-  if (stop || (page.chat && !field.value.trim())) return;
+  if (stop || (chatting && !field.value.trim())) return;
   if (field.value) messages.push({ role: "user", content: field.value });
   field.value = "";
   if (messages.length) answer();
@@ -145,12 +146,27 @@ function renew() {
   find("#text").focus();
 }
 
+// Take the mode from its checkbox.
+function choose() {
+  chatting = !find("#mode").checked;
+  const what = chatting ? "Message (Enter sends" : "Beginning of a text (Enter lets the model continue it";
+  find("#text").placeholder = `${what}, Shift+Enter begins a new line)`;
+}
+
 async function begin() {
   page = await ask("api/page");
   document.title = `${page.model} · scratch chat`;
-  find("#model").textContent = page.chat ? page.model : `${page.model} (a base model: it continues your text)`;
-  if (!page.chat) find("#text").placeholder = "Beginning of a text (Enter lets the model continue it)";
-  showSettings(find("#settings"), page.settings, page.chat);
+  find("#model").textContent = page.model;
+  showSettings(find("#settings"), page.settings, page.template);
+  const mode = find("#mode");
+  mode.disabled = !page.template;
+  mode.checked = !page.template || (kept().get("mode") ?? (page.chats ? "chat" : "text")) === "text";
+  mode.addEventListener("change", () => {
+    keep("mode", mode.checked ? "text" : "chat");
+    choose();
+    renew();
+  });
+  choose();
   find("#form").addEventListener("submit", (event) => { event.preventDefault(); send(); });
   find("#text").addEventListener("keydown", enter(send));
   find("#stop").addEventListener("click", () => stop?.abort());
@@ -159,7 +175,7 @@ async function begin() {
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") stop?.abort(); });
   explainTokens(find("#messages"));
   show();
-  if (page.chat) await showConversations();
+  if (chatting) await showConversations();
 }
 
 begin().catch((error) => tell(error.message));

@@ -12,9 +12,9 @@ const NUMBERS = {
   seed: ["seed", 0, 1],
 };
 
-const kept = () => new URLSearchParams(location.hash.slice(1));
+export const kept = () => new URLSearchParams(location.hash.slice(1));
 
-function keep(name, value) {
+export function keep(name, value) {
   const settings = kept();
   if (value === "") settings.delete(name);
   else settings.set(name, value);
