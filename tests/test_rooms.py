@@ -30,6 +30,8 @@ ROOMS = (
     "training.tuning.pipeline",
     "training.chat",
     "training.serving",
+    "training.arena",
+    "training.web",
     "training.eval.measures",
     "training.eval.harness",
     "training.eval.results",

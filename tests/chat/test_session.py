@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from messages import refused
 from tiny_stages import write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -247,6 +248,7 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ("/speed", "the conversation is empty"),
         ("/save", "/save needs the name of a file, such as conversations.jsonl"),
         ("/save here.jsonl", "the conversation is empty"),
+        ("/compare ~nobodyhere/x", "~nobodyhere/x: no model found"),
     ],
 )
 def test_mistakes(begin, monkeypatch, command, says):
@@ -286,6 +288,25 @@ def test_both_sides_are_saved(begin, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "talks.jsonl").read_text().splitlines()]
     assert [record["model"] for record in records] == ["one", "two"]
     assert [[m["content"] for m in record["messages"]] for record in records] == [contents(session, n) for n in (0, 1)]
+
+
+def test_a_home_that_does_not_exist(begin):
+    """The conversation goes on."""
+    session, _ = begin()
+    session.handle_line("Where?")
+    for command in ("/save ~nobodyhere/x", "/save a\0b"):
+        with refused(None, "cannot be written"):
+            session.handle_line(command)
+    assert len(contents(session)) == 2
+
+
+def test_folders_of_the_home(begin, models, monkeypatch):
+    monkeypatch.setenv("HOME", str(models))
+    session, screen = begin()
+    session.handle_line("/compare ~/two")
+    session.handle_line("Where?")
+    session.handle_line("/save ~/talk.jsonl")
+    assert len((models / "talk.jsonl").read_text().splitlines()) == 2
 
 
 def presses_ctrl_c(after: int, times: int = 1, signum: int = signal.SIGINT):

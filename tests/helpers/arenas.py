@@ -1,48 +1,28 @@
-"""An arena with contestants that do as told, for tests of its pages and of attacks on them."""
+"""Small stores of an arena, made for tests."""
 
-import asyncio
+from pathlib import Path
+from typing import Any
 
-from training.web.arena_app import create_app
-from training.web.battles import Battles
+from training.arena.store import Battle, Contestant, Store, Vote
 
-
-class Puppet:
-    """A contestant that says its pieces, or raises."""
-
-    def __init__(self, name, *pieces, delay=0.0, fails=None):
-        self.name = self.fingerprint = name
-        self.pieces, self.delay, self.fails = pieces, delay, fails
-        self.asked = []
-
-    async def answer(self, messages, settings):
-        self.asked.append((messages, settings))
-        for piece in self.pieces:
-            await asyncio.sleep(self.delay)
-            yield piece
-        if self.fails:
-            raise self.fails
+MODELS = [Contestant(name, f"sha:{name}") for name in ("old", "new", "other")]
 
 
-class Arena:
-    """Battles between two puppets, the application around them, and what it kept and reported."""
-
-    def __init__(self, first=None, second=None):
-        pair = (first or Puppet("zebra-model", "four"), second or Puppet("yak-model", "five"))
-        self.kept, self.reports = [], []
-        names = [contestant.name for contestant in pair]
-        self.battles = Battles(lambda: pair, self.kept.append, {"temperature": 1.0}, names, self.reports.append)
-        self.app = create_app(self.battles, lambda topic, length: {})
+def conversation(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
-def post(client, path, body=None):
-    return client.post(path, json=body or {})
+def battle(a: str = "old", b: str = "new", voter: str = "anna", prompt: str = "Why?", **others: Any) -> Battle:
+    answers = {f"conversation_{side}": conversation(prompt, f"I am answer {side}.") for side in "ab"}
+    return Battle(f"sha:{a}", f"sha:{b}", voter, **(answers | others))
 
 
-def play(client, prompt="2 + 2?"):
-    """A battle up to its vote; returns its identifier, and everything that the page received."""
-    began = post(client, "/api/battles")
-    name = began.json()["id"]
-    asked = post(client, f"/api/battles/{name}/turns", {"prompt": prompt})
-    events = client.get(f"/api/battles/{name}/events")
-    seen = client.get(f"/api/battles/{name}")
-    return name, [began, asked, events, seen]
+def make_store(path: Path, *outcomes: tuple[Battle, str]) -> Store:
+    """An open store with battles of `MODELS`, and the human vote on each."""
+    store = Store.open(path, writes=True)
+    for contestant in MODELS:
+        store.add_contestant(contestant)
+    for number, (each, winner) in enumerate(outcomes):
+        store.begin(each)
+        store.vote(Vote(each.id, each.voter, winner, time=1e9 + number))
+    return store

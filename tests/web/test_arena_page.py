@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from arenas import Arena, Puppet
+from puppets import Arena, Puppet
 from browser import browser, serving, wait_for
 
 from training.web.guards import Guard

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from arenas import Arena, Puppet, play, post
+from puppets import Arena, Puppet, play, post
 from starlette.testclient import TestClient
 
 from training.web import battles as battles_module
@@ -95,7 +95,7 @@ def test_a_vote_that_cannot_be_kept_is_not_confirmed(arena):
         name, _ = play(client)
         assert post(client, f"/api/battles/{name}/vote", {"vote": "a"}).status_code == 500
         assert client.get(f"/api/battles/{name}").json()["state"] == "open"
-        arena.battles.keep = arena.kept.append
+        arena.battles.keep = arena.keep
         assert post(client, f"/api/battles/{name}/vote", {"vote": "a"}).status_code == 200
 
 

@@ -1,7 +1,7 @@
 """Requests from elsewhere: each attack is rejected with the guard, and succeeds without it."""
 
 import pytest
-from arenas import Arena
+from puppets import Arena
 from starlette.testclient import TestClient
 
 from training.web import guards

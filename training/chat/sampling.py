@@ -1,4 +1,4 @@
-"""Sampling settings of a conversation: the user's, and for the rest the model's own `generation_config.json`."""
+"""Sampling settings of chat and completions: the user's, and for the rest the model's own `generation_config.json`."""
 
 import copy
 from dataclasses import dataclass, fields
@@ -30,8 +30,20 @@ class Sampling:
     repetition_penalty: float | None = option(
         None, "factor against repetition; above 1, tokens that occurred become less likely", above=0
     )
-    max_new_tokens: int | None = option(None, "maximum length of an answer, in tokens", at_least=1)
-    seed: int | None = option(None, "random seed; the same messages then get the same answers", at_least=0, below=2**63)
+    max_new_tokens: int | None = option(None, "maximum number of tokens to generate", at_least=1)
+    seed: int | None = option(None, "random seed; the same input then gets the same output", at_least=0, below=2**63)
+
+    @classmethod
+    def of(cls, options: "Sampling") -> "Sampling":
+        """The sampling settings among the options of a command."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+
+    def set_seed(self) -> None:
+        """Set torch's random seed, if there is one."""
+        if self.seed is not None:
+            import torch
+
+            torch.manual_seed(self.seed)
 
     def applied(self, model_settings: "GenerationConfig") -> "GenerationConfig":
         """A copy of the model's settings, with these instead of its own, for a single streamed answer."""

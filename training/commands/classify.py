@@ -9,7 +9,6 @@ scores are reported beside those of logistic regression on TF-IDF. The output op
 AutoModelForSequenceClassification and `pipeline("text-classification")`.
 """
 
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +111,6 @@ def main(arguments: list[str]) -> None:
     set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
     files = save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
     print(table(figures, positive))
-    shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
     stage.finish({"labels": labels, "positive": positive} | figures, ", ".join(["model", *files]))
 
 

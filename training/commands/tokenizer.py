@@ -8,7 +8,6 @@
 folders, or Hub names, and prints bytes per token by kind of text; with --data.path, for your own text too.
 """
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -110,8 +109,7 @@ def main(arguments: list[str]) -> None:
     from training.corpus.curation.curation import Curation
 
     folder = stage.begin()
-    work = folder / "work"  # an interrupted run resumes from here
-    corpus = Curation(config.data, work).run()
+    corpus = Curation(config.data, folder / "work").run()  # an interrupted run resumes from there
     for line in (corpus.funnel.summary(), *corpus.split_notes()):
         print(f"tokenizer: {line}")
     started = time.monotonic()
@@ -120,7 +118,6 @@ def main(arguments: list[str]) -> None:
     tokenizer.save(folder)
 
     size, tokens = count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
-    shutil.rmtree(work, ignore_errors=True)
     print(
         f"tokenizer: {len(tokenizer)} tokens learned in {seconds:.1f} s; "
         f"{size / tokens:.2f} bytes per token on {size / 1e6:.2f} MB of held-out text"

@@ -44,7 +44,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
                 ) from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of any class, where a file holds something else than transformers expects
         raise UserError(f"'{key}': no tokenizer at {name} ({one_line(error)})") from None
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise UserError(
@@ -84,7 +84,7 @@ def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBas
     tokenizer = open_tokenizer(folder, key)
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         raise UserError(f"'{key}': {folder}/config.json cannot be read ({one_line(error)})") from None
     check_vocabulary(tokenizer, config, folder, key)
     return tokenizer

@@ -47,7 +47,7 @@ def check_weights(
             )
     except SafetensorError as error:
         raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or write it again") from None
-    except (OSError, ValueError, StrictDataclassError) as error:
+    except Exception as error:  # of any class, where a file holds something else than transformers expects
         said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the message of the check itself
         reason = one_line(said)
         raise UserError(f"'{key}': {model} holds no safetensors model that can be loaded ({reason})") from None

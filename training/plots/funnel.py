@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from training.corpus.curation.funnel import Funnel
-from training.plots.style import COLOURS, FAINT, INK, drawing, short_count
+from training.plots.style import COLOURS, FAINT, INK, drawing, legend_below, save, short_count, short_name
 
 STEP_COLOURS = dict(
     zip(("cleaning", "reading", "rules", "limit", "duplicates", "decontamination"), COLOURS[4::-1] + COLOURS[5:])
@@ -25,7 +25,7 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
     copies = {kind: counts for kind, counts in copies.items() if counts}
     with drawing() as pyplot:
         heights = [1.4 + 0.3 * (len(losses) + 2), 3.2]
-        figure = pyplot.figure(figsize=(10.5, sum(heights)), layout="constrained")
+        figure = pyplot.figure(figsize=(10.5, sum(heights)))
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         above, below = figure.subfigures(2, 1, height_ratios=heights)
         left, right = above.subplots(1, 2, sharey=True)
@@ -34,15 +34,15 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
         steps = [step for step in STEP_COLOURS if any(row["step"] == step for row in losses.values())]
         handles = [pyplot.Rectangle((0, 0), 1, 1, color=STEP_COLOURS[step]) for step in steps]
         if steps:
-            above.legend(handles, steps, loc="outside lower center", ncols=len(steps), frameon=False)
+            legend_below(above, handles, steps)
         panels = below.subplots(1, 1 + bool(copies), squeeze=False)[0]
         _draw_counts(panels[0], {"documents": lengths}, (COLOURS[0],))
         panels[0].set(title="Length of the documents kept", xlabel="bytes, from", ylabel="documents")
         if copies:
             _draw_counts(panels[1], copies, (COLOURS[3], COLOURS[1]))
             panels[1].set(title="Copies dropped per document", xlabel="copies, from", ylabel="documents kept")
-            panels[1].legend(frameon=False)
-        figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
+            legend_below(below, *panels[1].get_legend_handles_labels())
+        save(figure, path)
 
 
 def visible_losses(funnel: Funnel) -> dict[str, dict[str, Any]]:
@@ -88,14 +88,13 @@ def _draw_losses(axes: Any, unit: str, funnel: Funnel, losses: dict[str, dict[st
             axes.annotate(text, (start + width, place), (4, 0), ha="left", **style)
         else:
             axes.annotate(text, (start, place), (-4, 0), ha="right", **style)
-    axes.set_yticks(range(len(bars)), [name.replace("_", " ") for name, *_ in bars])
+    axes.set_yticks(range(len(bars)), [short_name(name.replace("_", " "), 40) for name, *_ in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, read)
     axes.set_title(unit.capitalize())
     axes.xaxis.set_major_formatter(short_count)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=FAINT, alpha=0.2)
-    axes.set_axisbelow(True)
+    axes.grid(axis="x")
 
 
 def _draw_counts(axes: Any, kinds: dict[str, dict[str, int]], colours: tuple[str, ...]) -> None:
@@ -115,11 +114,11 @@ def _draw_counts(axes: Any, kinds: dict[str, dict[str, int]], colours: tuple[str
                     axes.annotate(
                         label, (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=8, color=INK
                     )
-    axes.set_xticks(range(first, last + 1), [_power_of_two(exponent) for exponent in range(first, last + 1)])
-    axes.set_xlim(first - 0.7, last + 0.7)
+    powers = range(first, last + 1)
+    axes.set_xticks(powers, [_power_of_two(power) for power in powers], fontsize=8)
+    axes.set_xlim(min(first - 0.7, (first + last) / 2 - 3), max(last + 0.7, (first + last) / 2 + 3))
     axes.yaxis.set_major_formatter(short_count)
-    axes.grid(axis="y", color=FAINT, alpha=0.2)
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")
 
 
 def _power_of_two(exponent: int) -> str:

@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, INK, drawing, short_count
+from training.plots.style import COLOURS, INK, drawing, legend_below, save, series, short_count, short_name
 
 NATS = "loss (nats per token; lower is better)"
 # Labels of the vertical axis, with the direction that is better where there is one.
@@ -17,6 +17,7 @@ _LABELS = {
     "tokens_per_second": "tokens per second (higher is better)",
     "mfu": "MFU: fraction of the measured rate (higher is better)",
 }
+_MOST_POINTS = 2000  # of a curve; more are not visible, and take seconds to draw
 
 
 def trainer_curves(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -40,28 +41,35 @@ def plot_losses(
     Returns:
         The name of the file, or nothing.
     """
-    train, validation = _points(records, x, "loss"), _points(records, x, "validation_loss")
-    if not train and not validation:
+    if not any(_points(records, x, y) for y in ("loss", "validation_loss")):
         return []
     with drawing() as pyplot:
-        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-        if train:
-            marker = "o" if len(train) < 10 else ""  # a line through one point is invisible
-            style = {"color": COLOURS[0], "alpha": 0.75, "linewidth": 1, "marker": marker, "markersize": 3}
-            axes.plot(*zip(*train, strict=True), label="training", **style)
-        if validation:
-            axes.plot(*zip(*validation, strict=True), color=COLOURS[5], marker="o", markersize=3, label="validation")
-            last, last_loss = validation[-1]
-            axes.annotate(f"{last_loss:.3f}", (last, last_loss), xytext=(-4, 8), textcoords="offset points", ha="right")
-        if x == "tokens":
-            axes.xaxis.set_major_formatter(short_count)
-        else:
-            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.set(xlabel=x, ylabel=label, title=title)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.savefig(file, dpi=120)
+        figure, axes = pyplot.subplots(figsize=(7, 4.2))
+        draw_losses(axes, records, x)
+        axes.set(xlabel=x, ylabel=label)
+        axes.set_title(short_name(title, 60))
+        legend_below(figure, *axes.get_legend_handles_labels())
+        save(figure, file)
     return [file.name]
+
+
+def draw_losses(axes: Any, records: list[dict[str, Any]], x: str) -> None:
+    """Draw the training and validation loss of a run, with the last validation loss in figures."""
+    train, validation = _points(records, x, "loss"), _points(records, x, "validation_loss")
+    if train:
+        marker = "o" if len(train) < 10 else ""  # a line through one point is invisible
+        style = {"color": COLOURS[0], "alpha": 0.75, "linewidth": 1, "marker": marker, "markersize": 3}
+        axes.plot(*zip(*_thinned(train), strict=True), label="training", **style)
+    if validation:
+        style = {"color": COLOURS[5], "linewidth": 1.4, "marker": "s", "markersize": 3.5}
+        axes.plot(*zip(*_thinned(validation), strict=True), label="validation", **style)
+        bold = {"va": "center", "color": COLOURS[5], "fontweight": "bold", "annotation_clip": False}
+        axes.annotate(f"{validation[-1][1]:.3f}", validation[-1], (7, 0), textcoords="offset points", **bold)
+    if x == "tokens":
+        axes.xaxis.set_major_formatter(short_count)
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.grid()
 
 
 def plot_runs(
@@ -76,18 +84,19 @@ def plot_runs(
         remarks: sentences above the plot.
     """
     with drawing() as pyplot:
-        figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(9, max(5, 1 + 0.21 * len(curves))))
         ends = []
         for number, (name, records) in enumerate(curves.items()):
-            colour = COLOURS[number % len(COLOURS)]
+            style = series(number) | {"markersize": 3.5}
             train, held_out = _points(records, x, y), _points(records, x, f"validation_{y}")
             train = smooth(train, max(1, len(train) // 50))
-            marker = "o" if len(train) == 1 else ""
-            style = {"color": colour, "linewidth": 0.8, "alpha": 0.6, "marker": marker, "markersize": 3}
-            axes.plot(*zip(*train, strict=True), **style)
+            if train:
+                marker = {} if len(train) == 1 else {"marker": ""}
+                axes.plot(*zip(*_thinned(train), strict=True), **style | marker, linewidth=0.8, alpha=0.6)
             if held_out:
-                axes.plot(*zip(*held_out, strict=True), color=colour, linewidth=1.6, marker="o", markersize=3)
-            ends.append(((held_out or train)[-1], name, colour))
+                axes.plot(*zip(*_thinned(held_out), strict=True), **style, linewidth=1.6)
+            last = (held_out or train)[-1][1]
+            ends.append((last, f"{short_name(name)}  {last:.4g}", pyplot.Line2D([], [], **style)))
         axes.set(
             xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
             ylabel=_LABELS.get(y, y.replace("_", " ")),
@@ -97,11 +106,18 @@ def plot_runs(
             axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
         if x == "tokens":
             axes.xaxis.set_major_formatter(short_count)
-        axes.grid(alpha=0.3)
+        axes.grid()
         lines = [line for remark in remarks for line in textwrap.wrap(remark, 110)]
-        axes.set_title("\n".join(lines), fontsize=9, fontweight="normal", color=INK)
-        _label_ends(axes, ends)
-        figure.savefig(file, dpi=120)
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9, color=INK)
+        ends.sort(key=lambda end: -end[0])  # as the lines end, from top to bottom
+        figure.legend(
+            [handle for *_, handle in ends],
+            [name for _, name, _ in ends],
+            loc="outside right upper",
+            title="run, last value",
+            alignment="left",
+        )
+        save(figure, file)
 
 
 def _points(records: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
@@ -118,12 +134,14 @@ def smooth(points: list[tuple[float, float]], window: int) -> list[tuple[float, 
     ]
 
 
-def _label_ends(axes: Any, ends: list[tuple[tuple[float, float], str, str]], gap: float = 13) -> None:
-    """Write the name and last value of each line at its end, at least `gap` points apart."""
-    height = float("-inf")
-    for point, name, colour in sorted(ends, key=lambda end: end[0][1]):
-        own = axes.transData.transform(point)[1] * 72 / axes.figure.dpi
-        height = max(own, height + gap)
-        style = {"va": "center", "color": colour, "fontweight": "bold", "annotation_clip": False}
-        short = name if len(name) <= 32 else f"{name[:15]}…{name[-16:]}"
-        axes.annotate(f"{short}  {point[1]:.4g}", point, xytext=(8, height - own), textcoords="offset points", **style)
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `_MOST_POINTS` points, the lowest and the highest of each stretch, so that spikes stay visible."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    length = math.ceil(2 * len(points) / _MOST_POINTS)
+    kept = []
+    for start in range(0, len(points), length):
+        stretch = points[start : start + length]
+        ends = {min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])}
+        kept += sorted(ends)
+    return kept

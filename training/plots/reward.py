@@ -1,12 +1,13 @@
 """A plot of reward against KL: what reinforcement learning gained, and how far it moved from the start."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import drawing
+from training.plots.style import FAINT, drawing, save, short_name
 
 
-def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
+def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> list[str]:
     """Draw reward against KL: a point per logged step, coloured by step, joined by a line.
 
     The axes are those of Gao, Schulman and Hilton, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760.
@@ -14,19 +15,30 @@ def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> None:
     the scale of KL is its square root, so that one outlier does not squeeze the other points.
 
     Args:
-        records: with `step`, `reward` and `kl` (nats per token).
+        records: with `step`, `reward` and `kl` (nats per token); those that are not finite are left out.
         file: PNG to write.
+
+    Returns:
+        The name of the file, or nothing if no record is finite.
     """
     import numpy as np
 
-    steps, kl, reward = ([record[key] for record in records] for key in ("step", "kl", "reward"))
+    points = [[record.get(key, math.nan) for key in ("step", "kl", "reward")] for record in records]
+    points = [point for point in points if all(map(math.isfinite, point))]
+    if not points:
+        return []
+    steps, kl, reward = zip(*points, strict=True)
     with drawing() as pyplot:
-        figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-        axes.plot(kl, reward, color="0.8", linewidth=0.8, zorder=1)
-        points = axes.scatter(kl, reward, c=steps, cmap="viridis", s=14, zorder=2)
-        figure.colorbar(points, label="step")
+        figure, axes = pyplot.subplots(figsize=(6, 4))
+        axes.plot(kl, reward, color=FAINT, alpha=0.5, linewidth=0.8, zorder=1)
+        shown = axes.scatter(kl, reward, c=steps, cmap="viridis", s=14, zorder=2, vmin=0)
+        bar = figure.colorbar(shown, label="step")
+        bar.ax.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        bar.outline.set_visible(False)
         axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
         axes.locator_params(axis="x", nbins=6)
-        axes.set(xlabel="KL to the starting model (nats per token)", title=title)
-        axes.set_ylabel("mean reward (higher is better)")
-        figure.savefig(file, dpi=120)
+        axes.grid()
+        axes.set(xlabel="KL to the starting model (nats per token)", ylabel="mean reward (higher is better)")
+        axes.set_title(short_name(title, 50))
+        save(figure, file)
+    return [file.name]

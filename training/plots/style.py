@@ -1,16 +1,24 @@
-"""The style of all plots: colours, fonts, short tick labels, and `drawing`, which sets matplotlib up for them."""
+"""The style of all plots: colours, marks, names, legends, tick labels; setting matplotlib up, and writing a figure."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-# The palette of Okabe and Ito, which people with colour-blindness can distinguish.
+from training.common.files import open_whole
+
+# The palette of Okabe and Ito, which people with colour-blindness can distinguish. Marks repeat later than colours.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "///", "...", "xxx")
 INK, FAINT = "#222222", "#8A8A8A"
 STYLE = {
     "text.parse_math": False,  # a name may hold two dollar signs
     "font.size": 10,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
@@ -18,11 +26,17 @@ STYLE = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 12,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
 }
+_UNDATED = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+_CHARACTERS = 11  # in an inch of text of this size
 
 
 @contextlib.contextmanager
@@ -40,11 +54,43 @@ def drawing(**style: Any) -> Iterator[Any]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with pyplot.rc_context():
+    with pyplot.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a name in a script without a font
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | {name.replace("_", "."): value for name, value in style.items()})
         yield pyplot
         pyplot.close("all")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure in the format of the file's ending, whole or not at all, without the time of drawing."""
+    with open_whole(path) as stream:
+        figure.savefig(stream, format=path.suffix[1:].lower(), metadata=_UNDATED.get(path.suffix.lower()))
+
+
+def series(number: int) -> dict[str, str]:
+    """Colour and marker of a series; both together repeat after 42."""
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def bars(number: int) -> dict[str, str]:
+    """Colour and hatch of a series of bars; both together repeat after 24."""
+    hatch = HATCHES[number // len(COLOURS) % len(HATCHES)]
+    return {"color": COLOURS[number % len(COLOURS)], "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+
+
+def legend_below(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Draw a legend below the axes of a figure or subfigure, in as many columns as its width has room for."""
+    room = figure.bbox.width / figure.figure.dpi * _CHARACTERS
+    widths = [len(name) + 8 for name in names]
+    columns = len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+def short_name(name: str, limit: int = 32) -> str:
+    """A name on one line, with its middle left out if it is longer than `limit`."""
+    name = " ".join(name.split())
+    return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-(limit - limit // 2) :]}"
 
 
 def short_count(count: float, _: int) -> str:

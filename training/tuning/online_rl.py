@@ -163,8 +163,7 @@ class OnlineTrainer:
                 stream.writelines(file.read_text(encoding="utf-8") for file in samples)
             files.append(SAMPLES)
         if "kl" in last:
-            draw_reward(history, folder / "reward.png", folder.name.removesuffix(".partial"))
-            files.append("reward.png")
+            files += draw_reward(history, folder / "reward.png", folder.name.removesuffix(".partial"))
         keys = ("reward", "kl", "completions/mean_length")
         return {key: last[key] for key in keys if key in last}, files
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import write_whole
-from training.common.jsonl import read_records
+from training.corpus.sources.records import read_records
 from training.model_io.messages import check_messages
 
 MOST = 1000  # conversations in a file, which is written whole at each answer

@@ -21,11 +21,13 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
+from training.common.packages import with_shipped
 from training.common.recipe import build, check_scalar, has_flag, nearest
 from training.common.stage import Stage, check_stage, digest, model_digest
 from training.tuning.adapters import check_quantization, is_adapter
 from training.tuning.keys.rules import check_rules, without_effect
 from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values
+from training.tuning.pipeline.local_files import digest_files
 
 REWARD = "reward"  # the stage whose model outputs a score instead of text
 # Values of `report_to` that are names of modules.
@@ -154,7 +156,8 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     # TRL sets options of transformers by names that a later release will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for dataset in values.get("datasets") or []:
-        build(DatasetConfig, dataset, where, prefix="datasets.")
+        others = {key: value for key, value in dataset.items() if key != "data_files"}  # see `local_files`
+        build(DatasetConfig, others, where, prefix="datasets.")
     for sentence in without_effect(values, defaults_of(stage)):
         print(f"{stage}: {sentence}")
     device = pick_device()
@@ -162,6 +165,8 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     defaults["logging_nan_inf_filter"] = False  # which would log a loss of NaN as the mean of those before it
     if stage == REWARD:
         defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
+    if template := values.get("chat_template_path"):
+        values = values | {"chat_template_path": str(with_shipped(template))}
     recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
     check_trackers([name for name in recipe.training.report_to if name in _TRACKERS])
     recipe.model.lora_target_modules = target_modules(values.get("lora_target_modules"))
@@ -272,22 +277,9 @@ def inputs_of(values: dict[str, Any]) -> dict[str, str]:
         inputs["reward_model"] = digest(reward_model, "reward_model_name_or_path")
     template = values.get("chat_template_path")
     if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
-        inputs[template] = digest(template, "chat_template_path")
-    for file in data_files(values.get("datasets") or []):
-        inputs[file] = digest(file, "datasets.data_files")
-        if Path(file).stat().st_size == 0:
-            raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
+        inputs[template] = digest(with_shipped(template), "chat_template_path")
+    inputs |= digest_files(values.get("datasets") or [])
     dataset = values.get("dataset_name")
     if dataset and Path(dataset).exists():  # otherwise a name on the Hub
         inputs[dataset] = digest(dataset, "dataset_name")
     return inputs
-
-
-def data_files(datasets: list[dict[str, Any]]) -> list[str]:
-    """The local files that the `datasets` of a recipe name. `parse_recipe` rejects what is not a name."""
-    files: list[str] = []
-    for dataset in datasets:
-        named = dataset.get("data_files")
-        for value in named.values() if isinstance(named, dict) else [named]:
-            files += [file for file in (value if isinstance(value, list) else [value]) if isinstance(file, str)]
-    return files

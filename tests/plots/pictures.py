@@ -1,0 +1,223 @@
+"""Every picture of the package in ordinary and odd cases, as `python tests/plots/pictures.py FOLDER` draws them.
+
+A case is a function that draws to a file. The figures are synthetic; their sizes and names are those that break plots:
+77 labels, one step, names of 60 characters, NaN.
+"""
+
+import itertools
+import math
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LONG = "the_card_payment_was_not_recognised_by_the_holder_of_account"  # 60 characters
+ODD = "costs $5 and $6^\nin two lines"
+
+
+def names(count: int, long: bool = False) -> list[str]:
+    return [f"{LONG[:-3]}{number:03}" if long else f"label_{number}" for number in range(count)]
+
+
+# confusion.png of `scratch classify`
+
+
+def confusion(labels: list[str], right: float = 0.8, texts: int = 40, missing: int = 0) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.plots.confusion import draw_confusion
+
+        drawn = random.Random(0)
+        counts = [[0] * len(labels) for _ in labels]
+        for row in range(missing, len(labels)):
+            for _ in range(texts):
+                wrong = (row + drawn.choice((1, 1, 1, 2, 5))) % len(labels)
+                counts[row][row if drawn.random() < right + 0.2 * math.sin(row) else wrong] += 1
+        draw_confusion(file, counts, labels)
+
+    return draw
+
+
+# loss.png of every stage that trains
+
+
+def curve(steps: int, every: int = 10, loss: float = 2.0) -> list[dict]:
+    drawn = random.Random(steps)
+    records = []
+    for step in range(1, steps + 1):
+        value = loss + 6 / step**0.4 + drawn.gauss(0, 0.05)
+        common = {"step": step, "tokens": 4096 * step, "seconds": 1.5 * step}
+        records.append(common | {"loss": value, "bits_per_byte": value / 3, "tokens_per_second": 9000 + step})
+        if step % every == 0 or step == steps:
+            records.append(common | {"validation_loss": value + 0.1, "validation_bits_per_byte": value / 3})
+    return records
+
+
+def losses(records: list[dict], title: str = "sft", x: str = "step") -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.plots.losses import plot_losses
+
+        plot_losses(records, file, title, x)
+
+    return draw
+
+
+NOT_FINITE = [{"step": n, "tokens": n, "loss": value} for n, value in enumerate((3.0, math.nan, 2.0, math.inf))]
+
+
+# plot.png of `scratch plot`
+
+
+def runs(curves: dict[str, list[dict]], y: str = "loss", remarks: tuple[str, ...] = ()) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.plots.losses import plot_runs
+
+        plot_runs(curves, file, "tokens", y, remarks)
+
+    return draw
+
+
+REMARK = "The tokenizers differ, so losses per token do not compare; --y bits_per_byte does"
+
+
+# reward.png of `scratch grpo` and `scratch rloo`
+
+
+def reward(steps: int, **changes: float) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.plots.reward import draw_reward
+
+        drawn = random.Random(0)
+        records = [
+            {"step": 10 * n, "kl": 0.001 * n**2 + drawn.gauss(0, 0.003), "reward": 1 - 1 / n + drawn.gauss(0, 0.03)}
+            for n in range(1, steps + 1)
+        ]
+        draw_reward([*records[:-1], records[-1] | changes], file, "grpo")
+
+    return draw
+
+
+# funnel.png of `scratch prepare`
+
+
+def funnel(reasons: int, long: bool = False, documents: int = 1000, copies: bool = True) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.corpus.curation.funnel import STEPS, Funnel
+        from training.plots.funnel import draw_funnel
+
+        found = Funnel()
+        for _ in range(documents):
+            found.keep(3000)
+        for number, name in enumerate(names(reasons, long)):
+            found.drop(name, 900_000 // (number + 1), STEPS[number % len(STEPS)], 300 // (number + 1))
+        found.trim("repeated_lines", 100_000 if reasons else 0)
+        lengths = {str(2**exponent): 10 * exponent for exponent in range(5, 19 if documents > 1 else 6)}
+        near = {"exact": {"1": 90, "2": 20, "8": 1}, "near": {"1": 40, "4": 3, "512": 1}} if copies else {"exact": {}}
+        draw_funnel(file, found, lengths, near)
+
+    return draw
+
+
+# summary.png of `scratch report`
+
+
+def summary(models: list[str], measures: list[str], steps: int, bits: bool = True) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.eval.measures.figures import BITS, Figure, MetricKey
+        from training.eval.results.picture import draw_summary
+        from training.eval.results.results_file import ModelResults
+
+        found = {}
+        for place, model in enumerate(models):
+            figures = {}
+            if bits:
+                figures[MetricKey("data", "validation", BITS)] = Figure(1.5 + 0.1 * place, 0.01, 9, unit=BITS)
+            for number, name in enumerate(measures):
+                value = 0.5 + 0.5 * math.sin(number + 0.3 * place)
+                chance = 0.25 if number % 2 else None
+                figures[MetricKey("tasks", name, "acc")] = Figure(value, 0.03, 200, chance)
+            found[model] = ModelResults("folder", 1, figures=figures)
+        draw_summary(file, curve(steps) if steps else [], found)
+
+    return draw
+
+
+# comparison.png of `scratch evaluate`
+
+
+def comparison(models: list[str], measures: list[str], stderr: float | None = 0.02) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.common.estimates import Difference
+        from training.eval.measures.figures import BITS, MetricKey
+        from training.eval.results.comparison import MeasureComparison, PairDifference, shown_pairs
+        from training.eval.results.picture import draw_comparison
+
+        found = {}
+        for number, name in enumerate(measures):
+            unit = BITS if number % 4 == 3 else "share"
+            pairs = []
+            for place, (before, after) in enumerate(itertools.combinations(models, 2)):
+                value = 0.1 * math.sin(number + place)
+                verdict = "better" if abs(value) > 0.04 else "no difference shown"
+                pairs.append(PairDifference(before, after, Difference(value, stderr, 99, 0.1, "test"), verdict))
+            found[MetricKey("texts" if unit == BITS else "tasks", name, BITS if unit == BITS else "acc")] = (
+                MeasureComparison(unit, {}, pairs)
+            )
+        draw_comparison(file, found, shown_pairs(models))
+
+    return draw
+
+
+THREE = ["base", "sft", "dpo"]
+SIX = ["base", "sft", "reward", "dpo", "kto", "orpo"]
+CASES: dict[str, Callable[[Path], None]] = {
+    "confusion_2": confusion(["ham", "spam"], texts=500),
+    "confusion_5": confusion(names(5)),
+    "confusion_20_long": confusion(names(20, long=True)),
+    "confusion_77": confusion(names(77)),
+    "confusion_77_long": confusion([ODD, *names(76, long=True)]),
+    "confusion_77_perfect": confusion(names(77), right=2.0),
+    "confusion_1000": confusion(names(1000), missing=500),
+    "confusion_missing": confusion(names(3), missing=1),
+    "loss": losses(curve(400, 100)),
+    "loss_tokens": losses(curve(400, 100), "1.1M parameters", "tokens"),
+    "loss_one_step": losses(curve(1)),
+    "loss_not_finite": losses(NOT_FINITE, ODD),
+    "loss_validation_only": losses([{"step": 3, "validation_loss": 2.0}], LONG),
+    "runs_1": runs({"run": curve(300, 50)}),
+    "runs_2_remark": runs({LONG: curve(300, 50), ODD: curve(200, 50, 3.0)}, remarks=(REMARK, REMARK)),
+    "runs_12": runs({f"run {number}": curve(300, 50, 2 + 0.02 * number) for number in range(12)}),
+    "runs_40": runs({f"run {number}": curve(300, 50, 2 + 0.02 * number) for number in range(40)}),
+    "runs_one_step": runs({"a": curve(1), "b": curve(1, loss=3.0)}),
+    "runs_not_finite": runs({"a": NOT_FINITE, "b": curve(3)}),
+    "runs_rate": runs({"a": curve(90)}, "tokens_per_second"),
+    "reward": reward(60),
+    "reward_one_step": reward(1),
+    "reward_not_finite": reward(5, kl=math.nan),
+    "reward_nothing": reward(1, reward=math.nan),
+    "reward_outlier": reward(60, kl=40.0),
+    "funnel": funnel(9),
+    "funnel_long": funnel(30, long=True),
+    "funnel_nothing_dropped": funnel(0, documents=1, copies=False),
+    "summary": summary(THREE, ["functions", "preference", "body_choice", "docstring_choice"], 400),
+    "summary_one": summary(["base"], ["quiz"], 1),
+    "summary_bits": summary(THREE, [], 0),
+    "summary_many": summary(SIX, names(14), 400),
+    "summary_long": summary(names(4, long=True), names(9, long=True), 400),
+    "summary_57": summary(["base"], names(57), 0, bits=False),
+    "comparison": comparison(THREE, ["quiz", "arc", "piqa", "books"]),
+    "comparison_one": comparison(THREE[:2], ["quiz"], stderr=None),
+    "comparison_long": comparison(names(4, long=True), names(6, long=True)),
+    "comparison_57": comparison(SIX, names(57)),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    folder, *wanted = sys.argv[1:]
+    for case in wanted or CASES:
+        started = time.perf_counter()
+        file = Path(folder, f"{case}.png")
+        CASES[case](file)
+        size = file.stat().st_size if file.is_file() else 0
+        print(f"{case}: {time.perf_counter() - started:.2f} s, {size:,} bytes", flush=True)
