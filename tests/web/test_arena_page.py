@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from puppets import Arena, Puppet
 from browser import browser, serving, wait_for
+from puppets import Arena, Puppet
 
 from training.web.guards import Guard
 

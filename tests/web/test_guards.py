@@ -1,5 +1,7 @@
 """Requests from elsewhere: each attack is rejected with the guard, and succeeds without it."""
 
+import re
+
 import pytest
 from puppets import Arena
 from starlette.testclient import TestClient
@@ -97,7 +99,8 @@ def test_pages_are_small_and_name_no_other_host():
     files = list(STATIC.iterdir())
     assert sum(file.stat().st_size for file in files) < 60_000
     for file in files:
-        assert "//" not in file.read_text().replace("https?:\\/\\/", "").replace("// ", ""), file.name
+        hosts = set(re.findall(r"https?://[\w.-]+|[\"'(]//\w+", file.read_text()))
+        assert hosts <= {"http://www.w3.org"}, file.name  # the name of SVG, which is not loaded
 
 
 @pytest.mark.parametrize(
