@@ -8,6 +8,7 @@ from puppets import Arena, Puppet
 
 from training.web.guards import Guard
 
+pytestmark = pytest.mark.slow
 ENTER = "\ue007"
 HOSTILE = (
     "## Title\n\n<script>document.title = 'run'</script> <img src=x onerror=\"document.title = 'run'\"> "

@@ -14,14 +14,18 @@ from training.web.guards import TOKEN, Guard, is_local
 SHUTDOWN_SECONDS = 1  # for answers in progress to end
 
 
-def run_pages(app: object, listener: socket.socket, host: str) -> None:
+def run_pages(app: object, listener: socket.socket, host: str, settings: str = "") -> None:
     """Serve an application at an address that is taken already.
 
     An address that other computers reach gets a random token, without which no request is served.
+
+    Args:
+        settings: what the page reads from the end of its address line.
     """
     token = None if is_local(host) else secrets.token_urlsafe(16)
     listener.listen()
     address = f"http://{address_of(listener)}/" + (f"?{TOKEN}={token}" if token else "")
+    address += f"#{settings}" if settings else ""
     if token:
         print("other computers reach this address; only who has the token in it is served", file=sys.stderr)
     print(f"open {address} in a browser; Ctrl-C ends it", file=sys.stderr, flush=True)
