@@ -43,7 +43,7 @@ def quickstart_size() -> ScratchForCausalLM:
 def small_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer for the text of answers, whose tokens do not matter."""
     tokenizer = ScratchTokenizer.train(["def read_text(path): return open(path).read()"] * 20, 280)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer.to_backend())
 
 
 def contestants(

@@ -1,8 +1,10 @@
 """How tests share the processor, what belongs to which lane, and one small main job for all tests of whole commands."""
 
+import gc
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +35,7 @@ WHOLE_COMMANDS = (
     "commands",
     "conformance",
     "end_to_end",
+    "fuzz",
 )
 # Files that take longest, in order, beside two workers. They start first, so that no worker is left alone with one in
 # the end, and `make check` leaves them out too.
@@ -133,6 +136,19 @@ def place(outputs, tmp_path, monkeypatch) -> Path:
     shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of a few hundred kilobytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a disk takes root")
+    yield folder
+    gc.collect()  # an error that was caught may still hold the lock of its stage
+    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture(scope="session")

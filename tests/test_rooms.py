@@ -35,6 +35,7 @@ ROOMS = (
     "training.eval.measures",
     "training.eval.harness",
     "training.eval.results",
+    "training.publishing",
     "training.commands",
     "training.cli",
     "training.__main__",

@@ -64,7 +64,7 @@ def test_its_forms(store):
     assert "cannot tell yet" in table and "86% (11)" in table
     remarks = " ".join(board.remarks())
     assert "votes: 12, voters: 1" in remarks and "contestant's name: 1" in remarks
-    assert "old would be above new" in remarks
+    assert "without 9 of the votes (75.0%), other would be above new" in remarks
 
 
 def test_machine_votes_are_rated_apart(store):
@@ -146,7 +146,7 @@ def test_the_first_rank_falls_without_these_votes_and_not_without_one_less():
 def test_it_is_drawn(tmp_path, store):
     board = make_leaderboard(read_results(store, Filter()))
     file = tmp_path / "leaderboard.png"
-    many = [f"a model with a long name, ${number}$" for number in range(20)]
+    many = [f"a model with a long name, ${number}$" for number in range(14)]
     draw = [
         (
             [row.name for row in board.rows],
@@ -155,7 +155,7 @@ def test_it_is_drawn(tmp_path, store):
             board.battles,
             [(moment.votes, moment.ratings) for moment in board.history],
         ),
-        (many, [(1000, 900, 1100)] * 20, [[None] * 20] * 20, [[0] * 20] * 20, []),
+        (many, [(1000, 900, 1100)] * 14, [[None] * 14] * 14, [[0] * 14] * 14, []),
     ]
     for figures in draw:
         draw_leaderboard(file, *figures, "11 votes")

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from training.arena.matchmaking import next_pair, ranking_loss, vote_gains
-from training.arena.ratings import Votes, bradley_terry
+from training.arena.matchmaking import _expected_error, next_pair, vote_gains
+from training.arena.ratings import Votes, bradley_terry, expected_score
 
 
 def votes_of(*pairs: tuple[int, int, int, int], models: int = 3) -> Votes:
@@ -37,8 +37,19 @@ def test_pairs_without_votes_yet_count():
     assert drawn.count({0, 1}) < 40
 
 
-def test_gains_are_what_a_vote_removes_from_the_loss():
-    found = bradley_terry(votes_of((0, 1, 12, 8), (0, 2, 14, 6), (1, 2, 12, 8)))
-    gains = vote_gains(found.strengths, found.posterior)
-    assert (gains[np.triu_indices(3, 1)] > 0).all() and not gains[np.tril_indices(3)].any()
-    assert gains.max() < ranking_loss(found.strengths, found.posterior)
+def test_gains_are_those_of_a_vote_that_is_counted():
+    """The covariance after a vote on a pair, by inverting the curvature with that vote in it."""
+    found = bradley_terry(votes_of((0, 1, 12, 8), (0, 2, 14, 6), (1, 2, 12, 8), models=3))
+    curvature = np.linalg.inv(found.posterior + 1 / 3)  # of the differences, and of the mean, which is fixed
+    pairs = np.array([[1, -1, 0], [1, 0, -1], [0, 1, -1]])
+    differences = pairs @ found.strengths
+
+    def loss(covariance):
+        return _expected_error(differences, np.diag(pairs @ covariance @ pairs.T)).sum()
+
+    p = expected_score(differences)
+    expected = [
+        loss(np.linalg.inv(curvature)) - loss(np.linalg.inv(curvature + q * (1 - q) * np.outer(pair, pair)))
+        for pair, q in zip(pairs, p, strict=True)
+    ]
+    np.testing.assert_allclose(vote_gains(found.strengths, found.posterior), expected, rtol=1e-6)

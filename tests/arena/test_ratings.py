@@ -115,9 +115,7 @@ def test_intervals_by_voter_are_those_of_a_bootstrap_by_voter():
 
 def test_ranks_are_those_of_intervals_that_do_not_overlap():
     deviations = np.array([10, 10, 10, 60]) / POINTS / 1.96
-    ratings = Ratings(
-        np.array([100, 90, 0, 40]) / POINTS, np.diag(deviations**2), np.eye(4), 1.0, None, np.zeros(0)
-    )
+    ratings = Ratings(np.array([100, 90, 0, 40]) / POINTS, np.diag(deviations**2), np.eye(4), 1.0, None, np.zeros(0))
     assert ratings.ranks.tolist() == [1, 1, 3, 1]
 
 

@@ -288,6 +288,17 @@ def test_mistakes_on_a_command_line_are_one_line(arguments, facts):
         command(*arguments)
 
 
+def test_a_key_that_is_a_word_of_python(capsys):
+    @dataclass
+    class Import:
+        import_: list[str] = option(list, "files", several=True)
+
+    assert parse(Import, ["--import", "a", "b"], "About.", recipe=False).import_ == ["a", "b"]
+    with pytest.raises(SystemExit):
+        parse(Import, ["--help"], "About.", recipe=False)
+    assert "--import TEXT ..." in capsys.readouterr().out
+
+
 def test_one_positional_argument_takes_one_word():
     @dataclass
     class One:

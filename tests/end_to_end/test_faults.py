@@ -1,8 +1,8 @@
 """Every stage, killed, on a full disk and on a disk that becomes read-only, at random moments of its whole run.
 
 The output then still holds the last good run, or the new one, whole. The error is one line. The next run goes on, and
-ends with the output of a run that nothing has disturbed. One round a stage is part of the tests; a study of nine has 27
-kills and 18 failing disks a stage, and prints a line for each stage:
+ends with the output of a run that nothing has disturbed. One round a stage is part of the tests. A study of nine has 27
+kills and 18 failing disks a stage, those of `scratch run`, and disks of many sizes. It prints a line for each stage:
 
     FAULT_ROUNDS=9 python -m pytest tests/end_to_end/test_faults.py -s
 """
@@ -12,6 +12,7 @@ import os
 import pkgutil
 import random
 import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -251,3 +252,57 @@ def test_a_stage_goes_on_after_any_fault(stage, inputs, tmp_path, monkeypatch):
                 trial.begin_again()
         trial.finish()
     note(stage, happened, trial.undisturbed)
+
+
+@pytest.mark.parametrize("stage", STAGES if ROUNDS > 1 else ["sft"])
+def test_a_stage_goes_on_with_more_room_on_its_disk(stage, inputs, tmp_path, small_disk, monkeypatch):
+    """The kernel's own full disk; the size at which it runs full grows from run to run."""
+    monkeypatch.chdir(inputs)
+
+    def resize(kilobytes: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", small_disk], check=True)
+
+    resize(100_000)
+    trial = Trial(STAGES[stage], tmp_path, small_disk).begin_again()
+    happened, size = Counter(), 60
+    resize(size)
+    while trial.disturb() == "failed":
+        happened["failed"] += 1
+        assert "no space left on the disk" in trial.history[-1], trial.history
+        size = int(size * (4 if ROUNDS == 1 else 1.3))
+        resize(size)
+    assert happened["failed"], size
+    trial.finish()
+    note(f"{stage} on disks of 60 to {size} kB", happened, trial.undisturbed)
+
+
+@pytest.mark.skipif(ROUNDS == 1, reason="test_quickstart.py kills a whole run once")
+def test_a_whole_run_goes_on_after_any_kill(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs)
+    draw, disk, recipes = random.Random(f"{SEED} run"), tmp_path / "out", tmp_path / "recipes"
+    disk.mkdir()
+    recipes.mkdir()
+    places = {"tokenizer": f"{disk}/tokenizer", "data": f"{disk}/prepare"}
+    needs, command = {"tokenizer": (), "prepare": ("tokenizer",), "pretrain": ("tokenizer", "data")}, []
+    for stage, keys in needs.items():
+        recipe = {"output_dir": f"{disk}/{stage}"} | {key: places[key] for key in keys}
+        (recipes / f"{stage}.yaml").write_text(json.dumps(recipe))
+        own = (flag.removeprefix("--") for flag in STAGES[stage][1:])
+        command += [f"--{stage}.{flag}" for flag in own if flag.partition("=")[0] not in keys]
+
+    def run(fault: Fault | None = None, kill_after: float | None = None) -> Outcome:
+        outcome = run_scratch(["run", str(recipes), *command], disk, tmp_path / "log", fault, kill_after)
+        assert outcome.code in (0, -9) and "Traceback" not in outcome.said, outcome.said
+        return outcome
+
+    undisturbed = run()
+    result, happened = content(disk), Counter()
+    for _ in range(ROUNDS):
+        for path in disk.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for fault in (None, Fault("kill", draw.randint(1, undisturbed.changes)), None):
+            moment = None if fault else draw.uniform(0, undisturbed.seconds)
+            happened["killed" if run(fault, moment).code else "finished"] += 1
+        assert run().code == 0 and content(disk) == result, (SEED, happened)
+    note("run", happened, undisturbed)
+

@@ -18,8 +18,17 @@ from hypothesis import strategies as st
 # What stands for itself in JSON and YAML, rather than as text.
 RAW = (
     *("NaN", "-Infinity", "1e999", "-0", "1" * 5000, "0x1F", "1_000", "12:30:45", "2024-13-01", "2024-12-01", "~"),
-    *("[" * 600, "[" * 400 + "]" * 400, '{"a":' * 2000, "&a [*a]", "&a {b: *a}", "*unknown"),
-    *("!!int x", "!!bool x", "!!timestamp x"),
+    *(
+        "[" * 600,
+        "[" * 400 + "]" * 400,
+        '{"a":' * 2000,
+        "&a [*a]",
+        "&a {b: *a}",
+        "*unknown",
+        "!!int x",
+        "!!bool x",
+        "!!timestamp x",
+    ),
     *("!!binary é", "!!set {a, b}", "!!python/object/apply:os.getcwd []", "<<: 3", "? [1]\n: 2", '"\\ud83e"', "|\n  x"),
     "\n".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else 'x'] * 10)}]" for n in range(9)),  # a billion texts
     "[&b0 [x,x,x,x,x,x,x,x,x,x]" + "".join(f", &b{n} [{','.join([f'*b{n - 1}'] * 10)}]" for n in range(1, 9)) + "]",
@@ -115,7 +124,7 @@ def edited_value(draw: Any, value: Any) -> Any:
         elif action == 4 and holder is not root:
             del holder[key]
         elif action == 5 and isinstance(holder, dict):
-            holder[draw(st.sampled_from(TEXTS))] = holder.pop(key)
+            holder[draw(st.sampled_from((*TEXTS, None, True, 1, 0.5)))] = holder.pop(key)
         elif action == 6:
             other, name = places[draw(st.integers(0, len(places) - 1))]
             holder[key] = copy.deepcopy(other[name])

@@ -18,10 +18,12 @@ import psutil
 import pytest
 import torch
 from damage import TEXTS, VALUES, edited_value, put_odd_files, written
+from data_readers import ROWS, SFT, VOTE
 from guarded import BYTES, LANE, SECONDS
 from hypothesis import given
 from hypothesis import strategies as st
-from test_readers import EVALUATE, PREPARE, ROWS, SFT, put, put_folder, put_pretrained
+from reader import put
+from stage_readers import EVALUATE, PREPARE, put_folder, put_pretrained, put_stock
 from tiny_stages import MODEL, write_data, write_model, write_text, write_tokenizer
 
 from training.chat.commands import COMMANDS as CHAT_COMMANDS
@@ -31,12 +33,15 @@ from training.common.recipe import STAGES
 from training.common.stage import Stage
 from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 
-TRAINED = {**SFT, "datasets": [{"path": "json", "data_files": "data/instructions/train.jsonl"}], "use_cpu": True}
-PREFERRED = TRAINED | {"datasets": [{"path": "json", "data_files": "data/preferences/train.jsonl"}]}
-REWARDED = TRAINED | {"reward_funcs": ["number"]}
+
+def of_file(file: str) -> dict[str, Any]:
+    """Keys of a tuning stage with data from a file."""
+    return SFT | {"datasets": [{"path": "json", "data_files": file}], "use_cpu": True}
+
+
 # A valid command of each: its words, and its keys.
 VALID: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "run": (["recipes"], {"minutes": 5}),
+    "run": (["recipes"], {}),
     "tokenizer": ([], {"output_dir": "new", "vocab_size": 280, "data": {"path": "text.txt"}}),
     "prepare": ([], PREPARE),
     "pretrain": (
@@ -51,9 +56,10 @@ VALID: dict[str, tuple[list[str], dict[str, Any]]] = {
         }
         | {"global_batch_size": 4, "per_device_train_batch_size": 4, "bf16": False, "optimizer": {"name": "adamw"}},
     ),
-    **dict.fromkeys(("sft", "kto"), ([], TRAINED)),
-    **dict.fromkeys(("reward", "dpo", "orpo"), ([], PREFERRED)),
-    **dict.fromkeys(("grpo", "rloo"), ([], REWARDED)),
+    "sft": ([], of_file("data/instructions/train.jsonl")),
+    "kto": ([], of_file("answers.jsonl")),
+    **dict.fromkeys(("reward", "dpo", "orpo"), ([], of_file("data/preferences/train.jsonl"))),
+    **dict.fromkeys(("grpo", "rloo"), ([], of_file("questions.jsonl") | {"reward_funcs": ["number"]})),
     "classify": (
         [],
         {"output_dir": "new", "model": "model", "data": dict.fromkeys(("train", "validation", "test"), "rows.jsonl")},
@@ -61,9 +67,11 @@ VALID: dict[str, tuple[list[str], dict[str, Any]]] = {
     "evaluate": ([], {key: EVALUATE[key] for key in ("output_dir", "models", "data")}),
     "export": ([], {"output_dir": "new", "model": "model", "to": "qwen3"}),
     "import": ([], {"output_dir": "new", "model": "stock"}),
-    "push": (["model", "me/mine"], {"private": True}),
+    "push": (["exported", "me/mine"], {"private": True}),
     "chat": (["model"], {"max_new_tokens": 2, "temperature": 0.5}),
-    "serve": (["model"], {"port": 8000}),
+    "complete": (["model", "Who?"], {"max_new_tokens": 2, "temperature": 0.5}),
+    "arena": (["store.sqlite", "--import", "votes.jsonl"], {"leaderboard": False}),
+    "serve": (["model"], {"port": 0}),
     "plot": (["pretrained"], {"x": "step", "y": "loss", "output": "plot.svg"}),
     "report": (["runs"], {}),
 }
@@ -78,20 +86,30 @@ LINES = [
 ]
 
 
+def put_inputs() -> None:
+    """Write what the valid commands read into the current folder."""
+    put_folder()
+    put_odd_files(Path("."))
+    put("rows.jsonl", ROWS)
+    put("votes.jsonl", [VOTE])
+    write_text(Path("text.txt"))
+    write_data(Path("data"), write_tokenizer(Path("tokenizer")))
+    write_model(Path("model"), Path("tokenizer"))
+    put_stock()
+    put("answers.jsonl", [{"prompt": "Who?", "completion": "It.", "label": bool(number % 2)} for number in range(8)])
+    put("questions.jsonl", [{"question": "2 + 2 =", "answer": 4}] * 8)
+    write_model(Path("exported"), Path("tokenizer"), stage="export")
+    put("exported/README.md", "---\nlicense: mit\n---\nA model.\n")
+    put_pretrained("pretrained")
+    put_pretrained("runs/pretrain")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Iterator[Path]:
-    """A folder with what the valid commands read."""
-    place = tmp_path_factory.mktemp("place")
+    place = tmp_path_factory.mktemp("inputs") / "place"
+    place.mkdir()
     with contextlib.chdir(place):
-        put_folder()
-        put_odd_files(Path("."))
-        put("rows.jsonl", ROWS)
-        write_text(Path("text.txt"))
-        write_data(Path("data"), write_tokenizer(Path("tokenizer")))
-        write_model(Path("model"), Path("tokenizer"))
-        shutil.copytree("model", "stock")
-        put_pretrained("pretrained")
-        put_pretrained("runs/pretrain")
+        put_inputs()
         yield place
 
 
@@ -100,10 +118,8 @@ def keys_of(verb: str) -> list[str]:
     if verb in CONFIGURATIONS:
         return list(options_of(verb))
     module = importlib.import_module(COMMANDS[verb][0])
-    cls = getattr(module, "CONFIG", None) or next(
-        value for name, value in vars(module).items() if name.endswith("Config") and is_dataclass(value)
-    )
-    return list(_keys(cls))
+    own = (value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__)
+    return list(_keys(next(value for value in own if getattr(value, "__name__", "").endswith("Config"))))
 
 
 def _keys(cls: type) -> Iterator[str]:
@@ -157,7 +173,7 @@ def _end(arguments: list[str]) -> int:
     def stop(*_: object) -> None:
         raise Begun(0)
 
-    Stage.begin = serve.stock_arguments = stop
+    Stage.begin = serve.introduce = stop
     run.run_stage = lambda *_: 0
     return main(arguments)
 

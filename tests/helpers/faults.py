@@ -109,7 +109,10 @@ def run_scratch(
     process.start()
     process.join(kill_after)
     if process.exitcode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has just begun, or has just ended
+            process.kill()
         process.join()
     changes = int.from_bytes(counter.read_bytes(), "little")
     return Outcome(process.exitcode, log.read_text(errors="replace"), changes, time.monotonic() - started)

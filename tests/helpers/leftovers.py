@@ -23,13 +23,16 @@ def find_leftovers(mark: str) -> list[psutil.Process]:
         try:
             if process.pid == os.getpid() or process.environ().get(MARK) != mark:
                 continue
-            parent, command = process.parent(), " ".join(process.cmdline())
-            helper = any(name in command for name in END_WITH_PARENT)
-            if not (helper and parent and parent.environ().get(MARK) == mark):
+            helper = any(name in " ".join(process.cmdline()) for name in END_WITH_PARENT)
+            if not (helper and _is_of_session(process.parent(), mark)):
                 found.append(process)
         except (psutil.Error, OSError):  # it has ended, or belongs to somebody else
             continue
     return found
+
+
+def _is_of_session(process: psutil.Process | None, mark: str) -> bool:
+    return process is not None and (process.pid == os.getpid() or process.environ().get(MARK) == mark)
 
 
 def end_leftovers(mark: str) -> list[str]:

@@ -181,21 +181,25 @@ def test_plain_completions(client, model):
     assert complete(texts[0], max_tokens=None).usage.completion_tokens == 16
 
 
+def nested(depth: int) -> list:
+    return [nested(depth - 1)] if depth else []
+
+
 NONSENSE = {
-    "temperature": (-1, "hot", [1]),
+    "temperature": (-1, "hot", [1], 10**400),
     "top_p": (1.5, -0.1),
     "seed": (2**70, 1.5, "x"),
     "max_tokens": (-1, 1.5, True),
     "n": (0, 129, 25),
     "frequency_penalty": (3,),
-    "stop": (5, [1], {"a": 1}),
-    "logit_bias": ({"5": 101}, {"x": 1}, {"99999999": 1}, {"5": "high"}, [5]),
+    "stop": (5, [1], {"a": 1}, ["x"] * 17),
+    "logit_bias": ({"5": 101}, {"x": 1}, {"99999999": 1}, {"9" * 5000: 1}, {"5": "high"}, [5]),
     "top_logprobs": (21, 5),
     "response_format": ({"type": "json_object"},),
     "audio": ({"voice": "x"},),
     "functions": ([{"name": "f"}],),
     "tool_choice": ("required",),
-    "tools": ([{"type": "function"}], "x"),
+    "tools": ([{"type": "function"}], "x", nested(900)),
     "stream_options": ({"include_usage": True},),
     "tempreature": (1,),
     "messages": (
@@ -230,6 +234,8 @@ def test_what_is_not_a_request(server):
     ):
         status, content = raw(server, path, body)
         assert status == expected and json.loads(content)["error"]["message"], (body[:50] if body else body, content)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": nested(300)}}]
+    assert raw(server, chat, ASK | {"tools": tools})[0] in (200, 400)
     assert raw(server, chat, b"", "GET")[0] == 405
     assert raw(server, "/health", b"", "GET") == (200, '{"status": "ok"}')
 

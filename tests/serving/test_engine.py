@@ -8,6 +8,9 @@ import pytest
 import torch
 from tiny_model import ARCHITECTURES, SIZES, SLIDING, build, stir, tokens
 from tiny_stages import write_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.decoders import Metaspace
+from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -15,6 +18,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MambaConfig,
+    PreTrainedTokenizerFast,
     Qwen3Config,
 )
 
@@ -66,6 +70,7 @@ class Received:
         return self.answer.ids
 
     def text(self):
+        """The answer's text, once it has ended."""
         self.wait()
         return "".join(piece.text for piece in self.pieces)
 
@@ -183,6 +188,19 @@ def test_the_end_token_and_stop_strings(tokenizer):
         model.generation_config.eos_token_id = [ids[4]]
         ended = received()
         assert ended.wait() == ids[: ids.index(ids[4]) + 1] and ended.pieces[-1].finish_reason == "stop"
+
+
+def test_a_completion_keeps_the_space_before_its_first_word():
+    """SentencePiece's tokenizers remove it at the beginning of a text."""
+    words = {f"▁w{number}": number for number in range(SIZES["vocab_size"])}
+    backend = Tokenizer(WordLevel(words, unk_token="▁w0"))
+    backend.decoder = Metaspace()
+    model, prompt = never_ending(build("llama")), prompts()[0]
+    with Engine(model, PreTrainedTokenizerFast(tokenizer_object=backend)) as engine:
+        settings = AnswerSettings(temperature=0, max_new_tokens=3)
+        continued = Received(engine, Request(prompt, settings, continues=True))
+        text = Received(engine, Request(prompt, settings)).text()
+        assert continued.text() == " " + text == "".join(f" w{token}" for token in continued.answer.ids)
 
 
 def test_probabilities_of_tokens(tokenizer):

@@ -81,7 +81,7 @@ def agreement(store: Store, kind: Kind, with_kind: Kind = "human") -> Agreement:
 
 
 def position_bias(store: Store, kind: Kind) -> Share:
-    """How often the answer that the rater saw first won, among votes for one of the two; 0.5 without bias.
+    """Share of the answer that the rater saw first, among votes for one of the two; 0.5 without bias.
 
     The sides are drawn at random, so that the quality of the models is the same on both.
     """
@@ -90,7 +90,7 @@ def position_bias(store: Store, kind: Kind) -> Share:
 
 
 def consistency(store: Store, kind: Kind) -> Share:
-    """How often a rater who saw both orders preferred the same answer in both."""
+    """Share of the battles shown in both orders in which a rater preferred the same answer in both."""
     battles = {battle.id: battle for battle in store.battles()}
     verdicts = join_orders([vote for vote in store.votes() if vote.kind == kind], battles)
     twice = [verdict.consistent for verdict in verdicts if verdict.consistent is not None]

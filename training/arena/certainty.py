@@ -1,4 +1,4 @@
-"""How far a ranking can be trusted: votes still missing to tell two models apart, votes that decide the first rank."""
+"""Limits of a ranking: votes still missing to tell two models apart, and the votes that decide the first rank."""
 
 import math
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ _ONE_HOT: dict[str, Winner] = {"winner_model_a": "model_a", "winner_model_b": "m
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found in a file: votes in it, and battles and votes that were new."""
+    """Numbers of an import: votes found in the file, and battles and votes that were new."""
 
     found: int
     battles: int

@@ -118,7 +118,7 @@ class Leaderboard:
         return f"{as_text(ratings)}\n{as_text(scores)}"
 
     def remarks(self) -> list[str]:
-        """What the table does not show, as sentences."""
+        """Facts that the table does not show, as sentences."""
         first = self.rows[0].name
         assumed = "are computed by voter" if self.by_voter else "take all votes as independent"
         found = [f"votes: {self.votes:,}, voters: {self.voters:,}; the 95 % intervals {assumed}"]
@@ -141,9 +141,9 @@ def describe_next(row: Row) -> str:
     if row.tells_from_next is None:
         return ""
     if row.tells_from_next:
-        return "below"
-    more = f"about {row.votes_to_tell:,}" if row.votes_to_tell is not None else f"over {MOST_VOTES:,}"
-    return f"cannot tell yet: {more} votes more"
+        return "clearly below"
+    more = f"{row.votes_to_tell:,}" if row.votes_to_tell is not None else f"over {MOST_VOTES:,}"
+    return f"cannot tell yet: +{more} votes"
 
 
 def make_leaderboard(results: Results, style: bool = False) -> Leaderboard:
@@ -214,7 +214,8 @@ def _rows(results: Results, votes: Votes, ratings: Ratings, order: list[int]) ->
 
 def _history(results: Results, votes: Votes, order: list[int]) -> list[Moment]:
     """Ratings by the first votes, at numbers of votes that are evenly spaced."""
-    marks = np.unique(np.linspace(0, len(votes), CHECKPOINTS + 1).round().astype(int)[1:])
+    count = min(CHECKPOINTS, len(votes))
+    marks = np.linspace(0, len(votes), count + 1).round().astype(int)[1:]
     moments = []
     for mark in marks:
         early = votes.where(np.arange(mark))

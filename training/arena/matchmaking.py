@@ -16,7 +16,7 @@ def next_pair(ratings: Ratings, waiting: Sequence[Pair], generator: np.random.Ge
     """Draw two models, in the order of their sides: pairs in proportion to the gain to the power `SHARPNESS`.
 
     The greatest gain alone would need fewer votes, but a pair is then left as soon as its votes happen to look clear,
-    and the intervals of the ratings become too narrow (`benchmarks/arena.py` shows both).
+    and the intervals of the ratings become too narrow.
 
     Args:
         ratings: of at least two models, from the votes so far.
@@ -25,46 +25,55 @@ def next_pair(ratings: Ratings, waiting: Sequence[Pair], generator: np.random.Ge
         generator: draws the pair, and the sides.
     """
     covariance = ratings.posterior
-    for pair in waiting:
-        covariance = _after_vote(covariance, ratings.strengths, *pair)
+    for first, second in waiting:
+        contrast = covariance[first] - covariance[second]
+        weight = _information(ratings.strengths[first] - ratings.strengths[second])
+        covariance = covariance - np.outer(contrast, contrast) / (1 / weight + contrast[first] - contrast[second])
     gains = vote_gains(ratings.strengths, covariance)
     chances = (gains / gains.max()) ** SHARPNESS
-    drawn = generator.choice(chances.size, p=chances.ravel() / chances.sum())
-    first, second = generator.permutation(np.unravel_index(drawn, chances.shape))
+    drawn = generator.choice(len(gains), p=chances / chances.sum())
+    first, second = generator.permutation([side[drawn] for side in np.triu_indices(len(covariance), 1)])
     return int(first), int(second)
 
 
 def vote_gains(strengths: Floats, covariance: Floats) -> Floats:
-    """(models, models) by how much a vote on a pair lowers the ranking loss: above the diagonal, 0 elsewhere.
+    """(pairs,) by how much one more vote on each pair lowers the ranking loss, whatever its outcome.
 
-    The ranking loss is the sum over all pairs of the expected strength by which their order is wrong,
-    E[max(0, -d sign(mean d))] for a difference d that is normal. A pair whose order is clear adds nothing.
+    The loss is the sum over all pairs of the expected strength by which their order is wrong, E[max(0, -d sign(E d))]
+    for a normal difference d: a vote on a pair whose order is clear hardly lowers it.
+
+    Args:
+        strengths: (models,).
+        covariance: (models, models).
+
+    Returns:
+        In the order of `np.triu_indices(models, 1)`; above 0, so that every pair stays possible.
     """
-    models = len(strengths)
-    gains = np.zeros((models, models))
-    before = ranking_loss(strengths, covariance)
-    for first in range(models):
-        for second in range(first + 1, models):
-            after = _after_vote(covariance, strengths, first, second)
-            gains[first, second] = max(before - ranking_loss(strengths, after), 1e-12)  # every pair stays possible
-    return gains
+    first, second = np.triu_indices(len(strengths), 1)
+    difference = strengths[first] - strengths[second]  # (pairs,)
+    contrasts = covariance[first] - covariance[second]  # (pairs, models)
+    shared = contrasts[:, first] - contrasts[:, second]  # (pairs, pairs) covariance of the differences
+    variance = np.diag(shared)
+    change = shared**2 / (1 / _information(difference) + variance)[:, None]  # Sherman and Morrison
+    before = _expected_error(difference, variance)
+    after = _expected_error(difference, variance - change)
+    return np.maximum((before - after).sum(axis=1), 1e-12)
 
 
-def ranking_loss(strengths: Floats, covariance: Floats) -> float:
-    """The expected strength by which the order of two models is wrong, summed over all pairs."""
-    upper = np.triu_indices(len(strengths), 1)
-    difference = np.abs(strengths[:, None] - strengths[None, :])[upper]
-    variance = np.diag(covariance)
-    deviation = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 1e-18))[upper]
-    z = difference / deviation
+def _information(difference: Floats) -> Floats:
+    """The precision that a vote adds to a difference in strength."""
+    p = expected_score(difference)
+    return p * (1 - p)
+
+
+def _expected_error(difference: Floats, variance: Floats) -> Floats:
+    """The expected strength by which the order is wrong, of normal differences with this mean and variance."""
+    deviation = np.sqrt(np.maximum(variance, 1e-18))
+    z = np.abs(difference) / deviation
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    tail = np.array([math.erfc(value / math.sqrt(2)) / 2 for value in z])
-    return float((deviation * density - difference * tail).sum())
+    return deviation * density - np.abs(difference) * _tail(z)
 
 
-def _after_vote(covariance: Floats, strengths: Floats, first: int, second: int) -> Floats:
-    """The covariance after one more vote on a pair, whatever its outcome (Sherman and Morrison)."""
-    p = expected_score(strengths[first] - strengths[second])
-    contrast = covariance[first] - covariance[second]
-    weight = p * (1 - p)
-    return covariance - weight * np.outer(contrast, contrast) / (1 + weight * (contrast[first] - contrast[second]))
+def _tail(z: Floats) -> Floats:
+    """The probability that a standard normal variable exceeds z."""
+    return np.array([math.erfc(value / math.sqrt(2)) / 2 for value in z.ravel()]).reshape(z.shape)

@@ -14,7 +14,7 @@ SCORES: dict[Winner, float] = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "both
 
 @dataclass(frozen=True)
 class Filter:
-    """Which battles and votes to use.
+    """Conditions on the battles and votes to use.
 
     Attributes:
         kind: of the votes. Machine votes are never rated together with human ones.
@@ -40,7 +40,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one rater thinks of a battle, both orders joined.
+    """The winner of a battle by one rater, both orders joined.
 
     Attributes:
         winner: a tie if the rater preferred another answer when the sides were swapped.

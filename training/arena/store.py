@@ -5,10 +5,12 @@ and a change of a battle that has a vote.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import sqlite3
 import threading
@@ -184,7 +186,7 @@ class Store:
         self.close()
 
     def salted(self, voter: str) -> str:
-        """What stands for a voter in the store: a keyed hash, which differs between stores.
+        """The name of a voter in the store: a keyed hash, which differs between stores.
 
         Args:
             voter: what recognizes a person, such as a cookie.
@@ -288,15 +290,17 @@ class Store:
 
 @contextlib.contextmanager
 def one_line_errors(path: Path) -> Iterator[None]:
-    """Raise SQLite's failures as UserError. A full disk passes as OSError; broken rules of the schema pass too."""
+    """Raise SQLite's failures as UserError. A full disk passes as OSError, and broken rules of the schema pass too."""
     try:
         yield
-    except sqlite3.IntegrityError:
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
-    except sqlite3.DatabaseError as error:
+    except sqlite3.OperationalError as error:
         if "is full" in str(error):
-            raise OSError(28, "No space left on device", str(path)) from None
-        raise UserError(f"{path}: cannot be used, or is damaged ({one_line(error)}); restore it from a copy") from None
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise UserError(f"{path}: cannot be used ({one_line(error)}); check its permissions and other users") from None
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{path}: not a store, or damaged ({one_line(error)}); restore it from a copy") from None
 
 
 def is_store(path: Path) -> bool:

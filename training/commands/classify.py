@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage, model_digest
+from training.common.stage import Stage
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
+from training.model_io.model_kinds import model_digest
 
 
 @dataclass

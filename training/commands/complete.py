@@ -46,17 +46,17 @@ def main(arguments: list[str]) -> None:
 
     from training.chat.text_model import TextModel
 
-    model, sampling = TextModel.open(config.model), Sampling.of(config)
+    model = TextModel.open(config.model)
     logging.set_verbosity_error()
-    if config.samples > 1 and not sampling.applied(model.model.generation_config).do_sample:
+    if config.samples > 1 and not config.applied(model.model.generation_config).do_sample:
         raise UserError("'samples': the most likely tokens are the same each time; set a temperature above 0")
     ids = model.encode(text)
-    sampling.set_seed()
+    config.set_seed()
     for number in range(config.samples):
         if number:
             print(SEPARATOR)
         write(text)
-        reply = model.complete(ids, sampling, write)
+        reply = model.complete(ids, config, write)
         print(flush=True)
         for note in reply.notes:
             print(note, file=sys.stderr)

@@ -40,6 +40,7 @@ from typing import Any
 from training.common.errors import UserError
 from training.common.files import write_whole
 from training.common.help import command_line
+from training.common.json_files import read_json
 from training.common.packages import RECIPES, copy_recipes, folders_of_recipes, with_shipped
 from training.common.processes import run_child
 from training.common.recipe import (
@@ -65,6 +66,7 @@ from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
 EVALUATION = "data.decontamination.evaluation"
 RUN, RECORD = "run.yaml", "run.json"
+_FITTED = {"minutes": (int, float), "recipe_steps": {str: object}, "max_steps": {str: int}}
 
 
 @dataclass
@@ -279,7 +281,10 @@ def fit_to_minutes(
         return overrides
     folder, file = Folder(values), common_folder(values) / RECORD
     asked = {"minutes": minutes, "recipe_steps": {name: folder.steps(name) for name in SCALED if name in recipes}}
-    record = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        record = read_json(file, _FITTED) if file.is_file() else {}
+    except ValueError:
+        raise UserError(f"{file} is damaged; delete it, and the steps are fitted again") from None
     if {key: record.get(key) for key in asked} != asked:
         machine = measure_once()
         record = asked | {"machine": dataclasses.asdict(machine), "max_steps": fit_steps(folder, machine, minutes)}

@@ -14,8 +14,11 @@ def read_json(path: Path, shape: Shape) -> Any:
         shape: see `fits`.
 
     Raises:
-        ValueError: it is damaged: no UTF-8, no JSON, or of another shape.
+        ValueError: it is damaged: no file, no UTF-8, no JSON, or of another shape.
+        FileNotFoundError: it is missing.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -30,13 +33,19 @@ def fits(value: Any, shape: Shape) -> bool:
 
     Args:
         shape: a type or types, as for `isinstance`; `[shape]` for a list of such; `{str: shape}` for a mapping from any
-            keys; or `{"key": shape}` for one with at least these keys. A truth value is not a number.
+            keys; or `{"key": shape, "other?": shape}` for one with at least these keys, of which `other` may be absent.
+            A truth value is not a number.
     """
     if isinstance(shape, list):
         return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
     if isinstance(shape, dict) and str in shape:
         return isinstance(value, dict) and all(fits(item, shape[str]) for item in value.values())
     if isinstance(shape, dict):
-        return isinstance(value, dict) and all(key in value and fits(value[key], shape[key]) for key in shape)
+        return isinstance(value, dict) and all(_fits_at(key, value, part) for key, part in shape.items())
     types = shape if isinstance(shape, tuple) else (shape,)
     return isinstance(value, types) and (not isinstance(value, bool) or not {bool, object}.isdisjoint(types))
+
+
+def _fits_at(key: str, value: dict[str, Any], shape: Shape) -> bool:
+    name = key.removesuffix("?")
+    return fits(value[name], shape) if name in value else key != name

@@ -186,7 +186,7 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         raise UserError(f"{where}: '{key}' takes {_TYPE_NAMES.get(kind, kind.__name__)}, not {value!r}")

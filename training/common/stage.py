@@ -7,9 +7,9 @@ has edited. `scratch run` may also replace what is finished and not edited. The 
 the resolved recipe, which `--config` takes; and `provenance.json` with that recipe, a hash of every input, the files
 written, package versions, metrics and the command that repeats the stage.
 
-A stage may be killed at any moment. Its work counts as complete once its record lists the files; the next run then only
-puts it in place. What is discarded is first renamed to `<output_dir>.replaced`, so that it is never half there under a
-name that counts, and deleted with its record last, so that the rest is known to be ours.
+A stage may be killed at any moment. Its work counts as complete once its record says so; the next run then only puts
+it in place. What is discarded is first renamed to `<output_dir>.replaced`, so that it is never half there under a name
+that counts, and deleted with its record last, so that the rest is known to be ours.
 """
 
 import contextlib
@@ -29,7 +29,6 @@ from typing import Any
 from training.common.errors import UserError, writing_to
 from training.common.files import files_below, find_damage, follow_umask, list_files, write_whole
 from training.common.help import command_line, commented_yaml, plain_yaml
-from training.common.hub_names import is_hub_name
 from training.common.json_files import read_json
 from training.common.packages import with_shipped
 from training.common.processes import rank
@@ -48,7 +47,8 @@ TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, 
 PARTIAL, REPLACED = ".partial", ".replaced"
 _RECORD = {
     **{"stage": str, "fingerprint": str, "recipe": {str: object}, "inputs": {str: str}, "versions": {str: str}},
-    **{"seconds": (int, float), "metrics": {str: object}, "files": {str: (int, str)}, "command": str},
+    **{"seconds": (int, float), "metrics": {str: object}, "complete?": bool, "files?": {str: (int, str)}},
+    "command": str,
 }
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
@@ -106,18 +106,6 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
     stage = written_by(path)
     if stage and stage not in allowed:
         raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
-
-
-def model_digest(model: str, key: str) -> str:
-    """A hash that identifies the language model a stage starts from; a name on the Hub is returned as it is.
-
-    Raises:
-        UserError: the folder is missing, or was written by a stage that writes no language model.
-    """
-    if is_hub_name(model):
-        return model
-    check_stage(model, *LANGUAGE_MODELS, key=key)
-    return digest(model, key)
 
 
 def written_by(path: str | Path) -> str | None:
@@ -419,7 +407,7 @@ class Stage:
         """
         follow_umask(self.folder)
         files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *TEMPORARY, *unlisted})
-        self._write(metrics, files=files)  # from here on the output is complete, see `is_current`
+        self._write(metrics, complete=True, files=files)  # if this process dies from here on, see `is_current`
         self._move()
         Stage.begun = None
         self.lock.close()
@@ -465,6 +453,7 @@ class Stage:
             "versions": _versions(),
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
+            "complete": False,
             "files": {},
             **more,
             "command": command_line(self.name, *self.arguments),
@@ -495,8 +484,8 @@ def _versions() -> dict[str, str]:
 
 def is_whole(folder: Path) -> bool:
     """Whether a folder is the complete output of a stage, with every file as it was written."""
-    files = read_provenance(folder).get("files")  # listed when the stage is complete
-    return files is not None and not find_damage(folder, files)
+    record = read_provenance(folder)
+    return bool(record.get("complete")) and not find_damage(folder, record["files"])
 
 
 def is_set_aside(folder: Path) -> bool:

@@ -15,7 +15,17 @@ MOST_VALUES = 1_000_000  # of a text, each alias counted as what it stands for
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader with the truth values and numbers of YAML 1.2; in PyYAML's 1.1, `no` is false and `1e-5` is text."""
+    """YAML loader with the truth values and numbers of YAML 1.2; in PyYAML's 1.1, `no` is false and `1e-5` is text.
+
+    Keys are text, as written: a source of the name 2024, or of the name null.
+    """
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        return node
 
 
 _BOOL = "tag:yaml.org,2002:bool"

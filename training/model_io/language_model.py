@@ -8,9 +8,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from training.common.device import pick_device
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.stage import LANGUAGE_MODELS, check_stage
+from training.common.stage import LANGUAGE_MODELS
 from training.machine.threads import follow_load_in
 from training.model_io.model_folder import no_progress_bars
+from training.model_io.model_kinds import LANGUAGE_MODEL, check_model_kind
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
 
@@ -29,9 +30,9 @@ def open_language_model(
         UserError: no model there, one of another kind, one that does not load, or no such device.
     """
     if not is_hub_name(name):
-        if not (Path(name) / "config.json").is_file():
+        if not Path(name).is_dir():
             raise UserError(f"{name}: no model found; give a model folder (with config.json) or a Hub name")
-        check_stage(name, *LANGUAGE_MODELS, key="model")
+        check_model_kind(name, LANGUAGE_MODEL, *LANGUAGE_MODELS, key="model")
     tokenizer = open_model_tokenizer(name, "model")
     check_weights(name, "model")
     with no_progress_bars():

@@ -35,7 +35,7 @@ def draw_leaderboard(
     side = max(3.4, 0.55 * models + 1.4)
     with drawing() as pyplot:
         figure, (left, middle, right) = pyplot.subplots(
-            1, 3, figsize=(7 + 2 * side, side + 0.6), width_ratios=[1, 1.05, 1], layout="constrained"
+            1, 3, figsize=(8 + 2 * side, side + 0.6), width_ratios=[1, 1.05, 1], layout="constrained"
         )
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=FAINT)
         _draw_ratings(left, names, ratings)
@@ -79,14 +79,14 @@ def _draw_scores(
             for column in range(models):
                 rate = win_rates[row][column]
                 if rate is not None:
-                    colour = "white" if abs(rate - 0.5) > 0.35 else INK
+                    colour = "white" if abs(rate - 0.5) > 0.27 else INK
                     text = f"{rate:.0%}\n{battles[row][column]:,}"
                     axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(models), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(models), names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(title="Score of the row against the column", xlabel="score, and number of votes below it")
+    axes.set(title="Score of the row against the column", xlabel="score and number of votes")
 
 
 def _draw_history(axes: Any, names: Sequence[str], history: Sequence[tuple[int, Sequence[float | None]]]) -> None:
@@ -98,4 +98,4 @@ def _draw_history(axes: Any, names: Sequence[str], history: Sequence[tuple[int, 
     axes.set_axisbelow(True)
     axes.set(title="Rating over time", xlabel="votes so far", ylabel="points")
     if history:
-        axes.legend(frameon=False, fontsize=8, ncols=1 + len(names) // 12)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

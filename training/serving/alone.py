@@ -36,5 +36,12 @@ def generate_alone(model: PreTrainedModel, answer: Answer, stopped: Callable[[],
             output = model(**inputs, return_dict=True)
 
     input_ids = torch.tensor([answer.prompt], device=model.device)
-    mask = torch.ones_like(input_ids)
-    model.generate(input_ids, attention_mask=mask, max_new_tokens=answer.limit, custom_generate=loop)
+    model.generate(
+        input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        max_new_tokens=answer.limit,
+        num_beams=1,
+        num_return_sequences=1,
+        tokenizer=answer.tokenizer,  # for `stop_strings` in the model's settings
+        custom_generate=loop,
+    )

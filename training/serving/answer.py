@@ -48,11 +48,15 @@ class Piece:
 
 
 class StoppableText:
-    """Text of tokens, in whole characters, that ends before the first stop string."""
+    """Text of tokens, in whole characters, that ends before the first stop string.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: list[str]):
+    Args:
+        after: tokens of the text before, if there is one.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: list[str], after: list[int]):
         self.stop, self.held, self.stopped = [text for text in stop if text], "", False
-        self.streamer = CharacterStreamer(tokenizer, self._receive)
+        self.streamer = CharacterStreamer(tokenizer, self._receive, after)
 
     def add(self, token: int) -> str:
         """The text that can be shown after another token."""
@@ -90,6 +94,7 @@ class Answer:
 
     Args:
         prompt: token ids, at least one.
+        continues: whether the answer continues the prompt's text, rather than beginning one.
         context: most tokens of prompt and answer.
         deliver: receives the pieces, in the engine's thread; the last one has a `finish_reason`, unless the answer was
             cancelled.
@@ -105,6 +110,7 @@ class Answer:
         tokenizer: PreTrainedTokenizerBase,
         prompt: list[int],
         wanted: AnswerSettings,
+        continues: bool,
         context: int,
         deliver: Callable[[Piece], None],
     ):
@@ -115,7 +121,9 @@ class Answer:
         self.prompt, self.deliver, self.tokenizer = prompt, deliver, tokenizer
         self.ids: list[int] = []
         self.sampler = Sampler(model, prompt, settings, wanted)
-        self.text = StoppableText(tokenizer, wanted.stop + list(settings.stop_strings or ()))
+        self.text = StoppableText(
+            tokenizer, wanted.stop + list(settings.stop_strings or ()), prompt if continues else []
+        )
         self.ends = end_tokens(settings)
         self.top_logprobs = wanted.top_logprobs
         self.cancelled = self.finished = False

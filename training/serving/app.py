@@ -11,9 +11,9 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from training.common.errors import one_line
 from training.model_io.conversations import encode_prompt
 from training.serving import engine as generation
 from training.serving.engine import Engine, EngineFull, PromptTooLong
@@ -81,8 +81,9 @@ class ModelServer:
         conversation, variables = fields.conversation(), fields.template_variables()
         try:
             prompt = await self._encode(conversation, **variables)
-        except (TemplateError, TypeError, ValueError) as error:
-            raise RequestError(f"the chat template rejects this conversation ({error})", "messages") from None
+        except Exception as error:  # a template is a program, which may fail in any way
+            reason = one_line(error)[:500]
+            raise RequestError(f"the chat template rejects this conversation ({reason})", "messages") from None
         return await self._answer(request, fields, ChatShape(self.name), [prompt], settings, "messages")
 
     async def complete(self, request: Request) -> Response:
@@ -147,8 +148,11 @@ class ModelServer:
         Args:
             field: of the body, that holds the prompts.
         """
+        continues = isinstance(fields, CompletionFields)
         wanted = [
-            generation.Request(prompt, settings.numbered(number)) for prompt in prompts for number in range(fields.n)
+            generation.Request(prompt, settings.numbered(number), continues)
+            for prompt in prompts
+            for number in range(fields.n)
         ]
         if len(wanted) > self.engine.max_queue:
             name = "n" if fields.n > 1 else field

@@ -40,10 +40,13 @@ class Request:
     Attributes:
         prompt: token ids, at least one and fewer than the context.
         settings: of the answer.
+        continues: whether the answer continues the prompt's text, as a completion does. It may then begin with a
+            space that the tokenizer would remove at the beginning of a text.
     """
 
     prompt: list[int]
     settings: AnswerSettings = field(default_factory=AnswerSettings)
+    continues: bool = False
 
 
 class PromptTooLong(ValueError):
@@ -114,7 +117,9 @@ class Engine:
         length = len(request.prompt)
         if length >= self.context:
             raise PromptTooLong(f"the prompt has {length} tokens, but the model has a context of {self.context}")
-        answer = Answer(self.model, self.tokenizer, request.prompt, request.settings, self.context, deliver)
+        answer = Answer(
+            self.model, self.tokenizer, request.prompt, request.settings, request.continues, self.context, deliver
+        )
         if answer.limit < 1:
             answer.end_without_tokens()
             return answer

@@ -26,6 +26,7 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
 }
 MOST_LOGPROBS = 20
+MOST_STOPS = 16  # texts to look for after every token
 
 
 class RequestError(Exception):
@@ -70,6 +71,8 @@ class AnswerFields:
         """
         if self.stream_options and not self.stream:
             raise RequestError("'stream_options' needs 'stream': true", "stream_options")
+        if isinstance(self.stop, list) and len(self.stop) > MOST_STOPS:
+            raise RequestError(f"'stop' takes at most {MOST_STOPS} texts, not {len(self.stop)}", "stop")
         return AnswerSettings(
             max_new_tokens=self.max_tokens,
             stop=[text for text in ([self.stop] if isinstance(self.stop, str) else self.stop) if text],
@@ -166,10 +169,13 @@ def read_body(body: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RequestError("the body is not a JSON object")
     for name, value in values.items():
+        field = ascii(name)[1:-1]
         try:
             json.dumps([name, value], ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise RequestError(f"{name!a} has half of a surrogate pair, which is not text", ascii(name)[1:-1]) from None
+            raise RequestError(f"'{field}' has half of a surrogate pair, which is not text", field) from None
+        except RecursionError:
+            raise RequestError(f"'{field}' is nested too deeply", field) from None
     return values
 
 
@@ -201,8 +207,9 @@ def token_biases(biases: dict[str, float], vocab_size: int) -> dict[int, float]:
         RequestError: not a token of the model, or a bias beyond 100.
     """
     for token, bias in biases.items():
-        if not (token.isdecimal() and int(token) < vocab_size):
-            raise RequestError(f"'logit_bias' has the key '{token}', which is not a token of the model", "logit_bias")
+        if not (token.isdecimal() and len(token) < 10 and int(token) < vocab_size):
+            key = f"'{token[:20]}'"
+            raise RequestError(f"'logit_bias' has the key {key}, which is not a token of the model", "logit_bias")
         if not math.isfinite(bias) or abs(bias) > 100:
             raise RequestError(f"'logit_bias' must be -100 to 100, not {bias}", "logit_bias")
     return {int(token): bias for token, bias in biases.items()}

@@ -10,7 +10,7 @@ from training.model_io.messages import ROLES, Message, check_messages, check_too
 Record = dict[str, Any]
 
 # `datasets` caches converted and encoded records under a key that includes this number: raise it when they change.
-VERSION = 4
+VERSION = 5
 
 NUMBER = "record_number"  # a column that we add to the data
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,3 +182,13 @@ def test_the_table_in_the_documentation(tmp_path, monkeypatch):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"gone.jsonl: no such file"):
         list(read_records(tmp_path / "gone.jsonl"))
+
+
+def test_what_is_not_a_whole_file(tmp_path):
+    """A pipe would wait for ever, and /dev/zero never end."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "damaged.jsonl").write_bytes(gzip.compress(b'{"a": 1}\n' * 99)[:20] + b"x" * 99)
+    for name in ("pipe", "zero", "damaged"):
+        with pytest.raises(UserError, match=f"{name}.jsonl"):
+            list(read_records(tmp_path / f"{name}.jsonl"))

@@ -11,8 +11,8 @@ from training.corpus.dedup.evaluation_items import data_files
 
 def local_tasks(tasks_dir: Path) -> dict[str, Path]:
     """Task names to task files of a folder, which may be one of the shipped recipes."""
-    files = {read_yaml(path).get("task"): path for path in sorted(with_shipped(tasks_dir).glob("*.yaml"))}
-    return {name: path for name, path in files.items() if isinstance(name, str)}
+    names = {path: read_yaml(path).get("task") for path in sorted(with_shipped(tasks_dir).glob("*.yaml"))}
+    return {name: path for path, name in names.items() if isinstance(name, str)}
 
 
 def check_task_data(path: Path, data: Path | None) -> None:
