@@ -112,12 +112,10 @@ def serve_page(config: ChatConfig) -> None:
         model, tokenizer = open_language_model(config.model)
         logging.set_verbosity_error()  # its warnings about settings concern nobody who sends a request
         chats = tokenizer.chat_template is not None and written_by(config.model) != "pretrain"
-        names = {"max_new_tokens": "max_tokens"}  # as requests spell it
-        given = {names.get(key, key): value for key, value in vars(Sampling.of(config)).items() if value is not None}
-        given |= {"system": config.system} if config.system else {}
+        settings = config.as_request() | ({"system": config.system} if config.system else {})
         with Engine(model, tokenizer) as engine:
             server = ModelServer(config.model.rstrip("/"), engine, tokenizer)
-            run_pages(create_app(server, conversations, chats), listener, config.host, urlencode(given))
+            run_pages(create_app(server, conversations, chats), listener, config.host, urlencode(settings))
 
 
 def read_config(arguments: list[str]) -> ChatConfig:

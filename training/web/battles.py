@@ -5,14 +5,16 @@ in the same events at the same pace, and a failure ends the battle with a line t
 """
 
 import asyncio
+import random
 import re
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from training.arena.contestants import Contestant
 from training.common.errors import one_line
 from training.web.lockstep import SIDES, Pair
 
@@ -32,15 +34,6 @@ MOST_A_MINUTE = 60  # turns of one voter
 FAILED = "One of the two models failed to answer."
 
 
-class Contestant(Protocol):
-    """A model that takes part. `answer` raises an exception of any kind if it fails."""
-
-    name: str
-    fingerprint: str
-
-    def answer(self, messages: list[dict[str, str]], settings: dict[str, Any]) -> AsyncIterator[str]: ...
-
-
 class Rejected(Exception):
     """A request that is not accepted, with the status of the response."""
 
@@ -51,6 +44,8 @@ class Rejected(Exception):
 
 @dataclass
 class Turn:
+    """A prompt and the two answers to it."""
+
     prompt: str
     pair: Pair = field(default_factory=Pair)
 
@@ -95,7 +90,7 @@ class Battle:
         return messages if whole else messages[:-1]
 
     def public(self) -> dict[str, Any]:
-        """What its voter may know of it; names only after the vote."""
+        """The part of it that its voter may know; names only after the vote."""
         turns = [
             {"prompt": turn.prompt, **turn.pair.seen(), "done": turn.pair.done or self.state != "open"}
             | {"shown": turn.pair.shown}
@@ -116,6 +111,7 @@ class Battles:
         settings: sampling settings of all answers.
         names: words that an answer may not say in a battle that counts.
         report: called with a line for the terminal when a contestant fails.
+        seed: of the answers' seeds; None for random ones.
     """
 
     def __init__(
@@ -125,8 +121,10 @@ class Battles:
         settings: dict[str, Any],
         names: list[str],
         report: Callable[[str], None],
+        seed: int | None = None,
     ):
         self.draw, self.keep, self.settings, self.report = draw, keep, settings, report
+        self._seeds = random.Random(seed)
         self.naming = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names), re.IGNORECASE)
         self.open: OrderedDict[str, Battle] = OrderedDict()
         self.recent: dict[str, list[float]] = {}
@@ -148,7 +146,7 @@ class Battles:
         pair = list(self.draw([other for other in self.open.values() if other.turns and other.state == "open"]))
         secrets.SystemRandom().shuffle(pair)
         sides = dict(zip(SIDES, pair, strict=True))
-        battle = Battle(secrets.token_urlsafe(16), voter, sides, self.settings, secrets.randbelow(2**31))
+        battle = Battle(secrets.token_urlsafe(16), voter, sides, self.settings, self._seeds.randrange(2**31))
         self.open[battle.id] = battle
         return battle
 

@@ -71,7 +71,7 @@ class Pair:
         self.shown = max(self.shown, min(common, allowed))
 
     async def steps(self, since: int) -> AsyncIterator[dict[str, str]]:
-        """What is newly seen, each `TICK`, until both answers are done or one has failed."""
+        """The newly seen text of both sides, each `TICK`, until both answers are done or one has failed."""
         while True:
             self.advance()
             if self.shown > since:

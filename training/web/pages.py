@@ -1,4 +1,4 @@
-"""What the web pages share: their files, streams of events, errors, and a cookie that tells voters apart."""
+"""Shared parts of the web pages: files, streams of events, errors, and a cookie that tells visitors apart."""
 
 import json
 import secrets

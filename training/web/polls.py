@@ -1,4 +1,4 @@
-"""What a running arena reads from its store and writes to it: the next pair, votes, and the leaderboard."""
+"""The store of a running arena: it decides the next pair, keeps the votes, and gives the leaderboard."""
 
 from typing import Any, Literal
 
