@@ -10,10 +10,10 @@ quickstart: $(LIGHT)  ## corpus to chat model on this machine
 	$(BIN)/scratch run recipes/quickstart
 
 check: lint  ## the linter and the tests that need no whole command, under three minutes
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
 test: lint  ## the linter and all tests
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Conversion of models to and from transformers' own Llama, Qwen3 and GPT-2 classes, with equal logits.
 
 A configuration that is exactly one of these architectures converts: every tensor is kept unchanged (GPT-2's are
-transposed and joined, which loses nothing). Any other is rejected, with the options that differ. `to_stock` and
+transposed and joined, which loses nothing). Any other is rejected, with the options that differ. Language models
+convert, and so do classifiers and reward models (`...ForSequenceClassification`). `to_stock` and
 `from_stock` convert models. `stock_config` and `scratch_config` convert configurations alone, so that a model can be
 rejected before its weights are read.
 """
@@ -15,17 +16,20 @@ from typing import Any
 import torch
 from transformers import (
     GPT2Config,
+    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3ForSequenceClassification,
 )
 
 from .configuration_scratch import ScratchConfig
-from .modeling_scratch import ScratchForCausalLM
+from .modeling_scratch import ScratchForCausalLM, ScratchForSequenceClassification
 
 _SAME_NAMES = (
     "vocab_size",
@@ -35,6 +39,9 @@ _SAME_NAMES = (
     "pad_token_id",
     "bos_token_id",
     "eos_token_id",
+    "id2label",
+    "label2id",
+    "problem_type",
 )
 _LLAMA_NAMES = (
     "hidden_size",
@@ -55,6 +62,7 @@ class Architecture:
     """A stock architecture: its names for our options, and the values of options that only one side has.
 
     Args:
+        model_class, classifier_class: its language model, and its classifier of sequences.
         names: our option to theirs.
         fixed: our options that the architecture lacks, and the value that it implies.
         known: their options that we lack, and the values for which the network is ours.
@@ -63,6 +71,7 @@ class Architecture:
 
     config_class: type[PreTrainedConfig]
     model_class: type[PreTrainedModel]
+    classifier_class: type[PreTrainedModel]
     names: dict[str, str]
     fixed: dict[str, Any]
     known: dict[str, tuple]
@@ -84,6 +93,7 @@ ARCHITECTURES = {
     "llama": Architecture(
         LlamaConfig,
         LlamaForCausalLM,
+        LlamaForSequenceClassification,
         {name: name for name in (*_SAME_NAMES, *_LLAMA_NAMES, "mlp_bias")} | {"norm_eps": "rms_norm_eps"},
         _LLAMA_FIXED | {"qk_norm": False},
         _LLAMA_KNOWN,
@@ -92,6 +102,7 @@ ARCHITECTURES = {
     "qwen3": Architecture(
         Qwen3Config,
         Qwen3ForCausalLM,
+        Qwen3ForSequenceClassification,
         {name: name for name in (*_SAME_NAMES, *_LLAMA_NAMES, "sliding_window", "layer_types")}
         | {"norm_eps": "rms_norm_eps"},
         _LLAMA_FIXED | {"qk_norm": True, "mlp_bias": False},
@@ -101,6 +112,7 @@ ARCHITECTURES = {
     "gpt2": Architecture(
         GPT2Config,
         GPT2LMHeadModel,
+        GPT2ForSequenceClassification,
         {name: name for name in _SAME_NAMES}
         | {
             "hidden_size": "n_embd",
@@ -158,6 +170,7 @@ def stock_config(config: ScratchConfig, to: str) -> PreTrainedConfig:
     Raises:
         ValueError: the network is not of that architecture. Names every option that differs, with its value.
     """
+    _classes(_class_name(config), to)
     differences = _differences(config, to)
     if differences:
         fitting = [f"; it is a {name}" for name in ARCHITECTURES if name != to and not _differences(config, name)]
@@ -205,6 +218,7 @@ def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
     kind = config.model_type
     if kind not in ARCHITECTURES:
         raise ValueError(f"model_type is '{kind}'; only {', '.join(ARCHITECTURES)} can be converted")
+    _classes(_class_name(config), kind)
     architecture = ARCHITECTURES[kind]
     for option, values in architecture.known.items():
         if getattr(config, option) not in values:
@@ -220,11 +234,35 @@ def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
     options = fixed | {ours: copy.deepcopy(getattr(config, theirs)) for ours, theirs in architecture.names.items()}
     if kind == "gpt2" and config.n_inner is None:
         options["intermediate_size"] = 4 * config.n_embd
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        if isinstance(options[name], int) and options[name] < 0:  # how older checkpoints write that there is none
+            options[name] = None
     return ScratchConfig(**options)
 
 
-def to_stock(model: ScratchForCausalLM, to: str) -> PreTrainedModel:
-    """The same network as a `LlamaForCausalLM`, `Qwen3ForCausalLM` or `GPT2LMHeadModel`, in the same dtype.
+def _class_name(config: PreTrainedConfig) -> str:
+    return (config.architectures or [""])[0]
+
+
+def _classes(name: str, kind: str) -> tuple[type, type]:
+    """Our class of a model, and that of the stock architecture `kind`.
+
+    Args:
+        name: of the model's present class.
+
+    Raises:
+        ValueError: it is neither a language model nor a classifier of sequences.
+    """
+    stock = ARCHITECTURES[kind]
+    if name.endswith("ForSequenceClassification"):
+        return ScratchForSequenceClassification, stock.classifier_class
+    if name.endswith(("ForTokenClassification", "ForQuestionAnswering")):
+        raise ValueError(f"it is a {name}; only language models and sequence classifiers can be converted")
+    return ScratchForCausalLM, stock.model_class
+
+
+def to_stock(model: ScratchForCausalLM | ScratchForSequenceClassification, to: str) -> PreTrainedModel:
+    """The same network as a stock class, such as `LlamaForCausalLM` or `Qwen3ForSequenceClassification`, in its dtype.
 
     Tensors that need no change share their memory with `model`.
 
@@ -238,18 +276,23 @@ def to_stock(model: ScratchForCausalLM, to: str) -> PreTrainedModel:
     weights = model.state_dict()
     if to == "gpt2":
         weights = _to_gpt2(weights)
-    _check(weights, config)
-    stock = _assemble(ARCHITECTURES[to].model_class, config, weights)
-    stock.generation_config = copy.deepcopy(model.generation_config)
+    _, stock_class = _classes(type(model).__name__, to)
+    _check(weights, config, stock_class)
+    stock = _assemble(stock_class, config, weights)
+    if model.can_generate():
+        stock.generation_config = copy.deepcopy(model.generation_config)
     return stock
 
 
-def from_stock(config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) -> ScratchForCausalLM:
+def from_stock(
+    config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]
+) -> ScratchForCausalLM | ScratchForSequenceClassification:
     """Our model of a stock configuration and checkpoint, in the checkpoint's dtype (the widest, if it has several).
 
     Tensors that need no change share their memory with `weights`.
 
     Args:
+        config: a classifier's says so in `architectures`.
         weights: as in the checkpoint's files, or as `state_dict()` of the stock model gives them.
 
     Raises:
@@ -257,28 +300,27 @@ def from_stock(config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) ->
             not of floating point, by its name in the checkpoint.
     """
     ours = scratch_config(config)
-    architecture = ARCHITECTURES[config.model_type]
-    weights = {name: tensor for name, tensor in weights.items() if not architecture.ignored.search(name)}
-    prefix = architecture.model_class.base_model_prefix + "."
+    our_class, stock_class = _classes(_class_name(config), config.model_type)
+    ignored, prefix = ARCHITECTURES[config.model_type].ignored, stock_class.base_model_prefix + "."
+    weights = {name: tensor for name, tensor in weights.items() if not ignored.search(name)}
     if not any(name.startswith(prefix) for name in weights):  # saved without its head, as the first GPT-2 was
         weights = {name if name.startswith("lm_head.") else prefix + name: weights[name] for name in weights}
-    _check(weights, config)
+    _check(weights, config, stock_class)
     if config.model_type == "gpt2":
         weights = _from_gpt2(weights)
-    return _assemble(ScratchForCausalLM, ours, weights)
+    return _assemble(our_class, ours, weights)
 
 
-def _check(weights: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:
-    """Check that the tensors are exactly those of the stock model, in name and shape.
+def _check(weights: dict[str, torch.Tensor], config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> None:
+    """Check that the tensors are exactly those of a stock model, in name and shape.
 
     Raises:
         ValueError: names the first tensor that is missing, unexpected or of another shape or kind.
     """
-    model_class = ARCHITECTURES[config.model_type].model_class
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in model_class(config).state_dict().items()}
     embedding = f"{model_class.base_model_prefix}.{'wte' if config.model_type == 'gpt2' else 'embed_tokens'}.weight"
-    if config.tie_word_embeddings:
+    if config.tie_word_embeddings and "lm_head.weight" in expected:
         # Files hold a tied matrix once; older files hold it twice.
         head = weights.get("lm_head.weight")
         if head is not None and embedding in weights and not torch.equal(head, weights[embedding]):

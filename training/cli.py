@@ -42,7 +42,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "import": ("import_model", "convert a Llama, Qwen3 or GPT-2 checkpoint to a scratch model"),
         "push": ("push", "upload an exported model, or a prepared corpus, to the Hub"),
         "chat": ("chat", "talk to a model in the terminal"),
+        "complete": ("complete", "continue a text with a model, such as a pretrained one"),
         "serve": ("serve", "serve a model with an OpenAI-compatible API"),
+        "arena": ("arena", "rate models by votes on pairs of answers; turn votes into preferences for DPO"),
         "plot": ("plot", "plot the curves of several pretraining runs in one figure"),
         "report": ("report", "print the results of a run as a table, and plot them"),
     },
@@ -88,21 +90,31 @@ def explain(error: Exception) -> str | None:
     reason = one_line(error)
     if disk_full(error):
         return f"no space left on the disk ({reason}); free some and run the command again, earlier outputs are intact"
+    if caused_by(error, errno.EROFS):
+        return f"the disk is read-only ({reason}); mount it for writing, or choose another folder, and run it again"
     if isinstance(error, PermissionError):
         return f"permission denied: {error.filename}; change its permissions or choose another folder"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}; check that file or folder and run the command again"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "training":
         return f"the package '{error.name}' is not installed; {how_to_install(error.name)}"
     return None
 
 
-def disk_full(error: BaseException | None) -> bool:
+def disk_full(error: BaseException) -> bool:
     """Whether an error comes from a full disk, a quota, or a limit on the size of a file (ulimit)."""
+    # torch only notices that its file is shorter than it should be
+    return caused_by(error, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, quoted="unexpected pos")
+
+
+def caused_by(error: BaseException | None, *numbers: int, quoted: str = "") -> bool:
+    """Whether an error comes from one of these errors of the system, or quotes this text.
+
+    The Rust libraries quote the system's text, and have no error number.
+    """
+    texts = [text for text in (*map(os.strerror, numbers), quoted) if text]
     while error:
-        # The Rust libraries quote the system; torch only notices that its file is shorter than it should be.
-        quoted = any(
-            phrase in str(error) for phrase in ("No space left", "quota exceeded", "File too large", "unexpected pos")
-        )
-        if quoted or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+        if any(text in str(error) for text in texts) or (isinstance(error, OSError) and error.errno in numbers):
             return True
         error = error.__cause__ or error.__context__
     return False

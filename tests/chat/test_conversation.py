@@ -1,6 +1,8 @@
 """Turns of a conversation, its file, and the settings for its answers."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from datasets import load_dataset
@@ -57,7 +59,9 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, content):
 
 
 def test_where_nothing_can_be_written(tmp_path):
-    for file in (tmp_path, tmp_path / "nowhere" / "file"):
+    os.mkfifo(tmp_path / "pipe")
+    devices = (Path("/dev/full"), Path("/dev/zero"), tmp_path / "pipe")  # which have no end, or no reader
+    for file in (tmp_path, tmp_path / "nowhere" / "file", Path("a\0b"), *devices):
         with pytest.raises(UserError, match="cannot be written"):
             talk("a", "b").save(file, "one")
 

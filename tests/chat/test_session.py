@@ -8,9 +8,12 @@ import signal
 
 import pytest
 import torch
-from tiny_stages import write_model, write_tokenizer
+from character_tokenizers import character_tokenizer
+from messages import refused
+from tiny_stages import MODEL, VOCAB_SIZE, write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from modeling_scratch import ScratchConfig, ScratchForSequenceClassification
 from training.chat.model import ChatModel
 from training.chat.sampling import Sampling
 from training.chat.session import Session
@@ -25,7 +28,8 @@ def models(tmp_path_factory):
     """A folder with the models `one` and `two`, which never end an answer by themselves, and a `judge`."""
     place = tmp_path_factory.mktemp("models")
     tokenizer = write_tokenizer(place / "tokenizer")
-    write_model(place / "judge", tokenizer, "reward")
+    reward_model = ScratchForSequenceClassification(ScratchConfig(vocab_size=VOCAB_SIZE, num_labels=1, **MODEL))
+    reward_model.save_pretrained(place / "judge")
     for name, preset in (("one", "qwen3"), ("two", "llama")):
         folder = write_model(place / name, tokenizer, "sft", preset, {"max_position_embeddings": CONTEXT})
         settings = GenerationConfig.from_pretrained(folder)
@@ -224,6 +228,24 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
     assert screen.new() == ("", []) and [len(contents(session, number)) for number in (0, 1)] == [2, 2]
 
 
+@pytest.mark.parametrize("unknown", [True, False])
+def test_a_character_that_the_model_does_not_know(begin, models, unknown):
+    """A new tokenizer has a token for it. With an old one the message is rejected, and the conversation goes on."""
+    tokenizer = character_tokenizer(models / f"characters {unknown}", unknown)
+    write_model(models / f"letters {unknown}", models / f"characters {unknown}", "sft")
+    session, screen = begin(f"letters {unknown}")
+    if unknown:
+        session.handle_line("A café?")
+        assert tokenizer.unk_token not in screen.written
+    else:
+        with pytest.raises(UserError, match="has no token for 'é'; leave it out"):
+            session.handle_line("A café?")
+        with pytest.raises(UserError, match="'é'"):
+            session.handle_line("/system café")
+    session.handle_line("A cup?")
+    assert contents(session)[0::2] == ["A café?"] * unknown + ["A cup?"]
+
+
 @pytest.mark.parametrize(
     "command, says",
     [
@@ -234,8 +256,8 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ("/compare", "/compare needs the folder of another model, or its name on the Hub"),
         ("/compare off", "/compare needs the folder of another model, or its name on the Hub"),
         ("/compare three", "three: no model found"),
-        ("/compare tokenizer", "tokenizer: no model found"),
-        ("/compare judge", "'model': judge holds the output of 'reward'; expected the output of pretrain or sft .*"),
+        ("/compare tokenizer", "'model': tokenizer holds the output of 'tokenizer'; expected .*"),
+        ("/compare judge", "'model': judge is a reward model, not a language model; .*`scratch evaluate`.*"),
         ("/compare someone/else", "'model': no tokenizer at someone/else .*"),
         ("/set temperature", "/set needs a key and a value, as in /set temperature 0.7, not 'temperature'"),
         ("/set temprature 1", "/set: unknown key 'temprature'; did you mean 'temperature'?"),
@@ -247,6 +269,7 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
         ("/speed", "the conversation is empty"),
         ("/save", "/save needs the name of a file, such as conversations.jsonl"),
         ("/save here.jsonl", "the conversation is empty"),
+        ("/compare ~nobodyhere/x", "~nobodyhere/x: no model found"),
     ],
 )
 def test_mistakes(begin, monkeypatch, command, says):
@@ -286,6 +309,25 @@ def test_both_sides_are_saved(begin, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "talks.jsonl").read_text().splitlines()]
     assert [record["model"] for record in records] == ["one", "two"]
     assert [[m["content"] for m in record["messages"]] for record in records] == [contents(session, n) for n in (0, 1)]
+
+
+def test_a_home_that_does_not_exist(begin):
+    """The conversation goes on."""
+    session, _ = begin()
+    session.handle_line("Where?")
+    for command in ("/save ~nobodyhere/x", "/save a\0b"):
+        with refused(None, "cannot be written"):
+            session.handle_line(command)
+    assert len(contents(session)) == 2
+
+
+def test_folders_of_the_home(begin, models, monkeypatch):
+    monkeypatch.setenv("HOME", str(models))
+    session, screen = begin()
+    session.handle_line("/compare ~/two")
+    session.handle_line("Where?")
+    session.handle_line("/save ~/talk.jsonl")
+    assert len((models / "talk.jsonl").read_text().splitlines()) == 2
 
 
 def presses_ctrl_c(after: int, times: int = 1, signum: int = signal.SIGINT):

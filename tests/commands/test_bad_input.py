@@ -1,6 +1,5 @@
 """What goes wrong at the keyboard or in the machine: one line with the thing and the remedy, and nothing is lost."""
 
-import gc
 import json
 import os
 import shutil
@@ -389,19 +388,6 @@ def test_a_file_on_a_full_disk(place, capfd, verb, file):
     (staging_dir("new") / file).unlink()
     assert {name: content for name, content in files(place).items() if not name.startswith("new.partial")} == before
     assert main([verb, *chosen]) == 0  # with room again, the same command works
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of a few hundred kilobytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a disk takes root")
-    yield folder
-    gc.collect()  # an error that was caught may still hold the lock of its stage
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_at_a_checkpoint(place, small_disk, capfd):

@@ -77,6 +77,8 @@ def test_unknown_command(capsys):
         (RuntimeError("I/O error:\nNo space left on device (os error 28)"), 1, "error: no space left on the disk (I/O"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), 1, "error: no space left"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: permission denied: /x"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), 1, "error: the disk is read-only ([Errno 30]"),
+        (RuntimeError("I/O error: Read-only file system (os error 30)"), 1, "error: the disk is read-only (I/O"),
     ],
 )
 def test_failures_are_one_line(error, code, line, monkeypatch, capsys):

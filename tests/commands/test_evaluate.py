@@ -348,7 +348,7 @@ def test_refuses_a_foreign_tokenizer_on_prepared_data(broken, stock, tmp_path):
         ({"models": "{}", "texts": "{a: a.txt}"}, "models", ["at least one"]),
         ({"chats": "{c: {file: gone.jsonl}}"}, "chats.c.file", ["no such file", "gone.jsonl"]),
         ({"chats": "{c: {}}"}, "chats.c.file", ["is missing"]),
-        ({"chats": "{c: {file: asked.jsonl, reward_model: model}}"}, "chats.c.reward_model", ["ScratchForCausalLM"]),
+        ({"chats": "{c: {file: asked.jsonl, reward_model: model}}"}, "chats.c.reward_model", ["is a language model"]),
         ({"chats": "{c: {file: asked.jsonl, rewards: [number]}}"}, "chats.c.rewards", ["number", "column answer"]),
         ({"chats": "{c: {file: asked.jsonl}}", "context": 90}, "max_new_tokens", [160, "'chats.c'", "models.m"]),
         ({"chats": "{c: {file: asked.jsonl}}", "limits.chats": 0}, "limits.chats", ["at least 1", 0]),

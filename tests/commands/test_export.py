@@ -8,15 +8,24 @@ import sys
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from tiny_stages import flags, write_model, write_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
+from messages import refused
+from peft import LoraConfig, get_peft_model
+from tiny_stages import VOCAB_SIZE, flags, write_model, write_tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Qwen3ForCausalLM,
+)
 
 from modeling_scratch.modeling_scratch import AUTO_CLASSES
-from training.commands.export import lineage, main
+from training.commands.export import main
 from training.common.errors import UserError
 from training.common.stage import Stage, read_provenance
 from training.model_io import model_folder
 from training.model_io.model_folder import save_model
+from training.model_io.tokenizers import open_tokenizer
+from training.publishing.lineage import lineage
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +130,18 @@ def test_refuses_what_is_not_a_model(place, tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_refuses_a_folder_without_provenance(place, tmp_path):
+def test_a_folder_without_provenance(place, tmp_path):
+    """What any other program saved: the card cannot say how it was made."""
     shutil.copytree(place / "dpo", tmp_path / "copy")
     (tmp_path / "copy" / "provenance.json").unlink()
-    with pytest.raises(UserError, match="was not written by scratch pretrain, sft, dpo, kto, orpo, grpo, rloo, import"):
-        main(flags({"output_dir": tmp_path / "out", "model": tmp_path / "copy"}))
+    main(flags({"output_dir": tmp_path / "out", "model": tmp_path / "copy"}))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "A language model. It answers messages." in text and "How it was made" not in text
+    with refused("model", tmp_path / "copy" / "config.json", "damaged"):
+        (tmp_path / "copy" / "config.json").write_text("{")
+        main(flags({"output_dir": tmp_path / "other", "model": tmp_path / "copy"}))
+    with refused("model", "someone/model", "hf download"):
+        main(flags({"output_dir": tmp_path / "other", "model": "someone/model"}))
 
 
 # Runs where the package cannot be imported, and trusts no code.
@@ -238,3 +254,55 @@ def test_a_directory_with_other_numbers_is_not_kept(place, tmp_path, monkeypatch
     with pytest.raises(UserError, match="its logits differ by up to .* from those of .*pretrain; not kept"):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "qwen3"}))
     assert not (tmp_path / "out").exists()
+
+
+@torch.no_grad()
+def train(adapted):
+    """Change the weights of an adapter, and leave those of its base."""
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return adapted
+
+
+def write_adapter_with_tokens(folder, base):
+    """An adapter as stock programs leave it after adding a token; returns the logits of the trained model."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<|new|>"])
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    train(model).save_pretrained(folder, save_embedding_layers=True)
+    tokenizer.save_pretrained(folder)
+    with torch.no_grad():
+        return model.eval()(torch.arange(4, 20)[None]).logits
+
+
+def test_an_adapter_of_a_model_with_added_tokens(place, tmp_path):
+    """The merged model has their rows and the adapter's tokenizer."""
+    expected = write_adapter_with_tokens(tmp_path / "adapter", place / "sft")
+    options = {"model": place / "sft", "adapter": tmp_path / "adapter"}
+    main(flags({"output_dir": tmp_path / "merged", **options}))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    tokenizer = open_tokenizer(tmp_path / "merged", "model")
+    assert model.config.vocab_size == len(tokenizer) == VOCAB_SIZE + 1
+    with torch.no_grad():
+        torch.testing.assert_close(model(torch.arange(4, 20)[None]).logits, expected, atol=1e-4, rtol=1e-4)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (tmp_path / "adapter" / file).unlink()
+    with refused("adapter", tmp_path / "adapter", VOCAB_SIZE + 1, VOCAB_SIZE, "tokenizer"):
+        main(flags({"output_dir": tmp_path / "again", **options}))
+    assert not list(tmp_path.glob("again*"))
+
+
+def test_an_adapter_of_a_reward_model(place, tmp_path):
+    """A checkpoint of `trl reward`, whose base is a language model: the result is a reward model."""
+    base = AutoModelForSequenceClassification.from_pretrained(place / "sft", num_labels=1)
+    model = train(get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_CLS")))
+    model.save_pretrained(tmp_path / "adapter")
+    main(flags({"output_dir": tmp_path / "merged", "model": place / "sft", "adapter": tmp_path / "adapter"}))
+    merged, report = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged", output_loading_info=True)
+    assert not any(report.values()) and merged.config.num_labels == 1
+    with torch.no_grad():
+        found, expected = (each.eval()(torch.arange(4, 20)[None]).logits for each in (merged, model))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert "A reward model" in (tmp_path / "merged" / "README.md").read_text()

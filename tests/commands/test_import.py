@@ -23,6 +23,7 @@ from modeling_scratch import ScratchForCausalLM
 from training.commands.import_model import main
 from training.common.errors import UserError
 from training.common.stage import read_provenance
+from training.publishing.lineage import lineage
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_other_stages_start_from_it(place):
     forget_accelerate()
     assert type(AutoModelForCausalLM.from_pretrained("sft")) is ScratchForCausalLM
     assert same_files(place / "llama", place / "sft", ["generation_config.json"])
-    assert [record["stage"] for record in export.lineage(place / "sft")] == ["import", "sft"]
+    assert [record["stage"] for record in lineage(place / "sft")] == ["import", "sft"]
     export.main(flags({"output_dir": "out", "model": "sft", "to": "llama"}))
     assert "| import |" in (place / "out" / "README.md").read_text()
 
@@ -183,6 +184,7 @@ def lose_a_shard(folder):
         ),
         (lambda folder: MistralConfig().save_pretrained(folder), "is a mistral; scratch imports llama, qwen3, gpt2"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda folder: (folder / "generation_config.json").write_text("{oops"), "generation_config.json is damaged"),
         (lambda folder: (folder / "config.json").unlink(), "holds no model"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"nothing"), "model.safetensors is damaged"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors; weights are taken from"),

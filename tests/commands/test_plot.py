@@ -11,9 +11,11 @@ import time
 
 import matplotlib
 import pytest
+from faults import disk_fills_in_a_picture
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
+from provenance import write_provenance  # noqa: E402
 
 from training.commands.plot import main  # noqa: E402
 from training.common.errors import UserError  # noqa: E402
@@ -59,6 +61,14 @@ def test_a_run_may_be_named_in_many_ways(place, run, capsys):
     main([run])
     assert (place / "plot.png").stat().st_size > 10_000
     assert "plot: wrote plot.png" in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_the_last_picture(place):
+    main(["runs/small", "--output", "it.svg"])
+    before = (place / "it.svg").read_bytes()
+    with disk_fills_in_a_picture(), pytest.raises(OSError):
+        main(["runs/small", "--output", "it.svg", "--x", "step"])
+    assert (place / "it.svg").read_bytes() == before and sorted(os.listdir(place)) == ["it.svg", "runs"]
 
 
 def test_names_are_what_differs(place, capsys):
@@ -114,7 +124,7 @@ def test_runs_that_do_not_compare_are_drawn_with_a_remark(place, capsys):
         if run != "small":
             write_run(folder)
         inputs = {"data": shards[data], "tokenizer": f"digest of {data}"}
-        (folder / "provenance.json").write_text(json.dumps({"recipe": {"data": data}, "inputs": inputs}))
+        write_provenance(folder, "pretrain", recipe={"data": data}, inputs=inputs)
 
     def remarks(*arguments):
         main(list(arguments))

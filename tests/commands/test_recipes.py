@@ -1,8 +1,12 @@
 """Every file under recipes/: read strictly by the program it is for; every model recipe runs, its sizes cut down."""
 
+import dataclasses
 import importlib
 import json
 import math
+import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import modeling_scratch
 from training import cli
 from training.commands import run
-from training.common.recipe import STAGES, build, read_yaml
+from training.common.errors import UserError
+from training.common.recipe import STAGES, build, check_bounds, read_yaml, set_keys
 from training.tuning.keys.trl_options import CONFIGURATIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -48,8 +53,7 @@ def test_every_file_is_of_a_known_kind():
 
 
 def test_the_quickstart_has_a_time():
-    config, others = run.read_config(RECIPES / "quickstart", ["--seed", "1"])
-    assert config.minutes == 14 and others == ["--seed", "1"]
+    assert run.read_config(RECIPES / "quickstart", {}).minutes == 14
 
 
 @pytest.mark.parametrize("path", stage_files(*set(STAGES) - set(CONFIGURATIONS)), ids=name)
@@ -101,6 +105,59 @@ def test_lm_eval_reads_its_files(tmp_path, monkeypatch):
     assert set(tasks) <= set(manager.all_tasks)
     loaded = manager.load(tasks)["tasks"] if hasattr(manager, "load") else manager.load_task_or_group(tasks)
     assert set(loaded) == set(tasks)
+
+
+# The smallest recipe of each stage. Keys that mean something only beside others stand there with these.
+PLAIN = {
+    "tokenizer": {"output_dir": "out", "data.path": "a"},
+    "prepare": {"output_dir": "out", "tokenizer": "b", "data.path": "a"},
+    "pretrain": {"output_dir": "out", "tokenizer": "b", "data": "a"},
+    "classify": {"output_dir": "out", "model": "b", "data.train": "a", "data.validation": "a"},
+    "evaluate": {"output_dir": "out", "models": {"one": "b"}, "tasks": ["small"]},
+}
+BESIDE = {
+    r"data\.(max_tokens|temperature)": {"data.path": "python", "data.sources.one.path": "a"},
+    r".*max_group_share": {"data.max_bytes": 1000},
+    r"engine\..*": {"engine.kind": "slurm", "engine.partition": "c"},
+}
+
+
+def numeric_keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, list[float]]]:
+    """Each key of a configuration that takes a number, its field, and a few numbers within its bounds."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield from numeric_keys(hint, f"{prefix}{field.name}.")
+            continue
+        kinds = set(typing.get_args(hint) or (hint,)) - {type(None)}
+        numbers = []
+        for number in (1, 2, 3, 7, 8, 12, 48, 300, 5000) if int in kinds else (0.1, 0.5, 1.0, 2.0):
+            try:
+                check_bounds(number, field.metadata.get("bounds", {}), "", field.name)
+                numbers.append(number)
+            except UserError:
+                continue
+        if kinds & {int, float}:
+            yield prefix + field.name, field, numbers
+
+
+@pytest.mark.parametrize("stage", PLAIN)
+def test_a_key_alone_is_not_rejected_because_of_the_default_of_another(stage):
+    """Then the default follows, or the error is about this key."""
+    cls = importlib.import_module(f"training.commands.{stage}").CONFIG
+    tried = 0
+    for key, field, numbers in numeric_keys(cls):
+        beside = next((others for pattern, others in BESIDE.items() if re.fullmatch(pattern, key)), {})
+        for number in numbers:
+            tried += 1
+            given = PLAIN[stage] | beside | {key: number}
+            try:
+                build(cls, set_keys({}, given), "recipe")
+            except UserError as error:
+                named = {word.strip("'") for word in re.findall(r"'[\w.]+'|\b[a-z]+_[\w.]+", str(error))}
+                assert named <= {*given, key, field.name}, f"{key}={number}: {error}"
+    assert tried > 10
 
 
 SIZES = {

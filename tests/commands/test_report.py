@@ -1,8 +1,11 @@
 """`scratch report`: tables and a picture from whatever stages of a run are there."""
 
 import json
+import shutil
 
 import pytest
+from faults import disk_fills_in_a_picture
+from provenance import write_provenance
 
 from training.commands.report import main
 from training.common.errors import UserError
@@ -42,8 +45,7 @@ def make_run(run_dir, stages, models=None):
     for stage in stages:
         folder = run_dir / ("data" if stage == "prepare" else stage)
         folder.mkdir(parents=True)
-        record = {"stage": stage, "seconds": SECONDS[stage], "versions": {"torch": "2.13.0"}}
-        (folder / "provenance.json").write_text(json.dumps(record))
+        write_provenance(folder, stage, seconds=SECONDS[stage], versions={"torch": "2.13.0"})
     if "pretrain" in stages:
         lines = [{"step": n, "tokens": 100 * n, "loss": 8 / n} for n in range(1, 20)]
         lines += [{"step": 20, "tokens": 2000, "validation_loss": 1.234}]
@@ -137,8 +139,19 @@ def test_nothing_to_draw_is_not_announced(tmp_path, figures, capsys):
 
 def test_unfinished_stages_are_not_counted(tmp_path):
     run = make_run(tmp_path / "run", ["tokenizer", "prepare"])
-    (run / "data").rename(run / "data.partial")
+    for suffix in (".partial", ".replaced"):
+        shutil.copytree(run / "data", run / f"data{suffix}")
+    shutil.rmtree(run / "data")
     assert "prepare" not in write_summary(run).text
+
+
+def test_a_full_disk_leaves_the_last_summary(tmp_path):
+    run = make_run(tmp_path / "run", ["pretrain"])
+    write_summary(run)
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with disk_fills_in_a_picture(), pytest.raises(OSError):
+        write_summary(run)
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 def test_the_verb(tmp_path, capsys):

@@ -15,9 +15,10 @@ from training.cli import main
 from training.commands import run
 from training.commands.prepare import PrepareConfig
 from training.common.errors import UserError
-from training.common.recipe import STAGES, build, parse, split_overrides
+from training.common.recipe import STAGES, build, parse, read_flags, split_overrides
 from training.common.stage import OWNED, Stage
 from training.common.yaml_values import read_yaml
+from training.eval.harness.task_files import local_tasks
 from training.machine.resources import Machine
 from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
@@ -85,13 +86,15 @@ def test_overrides_that_nobody_takes(folder, arguments, message):
 
 def test_folders_without_recipes(tmp_path, capsys):
     assert main(["run", str(tmp_path / "nowhere")]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path / 'nowhere'}: no such recipe folder\n"
+    assert f"error: {tmp_path / 'nowhere'}: no such recipe folder; " in capsys.readouterr().err
     assert main(["run", str(tmp_path)]) == 2
     assert "no recipe in it; recipes are named tokenizer.yaml" in capsys.readouterr().err
 
 
 def test_help(capsys):
-    assert main(["run", "recipes/quickstart", "--help"]) == 0
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "recipes/quickstart", "--help"])
+    assert not stop.value.code
     assert capsys.readouterr().out.startswith("Run the recipes of a folder in order")
 
 
@@ -237,7 +240,7 @@ def finished(tmp_path, monkeypatch):
         "export": "output_dir: runs/x/export\nmodel: runs/x/sft\nevaluation: runs/x/evaluate\n",
     }.items():
         (recipes / f"{stage}.yaml").write_text(text)
-    for stage, config in run.open_run(recipes, []).configs.items():
+    for stage, config in run.open_run(recipes, run.RunConfig(), []).configs.items():
         module = run.command_of(stage)
         trl_stage = isinstance(config, dict)
         digests = inputs_of(config) if trl_stage else module.inputs(config)
@@ -303,12 +306,12 @@ def test_text_and_paths_of_the_command_line(finished, tmp_path, monkeypatch):
     """As the stages themselves read them."""
     monkeypatch.setenv("HOME", str(tmp_path))
     flags = ["--prepare.data.path=2024", "--sft.output_dir=~/exp #2", "--pretrain.output_dir=1e3", "--sft.seed=1e0"]
-    configs = run.open_run(finished, [*flags[:3], "--evaluate.models={base: ~/x, other: 007}"]).configs
+    configs = run.open_run(finished, run.RunConfig(), [*flags[:3], "--evaluate.models={base: ~/x, other: 007}"]).configs
     assert configs["prepare"].data.path == "2024" and configs["pretrain"].output_dir == "1e3"
     assert configs["sft"]["output_dir"] == f"{tmp_path}/exp #2"
     assert configs["evaluate"].models == {"base": f"{tmp_path}/x", "other": "007"}
     with refused("seed"):
-        run.open_run(finished, flags)
+        run.open_run(finished, run.RunConfig(), flags)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     assert f"next: scratch prepare --config {recipes / 'prepare.yaml'}" in capfd.readouterr().out
 
     config = build(PrepareConfig, read_yaml(tmp_path / "runs" / "x" / "data" / "recipe.yaml"), "recipe.yaml")
-    assert config == run.open_run(recipes, []).configs["prepare"]
+    assert config == run.open_run(recipes, run.RunConfig(), []).configs["prepare"]
     done = imports_nothing_heavy("run", str(recipes), cwd=tmp_path)
     assert done.stdout.count("is up to date, skipped") == 2
 
@@ -373,9 +376,10 @@ def measured(folder, tmp_path, monkeypatch):
 
 
 def steps_of(folder: Path, *arguments: str) -> list[str]:
-    config, others = run.read_config(folder, list(arguments))
+    own, keys = run.split_arguments(list(arguments))
+    config = run.read_config(folder, read_flags(run.RunOptions, own))
     recipes = run.recipes_in(folder)
-    overrides = run.assign_overrides(others, contents(folder))
+    overrides = run.assign_overrides(keys, contents(folder))
     return run.fit_to_minutes(config.minutes, recipes, overrides)["pretrain"]
 
 
@@ -399,6 +403,87 @@ def test_steps_on_the_command_line_win(folder, measured):
     assert steps_of(folder, "--seed=1")[0] == "--seed=1" and measured
 
 
-def test_minutes_must_be_more_than_none(folder):
-    with pytest.raises(UserError, match="'minutes' must be above 0"):
-        run.read_config(folder, ["--minutes=0"])
+def test_minutes_must_be_more_than_none(folder, capsys):
+    assert main(["run", str(folder), "--minutes=0"]) == 2
+    assert "'minutes' must be above 0" in capsys.readouterr().err
+    (folder / "run.yaml").write_text("minutes: 0\n")
+    with refused("minutes", "above 0", "run.yaml"):
+        run.read_config(folder, {})
+
+
+def test_the_machine_is_described_before_the_first_stage_that_runs(finished, monkeypatch, capsys):
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: 0)
+    monkeypatch.setattr(run, "measure_once", lambda: MACHINE)
+    assert main(["run", str(finished), "--prepare.explain=2", "--evaluate.batch_size=3"]) == 0
+    headings = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("[", "processor: "))]
+    assert headings[:3] == [
+        f"[1/7] tokenizer ({finished / 'tokenizer.yaml'})",
+        MACHINE.describe(),
+        f"[2/7] prepare ({finished / 'prepare.yaml'})",
+    ] and headings.count(MACHINE.describe()) == 1
+
+
+def test_options_of_the_run_and_keys_of_its_stages():
+    split = run.split_arguments(["x", "--minutes", "3", "--data.path", "a b", "--restart", "--copy-to=c", "--seed=1"])
+    assert split == (["x", "--minutes", "3", "--restart", "--copy-to=c"], ["--data.path", "a b", "--seed=1"])
+    assert run.split_arguments(["--data.path", "a", "x"])[0] == []
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder, where the recipes are those that the package brings."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_recipes_are_listed(elsewhere, capsys):
+    (elsewhere / "recipes" / "mine").mkdir(parents=True)
+    (elsewhere / "recipes" / "mine" / "sft.yaml").touch()
+    assert main(["run"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert {"  arithmetic   tokenizer, prepare, pretrain, sft, grpo, evaluate", "  mine         sft"} <= set(printed)
+    assert len(printed) == 11  # accelerate and lm_eval are no recipes
+    assert main(["run", "quikstart"]) == 2 and "did you mean 'quickstart'?" in capsys.readouterr().err
+    assert main(["run", "--data.path", "a.txt", "quickstart"]) == 2
+    assert "the recipe folder comes first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "recipes/arithmetic"])
+def test_a_recipe_by_its_name(elsewhere, name, monkeypatch):
+    made = []
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: made.append(str(path)) or 1)
+    monkeypatch.setattr(run, "measure_once", lambda: MACHINE)
+    with pytest.raises(SystemExit):
+        main(["run", name])
+    assert made == ["recipes/arithmetic/tokenizer.yaml"]
+    assert not (elsewhere / "recipes").exists()
+
+
+def test_what_a_shipped_recipe_names_is_found(elsewhere):
+    """Its task files and its chat template; a folder of the same name here comes first."""
+    assert {"scratch_body_choice", "scratch_docstring_choice"} == local_tasks(Path("recipes/lm_eval")).keys()
+    (elsewhere / "runs/arithmetic/sums").mkdir(parents=True)
+    (elsewhere / "runs/arithmetic/sums/sft.jsonl").write_text('{"prompt": "1 + 1 =", "completion": " 2"}\n')
+    values = trl_options.check_values("sft", read_yaml("recipes/arithmetic/sft.yaml"), "recipe")
+    Stage("pretrain", "runs/arithmetic/pretrain", {}, {}, []).begin().rename("runs/arithmetic/pretrain")
+    assert values["chat_template_path"] in inputs_of(values | {"model_name_or_path": "owner/name"})
+    (elsewhere / "recipes" / "lm_eval").mkdir(parents=True)
+    assert local_tasks(Path("recipes/lm_eval")) == {}
+
+
+def test_a_copy_has_its_own_outputs(elsewhere, capsys):
+    assert main(["run", "arithmetic", "--copy_to", "my/sums"]) == 0
+    assert "scratch run my/sums" in capsys.readouterr().out
+    sft = read_yaml("my/sums/sft.yaml")
+    assert sft["chat_template_path"] == "my/sums/chat_template.jinja" and sft["output_dir"] == "runs/sums/sft"
+    text = "".join(file.read_text() for file in Path("my/sums").iterdir())
+    assert "runs/arithmetic" not in text and "recipes/arithmetic" not in text
+    assert list(run.recipes_in(run.find_folder("my/sums"))) == list(run.recipes_in(run.find_folder("arithmetic")))
+    for wrong, fact in (("my/sums", "exists"), ("my # sums", "plain")):
+        assert main(["run", "arithmetic", "--copy_to", wrong]) == 2
+        assert fact in capsys.readouterr().err and not Path("my # sums").exists()
+    assert main(["run", "recipes", "--copy_to", "recipes"]) == 0
+    original = {path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*") if path.is_file()}
+    copied = {path for path in Path("recipes").rglob("*") if path.is_file()}
+    assert copied == {path for path in original if "__pycache__" not in path.parts}
+    assert all(path.read_bytes() == (ROOT / path).read_bytes() for path in copied)

@@ -69,7 +69,7 @@ def test_character_level_covers_the_whole_corpus(texts, tmp_path):
     main(arguments(texts, output, kind="character"))
     tokenizer = AutoTokenizer.from_pretrained(output)
     everything = "".join(file.read_text() for file in texts.iterdir())
-    assert len(tokenizer) == SPECIAL_TOKENS + len(set(everything))
+    assert len(tokenizer) == SPECIAL_TOKENS + len(set(everything)) + 1 and tokenizer.unk_token == "<|unknown|>"
     assert len(tokenizer(everything)["input_ids"]) == len(everything)
     assert provenance(output)["metrics"]["bytes_per_token"] == 1
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from training.common import packages
 from training.common.packages import DISTRIBUTION, EXTRAS, how_to_install
 
 ROOT = Path(__file__).parents[2]
@@ -15,8 +16,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules whose distribution has another name.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "lm_eval": "lm-eval"}
 OURS = {"training", "modeling_scratch"}
-# Not imported in our files: `transformers serve`, exports to other engines and Accelerate need these.
-INDIRECT = {"fastapi", "uvicorn", "openai", "ctranslate2", "deepspeed", "tensorboard", "trackio"}
+# Not imported in our files: exports to other engines and Accelerate need these.
+INDIRECT = {"ctranslate2", "deepspeed", "tensorboard", "trackio"}
 
 
 def name_of(requirement: str) -> str:
@@ -64,6 +65,13 @@ def test_dev_installs_all_that_the_tests_need():
 def test_advice_is_for_a_checkout():
     assert how_to_install("sklearn.linear_model") == 'pip install -e ".[train]"'
     assert how_to_install("some_module") == "pip install some-module"
+
+
+def test_advice_elsewhere_names_the_packages(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "_PACKAGE", tmp_path)
+    requires = ["torch>=2", 'trl<2,>=1.16; extra == "train"', 'peft; extra == "train"', 'ray; extra == "ray"']
+    monkeypatch.setattr(packages.importlib.metadata, "requires", lambda name: requires)
+    assert how_to_install("trl.trainer") == "pip install 'trl<2,>=1.16' peft"
 
 
 def test_nobody_is_told_to_install_another_project():

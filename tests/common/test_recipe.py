@@ -288,6 +288,17 @@ def test_mistakes_on_a_command_line_are_one_line(arguments, facts):
         command(*arguments)
 
 
+def test_a_key_that_is_a_word_of_python(capsys):
+    @dataclass
+    class Import:
+        import_: list[str] = option(list, "files", several=True)
+
+    assert parse(Import, ["--import", "a", "b"], "About.", recipe=False).import_ == ["a", "b"]
+    with pytest.raises(SystemExit):
+        parse(Import, ["--help"], "About.", recipe=False)
+    assert "--import TEXT ..." in capsys.readouterr().out
+
+
 def test_one_positional_argument_takes_one_word():
     @dataclass
     class One:
@@ -301,3 +312,18 @@ def test_one_positional_argument_takes_one_word():
 def test_the_recipe_file_of_a_command_line():
     assert recipe_file(["--a", "--config", "x"]) == "x" == recipe_file(["--config=x", "--b"])
     assert recipe_file(["--a", "x"]) is None
+
+
+@pytest.mark.parametrize("key", ["inner.path", "place", "output_dir"])
+def test_bytes_that_are_not_utf_8(key):
+    """As Python hands them over on the command line."""
+    with refused(key, "not UTF-8"):
+        read(f"--{key}=h\udce9llo")
+
+
+def test_a_path_without_a_file_name(tmp_path):
+    with refused("place", "NUL"):
+        read("--config", str(recipe(tmp_path, 'place: "a\\0b"')))
+    assert read("--place", "~nobodyhere/x").place == "~nobodyhere/x"
+    with refused(None, "~nobodyhere/x: no such recipe file"):
+        read("--config", "~nobodyhere/x")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +13,21 @@ from messages import refused
 
 from training.common import stage as stage_module
 from training.common.errors import UserError
+from training.common.help import command_line
 from training.common.stage import (
     PROVENANCE,
     RECIPE,
     Stage,
     check_stage,
     digest,
+    is_whole,
     read_provenance,
     staging_dir,
     written_by,
 )
 
 ROOT = Path(__file__).parents[2]
+RECORDS = {PROVENANCE, PROVENANCE + ".tmp", RECIPE, RECIPE + ".tmp", ".lock"}
 
 
 def make(folder: Path, name="pretrain", recipe=None, inputs=None, arguments=()) -> Stage:
@@ -328,7 +333,7 @@ def test_refuses_folders_of_others(tmp_path, out):
     complete(out)
     before = files(tmp_path)
     assert refusal(out, name="sft") == f"'output_dir': {out} holds the output of 'pretrain'; choose another for sft"
-    for suffix in ("", ".partial", ".old"):
+    for suffix in ("", ".partial", ".replaced"):
         foreign = tmp_path / f"thesis{suffix}"
         foreign.mkdir()
         (foreign / "chapter.txt").write_text("mine")
@@ -355,34 +360,129 @@ def test_a_full_disk_at_the_start_does_not_lock_the_folder(out):
     assert written_by(out) == "pretrain"
 
 
-@pytest.mark.parametrize("moment", ["between the renames", "before the last clean-up"])
-def test_a_crash_while_putting_the_output_in_place(out, monkeypatch, moment):
-    """Whatever instant it dies at, one whole output is found by the next start."""
-    complete(out, content="old")
-    rename = Path.rename
-    stage = make(out, recipe={"seed": 1}, arguments=["--restart"])
-    (stage.begin() / "model").write_text("new")
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing catches it, and nothing is tidied up."""
 
-    def crash(*_, **__):
-        raise KeyboardInterrupt
 
-    if moment == "between the renames":
-        monkeypatch.setattr(Path, "rename", lambda path, to: crash() if path == stage.folder else rename(path, to))
-    else:
-        monkeypatch.setattr(stage_module.shutil, "rmtree", lambda path, **_: crash() if Path(path).exists() else None)
-    with pytest.raises(KeyboardInterrupt):
+class Death:
+    """Stops the program before its n-th change of the disk, counted from now on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, number: int):
+        self.left = number
+        for name in ("mkdir", "open", "unlink", "rename", "rmdir", "scandir"):  # scandir: within a deletion
+            patch.setattr(os, name, self.counted(getattr(os, name)))
+
+    def counted(self, change):
+        def changed(*arguments, **options):
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+            return change(*arguments, **options)
+
+        return changed
+
+
+def crash_points(monkeypatch, prepare, act):
+    """Call `prepare()` and `act()` again and again, and yield after `act` has died before its 1st, 2nd ... change."""
+    for number in range(1, 1000):
+        prepare()
+        with monkeypatch.context() as patch:
+            death = Death(patch, number)
+            try:
+                act()
+            except Killed:
+                pass
+            finished = death.left > 0
+        yield number
+        if finished:
+            return
+    raise AssertionError("it never finished")
+
+
+def wipe(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_work(stage: Stage, text: str) -> Path:
+    folder = stage.begin()
+    for name in ("model", "work/blocks", "trainer/checkpoint-2/state"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_killed_anywhere_a_finished_run_is_replaced_whole(out, monkeypatch):
+    """At least one whole output stands; the next start finds the work that was done, and leaves nothing behind."""
+    new = {"recipe": {"seed": 1}, "arguments": ["--restart"]}
+
+    def prepare():
+        wipe(out.parent)
+        complete(out, content="old")
+
+    def act():
+        stage = make(out, **new)
+        write_work(stage, "new")
         stage.finish({}, wrote="model")
-    monkeypatch.undo()
 
-    if moment == "between the renames":
-        assert not out.exists()
-        assert make(out).is_current() and (out / "model").read_text() == "old"
-        again = make(out, recipe={"seed": 1})
-        assert not again.is_current() and (again.begin() / "model").read_text() == "new"
-        again.finish({}, wrote="model")
-    assert make(out, recipe={"seed": 1}).is_current() and (out / "model").read_text() == "new"
-    complete(out, content="newest", recipe={"seed": 2}, arguments=["--restart"])
-    assert os.listdir(out.parent) == ["out"] and (out / "model").read_text() == "newest"
+    points = 0
+    for points in crash_points(monkeypatch, prepare, act):
+        standing = out if out.exists() else out.with_name("out.replaced")
+        assert is_whole(standing) and (standing / "model").read_text() in ("old", "new")
+        done = any(is_whole(place) and (place / "model").read_text() == "new" for place in (staging_dir(out), out))
+        again = make(out, recipe={"seed": 1}, arguments=["--restart"])
+        assert again.is_current() or not done
+        if not again.is_current():
+            write_work(again, "new")
+            again.finish({}, wrote="model")
+        assert os.listdir(out.parent) == ["out"] and sorted(os.listdir(out)) == ["model", PROVENANCE, RECIPE]
+        assert make(out, recipe={"seed": 1}).is_current() and (out / "model").read_text() == "new"
+    assert points > 30
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_killed_anywhere_while_unfinished_work_is_discarded(out, monkeypatch, finished):
+    """The next start finds all of that work or none of it, and never takes the rest of it for somebody else's."""
+
+    def prepare():
+        wipe(out.parent)
+        if finished:
+            complete(out, content="old")
+        stage = make(out, recipe={"seed": 1}, arguments=["--restart"])
+        write_work(stage, "half")
+        stage.heartbeat()
+
+    for _ in crash_points(monkeypatch, prepare, lambda: make(out, recipe={"seed": 2}, arguments=["--restart"]).begin()):
+        work = files(staging_dir(out))
+        assert {"model", "work/blocks", "trainer/checkpoint-2/state"} <= work.keys() or not work.keys() - RECORDS
+        assert is_whole(out) is finished
+        stage = make(out, recipe={"seed": 2}, arguments=["--restart"])
+        assert not stage.is_current() and not {"work", "trainer"} & set(os.listdir(stage.begin()))
+        assert not out.with_name("out.replaced").exists()
+
+
+def test_a_backup_beside_an_output_stays(out):
+    """`cp -r out out.old` is what people do."""
+    complete(out, content="old")
+    shutil.copytree(out, out.with_name("out.old"))
+    complete(out, content="new", recipe={"seed": 1}, arguments=["--restart"])
+    assert (out.with_name("out.old") / "model").read_text() == "old"
+
+
+def test_several_processes_find_the_output_of_a_run_that_was_killed_just_before_its_end(out, monkeypatch):
+    """Only the first moves it, but all of them know that there is nothing to do."""
+    stage = make(out)
+    write_work(stage, "new")
+    monkeypatch.setattr(Stage, "_move", lambda stage: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        stage.finish({}, wrote="model")
+    stage.lock.close()
+    monkeypatch.undo()
+    monkeypatch.setenv("RANK", "1")
+    assert make(out).is_current() and not out.exists()
+    monkeypatch.setenv("RANK", "0")
+    assert make(out).is_current() and (out / "model").read_text() == "new"
+    monkeypatch.setenv("RANK", "1")
+    assert make(out).is_current()
 
 
 def test_digests(tmp_path, out):
@@ -426,9 +526,20 @@ def test_inputs_of_the_wrong_stage(tmp_path, out):
 
 def test_damaged_provenance_is_named(out):
     complete(out)
-    (out / PROVENANCE).write_text('{"stage": "pre')
-    with pytest.raises(UserError, match="provenance.json is damaged; delete"):
-        make(out)
+    for content in ('{"stage": "pre', "null", '{"stage": "pretrain", "recipe": []}'):
+        (out / PROVENANCE).write_text(content)
+        with pytest.raises(UserError, match="provenance.json is damaged; delete"):
+            make(out)
+
+
+def test_a_pipe_is_not_an_input(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with refused("data", "pipe.jsonl is a pipe or a device"):
+        digest(tmp_path / "pipe.jsonl", "data")
+
+
+def test_an_error_is_one_line_whatever_it_quotes():
+    assert str(UserError("no file 'a\nb\x00'")) == "no file 'a\\nb\\x00'"
 
 
 def test_two_processes_never_work_on_the_same_folder(out, tmp_path):
@@ -450,3 +561,30 @@ sys.stdin.read()
         other.wait()
         complete(out)  # what it held ended with it
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_linked_folder_is_part_of_an_input(tmp_path):
+    texts, real = tmp_path / "texts", tmp_path / "real"
+    texts.mkdir(), real.mkdir()
+    (texts / "a.txt").write_text("a")
+    alone = digest(texts)
+    (real / "b.txt").write_text("b")
+    (texts / "linked").symlink_to(real)
+    (real / "back").symlink_to(texts)  # a circle ends
+    before = digest(texts)
+    (real / "b.txt").write_text("c")
+    assert len({alone, before, digest(texts)}) == 3
+
+
+def test_the_next_commands_are_quoted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my recipes").mkdir()
+    (tmp_path / "my recipes" / "prepare.yaml").write_text("tokenizer: my run/tokenizer\n")
+    stage = Stage("tokenizer", "my run/tokenizer", {}, {}, ["--config", "my recipes/tokenizer.yaml"])
+    stage.begin()
+    stage.finish({}, wrote="something", uses=[command_line("complete", "my run/tokenizer", "it's")])
+    words = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ").replace(", or", " ")
+    assert shlex.split(words) == [
+        *("scratch", "prepare", "--config", "my recipes/prepare.yaml"),
+        *("scratch", "complete", "my run/tokenizer", "it's"),
+    ]

@@ -70,6 +70,10 @@ def test_folders_without_shards_are_refused(folder, tmp_path):
         shards.open_shards(tmp_path / "elsewhere", "train")
     with pytest.raises(UserError, match="no split 'test'; it holds train"):
         shards.open_shards(folder, "test")
+    whole = json.loads((folder / shards.MANIFEST).read_text())
+    (folder / shards.MANIFEST).write_text(json.dumps(whole | {"vocab_size": "512"}))
+    with pytest.raises(UserError, match="manifest.json is damaged"):
+        shards.open_shards(folder, "train")
     (folder / shards.MANIFEST).write_text("{")
     with pytest.raises(UserError, match="manifest.json is damaged"):
         shards.open_shards(folder, "train")

@@ -65,6 +65,8 @@ TESTED = {
     "scratch run recipes/quickstart": "test_main_job",
     "python -m pytest tests/data/test_loader.py": "test_single_tests",
     "scratch chat": "test_chat",
+    "scratch complete": "test_complete",
+    "scratch run shakespeare": "test_copy",
     "scratch run recipes/shakespeare": "test_own_text",
     "scratch run recipes/tinystories": "test_own_text",
     "scratch pretrain --depth": "test_depth_and_plot",
@@ -131,6 +133,16 @@ def test_chat(terminal, quickstart_run):
     question = "Write this Python function.\\\n\\\ndef add(a, b):\n"
     done = terminal.run([*command("scratch chat"), "--max_new_tokens", 4], quickstart_run, input=question)
     assert 0 < len(done.stdout) < 100 and done.stderr == "truncated after 4 tokens (max_new_tokens)\n"
+
+
+def test_complete(terminal, quickstart_run):
+    done = terminal.run([*command("scratch complete"), "--max_new_tokens", 4], quickstart_run)
+    assert done.stdout.startswith("def read_") and not done.stderr
+
+
+def test_copy(terminal, tmp_path):
+    terminal.run(command("scratch run shakespeare"), tmp_path)
+    assert "runs/mine/pretrain" in (tmp_path / "mine" / "pretrain.yaml").read_text()
 
 
 @pytest.mark.parametrize("recipe", ["shakespeare", "tinystories"])

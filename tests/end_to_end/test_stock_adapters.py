@@ -119,4 +119,5 @@ def test_an_adapter_is_merged_into_its_base_alone(tmp_path, monkeypatch, capsys)
     assert export("elsewhere", "base").startswith("error: 'adapter': elsewhere/adapter_config.json is damaged")
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.partial").exists()
     assert main(["sft", *sft("again", model_name_or_path="tuned/adapter")]) == 2
-    assert "error: 'model_name_or_path': tuned/adapter is an adapter; give the model" in capsys.readouterr().err
+    said = "error: 'model_name_or_path': tuned/adapter is an adapter; merge it into its base with `scratch export"
+    assert said in capsys.readouterr().err

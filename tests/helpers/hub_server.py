@@ -105,7 +105,12 @@ class _Request(BaseHTTPRequestHandler):
         )
 
     def validate_card(self, body: bytes) -> None:
-        self.answer(200, {"errors": [], "warnings": []})
+        """Reject a card whose base is not a name on the Hub, as the Hub does."""
+        base = re.search(r"^base_model: (.*)$", json.loads(body)["content"], re.MULTILINE)
+        if base and not re.fullmatch(r"[\w.-]+/[\w.-]+", base[1]):
+            errors = [{"message": f'"base_model" with value "{base[1]}" is not valid.'}]
+            return self.answer(400, {"errors": errors, "warnings": []})
+        return self.answer(200, {"errors": [], "warnings": []})
 
     def preupload(self, body: bytes, repo: str) -> None:
         files = [

@@ -61,6 +61,17 @@ def program(name: str) -> Path:
     return Path(sys.executable).with_name(name)
 
 
+def end(pid: int) -> None:
+    """Kill a process and all that it has started; a launcher's workers have sessions of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        children = parent.children(recursive=True)
+        parent.kill()
+        for process in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
 class Forked:
     """A process of forking.py, with the methods of `subprocess.Popen` that are needed."""
 
@@ -84,6 +95,12 @@ class Terminal:
     def __init__(self, home: Path):
         self.home = home
         self._server: socket.socket | None = None  # of forking.py, once one is needed
+
+    def close(self) -> None:
+        """End the server of forking.py."""
+        if self._server:
+            self._server.close()
+            self._server_process.wait()
 
     def environment(self, **extra: str | None) -> dict[str, str]:
         """The environment of a program; a variable given as None is absent from it."""
@@ -138,15 +155,15 @@ class Terminal:
         with said.open("w") as output, open(os.devnull) as nothing:
             words = ["trl", *(str(part) for part in arguments)]
             child = self._fork(words, cwd, [nothing, output, output], **extra)
-            while child.poll() is None and seconds < LONGEST_END:
-                time.sleep(0.5)
-                if SAVED in said.read_text(errors="replace"):
-                    seconds += 0.5
-            if hangs := child.poll() is None:
-                # A launcher's workers have sessions of their own, which its end does not end.
-                for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
-                    process.kill()
-                child.wait()
+            try:
+                while child.poll() is None and seconds < LONGEST_END:
+                    time.sleep(0.5)
+                    if SAVED in said.read_text(errors="replace"):
+                        seconds += 0.5
+            finally:
+                if hangs := child.poll() is None:
+                    end(child.pid)
+                    child.wait()
         printed = said.read_text(errors="replace")
         if not hangs and child.returncode:
             pytest.fail(f"{words} in {cwd} ended with {child.returncode}\n{printed[-6000:]}")
@@ -162,7 +179,7 @@ class Terminal:
         if self._server is None:
             self._server, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             script = [sys.executable, Path(__file__).with_name("forking.py"), str(other_end.fileno())]
-            subprocess.Popen(script, env=self.environment(), pass_fds=[other_end.fileno()])
+            self._server_process = subprocess.Popen(script, env=self.environment(), pass_fds=[other_end.fileno()])
             other_end.close()
         request = {"arguments": arguments, "cwd": str(cwd), "environment": self.environment(**extra)}
         descriptors = [stream.fileno() for stream in streams]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from training.machine import resources as machine
-from training.machine.resources import Load, available_cores, busy_seconds, quota, tree_seconds
+from training.machine.resources import Load, available_cores, busy_seconds, cores_per_process, quota, tree_seconds
 
 BURN = "while True: pass"
 
@@ -47,6 +47,15 @@ def test_quota_inside_a_container(system):
     system("cgroup/cpu.max", "50000 100000\n")
     assert quota() == 0.5
     assert available_cores() == 1
+
+
+def test_processes_share_the_cores_that_affinity_and_quota_leave(system, monkeypatch):
+    monkeypatch.setattr(machine, "affinity", lambda: set(range(8)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert cores_per_process() == 4
+    system("proc/self/cgroup", "0::/\n")
+    system("cgroup/cpu.max", "200000 100000\n")
+    assert cores_per_process() == 1
 
 
 def test_quota_of_version_1(system):

@@ -5,16 +5,19 @@ import shutil
 
 import pytest
 import torch
+from character_tokenizers import character_tokenizer
 from messages import refused
 from tiny_model import build as build_tiny
 from tiny_stages import LINES, MODEL, VOCAB_SIZE, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from modeling_scratch import ScratchForSequenceClassification
 from training.common.errors import UserError
 from training.common.recipe import build
+from training.model_io.conversations import encode_answers, encode_conversation, encode_prompt, encode_text
 from training.model_io.model_folder import save_model, save_tokenizer
-from training.model_io.tokenizers import check_vocabulary, open_model_tokenizer, open_tokenizer
+from training.model_io.tokenizers import check_vocabulary, has_tokenizer, open_model_tokenizer, open_tokenizer
 from training.pretraining.config import PretrainConfig
 from training.pretraining.model import build_model
 
@@ -202,3 +205,53 @@ def test_a_tokenizer_larger_than_the_model_is_refused(place):
     tokenizer.add_tokens(["<more>"])
     with pytest.raises(UserError, match="'model': here: the tokenizer has 321 tokens but the model has 320 embeddings"):
         check_vocabulary(tokenizer, model_config, "here", "model")
+
+
+SENTENCEPIECE = b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02"
+
+
+@pytest.mark.parametrize(
+    "file, content, package",
+    [
+        ("tokenizer.model", SENTENCEPIECE, "sentencepiece"),
+        ("tokenizer.model", b"IQ== 0\nIg== 1\n", "tiktoken"),  # Llama 3's
+        ("tekken.json", b"{}", "mistral-common"),
+    ],
+)
+def test_a_tokenizer_that_must_be_converted(place, tmp_path, capsys, file, content, package):
+    """In one line, which names the package for the format, not another one."""
+    (tmp_path / "config.json").write_bytes((place / "model" / "config.json").read_bytes())
+    (tmp_path / file).write_bytes(content)
+    assert has_tokenizer(tmp_path)
+    with refused("model", tmp_path, file, "tokenizer.json", f"`pip install {package}", "save_pretrained"):
+        open_tokenizer(tmp_path, "model")
+    assert not capsys.readouterr().err
+
+
+def test_tekken_beside_a_fast_tokenizer(place, tmp_path, monkeypatch):
+    """Where mistral-common is installed, AutoTokenizer prefers its class, which is not a fast one."""
+    shutil.copytree(place / "model", tmp_path / "model")
+    (tmp_path / "model" / "tekken.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "mistral"}')
+    monkeypatch.setitem(TOKENIZER_MAPPING_NAMES, "mistral", "MistralCommonBackend")
+    monkeypatch.setattr("transformers.integrations.mistral.tokenizer.is_mistral_common_available", lambda: True)
+    assert len(open_tokenizer(tmp_path / "model", "model")) == VOCAB_SIZE
+
+
+QUESTION = [{"role": "user", "content": "A café?"}]
+ENCODED = {
+    "text": lambda tokenizer: encode_text(tokenizer, "A café"),
+    "prompt": lambda tokenizer: encode_prompt(tokenizer, "A café"),
+    "messages": lambda tokenizer: encode_prompt(tokenizer, QUESTION),
+    "conversation": lambda tokenizer: encode_conversation(tokenizer, QUESTION).ids,
+    "answers": lambda tokenizer: encode_answers(tokenizer, "A", "caf", "café").answers[1],
+}
+
+
+@pytest.mark.parametrize("encode", ENCODED.values(), ids=ENCODED)
+def test_a_character_that_is_not_in_the_vocabulary(tmp_path, encode):
+    """It becomes the token for unknown characters; an older tokenizer without this token is named in one line."""
+    tokenizer = character_tokenizer(tmp_path, unknown=True)
+    assert encode(tokenizer).count(tokenizer.unk_token_id) == 1
+    with refused(None, str(tmp_path / "old"), "'é'"):
+        encode(character_tokenizer(tmp_path / "old", unknown=False))

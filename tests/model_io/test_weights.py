@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import refused
 from safetensors.torch import load_file, save_file
 from tiny_model import build
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -100,7 +101,7 @@ def test_a_reward_model_is_no_language_model(tmp_path):
     build("llama").save_pretrained(tmp_path / "language model")
     reward = ScratchForSequenceClassification.from_pretrained(tmp_path / "language model", num_labels=1)
     reward.save_pretrained(tmp_path / "reward")
-    with pytest.raises(UserError, match=r"1 missing \(lm_head.weight\), 1 unknown \(score.weight\)"):
+    with refused("model", tmp_path / "reward", "is a reward model", "`scratch evaluate`", "`scratch export`"):
         check_weights(str(tmp_path / "reward"), "model")
 
 
@@ -119,3 +120,11 @@ def test_models_of_other_classes_pass(tmp_path):
     gpt2.transformer.save_pretrained(tmp_path / "gpt2")  # keys without the prefix of the language model
     for name in ("llama", "gpt2"):
         check_weights(str(tmp_path / name), "model")
+
+
+@pytest.mark.parametrize("content", ["{oops", "[]", '"text"'])
+def test_generation_settings_that_transformers_would_replace_with_defaults(tmp_path, content):
+    build().save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with refused("model", tmp_path / "generation_config.json", "damaged", "delete it"):
+        check_weights(str(tmp_path), "model")

@@ -2,11 +2,17 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from tiny_model import SLIDING, build, logits, stir, tokens
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen3Config
 
-from modeling_scratch import ScratchForCausalLM
+from modeling_scratch import (
+    ScratchConfig,
+    ScratchForCausalLM,
+    ScratchForSequenceClassification,
+    ScratchForTokenClassification,
+)
 from modeling_scratch.conversion_scratch import from_stock, scratch_config, stock_config, to_stock
 from training.model_io.model_folder import read_weights
 
@@ -285,3 +291,41 @@ def test_the_tied_matrix_may_be_there_twice(tmp_path):
     ours = from_stock(stock.config, weights)
     assert ours.lm_head.weight is ours.model.embed_tokens.weight
     assert_same(ours, stock)
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_a_classifier_there_and_back(kind, labels, tmp_path):
+    """A reward model has one label. Equal scores as a stock class, equal tensors back."""
+    names = [f"label {number}" for number in range(labels)]
+    config = ScratchConfig.from_preset(kind, **SIZES)
+    config.id2label, config.label2id = dict(enumerate(names)), {name: number for number, name in enumerate(names)}
+    ours = stir(ScratchForSequenceClassification(config)).eval()
+    stock = to_stock(ours, kind).eval()
+    assert type(stock).__name__.endswith("ForSequenceClassification") and stock.config.id2label == config.id2label
+    input_ids = tokens(2, 9)
+    with torch.no_grad():
+        expected = ours(input_ids).logits
+        torch.testing.assert_close(stock(input_ids).logits, expected, atol=1e-5, rtol=1e-5)
+    assert expected.shape == (2, labels)
+    stock.save_pretrained(tmp_path)
+    read = AutoConfig.from_pretrained(tmp_path)
+    back = from_stock(read, read_weights(tmp_path))
+    assert type(back) is ScratchForSequenceClassification and back.config.label2id == config.label2id
+    weights = ours.state_dict()
+    assert back.state_dict().keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in back.state_dict().items())
+
+
+def test_other_heads_do_not_convert():
+    with pytest.raises(ValueError, match="ScratchForTokenClassification; only language models and sequence class"):
+        to_stock(ScratchForTokenClassification(ScratchConfig.from_preset("llama", **SIZES)), "llama")
+
+
+@pytest.mark.parametrize("name", ["pad_token_id", "bos_token_id", "eos_token_id"])
+def test_a_negative_token_id_means_that_there_is_none(name):
+    """As many checkpoints have it, of models that were converted early: `pad_token_id: -1`."""
+    found = scratch_config(LlamaConfig(**{**SIZES, name: -1}))
+    assert getattr(found, name) is None
+    with pytest.raises(StrictDataclassError):
+        scratch_config(LlamaConfig(**{**SIZES, name: 97}))

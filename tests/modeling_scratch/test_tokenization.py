@@ -388,7 +388,7 @@ def test_character_level_takes_added_tokens(tmp_path):
     tokenizer.save(tmp_path)
     loaded, saved = CharacterTokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     assert loaded.encode("To be") == saved("To be")["input_ids"] == [*tokenizer.encode("To "), size]
-    assert loaded.special_tokens == SPECIAL_TOKENS
+    assert loaded.special_tokens == (*SPECIAL_TOKENS, "<|unknown|>")
 
 
 def damage(content: dict, how: str) -> str:
@@ -564,7 +564,7 @@ def test_prompt_tokens_begin_the_tokens_of_the_whole_chat(saved, space):
 
 def test_character_level(tmp_path):
     tokenizer = CharacterTokenizer.train(["To be,\n", "é 🦊"])
-    assert tokenizer.tokens == [*SPECIAL_TOKENS, *sorted("To be,\né🦊")]
+    assert tokenizer.tokens == [*SPECIAL_TOKENS, "<|unknown|>", *sorted("To be,\né🦊")]
     tokenizer.save(tmp_path)
     saved = AutoTokenizer.from_pretrained(tmp_path)
     text = "be To,\n\n é🦊<|endoftext|>  b"
@@ -574,9 +574,22 @@ def test_character_level(tmp_path):
 
 
 def test_character_level_refuses_an_unknown_character(tmp_path):
-    tokenizer = CharacterTokenizer.train(["To be,\n"])
+    tokenizer = CharacterTokenizer.train(["To be,\n"], unknown=False)
     with pytest.raises(ValueError, match="the character 'z' is not in this character-level"):
         tokenizer.encode("zoo")
     tokenizer.save(tmp_path)
     with pytest.raises(Exception, match="UNK"):  # never dropped in silence
         AutoTokenizer.from_pretrained(tmp_path)("zoo")
+
+
+@pytest.mark.parametrize("text", ["zoo be", "😀\n<|unknown|>", "<|im_end|>q", "<|pad", "é", ""])
+def test_unknown_characters_of_a_character_level_tokenizer_are_one_token(tmp_path, text):
+    tokenizer = CharacterTokenizer.train(["To be,\n"])
+    tokenizer.save(tmp_path)
+    saved, loaded = AutoTokenizer.from_pretrained(tmp_path), CharacterTokenizer.load(tmp_path)
+    assert saved.unk_token_id == tokenizer.vocab["<|unknown|>"] == len(SPECIAL_TOKENS)
+    for split in (True, False):
+        ids = tokenizer.encode(text, split_special_tokens=split)
+        assert ids == loaded.encode(text, split) == saved(text, split_special_tokens=split)["input_ids"]
+        assert tokenizer.decode(ids) == saved.decode(ids)
+    assert "z" not in tokenizer.vocab and saved.decode(tokenizer.encode("zoo"), skip_special_tokens=True) == "oo"

@@ -171,3 +171,26 @@ def test_a_depth_alone_trains(tokenizer_folder, tmp_path, capsys):
     assert record["global_batch_size"] * record["sequence_length"] == 4096
     assert record["optimizer"]["embedding_learning_rate"] > 0.1
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.hidden_size == 128
+
+
+@pytest.mark.parametrize(
+    "given, sizes",
+    [
+        ({}, (32, 16)),
+        ({"global_batch_size": 8}, (8, 8)),
+        ({"global_batch_size": 36}, (36, 12)),
+        ({"per_device_train_batch_size": 48}, (48, 48)),
+        ({"per_device_train_batch_size": 12}, (36, 12)),
+        ({"document_mask": True, "attn_implementation": "flash_attention_2"}, (32, 1)),
+    ],
+)
+def test_a_batch_size_alone_sets_the_other(given, sizes):
+    config = build(PretrainConfig, {"output_dir": "out", "data": "data", "tokenizer": "tokenizer"} | given, "recipe")
+    assert (config.global_batch_size, config.sequences_at_once(1)) == sizes
+
+
+def test_processes_share_the_batch():
+    config = build(PretrainConfig, {"output_dir": "out", "data": "data", "tokenizer": "tokenizer"}, "recipe")
+    assert [config.sequences_at_once(processes) for processes in (2, 4, 8, 32)] == [16, 8, 4, 1]
+    with pytest.raises(ValueError, match=r"^'global_batch_size': 32 is not a multiple of the number"):
+        config.sequences_at_once(3)

@@ -1,8 +1,10 @@
 """What every trainer learns begins, token for token, with the prompt that inference shows."""
 
 import pytest
+from character_tokenizers import character_tokenizer
 from datasets import Dataset
 from foreign_tokenizers import JOINS, byte_level, foreign
+from messages import refused
 from trl import DPOConfig, KTOConfig, RewardConfig, SFTConfig
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
@@ -160,3 +162,15 @@ def test_a_text_column_does_not_hide_the_completion(tokenizer):
     assert 1 in encode_sample(record, **options)["completion_mask"]
     alone = encode_sample({"prompt": "Where?"}, **options)
     assert tokenizer.decode(alone["input_ids"]) == "Where?</s>" and "completion_mask" not in alone
+
+
+def test_unknown_characters_are_told(tmp_path, capsys):
+    """A record with one is counted; with a tokenizer that has no token for them, it is named."""
+    records = [{"prompt": "Where?", "chosen": answer, "rejected": "No."} for answer in ("Here.", "At the café.")]
+    args = DPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
+    options = {"tokenizer": character_tokenizer(tmp_path / "new", unknown=True)}
+    encode_dataset(Dataset.from_list(records), encode_pairs, args, "train", **options)
+    assert "train: 1 of 2 records have characters that the tokenizer does not know" in capsys.readouterr().out
+    options = {"tokenizer": character_tokenizer(tmp_path / "old", unknown=False)}
+    with refused("datasets", "record 2 of train", "'é'"):
+        encode_dataset(Dataset.from_list(records), encode_pairs, args, "train", **options)

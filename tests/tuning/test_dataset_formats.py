@@ -7,7 +7,16 @@ from datasets import Dataset
 
 from training.common.errors import UserError
 from training.model_io.messages import without_nulls
-from training.tuning.dataset_formats import INSTRUCTIONS, NUMBER, PREFERENCES, PROMPTS, UNPAIRED, convert_dataset, text
+from training.tuning.dataset_formats import (
+    INSTRUCTIONS,
+    NUMBER,
+    PREFERENCES,
+    PROMPTS,
+    UNPAIRED,
+    convert_dataset,
+    sharegpt,
+    text,
+)
 
 USER, ASSISTANT = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
 SYSTEM = {"role": "system", "content": "Speak."}
@@ -231,6 +240,7 @@ def test_each_call_and_each_tool_keeps_its_own_keys():
         ({"role": "assistant", "content": "x", "weight": 0}, "weight 0"),
         ({"role": "user", "content": "x", "tool_calls": [CALL]}, "which only the assistant writes"),
         ({"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}, "a tool call without a name"),
+        ({"role": "assistant", "tool_calls": [{"function": "weather"}]}, "a tool call without a name"),
         (
             {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": "Ulm"}}]},
             "the arguments of the call of weather are not a JSON object",
@@ -242,9 +252,15 @@ def test_a_message_that_would_be_learned_wrongly(message, fact):
     assert line.startswith("recipe: 'datasets', record 2: message 2 of 'messages'") and fact in line
 
 
+def test_a_speaker_that_is_not_text():
+    with pytest.raises(ValueError, match="message 1 of 'conversations' is from"):
+        sharegpt({"conversations": [{"from": {"name": "human"}, "value": "x"}]})
+
+
 def test_tools_that_would_be_learned_wrongly():
     assert refusal([{"messages": [USER], "tools": "{"}]).endswith("record 1: 'tools' is not valid JSON")
-    assert refusal([{"messages": [USER], "tools": '[{"type": "function"}]'}]).endswith("tool 1 of 'tools' has no name")
+    for tools in ('[{"type": "function"}]', '[{"function": "weather"}]', "[1]"):
+        assert refusal([{"messages": [USER], "tools": tools}]).endswith("tool 1 of 'tools' has no name")
     assert "'tools' cannot be called during training" in refusal([{"prompt": [USER], "tools": "[{}]"}], PROMPTS)
 
 

@@ -1,5 +1,6 @@
 """reward, grpo, rloo, kto, orpo and the losses of dpo as stages, on a model of two layers."""
 
+import contextlib
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from training.common.stage import read_provenance
 from training.model_io.conversations import encode_conversation
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.grpo import known_losses
+from training.tuning.online_rl import batch_defaults
 
 GENERATION = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 6, "logging_steps": 1}
 ADAPTER = {"use_peft": "true", "lora_r": 4, "lora_target_modules": "all-linear"}
@@ -307,7 +309,7 @@ def test_a_reward_that_is_no_number(place):
         ({}, "'reward_funcs' is missing (a list such as [number]; or reward_model_name_or_path)"),
         ({"reward_funcs": "[doctest]"}, "doctest needs the column tests; 'datasets' have prompt, answer"),
         ({"reward_funcs": "[numbr]"}, "no reward 'numbr'; did you mean 'number'?"),
-        ({"reward_model_name_or_path": "pretrain"}, "pretrain holds the output of 'pretrain'; expected the output of"),
+        ({"reward_model_name_or_path": "pretrain"}, "pretrain is a language model, not a reward model; train"),
         ({"reward_funcs": "[number]", "num_generations": 3}, "generation_batch_size"),
         (
             {"reward_model_name_or_path": "./scorer"},
@@ -367,3 +369,22 @@ def test_kto(place):
 def test_orpo(place):
     run(orpo)
     assert {"loss", "rewards/accuracies"} <= lines(place / "new" / "metrics.jsonl")[0].keys()
+
+
+@pytest.mark.parametrize("config", [trl.GRPOConfig, trl.RLOOConfig])
+@pytest.mark.parametrize(
+    "key", ["num_generations", "per_device_train_batch_size", "generation_batch_size", "gradient_accumulation_steps"]
+)
+def test_a_key_of_the_batch_alone_fits_the_others(config, key):
+    """As TRL checks it. What fits already stays."""
+    defaults = {field.name: field.default for field in fields(config)}
+    for number in (2, 3, 5, 8, 12, 16, 24):
+        given = {key: number}
+        follows = batch_defaults(given, defaults, processes=1)
+        plain = {"output_dir": "out", "use_cpu": True, "bf16": False, "report_to": "none", "eval_strategy": "steps"}
+        made = config(**plain, eval_steps=1, **given, **follows)
+        assert getattr(made, key) == number and made.per_device_train_batch_size <= max(8, number)
+        with contextlib.suppress(ValueError):
+            config(**plain, eval_steps=1, **given)
+            assert not follows
+    assert batch_defaults({"num_generations": 8, "per_device_train_batch_size": 16}, defaults, 2) == {}

@@ -25,7 +25,6 @@ from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 from training.tuning.pipeline.recipe import (
     RUNTIME_KEYS,
     SAVING_KEYS,
-    data_files,
     parse_recipe,
     read_recipe,
     runtime_keys_of,
@@ -277,12 +276,6 @@ def test_a_run_shorter_than_its_logging_steps(place, capsys):
 def changed() -> set[str]:
     before, after = weights("pretrain"), weights("new")
     return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def test_local_files_of_a_recipe():
-    named = ["a", ["b", "c"], {"x": "d", "y": ["e"]}]
-    datasets = [{"path": "hub/name"}, *({"path": "json", "data_files": files} for files in named)]
-    assert data_files(datasets) == ["a", "b", "c", "d", "e"]
 
 
 def test_datasets_that_are_none():

@@ -1,10 +1,11 @@
 """A conversation: its messages, and which of them are still in the model's context."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 
 Message = dict[str, str]  # role and content
 
@@ -63,13 +64,18 @@ class Conversation:
         record = {"messages": self.opening() + self.messages, "model": model}
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         try:
-            before = file.read_bytes() if file.exists() else b""
-            if before and not _is_conversation(before.splitlines()[0]):
-                raise UserError(f"{file} exists and does not contain conversations; choose another name")
-            with file.open("ab") as lines:
-                lines.write(line if before[-1:] in (b"", b"\n") else b"\n" + line)
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror}); choose another place") from None
+            if file.exists() and not file.is_file():  # a device may have no end
+                raise UserError(f"{file} cannot be written (not a regular file); choose another name")
+            with file.open("a+b") as lines:
+                lines.seek(0)
+                first = lines.readline()
+                if first and not _is_conversation(first):
+                    raise UserError(f"{file} exists and does not contain conversations; choose another name")
+                lines.seek(-1 if first else 0, os.SEEK_END)
+                lines.write(line if lines.read() in (b"", b"\n") else b"\n" + line)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = one_line(getattr(error, "strerror", None) or error)
+            raise UserError(f"{str(file)!r} cannot be written ({reason}); choose another place") from None
 
 
 def _is_conversation(line: bytes) -> bool:

@@ -1,54 +1,21 @@
-"""A model to chat with: loaded from a folder or the Hub, with its side of the conversation."""
+"""A model to chat with, and its side of the conversation."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from jinja2 import TemplateError
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.chat.conversation import Conversation, Message
 from training.chat.sampling import Sampling
 from training.chat.streaming import CharacterStreamer
-from training.common.device import pick_device
+from training.chat.text_model import Reply, TextModel
 from training.common.errors import UserError
-from training.common.hub_names import is_hub_name
 from training.common.signals import StopSignals
-from training.common.stage import LANGUAGE_MODELS, check_stage
-from training.machine.threads import follow_load_in
-from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.model_io.conversations import encode_prompt
-from training.model_io.model_folder import no_progress_bars
-from training.model_io.tokenizers import open_model_tokenizer
-from training.model_io.weights import check_weights
 
 
-@dataclass
-class Reply:
-    """The end of an answer.
-
-    Attributes:
-        notes: one line each, such as that the answer was truncated.
-        interrupted: the signal that ended it, or None.
-        tokens: its length.
-        seconds: the time it took.
-    """
-
-    notes: list[str]
-    interrupted: int | None
-    tokens: int
-    seconds: float
-
-
-class ChatModel:
+class ChatModel(TextModel):
     """A model that answers the last message of its conversation.
 
     Args:
@@ -56,33 +23,26 @@ class ChatModel:
 
     Attributes:
         conversation: of this model alone; with `/compare` each model continues its own.
-        context: the number of tokens that it sees at a time.
     """
 
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
-        self.name, self.model, self.tokenizer = name.rstrip("/"), model, tokenizer
+        super().__init__(name, model, tokenizer)
         self.conversation = Conversation()
-        self.context = context_length(model.config) or DEFAULT_CONTEXT
 
     @classmethod
     def open(cls, name: str) -> "ChatModel":
-        """Load a model. Remote code is never executed: only our own classes and those of transformers load.
+        """Load a model; see `open_language_model`.
 
         Raises:
             UserError: no model there, one of another kind, one without a chat template, or one that does not load.
         """
-        if not is_hub_name(name):
-            if not (Path(name) / "config.json").is_file():
-                raise UserError(f"{name}: no model found; give a model folder (with config.json) or a Hub name")
-            check_stage(name, *LANGUAGE_MODELS, key="model")
-        tokenizer = open_model_tokenizer(name, "model")
-        if tokenizer.chat_template is None:
-            raise UserError(f"{name}: its tokenizer has no chat template; use the output of scratch sft or later")
-        check_weights(name, "model")
-        with no_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(name).to(pick_device()).eval()
-        follow_load_in(model)
-        return cls(name, model, tokenizer)
+        model = super().open(name)
+        if model.tokenizer.chat_template is None:
+            raise UserError(
+                f"{name}: its tokenizer has no chat template; use the output of scratch sft or later, or continue a "
+                "text with scratch complete"
+            )
+        return model
 
     def check(self, message: str, system: str | None) -> None:
         """Reject a message that the chat template does not accept, or that alone exceeds the context.
@@ -128,12 +88,7 @@ class ChatModel:
 
     def _generate(self, settings: GenerationConfig, streamer: CharacterStreamer, stop: StopSignals) -> list[str]:
         """Generate until the answer ends, dropping turns when the context is full; return notes."""
-
-        def stopped(input_ids: torch.Tensor, scores: object) -> torch.Tensor:  # (batch, seq) -> (batch,)
-            return torch.full(input_ids.shape[:1], stop.received is not None, device=input_ids.device)
-
-        longest, ends = settings.max_new_tokens, settings.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
+        longest = settings.max_new_tokens
         while True:
             prompt = self._render(self.conversation.seen()) + streamer.ids
             room = min(self.context - len(prompt), longest - len(streamer.ids))
@@ -142,16 +97,7 @@ class ChatModel:
                     continue
                 return [f"truncated: this turn alone fills the context of {self.name} ({self.context} tokens)"]
             settings.max_new_tokens = room
-            input_ids = torch.tensor([prompt], device=self.model.device)
-            output = self.model.generate(
-                input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                generation_config=settings,
-                streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([stopped]),
-                tokenizer=self.tokenizer,  # for `stop_strings` in the model's settings
-            )
-            if output.shape[1] < len(prompt) + room or int(output[0, -1]) in ends or stop.received:
+            if self.generate(prompt, settings, streamer, stop):
                 return []
             if len(streamer.ids) == longest:
                 return [f"truncated after {longest} tokens (max_new_tokens)"]

@@ -1,7 +1,7 @@
-"""Sampling settings of a conversation: the user's, and for the rest the model's own `generation_config.json`."""
+"""Sampling settings of chat and completions: the user's, and for the rest the model's own `generation_config.json`."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from training.common.recipe import option
@@ -24,18 +24,34 @@ class Sampling:
     top_p: float | None = option(
         None, "total probability of the most likely tokens to sample from; 1 for all", above=0, at_most=1
     )
+    min_p: float | None = option(
+        None, "probability below which tokens are left out, as a fraction of the highest", at_least=0, at_most=1
+    )
     repetition_penalty: float | None = option(
         None, "factor against repetition; above 1, tokens that occurred become less likely", above=0
     )
-    max_new_tokens: int | None = option(None, "maximum length of an answer, in tokens", at_least=1)
-    seed: int | None = option(None, "random seed; the same messages then get the same answers", at_least=0, below=2**63)
+    max_new_tokens: int | None = option(None, "maximum number of tokens to generate", at_least=1)
+    seed: int | None = option(None, "random seed; the same input then gets the same output", at_least=0, below=2**63)
+
+    @classmethod
+    def of(cls, options: "Sampling") -> "Sampling":
+        """The sampling settings among the options of a command."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+
+    def set_seed(self) -> None:
+        """Set torch's random seed, if there is one."""
+        if self.seed is not None:
+            import torch
+
+            torch.manual_seed(self.seed)
 
     def applied(self, model_settings: "GenerationConfig") -> "GenerationConfig":
         """A copy of the model's settings, with these instead of its own, for a single streamed answer."""
         settings = copy.deepcopy(model_settings)
         settings.num_beams = settings.num_return_sequences = 1  # several sequences cannot be streamed
-        given = {key: value for key, value in vars(self).items() if value is not None and key != "seed"}
-        if given.keys() & {"temperature", "top_k", "top_p"}:
+        own = {field.name: getattr(self, field.name) for field in fields(Sampling) if field.name != "seed"}
+        given = {key: value for key, value in own.items() if value is not None}
+        if given.keys() & {"temperature", "top_k", "top_p", "min_p"}:
             settings.do_sample = self.temperature != 0
         for key, value in given.items():
             setattr(settings, key, value)

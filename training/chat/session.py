@@ -6,15 +6,14 @@ import re
 import signal
 from pathlib import Path
 
-import torch
-
 from training.chat.commands import COMMANDS, command_list
 from training.chat.conversation import Conversation
-from training.chat.model import ChatModel, Reply
+from training.chat.model import ChatModel
 from training.chat.sampling import Sampling, describe
 from training.chat.terminal import Terminal
+from training.chat.text_model import Reply
 from training.common.errors import UserError
-from training.common.recipe import apply_overrides, build, nearest
+from training.common.recipe import apply_overrides, build, local_path, nearest
 from training.common.signals import Interrupted
 
 _COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?", re.DOTALL)
@@ -33,7 +32,7 @@ class Session:
         Raises:
             UserError: the model's template does not accept a system prompt.
         """
-        self._set_seed()
+        self.sampling.set_seed()
         if system:
             self._set_system(system)
 
@@ -76,7 +75,7 @@ class Session:
             return
         conversation = copy.deepcopy(self.models[0].conversation)
         question = conversation.undo() if conversation.messages else None
-        other = ChatModel.open(name)
+        other = ChatModel.open(local_path(name))
         other.conversation = conversation
         if question is not None:
             other.check(question, conversation.system)
@@ -92,7 +91,7 @@ class Session:
             values = apply_overrides(dataclasses.asdict(self.sampling), {key: value})
             self.sampling = build(Sampling, values, "/set")
             if key == "seed":
-                self._set_seed()
+                self.sampling.set_seed()
         for model in self.models:
             name = f"{model.name}: " if len(self.models) > 1 else ""
             self.terminal.info(name + describe(self.sampling.applied(model.model.generation_config)))
@@ -122,7 +121,7 @@ class Session:
             raise UserError("/save needs the name of a file, such as conversations.jsonl")
         self._check_begun()
         for model in self.models:
-            model.conversation.save(Path(file).expanduser(), model.name)
+            model.conversation.save(Path(local_path(file)), model.name)
         self.terminal.info(f"added to {file}: {' and '.join(model.name for model in self.models)}")
 
     def speed(self, _: str) -> None:
@@ -159,10 +158,6 @@ class Session:
             model.check("", text or None)
         for model in self.models:
             model.conversation.system = text or None
-
-    def _set_seed(self) -> None:
-        if self.sampling.seed is not None:
-            torch.manual_seed(self.sampling.seed)
 
     def _check_begun(self) -> None:
         if not self.models[0].conversation.messages:

@@ -1,6 +1,6 @@
 """Streaming of an answer: text from tokens as they are generated, in whole characters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,25 +18,31 @@ class CharacterStreamer(BaseStreamer):
 
     Args:
         write: receives the pieces of text, none of them empty.
+        after: tokens of the text before, if the answer continues a text.
 
     Attributes:
-        ids: the answer's tokens so far. It may take several calls of `generate`, each of which sends its prompt first.
+        ids: `after`, and the answer's tokens so far. The answer may take several calls of `generate`, each of which
+            sends its prompt first.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], None]):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], None], after: Sequence[int] = ()):
         self.tokenizer, self.write = tokenizer, write
-        self.ids: list[int] = []
+        self.ids = list(after)
         self._prompt_comes_first = True
         # The last written tokens, ids[_start:_end]. The next tokens are decoded after them, for the right spaces.
-        self._start = self._end = 0
-        self._written = ""  # text of these tokens
+        self._start, self._end = 0, len(self.ids)
+        self._written = self._decode(0)  # text of these tokens
 
     def put(self, value: torch.Tensor) -> None:
         """Receive the prompt, (1, seq), then the tokens one by one, (1,)."""
         if self._prompt_comes_first:
             self._prompt_comes_first = False
             return
-        self.ids += value.tolist()
+        self.add(value.tolist())
+
+    def add(self, ids: list[int]) -> None:
+        """Receive the next tokens."""
+        self.ids += ids
         text = self._decode(self._start)
         undecoded = len(text) - len(text.rstrip(UNDECODED))
         # Some tokenizers decode consecutive bytes together: an incomplete character then changes the text before it.
@@ -53,7 +59,7 @@ class CharacterStreamer(BaseStreamer):
         self._write(text, len(text))
 
     def text(self) -> str:
-        """The answer so far."""
+        """The text of `ids`."""
         return self._decode(0)
 
     def _write(self, text: str, certain: int) -> None:

@@ -20,6 +20,12 @@ VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 VISIBLE |= {code: 0xFFFD for code in range(128, 160)}
 
 
+def accept_any_text() -> None:
+    """Replace invalid bytes of stdin, and characters that the encoding of stdout lacks, instead of failing."""
+    sys.stdin.reconfigure(errors="replace")
+    sys.stdout.reconfigure(errors="replace")
+
+
 class Terminal:
     """Line editing and history in a terminal; plain lines in and answers out in a pipe.
 
@@ -28,8 +34,7 @@ class Terminal:
     """
 
     def __init__(self):
-        sys.stdin.reconfigure(errors="replace")  # invalid bytes; characters that the output's encoding lacks
-        sys.stdout.reconfigure(errors="replace")
+        accept_any_text()
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self._history = _history_file() if self.interactive and readline else None
         if self._history:

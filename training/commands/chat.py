@@ -10,7 +10,7 @@ Sampling follows the model's generation_config.json, except for the options that
 
 import os
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.chat.commands import command_list
@@ -41,7 +41,6 @@ def main(arguments: list[str]) -> None:
         UserError: a mistake in the arguments, a model that cannot be opened, or, in a pipe, any line that was rejected.
     """
     config = read_config(arguments)
-    sampling = Sampling(**{field.name: getattr(config, field.name) for field in fields(Sampling)})
 
     from transformers.utils import logging
 
@@ -52,7 +51,7 @@ def main(arguments: list[str]) -> None:
     model = ChatModel.open(config.model)
     logging.set_verbosity_error()  # the notes of the session say what matters
     terminal = Terminal()
-    session = Session(model, sampling, terminal)
+    session = Session(model, Sampling.of(config), terminal)
     session.start(config.system)
     if config.compare:
         session.compare(config.compare)

@@ -9,19 +9,22 @@ last token. The epoch with the best F1 on the validation split is kept. The test
 linear SVM on TF-IDF. The output opens with AutoModelForSequenceClassification and `pipeline("text-classification")`.
 """
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from training.common.estimates import paired_difference
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage, model_digest
+from training.common.stage import Stage
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
+from training.model_io.model_kinds import model_digest
 
 if TYPE_CHECKING:
     from training.tuning.classification.scores import ClassificationScores
 
-WHEN_BEHIND = "try more num_train_epochs; see docs/classification.md"  # TODO
+WHEN_BEHIND = (
+    "try a higher learning_rate, more num_train_epochs or a base pretrained on more text, see docs/classification.md"
+)
+
 
 @dataclass
 class ClassifyConfig:
@@ -117,7 +120,6 @@ def main(arguments: list[str]) -> None:
     set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
     files = save_results(folder, trainer, data["test"], results["test"].predictions, scores["test"])
     print(table(scores, positive))
-    shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
     figures = {name: found.to_json() for name, found in scores.items()}
     stage.finish({"labels": labels, "positive": positive} | figures, ", ".join(["model", *files]))
 

@@ -22,6 +22,7 @@ from training.common.recipe import PathText, has_flag, option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.common.tables import as_text
 from training.eval.measures.config import EvaluateConfig
+from training.model_io.model_kinds import LANGUAGE_MODEL, check_model_kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -145,9 +146,8 @@ def check_model(key: str, folder: str, config: EvaluateConfig) -> "PreTrainedTok
             )
     else:
         # If the folder is missing, the error suggests the stage that it is named after.
-        check_stage(folder, *sorted(LANGUAGE_MODELS, key=lambda stage: stage != Path(folder).name), key=key)
-        if not (Path(folder) / "config.json").is_file():
-            raise UserError(f"'{key}': {folder} holds no model (no config.json); give the output of `scratch pretrain`")
+        stages = sorted(LANGUAGE_MODELS, key=lambda stage: stage != Path(folder).name)
+        check_model_kind(folder, LANGUAGE_MODEL, *stages, key=key)
     tokenizer = open_model_tokenizer(folder, key)
     if config.data:
         try:

@@ -3,24 +3,25 @@
     scratch export --config recipes/quickstart/export.yaml
     scratch export --model runs/mine/sft --to llama --output_dir runs/mine/llama
 
-With --to llama, qwen3 or gpt2 a model of that architecture is converted to transformers' own class: the logits are the
-same, the folder holds no code, and any program that opens a Llama opens it. With --adapter a PEFT adapter of the model,
-as `trl sft` writes it, is merged first.
+MODEL is any folder that transformers opens: the output of a stage, a checkpoint, the output of `trl`, a classifier or a
+reward model. With --to llama, qwen3 or gpt2 a model of that architecture is converted to transformers' own class: the
+logits are the same, the folder holds no code, and any program that opens a Llama opens it. With --adapter a PEFT
+adapter of the model, as `trl sft` writes it, is merged first.
 """
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from training.common.errors import UserError
+from training.common.hub_names import is_hub_name
 from training.common.recipe import PathText, option, parse, required
-from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest, read_provenance, written_by
+from training.common.stage import Stage, check_stage, digest
+from training.model_io.model_kinds import LANGUAGE_MODEL, MODEL_STAGES, ModelKind, kind_of, model_kind
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-EXPORTED = tuple(stage for stage in LANGUAGE_MODELS if stage != "export")
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -28,7 +29,7 @@ class ExportConfig:
     """Recipe of `scratch export`."""
 
     output_dir: PathText = required("folder to publish")
-    model: PathText = required(f"folder of the model to publish, the output of {', '.join(EXPORTED)}")
+    model: PathText = required("folder of the model to publish: output of a stage or of transformers, or a checkpoint")
     adapter: PathText | None = option(None, "folder of a PEFT adapter trained on the model, to merge into it")
     to: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
         "scratch", "class of the exported model: scratch (ours, with its code), or one of transformers"
@@ -49,11 +50,14 @@ def inputs(config: ExportConfig) -> dict[str, str]:
     """Digests of what the export reads.
 
     Raises:
-        UserError: a folder is missing, or is not the output of the right stage.
+        UserError: a folder is missing, or does not hold a model, an adapter or results.
     """
-    check_stage(config.model, *EXPORTED, key="model")
-    if not written_by(config.model):
-        raise UserError(f"'model': {config.model} was not written by scratch {', '.join(EXPORTED)}")
+    if is_hub_name(config.model):
+        raise UserError(
+            f"'model': {config.model} is a name on the Hub; download it first, with `hf download {config.model} "
+            "--local-dir FOLDER`, and give the folder"
+        )
+    model_kind(config.model, *MODEL_STAGES, key="model")
     digests = {"model": digest(config.model, "model")}
     if config.adapter:
         digests["adapter"] = digest(config.adapter, "adapter")
@@ -75,33 +79,37 @@ def main(arguments: list[str]) -> None:
         UserError: one of the checks fails.
     """
     config = parse(ExportConfig, arguments, __doc__)
-    digests = inputs(config)
+    digests, source = inputs(config), model_kind(config.model, key="model")
     check_model(config)
     stage = Stage("export", config.output_dir, config, digests, arguments)
     if stage.is_current():
         return
 
-    from training.model_io.model_folder import save_model
+    from training.model_io.model_folder import save_model, save_tokenizer
     from training.model_io.parity import check_parity
+    from training.model_io.tokenizers import has_tokenizer
     from training.model_io.weights import check_weights
 
-    check_weights(config.model, "model")
-    model = load_model(config)
+    check_weights(config.model, "model", model_class=source.auto_model())
+    model = load_model(config, source.auto_model())
+    kind = kind_of([type(model).__name__], model.config.num_labels)
+    tokenizer = adapted_tokenizer(config, model)
     folder = stage.begin()
     save_model(model, config.model, folder)
-    provenance = (lineage(Path(config.adapter).parent) if config.adapter else []) or lineage(Path(config.model))
-    chat = bool(config.adapter) or provenance[-1]["stage"] not in ("pretrain", "import")
-    (folder / "README.md").write_text(model_card(config, model, provenance, chat), encoding="utf-8")
+    if tokenizer:
+        save_tokenizer(tokenizer, folder, model)
+    write_card(config, model, kind, folder)
     metrics, wrote = {"parameters": model.num_parameters()}, "model, tokenizer, code, model card"
     del model
     if config.to != "scratch":
-        if (folder / "tokenizer_config.json").is_file():
+        if has_tokenizer(folder):
             name_bos_token(folder)
-        metrics["difference"] = check_parity(config.model, folder)
+        metrics["difference"] = check_parity(config.model, folder, source.auto_model())
         wrote = f"{config.to}, tokenizer, model card; logits within {metrics['difference']:.1e} of the original's"
     stage.finish(metrics, wrote)
     quoted = shlex.quote(config.output_dir)
-    print(f"next: scratch chat {quoted}, or scratch push {quoted} {shlex.quote(f'YOUR_NAME/{config.name}')}")
+    chat = f"scratch chat {quoted}, or " if kind is LANGUAGE_MODEL else ""
+    print(f"next: {chat}scratch push {quoted} {shlex.quote(f'YOUR_NAME/{config.name}')}")
 
 
 def check_model(config: ExportConfig) -> None:
@@ -146,62 +154,58 @@ def check_architecture(config: ExportConfig) -> None:
         raise UserError(f"'to': {config.model}: {error}") from None
 
 
-def load_model(config: ExportConfig) -> "PreTrainedModel":
-    """The model to export, with the adapter merged and in the requested class."""
-    from transformers import AutoModelForCausalLM
-
+def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
+    """The model to export, opened by an Auto class, with the adapter merged and in the requested class."""
     from modeling_scratch.conversion_scratch import to_stock
     from training.model_io.model_folder import no_progress_bars
-    from training.tuning.adapters import merge_adapter
+    from training.tuning.adapters import merge_adapter, open_base
 
     with no_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(config.model)
         if config.adapter:
-            model = merge_adapter(model, config.adapter, "adapter")
+            base = open_base(config.model, config.adapter, auto_class, "adapter")
+            return merge_adapter(base, config.adapter, "adapter")
+        model = auto_class.from_pretrained(config.model)
         return to_stock(model, config.to) if config.to != "scratch" else model
 
 
-def model_card(config: ExportConfig, model: "PreTrainedModel", provenance: list[dict[str, Any]], chat: bool) -> str:
-    """The README.md of the folder: the model, how to use it, its results, and how it was made.
+def adapted_tokenizer(config: ExportConfig, model: "PreTrainedModel") -> "PreTrainedTokenizerBase | None":
+    """The tokenizer beside the adapter, if it has one: tokens or a chat template may have been added for its training.
 
-    Args:
-        provenance: of the stages that made the model, see `lineage`.
-        chat: whether it answers messages.
+    Raises:
+        UserError: it does not fit the merged model, or it is missing although the model has new embeddings.
     """
-    from huggingface_hub import ModelCardData
+    from transformers import AutoConfig
 
-    from modeling_scratch import ScratchConfig
+    from training.model_io.tokenizers import check_vocabulary, has_tokenizer, open_tokenizer
 
-    ours = isinstance(model.config, ScratchConfig)
-    metadata = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["scratch", "custom_code"] if ours else ["scratch"],
-        license=config.license,
-        language=config.language,
-    )
-    prompt = '[{"role": "user", "content": "Hello"}]' if chat else '"Once"'
-    trust = ", trust_remote_code=True" if ours else ""
-    nature = "The model code is in this directory and needs only transformers"
-    if not ours:
-        nature = f"A stock {type(model).__name__}, so this directory holds no code"
-    sections = [
-        f"---\n{metadata.to_yaml()}\n---",
-        f"# {config.name}",
-        config.description or "A language model built from scratch.",
-        f"{model.num_parameters() / 1e6:.1f}M parameters. {nature}:",
-        "```python\nfrom transformers import pipeline\n\n"
-        f'generator = pipeline("text-generation", "YOUR_NAME/{config.name}"{trust})\n'
-        f"print(generator({prompt}))\n```",
-    ]
-    if config.evaluation:
-        results = (Path(config.evaluation) / "results.md").read_text(encoding="utf-8")
-        sections.append("#" + results.strip())  # its title becomes a section of the card
-    rows = ["| stage | minutes | command |", "|---|---|---|"]
-    rows += [f"| {record['stage']} | {record['seconds'] / 60:.1f} | `{record['command']}` |" for record in provenance]
-    versions = ", ".join(f"{name} {version}" for name, version in provenance[-1]["versions"].items())
-    sections += ["## How it was made", "\n".join(rows), f"With {versions}."]
-    return "\n\n".join(sections) + "\n"
+    if not config.adapter:
+        return None
+    if has_tokenizer(config.adapter):
+        tokenizer = open_tokenizer(config.adapter, "adapter")
+        check_vocabulary(tokenizer, model.config, config.adapter, "adapter")
+        return tokenizer
+    before = AutoConfig.from_pretrained(config.model).get_text_config().vocab_size
+    after = model.config.get_text_config().vocab_size
+    if after != before:
+        raise UserError(
+            f"'adapter': {config.adapter} was trained with {after} embeddings, but {config.model} has {before}; copy "
+            "the tokenizer with the added tokens into the folder of the adapter"
+        )
+    return None
+
+
+def write_card(config: ExportConfig, model: "PreTrainedModel", kind: ModelKind, folder: Path) -> None:
+    """Write README.md: the model, how to use it, its results and data, and how it was made."""
+    from transformers import AutoTokenizer
+
+    from training.model_io.tokenizers import has_tokenizer
+    from training.publishing.lineage import made_from
+    from training.publishing.model_card import CardOptions, model_card
+
+    options = CardOptions(config.name, config.description, config.license, config.language, config.evaluation)
+    has_template = has_tokenizer(folder) and AutoTokenizer.from_pretrained(folder).chat_template is not None
+    records = made_from({"model": config.model, "adapter": config.adapter})
+    (folder / "README.md").write_text(model_card(options, model, kind, records, has_template), encoding="utf-8")
 
 
 def name_bos_token(folder: Path) -> None:
@@ -214,10 +218,3 @@ def name_bos_token(folder: Path) -> None:
     bos_token_id = AutoConfig.from_pretrained(folder).bos_token_id
     if tokenizer.bos_token is None and bos_token_id is not None:
         set_tokenizer_options(folder, bos_token=tokenizer.convert_ids_to_tokens(bos_token_id))
-
-
-def lineage(folder: Path) -> list[dict[str, Any]]:
-    """The provenance of a model and of the models it was trained from, oldest first."""
-    record = read_provenance(folder)
-    start = record.get("recipe", {}).get("model_name_or_path")
-    return [*(lineage(Path(start)) if start else []), *([record] if record else [])]

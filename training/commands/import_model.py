@@ -3,7 +3,8 @@
     scratch import --model FOLDER --output_dir runs/mine
 
 The network is the same, logit for logit; `scratch sft`, `evaluate` and `export` take the result. FOLDER is a local
-folder or a Hub name, with weights as safetensors. The tokenizer and the generation settings are copied.
+folder or a Hub name, with weights as safetensors: a language model, a classifier or a reward model. The tokenizer and
+the generation settings are copied.
 """
 
 import json
@@ -17,6 +18,7 @@ from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.recipe import PathText, parse, required
 from training.common.stage import Stage, digest
+from training.model_io.model_kinds import describe_adapter, is_adapter, kind_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -45,6 +47,7 @@ def main(arguments: list[str]) -> None:
     from modeling_scratch.conversion_scratch import from_stock
     from training.model_io.model_folder import (
         GENERATION_CONFIG,
+        check_generation_config,
         copy_tokenizer,
         no_progress_bars,
         read_weights,
@@ -55,6 +58,8 @@ def main(arguments: list[str]) -> None:
 
     source, identity = find(config.model)
     network = read_config(source, config.model)
+    kind = kind_of(network.architectures, network.num_labels)
+    check_generation_config(source, "model")
     if has_tokenizer(source):
         open_model_tokenizer(source, "model")
     stage = Stage("import", config.output_dir, config, {"model": identity}, arguments)
@@ -75,7 +80,7 @@ def main(arguments: list[str]) -> None:
     if tokenizer:
         name_tokenizer_class(source, folder)
     del model
-    difference = check_parity(source, folder)
+    difference = check_parity(source, folder, kind.auto_model())
     stage.finish(
         {"parameters": parameters, "difference": difference},
         f"{network.model_type}, {parameters / 1e6:.1f}M parameters, {'with' if tokenizer else 'without'} tokenizer; "
@@ -93,11 +98,12 @@ def find(model: str) -> tuple[Path, str]:
     """
     from huggingface_hub import snapshot_download
 
-    from training.model_io.model_folder import GENERATION_CONFIG, TOKENIZER_FILES
+    from training.model_io.model_folder import GENERATION_CONFIG, TEKKEN, TOKENIZER_FILES
 
     if not is_hub_name(model):
         return Path(model), digest(model, "model")
-    wanted = ["config.json", GENERATION_CONFIG, "model*.safetensors", "model.safetensors.index.json", *TOKENIZER_FILES]
+    wanted = ["config.json", GENERATION_CONFIG, "model*.safetensors", "model.safetensors.index.json"]
+    wanted += [*TOKENIZER_FILES, TEKKEN]
     try:
         folder = Path(snapshot_download(model, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # the Hub's own errors are of these kinds
@@ -124,6 +130,8 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
     from modeling_scratch.conversion_scratch import ARCHITECTURES, scratch_config
 
     file = source / "config.json"
+    if is_adapter(source):
+        raise UserError(f"'model': {describe_adapter(source)}")
     if not file.is_file():
         raise UserError(f"'model': {model} holds no model (no config.json)")
     try:
@@ -131,9 +139,14 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
     except (ValueError, AttributeError):
         raise UserError(f"'model': {model}: config.json is damaged") from None
     if kind == "scratch":
-        raise UserError(f"'model': {model} is already a scratch model; use it in the other stages without an import")
+        raise UserError(
+            f"'model': {model} is already a scratch model; `scratch export` and the other stages take it as it is"
+        )
     if kind not in ARCHITECTURES:
-        raise UserError(f"'model': {model} is a {kind}; scratch imports {', '.join(ARCHITECTURES)}")
+        raise UserError(
+            f"'model': {model} is a {kind}; scratch imports {', '.join(ARCHITECTURES)}, and `scratch sft`, `evaluate`, "
+            "`chat` and `export` take others as they are"
+        )
     try:
         network = AutoConfig.from_pretrained(source)
         scratch_config(network)

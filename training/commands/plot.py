@@ -113,15 +113,15 @@ def _identify(provenance: dict[str, Any]) -> tuple[Identity, Identity]:
         return {}, {}
     tokenizer, validation = {"digest": inputs.pop("tokenizer")}, {}
     folders = {name.removeprefix("data."): found for name, found in inputs.items()}
-    if "data" in folders:  # a single folder
-        folders = {provenance["recipe"]["data"]: folders["data"]}
     try:
+        if "data" in folders:  # a single folder
+            folders = {provenance["recipe"]["data"]: folders["data"]}
         if all(digest(folder) == found for folder, found in folders.items()):
             manifests = [read_manifest(folder) for folder in folders]
             held_out = [manifest["splits"]["validation"] for manifest in manifests]
             tokenizer["manifest"] = manifests[0]["tokenizer_sha256"]
             validation["manifest"] = sorted((split["documents"], split["bytes"]) for split in held_out)
-    except (UserError, KeyError):  # the shards are gone
+    except (UserError, LookupError, TypeError):  # the shards are gone, or the record is not ours
         pass
     return tokenizer, validation
 

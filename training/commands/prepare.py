@@ -8,12 +8,12 @@ a signature and its summary, the answer the function. Every document read is cou
 manifest.json.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
+from training.common.help import command_line
 from training.common.recipe import PathText, option, parse, required
 from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.corpus.curation.config import DataConfig
@@ -122,11 +122,11 @@ def main(arguments: list[str]) -> None:
             print(f"{kind}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items()))
 
     write_report(corpus, config, folder)
-    shutil.rmtree(work, ignore_errors=True)
     if config.explain:
         print(explain(folder, config.explain))
     train, out = metrics["train"], config.output_dir
-    print(f"see {out}/{PICTURE} and {CARD}; to publish: scratch push {out} YOUR_NAME/DATA --dataset")
+    publish = command_line("push", out, "YOUR_NAME/DATA", "--dataset")
+    print(f"see {out}/{PICTURE} and {CARD}; to publish: {publish}")
     wrote = f"{train['tokens'] / 1e6:.2f} M training tokens, {train['bytes_per_token']:.2f} bytes each"
     stage.finish(metrics | counts, wrote)
 

@@ -12,6 +12,7 @@ both with a checkpoint of the last step, so that a scheduler can restart the run
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from training.common.help import command_line
 from training.common.metrics import METRICS, median_rate, read_metrics
 from training.common.processes import end_training, local_rank
 from training.common.recipe import build, read_arguments
@@ -207,4 +208,6 @@ def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
         "tokens_per_second": median_rate(records),
     }
     files = ["model", "checkpoints", METRICS, *drawn, *(["profile"] if config.profile else [])]
-    stage.finish(metrics, ", ".join(files), unlisted={CHECKPOINTS, "trackers"})
+    text = next(iter(config.sample_prompts), "Once upon a time")
+    uses = [command_line("complete", config.output_dir, text)]
+    stage.finish(metrics, ", ".join(files), {CHECKPOINTS, "trackers"}, uses)

@@ -5,15 +5,23 @@
 
 With --dataset the folder is an output of `scratch prepare`: its shards, data card, plot and samples are uploaded.
 Dropped text and files that contain local paths are not. An adapter folder, such as runs/quickstart/dpo/adapter, is
-uploaded without an export.
+uploaded without an export, and so is any model folder that has a model card (README.md). Of a Trainer's folder, its
+checkpoints and its state are left out.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.errors import UserError, one_line
 from training.common.recipe import PathText, option, parse, positional
 from training.common.stage import PROVENANCE, RECIPE, written_by
+from training.model_io.model_kinds import MODEL_STAGES, is_adapter, model_kind
+
+CARD = "README.md"
+# The first two name folders of this machine. The others are the state of transformers' Trainer, most of it pickled.
+LEFT_OUT = [PROVENANCE, RECIPE, "checkpoint-*/*", "runs/*", "training_args.bin", "trainer_state.json"]
+LEFT_OUT += ["optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth"]
 
 
 @dataclass
@@ -40,7 +48,7 @@ def main(arguments: list[str]) -> None:
         upload(config, "dataset", allow_patterns=list(PUBLISHED))
     else:
         check_model(config.folder)
-        upload(config, "model", ignore_patterns=[PROVENANCE, RECIPE])  # both name folders of this machine
+        upload(config, "model", ignore_patterns=LEFT_OUT)
 
 
 def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
@@ -69,7 +77,14 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
         status = error.response.status_code
         login = "run `hf auth login` with a token that has write access"
         hint = {401: login, 403: login, 404: "check the name"}.get(status, "try again later")
+        if status == 400:
+            hint = one_line(error)
         raise UserError(f"the Hub answered {status} for {name}; {hint}") from None
+    except ValueError as error:  # raised for the metadata of the card
+        raise UserError(
+            f"the Hub rejects {Path(config.folder) / CARD} ({one_line(error)}); correct it, or write another "
+            "card with `scratch export`"
+        ) from None
     except RuntimeError as error:  # a large file that the Hub's storage rejected
         reason = one_line(error.__cause__ or error)
         raise UserError(f"{name}: the upload failed ({reason}); run the same command again") from None
@@ -79,17 +94,15 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
 
 
 def check_model(folder: str) -> None:
-    """Reject a folder that is neither ready to publish nor an adapter. Raises UserError."""
-    from training.tuning.adapters import is_adapter
-
+    """Reject a folder that is neither a model with its card nor an adapter. Raises UserError."""
     if written_by(folder) == "prepare":
         raise UserError(f"{folder} is the output of 'prepare', not a model; add --dataset to push it as a corpus")
     if is_adapter(folder):
         return
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{folder}: no model found; run `scratch export` to write one")
-    if written_by(folder) not in (None, "export"):
-        raise UserError(f"{folder} is the output of '{written_by(folder)}'; export it first, for its model card")
+    model_kind(folder, *MODEL_STAGES, key="folder")
+    if written_by(folder) not in (None, "export") or not (Path(folder) / CARD).is_file():
+        export = shlex.join(["scratch", "export", "--model", folder, "--output_dir", f"{folder.rstrip('/')}-export"])
+        raise UserError(f"{folder} has no model card; write a folder to publish with `{export}`, and push that")
 
 
 def check_corpus(folder: str) -> None:

@@ -1,11 +1,16 @@
 """Run the recipes of a folder in order.
 
-    scratch run recipes/quickstart [--key value ...]
+    scratch run                                 lists the recipes
+    scratch run quickstart [--key value ...]    runs recipes/quickstart
+    scratch run quickstart --copy_to mine       copies it; edit the copy, then: scratch run mine
 
 Every `STAGE.yaml` in the folder is a stage. Stages whose recipe and inputs are unchanged are skipped; an interrupted
 one resumes where it stopped. An override applies to every recipe that has the key (`--data.path my.txt`), or to one
 stage if its name comes first (`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept
 out of the training text. At the end, a table and a plot of the whole run are written.
+
+Recipes come with the package: a folder of `recipes` that does not exist here is taken from there, also where a command
+or a recipe names a file in it. `scratch run recipes --copy_to recipes` copies all, and the files for accelerate launch.
 
 `--minutes 20`, or `minutes` in the folder's run.yaml, scales the steps of pretrain, sft and dpo so that the whole run
 takes about that long on this machine. The steps are chosen once and kept in RUN_FOLDER/run.json. They stay as in the
@@ -19,57 +24,108 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import write_whole
-from training.common.metrics import as_duration
+from training.common.help import command_line
+from training.common.json_files import read_json
+from training.common.packages import RECIPES, copy_recipes, folders_of_recipes, with_shipped
+from training.common.processes import run_child
 from training.common.recipe import (
     STAGES,
+    PathText,
     apply_overrides,
     build,
     find_field,
-    has_flag,
+    local_path,
     nearest,
     option,
+    positional,
+    read_arguments,
     split_overrides,
-    split_restart,
     takes_no_value,
 )
 from training.common.stage import OWNED, Stage, has_recipe
 from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine, measure
-from training.machine.stage_times import SCALED, Folder, estimate, fit_steps
+from training.machine.stage_times import SCALED, Folder, describe_times, fit_steps
 from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
 EVALUATION = "data.decontamination.evaluation"
 RUN, RECORD = "run.yaml", "run.json"
+_FITTED = {"minutes": (int, float), "recipe_steps": {str: object}, "max_steps": {str: int}}
 
 
 @dataclass
 class RunConfig:
     """The keys of a folder's run.yaml."""
 
-    minutes: float | None = option(None, "total time that the steps of pretrain, sft and dpo are fitted to", above=0)
+    minutes: float | None = option(None, "minutes that the steps of pretrain, sft and dpo are fitted to", above=0)
+
+
+@dataclass
+class RunOptions(RunConfig):
+    """Options of `scratch run` itself; all others are keys of its stages."""
+
+    folder: PathText | None = positional("recipe folder, or the name of one in recipes", None)
+    copy_to: PathText | None = option(None, "folder to make a copy of the recipe in; nothing is run")
+    restart: bool = option(False, "discard interrupted stages of another recipe, and edited outputs")
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The words of `scratch run` itself, the folder first, and those of its stages."""
+    own_flags = {"help", *(field.name for field in dataclasses.fields(RunOptions))}
+    words: tuple[list[str], list[str]] = [], []
+    place = 0
+    for word in arguments:
+        if word.startswith("--"):
+            place = int(word[2:].partition("=")[0].replace("-", "_") not in own_flags)
+        words[place].append(word)
+    return words
+
+
+def find_folder(name: str) -> Path:
+    """The recipe folder of this name, here or in `recipes`. Raises UserError: there is none."""
+    for folder in (Path(name), Path(RECIPES, name)):
+        if with_shipped(folder).is_dir():
+            return folder
+    raise UserError(f"{name}: no such recipe folder; {nearest(name, known_recipes())}")
+
+
+def known_recipes() -> dict[str, list[str]]:
+    """The stages of each folder in `recipes`, by its name."""
+    stages = {folder.name: stages_in(folder) for folder in folders_of_recipes()}
+    return {name: found for name, found in stages.items() if found}
+
+
+def stages_in(folder: Path) -> list[str]:
+    """The stages that have a recipe in a folder, in the order of running."""
+    return [stage for stage in STAGES if (folder / f"{stage}.yaml").is_file()]
+
+
+def describe_recipes() -> str:
+    """The list of recipes that `scratch run` without a folder prints."""
+    lines = [f"  {name:<12} {', '.join(stages)}" for name, stages in known_recipes().items()]
+    usage = "scratch run NAME runs one; scratch run NAME --copy_to FOLDER copies it, to edit"
+    return "\n".join(["Recipes, and their stages:", *lines, "", usage])
 
 
 def recipes_in(folder: Path) -> dict[str, Path]:
-    """Recipe file of each stage of a folder, in the order of running."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such recipe folder")
-    found = {stage: folder / f"{stage}.yaml" for stage in STAGES if (folder / f"{stage}.yaml").is_file()}
+    """Recipe file of each stage of a folder, in the order of running. Raises UserError: there is none."""
+    found = {stage: folder / f"{stage}.yaml" for stage in stages_in(with_shipped(folder))}
     if not found:
         names = ", ".join(f"{stage}.yaml" for stage in STAGES)
         raise UserError(f"{folder}: no recipe in it; recipes are named {names}")
@@ -200,16 +256,16 @@ def keep_out_evaluation(
     return overrides | {stage: [*overrides[stage], flag] for stage in readers}
 
 
-def read_config(folder: Path, arguments: list[str]) -> tuple[RunConfig, list[str]]:
-    """run.yaml with its overrides, and the arguments that are left for the stages."""
-    path, others = folder / RUN, list(arguments)
-    values = read_yaml(path) if path.is_file() else {}
-    for place, argument in enumerate(arguments):
-        if argument.partition("=")[0] == "--minutes":
-            taken = slice(place, place + (1 if "=" in argument else 2))
-            apply_overrides(values, split_overrides(arguments[taken]))
-            del others[taken]
-    return build(RunConfig, values, where=str(path) if values else "command line"), others
+def read_config(folder: Path, given: dict[str, Any]) -> RunConfig:
+    """The keys of run.yaml, with those of the command line in their place.
+
+    Args:
+        given: values of the command line by key; other keys are ignored.
+    """
+    file = folder / RUN
+    values = read_yaml(file) if with_shipped(file).is_file() else {}
+    config = build(RunConfig, values, str(file))
+    return dataclasses.replace(config, **{key: given[key] for key in vars(config) if key in given})
 
 
 def fit_to_minutes(
@@ -225,7 +281,10 @@ def fit_to_minutes(
         return overrides
     folder, file = Folder(values), common_folder(values) / RECORD
     asked = {"minutes": minutes, "recipe_steps": {name: folder.steps(name) for name in SCALED if name in recipes}}
-    record = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        record = read_json(file, _FITTED) if file.is_file() else {}
+    except ValueError:
+        raise UserError(f"{file} is damaged; delete it, and the steps are fitted again") from None
     if {key: record.get(key) for key in asked} != asked:
         machine = measure_once()
         record = asked | {"machine": dataclasses.asdict(machine), "max_steps": fit_steps(folder, machine, minutes)}
@@ -245,17 +304,6 @@ def _steps_flag(steps: dict[str, int], stage: str) -> list[str]:
 def measure_once() -> Machine:
     """The machine as it was at the first call."""
     return measure()
-
-
-def describe_times(recipes: dict[str, dict[str, Any]], machine: Machine) -> str:
-    """The machine, and the estimated time of each stage."""
-    seconds = {stage: estimate(Folder(recipes), stage, machine) for stage in recipes}
-    known = {stage: time for stage, time in seconds.items() if time is not None}
-    if not known:
-        return machine.describe()
-    total = f"; {as_duration(sum(known.values()))} in all" if len(known) == len(seconds) else ""
-    times = ", ".join(f"{stage} {as_duration(time)}" for stage, time in known.items())
-    return f"{machine.describe()}\nestimated: {times}{total}"
 
 
 def is_current(stage: str, config: Any) -> bool:
@@ -284,19 +332,7 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
     Returns:
         The exit code, negative for a signal.
     """
-    command = [sys.executable, "-m", "training", stage, "--config", str(path), *overrides]
-    # In a separate process group, so that Ctrl-C reaches it once, through this process, and it can save first.
-    child = subprocess.Popen(command, process_group=0)
-
-    def forward(signum: int, _: FrameType | None) -> None:
-        child.send_signal(signum)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return child.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return run_child([sys.executable, "-m", "training", stage, "--config", str(path), *overrides])
 
 
 def check_exit_code(stage: str, code: int, restart: bool = False) -> None:
@@ -324,14 +360,16 @@ class Run:
     configs: dict[str, Any]
 
 
-def open_run(folder: Path, arguments: list[str]) -> Run:
+def open_run(folder: Path, config: RunConfig, arguments: list[str]) -> Run:
     """Read and check all recipes of a folder.
+
+    Args:
+        arguments: keys of the stages, `--key value`.
 
     Raises:
         UserError: a mistake in a recipe or an override.
     """
     recipes = recipes_in(folder)
-    config, arguments = read_config(folder, arguments)
     overrides = assign_overrides(arguments, {stage: read_yaml(path) for stage, path in recipes.items()})
     configs = check_recipes(recipes, overrides)
     changed = fit_to_minutes(config.minutes, recipes, keep_out_evaluation(recipes, overrides, configs))
@@ -359,10 +397,12 @@ def run_stages(run: Run, restart: bool) -> bool:
     """
     ran = False
     for number, (stage, path) in enumerate(run.recipes.items(), start=1):
-        print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})", flush=True)
-        if not is_current(stage, run.configs[stage]):
-            if not ran:
-                print(describe_times(resolve(run.recipes, run.overrides), measure_once()), flush=True)
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            current = is_current(stage, run.configs[stage])
+        if not current and not ran:
+            print(f"\n{describe_times(Folder(resolve(run.recipes, run.overrides)), measure_once())}")
+        print(f"\n[{number}/{len(run.recipes)}] {stage} ({path})\n{said.getvalue()}", end="", flush=True)
+        if not current:
             code = run_stage(stage, path, [*run.overrides[stage], *["--restart"] * restart])
             check_exit_code(stage, code, restart)
             ran = True
@@ -370,10 +410,10 @@ def run_stages(run: Run, restart: bool) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the stages of a folder.
+    """Run the stages of a folder, or list or copy the recipes.
 
-    1. Read and check all recipes, with their overrides.
-    2. Fit the training steps to the minutes asked for.
+    1. Read the options; find the folder. List the recipes if none is named; copy the folder if that is asked for.
+    2. Read and check all recipes, with their overrides. Fit the training steps to the minutes asked for.
     3. Run each stage in a process, unless its output is up to date. Stop at the first that fails. Before the first one,
        print what the machine has and how long the stages will take.
     4. Write the summary of the run.
@@ -382,16 +422,23 @@ def main(arguments: list[str]) -> None:
         UserError: a mistake in a recipe or an override.
         SystemExit: a stage failed; its exit code, or 128 + n if signal n killed it.
     """
-    if not arguments or has_flag(arguments, "help") or "-h" in arguments:
-        print(__doc__.strip())
+    own, keys = split_arguments(arguments)
+    given, where = read_arguments(RunOptions, own, __doc__, recipe=False)
+    options = build(RunOptions, given, where)
+    if not options.folder:
+        if arguments:
+            raise UserError("the recipe folder comes first, as in: scratch run recipes/quickstart --key value")
+        print(describe_recipes())
         return
-    if arguments[0].startswith("-"):
-        raise UserError("the recipe folder comes first, as in: scratch run recipes/quickstart --key value")
-    restart, others = split_restart(arguments[1:])
-    run = open_run(Path(arguments[0]), others)
+    folder = find_folder(options.folder)
+    if options.copy_to:
+        copy_recipes(folder, Path(options.copy_to))
+        print(f"run: copied {folder}; next: edit its files, then {command_line('run', options.copy_to)}")
+        return
+    run = open_run(folder, read_config(folder, given), keys)
     started = time.monotonic()
     with owning_outputs():
-        ran = run_stages(run, restart)
+        ran = run_stages(run, options.restart)
 
     from training.eval.results.summary import write_summary
 
@@ -404,5 +451,5 @@ def main(arguments: list[str]) -> None:
 
 def common_folder(recipes: dict[str, dict[str, Any]]) -> Path:
     """The folder in which most stages have their output, where the summary of the run goes."""
-    parents = [Path(recipe["output_dir"]).expanduser().parent for recipe in recipes.values()]
+    parents = [Path(local_path(recipe["output_dir"])).parent for recipe in recipes.values()]
     return Counter(parents).most_common(1)[0][0]

@@ -2,104 +2,119 @@
 
     scratch serve runs/quickstart/export --port 8000
 
-This is `transformers serve` with our model classes registered, because the stock command rejects custom classes. As in
-`scratch chat`, special tokens in a request are text: only the chat template writes control tokens. MODEL is loaded at
-startup, and requests use that name. Without MODEL, the server loads the model that each request names.
+MODEL is a folder or a name on the Hub, and requests use that name. A model with a chat template answers conversations
+(/v1/chat/completions); every model continues texts (/v1/completions). Several answers are generated at a time. As in
+`scratch chat`, special tokens in a request are text: only the chat template writes control tokens. Sampling follows the
+model's generation_config.json, except for what a request sets.
 """
 
-import dataclasses
+import json
+import shlex
+import socket
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from training.common.errors import UserError, one_line
-from training.common.hub_names import is_hub_name
-from training.common.packages import how_to_install
 from training.common.recipe import PathText, option, parse, positional
+
+if TYPE_CHECKING:
+    from training.serving.engine import Engine
+
+SHUTDOWN_SECONDS = 1  # for answers in progress to end
 
 
 @dataclass
 class ServeConfig:
-    """Options of `scratch serve`, which are those of `transformers serve`. None leaves an option to its default."""
+    """Options of `scratch serve`."""
 
-    model: PathText | None = positional("model folder or Hub name, to load at startup", None)
-    host: str | None = option(None, "address to listen on; default localhost", group="Server")
-    port: int | None = option(None, "port to listen on; default 8000", at_least=0, group="Server")
-    enable_cors: bool = option(False, "allow requests from pages of other sites", group="Server")
-    log_level: str | None = option(None, "log level, such as info; default warning", group="Server")
-    device: str | None = option(None, "device, such as cuda:0 or cpu; default auto", group="Model")
-    dtype: str | None = option(None, "data type of the weights; default: as stored", group="Model")
-    attn_implementation: str | None = option(None, "attention kernel, such as flash_attention_2", group="Model")
-    compile: bool = option(False, "compile the model with torch.compile", group="Model")
-    quantization: str | None = option(None, "bnb-4bit or bnb-8bit", group="Model")
-    trust_remote_code: bool = option(False, "run the code in a model's repository", group="Model")
-    model_timeout: int | None = option(None, "seconds after which an idle model is unloaded", group="Model")
-    default_seed: int | None = option(None, "sampling seed", group="Answers")
-    reasoning: Literal["auto", "on", "off"] | None = option(None, "reasoning mode, if supported", group="Answers")
-    chat_template_kwargs: str | None = option(
-        None, "JSON object with arguments of the chat template", group="Answers"
+    model: PathText = positional("folder of a model, such as runs/quickstart/export, or a name on the Hub")
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for other machines too", group="Server")
+    port: int = option(8000, "port to listen on; 0 for a free one", at_least=0, below=2**16, group="Server")
+    api_key: str | None = option(None, "key that requests must send as bearer token", group="Server")
+    max_batch: int = option(16, "answers generated at a time", at_least=1, group="Server")
+    max_queue: int = option(128, "answers waiting; further requests get the status 503", at_least=1, group="Server")
+    device: str | None = option(None, "device, such as cuda:0 or cpu; default: the fastest", group="Model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "data type of the weights; auto: as stored", group="Model"
     )
-    continuous_batching: bool = option(False, "batch requests continuously, with paged attention", group="Batching")
-    cb_block_size: int | None = option(None, "tokens per block of the KV cache", group="Batching")
-    cb_num_blocks: int | None = option(None, "number of blocks of the KV cache", group="Batching")
-    cb_max_batch_tokens: int | None = option(None, "maximum tokens in a batch", group="Batching")
-    cb_max_memory_percent: float | None = option(None, "fraction of GPU memory for the KV cache", group="Batching")
-    cb_use_cuda_graph: bool | None = option(None, "use CUDA graphs", group="Batching")
 
 
 def main(arguments: list[str]) -> None:
-    """Check the model, register our classes and our encoding of requests, and run `transformers serve`.
+    """Take the port, load the model, answer requests until a signal.
 
     Raises:
-        UserError: a damaged model, or packages that are not installed.
+        UserError: a model that cannot be opened, or an address that cannot be used.
     """
     config = parse(ServeConfig, arguments, __doc__, recipe=False)
-    if config.model and not is_hub_name(config.model) and not Path(config.model).is_dir():
-        raise UserError(f"'model': {config.model}: no such folder; a model on the Hub is written owner/name")
+    with listen(config.host, config.port) as listener:
+        import uvicorn
+        from transformers.utils import logging
 
-    import transformers.processing_utils  # noqa: F401  (re-executes the package, so anything set on it before is lost)
-    from huggingface_hub.constants import HF_HUB_CACHE
+        from training.model_io.language_model import open_language_model
+        from training.serving.app import ModelServer
+        from training.serving.engine import Engine
 
-    import modeling_scratch
-    from training.chat.requests import encode_requests
-    from training.model_io.tokenizers import open_model_tokenizer
-    from training.model_io.weights import check_weights
+        model, tokenizer = open_language_model(config.model, config.device, config.dtype)
+        logging.set_verbosity_error()  # its warnings about settings concern nobody who sends a request
+        name = config.model.rstrip("/")
+        with Engine(model, tokenizer, config.max_batch, config.max_queue) as engine:
+            server = ModelServer(name, engine, tokenizer, config.api_key)
+            listener.listen()
+            introduce(config, name, engine, f"http://{address_of(listener)}", tokenizer.chat_template is not None)
+            options = uvicorn.Config(
+                server.app(), log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS
+            )
+            uvicorn.Server(options).run(sockets=[listener])
 
-    if config.model and (Path(config.model) / "config.json").is_file():
-        open_model_tokenizer(config.model, "model")
-        check_weights(config.model, "model")
-    module = sys.modules["transformers"]
-    for name in ("ScratchForCausalLM", "ScratchForSequenceClassification"):
-        setattr(module, name, getattr(modeling_scratch, name))
-    load = module.AutoProcessor.from_pretrained  # the server loads tokenizers with it
 
-    def load_tokenizer(*names: str, **options: Any) -> Any:
-        loaded = load(*names, **options)
-        if isinstance(loaded, module.PreTrainedTokenizerBase):  # rather than a processor of images
-            encode_requests(loaded)
-        return loaded
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that has the address, before a large model is loaded.
 
-    module.AutoProcessor.from_pretrained = load_tokenizer
-    Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists its content, and fails without it
-    sys.argv = ["transformers", "serve", *stock_arguments(config)]
+    Raises:
+        UserError: the address is in use, not allowed, or not of this machine.
+    """
     try:
-        from transformers.cli.transformers import main as transformers_main
-
-        transformers_main()
-    except ImportError as error:
-        raise UserError(f"serve needs packages that are not installed ({error}); {how_to_install('fastapi')}") from None
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise UserError(f"'model': {config.model} cannot be served ({one_line(error)})") from None
+        raise UserError(f"'host': {host} is not an address of this machine ({one_line(error)})") from None
+    try:
+        if sys.platform != "win32":  # there it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise UserError(f"'port': {port} cannot be used ({error.strerror}); choose another with --port") from None
+    return listener
 
 
-def stock_arguments(config: ServeConfig) -> list[str]:
-    """The command line of `transformers serve`: the model and every option that was given."""
-    words = [config.model] if config.model else []
-    for field in dataclasses.fields(config)[1:]:
-        value, flag = getattr(config, field.name), field.name.replace("_", "-")
-        if isinstance(value, bool):
-            words += [f"--{flag}"] if value else [f"--no-{flag}"] if field.default is None else []
-        elif value is not None:
-            words += [f"--{flag}", str(value)]
-    return words
+def address_of(listener: socket.socket) -> str:
+    """Host and port, as in an address line."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def introduce(config: ServeConfig, name: str, engine: "Engine", address: str, chats: bool) -> None:
+    """Print the model, the address and an example."""
+    model = engine.model
+    millions, device = model.num_parameters() / 1e6, model.device.type
+    print(f"{name}: {millions:.1f}M parameters on {device}, context {engine.context} tokens", file=sys.stderr)
+    if not chats:
+        print("no chat template: it continues texts (/v1/completions) and answers no conversations", file=sys.stderr)
+    if not engine.batches:
+        print("this architecture generates one answer at a time", file=sys.stderr)
+    if config.host not in ("127.0.0.1", "localhost", "::1") and config.api_key is None:
+        print("other machines can use it without a key; set --api_key to demand one", file=sys.stderr)
+    print(f"serving at {address}/v1, until Ctrl-C; for example:", file=sys.stderr)
+    question = {"messages": [{"role": "user", "content": "Hello"}]} if chats else {"prompt": "Once upon a time"}
+    body = json.dumps({"model": name} | question | {"max_tokens": 60})
+    key = " -H 'Authorization: Bearer KEY'" if config.api_key else ""
+    path = "chat/completions" if chats else "completions"
+    print(
+        f"  curl {address}/v1/{path}{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+        file=sys.stderr,
+        flush=True,
+    )

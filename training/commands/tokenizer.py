@@ -4,11 +4,11 @@
     scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
 
 --kind bpe learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
---kind character gives every character of the text its own token. --compare trains nothing: it takes tokenizer or model
-folders, or Hub names, and prints bytes per token by kind of text; with --data.path, for your own text too.
+--kind character gives every character of the text its own token, and one token to all others. --compare trains nothing:
+it takes tokenizer or model folders, or Hub names, and prints bytes per token by kind of text; with --data.path, for
+your own text too.
 """
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -29,6 +29,7 @@ from training.corpus.sources import Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from modeling_scratch.tokenization_character import CharacterTokenizer
     from modeling_scratch.tokenization_scratch import ScratchTokenizer
     from training.corpus.curation.corpus import Corpus
 
@@ -49,6 +50,9 @@ class TokenizerConfig:
     digits: Literal[1, 2, 3] = option(3, "bpe: maximum digits per token; 1 splits numbers into single digits")
     whitespace: Literal["runs", "single"] = option(
         "runs", "bpe: runs (several spaces or line breaks may be one token), or single (one token per character)"
+    )
+    unknown: bool = option(
+        True, "character: one token for all characters that the text does not have; without it, they are an error"
     )
     max_bytes: int | None = option(
         None, "bpe: bytes of training text to learn from (default: all); fewer bytes are faster", at_least=1
@@ -110,17 +114,15 @@ def main(arguments: list[str]) -> None:
     from training.corpus.curation.curation import Curation
 
     folder = stage.begin()
-    work = folder / "work"  # an interrupted run resumes from here
-    corpus = Curation(config.data, work).run()
+    corpus = Curation(config.data, folder / "work").run()  # an interrupted run resumes from there
     for line in (corpus.funnel.summary(), *corpus.split_notes()):
         print(f"tokenizer: {line}")
     started = time.monotonic()
-    tokenizer = train_bpe(corpus, config) if config.kind == "bpe" else train_character(corpus)
+    tokenizer = train_bpe(corpus, config) if config.kind == "bpe" else train_character(corpus, config)
     seconds = time.monotonic() - started
     tokenizer.save(folder)
 
     size, tokens = count_tokens(AutoTokenizer.from_pretrained(folder), corpus.documents("validation"))
-    shutil.rmtree(work, ignore_errors=True)
     print(
         f"tokenizer: {len(tokenizer)} tokens learned in {seconds:.1f} s; "
         f"{size / tokens:.2f} bytes per token on {size / 1e6:.2f} MB of held-out text"
@@ -177,11 +179,12 @@ def train_bpe(corpus: "Corpus", config: TokenizerConfig) -> "ScratchTokenizer":
     return tokenizer
 
 
-def train_character(corpus: "Corpus"):
+def train_character(corpus: "Corpus", config: TokenizerConfig) -> "CharacterTokenizer":
     """The alphabet of both splits: a character seen only in validation must still have a token."""
     from modeling_scratch.tokenization_character import CharacterTokenizer
 
-    return CharacterTokenizer.train(document.text for split in SPLITS for document in corpus.documents(split))
+    texts = (document.text for split in SPLITS for document in corpus.documents(split))
+    return CharacterTokenizer.train(texts, config.unknown)
 
 
 def sample(corpus: "Corpus", config: TokenizerConfig) -> Iterator[str]:

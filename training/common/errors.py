@@ -2,17 +2,24 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class UserError(Exception):
     """A mistake in a recipe, a file or a command line.
 
     The message is one line, `'key': PROBLEM; FIX`: what is wrong, where (file, key, record), and what to do.
-    `training.cli` prints it without a traceback and exits with 2. Raise it before anything is written.
+    `training.cli` prints it without a traceback and exits with 2. Raise it before anything is written. Control
+    characters that it quotes, such as a line end in the name of a file, become escapes.
     """
+
+    def __init__(self, message: str):
+        super().__init__(_CONTROL.sub(lambda found: repr(found[0])[1:-1], message))
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from training.common.errors import UserError
 
-GZIP = b"\x1f\x8b\x08"  # the first bytes of a gzip file, whatever its name
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HASHED = 100_000  # bytes up to which the content of a listed file is compared, not only its size, so that it is fast
 EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before publishing; they only have to exist
@@ -29,11 +28,16 @@ def open_whole(path: Path, durable: bool = False, shared: bool = False) -> Itera
         shared: several processes may write the same file at once; each then uses another temporary name.
     """
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp" if shared else f"{path.name}.tmp")
-    with beside.open("wb") as stream:
-        yield stream
-    if durable:
-        sync(beside)
-    beside.replace(path)
+    try:
+        with beside.open("wb") as stream:
+            yield stream
+        if durable:
+            sync(beside)
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)  # frees the space on a full disk
+        raise
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:
@@ -91,6 +95,19 @@ def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
     return {name.as_posix(): _identify(folder / name) for name in names if name.parts[0] not in left_out}
 
 
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and its subfolders, sorted. Links to folders are followed, but no folder is read twice."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place, name) for name in names if os.path.isfile(os.path.join(place, name))]
+    return sorted(found)
+
+
 def find_damage(folder: Path, listed: dict[str, int | str]) -> Damage:
     """The files that are missing, or not as they were when `list_files` listed them. Others do not matter."""
     missing = [name for name in listed if not (folder / name).is_file()]
@@ -118,14 +135,23 @@ def _identify(file: Path) -> int | str:
     return size if size > HASHED else sha256(file)
 
 
-def reject_lfs_pointer(path: Path, head: bytes) -> None:
-    """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
+def check_file(path: Path) -> None:
+    """Reject what is not a file: nothing, a folder, a pipe or a device, which might be read without end.
 
-    Args:
-        head: the first bytes of the file.
+    Raises:
+        UserError: what it is.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
+
+
+def reject_lfs_pointer(path: Path) -> None:
+    """Reject a Git LFS pointer, which a clone without Git LFS holds in place of a large file.
 
     Raises:
         UserError: the file is such a pointer.
     """
+    with path.open("rb") as stream:
+        head = stream.read(256)
     if head.startswith(_LFS_POINTER) and b"\noid sha256:" in head:
         raise UserError(f"{path} is a Git LFS pointer, not the data; run `git lfs pull` in its repository")

@@ -1,6 +1,7 @@
 """Help pages and commented recipes, printed from the dataclass that defines the options of a command."""
 
 import dataclasses
+import shlex
 import shutil
 import textwrap
 import types
@@ -17,6 +18,11 @@ WIDTH = 110  # maximum characters per line
 COLUMN = 34  # where the help of an option begins
 _TYPES = {int: "INT", float: "FLOAT", str: "TEXT", bool: "true|false", dict: "MAPPING", list: "LIST"}
 _OPTIONS = "Options"  # heading of the fields without a group
+
+
+def command_line(*words: object) -> str:
+    """A command of ours as a shell takes it: paths with spaces are quoted."""
+    return shlex.join(["scratch", *map(str, words)])
 
 
 class Line(NamedTuple):
@@ -73,7 +79,7 @@ def _lines(cls: type, prefix: str = "", heading: str = _OPTIONS) -> Iterator[tup
     )
     nested = []
     for field in fields:
-        hint, key = hints[field.name], prefix + field.name
+        hint, key = hints[field.name], prefix + field.name.removesuffix("_")
         if dataclasses.is_dataclass(hint):
             nested.append((hint, f"{key}.", title_of(field, hint)))
             continue

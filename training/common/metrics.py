@@ -8,6 +8,7 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import write_whole
+from training.common.json_files import fits
 
 LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
 
@@ -30,7 +31,7 @@ class MetricsLog:
         if not step:
             self.file.write_text("")
             return
-        kept = [record for record in read_metrics(file) if record["step"] <= step]
+        kept = [record for record in read_log(file) if record["step"] <= step]
         write_whole(file, "".join(map(json_line, kept)), durable=True)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -45,11 +46,26 @@ def json_line(record: dict[str, Any]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The value; None for NaN and infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """The value; None for NaN, infinity and a number beyond them."""
+    try:
+        return None if isinstance(value, (int, float)) and not math.isfinite(value) else value
+    except OverflowError:
+        return None
 
 
-def read_metrics(file: Path) -> list[dict[str, Any]]:
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """The records of a `metrics.jsonl`, see `read_log`.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    records = read_log(file)
+    if not fits(records, [{str: (int, float)}]):
+        raise UserError(f"{file}: not the metrics of a training run (a figure is not a number)")
+    return records
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
     """Records of the file, without null, NaN and infinite figures, and without a last line that a crash cut off.
 
     Raises:
@@ -65,9 +81,9 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(record, dict) or "step" not in record:
+        if not fits(record, {"step": int}):
             raise UserError(f"{file}: not the metrics of a training run (a record has no 'step')")
         records.append({key: value for key, value in record.items() if finite(value) is not None})
     return records

@@ -1,4 +1,12 @@
-"""Optional packages: which extra of the distribution installs a module, for error messages."""
+"""Content of the distribution: extras that install optional packages, and recipes."""
+
+import importlib.metadata
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+from training.common.errors import UserError
 
 DISTRIBUTION = "scratch-llm"
 
@@ -19,7 +27,6 @@ EXTRAS = {
     "ray": "ray",
     "fastapi": "serve",
     "uvicorn": "serve",
-    "openai": "serve",
     "ctranslate2": "engines",
     "deepspeed": "deepspeed",
     "tensorboard": "track",
@@ -27,7 +34,51 @@ EXTRAS = {
 }
 
 
+RECIPES = "recipes"
+_PACKAGE = Path(__file__).parents[1]  # holds recipes/: in the repository as a link, installed as a copy
+
+
+def with_shipped(path: str | Path) -> Path:
+    """A path as it is; or, if it names a folder in `recipes` that is not here, the same path in the shipped recipes."""
+    path = Path(path)
+    if path.parts[:1] != (RECIPES,) or Path(*path.parts[:2]).exists():
+        return path
+    shipped = _PACKAGE / path
+    return shipped if shipped.exists() else path
+
+
+def folders_of_recipes() -> list[Path]:
+    """The folders in `recipes`, here and shipped, sorted by name."""
+    names = {path.name for place in (Path(), _PACKAGE) for path in (place / RECIPES).glob("*/")}
+    return [with_shipped(Path(RECIPES, name)) for name in sorted(names)]
+
+
+def copy_recipes(folder: Path, copy: Path) -> None:
+    """Copy `recipes/NAME`. The copy names itself, and its own folder in `runs`, where the original names its own.
+
+    Raises:
+        UserError: the copy exists, or its name would need quotes in YAML.
+    """
+    if copy.exists():
+        raise UserError(f"'copy_to': {copy} exists; name a new folder")
+    if not re.fullmatch(r"[\w./-]+", str(copy)):
+        raise UserError(f"'copy_to': '{copy}' is not a plain path; use letters, digits, - and _")
+    shutil.copytree(with_shipped(folder), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (path for path in copy.rglob("*") if path.is_file()):
+        text = file.read_text(encoding="utf-8")
+        for original, own in ((folder.as_posix(), copy.as_posix()), (f"runs/{folder.name}", f"runs/{copy.name}")):
+            text = re.sub(rf"(?<![\w/]){re.escape(original)}\b", own, text)
+        file.write_text(text, encoding="utf-8")
+
+
 def how_to_install(module: str) -> str:
-    """The command that installs a missing module, to be run in the checkout."""
+    """The command that installs a missing module: its extra in a checkout, elsewhere the packages of that extra."""
     top = module.partition(".")[0]
-    return f'pip install -e ".[{EXTRAS[top]}]"' if top in EXTRAS else f"pip install {top.replace('_', '-')}"
+    if top not in EXTRAS:
+        return f"pip install {top.replace('_', '-')}"
+    extra = EXTRAS[top]
+    if (_PACKAGE.parent / "pyproject.toml").is_file():
+        return f'pip install -e ".[{extra}]"'
+    required = [requirement.partition(";") for requirement in importlib.metadata.requires(DISTRIBUTION) or []]
+    names = [name.strip() for name, _, condition in required if condition.strip() == f'extra == "{extra}"']
+    return shlex.join(["pip", "install", *names])

@@ -1,10 +1,13 @@
-"""Processes of a launcher: their rank, and output of the first one only. `RANK` in the environment is the rank."""
+"""Processes: children that get our signals; of a launcher, the rank (`RANK`), and output of the first one only."""
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,9 +31,22 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def cores_per_process() -> int:
-    """Processor cores for each process on this machine, at least one."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+def run_child(command: list[str]) -> int:
+    """Run a program to its end, passing on Ctrl-C and SIGTERM; return its exit code, negative for a signal.
+
+    Its process group is separate, so that Ctrl-C reaches it once, through this process, and it can save first.
+    """
+    child = subprocess.Popen(command, process_group=0)
+
+    def forward(signum: int, _: FrameType | None) -> None:
+        child.send_signal(signum)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return child.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

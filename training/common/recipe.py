@@ -22,6 +22,7 @@ takes text is taken as written; all others are read as YAML. `PathText` is text 
 """
 
 import dataclasses
+import errno
 import math
 import operator
 import os
@@ -139,12 +140,17 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where, prefix=key + ".")
     if hint is PathText:
-        return local_path(_convert(value, str, where, key))
+        path = _convert(value, str, where, key)
+        if "\0" in path:
+            raise UserError(f"{where}: '{key}': {path!r} contains a NUL character, which no path has; remove it")
+        return local_path(path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
         choices = [choice for choice in arguments if choice is not type(None)]
+        if len(choices) == 1:
+            return _convert(value, choices[0], where, key)
         for choice in choices[:-1]:
             try:
                 return _convert(value, choice, where, key)
@@ -175,14 +181,24 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
     if hint is Any:
         return value
     kind = origin or hint
+    if kind is str and isinstance(value, str):
+        _check_characters(value, where, key)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         raise UserError(f"{where}: '{key}' takes {_TYPE_NAMES.get(kind, kind.__name__)}, not {value!r}")
     return value
+
+
+def _check_characters(text: str, where: str, key: str) -> None:
+    """Reject what no file or tokenizer takes: a byte of the command line that is not UTF-8, half a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: '{key}' is not UTF-8 text: {text!r}; write or rename it in UTF-8") from None
 
 
 def check_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
@@ -207,9 +223,20 @@ def local_path(text: str) -> str:
     """The text of a path with `~` expanded and, if it exists, without parts that mean nothing: `./a//b/` is `a/b`.
 
     Text that is not an existing path may be a pattern, an address or a name on the Hub, and is not simplified.
+
+    Raises:
+        UserError: no file can have that name.
     """
     path = os.path.expanduser(text)
-    return str(Path(path)) if os.path.exists(path) else path
+    try:
+        os.stat(path)
+    except ValueError:  # a NUL, or half of a surrogate pair
+        raise UserError(f"{text!r:.80} cannot be the name of a file; correct its characters") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{text:.60}... cannot be the name of a file; it is too long") from None
+        return path
+    return str(Path(path))
 
 
 def split_overrides(arguments: list[str], is_boolean: Callable[[str], bool] = lambda key: False) -> dict[str, str]:
@@ -330,10 +357,9 @@ def read_flags(cls: type, arguments: list[str]) -> dict[str, Any]:
             loose.append(word)
             continue
         key, equals, text = word[2:].partition("=")
+        spellings = (key, key.replace("-", "_"), f"{key}_")  # the last for a word of Python: `import_` is --import
+        key = next((spelling for spelling in spellings if find_field(cls, spelling)[0]), key)
         field, hint = find_field(cls, key)
-        if field is None and find_field(cls, key.replace("-", "_"))[0]:
-            key = key.replace("-", "_")
-            field, hint = find_field(cls, key)
         metadata = field.metadata if field else {}
         ends_here = not words or words[0].startswith("--")
         if metadata.get("several"):

@@ -6,26 +6,32 @@ another recipe or other inputs, finished or not, is discarded only with `--resta
 has edited. `scratch run` may also replace what is finished and not edited. The output holds two records: `recipe.yaml`,
 the resolved recipe, which `--config` takes; and `provenance.json` with that recipe, a hash of every input, the files
 written, package versions, metrics and the command that repeats the stage.
+
+A stage may be killed at any moment. Its work counts as complete once its record says so; the next run then only puts
+it in place. What is discarded is first renamed to `<output_dir>.replaced`, so that it is never half there under a name
+that counts, and deleted with its record last, so that the rest is known to be ours.
 """
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import shutil
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, writing_to
-from training.common.files import find_damage, follow_umask, list_files, write_whole
-from training.common.help import commented_yaml, plain_yaml
-from training.common.hub_names import is_hub_name
+from training.common.files import files_below, find_damage, follow_umask, list_files, write_whole
+from training.common.help import command_line, commented_yaml, plain_yaml
+from training.common.json_files import read_json
+from training.common.packages import with_shipped
+from training.common.processes import rank
 from training.common.recipe import STAGES, flatten, recipe_file, split_restart
 from training.common.yaml_values import read_yaml
 
@@ -37,6 +43,13 @@ except ImportError:  # Windows
 # The stages that write a language model.
 LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
 PROVENANCE, RECIPE, LOCK = "provenance.json", "recipe.yaml", ".lock"
+TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, with what it resumes from
+PARTIAL, REPLACED = ".partial", ".replaced"
+_RECORD = {
+    **{"stage": str, "fingerprint": str, "recipe": {str: object}, "inputs": {str: str}, "versions": {str: str}},
+    **{"seconds": (int, float), "metrics": {str: object}, "complete?": bool, "files?": {str: (int, str)}},
+    "command": str,
+}
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
 
@@ -66,9 +79,10 @@ def digest(path: str | Path, key: str = "input") -> str:
         if staging_dir(path).is_dir():
             raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
         raise UserError(f"'{key}': no such file or folder: {path}")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"'{key}': {path} is a pipe or a device; give a file or a folder")
     hasher = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in files:
+    for file in [path] if path.is_file() else files_below(path):
         hasher.update(file.name.encode())
         with file.open("rb") as stream:
             hasher.update(hashlib.file_digest(stream, "sha256").digest())
@@ -94,18 +108,6 @@ def check_stage(path: str | Path, *allowed: str, key: str) -> None:
         raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
 
 
-def model_digest(model: str, key: str) -> str:
-    """A hash that identifies the language model a stage starts from; a name on the Hub is returned as it is.
-
-    Raises:
-        UserError: the folder is missing, or was written by a stage that writes no language model.
-    """
-    if is_hub_name(model):
-        return model
-    check_stage(model, *LANGUAGE_MODELS, key=key)
-    return digest(model, key)
-
-
 def written_by(path: str | Path) -> str | None:
     """The stage that wrote a folder, or None."""
     return read_provenance(path).get("stage")
@@ -119,7 +121,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path) / PROVENANCE
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return read_json(file, _RECORD) if file.is_file() else {}
     except ValueError:
         raise UserError(f"{file} is damaged; delete {path} and run its stage again") from None
 
@@ -132,7 +134,7 @@ def real_dir(output_dir: str | Path) -> Path:
 
 def staging_dir(output_dir: str | Path) -> Path:
     """The folder in which a stage works until its output is complete."""
-    return _beside(real_dir(output_dir), ".partial")
+    return _beside(real_dir(output_dir), PARTIAL)
 
 
 def _beside(folder: Path, suffix: str) -> Path:
@@ -198,7 +200,7 @@ class Stage:
                 f"'output_dir': {self.target} is the root of a disk, which cannot be renamed; choose a folder on it, "
                 f"such as {self.output_dir / name}"
             )
-        self.folder, self.old = staging_dir(output_dir), _beside(self.target, ".old")
+        self.folder, self.replaced = staging_dir(output_dir), _beside(self.target, REPLACED)
         self.recipe = _mapping(recipe)
         self.config_class = type(recipe) if dataclasses.is_dataclass(recipe) else None
         self.inputs = inputs
@@ -208,29 +210,49 @@ class Stage:
         self.keeps, self.obstacle = keeps, f" (it cannot be continued: {obstacle})" if obstacle else ""
         identity = _as_json([name, essential_recipe(recipe, runtime_keys), inputs])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-        for folder in (self.target, self.folder, self.old):
+        for folder in (self.target, self.folder, self.replaced):
             found = written_by(folder)
             if found and found != name:
                 raise UserError(f"'output_dir': {folder} holds the output of '{found}'; choose another for {name}")
             if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _record_files(folder)):
                 raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
-        if not self.target.exists():
-            # After a crash between the two renames of `finish`. Several processes may get here: the first one renames.
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                self.old.rename(self.target)
+        if not self.target.exists() and is_whole(self.replaced):
+            # The last run was killed between two renames. Several processes may get here: the first one renames.
+            with contextlib.suppress(FileNotFoundError):
+                self.replaced.rename(self.target)
 
     def is_current(self) -> bool:
         """Whether the output exists already, whole, from the same recipe and inputs. Prints a line if it does.
 
+        Puts in place an output that was complete when its run was killed.
+
         Raises:
-            UserError: see `check_other_work`.
+            UserError: see `check_other_work`; or another process is putting the output in place.
         """
-        record = read_provenance(self.target)
-        if record.get("fingerprint") == self.fingerprint and not find_damage(self.target, record.get("files", {})):
+        if self._is_ours(self.folder):  # asked first: between the two questions, another process may put it in place
+            if rank() == 0:
+                self._put_in_place()
+            print(f"{self.name}: {self.output_dir} was complete when the last run was killed; it is now in place")
+            return True
+        if self._is_ours(self.target):
+            if rank() == 0:
+                with contextlib.suppress(OSError):  # left by a run that was killed; it is in nobody's way
+                    _delete(self.replaced)
             print(f"{self.name}: {self.output_dir} is up to date, skipped")
             return True
         self.check_other_work()
         return False
+
+    def _is_ours(self, folder: Path) -> bool:
+        """Whether a folder holds the whole output of this recipe and these inputs."""
+        return read_provenance(folder).get("fingerprint") == self.fingerprint and is_whole(folder)
+
+    def _put_in_place(self) -> None:
+        """Do what is left of `finish` for a run that was killed there."""
+        with writing_to(self.folder), contextlib.suppress(FileNotFoundError):  # another process was faster
+            self._lock()
+            self._move()
+            self.lock.close()
 
     def check_other_work(self) -> None:
         """Reject work that may only be discarded if the user says so: of another recipe or other inputs, or edited.
@@ -298,16 +320,17 @@ class Stage:
         if not replace:
             self.check_other_work()
         with writing_to(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock()
+            self._open_folder()
             record = read_provenance(self.folder)
             if record and not self.resumes():
                 if _holds_work(self.folder):
                     why = "restart requested" if self.restart else "the last run failed with another recipe"
                     print(f"{self.name}: {why}, starting over")
-                for path in set(self.folder.iterdir()) - {self.folder / LOCK}:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _delete(self.replaced)
+                self.folder.rename(self.replaced)
+                self._open_folder()
                 record = {}
+            _delete(self.replaced)
             # What an earlier process left stays protected, whatever mistake this one finds.
             self.saved = bool(record) and not record.get("failed") and _holds_work(self.folder)
             if not record:
@@ -329,6 +352,10 @@ class Stage:
             print(f"{self.name}: replaces {self.output_dir}, a run of another recipe ({differences}){self.obstacle}")
         elif damage := find_damage(self.target, record.get("files", {})):
             print(f"{self.name}: makes {self.output_dir} again ({damage})")
+
+    def _open_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
 
     def _lock(self) -> None:
         """Keep a second process out of the folder, such as a worker that outlived its launcher, until this one ends."""
@@ -366,29 +393,39 @@ class Stage:
             with contextlib.suppress(OSError):
                 stage._write({}, failed=True)
 
-    def finish(self, metrics: dict[str, Any], wrote: str, unlisted: Set[str] = frozenset()) -> None:
-        """Complete the output: write its provenance, move it into place, and print the next command.
+    def finish(
+        self, metrics: dict[str, Any], wrote: str, unlisted: Set[str] = frozenset(), uses: Sequence[str] = ()
+    ) -> None:
+        """Complete the output: write its provenance, delete what only an unfinished stage needs (`TEMPORARY`), move it
+        into place, and print the next command.
 
         Args:
             metrics: the figures of this stage, as JSON.
             wrote: content of the folder in a few words, for the terminal.
             unlisted: folders in the output that no later stage reads, so that their owner may delete them.
+            uses: commands for the output, printed after that of the next recipe, see `command_line`.
         """
         follow_umask(self.folder)
-        files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *unlisted})
-        self._write(metrics, files=files)
-        (self.folder / LOCK).unlink()
-        if self.target.exists():
-            shutil.rmtree(self.old, ignore_errors=True)
-            self.target.rename(self.old)
-        self.folder.rename(self.target)
+        files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *TEMPORARY, *unlisted})
+        self._write(metrics, complete=True, files=files)  # if this process dies from here on, see `is_current`
+        self._move()
         Stage.begun = None
-        shutil.rmtree(self.old, ignore_errors=True)
         self.lock.close()
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
-        following = self._next_command()
+        following = [*filter(None, [self._next_command()]), *uses]
         if following:
-            print(f"next: {following}")
+            print(f"next: {', or '.join(following)}")
+
+    def _move(self) -> None:
+        """Replace the output by the complete one in the working folder."""
+        for name in (*TEMPORARY, LOCK):
+            _delete(self.folder / name)
+        if self.target.exists():
+            _delete(self.replaced)
+            self.target.rename(self.replaced)
+        self.folder.rename(self.target)
+        with contextlib.suppress(OSError):  # the output is in place; the next run deletes what is left
+            _delete(self.replaced)
 
     def _next_command(self) -> str | None:
         """The command of the next recipe beside this one that names our output; a recipe of another run does not."""
@@ -398,8 +435,8 @@ class Stage:
         for name in STAGES[STAGES.index(self.name) + 1 :]:
             candidate = Path(recipe).with_name(f"{name}.yaml")
             with contextlib.suppress(UserError):  # not a recipe
-                if candidate.is_file() and _names(read_yaml(candidate), self.output_dir):
-                    return shlex.join(["scratch", name, "--config", str(candidate)])
+                if with_shipped(candidate).is_file() and _names(read_yaml(candidate), self.output_dir):
+                    return command_line(name, "--config", candidate)
         return None
 
     def _recipe_yaml(self) -> str:
@@ -408,22 +445,18 @@ class Stage:
         return header + (commented_yaml(cls, self.recipe) if cls else plain_yaml(self.recipe))
 
     def _write(self, metrics: dict[str, Any], **more: Any) -> None:
-        versions = {"python": platform.python_version()}
-        for package in _PACKAGES:
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                continue
         record = {
             "stage": self.name,
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
             "inputs": self.inputs,
-            "versions": versions,
+            "versions": _versions(),
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
+            "complete": False,
+            "files": {},
             **more,
-            "command": shlex.join(["scratch", self.name, *self.arguments]),
+            "command": command_line(self.name, *self.arguments),
         }
         if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
@@ -437,6 +470,37 @@ def _names(value: Any, folder: Path) -> bool:
     if isinstance(value, list):
         return any(_names(part, folder) for part in value)
     return isinstance(value, str) and Path(value).absolute().is_relative_to(folder.absolute())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """The versions of Python and of the packages that outputs depend on."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is the complete output of a stage, with every file as it was written."""
+    record = read_provenance(folder)
+    return bool(record.get("complete")) and not find_damage(folder, record["files"])
+
+
+def is_set_aside(folder: Path) -> bool:
+    """Whether a folder is, by its name, unfinished work, or a replaced output that is being deleted."""
+    return folder.suffix in (PARTIAL, REPLACED)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or folder if it exists; the record of a folder goes last, for it tells whose the rest is."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    for part in set(path.iterdir()) - {path / PROVENANCE}:
+        shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
+    shutil.rmtree(path)
 
 
 def _record_files(folder: Path) -> set[Path]:

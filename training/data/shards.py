@@ -18,11 +18,12 @@ import numpy as np
 
 from training.common.errors import UserError
 from training.common.files import sha256
+from training.common.json_files import read_json
 from training.common.progress import progress_bar
 
 MANIFEST = "manifest.json"
-_KEYS = {"token_dtype", "vocab_size", "tokenizer_sha256", "splits"}
-_SPLIT_KEYS = {"file", "tokens", "documents", "bytes", "sha256"}
+_SPLIT = {"file": str, "tokens": int, "documents": int, "bytes": int, "sha256": {str: str}}
+_SHAPE = {"token_dtype": str, "vocab_size": int, "tokenizer_sha256": str, "splits": {str: _SPLIT}}
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -100,13 +101,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"'data': {folder} holds no token shards (no {MANIFEST}); run `scratch prepare` first")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        whole = _KEYS <= manifest.keys() and all(_SPLIT_KEYS <= entry.keys() for entry in manifest["splits"].values())
-    except (ValueError, AttributeError):  # not JSON, or not mappings
-        whole = False
-    if not whole:
-        raise UserError(f"'data': {path} is damaged; run `scratch prepare` again")
-    return manifest
+        return read_json(path, _SHAPE)
+    except ValueError:
+        raise UserError(f"'data': {path} is damaged; run `scratch prepare` again") from None
 
 
 class TokenShards:

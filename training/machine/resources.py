@@ -64,6 +64,11 @@ def available_cores() -> int:
     return max(1, min(len(affinity()), int(quota() or len(affinity()))))
 
 
+def cores_per_process() -> int:
+    """Whole cores for each process of a launcher on this machine, at least one."""
+    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 class Load:
     """The cores that other programs use, from one reading to the next.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from training.common.metrics import as_duration
 from training.machine.resources import Machine
 
 # Share of the matrix-product rate that the quickstart's pretraining reaches, validations included: on two cores of an
@@ -73,6 +74,17 @@ class Folder:
         kind = {"sft": "instructions", "dpo": "preferences"}[stage]
         examples = self.get("prepare", f"{kind}.train", math.inf)
         return EPOCHS[stage] * examples / self.get(stage, "per_device_train_batch_size", 8)
+
+
+def describe_times(folder: Folder, machine: Machine) -> str:
+    """The machine, and the estimated time of each stage."""
+    seconds = {stage: estimate(folder, stage, machine) for stage in folder.recipes}
+    known = {stage: time for stage, time in seconds.items() if time is not None}
+    if not known:
+        return machine.describe()
+    total = f"; {as_duration(sum(known.values()))} in all" if len(known) == len(seconds) else ""
+    times = ", ".join(f"{stage} {as_duration(time)}" for stage, time in known.items())
+    return f"{machine.describe()}\nestimated: {times}{total}"
 
 
 def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from training.machine.resources import Load, available_cores, processor_flags
+from training.machine.resources import Load, cores_per_process, processor_flags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,8 +82,7 @@ def follow_load() -> str | None:
 
     first = _threads is None
     if first:
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        _threads = Threads(max(1, available_cores() // processes), Load())
+        _threads = Threads(cores_per_process(), Load())
         time.sleep(FIRST_LOOK)
     number, most = _threads.look(), _threads.numbers[-1]
     if not first and number == torch.get_num_threads():

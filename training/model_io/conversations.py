@@ -22,6 +22,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from training.model_io.messages import Message, as_template_reads
 from training.model_io.template_features import check_features, features
+from training.model_io.tokenizers import naming_unknown
 
 # Code points that no character has. One of them is put inside special tokens that a message contains, so that they are
 # told apart from those that the template writes, and is removed after rendering.
@@ -107,7 +108,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[Message
         template: `chat_template`, `tools` and variables, see `encode_conversation`.
     """
     if isinstance(prompt, str):
-        return tokenizer(prompt, split_special_tokens=True, verbose=False)["input_ids"]
+        with naming_unknown(tokenizer, prompt):
+            return tokenizer(prompt, split_special_tokens=True, verbose=False)["input_ids"]
     return encode_conversation(tokenizer, prompt, add_generation_prompt=True, **template).ids
 
 
@@ -297,7 +299,8 @@ def _encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], begins: 
     if not texts:
         return []
     if _prefix_scheme(tokenizer) == "never":
-        return encode(texts)["input_ids"]
+        with naming_unknown(tokenizer, texts):
+            return encode(texts)["input_ids"]
     # The tokenizer puts a space before a text, but not after the line break in it.
     before = encode("\n")["input_ids"]
     encoded = encode([each if alone else f"\n{each}" for each, alone in zip(texts, begins, strict=True)])["input_ids"]

@@ -73,14 +73,14 @@ def _text(content: Any, where: str) -> str | None:
 
 def _check_call(call: Any, where: str) -> dict[str, Any]:
     """A tool call as OpenAI writes it: its arguments are JSON text, which keeps each call's own names and nulls."""
-    function = (call.get("function") or call) if isinstance(call, dict) else {}
+    function = _function(call)
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where} has a tool call without a name")
     if isinstance(arguments, str):
         try:
             parsed = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
     else:
         parsed = arguments = without_nulls(arguments or {})
@@ -89,6 +89,12 @@ def _check_call(call: Any, where: str) -> dict[str, Any]:
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     identity = {"id": call["id"]} if call.get("id") else {}
     return identity | {"type": "function", "function": {"name": name, "arguments": text}}
+
+
+def _function(entry: Any) -> dict[str, Any]:
+    """The function of a tool or a call, which OpenAI puts into `function`; empty if there is none."""
+    function = (entry.get("function") or entry) if isinstance(entry, dict) else None
+    return function if isinstance(function, dict) else {}
 
 
 def check_tools(value: Any) -> str | None:
@@ -101,12 +107,11 @@ def check_tools(value: Any) -> str | None:
     if isinstance(value, str):
         try:
             tools = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("'tools' is not valid JSON") from None
     tools = _list(tools or [], "'tools'")
     for number, tool in enumerate(tools, start=1):
-        function = (tool.get("function") or tool) if isinstance(tool, dict) else {}
-        if not isinstance(function.get("name"), str):
+        if not isinstance(_function(tool).get("name"), str):
             raise ValueError(f"tool {number} of 'tools' has no name")
     if isinstance(value, str):
         return value

@@ -16,11 +16,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from modeling_scratch.tokenization_base import use_version_4_names
-from training.common.errors import UserError
+from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.model_io.context_length import context_length
 
 GENERATION_CONFIG = "generation_config.json"
+SENTENCEPIECE = "tokenizer.model"  # or tiktoken's format
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -30,8 +31,9 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "tokenizer.model",
+    SENTENCEPIECE,
 )
+TEKKEN = "tekken.json"  # Mistral's format
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
@@ -95,8 +97,8 @@ def save_model(
     Args:
         model: the unwrapped model.
         source: folder or Hub name of the model it was trained from, or of its tokenizer. The tokenizer's files are
-            copied, with the model's context in their settings. The generation settings are copied byte for byte if it
-            has them; otherwise they are made for our chat template.
+            copied, with the model's context in their settings. If the model generates, the generation settings are
+            copied byte for byte if it has them; otherwise they are made for our chat template.
         state_dict: the gathered weights, when the model's own are sharded.
         revision: of a name on the Hub.
 
@@ -104,15 +106,15 @@ def save_model(
         UserError: a name on the Hub of which no tokenizer was opened on this machine.
     """
     source, folder = _folder_of(source, revision), Path(folder)
-    carried = source / GENERATION_CONFIG
-    if carried.is_file():
+    carried = model.can_generate() and (source / GENERATION_CONFIG).is_file()
+    if carried:
         model.generation_config = GenerationConfig()
-    else:
+    elif model.can_generate() and any((source / name).is_file() for name in TOKENIZER_FILES):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
         model.generation_config = generation_config(tokenizer, model.config.vocab_size)
     write_model(model, folder, state_dict)
-    if carried.is_file():
-        shutil.copyfile(carried, folder / GENERATION_CONFIG)
+    if carried:
+        shutil.copyfile(source / GENERATION_CONFIG, folder / GENERATION_CONFIG)
     copy_tokenizer(source, folder, model)
 
 
@@ -154,6 +156,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path, model
     tokenizer.save_pretrained(folder)
     use_version_4_names(folder)
     _fit_tokenizer(folder, model)
+    if not model.can_generate():
+        return
     settings = GenerationConfig.from_pretrained(folder)
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     if tokenizer.eos_token_id not in ends:
@@ -186,6 +190,26 @@ def set_tokenizer_options(folder: str | Path, **options: Any) -> None:
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if settings != settings | options:
         file.write_text(json.dumps(settings | options, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_generation_config(folder: str | Path, key: str) -> None:
+    """Reject generation settings that transformers cannot read: it would load the model with defaults, and say nothing.
+
+    Args:
+        key: of the recipe that names the folder.
+
+    Raises:
+        UserError: names the file.
+    """
+    file = Path(folder) / GENERATION_CONFIG
+    if not file.is_file():
+        return
+    try:
+        GenerationConfig.from_pretrained(folder)
+    except Exception as error:  # of any class, where the file holds something else than transformers expects
+        raise UserError(
+            f"'{key}': {file} is damaged ({one_line(error)}); restore it, or delete it to use the default settings"
+        ) from None
 
 
 def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:

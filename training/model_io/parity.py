@@ -13,8 +13,11 @@ TOLERANCE = 1e-5
 LENGTH = 64  # random tokens
 
 
-def check_parity(original: str | Path, converted: str | Path) -> float:
-    """The largest absolute difference of the logits of two model folders, opened by the Auto classes and run in fp32.
+def check_parity(original: str | Path, converted: str | Path, model_class: type = AutoModelForCausalLM) -> float:
+    """The largest absolute difference of the logits of two model folders, opened by an Auto class and run in fp32.
+
+    Args:
+        model_class: the Auto class that opens both.
 
     Raises:
         UserError: the difference is larger than rounding explains.
@@ -22,7 +25,7 @@ def check_parity(original: str | Path, converted: str | Path) -> float:
     results = []
     for folder in (original, converted):  # one model at a time in memory
         with no_progress_bars(), torch.no_grad():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+            model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
             length = min(LENGTH, model.config.max_position_embeddings)
             generator = torch.Generator().manual_seed(0)
             input_ids = torch.randint(model.config.vocab_size, (1, length), generator=generator)

@@ -1,20 +1,29 @@
 """Open tokenizers, with errors that name the damaged file, and check their vocabulary against a model's."""
 
 import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.common.errors import UserError, one_line
+from training.common.hub_names import is_hub_name
 from training.common.stage import digest, read_provenance, written_by
-from training.model_io.model_folder import TOKENIZER_FILES
+from training.model_io.model_folder import SENTENCEPIECE, TEKKEN, TOKENIZER_FILES, quiet_loading
+
+
+class UnknownCharacter(UserError, ValueError):
+    """A character that a tokenizer without a token for unknown characters does not have."""
 
 
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether the folder of a model also holds a tokenizer."""
-    return any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
+    return any((Path(folder) / name).is_file() for name in (*TOKENIZER_FILES, TEKKEN))
 
 
 def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTrainedTokenizerBase:
@@ -43,8 +52,17 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
                     f"restore it, or delete {folder} and run its stage again"
                 ) from None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
+        with quiet_loading():
+            # Not Mistral's own class, which is preferred where mistral-common is installed and is not a fast one.
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, mistral_format=False)
+    except Exception as error:  # of any class, where a file holds something else than transformers expects
+        unconverted = _find_unconverted(name, revision)
+        if unconverted:
+            file, package = unconverted
+            raise UserError(
+                f"'{key}': {name} has {file} but no tokenizer.json; write one with `pip install {package}` and, in "
+                "Python, AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            ) from None
         raise UserError(f"'{key}': no tokenizer at {name} ({one_line(error)})") from None
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise UserError(
@@ -53,6 +71,21 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
     # Do not warn of texts beyond the context: every stage splits, truncates or rejects them itself.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
+
+
+def _find_unconverted(name: str | Path, revision: str) -> tuple[str, str] | None:
+    """A tokenizer's file in a format other than `tokenizer.json`, and the package that converts it."""
+    for file in (TEKKEN, SENTENCEPIECE):
+        cached = try_to_load_from_cache(str(name), file, revision=revision) if is_hub_name(str(name)) else None
+        path = Path(cached) if isinstance(cached, str) else Path(name) / file
+        if path.is_file() and file == TEKKEN:
+            return file, "mistral-common"
+        if path.is_file():
+            with path.open("rb") as stream:
+                first = stream.readline(200)
+            # Llama 3 has tiktoken's format under the same name: a token in base64 and its number on each line.
+            return file, "tiktoken" if re.fullmatch(rb"[\w+/=]+ \d+\r?\n", first) else "sentencepiece protobuf"
+    return None
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str | Path, key: str) -> None:
@@ -84,7 +117,27 @@ def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBas
     tokenizer = open_tokenizer(folder, key)
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         raise UserError(f"'{key}': {folder}/config.json cannot be read ({one_line(error)})") from None
     check_vocabulary(tokenizer, config, folder, key)
     return tokenizer
+
+
+@contextmanager
+def naming_unknown(tokenizer: PreTrainedTokenizerBase, texts: str | Iterable[str]) -> Iterator[None]:
+    """Raise the error of `tokenizers` about a character that is not in the vocabulary as `UnknownCharacter`.
+
+    Args:
+        texts: those that are encoded, as far as they are known.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers raises no narrower class
+            raise
+        known = tokenizer.get_vocab()
+        lost = next((repr(character) for text in texts for character in text if character not in known), "a character")
+        raise UnknownCharacter(
+            f"the tokenizer in {tokenizer.name_or_path} has no token for {lost}; leave it out, or train the tokenizer "
+            "again, which gives it a token for unknown characters"
+        ) from None

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.common.errors import UserError, one_line
-from training.model_io.model_folder import quiet_loading
+from training.model_io.model_folder import check_generation_config, quiet_loading
+from training.model_io.model_kinds import kind_of
 
 
 def check_weights(
@@ -23,6 +24,7 @@ def check_weights(
     transformers itself initializes missing weights at random, ignores unknown ones, and continues. Here its loader runs
     on the meta device, where it reads names and shapes from the header of each file, but no weights. That takes a
     fraction of a second for any size, so that every command can check before it writes or loads anything.
+    It also falls back to default generation settings if it cannot read the model's; these are checked too.
 
     Args:
         model: a folder, or a name on the Hub.
@@ -32,11 +34,12 @@ def check_weights(
 
     Raises:
         UserError: weights missing, unknown or of another shape, files damaged, missing or not safetensors, or a
-            configuration that no model can be made from.
+            configuration that no model can be made from; or a model of another kind.
     """
+    check_generation_config(model, key)
     try:
         with quiet_loading():
-            _, report = model_class.from_pretrained(
+            network, report = model_class.from_pretrained(
                 model,
                 revision=revision,
                 device_map="meta",
@@ -47,7 +50,7 @@ def check_weights(
             )
     except SafetensorError as error:
         raise UserError(f"'{key}': {model}: a weights file is damaged ({error}); copy or write it again") from None
-    except (OSError, ValueError, StrictDataclassError) as error:
+    except Exception as error:  # of any class, where a file holds something else than transformers expects
         said = error.__cause__ if isinstance(error, StrictDataclassError) else error  # the message of the check itself
         reason = one_line(said)
         raise UserError(f"'{key}': {model} holds no safetensors model that can be loaded ({reason})") from None
@@ -63,6 +66,9 @@ def check_weights(
         }.items()
         if names
     ]
+    kind = kind_of(network.config.architectures, network.config.num_labels)
+    if problems and kind.auto_model() is not model_class:
+        raise UserError(f"'{key}': {model} is a {kind.name}; {kind.use}")
     if problems:
         raise UserError(
             f"'{key}': the weights in {model} do not match its config.json: {', '.join(problems)}; "

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, FAINT, drawing, short_name
+from training.plots.style import COLOURS, FAINT, drawing, save, short_name
 
 MOST_LABELS = 20  # of a matrix with readable counts
 _SHOWN = 20  # confusions and labels in the plot of many labels
@@ -48,7 +48,7 @@ def _draw_few(file: Path, counts: Any, labels: list[str], title: str) -> None:
         axes.tick_params(length=0)
         axes.set(xlabel="predicted", ylabel="true")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.savefig(file)
+        save(figure, file)
 
 
 def _draw_many(file: Path, counts: Any, labels: list[str], title: str) -> None:
@@ -60,7 +60,7 @@ def _draw_many(file: Path, counts: Any, labels: list[str], title: str) -> None:
         _draw_matrix(matrix, counts, title)
         _draw_lowest(scores, counts, labels)
         _draw_confusions(below.subplots(), counts, labels)
-        figure.savefig(file)
+        save(figure, file)
 
 
 def _draw_matrix(axes: Any, counts: Any, title: str) -> None:

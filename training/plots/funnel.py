@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from training.corpus.curation.funnel import Funnel
-from training.plots.style import COLOURS, FAINT, INK, drawing, legend_below, short_count, short_name
+from training.plots.style import COLOURS, FAINT, INK, drawing, legend_below, save, short_count, short_name
 
 STEP_COLOURS = dict(
     zip(("cleaning", "reading", "rules", "limit", "duplicates", "decontamination"), COLOURS[4::-1] + COLOURS[5:])
@@ -42,7 +42,7 @@ def draw_funnel(path: Path, funnel: Funnel, lengths: dict[str, int], copies: dic
             _draw_counts(panels[1], copies, (COLOURS[3], COLOURS[1]))
             panels[1].set(title="Copies dropped per document", xlabel="copies, from", ylabel="documents kept")
             legend_below(below, *panels[1].get_legend_handles_labels())
-        figure.savefig(path, metadata={"Software": None})
+        save(figure, path)
 
 
 def visible_losses(funnel: Funnel) -> dict[str, dict[str, Any]]:

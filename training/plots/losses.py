@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, INK, drawing, legend_below, series, short_count, short_name
+from training.plots.style import COLOURS, INK, drawing, legend_below, save, series, short_count, short_name
 
 NATS = "loss (nats per token; lower is better)"
 # Labels of the vertical axis, with the direction that is better where there is one.
@@ -49,7 +49,7 @@ def plot_losses(
         axes.set(xlabel=x, ylabel=label)
         axes.set_title(short_name(title, 60))
         legend_below(figure, *axes.get_legend_handles_labels())
-        figure.savefig(file)
+        save(figure, file)
     return [file.name]
 
 
@@ -117,7 +117,7 @@ def plot_runs(
             title="run, last value",
             alignment="left",
         )
-        figure.savefig(file)
+        save(figure, file)
 
 
 def _points(records: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import FAINT, drawing, short_name
+from training.plots.style import FAINT, drawing, save, short_name
 
 
 def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> list[str]:
@@ -40,5 +40,5 @@ def draw_reward(records: list[dict[str, Any]], file: Path, title: str) -> list[s
         axes.grid()
         axes.set(xlabel="KL to the starting model (nats per token)", ylabel="mean reward (higher is better)")
         axes.set_title(short_name(title, 50))
-        figure.savefig(file)
+        save(figure, file)
     return [file.name]

@@ -1,10 +1,13 @@
-"""The style of all plots: colours, marks, names, legends, tick labels, and `drawing`, which sets matplotlib up."""
+"""The style of all plots: colours, marks, names, legends, tick labels; setting matplotlib up, and writing a figure."""
 
 import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from training.common.files import open_whole
 
 # The palette of Okabe and Ito, which people with colour-blindness can distinguish. Marks repeat later than colours.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -32,6 +35,7 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+_UNDATED = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _CHARACTERS = 11  # in an inch of text of this size
 
 
@@ -56,6 +60,12 @@ def drawing(**style: Any) -> Iterator[Any]:
         matplotlib.rcParams.update(STYLE | {name.replace("_", "."): value for name, value in style.items()})
         yield pyplot
         pyplot.close("all")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure in the format of the file's ending, whole or not at all, without the time of drawing."""
+    with open_whole(path) as stream:
+        figure.savefig(stream, format=path.suffix[1:].lower(), metadata=_UNDATED.get(path.suffix.lower()))
 
 
 def series(number: int) -> dict[str, str]:

@@ -27,19 +27,17 @@ def build_accelerator(config: PretrainConfig) -> Accelerator:
         log_with=config.report_to or None,
         project_config=ProjectConfiguration(logging_dir=str(staging_dir(config.output_dir) / "trackers")),
     )
-    at_once = config.per_device_train_batch_size * accelerator.num_processes  # sequences
-    if config.global_batch_size % at_once:
-        raise UserError(
-            f"'global_batch_size': {config.global_batch_size} is not a multiple of per_device_train_batch_size "
-            f"({config.per_device_train_batch_size}) x processes ({accelerator.num_processes})"
-        )
+    try:
+        at_once = config.sequences_at_once(accelerator.num_processes)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if config.on_nonfinite == "skip" and accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise UserError("'on_nonfinite': skip does not work with DeepSpeed, which applies every step; set it to stop")
-    accelerator.gradient_accumulation_steps = config.global_batch_size // at_once
+    accelerator.gradient_accumulation_steps = config.global_batch_size // (at_once * accelerator.num_processes)
     if accelerator.distributed_type == DistributedType.FSDP:
         _configure_fsdp(accelerator)
     elif accelerator.distributed_type == DistributedType.DEEPSPEED:
-        _configure_deepspeed(accelerator, config)
+        _configure_deepspeed(accelerator, config, at_once)
     return accelerator
 
 
@@ -54,7 +52,7 @@ def _configure_fsdp(accelerator: Accelerator) -> None:
         )
 
 
-def _configure_deepspeed(accelerator: Accelerator, config: PretrainConfig) -> None:
+def _configure_deepspeed(accelerator: Accelerator, config: PretrainConfig, at_once: int) -> None:
     if config.optimizer.name == "muon":
         raise UserError(
             "'optimizer.name': muon needs whole matrices, which DeepSpeed flattens and splits; use adamw, or FSDP2 "
@@ -65,7 +63,7 @@ def _configure_deepspeed(accelerator: Accelerator, config: PretrainConfig) -> No
     unset_hf_deepspeed_config()
     # DeepSpeed reads these from its own configuration only.
     accelerator.deepspeed_plugin.deepspeed_config |= {
-        "train_micro_batch_size_per_gpu": config.per_device_train_batch_size,
+        "train_micro_batch_size_per_gpu": at_once,
         "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
         "gradient_clipping": config.max_grad_norm,
     }

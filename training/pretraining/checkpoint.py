@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any
 
 from training.common.errors import writing_to
 from training.common.files import sha256, sync
+from training.common.json_files import read_json
 from training.common.metrics import LOGS
 from training.common.recipe import flatten
 from training.common.stage import essential_recipe, read_provenance
@@ -27,6 +28,7 @@ from training.optim.schedule import learning_rate_factor
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 
 CHECKPOINTS, MARKER = "checkpoints", "complete.json"  # the folder in the output, and the file in each checkpoint
+_PROGRESS = {"step": int, "validation_loss": (int, float, NoneType)}  # at least
 Write = Callable[[Path], None]  # writes the files of a checkpoint into an empty folder
 
 
@@ -211,15 +213,15 @@ def _staging_dir(folder: Path) -> Path:
 def _read(folder: Path) -> Checkpoint | None:
     """The checkpoint by its marker, or None if the marker cannot be read."""
     try:
-        return Checkpoint(folder, json.loads((folder / MARKER).read_text())["progress"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Checkpoint(folder, read_json(folder / MARKER, {"progress": _PROGRESS})["progress"])
+    except (OSError, ValueError):
         return None
 
 
 def _damage(folder: Path) -> str | None:
     """Short description of a checkpoint's damage, or None."""
     try:
-        content = json.loads((folder / MARKER).read_text())
+        content = read_json(folder / MARKER, {"sha256": str, "files": {str: str}, "progress": _PROGRESS})
         seal = content.pop("sha256")
         if seal != _seal(content):
             return f"{MARKER} has changed"
@@ -228,7 +230,7 @@ def _damage(folder: Path) -> str | None:
                 return f"{name} has changed"
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except ValueError:
         return f"{MARKER} cannot be read"
     except PermissionError:
         raise

@@ -35,6 +35,15 @@ RUNTIME_KEYS = frozenset(
 )
 
 
+DEFAULT_BATCH = 32  # sequences
+MOST_AT_ONCE = 16  # sequences, unless the recipe says more
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`."""
+    return next(count for count in range(min(number, most), 0, -1) if number % count == 0)
+
+
 @dataclass(kw_only=True)
 class PretrainConfig:
     """A pretraining recipe: the model, its data, how it is trained and what is kept.
@@ -85,15 +94,17 @@ class PretrainConfig:
     )
     max_steps: int = option(1000, "optimizer steps of the run", at_least=1, group="Batch and steps")
     sequence_length: int = option(256, "tokens per sequence", at_least=1, group="Batch and steps")
-    global_batch_size: int = option(
-        32,
-        "sequences per optimizer step, over all processes and accumulation steps",
+    global_batch_size: int | None = option(
+        None,
+        "sequences per optimizer step, over all processes and accumulation steps (default: 32, or the next multiple "
+        "of per_device_train_batch_size)",
         at_least=1,
         group="Batch and steps",
     )
-    per_device_train_batch_size: int = option(
-        16,
-        "sequences per process and forward pass; the rest of the batch is accumulated",
+    per_device_train_batch_size: int | None = option(
+        None,
+        "sequences per process and forward pass; the rest of the batch is accumulated (default: as many as divide the "
+        "batch, at most 16)",
         at_least=1,
         group="Batch and steps",
     )
@@ -149,6 +160,21 @@ class PretrainConfig:
         0, "seed of the initial weights, the data order and dropout", at_least=0, below=2**32, group="Reproducibility"
     )
 
+    def sequences_at_once(self, processes: int) -> int:
+        """Sequences per process and forward pass: `per_device_train_batch_size`, or its default.
+
+        Raises:
+            ValueError: the batch cannot be divided into so many for each process.
+        """
+        size, share = self.per_device_train_batch_size, self.global_batch_size // processes
+        if self.global_batch_size % ((size or 1) * processes):
+            divisor = f"per_device_train_batch_size ({size}) x processes" if size else "the number of processes"
+            raise ValueError(
+                f"'global_batch_size': {self.global_batch_size} is not a multiple of {divisor} ({processes})"
+            )
+        alone = self.document_mask and self.attn_implementation == "flash_attention_2"
+        return size or largest_divisor(share, 1 if alone else MOST_AT_ONCE)
+
     @cached_property
     def mixture(self) -> Mixture | Curriculum:
         """The mixture of `data` and `curriculum`. Raises ValueError: a weight or a phase is wrong."""
@@ -157,16 +183,16 @@ class PretrainConfig:
         return Mixture(self.data)
 
     def __post_init__(self):
+        if self.global_batch_size is None:
+            size = self.per_device_train_batch_size or 1
+            self.global_batch_size = -(-DEFAULT_BATCH // size) * size
         if self.keep_best and self.save_steps % self.eval_steps and self.eval_steps % self.save_steps:
             raise ValueError(
                 f"'keep_best' needs validations at checkpoints; make one of 'save_steps' ({self.save_steps}) and "
                 f"'eval_steps' ({self.eval_steps}) a multiple of the other"
             )
-        if (
-            self.document_mask
-            and self.attn_implementation == "flash_attention_2"
-            and self.per_device_train_batch_size > 1
-        ):
+        at_once = self.sequences_at_once(processes=1)
+        if self.document_mask and self.attn_implementation == "flash_attention_2" and at_once > 1:
             raise ValueError(
                 "'document_mask': flash_attention_2 separates documents only in batches of one sequence; set "
                 "per_device_train_batch_size to 1, or attn_implementation to sdpa or flex_attention"

@@ -63,6 +63,7 @@ class Pretrainer:
         self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
     ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
+        self.at_once = config.sequences_at_once(accelerator.num_processes)  # in a forward pass
         self.training_data = self.open_data("train", config.global_batch_size)
         self.validation_data = self.open_data("validation", 1)
         self.span = Spans(accelerator.device) if config.profile else nullcontext
@@ -279,7 +280,7 @@ class Pretrainer:
         Returns:
             This process's part of the global batch's mean loss, a scalar: the parts of all processes add up to it.
         """
-        accelerator, size = self.accelerator, self.config.per_device_train_batch_size
+        accelerator, size = self.accelerator, self.at_once
         with self.span("loader"):
             num_predictions = self.training_data.num_predictions(sequences)
         mine = sequences[accelerator.process_index :: accelerator.num_processes]
@@ -385,7 +386,7 @@ class Pretrainer:
         self.model.eval()
         config, data = self.config, self.validation_data
         with without_compiling():
-            by_folder = validate(self.compute_loss, data, config.eval_sequences, config.per_device_train_batch_size)
+            by_folder = validate(self.compute_loss, data, config.eval_sequences, self.at_once)
         return float(data.mixture.shares @ list(by_folder.values())), by_folder
 
     def save(self) -> None:

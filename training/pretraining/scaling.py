@@ -33,7 +33,7 @@ from modeling_scratch.configuration_scratch import is_number
 from training.common.errors import UserError
 from training.common.processes import world_size
 from training.common.recipe import build
-from training.pretraining.config import PretrainConfig
+from training.pretraining.config import MOST_AT_ONCE, PretrainConfig, largest_divisor
 from training.pretraining.model import model_config
 from training.pretraining.throughput import matrix_parameters
 
@@ -113,7 +113,7 @@ class Derivation:
 
     def __init__(self, config: PretrainConfig, given: dict[str, Any]):
         self.config = config
-        self.values = copy.deepcopy(given)
+        self.values = {key: copy.deepcopy(value) for key, value in given.items() if value is not None}
         self.lines: list[str] = []
 
     def is_given(self, key: str) -> bool:
@@ -172,14 +172,13 @@ class Derivation:
         else:
             batch, rule = best_batch(horizon), f"best for {horizon / 1e6:,.1f}M tokens"
         sequences = max(1, max(SMALLEST_BATCH, power_of_two(batch)) // length)
-        if self.is_given("per_device_train_batch_size"):
-            at_once = self.config.per_device_train_batch_size
-            sequences = math.ceil(sequences / at_once) * at_once
+        at_once = self.config.per_device_train_batch_size or 1
+        sequences = math.ceil(sequences / at_once) * at_once
         rule = f"{sequences * length:,} tokens, {rule}: {QUICKSTART_BATCH:,} x (tokens / 2.25M)^{BATCH_EXPONENT} "
         sequences = self.settle("global_batch_size", sequences, rule + "(Power Lines)")
         share = sequences // world_size() or 1  # a batch that the processes cannot share is rejected later
-        at_once = next(count for count in range(min(share, 16), 0, -1) if share % count == 0)
-        self.settle("per_device_train_batch_size", at_once, "at most 16 sequences at once; the rest is accumulated")
+        at_once, rule = largest_divisor(share, MOST_AT_ONCE), "at most 16 sequences at once; the rest is accumulated"
+        self.settle("per_device_train_batch_size", at_once, rule)
         batch = sequences * length
         parameters = horizon / TOKENS_PER_PARAMETER
         rule = f"{TOKENS_PER_PARAMETER} tokens for each of {parameters / 1e6:,.2f}M matrix parameters (nanochat)"

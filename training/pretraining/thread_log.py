@@ -42,9 +42,9 @@ class ThreadLog:
 
     def checksums(self) -> list[float]:
         """Checksums of loss, gradients and their norm for the first micro-batch of the next step."""
-        pretrainer, config = self.pretrainer, self.pretrainer.config
+        pretrainer = self.pretrainer
         pretrainer.prepare_step()
-        sequences = pretrainer.training_data.sequence_ids(pretrainer.step)[: config.per_device_train_batch_size]
+        sequences = pretrainer.training_data.sequence_ids(pretrainer.step)[: pretrainer.at_once]
         batch = pretrainer.training_data.read(sequences)
         loss = pretrainer.compute_loss(batch, num_items_in_batch=pretrainer.training_data.num_predictions(sequences))
         loss.backward()

@@ -4,18 +4,20 @@ import importlib.util
 import json
 import warnings
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
 from training.common.files import write_whole
 from training.common.hub_names import is_hub_name
+from training.common.json_files import read_json
 from training.common.packages import how_to_install
+from training.model_io.model_kinds import ADAPTER_CONFIG, is_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-ADAPTER_CONFIG = "adapter_config.json"
 BASE = "base.json"  # written beside it: the digest of the weights that the adapter was trained on
 
 _CARD = """\
@@ -35,11 +37,6 @@ base = {kind}.from_pretrained("{base}", {options}trust_remote_code=True)
 model = PeftModel.from_pretrained(base, "FOLDER_OR_NAME_OF_THIS")
 ```
 """
-
-
-def is_adapter(folder: str | Path) -> bool:
-    """Whether a folder holds an adapter instead of a model."""
-    return (Path(folder) / ADAPTER_CONFIG).is_file()
 
 
 def check_quantization(values: dict[str, Any], where: str) -> None:
@@ -121,9 +118,46 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
 
 def _read_note(folder: str | Path, file: str, name: str, key: str) -> Any:
     try:
-        return json.loads((Path(folder) / file).read_text(encoding="utf-8"))[name]
-    except (ValueError, KeyError, TypeError):
+        return read_json(Path(folder) / file, {name: (str, NoneType)})[name]
+    except ValueError:
         raise UserError(f"'{key}': {folder}/{file} is damaged; download or train the adapter again") from None
+
+
+def open_base(base: str | Path, folder: str | Path, auto_class: type, key: str) -> "PreTrainedModel":
+    """The model that an adapter was trained on, with as many labels and embeddings as the adapter holds.
+
+    An adapter of a reward model or a classifier holds its scores. One of a model with added tokens holds the whole
+    embedding, which is larger than that of the base.
+
+    Args:
+        base: folder of the model.
+        folder: of the adapter; see `check_adapter`.
+        auto_class: that opens the base, unless the adapter is for a classifier.
+        key: of the recipe that names the adapter.
+
+    Raises:
+        UserError: the adapter's weights are missing or damaged.
+    """
+    from peft.utils.save_and_load import load_peft_weights
+    from transformers import AutoModelForSequenceClassification
+
+    from training.model_io.model_folder import quiet_loading
+
+    try:
+        weights, options = load_peft_weights(folder, device="cpu"), {}
+    except Exception as error:  # of any class, where a file holds something else than PEFT expects
+        raise UserError(f"'{key}': {folder} is not an adapter for {base} ({_shorten(one_line(error))})") from None
+    scores = weights.get("base_model.model.score.weight")  # (labels, hidden_size)
+    if scores is not None:
+        auto_class, options = AutoModelForSequenceClassification, {"num_labels": len(scores)}
+    with quiet_loading():  # the warning that the scores are new
+        model = auto_class.from_pretrained(base, **options)
+    embedding = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embedding)
+    for path in (f"base_model.model.{name}.weight", f"base_model.model.{name}.base_layer.weight"):
+        if path in weights and len(weights[path]) != embedding.num_embeddings:
+            model.resize_token_embeddings(len(weights[path]), mean_resizing=False)
+    return model
 
 
 def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "PreTrainedModel":
@@ -147,9 +181,13 @@ def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "Pre
             raise ValueError(f"{len(unmatched)} tensors do not match, such as {min(unmatched)}")
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = one_line(error)
-        reason = reason if len(reason) <= 150 else reason[:147] + "..."
-        raise UserError(f"'{key}': {folder} is not an adapter for {name} ({reason})") from None
+        reason = reason.partition("size mismatch for ")[2] or reason  # PEFT lists every tensor
+        raise UserError(f"'{key}': {folder} is not an adapter for {name} ({_shorten(reason)})") from None
     return merge_into_base(adapted)
+
+
+def _shorten(reason: str) -> str:
+    return reason if len(reason) <= 220 else reason[:217] + "..."
 
 
 def merge_into_base(adapted: "PeftModel") -> "PreTrainedModel":

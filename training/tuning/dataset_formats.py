@@ -10,7 +10,7 @@ from training.model_io.messages import ROLES, Message, check_messages, check_too
 Record = dict[str, Any]
 
 # `datasets` caches converted and encoded records under a key that includes this number: raise it when they change.
-VERSION = 4
+VERSION = 5
 
 NUMBER = "record_number"  # a column that we add to the data
 
@@ -136,7 +136,7 @@ def sharegpt(record: Record) -> Record:
     for number, turn in enumerate(turns, start=1):
         turn = turn if isinstance(turn, dict) else {}
         role = turn.get("from") or turn.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise ValueError(f"message {number} of 'conversations' is from {role!r}; known: {', '.join(ROLES)}")
         value = turn.get("value")
         others = {key: turn[key] for key in turn if key not in ("from", "value")}
@@ -285,10 +285,11 @@ PREFERENCES = (
 
 
 def unpaired(record: Record) -> Record:
-    """`prompt`, `completion` and `label`, checked."""
-    if not isinstance(record["label"], bool):
+    """`prompt`, `completion` and `label`, checked; the label may be text, as in a CSV."""
+    label = {"true": True, "false": False}.get(str(record["label"]).lower())
+    if label is None:
         raise ValueError("'label' is neither true nor false")
-    return prompt_and_completion(record)
+    return prompt_and_completion(record) | {"label": label}
 
 
 # For KTO: single answers, whose `label` is true for a good one.

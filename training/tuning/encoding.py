@@ -15,6 +15,8 @@ from training.common.errors import UserError, one_line
 from training.model_io.conversations import encode_answers, encode_text
 from training.tuning.dataset_formats import VERSION, Record
 
+_NOTES = ["as_shown", "spelled", "unknown"]  # columns that are counted, and then removed
+
 
 def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: str, **options: Any) -> Any:
     """A split, to which the columns are added that `encode` makes of each record.
@@ -34,8 +36,10 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
 
     def encode_record(record: Record, number: int, version: int, **options: Any) -> Record:
         try:
-            encoded = encode(record, **options)
-            return encoded | {"spelled": spelled_token(record, options.get("tokenizer"))}
+            encoded, tokenizer = encode(record, **options), options.get("tokenizer")
+            unknown = tokenizer is not None and tokenizer.unk_token_id is not None
+            unknown = unknown and any(tokenizer.unk_token_id in ids for name, ids in encoded.items() if "ids" in name)
+            return encoded | {"spelled": spelled_token(record, tokenizer), "unknown": unknown}
         except TemplateError as error:
             problem = f"the chat template rejects it ({one_line(error)}); remove it, or set another template"
         except ValueError as error:
@@ -44,7 +48,7 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
 
     options["version"] = VERSION
     if not isinstance(data, Dataset):  # a stream, of unknown length
-        return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns(["as_shown", "spelled"])
+        return data.map(encode_record, with_indices=True, fn_kwargs=options).remove_columns(_NOTES)
     with args.main_process_first(local=False):
         data = data.map(
             encode_record,
@@ -59,8 +63,13 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
             f"{name}: in {different:,} of {len(data):,} records the chat template writes a prompt differently once an "
             "answer follows, so that it is learned in a context that inference does not show; change the template"
         )
+    if unknown := data["unknown"][:].count(True):
+        print(
+            f"{name}: {unknown:,} of {len(data):,} records have characters that the tokenizer does not know; the model "
+            f"learns {options['tokenizer'].unk_token} in their place"
+        )
     report_spelled(data["spelled"][:], name)
-    return data.remove_columns(["as_shown", "spelled"])
+    return data.remove_columns(_NOTES)
 
 
 def spelled_token(record: Record, tokenizer: PreTrainedTokenizerBase | None) -> str:

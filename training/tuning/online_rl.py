@@ -1,6 +1,7 @@
 """Base of the GRPO and RLOO trainers: rewards by name, completions saved, and a plot of reward against KL."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,50 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from training.common.errors import UserError, one_line
 from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_answers, encode_prompt
+from training.model_io.tokenizers import UnknownCharacter
 from training.plots.reward import draw_reward
+from training.pretraining.config import largest_divisor
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.encoding import check_lengths, report_spelled, spelled_token
 from training.tuning.reward_functions import find_rewards
 
 SAMPLES = "samples.jsonl"
+
+
+def batch_defaults(given: dict[str, Any], defaults: dict[str, Any], processes: int) -> dict[str, int]:
+    """Defaults of the keys of a batch that follow those that the recipe gives.
+
+    A batch has whole groups: `num_generations` completions of each prompt. TRL's defaults fit each other only.
+
+    Args:
+        given: the keys of the recipe.
+        defaults: TRL's.
+    """
+
+    def value(key: str) -> int:
+        return given.get(key) or follow.get(key) or defaults[key]
+
+    follow: dict[str, int] = {}
+    group, most = value("num_generations"), defaults["per_device_train_batch_size"]
+    generated = given.get("generation_batch_size")
+    accumulates = given.get("steps_per_generation") or given.get("gradient_accumulation_steps")
+    at_once = given.get("per_device_train_batch_size")
+    if generated:
+        divisor = largest_divisor(generated, group)
+        follow["num_generations"] = divisor if divisor > 1 else generated
+        follow["per_device_train_batch_size"] = largest_divisor(max(1, generated // processes), most)
+    elif not at_once and most * processes * (accumulates or 1) % group:
+        follow["per_device_train_batch_size"] = most // group * group or largest_divisor(group, most)
+    if not (generated or accumulates or at_once and given.get("num_generations")):
+        at_once = value("per_device_train_batch_size") * processes
+        follow["gradient_accumulation_steps"] = group // math.gcd(group, at_once)
+    evaluated = value("per_device_eval_batch_size") * processes
+    group = given.get("num_generations_eval") or value("num_generations")
+    if evaluated % group and not given.get("per_device_eval_batch_size"):
+        follow["per_device_eval_batch_size"] = group
+    elif evaluated % group and not given.get("num_generations_eval"):
+        follow["num_generations_eval"] = largest_divisor(evaluated, group)
+    return {key: number for key, number in follow.items() if not given.get(key) and number != defaults[key]}
 
 
 def load_rewards(recipe: Any, columns: list[str]) -> list[Any]:
@@ -192,6 +231,8 @@ class RewardBatch:
         pairs = zip(self.prompts, self.completions, strict=True)
         try:
             encoded = [encode_answers(self.tokenizer, *pair, **self.template) for pair in pairs]
+        except UnknownCharacter as error:
+            raise UserError(f"'reward_model_name_or_path': {error}") from None
         except TemplateError as error:
             raise UserError(
                 f"'reward_model_name_or_path': its chat template rejects a conversation ({one_line(error)}); remove "

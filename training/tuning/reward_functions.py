@@ -20,8 +20,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 from training.common.errors import UserError, one_line
-from training.common.processes import cores_per_process
 from training.common.recipe import nearest
+from training.machine.resources import cores_per_process
 from training.sandbox import SandboxLimits, check_isolation, run_all
 from training.tuning.dataset_formats import NUMBER
 

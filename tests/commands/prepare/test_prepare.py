@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from prepare_inputs import function, rows, save_tokenizer
+from provenance import write_provenance
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
@@ -192,7 +193,7 @@ def test_other_stages_folders_are_refused(place):
     prepare.main(arguments(place))
     with pytest.raises(UserError, match="holds the output of 'prepare'"):
         prepare.main(arguments(place, tokenizer=place / "data"))
-    (place / "tokenizer" / "provenance.json").write_text(json.dumps({"stage": "tokenizer", "fingerprint": "x"}))
+    write_provenance(place / "tokenizer", "tokenizer")
     with pytest.raises(UserError, match="holds the output of 'tokenizer'"):
         prepare.main(arguments(place, output_dir=place / "tokenizer"))
 

@@ -185,11 +185,11 @@ def test_the_tasks_of_the_recipes_are_understood(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("items.csv", "a,b\n", "items.csv: unknown file type; .*jsonl"),
+        ("items.txt", "a,b\n", "items.txt: unknown file type; .*jsonl"),
         ("items.jsonl", '{"a": "b"}\n{"a": \n', "items.jsonl:2: not valid JSON"),
         ("items.jsonl", "[1, 2]\n", r"items.jsonl:1: .* JSON object, not \[1, 2\]"),
-        ("items.jsonl", b"\xff\xfe\x00", "not UTF-8"),
-        ("items.jsonl.gz", "no gzip", "damaged"),
+        ("items.jsonl", b"\xff\xff\x00", "items.jsonl:1: not UTF-8"),
+        ("items.jsonl.gz", "no gzip", "items.jsonl.gz:1: not valid JSON"),
         ("items.jsonl", "", "no text of 8 words or more"),
         ("items.jsonl", '{"a": "too short"}\n', "no text of 8 words or more"),
         ("task.yaml", "task: [a\n", "not valid YAML"),

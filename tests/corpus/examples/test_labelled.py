@@ -48,8 +48,8 @@ def test_a_label_may_be_na(tmp_path):
 @pytest.mark.parametrize(
     ("content", "fact"),
     [
-        ("label,text\n1,a\n2\n", "line 3: has 1 fields, the header 2"),
-        ('label,text\n1,"a\n', "line 2: a quote that is not closed"),
+        ("label,text\n1,a\n2\n", "train.csv:3: has 1 fields, the header 2"),
+        ('label,text\n1,"a\n', "train.csv:2: a quote that is not closed"),
         ("label,text\n1,a\n,b\n", "record 2 has no label"),
         ("label,text\n1,a\n2, \n", "record 2 has no text"),
         ("", "holds no records"),

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from messages import refused
+from provenance import write_provenance
 
 from training.common.errors import UserError
-from training.common.stage import PROVENANCE
 from training.corpus.curation.fingerprint import source_digest
 from training.corpus.curation.funnel import Funnel
 from training.corpus.sources import SourceConfig, SourceReader
@@ -39,7 +39,7 @@ def test_the_output_of_a_stage_is_not_its_input(tmp_path, monkeypatch, capsys):
     before = source_digest(SourceConfig(path="."))
     for stage in ("data", "data_partial", "tokenizer"):
         write(tmp_path, **{f"runs__{stage}__README_md": "card", f"runs__{stage}__deep__dropped_jsonl": "{}"})
-        (tmp_path / "runs" / stage.replace("_", ".") / PROVENANCE).write_text(json.dumps({"stage": "prepare"}))
+        write_provenance(tmp_path / "runs" / stage.replace("_", "."), "prepare")
     write(tmp_path, runs__summary_md="# Results")
     assert ids(".") == ids("**/*.*") == ["a.txt", "notes/b.md", "runs/notes.md"]
     assert source_digest(SourceConfig(path=".")) == before

@@ -123,16 +123,53 @@ def test_pointers_of_git_lfs_are_not_data(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
-        ("naïve café ".encode() * 9 + b"\xff", ("byte 118, 0xff, is not UTF-8", "'data.encoding'")),
-        (b"some text\0and more", ("a NUL at byte 10",)),
-        (b"x" * 3000, ("a line of 3,000 bytes", "'data.max_document_bytes'")),
+        ("naïve café\n".encode() * 9 + b"\xff", ("byte 118, 0xff, is not UTF-8", "line 10", "1 in all", "118 bytes")),
+        (b"some text\0and\0more" + b" text" * 20, ("a NUL at byte 10", "line 1", "2 in all", "118 bytes")),
     ],
 )
-def test_a_flaw_that_costs_a_file_is_located(tmp_path, capsys, content, facts):
+def test_a_flaw_that_costs_a_file_is_located_and_can_be_replaced(tmp_path, capsys, content, facts):
     (tmp_path / "a.txt").write_bytes(content)
-    assert read(tmp_path / "a.txt", max_document_bytes=1000)[0] == []
+    assert read(tmp_path / "a.txt")[0] == []
     said = capsys.readouterr().err
-    assert all(fact in said for fact in ("a.txt", *facts))
+    assert all(fact in said for fact in ("a.txt", "'data.invalid_bytes'", *facts))
+    (document,) = read(tmp_path / "a.txt", invalid_bytes="replace")[0]
+    assert document.text == content.decode(errors="replace").replace("\0", "\ufffd")
+
+
+def test_a_byte_that_is_not_of_the_named_encoding(tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes("Żółć".encode("cp1250") + b"\n\x81")
+    assert read(tmp_path / "a.txt", encoding="cp1250")[0] == []
+    assert "byte 6, 0x81, is not CP1250 (line 2, 1 in all)" in capsys.readouterr().err
+    assert read(tmp_path / "a.txt", encoding="cp1250", invalid_bytes="replace")[0][0].text == "Żółć\n\ufffd"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.html"])
+def test_invalid_bytes_are_replaced_in_every_format(tmp_path, name):
+    content = {"a.csv": b"text\nna\xc3\xafve \xff\n", "a.html": b"<p>na\xc3\xafve \xff"}
+    record = b'{"text": "na\xc3\xafve \xff"}\n'
+    (tmp_path / name).write_bytes(content.get(name, b"[" + record + b"]" if name == "a.json" else record))
+    assert [text.strip() for text in texts(tmp_path / name, invalid_bytes="replace")] == ["naïve \ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("line", "pieces"),
+    [
+        ("one two three four five ", ["one two ", "three ", "four five "]),
+        ("acgt" * 5, ["acgtacgtac", "gtacgtacgt"]),
+        ("ääääääää", ["äääää", "äää"]),
+        ("𝄞𝄞𝄞", ["𝄞𝄞", "𝄞"]),
+        ("one\ntwo three four\nfive", ["one\n", "two three ", "four\nfive"]),
+    ],
+)
+def test_long_lines_are_cut_at_spaces_or_between_characters(tmp_path, line, pieces):
+    (tmp_path / "a.txt").write_text(line)
+    assert texts(tmp_path / "a.txt", max_document_bytes=10) == pieces
+
+
+def test_long_lines_are_cut_at_separators(tmp_path):
+    stories = ["a" * 50, "b c " * 10, "d" * 60]
+    (tmp_path / "a.txt").write_text("<|endoftext|>".join(stories))
+    assert texts(tmp_path / "a.txt", max_document_bytes=100) == stories
 
 
 def test_long_texts_are_cut_between_paragraphs(tmp_path):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from character_tokenizers import character_tokenizer
 from messages import refused
 from taught import GOOD, RECORDS, SUMS
 from transformers import LlamaConfig, LlamaForSequenceClassification
@@ -273,13 +274,13 @@ def test_a_reward_model_at_fault(tokenizer, tiny_model, scorer, tmp_path):
     check(tmp_path, "holds no model (no config.json)")
     tiny_model().save_pretrained(tmp_path / "language")
     tokenizer.save_pretrained(tmp_path / "language")
-    check(tmp_path / "language", "LlamaForCausalLM")
+    check(tmp_path / "language", "is a language model", "scratch reward")
     model = LlamaForSequenceClassification.from_pretrained(scorer)
     model.score = torch.nn.Linear(16, 3, bias=False)
     model.config.num_labels = 3
     model.save_pretrained(tmp_path / "labels")
     tokenizer.save_pretrained(tmp_path / "labels")
-    check(tmp_path / "labels", "LlamaForSequenceClassification with 3 labels")
+    check(tmp_path / "labels", "is a classifier")
     model = LlamaForSequenceClassification.from_pretrained(scorer)
     torch.nn.init.constant_(model.score.weight, math.nan)
     model.save_pretrained(tmp_path / "nan")
@@ -302,3 +303,11 @@ def test_a_template_that_will_not_do(tokenizer, tmp_path):
                 check_chat(chat, Candidate("models.m", "taught", tokenizer, 160), 60)
     finally:
         tokenizer.chat_template = template
+
+
+def test_references_with_unknown_characters_have_no_bits_per_byte(tiny_model, tmp_path):
+    tokenizer = character_tokenizer(tmp_path / "tokenizer", unknown=True)
+    records = [{"question": "A café?", "answer": answer} for answer in ("yes", "né")]
+    chat = ChatConfig(file=write(tmp_path / "q.jsonl", records))
+    figures, *_ = measure(chat, tiny_model(), tokenizer, max_new_tokens=5)
+    assert figures["bits per byte"].n == 1 and figures["bits per byte"].left_out == 1

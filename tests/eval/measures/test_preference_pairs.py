@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from character_tokenizers import character_tokenizer
 from messages import refused
 
 from training.eval.measures.likelihood import completion_log_probabilities
@@ -101,3 +102,12 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer, tiny_model):
         check_pairs(RECORDS, "polite", tokenizer, 10, "dir", "models.m")
     with refused("pairs.polite", "no pair fits"):
         check_pairs([record("q", "short", "long " * 20)], "polite", tokenizer, 52, "dir", "models.m")
+
+
+def test_pairs_with_unknown_characters_in_an_answer_are_left_out_and_counted(tiny_model, tmp_path):
+    tokenizer = character_tokenizer(tmp_path, unknown=True)
+    pairs = [record("q", "a", "b"), record("café?", "a", "b"), record("q", "é", "b")]
+    accuracy, _, _ = measured(tiny_model(), tokenizer, pairs)
+    assert accuracy.n == 2 and accuracy.left_out == 1
+    with refused("pairs.polite", "no pair fits"):
+        check_pairs(pairs[2:], "polite", tokenizer, 256, "dir", "models.m")

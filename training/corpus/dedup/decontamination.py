@@ -34,13 +34,23 @@ class DecontaminationConfig:
         list, "files with items: lm-eval tasks (.yaml), or records (.jsonl, .json, .gz)"
     )
     fields: list[str] = option(list, "record fields whose text is searched for (default: all with text)")
-    ngram: int = option(13, "consecutive words that a document must share with an item to be dropped", at_least=1)
-    min_words: int = option(8, "minimum words of an item shorter than 'ngram' to be searched for", at_least=1)
+    ngram: int | None = option(
+        None,
+        "consecutive words that a document must share with an item to be dropped (default: 13, or min_words if more)",
+        at_least=1,
+    )
+    min_words: int | None = option(
+        None,
+        "minimum words of an item shorter than 'ngram' to be searched for (default: 8, or ngram if less)",
+        at_least=1,
+    )
     max_documents: int = option(
         10, "documents in which a run of words may occur before it counts as a common phrase", at_least=1
     )
 
     def __post_init__(self):
+        self.ngram = max(13, self.min_words or 0) if self.ngram is None else self.ngram
+        self.min_words = min(8, self.ngram) if self.min_words is None else self.min_words
         if self.min_words > self.ngram:
             raise ValueError(f"'min_words' must be at most 'ngram' ({self.ngram}), not {self.min_words}")
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import yaml
 
-from training.common.errors import UserError
-from training.common.jsonl import read_records
+from training.common.errors import UserError, one_line
+from training.common.json_files import fits
 from training.common.packages import how_to_install
 from training.common.recipe import nearest
+from training.common.yaml_values import load_yaml
+from training.corpus.sources.records import holds_records, read_records
 
-_RECORDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_RECORDS = ".jsonl .json .csv .tsv (also compressed) .parquet"
 _TASKS = (".yaml", ".yml")
 # A task is scored on its test split, or on its validation split if it has no test split.
 _SCORED_ON = ("test_split", "validation_split")
@@ -21,8 +23,8 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     """Names and texts of the items in a file: every text of a record, lists and mappings in it included.
 
     Args:
-        path: records, one a line (.jsonl) or in a list (.json), or an lm-eval task (.yaml) whose data is such a local
-            file or a dataset that `datasets` can open.
+        path: records, see `read_records`, or an lm-eval task (.yaml) whose data is such a local file or a dataset that
+            `datasets` can open.
         fields: of a record; all of them, if none is given.
 
     Yields:
@@ -34,10 +36,10 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     _check_file(path)
     if path.name.endswith(_TASKS):
         yield from _task_items(path, fields)
-    elif path.name.endswith(_RECORDS):
+    elif holds_records(path.name):
         yield from _texts_of(path.name, read_records(path), fields)
     else:
-        raise UserError(f"'evaluation': {path}: unknown file type; supported: {' '.join(_RECORDS + _TASKS)}")
+        raise UserError(f"'evaluation': {path}: unknown file type; supported: {_RECORDS}, {' '.join(_TASKS)}")
 
 
 def _check_file(path: Path) -> None:
@@ -75,19 +77,28 @@ class _TaskLoader(yaml.SafeLoader):
 _TaskLoader.add_constructor("!function", lambda loader, node: None)
 
 
-def _read_task(path: Path) -> dict[str, Any]:
-    """The keys of a task, with those of the files that it includes."""
+def _read_task(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a task, with those of the files that it includes.
+
+    Args:
+        including: the files that led here.
+    """
     _check_file(path)
+    if path in including:
+        raise UserError(f"{path} includes itself; remove its 'include'")
     try:
-        task = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
+        task = load_yaml(path.read_text(encoding="utf-8"), _TaskLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(task, dict):
         raise UserError(f"{path}: an lm-eval task is a mapping of keys, not a {type(task).__name__}")
     included: dict[str, Any] = {}
     includes = task.pop("include", [])
-    for name in [includes] if isinstance(includes, str) else includes:
-        included |= _read_task(path.parent / name)
+    includes = [includes] if isinstance(includes, str) else includes
+    if not fits(includes, [str]):
+        raise UserError(f"{path}: 'include' takes the name of a file, or several, not {includes!r:.60}")
+    for name in includes:
+        included |= _read_task(path.parent / name, (*including, path))
     return included | task
 
 
@@ -104,7 +115,7 @@ def task_files(path: Path) -> list[Path]:
 def _scored(path: Path) -> tuple[dict[str, Any], str]:
     """A task, and the split of its data that it is scored on."""
     task = _read_task(path)
-    if not isinstance(task.get("task"), str) or not task.get("dataset_path"):
+    if not fits(task, {"task": str, "dataset_path": str}):
         raise UserError(f"{path} has no 'task' with a 'dataset_path'; list the files of single tasks")
     splits = [task[key] for key in _SCORED_ON if task.get(key)][:1]
     if not splits:
@@ -113,14 +124,33 @@ def _scored(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _files(path: Path, task: dict[str, Any], split: str) -> list[Path]:
-    files = (task.get("dataset_kwargs") or {}).get("data_files")
+    files = data_files(path, task)
     if task["dataset_path"] != "json" or not files:
         return []
-    if isinstance(files, dict):
-        if split not in files:
-            raise UserError(f"{path}: 'data_files' has no split '{split}'; {nearest(split, files)}")
-        files = files[split]
-    return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
+    if None not in files and split not in files:
+        raise UserError(f"{path}: 'data_files' has no split '{split}'; {nearest(str(split), map(str, files))}")
+    return [Path(file) for file in files[None if None in files else split]]
+
+
+def data_files(path: Path, task: dict[str, Any]) -> dict[str | None, list[str]]:
+    """The data files that a task names, by split, or under None for all splits; none for a Hub dataset.
+
+    Args:
+        path: of the task, for errors.
+        task: its keys.
+
+    Raises:
+        UserError: names of another form.
+    """
+    options = task.get("dataset_kwargs") or {}
+    named = (options.get("data_files") or {}) if isinstance(options, dict) else options
+    by_split = named if isinstance(named, dict) else {None: named}
+    files = {split: [names] if isinstance(names, str) else names for split, names in by_split.items()}
+    if not fits(files, {str: [str]}):
+        raise UserError(
+            f"{path}: the data_files in 'dataset_kwargs' are a file, a list, or either by split, not {named!r:.60}"
+        )
+    return files
 
 
 def _task_items(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -145,6 +175,6 @@ def _dataset(path: Path, dataset: str, subset: str | None, split: str, options: 
         ) from None
     try:
         return iter(datasets.load_dataset(dataset, name=subset, split=split, **options))
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # of datasets, or of a library that reads the files
+        reason = one_line(error.__cause__ or error) or type(error).__name__
         raise UserError(f"{path}: dataset '{dataset}' cannot be read: {reason}") from None

@@ -1,25 +1,21 @@
 """Labelled texts from files or the Hub, for `scratch classify`."""
 
+import glob
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, one_line
-from training.common.jsonl import read_records
+from training.common.files import reject_lfs_pointer
 from training.common.recipe import PathText, nearest, option
 from training.common.stage import digest
 from training.corpus.examples.held_out import hold_out
-from training.corpus.sources.config import DETECT
-from training.corpus.sources.delimited import decode_field, read_rows
-from training.corpus.sources.document import Damaged, Dropped
-from training.corpus.sources.files import CSV, SourceFile
-from training.corpus.sources.records import delimiter_of
-from training.corpus.sources.streams import lines, open_stream
+from training.corpus.sources.records import holds_records, read_records
 
 LABELLED_SPLITS = ("train", "validation", "test")
-ENDINGS = (".jsonl", ".json", *CSV, ".parquet")
-MAX_BYTES = 20_000_000  # of a record
+ENDINGS = ".jsonl .json .csv .tsv (also compressed) .parquet"
 DRAWN = 0.1  # share of the training texts drawn for a split without a file
 
 
@@ -126,16 +122,16 @@ def _draw(train: Labelled, split: str, seed: int) -> tuple[Labelled, Labelled]:
 
 def _read(config: LabelledConfig, split: str, where: str) -> Labelled:
     key = f"data.{split}"
+    if not config.name and not Path(where).is_file():
+        raise UserError(f"'{key}': {where} is not a file")
     suffix = Path(where).suffix.lower()
     if config.name or suffix == ".parquet":
         records = _rows_of_data_set(config, key, where)
         where = f"{config.name}, split {where}" if config.name else where
-    elif suffix in CSV:
-        records = _rows_of_table(config, key, where)
-    elif suffix in ENDINGS:
-        records = _rows_of_json(config, key, where)
+    elif holds_records(where):
+        records = _rows_of_file(config, key, where)
     else:
-        raise UserError(f"'{key}': {where} has an unknown file type; use {', '.join(ENDINGS)}")
+        raise UserError(f"'{key}': {where} has an unknown file type; use {ENDINGS}")
     found = Labelled([], [])
     for number, text, label in records:
         missing = "label" if label in (None, "") else "text" if not isinstance(text, str) or not text.strip() else None
@@ -161,7 +157,11 @@ def _rows_of_data_set(config: LabelledConfig, key: str, where: str) -> Rows:
         if config.name:
             table = datasets.load_dataset(config.name, split=where)
         else:
-            table = datasets.load_dataset("parquet", data_files=where, split="train")
+            reject_lfs_pointer(Path(where))
+            # Not relative, and escaped: `datasets` takes a name with square brackets for a pattern.
+            table = datasets.load_dataset("parquet", data_files=glob.escape(os.path.abspath(where)), split="train")
+    except UserError as error:
+        raise UserError(f"'{key}': {error}") from None
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(f"'{key}': {where} cannot be read ({one_line(error.__cause__ or error)})") from None
     finally:
@@ -174,33 +174,12 @@ def _rows_of_data_set(config: LabelledConfig, key: str, where: str) -> Rows:
         yield number, text, None if label is None else named(label)
 
 
-def _rows_of_table(config: LabelledConfig, key: str, where: str) -> Rows:
-    """Rows of a .csv or .tsv, strictly as text: a label 007 keeps its zeros, and NA is a text."""
-    file = SourceFile(Path(where), where, where, Path(where).suffix.lower(), "")
-    try:
-        with open_stream(file) as (stream, _):
-            rows = read_rows(lines(stream, MAX_BYTES), delimiter_of(file), MAX_BYTES)
-            header = next(rows, None)
-            if header is None:
-                return
-            if isinstance(header, Dropped):
-                raise Damaged("its first line is not a header")
-            places = [header.fields.index(column) for column in _columns(config, header.fields, key, where)]
-            for number, row in enumerate(rows, start=1):
-                if isinstance(row, Dropped):
-                    raise Damaged(f"line {row.number}: {row.detail}")
-                text, label = (decode_field(row.fields[place], DETECT)[0] for place in places)
-                yield number, text, label
-    except (Damaged, OSError, EOFError, UnicodeError) as error:
-        raise UserError(f"'{key}': {where} cannot be read ({one_line(error)})") from None
-
-
-def _rows_of_json(config: LabelledConfig, key: str, where: str) -> Rows:
-    """Rows of a .jsonl or .json."""
+def _rows_of_file(config: LabelledConfig, key: str, where: str) -> Rows:
+    """Rows of a .jsonl, .json, .csv or .tsv; of tables strictly as text: a label 007 keeps its zeros, NA is a text."""
     try:
         records = list(read_records(Path(where)))
     except UserError as error:
-        raise UserError(f"'{key}': {where} cannot be read ({error})") from None
+        raise UserError(f"'{key}': {error}") from None
     for place, (number, record) in enumerate(records):
         columns = (config.text_column, config.label_column) if place else _columns(config, list(record), key, where)
         yield number, *map(record.get, columns)

@@ -43,8 +43,11 @@ def fitting(functions: Iterable[Function], tokenizer: "PreTrainedTokenizerFast",
 
 
 def _fitting_batch(batch: list[Function], tokenizer: "PreTrainedTokenizerFast", max_tokens: int) -> Iterator[Function]:
+    from training.model_io.tokenizers import naming_unknown
+
     rendered = [tokenizer.apply_chat_template(instruction(function)["messages"], tokenize=False) for function in batch]
-    lengths = count_tokens(rendered, tokenizer.backend_tokenizer)
+    with naming_unknown(tokenizer, rendered):
+        lengths = count_tokens(rendered, tokenizer.backend_tokenizer)
     return (function for function, length in zip(batch, lengths) if length <= max_tokens)
 
 

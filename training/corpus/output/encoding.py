@@ -35,6 +35,7 @@ class Encoder:
     def __init__(self, folder: Path, end: int, vocab_size: int):
         self.folder, self.end, self.vocab_size = folder, end, vocab_size
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.unknown = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "")
         self.tokenizer.encode_special_tokens = True
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -47,29 +48,49 @@ class Encoder:
         return self.folder.name
 
     def write(self, folder: Path, name: str, documents: Iterable[Document], size: int | None = None) -> Written:
-        """Write a shard of documents, `size` bytes in all; returns its entry in the manifest and the bytes of each."""
-        sizes = array("q")
+        """Write a shard of documents, `size` bytes in all; returns its entry in the manifest and the bytes of each.
+
+        Characters that the tokenizer does not know count no bytes: a model is not asked which they are, so bits per
+        byte are those of the other text. Prints how many bytes that is.
+        """
+        sizes, unknown = array("q"), 0
         with progress_bar(total=size, desc=f"tokenizing {name}", unit="B", unit_scale=True) as bar:
 
             def ids() -> Iterator[list[int]]:
+                nonlocal unknown
                 for batch in in_blocks(documents, _BATCH_BYTES):
-                    for encoding in self._encode([document.text for document in batch]):
+                    encodings = self._encode([document.text for document in batch])
+                    for document, encoding in zip(batch, encodings, strict=True):
+                        lost = self._unknown_bytes(document.text) if self.unknown in encoding.ids else 0
+                        sizes.append(document.size - lost)
+                        unknown += lost
                         yield [*encoding.ids, self.end]
-                    sizes.extend(document.size for document in batch)
-                    bar.update(sum(sizes[-len(batch) :]))
+                    bar.update(sum(document.size for document in batch))
 
             entry = write_shard(folder, name, ids(), self.vocab_size, self.name)
+        if unknown:
+            print(
+                f"prepare: {name}: {unknown:,} of {unknown + sum(sizes):,} bytes are characters that the tokenizer in "
+                f"{self.folder} does not know; they become one token, and count no bytes in bits per byte"
+            )
         return entry | {"bytes": sum(sizes)}, np.asarray(sizes)
 
     def size(self, ids: np.ndarray) -> int:
-        """Bytes of the text that some tokens encode."""
-        return len(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False).encode())
+        """Bytes of the text that some tokens encode, without unknown characters."""
+        known = [index for index in ids.tolist() if index != self.unknown]
+        return len(self.tokenizer.decode(known, skip_special_tokens=False).encode())
+
+    def _unknown_bytes(self, text: str) -> int:
+        """Bytes of the characters in a text that the tokenizer does not know."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        places = zip(encoding.ids, encoding.offsets, strict=True)
+        return sum(len(text[start:end].encode()) for index, (start, end) in places if index == self.unknown)
 
     def _encode(self, texts: list[str]) -> list:
         try:
             return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # tokenizers raises no narrower class
-            message = f"'tokenizer': cannot encode all of the text ({error}); train it on the same text"
+            message = f"'tokenizer': {self.folder} cannot encode all of the text ({error}); train it on the same text"
             raise UserError(message) from None
 
 

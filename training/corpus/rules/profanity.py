@@ -23,6 +23,8 @@ class Profanity:
     name = "profanity"
 
     def __init__(self, path: Path):
+        if path.exists() and not path.is_file():
+            raise UserError(f"'profanity': {path} is not a file; give a text file with one word per line")
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Recipe keys of one source of documents."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from training.common.recipe import PathText, option
 from training.corpus.rules import RulesConfig
@@ -34,7 +35,7 @@ class ReadingConfig:
     )
     max_document_bytes: int = option(
         20_000_000,
-        "largest record in bytes; longer ones are skipped, longer text files are split at paragraph or line ends",
+        "largest record in bytes; longer ones are skipped, longer text files are split at paragraphs, lines or spaces",
         at_least=1,
     )
     encoding: str = option(
@@ -42,6 +43,14 @@ class ReadingConfig:
         "encoding of text, HTML and CSV that is not UTF-8 and has no byte-order mark: detect, utf-8 (skip such text), "
         "or a name such as cp1252",
     )
+    invalid_bytes: Literal["skip", "replace"] = option(
+        "skip", "bytes that are not of the encoding, and NULs: skip the document, or replace each by U+FFFD"
+    )
+
+    @property
+    def replaces(self) -> bool:
+        """Whether invalid bytes are replaced."""
+        return self.invalid_bytes == "replace"
 
     def __post_init__(self):
         if self.encoding != DETECT:

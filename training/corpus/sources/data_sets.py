@@ -65,7 +65,7 @@ def _check_split(names: list[str], folder: Path, config: SourceConfig, key: str)
 
 def _is_clone(folder: Path, names: list[str]) -> bool:
     """Whether a folder holds a Hub data set, by the names of its files or by its card."""
-    card = _card(folder / CARD) if CARD in names else {}
+    card = _card(folder / CARD) if CARD in names and (folder / CARD).is_file() else {}
     below = os.listdir(folder / "data") if card and (folder / "data").is_dir() else []
     return bool(card.keys() & _CARD_KEYS) or any(map(_SHARD.fullmatch, [*names, *below]))
 

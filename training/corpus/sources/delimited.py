@@ -79,9 +79,9 @@ def read_rows(lines: Iterator[bytes | int], delimiter: str, limit: int) -> Itera
         source.taken = []
 
 
-def decode_field(field: str, encoding: str) -> tuple[str, str]:
+def decode_field(field: str, encoding: str, replace: bool = False) -> tuple[str, str]:
     """The text of a field, and the encoding it was in; raises as `decode`."""
-    return decode(field.encode(errors="surrogateescape"), encoding)
+    return decode(field.encode(errors="surrogateescape"), encoding, replace)
 
 
 def _are_rows(lines: list[bytes | int], width: int) -> bool:

@@ -16,37 +16,67 @@ _MULTIBYTE = re.compile(
 )
 
 
-def binary_fault(data: bytes) -> str | None:
-    """The reason why bytes are not text: a NUL, or many control characters; None for text."""
-    if (place := data.find(b"\0")) >= 0:
-        return f"a NUL at byte {place + 1:,}"
+def binary_fault(data: bytes, replace: bool = False) -> str | None:
+    """The reason why bytes are not text: a NUL, or many control characters; None for text.
+
+    Args:
+        replace: whether `decode` will replace NULs, which then do not count.
+    """
+    if not replace and (place := data.find(b"\0")) >= 0:
+        return f"a NUL at byte {place + 1:,} ({_place(data, place)}, {data.count(0):,} in all)"
     control = len(data) - len(data.translate(None, _CONTROL))
     return f"{control:,} control characters" if control > MAX_CONTROL * len(data) else None
 
 
-def decode(data: bytes, encoding: str) -> tuple[str, str]:
+def decode(data: bytes, encoding: str, replace: bool = False) -> tuple[str, str]:
     """The text, and the encoding it was in: UTF-8 if it is that, else `encoding`, which may be "detect".
 
     Damaged UTF-8 is not taken for something else, which would read "naÃ¯ve": where valid characters of several bytes
     are at least as many as invalid bytes, nothing is guessed.
 
+    Args:
+        replace: put U+FFFD in place of what is invalid, and of NULs.
+
     Raises:
         UnicodeError: it has no text; the message names the first byte that is wrong.
         UserError: the package that detects encodings is not installed.
     """
+    found, why = "utf-8", ""
     try:
-        return data.decode(), "utf-8"
+        text = data.decode()
     except UnicodeDecodeError as error:
         if encoding != DETECT:
-            return data.decode(encoding), codecs.lookup(encoding).name
-        place = f"byte {error.start + 1:,}, 0x{data[error.start]:02x}, is not UTF-8"
+            found = codecs.lookup(encoding).name
+        elif _is_damaged(data):
+            why = _fault(data, error, "utf-8", "as the rest is")
+        else:
+            found = detect(data) or "utf-8"
+            why = _fault(data, error, "utf-8", "and no other encoding fits") if found == "utf-8" else ""
+        if why and not replace:
+            raise UnicodeError(why) from None
+        try:
+            text = data.decode(found, "replace" if replace else "strict")
+        except UnicodeDecodeError as error:
+            raise UnicodeError(_fault(data, error, found)) from None
+    return text.replace("\0", "\ufffd") if replace else text, found
+
+
+def _is_damaged(data: bytes) -> bool:
+    """Whether bytes are UTF-8 with some invalid bytes, not of another encoding."""
     rest, valid = _MULTIBYTE.subn(b"", data)
-    if valid >= len(rest) - len(rest.translate(None, bytes(range(128, 256)))):
-        raise UnicodeError(f"{place}, as the rest is")
-    found = detect(data)
-    if found is None:
-        raise UnicodeError(f"{place}, and no other encoding fits")
-    return data.decode(found), found
+    return valid >= len(rest) - len(rest.translate(None, bytes(range(128, 256))))
+
+
+def _fault(data: bytes, error: UnicodeDecodeError, encoding: str, reason: str = "") -> str:
+    """The first byte that is not of an encoding, its line, and how many there are."""
+    invalid = "\ufffd"
+    places = data.decode(encoding, "replace").count(invalid) - data.decode(encoding, "ignore").count(invalid)
+    byte = f"byte {error.start + 1:,}, 0x{data[error.start]:02x}, is not {encoding.upper()}"
+    return ", ".join(filter(None, [byte, reason])) + f" ({_place(data, error.start)}, {places:,} in all)"
+
+
+def _place(data: bytes, place: int) -> str:
+    return f"line {data.count(10, 0, place) + 1:,}"
 
 
 def detect(data: bytes) -> str | None:

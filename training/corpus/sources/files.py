@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
-from training.common.stage import PROVENANCE, written_by
+from training.common.stage import PROVENANCE, is_set_aside, written_by
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.data_sets import data_set_files
 
@@ -77,7 +77,7 @@ class Listing:
 
 def is_hub_dataset(path: str) -> bool:
     """Whether a path means a dataset on the Hub: `owner/name`, without a file extension."""
-    return is_hub_name(path) and not _kind(path, named=True)
+    return is_hub_name(path) and not kind_of(path, named=True)
 
 
 def is_local(path: str) -> bool:
@@ -98,10 +98,10 @@ def find_files(config: SourceConfig, key: str) -> Listing:
         UserError: there are none, or a folder may not be listed.
     """
     path = config.path
-    expanded = Path(path).expanduser()
+    expanded = Path(path)
     walk = _Walk(config, key)
     if expanded.is_file():
-        if not _kind(expanded.name, named=True):
+        if not kind_of(expanded.name, named=True):
             raise UserError(f"'{key}.path': {path}: unknown file type; supported: {_READABLE}")
         base, found = expanded.parent, [(expanded, True)]
     elif expanded.is_dir():
@@ -117,7 +117,7 @@ def find_files(config: SourceConfig, key: str) -> Listing:
         raise UserError(f"'{key}.path': no such file or folder: {path} (a Hub dataset is written owner/name)")
     files, seen = [], {}
     for file, named in sorted(found):
-        kind = _kind(file.name, named)
+        kind = kind_of(file.name, named)
         if not kind:
             walk.unread[file.suffix.lower() or "without an ending"] += 1
             continue
@@ -138,7 +138,7 @@ def announced_files(config: SourceConfig, key: str) -> list[SourceFile]:
     return listing.files
 
 
-def _kind(name: str, named: bool) -> tuple[str, str] | None:
+def kind_of(name: str, named: bool) -> tuple[str, str] | None:
     """Kind and compression by file extension. `.json` counts as JSON lines if the user `named` the file; in a folder it
     more often holds metadata."""
     name = name.lower()
@@ -213,7 +213,7 @@ class _Walk:
         notes = []
         if self._data_sets:
             notes.append(f"read as a data set, its split '{self.config.split}' alone: {_first(self._data_sets)}")
-        finished = (folder for folder, stage in self._outputs.items() if stage and folder.suffix != ".partial")
+        finished = (folder for folder, stage in self._outputs.items() if stage and not is_set_aside(folder))
         if outputs := sorted(map(str, finished)):
             notes.append(f"outputs of stages are left out: {_first(outputs)}")
         if self._hidden:

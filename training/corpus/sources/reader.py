@@ -17,7 +17,7 @@ from training.common.errors import UserError
 from training.common.recipe import nearest
 from training.corpus.sources import files, records, tables, text
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
-from training.corpus.sources.document import BROKEN, Damaged, Document, Dropped, NoColumn, NotText, Record
+from training.corpus.sources.document import BROKEN, Damaged, Document, Dropped, NoColumn, NotText, Record, from_row
 from training.corpus.sources.files import SourceFile, announced_files, is_local
 from training.corpus.sources.hub import HubStream
 from training.corpus.sources.ordering import shuffle_key
@@ -26,8 +26,9 @@ from training.corpus.sources.python import path_reason, python_files, read_pytho
 
 SHOWN = 5  # dropped records that are shown of each reason; more are only counted
 _REMEDIES = {
-    "undecodable": "; correct the byte, or name the encoding in '{key}.encoding'",
-    "binary": "; delete what is not text",
+    "undecodable": " ({size:,} bytes of text); name the encoding in '{key}.encoding', or set '{key}.invalid_bytes' to "
+    "replace",
+    "binary": " ({size:,} bytes); delete what is not text, or replace NULs with '{key}.invalid_bytes'",
     "too large": "; raise '{key}.max_document_bytes' to read it",
 }
 FEW_BROKEN = 10  # up to this many never stop a run early: with so few records a share is not meaningful
@@ -223,7 +224,7 @@ class SourceReader:
         column = self.config.text_column
         for number, row in self._stream:
             try:
-                outcome = records.from_row(number, row, self.config, first=number == 1)
+                outcome = from_row(number, row, self.config, first=number == 1)
             except NoColumn as error:
                 raise UserError(
                     f"'{self.key}.text_column': {path} has no column '{column}'; {nearest(column, error.names)}"
@@ -261,7 +262,7 @@ class SourceReader:
                 self._check_broken()
         self._shown[outcome.reason] += 1
         if self._shown[outcome.reason] <= SHOWN:
-            remedy = _REMEDIES.get(outcome.reason, "").format(key=self.key)
+            remedy = _REMEDIES.get(outcome.reason, "").format(key=self.key, size=outcome.size)
             more = "; further ones are only counted" if self._shown[outcome.reason] == SHOWN else ""
             tqdm.write(f"skipped: {fault}{remedy}{more}", file=sys.stderr)
 

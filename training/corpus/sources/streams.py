@@ -48,10 +48,9 @@ def open_stream(file: SourceFile) -> Iterator[tuple[BinaryIO, str]]:
         if file.path is None:
             stream = sys.stdin.buffer
         else:
+            reject_lfs_pointer(file.path)
             stored = stream = opened.enter_context(file.path.open("rb"))
-            head = stored.peek(256)
-            reject_lfs_pointer(file.path, head)
-            found = _COMPRESSED.match(head)
+            found = _COMPRESSED.match(stored.peek(16))
             if compression := f".{found.lastgroup}" if found else file.compression:
                 plain = opened.enter_context(_decompress(stored, compression))
                 stream = opened.enter_context(io.BufferedReader(_Guarded(plain, stored), CHUNK))

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from training.common.files import reject_lfs_pointer
 from training.corpus.sources.config import SourceConfig
-from training.corpus.sources.document import Damaged, Dropped, NoColumn, NotText, Record
+from training.corpus.sources.document import Damaged, Dropped, NoColumn, NotText, Record, from_row
 from training.corpus.sources.files import SourceFile
-from training.corpus.sources.records import from_row
 
 # Rows become Python objects in batches of about this many bytes.
 BATCH_BYTES = 8_000_000
@@ -23,7 +24,7 @@ def read_parquet(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[
     """
     import pyarrow.parquet
 
-    _check_fetched(file)
+    reject_lfs_pointer(file.path)
     with _damage_named("not a Parquet file, or damaged"):
         # Makes pyarrow read pages as needed, not whole columns of a row group at once.
         table = pyarrow.parquet.ParquetFile(file.path, buffer_size=1 << 20, pre_buffer=False)
@@ -57,7 +58,7 @@ def read_arrow(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Re
     """
     import pyarrow
 
-    _check_fetched(file)
+    reject_lfs_pointer(file.path)
     with pyarrow.memory_map(str(file.path)) as mapped, _damage_named("not an Arrow file, or damaged"):
         if mapped.read(6) == b"ARROW1":
             reader = pyarrow.ipc.open_file(mapped)
@@ -77,9 +78,14 @@ def read_arrow(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Re
             number += len(batch)
 
 
-def _check_fetched(file: SourceFile) -> None:
-    with file.path.open("rb") as stream:
-        reject_lfs_pointer(file.path, stream.read(256))
+def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """All columns of each row of a Parquet file. Raises `Damaged`."""
+    import pyarrow.parquet
+
+    reject_lfs_pointer(path)
+    with _damage_named("not a Parquet file, or damaged"), pyarrow.parquet.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=MAX_BATCH):
+            yield from batch.to_pylist()
 
 
 def _text_path(schema, column: str) -> str:

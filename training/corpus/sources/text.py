@@ -12,7 +12,7 @@ from training.corpus.sources.config import DETECT, SourceConfig
 from training.corpus.sources.document import BROKEN, Dropped, Record
 from training.corpus.sources.encodings import binary_fault, decode
 from training.corpus.sources.files import SourceFile
-from training.corpus.sources.streams import CHUNK, lines, open_stream
+from training.corpus.sources.streams import CHUNK, open_stream
 
 # The separator of .txt files with many documents, as in the published TinyStories.
 SEPARATOR = b"<|endoftext|>"
@@ -40,42 +40,55 @@ def read_text(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
         yield Dropped(None, "undecodable", file.path.stat().st_size if file.path else 0, str(error))
 
 
-def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[bytes | int]:
+def _pieces(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[bytes]:
     """The documents of a text, each of at most `limit` bytes: cut at separators and, where that is not enough, at the
-    last blank line of the second half of `limit`, or at the last line end. A longer line gives its size."""
+    last blank line of the second half of `limit`, at the last line end, or at the last space of a longer line."""
     pending, size, count = [], 0, 0
     paragraphs = 0  # lines up to that blank line
-    for line in lines(stream, limit):
-        too_long = isinstance(line, int)
-        parts = line.split(separator) if separator and not too_long else [line]
-        while pending and (too_long or size + len(parts[0]) > limit):
-            kept = paragraphs if paragraphs and not too_long else len(pending)
+    for line in _short_lines(stream, limit, separator):
+        parts = line.split(separator) if separator else [line]
+        while pending and size + len(parts[0]) > limit:
+            kept = paragraphs or len(pending)
             yield b"".join(pending[:kept])
             pending, paragraphs, count = pending[kept:], 0, count + 1
             size = sum(map(len, pending))
         for part in parts[:-1]:
             yield b"".join([*pending, part])
             pending, size, paragraphs, count = [], 0, 0, count + 1
-        if too_long:
-            yield line
-            count += 1
-        else:
-            pending.append(parts[-1])
-            size += len(parts[-1])
-            if 2 * size > limit and not parts[-1].strip():
-                paragraphs = len(pending)
+        pending.append(parts[-1])
+        size += len(parts[-1])
+        if 2 * size > limit and not parts[-1].strip():
+            paragraphs = len(pending)
     last = b"".join(pending)
     if last.strip() or not count:  # no document follows a final separator
         yield last
 
 
-def _text(number: int | None, piece: bytes | int, marked: str, config: SourceConfig) -> Record | Dropped:
-    if isinstance(piece, int):
-        return Dropped(number, "too large", piece, f"a line of {piece:,} bytes")
-    if fault := binary_fault(piece):
+def _short_lines(stream: BinaryIO, limit: int, separator: bytes | None) -> Iterator[bytes]:
+    """Lines with their ends. One of more than `limit` bytes is cut after a separator or a space in the second half of
+    `limit`; without any, between two characters of UTF-8."""
+    rest = b""
+    while line := rest if rest.endswith(b"\n") else rest + stream.readline(limit + 1 - len(rest)):
+        cut = len(line) if len(line) <= limit else _cut(line, limit, separator)
+        yield line[:cut]
+        rest = line[cut:]
+
+
+def _cut(line: bytes, limit: int, separator: bytes | None) -> int:
+    """The end of the first part of a line."""
+    half = line[limit // 2 : limit]
+    for end in (separator, b" "):
+        if end and end in half:
+            return limit // 2 + half.rindex(end) + len(end)
+    within = next((back for back in range(4) if back < limit and not 0x80 <= line[limit - back] < 0xC0), 0)
+    return limit - within
+
+
+def _text(number: int | None, piece: bytes, marked: str, config: SourceConfig) -> Record | Dropped:
+    if fault := binary_fault(piece, config.replaces):
         return Dropped(number, "binary", len(piece), fault)
     try:
-        text, encoding = decode(piece, config.encoding)
+        text, encoding = decode(piece, config.encoding, config.replaces)
     except UnicodeError as error:
         return Dropped(number, "undecodable", len(piece), str(error))
     return Record(number, text.replace("\r\n", "\n").replace("\r", "\n"), marked if marked != "utf-8" else encoding)
@@ -102,7 +115,7 @@ def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
     if size > config.max_document_bytes:
         yield Dropped(None, "too large", size, f"{size:,} bytes")
         return
-    if fault := binary_fault(data):
+    if fault := binary_fault(data, config.replaces):
         yield Dropped(None, "binary", len(data), fault)
         return
     if _depth(data) > MAX_DEPTH:
@@ -112,7 +125,7 @@ def read_html(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Rec
     if encoding == DETECT and b"charset" in data[:1024].lower():
         encoding = detect_encoding(data, from_html_meta=True)  # the encoding that the page declares
     try:
-        html, encoding = decode(data, encoding)
+        html, encoding = decode(data, encoding, config.replaces)
     except (UnicodeError, LookupError) as error:
         yield Dropped(None, "undecodable", len(data), str(error))
         return

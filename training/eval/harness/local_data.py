@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError
-from training.common.jsonl import read_records
+from training.corpus.sources.records import read_records
 from training.eval.harness.data_sets import DataSet, Record, known_set
 
 SPLITS = {

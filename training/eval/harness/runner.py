@@ -82,18 +82,21 @@ class TaskRunner:
         """Run the tasks on a model."""
         from lm_eval.models.huggingface import HFLM
 
+        from training.model_io.tokenizers import naming_unknown
+
         if not self.settings.apply_chat_template:  # the texts of tasks hold no control tokens then
             tokenizer = copy.copy(tokenizer)
             tokenizer.split_special_tokens = True
         with quiet():
             lm = HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
         self._shorten_programs(context)
-        kept = {task.task_name: self._fitting(task, lm) for item in self._items for task in _members(item)}
         first, *more = self.settings.seeds
-        runs = [self._run(lm, self._items, first, kept)]
         drawing = [item for item in self._items if self._draws_examples(item)]
-        if drawing:
-            runs += [self._run(lm, drawing, seed, kept) for seed in more]
+        with naming_unknown(tokenizer, ()):
+            kept = {task.task_name: self._fitting(task, lm) for item in self._items for task in _members(item)}
+            runs = [self._run(lm, self._items, first, kept)]
+            if drawing:
+                runs += [self._run(lm, drawing, seed, kept) for seed in more]
         outcomes = mean_outcomes([item_outcomes(results) for results in runs])
         scores = MeasureResult(outcomes=[outcome for task in outcomes.values() for outcome in task.values()])
         for item in self._items:

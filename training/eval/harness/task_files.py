@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from training.common.errors import UserError
+from training.common.packages import with_shipped
 from training.common.recipe import read_yaml
+from training.corpus.dedup.evaluation_items import data_files
 
 
 def local_tasks(tasks_dir: Path) -> dict[str, Path]:
-    """Task names to task files of a folder."""
-    files = {read_yaml(path).get("task"): path for path in sorted(tasks_dir.glob("*.yaml"))}
-    return {name: path for name, path in files.items() if isinstance(name, str)}
+    """Task names to task files of a folder, which may be one of the shipped recipes."""
+    names = {path: read_yaml(path).get("task") for path in sorted(with_shipped(tasks_dir).glob("*.yaml"))}
+    return {name: path for path, name in names.items() if isinstance(name, str)}
 
 
 def check_task_data(path: Path, data: Path | None) -> None:
@@ -37,8 +39,7 @@ def copy_tasks(files: Iterable[Path], data: Path | None, destination: Path) -> N
 
 def _data_files(path: Path) -> list[str]:
     """The data files that a task names; none for a task on the Hub's data."""
-    files = (read_yaml(path).get("dataset_kwargs") or {}).get("data_files") or {}
-    return list(files.values()) if isinstance(files, dict) else [files]
+    return [file for files in data_files(path, read_yaml(path)).values() for file in files]
 
 
 def _locate(file: str, data: Path | None) -> Path:

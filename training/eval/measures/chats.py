@@ -226,10 +226,18 @@ def apply_rewards(
 
 
 def measure_references(chat: Chat, model: LoadedModel) -> tuple[Figure, list[ItemOutcome]]:
-    """Bits per byte of the file's own answers, given their prompts. The token that ends one counts no bytes."""
+    """Bits per byte of the file's own answers, given their prompts. The token that ends one counts no bytes.
+
+    An answer with a character that the tokenizer does not know is left out: the model is not asked which it is.
+    """
     answered = [question for question in chat.questions if question.reference]
     pairs = [encode_completion(model.tokenizer, question.prompt, question.reference) for question in answered]
-    fitting = [index for index, pair in enumerate(pairs) if sum(map(len, pair)) <= model.context]
+    unknown = model.tokenizer.unk_token_id
+    fitting = [
+        index
+        for index, (prompt, answer) in enumerate(pairs)
+        if len(prompt) + len(answer) <= model.context and unknown not in answer
+    ]
     left_out = len(answered) - len(fitting)
     if not fitting:
         return figure_of([], BITS, left_out=left_out), []

@@ -65,13 +65,14 @@ def measure_pairs(
     Args:
         pairs: `prompt`, `chosen` and `rejected` each, all text or all messages.
         name: of the pairs in the recipe.
-        context: maximum tokens of a prompt with its answer; a pair that exceeds it is left out and counted.
+        context: maximum tokens of a prompt with its answer; a pair that exceeds it, or has unknown characters in an
+            answer, is left out and counted.
 
     Raises:
         UserError: no pair fits in the context.
     """
     encoded = [_encode(tokenizer, pair) for pair in pairs]
-    fitting = [index for index, pair in enumerate(encoded) if _fits(pair, context)]
+    fitting = [index for index, pair in enumerate(encoded) if _fits(pair, context, tokenizer.unk_token_id)]
     if not fitting:
         raise UserError(f"'pairs.{name}': no pair fits in the context of {context} tokens; use a longer context")
     totals = completion_log_probabilities(
@@ -105,7 +106,7 @@ def check_pairs(
         UserError: unsuitable chat template, or no pair fits in the context.
     """
     check_rendering(tokenizer, [[pair["prompt"], pair["chosen"], pair["rejected"]] for pair in pairs], model, key)
-    if not any(_fits(_encode(tokenizer, pair), context) for pair in pairs):
+    if not any(_fits(_encode(tokenizer, pair), context, tokenizer.unk_token_id) for pair in pairs):
         raise UserError(
             f"'pairs.{name}': no pair fits in the context of {model} ({key}), {context} tokens; use a longer context"
         )
@@ -115,5 +116,6 @@ def _encode(tokenizer: PreTrainedTokenizerBase, pair: Record) -> EncodedPair:
     return [encode_completion(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")]
 
 
-def _fits(pair: EncodedPair, context: int) -> bool:
-    return all(len(prompt) + len(answer) <= context for prompt, answer in pair)
+def _fits(pair: EncodedPair, context: int, unknown: int | None) -> bool:
+    """Whether a pair can be measured: both answers fit, without characters that the tokenizer does not know."""
+    return all(len(prompt) + len(answer) <= context and unknown not in answer for prompt, answer in pair)

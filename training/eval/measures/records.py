@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.errors import UserError
-from training.common.jsonl import read_records
+from training.corpus.sources.records import read_records
 from training.model_io.template_features import features
 from training.tuning.dataset_formats import (
     CONVERSATIONS,
@@ -85,7 +85,10 @@ def _read(file: str, key: str, formats: tuple[DataFormat, ...]) -> Iterator[tupl
     """Yield the number of each record, all its columns, and the record converted to TRL's columns."""
     if not Path(file).is_file():
         raise UserError(f"'{key}': no such file: {file}")
-    records = list(read_records(Path(file)))
+    try:
+        records = list(read_records(Path(file)))
+    except UserError as error:
+        raise UserError(f"'{key}': {error}") from None
     if not records:
         raise UserError(f"'{key}': {file} is empty; give a file with records")
     columns = list(dict.fromkeys(column for _, record in records for column in record))

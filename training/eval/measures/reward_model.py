@@ -1,21 +1,20 @@
 """Scores by a reward model from `scratch reward`: one number for a whole conversation."""
 
 import math
-from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from training.common.device import pick_device
 from training.common.errors import UserError
 from training.common.progress import progress_bar
-from training.common.stage import check_stage
 from training.eval.measures.batching import by_length, pad
 from training.eval.measures.prompts import check_rendering
 from training.machine.threads import follow_load_in
 from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_answers
 from training.model_io.model_folder import quiet_loading
+from training.model_io.model_kinds import REWARD_MODEL, check_model_kind
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
 from training.tuning.reward_functions import Answer
@@ -31,17 +30,8 @@ def check_reward_model(folder: str, prompts: list[Answer], key: str) -> None:
     Raises:
         UserError: missing, of another stage or class, without weights or a chat template.
     """
-    check_stage(folder, "reward", key=key)
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"'{key}': {folder} holds no model (no config.json); give the output of `scratch reward`")
+    check_model_kind(folder, REWARD_MODEL, "reward", key=key)
     tokenizer = open_model_tokenizer(folder, key)
-    config = AutoConfig.from_pretrained(folder)
-    architecture = (config.architectures or ["model of unknown class"])[0]
-    if not architecture.endswith("ForSequenceClassification") or config.num_labels != 1:
-        raise UserError(
-            f"'{key}': {folder} holds a {architecture} with {config.num_labels} labels; give the output of "
-            "`scratch reward`, a ...ForSequenceClassification with one label"
-        )
     check_weights(folder, key, model_class=AutoModelForSequenceClassification)
     check_rendering(tokenizer, [[prompt] for prompt in prompts], folder, key)
 

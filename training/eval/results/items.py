@@ -5,12 +5,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from types import NoneType
 from urllib.parse import quote
 
 from training.common.errors import UserError
+from training.common.json_files import fits
 from training.eval.measures.figures import ItemOutcome
 
 FOLDER = "items"
+_NUMBER = (int, float)
+_SHAPE = {"kind": str, "name": str, "item": str, "scores": {str: (bool, *_NUMBER)}, "weight": (*_NUMBER, NoneType)}
 
 
 def write_outcomes(folder: Path, model: str, outcomes: Iterable[ItemOutcome]) -> None:
@@ -37,8 +41,11 @@ def read_outcomes(folder: Path, model: str) -> list[ItemOutcome]:
     if not file.is_file():
         raise UserError(f"'compare': {folder} has no {file.relative_to(folder)}; run `scratch evaluate` again")
     try:
-        return [ItemOutcome(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, TypeError):
+        outcomes = [ItemOutcome(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+        if not fits([asdict(outcome) for outcome in outcomes], [_SHAPE]):
+            raise ValueError
+        return outcomes
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"'compare': {file} is damaged; run `scratch evaluate` again") from None
 
 

@@ -10,7 +10,7 @@ from training.eval.results.comparison import MeasureComparison
 from training.eval.results.results_file import ModelResults
 from training.eval.results.table import shares
 from training.plots.losses import NATS, draw_losses
-from training.plots.style import INK, bars, drawing, legend_below, series, short_name
+from training.plots.style import INK, bars, drawing, legend_below, save, series, short_name
 
 _POINTS = "Difference in points (right of 0 is better)"  # title of the panel for shares
 _MOST_GROUPS, _MOST_BARS = 8, 36  # of a strip of bars that can be read
@@ -54,7 +54,7 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
                 draw(axes)
         for part, shown in zip(parts, below):
             _draw_shares(part.subplots(), models, shown, min(groups, len(keys)))
-        figure.savefig(path)
+        save(figure, path)
     return True
 
 
@@ -157,7 +157,7 @@ def draw_comparison(
             pyplot.Line2D([], [], **series(number), markersize=4, linewidth=1.4) for number in range(len(pairs))
         ]
         legend_below(figure, handles, [" → ".join(map(short_name, pair)) for pair in pairs])
-        figure.savefig(path)
+        save(figure, path)
 
 
 def _panel_title(key: MetricKey, measure: MeasureComparison) -> str:

@@ -9,11 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.common.errors import UserError
 from training.common.files import write_whole
+from training.common.json_files import read_json
+from training.common.recipe import build
 from training.eval.measures.figures import Figure, MetricKey
 
 RESULTS = "results.json"
 Nested = dict[str, dict[str, dict[str, Any]]]  # by kind, name and metric
+_MODEL = {
+    **{"folder": str, "parameters": int, "seconds": {str: (int, float)}, "samples": {str: [{str: object}]}},
+    **{"figures": {str: {str: {str: object}}}, "subtasks": {str: {str: {str: object}}}},
+}
 
 
 @dataclass
@@ -52,7 +59,7 @@ class ModelResults:
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "ModelResults":
-        """The inverse of `to_json`. Raises KeyError or TypeError if something is missing or unknown."""
+        """The inverse of `to_json`. Raises TypeError or UserError if a figure has other fields or types."""
         subtasks = {group: _from_json({"tasks": tasks}) for group, tasks in entry["subtasks"].items()}
         return cls(**entry | {"figures": _from_json(entry["figures"]), "subtasks": subtasks})
 
@@ -79,12 +86,11 @@ class Results:
     def read(cls, folder: Path) -> "Results":
         """Read results.json. Raises OSError if it is missing, and ValueError if it is damaged."""
         file = folder / RESULTS
-        text = file.read_text(encoding="utf-8")
         try:
-            content = json.loads(text)
+            content = read_json(file, {"conditions": {str: object}, "models": {str: _MODEL}})
             models = {name: ModelResults.from_json(entry) for name, entry in content["models"].items()}
             return cls(content["conditions"], models)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, UserError) as error:
             raise ValueError(f"{file} is damaged ({error})") from None
 
 
@@ -102,7 +108,7 @@ def _to_json(figures: Mapping[MetricKey, Figure]) -> dict[MetricKey, dict[str, A
 
 def _from_json(nested: Nested) -> dict[MetricKey, Figure]:
     return {
-        MetricKey(kind, name, metric): Figure(**entry)
+        MetricKey(kind, name, metric): build(Figure, entry, f"{kind}, {name}", f"{metric}.")
         for kind, names in nested.items()
         for name, metrics in names.items()
         for metric, entry in metrics.items()

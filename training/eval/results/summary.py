@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError
+from training.common.files import write_whole
 from training.common.metrics import METRICS, read_metrics
 from training.common.recipe import STAGES
-from training.common.stage import PROVENANCE
+from training.common.stage import PROVENANCE, is_set_aside, read_provenance
 from training.common.tables import Row, as_markdown, as_text
 from training.eval.results.results_file import Results
 from training.eval.results.table import results_table
@@ -49,7 +50,7 @@ def write_summary(run_dir: Path, picture: bool = True) -> Summary:
         "conditions": results.conditions,
         "versions": next(reversed(records.values()))["versions"],
     }
-    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(run_dir / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
     has_picture = not picture and (run_dir / "summary.png").is_file()
     if not has_picture:
@@ -66,7 +67,7 @@ def write_summary(run_dir: Path, picture: bool = True) -> Summary:
     page += "\n".join(f"## {title}\n\n{as_markdown(table)}" for title, table in tables.items())
     if results.models:
         page += "\nShares in percent, with one standard error of the sample of questions.\n"
-    (run_dir / "summary.md").write_text(page, encoding="utf-8")
+    write_whole(run_dir / "summary.md", page)
 
     text = "\n".join(f"{title}\n\n{as_text(table)}" for title, table in tables.items())
     return Summary(text, ["summary.md", "summary.json", *(["summary.png"] if has_picture else [])])
@@ -74,8 +75,8 @@ def write_summary(run_dir: Path, picture: bool = True) -> Summary:
 
 def _read_stages(run_dir: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Folder and provenance of each finished stage by name, in the order in which they run."""
-    files = [path for path in run_dir.glob(f"*/{PROVENANCE}") if path.parent.suffix != ".partial"]
-    stages = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    files = [path for path in run_dir.glob(f"*/{PROVENANCE}") if not is_set_aside(path.parent)]
+    stages = [(path.parent, read_provenance(path.parent)) for path in files if path.is_file()]
     order = {name: place for place, name in enumerate(STAGES)}
     stages.sort(key=lambda stage: (order.get(stage[1]["stage"], len(order)), stage[1]["stage"]))
     return {record["stage"]: (folder, record) for folder, record in stages}

@@ -27,7 +27,7 @@ from training.common.recipe import nearest
 from training.corpus.examples.labelled import Labelled
 from training.machine.callback import FollowLoad
 from training.model_io.model_folder import quiet_loading
-from training.model_io.tokenizers import open_model_tokenizer
+from training.model_io.tokenizers import naming_unknown, open_model_tokenizer
 from training.plots.confusion import draw_confusion
 from training.plots.losses import plot_losses, trainer_curves
 from training.tuning.classification.scores import ClassificationScores
@@ -99,7 +99,8 @@ def tokenize_texts(
         split: what to call the texts.
     """
     limit = min(max_length, model.config.max_position_embeddings)
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    with naming_unknown(tokenizer, texts):
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     longer = sum(len(tokens) > limit for tokens in ids)
     if longer:
         print(f"classify: {longer} of {len(ids)} {split} texts have more than {limit} tokens and are truncated")

@@ -1,11 +1,12 @@
 """Data of a tuning recipe: splits loaded by TRL's rules, and converted to the columns that the trainer reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.common.errors import UserError, one_line
 from training.common.recipe import nearest
 from training.tuning.dataset_formats import DataFormat, columns_of, convert_dataset, text
+from training.tuning.pipeline.local_files import JSON, RECORDS, readable_files
 from training.tuning.pipeline.recipe import TrlRecipe
 
 
@@ -66,12 +67,16 @@ def read_data(recipe: TrlRecipe) -> Any:
     script, mixture = recipe.script, recipe.datasets
     try:
         if mixture.datasets:
-            data = trl.get_dataset(mixture)
+            entries = [replace(entry, data_files=readable_files(vars(entry))) for entry in mixture.datasets]
+            entries = [replace(entry, path=JSON) if entry.path in RECORDS else entry for entry in entries]
+            data = trl.get_dataset(replace(mixture, datasets=entries))
         else:
             data = datasets.load_dataset(
                 script.dataset_name, name=script.dataset_config, streaming=script.dataset_streaming
             )
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{recipe.where}: {error}") from None
+    except Exception as error:  # of `datasets`, or of any library that parses the files
         cause = error.__cause__ or error
         raise UserError(f"{recipe.where}: 'datasets' cannot be read ({one_line(cause)})") from cause
     evaluated = [script.dataset_test_split] if recipe.training.eval_strategy != "no" else []

@@ -21,12 +21,17 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
+from training.common.packages import with_shipped
+from training.common.processes import world_size
 from training.common.recipe import build, check_scalar, has_flag, nearest
-from training.common.stage import Stage, check_stage, digest, model_digest
-from training.tuning.adapters import check_quantization, is_adapter
+from training.common.stage import Stage, digest
+from training.model_io.model_kinds import REWARD_MODEL, check_model_kind, model_digest
+from training.tuning.adapters import check_quantization
 from training.tuning.keys.rules import check_rules, without_effect
 from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values
+from training.tuning.pipeline.local_files import digest_files
 
+ONLINE = ("grpo", "rloo")  # the stages that train on their own completions
 REWARD = "reward"  # the stage whose model outputs a score instead of text
 # Values of `report_to` that are names of modules.
 _TRACKERS = frozenset(
@@ -154,7 +159,8 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     # TRL sets options of transformers by names that a later release will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for dataset in values.get("datasets") or []:
-        build(DatasetConfig, dataset, where, prefix="datasets.")
+        others = {key: value for key, value in dataset.items() if key != "data_files"}  # see `local_files`
+        build(DatasetConfig, others, where, prefix="datasets.")
     for sentence in without_effect(values, defaults_of(stage)):
         print(f"{stage}: {sentence}")
     device = pick_device()
@@ -162,6 +168,12 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     defaults["logging_nan_inf_filter"] = False  # which would log a loss of NaN as the mean of those before it
     if stage == REWARD:
         defaults["lora_task_type"] = "SEQ_CLS"  # PEFT then trains the new score head too
+    if stage in ONLINE:
+        from training.tuning.online_rl import batch_defaults
+
+        defaults |= batch_defaults(values, defaults_of(stage), world_size())
+    if template := values.get("chat_template_path"):
+        values = values | {"chat_template_path": str(with_shipped(template))}
     recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
     check_trackers([name for name in recipe.training.report_to if name in _TRACKERS])
     recipe.model.lora_target_modules = target_modules(values.get("lora_target_modules"))
@@ -260,34 +272,16 @@ def inputs_of(values: dict[str, Any]) -> dict[str, str]:
         UserError: a file or model is missing, empty, or of the wrong kind.
     """
     start = values["model_name_or_path"]
-    if is_adapter(start):
-        raise UserError(
-            f"'model_name_or_path': {start} is an adapter; give the model it was merged into, or merge it with "
-            "scratch export --model BASE --adapter ADAPTER"
-        )
     inputs = {"model": model_digest(start, "model_name_or_path")}
     reward_model = values.get("reward_model_name_or_path")
     if reward_model and not is_hub_name(reward_model):
-        check_stage(reward_model, REWARD, key="reward_model_name_or_path")
+        check_model_kind(reward_model, REWARD_MODEL, REWARD, key="reward_model_name_or_path")
         inputs["reward_model"] = digest(reward_model, "reward_model_name_or_path")
     template = values.get("chat_template_path")
     if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
-        inputs[template] = digest(template, "chat_template_path")
-    for file in data_files(values.get("datasets") or []):
-        inputs[file] = digest(file, "datasets.data_files")
-        if Path(file).stat().st_size == 0:
-            raise UserError(f"'datasets.data_files': {file} is empty; run the stage that writes it again")
+        inputs[template] = digest(with_shipped(template), "chat_template_path")
+    inputs |= digest_files(values.get("datasets") or [])
     dataset = values.get("dataset_name")
     if dataset and Path(dataset).exists():  # otherwise a name on the Hub
         inputs[dataset] = digest(dataset, "dataset_name")
     return inputs
-
-
-def data_files(datasets: list[dict[str, Any]]) -> list[str]:
-    """The local files that the `datasets` of a recipe name. `parse_recipe` rejects what is not a name."""
-    files: list[str] = []
-    for dataset in datasets:
-        named = dataset.get("data_files")
-        for value in named.values() if isinstance(named, dict) else [named]:
-            files += [file for file in (value if isinstance(value, list) else [value]) if isinstance(file, str)]
-    return files

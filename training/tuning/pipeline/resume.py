@@ -69,7 +69,7 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
             json.loads((checkpoint / "trainer_state.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if all((checkpoint / name).is_file() for name in states):
             return str(checkpoint)

@@ -99,7 +99,7 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     3. Save the model (an adapter merged in, and beside it), `metrics.jsonl` and, if there are losses, `loss.png`.
     4. Call `trainer.after_training(folder)` if it has that method: in every process, it returns figures for the
        provenance, and the names of the files it wrote. If it fails, the weights are safe.
-    5. Delete the checkpoints, keep the logs of TensorBoard, and put the folder in its place.
+    5. Keep the logs of TensorBoard, delete the checkpoints, and put the folder in its place.
     """
     folder = _begin(stage, trainer)
     train(stage, trainer)
@@ -108,9 +108,8 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     if trainer.is_world_process_zero():
         losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
         figures |= {"steps": trainer.state.global_step, "loss": finite(losses[-1]) if losses else None}
-        if (folder / "trainer" / "runs").is_dir():  # TensorBoard's
-            (folder / "trainer" / "runs").rename(folder / "runs")
-        shutil.rmtree(folder / "trainer")  # checkpoints are needed only to resume
+        if (folder / "trainer" / "runs").is_dir():  # TensorBoard's; some are there if a run was killed after this
+            shutil.copytree(folder / "trainer" / "runs", folder / "runs", dirs_exist_ok=True)
         stage.finish(figures, ", ".join([*wrote, *files]), unlisted={"runs"})
     end_training(trainer.accelerator)
 

@@ -1,0 +1,122 @@
+"""Model cards: they say what the model is, which data it has seen, and where it comes from."""
+
+import json
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+from tiny_model import build
+from tiny_stages import write_model, write_tokenizer
+
+from modeling_scratch import ScratchForSequenceClassification, ScratchForTokenClassification
+from training.common.stage import Stage
+from training.model_io.model_kinds import CLASSIFIER, LANGUAGE_MODEL, REWARD_MODEL, TOKEN_CLASSIFIER
+from training.publishing.lineage import lineage, training_data
+from training.publishing.model_card import CardOptions, describe, model_card
+
+SOURCES = {
+    "input.txt": {"license": None, "documents": 1, "bytes": 1_115_394},
+    "stories": {"license": "cdla-sharing-1.0", "documents": 2000, "bytes": 1_800_000},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A corpus of own text and of a dataset on the Hub, and the stages that were trained on it."""
+    place = tmp_path_factory.mktemp("card")
+    sources = {"input.txt": {"path": "/home/me/input.txt"}, "stories": {"path": "someone/Stories"}}
+    prepare = Stage("prepare", str(place / "data"), {"data": {"sources": sources}}, {}, [])
+    folder = prepare.begin()
+    (folder / "manifest.json").write_text(json.dumps({"sources": SOURCES}))
+    (folder / "instructions").mkdir()
+    (folder / "instructions" / "train.jsonl").write_text("{}\n")
+    prepare.finish({}, wrote="shards")
+    tokenizer = write_tokenizer(place / "tokenizer")
+    write_model(place / "pretrain", tokenizer, data=str(place / "data"))
+    files = {"train": [str(place / "data/instructions/train.jsonl"), "/home/me/mine.jsonl"], "test": "test.jsonl"}
+    datasets = [{"path": "json", "data_files": files}, {"path": "someone/Chats"}]
+    write_model(place / "sft", tokenizer, "sft", model_name_or_path=str(place / "pretrain"), datasets=datasets)
+    return place
+
+
+def card(model, kind=LANGUAGE_MODEL, records=(), has_template=True, **options):
+    given = {"name": "tiny", "description": "", "license": None, "language": None, "evaluation": None}
+    return ModelCard(model_card(CardOptions(**given | options), model, kind, list(records), has_template))
+
+
+def test_the_data_of_every_stage(place):
+    text = card(build(), records=lineage(place / "sft"))
+    table = text.text[text.text.index("## Training data") : text.text.index("## How it was made")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert rows[2:] == [
+        ["pretrain", "input.txt", "not stated", "1", "1.12"],
+        ["pretrain", "someone/Stories", "cdla-sharing-1.0", "2,000", "1.80"],
+        ["sft", "instructions made from input.txt", "not stated", "", ""],
+        ["sft", "instructions made from someone/Stories", "cdla-sharing-1.0", "", ""],
+        ["sft", "mine.jsonl", "not stated", "", ""],
+        ["sft", "someone/Chats", "not stated", "", ""],
+    ]
+    assert text.data.datasets == ["someone/Stories", "someone/Chats"] and text.data.base_model is None
+    assert "/home/me" not in table and str(place) not in table
+
+
+def test_data_that_are_gone(place, tmp_path):
+    write_model(tmp_path / "pretrain", place / "tokenizer", data={str(tmp_path / "books"): 3, str(place / "data"): 1})
+    names = [data.name for data in training_data(lineage(tmp_path / "pretrain"))]
+    assert names == ["books", "input.txt", "someone/Stories"]
+
+
+def test_a_checkpoint_has_the_lineage_of_its_run(place, tmp_path):
+    shutil.copytree(place / "pretrain", tmp_path / "run/checkpoints/step-00000002")
+    (tmp_path / "run/checkpoints/step-00000002/provenance.json").rename(tmp_path / "run/provenance.json")
+    records = lineage(tmp_path / "run/checkpoints/step-00000002")
+    assert [record["stage"] for record in records] == ["pretrain"]
+    text = card(build(), records=records).text
+    assert "| pretrain, step-00000002 |  | `scratch pretrain" in text and "A base language model, trained from" in text
+    assert not lineage(tmp_path / "run/checkpoints")
+
+
+def test_a_model_that_began_on_the_hub(place, tmp_path):
+    write_model(tmp_path / "sft", place / "tokenizer", "sft", model_name_or_path="someone/model")
+    found = card(build(), records=lineage(tmp_path / "sft"))
+    assert found.data.base_model == "someone/model"
+    assert "A language model, made from someone/model. It answers messages." in found.text
+
+
+@pytest.mark.parametrize(
+    "kind, has_template, stages, words",
+    [
+        (LANGUAGE_MODEL, True, ["pretrain", "sft"], "A language model, trained from scratch. It answers messages."),
+        (LANGUAGE_MODEL, False, ["pretrain", "sft"], "A base language model, trained from scratch. It continues text"),
+        (LANGUAGE_MODEL, True, ["pretrain"], "A base language model, trained from scratch. It continues text"),
+        (LANGUAGE_MODEL, True, [], "A language model. It answers messages."),
+        (REWARD_MODEL, True, ["pretrain", "reward"], "A reward model, trained from scratch. It scores the answer"),
+        (TOKEN_CLASSIFIER, True, [], "A token classifier."),
+    ],
+)
+def test_the_kind_of_model_in_words(kind, has_template, stages, words):
+    empty = {"recipe": {}, "metrics": {}, "versions": {}, "seconds": 1, "command": ""}
+    records = [{"stage": stage} | empty for stage in stages]
+    classes = {REWARD_MODEL: ScratchForSequenceClassification, TOKEN_CLASSIFIER: ScratchForTokenClassification}
+    model = build()
+    model = classes[kind](model.config) if kind in classes else model
+    found = card(model, kind, records, has_template)
+    assert words in found.text and found.data.pipeline_tag == kind.task
+    assert found.data.tags == ["scratch", "custom_code", *(["reward-model"] if kind is REWARD_MODEL else [])]
+
+
+def test_labels_and_scores_of_a_classifier():
+    model = ScratchForSequenceClassification(build().config)
+    model.config.id2label = {0: "ham", 1: "spam | <b>"}
+    accuracy = {"value": 0.9871, "stderr": 0.003, "n": 1026, "chance": 0.873}
+    scores = {"accuracy": accuracy, "f1": 0.948, "precision": 0.9, "recall": 1.0}
+    metrics = {"positive": "ham", "test": scores, "baseline": scores}
+    record = {"stage": "classify", "recipe": {"model": "gone", "data": {"name": None, "train": "/home/me/texts.csv"}}}
+    record |= {"metrics": metrics, "versions": {}, "seconds": 60, "command": "scratch classify"}
+    found = card(model, CLASSIFIER, [record]).text
+    assert "A text classifier, with the labels ham, spam &#124; &#60;b&#62;." in found
+    assert "On 1,026 test texts; F1, precision and recall are those of the label ham." in found
+    assert "| this model | 0.9871 | 0.9480 | 0.9000 | 1.0000 |" in found
+    assert "| TF-IDF and logistic regression | 0.9871 |" in found and "| classify | texts.csv | not stated |" in found
+    model.config.id2label = {number: f"label {number}" for number in range(77)}
+    assert describe(model, CLASSIFIER, [], None, False) == "A text classifier, with 77 labels."

@@ -1,0 +1,51 @@
+"""A session of tests fails if a process that a test started outlives it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from leftovers import MARK
+
+HELPERS = Path(__file__).with_name("helpers")
+CONFTEST = "import leftovers\nfrom leftovers import pytest_sessionfinish\nleftovers.PATIENCE = 2\n"
+TESTS = """
+import subprocess, sys
+from multiprocessing import get_context
+
+SLEEP = "import sys, time; print('ready', flush=True); time.sleep(100)"
+PARENT = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True)"
+
+def test_waits():
+    subprocess.run([sys.executable, "-c", "pass"])
+    get_context("forkserver").Process(target=print).start()  # its server ends with this process
+
+def test_leaves():
+    {leaving}
+"""
+LEAVING = {
+    "a child": "subprocess.Popen([sys.executable, '-c', SLEEP], stdout=subprocess.DEVNULL)",
+    "a grandchild in a session of its own": "subprocess.run([sys.executable, '-c', PARENT, SLEEP])",
+    "nothing": "pass",
+}
+
+
+@pytest.mark.parametrize(
+    "leaving, options",
+    [("nothing", []), ("a grandchild in a session of its own", []), ("a child", ["-n1"])],
+)
+def test_what_outlives_its_test_fails_the_session(tmp_path, leaving, options):
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_it.py").write_text(TESTS.format(leaving=LEAVING[leaving]))
+    ours = ("PYTEST", MARK)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, *options]
+    environment |= {"PYTHONPATH": str(HELPERS), MARK: f"session of {tmp_path}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == done.returncode == (leaving != "nothing"), done.stdout + done.stderr
+    for error in errors:
+        pid = int(error.split("left process ")[1].split()[0])
+        assert error.startswith("ERROR: test_it.py::test_leaves (call)") and not psutil.pid_exists(pid)
