@@ -27,6 +27,7 @@ ROOMS = (
     "training.pretraining",
     "training.tuning.keys",
     "training.tuning",
+    "training.tuning.classification",
     "training.tuning.pipeline",
     "training.chat",
     "training.serving",
