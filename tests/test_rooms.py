@@ -32,6 +32,7 @@ ROOMS = (
     "training.chat",
     "training.serving",
     "training.arena",
+    "training.web",
     "training.eval.measures",
     "training.eval.harness",
     "training.eval.results",
