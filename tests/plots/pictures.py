@@ -172,6 +172,23 @@ def comparison(
     return draw
 
 
+# the leaderboard of `scratch arena`
+
+
+def leaderboard(models: list[str], steps: int) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.plots.leaderboard import draw_leaderboard
+
+        count = len(models)
+        ratings = [(1200 - 30 * place, 1150 - 30 * place, 1260 - 30 * place) for place in range(count)]
+        rates = [[None if row == column else 0.5 + 0.4 * math.sin(column - row) for column in range(count)]
+                 for row in range(count)]  # fmt: skip
+        history = [(50 * n, [1000 + (200 - 30 * place) * n / steps for place in range(count)]) for n in range(steps)]
+        draw_leaderboard(file, models, ratings, rates, [[12] * count] * count, history, "120 votes")
+
+    return draw
+
+
 THREE = ["base", "sft", "dpo"]
 SIX = ["base", "sft", "reward", "dpo", "kto", "orpo"]
 CASES: dict[str, Callable[[Path], None]] = {
@@ -215,6 +232,10 @@ CASES: dict[str, Callable[[Path], None]] = {
     "comparison_not_finite": comparison(THREE, ["quiz"], stderr=math.nan, quiz=math.nan),
     "comparison_long": comparison(names(4, long=True), names(6, long=True)),
     "comparison_57": comparison(SIX, names(57)),
+    "leaderboard": leaderboard(THREE, 9),
+    "leaderboard_long": leaderboard([ODD, *names(5, long=True)], 9),
+    "leaderboard_30": leaderboard(names(30), 9),
+    "leaderboard_no_history": leaderboard(THREE[:2], 0),
 }  # fmt: skip
 
 
