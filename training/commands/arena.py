@@ -28,7 +28,7 @@ class ArenaConfig:
 
     store: PathText = positional("SQLite file of battles and votes; --import makes it if it is missing")
     import_: list[PathText] = option(
-        list, "stores, and files with LMArena's columns (.jsonl, .json, .parquet), whose votes to add", several=True
+        list, "stores, or files with LMArena's columns (.jsonl .json .parquet .csv), whose votes to add", several=True
     )
     export: PathText | None = option(None, "file to write all votes to (.jsonl, .json, .parquet)")
     export_preferences: PathText | None = option(None, "file to write preferences to, as JSON lines")
