@@ -1,12 +1,12 @@
 """Exact resume of a Trainer: from its newest complete checkpoint, with samples in the order of an uninterrupted run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.common.json_files import read_json
 from training.common.processes import end_training
 from training.common.signals import Interrupted, StopSignals
 from training.common.stage import Stage
@@ -68,8 +68,8 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-        except (OSError, ValueError, RecursionError):
+            read_json(checkpoint / "trainer_state.json", dict)
+        except (OSError, ValueError):
             continue
         if all((checkpoint / name).is_file() for name in states):
             return str(checkpoint)
