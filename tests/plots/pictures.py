@@ -197,7 +197,7 @@ CASES: dict[str, Callable[[Path], None]] = {
     "reward_nothing": reward(1, reward=math.nan),
     "reward_outlier": reward(60, kl=40.0),
     "funnel": funnel(9),
-    "funnel_long": funnel(30, long=True),
+    "funnel_long": funnel(14, long=True),
     "funnel_nothing_dropped": funnel(0, documents=1, copies=False),
     "summary": summary(THREE, ["functions", "preference", "body_choice", "docstring_choice"], 400),
     "summary_one": summary(["base"], ["quiz"], 1),

@@ -27,6 +27,7 @@ EXTRAS = {
     "ray": "ray",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "httpx2": "serve",
     "ctranslate2": "engines",
     "deepspeed": "deepspeed",
     "tensorboard": "track",

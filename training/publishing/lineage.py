@@ -25,7 +25,7 @@ def lineage(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def made_from(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lineage of the model that a recipe starts from; of an adapter that it merges, that of its run."""
+    """The lineage of the model that a recipe starts from; with an adapter to merge, that of the adapter's run."""
     return _made_from(recipe, frozenset())
 
 
@@ -38,8 +38,9 @@ def _lineage(folder: Path, seen: frozenset[Path]) -> list[dict[str, Any]]:
 
 def _made_from(recipe: dict[str, Any], seen: frozenset[Path]) -> list[dict[str, Any]]:
     adapter, start = recipe.get("adapter"), _start_of(recipe)
-    found = _lineage(Path(adapter).parent, seen) if isinstance(adapter, str) else []
-    return found or (_lineage(Path(start), seen) if start else [])
+    folders = [Path(adapter), Path(adapter).parent] if isinstance(adapter, str) else []
+    folders += [Path(start)] if start else []
+    return next(filter(None, (_lineage(folder, seen) for folder in folders)), [])
 
 
 def base_model(records: list[dict[str, Any]]) -> str | None:

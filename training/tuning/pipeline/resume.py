@@ -21,6 +21,9 @@ def train(stage: Stage, trainer: Trainer) -> None:
     checkpoint = newest_checkpoint(Path(trainer.args.output_dir), trainer.args.world_size)
     if checkpoint and trainer.is_world_process_zero():
         print(f"{stage.name}: resuming from {checkpoint}")
+    if checkpoint and all_steps_done(Path(checkpoint)):
+        # The Trainer looks at the number of steps only after one: it would train one too many.
+        trainer._run_epoch = lambda **_: None
     with StopSignals() as stop:
         trainer.add_callback(SaveOnSignal(stage, stop, trainer.accelerator))
         try:
@@ -74,6 +77,12 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
         if all((checkpoint / name).is_file() for name in states):
             return str(checkpoint)
     return None
+
+
+def all_steps_done(checkpoint: Path) -> bool:
+    """Whether a checkpoint of the Trainer is of the last step, as of a run that was killed while it saved the model."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state["global_step"] >= state["max_steps"]
 
 
 class SeedSamplerByEpoch(TrainerCallback):
