@@ -124,7 +124,8 @@ def keys_of(verb: str) -> list[str]:
         return list(options_of(verb))
     module = importlib.import_module(COMMANDS[verb][0])
     own = (value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__)
-    return list(_keys(next(value for value in own if getattr(value, "__name__", "").endswith("Config"))))
+    configs = (value for value in own if getattr(value, "__name__", "").endswith("Config"))
+    return list(_keys(getattr(module, "CONFIG", None) or next(configs)))
 
 
 def _keys(cls: type) -> Iterator[str]:

@@ -81,7 +81,7 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
 
 def all_steps_done(checkpoint: Path) -> bool:
     """Whether a checkpoint of the Trainer is of the last step, as of a run that was killed while it saved the model."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state = read_json(checkpoint / "trainer_state.json", {"global_step": int, "max_steps": int})
     return state["global_step"] >= state["max_steps"]
 
 
