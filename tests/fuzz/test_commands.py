@@ -20,7 +20,7 @@ import torch
 from damage import TEXTS, VALUES, edited_value, put_odd_files, written
 from data_readers import ROWS, SFT, VOTE
 from guarded import BYTES, LANE, SECONDS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reader import put
 from stage_readers import EVALUATE, PREPARE, put_folder, put_pretrained, put_stock
@@ -105,6 +105,7 @@ def put_inputs() -> None:
     put_pretrained("runs/pretrain")
 
 
+SLOW = 5  # of so many cases of a reader, one of a command
 MACHINE = Machine("processor", 1, 1, 0.0, 2**33, False, None, 1e10)
 ADD = ("chat", "arena")  # they add to files that the user names: conversations, a store of votes
 
@@ -223,7 +224,7 @@ def as_text(value: Any) -> str:
 
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_one_line_for_odd_options(verb, place):
-    @LANE
+    @settings(LANE, max_examples=LANE.max_examples // SLOW)
     @given(st.data())
     def check(data: st.DataObject) -> None:
         arguments, recipe = data.draw(commands(verb))
