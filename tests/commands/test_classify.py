@@ -190,7 +190,7 @@ def test_a_single_label_is_refused(place):
 
 def test_broken_lines_are_named(place):
     (place / "validation.jsonl").write_text('{"text": "a", "label"\n')
-    with pytest.raises(UserError, match="'data.validation': validation.jsonl cannot be read"):
+    with refused("data.validation", "validation.jsonl:1", "not valid JSON"):
         classify()
 
 

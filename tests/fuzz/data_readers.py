@@ -233,7 +233,7 @@ READERS = {
         for name, (row, _) in RECORDS.items()
     },
     "questions": Reader(
-        putting({"a.jsonl": [{"messages": [*QUESTION, ANSWER]}] * 2}),
+        putting({"a.jsonl": [{"messages": [*QUESTION, {"role": "assistant", "content": "It."}]}] * 2}),
         ("a.jsonl",),
         lambda: read_questions("a.jsonl", "chats.a"),
     ),

@@ -8,10 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 from pictures import CASES
 
-MOST_PIXELS = 2600  # of a side
+MOST_PIXELS = 2700  # of a side
 ODD = """confusion_2 confusion_20_long confusion_77_long confusion_77_perfect confusion_missing loss_one_step
 loss_not_finite runs_2_remark runs_40 runs_not_finite reward_one_step reward_not_finite funnel_nothing_dropped
-funnel_long summary_one summary_long comparison_one comparison_long""".split()  # the script draws all
+funnel_long summary_one summary_long summary_not_finite
+comparison_one comparison_long comparison_not_finite leaderboard_long
+leaderboard_no_history""".split()  # the script draws all
 
 
 @pytest.mark.parametrize("case", ODD)

@@ -256,10 +256,15 @@ def test_what_depends_on_the_processor_is_filled_in():
     "options, key, fact",
     [
         ({"optim": "adamw_8bit"}, "optim", "bitsandbytes"),
+        ({"optim": "galore_adamw_layerwise"}, "optim", "galore_torch"),
+        ({"activation_offloading": "true"}, "activation_offloading", "GPU"),
+        ({"chat_template_path": "./gone"}, "chat_template_path", "no such file or folder: gone"),
+        ({"attn_implementation": "sage"}, "attn_implementation", "sage"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type", "min_lr"),
-        ({"log_level": "loud"}, None, "KeyError: 'loud'"),
+        ({"log_level": "loud"}, "log_level", "no 'loud'"),
         ({"accelerator_config": "{split: true}"}, None, "TypeError: "),
         ({"report_to": "wandb"}, "report_to", "wandb is not installed; pip install wandb"),
+        ({"report_to": "wandbe"}, "report_to", "did you mean 'wandb'"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_training(place, options, key, fact):

@@ -92,7 +92,7 @@ def _without(weight: Floats, order: NDArray[np.int64], removed: int) -> Floats:
 
 
 def _first_true(holds: Callable[[int], bool], most: int) -> int | None:
-    """The smallest number from 1 to `most` for which a condition holds, by bisection; None if it does not for `most`."""
+    """The smallest number from 1 to `most` for which a condition holds, by bisection; None if not even for `most`."""
     high = 1
     while high < most and not holds(high):
         high *= 2

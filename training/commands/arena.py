@@ -42,7 +42,7 @@ class ArenaConfig(Sampling):
     host: str = option("127.0.0.1", "address to listen on; any other demands a token", group="Page")
     port: int = option(8000, "port to listen on; 0 for a free one", at_least=0, below=2**16, group="Page")
     import_: list[PathText] = option(
-        list, "stores, and files with LMArena's columns (.jsonl, .json, .parquet), whose votes to add", several=True
+        list, "stores, or files with LMArena's columns (.jsonl .json .parquet .csv), whose votes to add", several=True
     )
     export: PathText | None = option(None, "file to write all votes to (.jsonl, .json, .parquet)")
     export_preferences: PathText | None = option(None, "file to write preferences to, as JSON lines")

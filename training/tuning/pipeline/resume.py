@@ -1,12 +1,12 @@
 """Exact resume of a Trainer: from its newest complete checkpoint, with samples in the order of an uninterrupted run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.common.json_files import read_json
 from training.common.processes import end_training
 from training.common.signals import Interrupted, StopSignals
 from training.common.stage import Stage
@@ -71,8 +71,8 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-        except (OSError, ValueError, RecursionError):
+            read_json(checkpoint / "trainer_state.json", dict)
+        except (OSError, ValueError):
             continue
         if all((checkpoint / name).is_file() for name in states):
             return str(checkpoint)
@@ -81,7 +81,7 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
 
 def all_steps_done(checkpoint: Path) -> bool:
     """Whether a checkpoint of the Trainer is of the last step, as of a run that was killed while it saved the model."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state = read_json(checkpoint / "trainer_state.json", {"global_step": int, "max_steps": int})
     return state["global_step"] >= state["max_steps"]
 
 

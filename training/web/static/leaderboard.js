@@ -99,7 +99,7 @@ async function show() {
   find("#json").href = `api/leaderboard?${filters}`;
   try {
     const board = await ask(`api/leaderboard?${filters}`);
-    find("#remarks").textContent = `${board.remarks.join(". ")}.`;
+    find("#remarks").replaceChildren(...board.remarks.map((remark) => element("li", {}, remark)));
     find("#ratings").replaceChildren(ratings(board.rows));
     find("#scores").replaceChildren(scores(board));
     find("#history").replaceChildren(timeline(board));
