@@ -40,7 +40,8 @@ def test_votes_out_and_in_again(place, capsys):
 @pytest.mark.parametrize(
     "arguments, key, fact",
     [
-        (["votes.sqlite"], "store", "--leaderboard"),
+        (["votes.sqlite"], "given", "scratch chat --web"),
+        (["votes.sqlite", "votes.sqlite", "--leaderboard"], "given", "one store"),
         (["nothing.sqlite", "--leaderboard"], None, "no such store"),
         (["votes.sqlite", "--export", "votes.txt"], "export", ".parquet"),
         (["votes.sqlite", "--export", "nowhere/votes.json"], "export", "does not exist"),

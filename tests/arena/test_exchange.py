@@ -1,5 +1,6 @@
 """Export and import: LMArena's columns, stores that merge, nothing counted twice."""
 
+import csv
 import json
 
 import pytest
@@ -78,6 +79,17 @@ def test_columns_of_lmarena(tmp_path, name):
         assert battle.conversation_b == conversation("Why?", "No.", "And?", "Nothing.")
 
 
+def test_a_table_of_text(tmp_path):
+    file = tmp_path / "train.csv"
+    columns = RECORDS["55k"]
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(columns))
+        writer.writeheader()
+        writer.writerow(columns)
+    _, (battle,), (vote,) = read_votes(file)
+    assert vote.winner == "model_b" and battle.conversation_b[3]["content"] == "Nothing."
+
+
 def test_equal_records_without_an_id_are_different_votes(tmp_path):
     file = tmp_path / "votes.json"
     file.write_text(json.dumps([RECORDS["no answers"]] * 3))
@@ -113,8 +125,9 @@ def test_files_that_cannot_be_imported(tmp_path):
             import_votes(store, tmp_path / "nothing")
         file = tmp_path / "votes.parquet"
         file.write_bytes(b"PAR1 and nothing else")
-        with refused("import", file, "Parquet"):
+        with refused(None, file, "Parquet"):
             import_votes(store, file)
+        file = tmp_path / "votes.json"
         file.write_text("[]")
         with refused("import", file, "no votes"):
             import_votes(store, file)

@@ -155,7 +155,7 @@ CASES = [
     (
         "export",
         {"model": "thesis"},
-        "'model': thesis was not written by scratch pretrain, sft, dpo, kto, orpo, grpo, rloo, import",
+        "'model': thesis holds no model (no config.json)",
     ),
     ("export", {"evaluation": "gone"}, "'evaluation': gone: no such folder; run `scratch evaluate` first"),
 ]
@@ -186,7 +186,7 @@ TRL_CASES = [
     ("sft", {"model_name_or_path": "./gone"}, "gone: no such folder; run `scratch pretrain` first"),
     ("sft", {"model_name_or_path": "some/where"}, "'model_name_or_path': no tokenizer at some/where"),
     ("sft", {"model_name_or_path": "data"}, "'model_name_or_path': data holds the output of 'prepare'"),
-    ("sft", {"model_name_or_path": "thesis"}, "'model_name_or_path': no tokenizer at thesis"),
+    ("sft", {"model_name_or_path": "thesis"}, "'model_name_or_path': thesis holds no model (no config.json)"),
     ("sft", {"learning_rte": 1}, "unknown key 'learning_rte'; did you mean 'learning_rate'?"),
     ("sft", {"learning_rate": "fast"}, "'learning_rate' takes a number, not 'fast'"),
     ("sft", {"lr_scheduler_type": "wobbly"}, "wobbly"),

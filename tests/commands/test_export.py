@@ -136,7 +136,7 @@ def test_a_folder_without_provenance(place, tmp_path):
     (tmp_path / "copy" / "provenance.json").unlink()
     main(flags({"output_dir": tmp_path / "out", "model": tmp_path / "copy"}))
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "A language model. It answers messages." in text and "How it was made" not in text
+    assert "A language model.\n" in text and '"role": "user"' in text and "How it was made" not in text
     with refused("model", tmp_path / "copy" / "config.json", "damaged"):
         (tmp_path / "copy" / "config.json").write_text("{")
         main(flags({"output_dir": tmp_path / "other", "model": tmp_path / "copy"}))

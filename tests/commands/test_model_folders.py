@@ -112,7 +112,7 @@ def run_export(folder):
 
 
 def run_export_to(folder):
-    export.main(flags({"model": folder, "output_dir": "out", "to": "llama" if "llama" in folder else "qwen3"}))
+    export.main(flags({"model": folder, "output_dir": "out", "to": "qwen3"}))
 
 
 def run_export_adapter(folder):
@@ -162,7 +162,6 @@ KINDS = {
     "trl": {"export", "export --to", "push"} | USES,
     "trl/checkpoint-2": {"export", "export --to"} | USES,
     "resized model": {"export", "export --to"} | USES,
-    "our llama": {"export", "export --to"} | USES,
     "llama": {"export", "import"} | USES,
     "classify": {"export", "export --to"},
     "reward": {"export", "export --to"},

@@ -12,6 +12,13 @@ def test_figures_that_are_not_finite_are_left_out(tmp_path):
     assert read_metrics(file) == [{"step": 1, "seconds": 2.5}]
 
 
+def test_a_truth_value_is_a_figure(tmp_path):
+    """`same_bits` is one: whether a number of threads computes the same bits."""
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "threads": 2, "same_bits": false}\n')
+    assert read_metrics(file) == [{"step": 1, "threads": 2, "same_bits": False}]
+
+
 @pytest.mark.parametrize("line", ['{"loss": 1}', '{"step": "1"}', '{"step": 1, "loss": [1]}', "3"])
 def test_other_files(tmp_path, line):
     file = tmp_path / "metrics.jsonl"

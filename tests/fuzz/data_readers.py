@@ -10,7 +10,8 @@ from damage import put_odd_files
 from reader import Reader, put, putting
 from tiny_stages import LINES
 
-from training.arena.exchange import read_votes
+from training.arena.exchange import import_votes
+from training.arena.store import Store
 from training.corpus.dedup.evaluation_items import read_items, task_files
 from training.corpus.examples.labelled import LabelledConfig, read_labelled
 from training.corpus.rules.profanity import Profanity
@@ -196,11 +197,16 @@ VOTE = {
 }
 
 
+def add_votes() -> None:
+    with Store.open(Path("store.sqlite"), writes=True) as store:
+        import_votes(store, Path("votes.jsonl"))
+
+
 READERS = {
     "votes": Reader(
         putting({"votes.jsonl": [VOTE, VOTE | {"question_id": "2"}]}),
         ("votes.jsonl",),
-        lambda: read_votes(Path("votes.jsonl")),
+        add_votes,
     ),
     "records.jsonl": Reader(putting({"a.jsonl": ROWS}), ("a.jsonl",), lambda: list(read_records(Path("a.jsonl")))),
     "records.json": Reader(putting({"a.json": ROWS}), ("a.json",), lambda: list(read_records(Path("a.json")))),
@@ -227,7 +233,7 @@ READERS = {
         for name, (row, _) in RECORDS.items()
     },
     "questions": Reader(
-        putting({"a.jsonl": [{"messages": [*QUESTION, ANSWER]}] * 2}),
+        putting({"a.jsonl": [{"messages": [*QUESTION, {"role": "assistant", "content": "It."}]}] * 2}),
         ("a.jsonl",),
         lambda: read_questions("a.jsonl", "chats.a"),
     ),

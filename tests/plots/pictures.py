@@ -121,7 +121,9 @@ def funnel(reasons: int, long: bool = False, documents: int = 1000, copies: bool
 # summary.png of `scratch report`
 
 
-def summary(models: list[str], measures: list[str], steps: int, bits: bool = True) -> Callable[[Path], None]:
+def summary(
+    models: list[str], measures: list[str], steps: int, bits: bool = True, **changes: float
+) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
         from training.eval.measures.figures import BITS, Figure, MetricKey
         from training.eval.results.picture import draw_summary
@@ -133,7 +135,7 @@ def summary(models: list[str], measures: list[str], steps: int, bits: bool = Tru
             if bits:
                 figures[MetricKey("data", "validation", BITS)] = Figure(1.5 + 0.1 * place, 0.01, 9, unit=BITS)
             for number, name in enumerate(measures):
-                value = 0.5 + 0.5 * math.sin(number + 0.3 * place)
+                value = changes.get(name, 0.5 + 0.5 * math.sin(number + 0.3 * place))
                 chance = 0.25 if number % 2 else None
                 figures[MetricKey("tasks", name, "acc")] = Figure(value, 0.03, 200, chance)
             found[model] = ModelResults("folder", 1, figures=figures)
@@ -145,7 +147,9 @@ def summary(models: list[str], measures: list[str], steps: int, bits: bool = Tru
 # comparison.png of `scratch evaluate`
 
 
-def comparison(models: list[str], measures: list[str], stderr: float | None = 0.02) -> Callable[[Path], None]:
+def comparison(
+    models: list[str], measures: list[str], stderr: float | None = 0.02, **changes: float
+) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
         from training.common.estimates import Difference
         from training.eval.measures.figures import BITS, MetricKey
@@ -157,13 +161,30 @@ def comparison(models: list[str], measures: list[str], stderr: float | None = 0.
             unit = BITS if number % 4 == 3 else "share"
             pairs = []
             for place, (before, after) in enumerate(itertools.combinations(models, 2)):
-                value = 0.1 * math.sin(number + place)
+                value = changes.get(name, 0.1 * math.sin(number + place))
                 verdict = "better" if abs(value) > 0.04 else "no difference shown"
                 pairs.append(PairDifference(before, after, Difference(value, stderr, 99, 0.1, "test"), verdict))
             found[MetricKey("texts" if unit == BITS else "tasks", name, BITS if unit == BITS else "acc")] = (
                 MeasureComparison(unit, {}, pairs)
             )
         draw_comparison(file, found, shown_pairs(models))
+
+    return draw
+
+
+# the leaderboard of `scratch arena`
+
+
+def leaderboard(models: list[str], steps: int) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.plots.leaderboard import draw_leaderboard
+
+        count = len(models)
+        ratings = [(1200 - 30 * place, 1150 - 30 * place, 1260 - 30 * place) for place in range(count)]
+        rates = [[None if row == column else 0.5 + 0.4 * math.sin(column - row) for column in range(count)]
+                 for row in range(count)]  # fmt: skip
+        history = [(50 * n, [1000 + (200 - 30 * place) * n / steps for place in range(count)]) for n in range(steps)]
+        draw_leaderboard(file, models, ratings, rates, [[12] * count] * count, history, "120 votes")
 
     return draw
 
@@ -197,18 +218,24 @@ CASES: dict[str, Callable[[Path], None]] = {
     "reward_nothing": reward(1, reward=math.nan),
     "reward_outlier": reward(60, kl=40.0),
     "funnel": funnel(9),
-    "funnel_long": funnel(30, long=True),
+    "funnel_long": funnel(14, long=True),
     "funnel_nothing_dropped": funnel(0, documents=1, copies=False),
     "summary": summary(THREE, ["functions", "preference", "body_choice", "docstring_choice"], 400),
     "summary_one": summary(["base"], ["quiz"], 1),
+    "summary_not_finite": summary(THREE, ["quiz", "arc"], 4, quiz=math.nan),
     "summary_bits": summary(THREE, [], 0),
     "summary_many": summary(SIX, names(14), 400),
     "summary_long": summary(names(4, long=True), names(9, long=True), 400),
     "summary_57": summary(["base"], names(57), 0, bits=False),
     "comparison": comparison(THREE, ["quiz", "arc", "piqa", "books"]),
     "comparison_one": comparison(THREE[:2], ["quiz"], stderr=None),
+    "comparison_not_finite": comparison(THREE, ["quiz"], stderr=math.nan, quiz=math.nan),
     "comparison_long": comparison(names(4, long=True), names(6, long=True)),
     "comparison_57": comparison(SIX, names(57)),
+    "leaderboard": leaderboard(THREE, 9),
+    "leaderboard_long": leaderboard([ODD, *names(5, long=True)], 9),
+    "leaderboard_30": leaderboard(names(30), 9),
+    "leaderboard_no_history": leaderboard(THREE[:2], 0),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from tiny_stages import write_model, write_tokenizer
 from modeling_scratch import ScratchForSequenceClassification, ScratchForTokenClassification
 from training.common.stage import Stage
 from training.model_io.model_kinds import CLASSIFIER, LANGUAGE_MODEL, REWARD_MODEL, TOKEN_CLASSIFIER
-from training.publishing.lineage import lineage, training_data
+from training.publishing.lineage import lineage, made_from, training_data
 from training.publishing.model_card import CardOptions, describe, model_card
 
 SOURCES = {
@@ -39,9 +39,9 @@ def place(tmp_path_factory):
     return place
 
 
-def card(model, kind=LANGUAGE_MODEL, records=(), has_template=True, **options):
-    given = {"name": "tiny", "description": "", "license": None, "language": None, "evaluation": None}
-    return ModelCard(model_card(CardOptions(**given | options), model, kind, list(records), has_template))
+def card(model, kind=LANGUAGE_MODEL, records=(), chat=True):
+    options = CardOptions(name="tiny", description="", license=None, language=None, evaluation=None)
+    return ModelCard(model_card(options, model, kind, list(records), chat))
 
 
 def test_the_data_of_every_stage(place):
@@ -71,36 +71,55 @@ def test_a_checkpoint_has_the_lineage_of_its_run(place, tmp_path):
     (tmp_path / "run/checkpoints/step-00000002/provenance.json").rename(tmp_path / "run/provenance.json")
     records = lineage(tmp_path / "run/checkpoints/step-00000002")
     assert [record["stage"] for record in records] == ["pretrain"]
-    text = card(build(), records=records).text
+    text = card(build(), records=records, chat=False).text
     assert "| pretrain, step-00000002 |  | `scratch pretrain" in text and "A base language model, trained from" in text
     assert not lineage(tmp_path / "run/checkpoints")
 
 
+def test_the_adapter_of_a_run(place, tmp_path):
+    """Beside the merged model, as a checkpoint, or somewhere else, where only the base is known."""
+    shutil.copytree(place / "sft", tmp_path / "run")
+    for folder in ("adapter", "trainer/checkpoint-2"):
+        records = made_from({"model": str(place / "pretrain"), "adapter": str(tmp_path / "run" / folder)})
+        assert [record["stage"] for record in records] == ["pretrain", "sft"]
+    records = made_from({"model": str(place / "pretrain"), "adapter": str(tmp_path / "elsewhere")})
+    assert [record["stage"] for record in records] == ["pretrain"]
+
+
+def test_a_lineage_in_a_circle(place, tmp_path):
+    """A folder that was written again, from a model that was made from it."""
+    for name, start in {"one": "two", "two": "one"}.items():
+        write_model(tmp_path / name, place / "tokenizer", "sft", model_name_or_path=str(tmp_path / start))
+    assert [record["stage"] for record in lineage(tmp_path / "one")] == ["sft", "sft"]
+
+
 def test_a_model_that_began_on_the_hub(place, tmp_path):
     write_model(tmp_path / "sft", place / "tokenizer", "sft", model_name_or_path="someone/model")
-    found = card(build(), records=lineage(tmp_path / "sft"))
+    records = lineage(tmp_path / "sft")
+    assert card(build(), records=records).data.base_model is None  # it might be a folder that is gone
+    records[0]["inputs"]["model"] = "someone/model"
+    found = card(build(), records=records)
     assert found.data.base_model == "someone/model"
     assert "A language model, made from someone/model. It answers messages." in found.text
 
 
 @pytest.mark.parametrize(
-    "kind, has_template, stages, words",
+    "kind, chat, stages, words",
     [
         (LANGUAGE_MODEL, True, ["pretrain", "sft"], "A language model, trained from scratch. It answers messages."),
-        (LANGUAGE_MODEL, False, ["pretrain", "sft"], "A base language model, trained from scratch. It continues text"),
-        (LANGUAGE_MODEL, True, ["pretrain"], "A base language model, trained from scratch. It continues text"),
-        (LANGUAGE_MODEL, True, [], "A language model. It answers messages."),
+        (LANGUAGE_MODEL, False, ["pretrain"], "A base language model, trained from scratch. It continues text"),
+        (LANGUAGE_MODEL, True, [], "A language model.\n"),  # nothing tells
         (REWARD_MODEL, True, ["pretrain", "reward"], "A reward model, trained from scratch. It scores the answer"),
         (TOKEN_CLASSIFIER, True, [], "A token classifier."),
     ],
 )
-def test_the_kind_of_model_in_words(kind, has_template, stages, words):
-    empty = {"recipe": {}, "metrics": {}, "versions": {}, "seconds": 1, "command": ""}
+def test_the_kind_of_model_in_words(kind, chat, stages, words):
+    empty = {"recipe": {}, "inputs": {}, "metrics": {}, "versions": {}, "seconds": 1, "command": ""}
     records = [{"stage": stage} | empty for stage in stages]
     classes = {REWARD_MODEL: ScratchForSequenceClassification, TOKEN_CLASSIFIER: ScratchForTokenClassification}
     model = build()
     model = classes[kind](model.config) if kind in classes else model
-    found = card(model, kind, records, has_template)
+    found = card(model, kind, records, chat)
     assert words in found.text and found.data.pipeline_tag == kind.task
     assert found.data.tags == ["scratch", "custom_code", *(["reward-model"] if kind is REWARD_MODEL else [])]
 
@@ -112,7 +131,7 @@ def test_labels_and_scores_of_a_classifier():
     scores = {"accuracy": accuracy, "f1": 0.948, "precision": 0.9, "recall": 1.0}
     metrics = {"positive": "ham", "test": scores, "baseline": scores}
     record = {"stage": "classify", "recipe": {"model": "gone", "data": {"name": None, "train": "/home/me/texts.csv"}}}
-    record |= {"metrics": metrics, "versions": {}, "seconds": 60, "command": "scratch classify"}
+    record |= {"inputs": {}, "metrics": metrics, "versions": {}, "seconds": 60, "command": "scratch classify"}
     found = card(model, CLASSIFIER, [record]).text
     assert "A text classifier, with the labels ham, spam &#124; &#60;b&#62;." in found
     assert "On 1,026 test texts; F1, precision and recall are those of the label ham." in found

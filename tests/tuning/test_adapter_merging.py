@@ -1,6 +1,7 @@
 """Adapters: the merged model is the trained one, and only the base they were trained on takes them."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -98,6 +99,15 @@ def test_an_adapter_whose_base_is_not_here(place, tmp_path, capsys):
             check_adapter(folder, place / "other", "adapter")
         lines = capsys.readouterr().out.splitlines()
         assert not lines if known else len(lines) == 2 and all("someone/model" in line for line in lines)
+
+
+def test_a_base_that_is_newer_than_a_stock_adapter(place, tmp_path, capsys):
+    """It may have been trained again in the same folder, of which the adapter notes only the name."""
+    folder = shutil.copytree(place / "stock", tmp_path / "adapter")
+    os.utime(folder / "adapter_model.safetensors", (1, 1))
+    check_adapter(folder, place / "base", "adapter")
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and f"the weights in {place / 'base'} are newer than the adapter in {folder}" in line
 
 
 def test_damaged_notes(place, tmp_path):

@@ -164,6 +164,21 @@ def test_a_signal_saves_the_step_and_says_so(place, monkeypatch):
     assert same(weights("new"), weights("straight"))
 
 
+@pytest.mark.parametrize("steps", [3, 4])  # an epoch has 4
+def test_a_run_killed_after_its_last_step_trains_no_further(place, monkeypatch, capsys, steps):
+    """The Trainer alone would train one more step before it looks at their number."""
+    options = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2}
+    sft(output_dir="straight", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.tuning.pipeline.training._save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sft(**options)
+    sft(**options)
+    assert f"checkpoint-{steps}" in capsys.readouterr().out and same(weights("new"), weights("straight"))
+    logged = [json.loads(line) for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged if "loss" in line] == list(range(1, steps + 1))
+
+
 def test_a_mistake_before_the_first_checkpoint_leaves_nothing_to_protect(tmp_path):
     """Such as an unknown reward function: the corrected recipe starts over without being asked to."""
 
@@ -241,10 +256,15 @@ def test_what_depends_on_the_processor_is_filled_in():
     "options, key, fact",
     [
         ({"optim": "adamw_8bit"}, "optim", "bitsandbytes"),
+        ({"optim": "galore_adamw_layerwise"}, "optim", "galore_torch"),
+        ({"activation_offloading": "true"}, "activation_offloading", "GPU"),
+        ({"chat_template_path": "./gone"}, "chat_template_path", "no such file or folder: gone"),
+        ({"attn_implementation": "sage"}, "attn_implementation", "sage"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type", "min_lr"),
-        ({"log_level": "loud"}, None, "KeyError: 'loud'"),
+        ({"log_level": "loud"}, "log_level", "no 'loud'"),
         ({"accelerator_config": "{split: true}"}, None, "TypeError: "),
         ({"report_to": "wandb"}, "report_to", "wandb is not installed; pip install wandb"),
+        ({"report_to": "wandbe"}, "report_to", "did you mean 'wandb'"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_training(place, options, key, fact):

@@ -48,6 +48,11 @@ METHODS = {
     ),
     "transformers:Trainer._get_num_items_in_batch": ("self, batch_samples, device", "training/tuning/accumulation.py"),
     "transformers:Trainer._prepare_inputs": ("self, inputs", "training/tuning/reward_model.py"),
+    "transformers:Trainer._run_epoch": (
+        "self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
+        "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch",
+        "training/tuning/pipeline/resume.py",
+    ),
     "transformers:PreTrainedModel._from_config": ("config, kwargs", "training/pretraining/build.py"),
     "transformers:PreTrainedModel._init_weights": ("self, module", "modeling_scratch/modeling_scratch.py"),
     "transformers:GenerationMixin._optimize_model_for_decode": ("self", "modeling_scratch/modeling_scratch.py"),

@@ -1,11 +1,13 @@
 """Limits of a ranking: votes still missing to tell two models apart, and the votes that decide the first rank."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.arena.ratings import Ratings, Votes, expected_score, fit_strengths, prior_precision
+from training.arena.ratings import Floats, Ratings, Votes, expected_score, fit_strengths, prior_precision
 
 POWER_QUANTILE = 0.8416212335729143  # of the normal distribution, for 80 %
 MOST_VOTES = 100_000  # more are not worth naming
@@ -60,8 +62,8 @@ def votes_to_overthrow(votes: Votes, ratings: Ratings) -> Overthrow | None:
     design, score, weight = votes.groups
     precision = prior_precision(votes)
     place, curvature = fit_strengths(design, score, weight, precision)
-    first, *rivals = np.argsort(-ratings.ratings, kind="stable")[: 1 + RIVALS]
     residual = score - expected_score(design @ place)
+    first, *rivals = np.argsort(-ratings.ratings, kind="stable")[: 1 + RIVALS]
     found = []
     for rival in rivals:
         contrast = np.zeros(design.shape[1])
@@ -70,22 +72,35 @@ def votes_to_overthrow(votes: Votes, ratings: Ratings) -> Overthrow | None:
         order = np.argsort(-influence, kind="stable")
         order = order[influence[order] > 0]
 
-        def falls(removed: int) -> bool:
-            left = weight.copy()
-            above = np.cumsum(weight[order]) - weight[order]  # votes of more influence
-            left[order] -= np.clip(removed - above, 0, weight[order])
+        def is_above(removed: int, rival: int = rival, order: NDArray[np.int64] = order) -> bool:
+            left = _without(weight, order, removed)
             strengths, _ = fit_strengths(design, score, left, precision)
             return bool(strengths[rival] > strengths[first])
 
-        high, most = 1, int(weight[order].sum())
-        while high < most and not falls(high):
-            high *= 2
-        high = min(high, most)
-        if not falls(high):
-            continue
-        low = high // 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if falls(middle) else (middle, high)
-        found.append(Overthrow(high, int(rival)))
+        fewest = _first_true(is_above, int(weight[order].sum()))
+        if fewest is not None:
+            found.append(Overthrow(fewest, int(rival)))
     return min(found, key=lambda overthrow: overthrow.votes, default=None)
+
+
+def _without(weight: Floats, order: NDArray[np.int64], removed: int) -> Floats:
+    """The numbers of equal votes, after as many are removed in this order of the groups."""
+    left = weight.copy()
+    before = np.cumsum(weight[order]) - weight[order]  # votes in the groups that come first
+    left[order] -= np.clip(removed - before, 0, weight[order])
+    return left
+
+
+def _first_true(holds: Callable[[int], bool], most: int) -> int | None:
+    """The smallest number from 1 to `most` for which a condition holds, by bisection; None if not even for `most`."""
+    high = 1
+    while high < most and not holds(high):
+        high *= 2
+    high = min(high, most)
+    if high < 1 or not holds(high):
+        return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

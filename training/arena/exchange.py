@@ -120,7 +120,7 @@ def read_votes(path: Path) -> tuple[list[Contestant], list[Battle], list[Vote]]:
     """The content of a file with LMArena's columns. Raises UserError, with the number of the record."""
     contestants: dict[str, Contestant] = {}
     battles, votes, seen = [], [], Counter()
-    for number, record in _read_any(path):
+    for number, record in read_records(path):
         try:
             each, battle, vote = parse_record(record, seen)
         except (ValueError, TypeError, KeyError) as error:
@@ -171,19 +171,18 @@ def parse_record(record: Record, seen: Counter[str]) -> tuple[list[Contestant], 
         str(record.get("voter") or rater),
         *conversations,
         json.loads(record["sampling"]) if record.get("sampling") else {},
-        record.get("seed_a"),
-        record.get("seed_b"),
-        bool(record.get("leaked")),
+        *(None if record.get(column) in (None, "") else int(record[column]) for column in ("seed_a", "seed_b")),
+        _is_true(record.get("leaked")),
         str(identity),
         float(record.get("began", time)),
     )
-    return sides, battle, Vote(str(identity), rater, winner, kind, bool(record.get("swapped")), time)
+    return sides, battle, Vote(str(identity), rater, winner, kind, _is_true(record.get("swapped")), time)
 
 
 def _winner(record: Record) -> Winner:
     """The winner in a record, also of the form with a column for each outcome."""
     if "winner" not in record:
-        chosen = [winner for column, winner in _ONE_HOT.items() if record.get(column)]
+        chosen = [winner for column, winner in _ONE_HOT.items() if _is_true(record.get(column))]
         if len(chosen) != 1:
             raise ValueError(f"'winner' is missing; the columns are {', '.join(record)}")
         return chosen[0]
@@ -191,6 +190,11 @@ def _winner(record: Record) -> Winner:
     if written.strip().lower() not in _WINNERS:
         raise ValueError(f"'winner': '{written}' is not an outcome; {nearest(written, _WINNERS)}")
     return _WINNERS[written.strip().lower()]
+
+
+def _is_true(value: Any) -> bool:
+    """Whether a value means yes. In a table all values are text."""
+    return str(value).lower() in ("1", "1.0", "true")
 
 
 def _time(record: Record) -> float:
@@ -233,19 +237,3 @@ def _texts(value: Any) -> list[Any]:
             parsed = None
         return parsed if isinstance(parsed, list) else [value]
     return value or []
-
-
-def _read_any(path: Path) -> Iterator[tuple[int, Record]]:
-    """(number, record) of a JSON, JSON lines or Parquet file."""
-    with path.open("rb") as stream:
-        if stream.read(4) != b"PAR1":
-            yield from read_records(path)
-            return
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"'import': {path}: damaged, or not Parquet ({one_line(error)})") from None
-    yield from enumerate(table.to_pylist(), 1)

@@ -38,6 +38,11 @@ class Sampling:
         """The sampling settings among the options of a command."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
+    def as_request(self) -> dict[str, float]:
+        """The settings that are set, as fields of OpenAI's interface."""
+        given = {key: value for key, value in vars(Sampling.of(self)).items() if value is not None}
+        return {"max_tokens" if key == "max_new_tokens" else key: value for key, value in given.items()}
+
     def set_seed(self) -> None:
         """Set torch's random seed, if there is one."""
         if self.seed is not None:

@@ -1,20 +1,27 @@
-"""Rate models by votes on pairs of answers: a leaderboard, preferences for DPO, export and import of votes.
+"""Compare models by votes: anonymous battles on a web page, ratings, and preferences for DPO.
 
-    scratch arena STORE --leaderboard                        print the table; write leaderboard.png, .csv and .json
-    scratch arena STORE --export_preferences pairs.jsonl     prompt, chosen and rejected, for `scratch dpo`
-    scratch arena STORE --export votes.jsonl                 LMArena's columns; also .json and .parquet
-    scratch arena STORE --import votes.parquet other.sqlite  add votes that the store does not have yet
+    scratch arena runs/a/export runs/b/export                open the page; votes go to arena.sqlite
+    scratch arena --leaderboard arena.sqlite                 print the table; write leaderboard.png, .csv and .json
+    scratch arena arena.sqlite --export_preferences pairs.jsonl     prompt, chosen and rejected, for `scratch dpo`
+    scratch arena arena.sqlite --export votes.jsonl                 LMArena's columns; also .json and .parquet
+    scratch arena arena.sqlite --import votes.parquet other.sqlite  add votes that the store does not have yet
 
-STORE is an SQLite file of battles and votes. Votes of people, of rules and of models are rated apart: --kind chooses.
-Battles in which an answer says a contestant's name are not rated. docs/arena.md has the formulas.
+Contestants are folders of chat models, names on the Hub, and addresses with OpenAI's interface, such as
+http://localhost:8000/v1 (with several models there: http://localhost:8000/v1#NAME). The key of endpoints is the
+environment variable ARENA_API_KEY. A store is an SQLite file of battles and votes. Votes of people, of rules and of
+models are rated apart: --kind chooses. Battles in which an answer says a contestant's name are not rated. docs/arena.md
+has the formulas.
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from training.chat.sampling import Sampling
 from training.common.errors import UserError
+from training.common.help import command_line
 from training.common.recipe import PathText, option, parse, positional
 
 if TYPE_CHECKING:
@@ -22,13 +29,20 @@ if TYPE_CHECKING:
     from training.arena.store import Store
 
 
-@dataclass
-class ArenaConfig:
-    """Options of `scratch arena`."""
+@dataclass(kw_only=True)
+class ArenaConfig(Sampling):
+    """Options of `scratch arena`: sampling of all contestants, and what to do with a store."""
 
-    store: PathText = positional("SQLite file of battles and votes; --import makes it if it is missing")
+    given: list[PathText] = positional(
+        "the contestants of battles on the page; with --leaderboard, an export or --import, the store",
+        many=True,
+        metavar="MODEL... | STORE",
+    )
+    store: PathText = option("arena.sqlite", "SQLite file that the page's battles and votes go to", group="Page")
+    host: str = option("127.0.0.1", "address to listen on; any other demands a token", group="Page")
+    port: int = option(8000, "port to listen on; 0 for a free one", at_least=0, below=2**16, group="Page")
     import_: list[PathText] = option(
-        list, "stores, and files with LMArena's columns (.jsonl, .json, .parquet), whose votes to add", several=True
+        list, "stores, or files with LMArena's columns (.jsonl .json .parquet .csv), whose votes to add", several=True
     )
     export: PathText | None = option(None, "file to write all votes to (.jsonl, .json, .parquet)")
     export_preferences: PathText | None = option(None, "file to write preferences to, as JSON lines")
@@ -43,8 +57,13 @@ class ArenaConfig:
     style_control: bool = option(False, "control the ratings for length and Markdown of the answers", group="Votes")
 
     def __post_init__(self):
-        if not (self.import_ or self.export or self.export_preferences or self.leaderboard):
-            raise ValueError("'store': nothing to do; add --leaderboard, --export_preferences, --export or --import")
+        if self.reads_store and len(self.given) != 1:
+            raise ValueError(f"'given': one store is needed here, not {len(self.given)}; name its SQLite file")
+        if not self.reads_store and len(self.given) < 2:
+            raise ValueError(
+                "'given': a battle needs two contestants or more; `scratch chat --web` opens a page with one model. "
+                "For a store, add --leaderboard, --export_preferences, --export or --import"
+            )
         for key in ("export", "export_preferences"):
             file = getattr(self, key)
             if file and not Path(file).absolute().parent.is_dir():
@@ -53,18 +72,59 @@ class ArenaConfig:
             raise ValueError(f"'output_dir': {self.output_dir} is not a folder; make it first")
 
 
-def main(arguments: list[str]) -> None:
-    """Work on a store.
+    @property
+    def reads_store(self) -> bool:
+        """Whether the command works on a store, without a page."""
+        return bool(self.import_ or self.export or self.export_preferences or self.leaderboard)
 
-    1. Import votes, if requested; only this writes to the store.
-    2. Export votes and preferences.
-    3. Print the leaderboard, and write it.
+
+def main(arguments: list[str]) -> None:
+    """Open the page for battles, or work on a store.
 
     Raises:
-        UserError: a mistake in the arguments, a store or file that cannot be read, or no votes to rate.
+        UserError: a mistake in the arguments, an address, contestant, store or file that cannot be used, or no votes to
+            rate.
     """
     config = parse(ArenaConfig, arguments, __doc__, recipe=False)
+    if config.reads_store:
+        work_on_store(config)
+    else:
+        hold_battles(config)
 
+
+def hold_battles(config: ArenaConfig) -> None:
+    """Take the port and the store, load the contestants, and serve the page until a signal."""
+    from training.serving.listening import listen
+
+    with listen(config.host, config.port) as listener:
+        from transformers.utils import logging
+
+        from training.arena.contestants import identity_words, opened
+        from training.arena.store import Store
+        from training.web.arena_app import create_app
+        from training.web.battles import Battles
+        from training.web.polls import Polls
+        from training.web.run import run_pages
+
+        with Store.open(Path(config.store), writes=True) as store, opened(config.given) as contestants:
+            logging.set_verbosity_error()  # its warnings about settings concern nobody who votes
+            polls = Polls(store, contestants, config.seed)
+            polls.open()
+            words = identity_words(contestants)
+            settings = {key: value for key, value in config.as_request().items() if key != "seed"}
+            battles = Battles(polls.next_pair, polls.keep, settings, words, report, config.seed)
+            run_pages(create_app(battles, polls), listener, config.host)
+    print(f"arena: votes are in {config.store}")
+    print(f"next: {command_line('arena', '--leaderboard', config.store)}")
+
+
+def report(line: str) -> None:
+    """Print a line about a contestant for who runs the arena."""
+    print(f"arena: {line}", file=sys.stderr, flush=True)
+
+
+def work_on_store(config: ArenaConfig) -> None:
+    """Import votes, export votes and preferences, and show the leaderboard. Only an import writes to the store."""
     from training.arena.exchange import check_export
     from training.arena.results import Filter
     from training.arena.store import Store
@@ -72,7 +132,7 @@ def main(arguments: list[str]) -> None:
     if config.export:
         check_export(Path(config.export))
     chosen = Filter(config.kind, config.topic, config.min_words, config.max_words)
-    with Store.open(Path(config.store), writes=bool(config.import_)) as store:
+    with Store.open(Path(config.given[0]), writes=bool(config.import_)) as store:
         for file in config.import_:
             add_votes(store, Path(file))
         if config.export:
@@ -131,7 +191,7 @@ def show_leaderboard(store: "Store", chosen: "Filter", config: ArenaConfig) -> N
     remarks = [*board.remarks(), *rater_remarks(store, chosen.kind)]
     for remark in remarks:
         print(f"arena: {remark}")
-    folder = Path(config.output_dir or Path(config.store).parent)
+    folder = Path(config.output_dir or Path(config.given[0]).parent)
     write_whole(folder / "leaderboard.json", json.dumps(board.to_json() | {"remarks": remarks}, indent=1) + "\n")
     write_whole(folder / "leaderboard.csv", board.to_csv())
     draw_leaderboard(

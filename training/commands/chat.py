@@ -1,9 +1,16 @@
-"""Chat with a model in the terminal: scratch chat MODEL [--system TEXT] [--temperature 0.8] [--compare OTHER]
+"""Chat with a model, in the terminal or on a web page.
+
+    scratch chat runs/quickstart/export --temperature 0.8
+    scratch chat runs/quickstart/export --compare runs/quickstart/sft
+    scratch chat runs/quickstart/pretrain --web
 
 MODEL is the folder of a chat model, such as runs/quickstart/export, or a name on the Hub (owner/name). Enter sends a
 line. A line that ends with a backslash continues in the next, and a pasted block is one message. Ctrl-C stops an answer
 and keeps what was written so far; Ctrl-D quits. When the context is full, the model no longer sees the oldest turns. In
 a pipe, every line is a message, and only the answers go to stdout.
+
+--web opens a page on this computer: it shows the probabilities of every token and those of the likeliest others, and
+keeps conversations in a file that `scratch sft` reads. A base model continues texts there.
 
 Sampling follows the model's generation_config.json, except for the options that you set.
 """
@@ -11,7 +18,9 @@ Sampling follows the model's generation_config.json, except for the options that
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from training.chat.commands import command_list
 from training.chat.sampling import Sampling
@@ -32,15 +41,28 @@ class ChatConfig(Sampling):
     compare: PathText | None = option(
         None, "folder or Hub name of a second model that answers each message too"
     )
+    web: bool = option(False, "chat on a web page instead of the terminal", group="Web page")
+    host: str = option("127.0.0.1", "address to listen on; any other demands a token", group="Web page")
+    port: int = option(8000, "port to listen on; 0 for a free one", at_least=0, below=2**16, group="Web page")
+    conversations: PathText = option(
+        "conversations.jsonl", "file that keeps the page's conversations", group="Web page"
+    )
+
+    def __post_init__(self):
+        if self.web and self.compare:
+            raise ValueError("'compare': works in the terminal only; scratch arena compares models on a page")
 
 
 def main(arguments: list[str]) -> None:
-    """Load the model, then answer the lines of stdin until they end.
+    """Load the model, then answer the lines of stdin until they end, or the requests of the page.
 
     Raises:
         UserError: a mistake in the arguments, a model that cannot be opened, or, in a pipe, any line that was rejected.
     """
     config = read_config(arguments)
+    if config.web:
+        serve_page(config)
+        return
 
     from transformers.utils import logging
 
@@ -64,6 +86,36 @@ def main(arguments: list[str]) -> None:
         return
     if mistakes and not terminal.interactive:
         raise UserError(f"{mistakes} of the lines were rejected; see the errors above")
+
+
+def serve_page(config: ChatConfig) -> None:
+    """Take the port, load the model, and serve the page until a signal.
+
+    Raises:
+        UserError: an address, model or file of conversations that cannot be used.
+    """
+    from training.serving.listening import listen
+
+    with listen(config.host, config.port) as listener:
+        from transformers.utils import logging
+
+        from training.common.stage import written_by
+        from training.model_io.language_model import open_language_model
+        from training.serving.app import ModelServer
+        from training.serving.engine import Engine
+        from training.web.chat_app import create_app
+        from training.web.conversations import ConversationFile
+        from training.web.run import run_pages
+
+        conversations = ConversationFile(Path(config.conversations))
+        conversations.open()
+        model, tokenizer = open_language_model(config.model)
+        logging.set_verbosity_error()  # its warnings about settings concern nobody who sends a request
+        chats = tokenizer.chat_template is not None and written_by(config.model) != "pretrain"
+        settings = config.as_request() | ({"system": config.system} if config.system else {})
+        with Engine(model, tokenizer) as engine:
+            server = ModelServer(config.model.rstrip("/"), engine, tokenizer)
+            run_pages(create_app(server, conversations, chats), listener, config.host, urlencode(settings))
 
 
 def read_config(arguments: list[str]) -> ChatConfig:

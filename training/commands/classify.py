@@ -3,19 +3,27 @@
     scratch classify --model runs/mine/pretrain --output_dir runs/mine/classify --data.train train.jsonl \\
         --data.validation val.jsonl --data.test test.jsonl
 
-Data: texts with labels, in files of .jsonl, .csv, .tsv or .parquet, or a dataset on the Hub. All weights are trained,
-with a new classification head on the last token. The epoch with the best F1 on the validation split is kept. The test
-scores are reported beside those of logistic regression on TF-IDF. The output opens with
-AutoModelForSequenceClassification and `pipeline("text-classification")`.
+Data: texts with labels, in files of .jsonl, .csv, .tsv or .parquet, or a dataset on the Hub. Without a validation or
+test file, a tenth of the training texts is drawn for it. All weights are trained, with a new classification head on the
+last token. The epoch with the best F1 on the validation split is kept. The test scores are reported beside those of a
+linear SVM on TF-IDF. The output opens with AutoModelForSequenceClassification and `pipeline("text-classification")`.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from training.common.estimates import paired_difference
 from training.common.recipe import PathText, option, parse, required
 from training.common.stage import Stage
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 from training.model_io.model_kinds import model_digest
+
+if TYPE_CHECKING:
+    from training.tuning.classification.scores import ClassificationScores
+
+WHEN_BEHIND = (
+    "try a higher learning_rate, more num_train_epochs or a base pretrained on more text, see docs/classification.md"
+)
 
 
 @dataclass
@@ -29,7 +37,7 @@ class ClassifyConfig:
         None, "label to compute F1 for (default: the rarer of two labels; with more, the mean over all)"
     )
     from_random_weights: bool = option(False, "start from random weights, to measure what pretraining contributes")
-    baseline: bool = option(True, "also fit logistic regression on TF-IDF, the score to beat")
+    baseline: bool = option(True, "also fit a linear SVM on TF-IDF, the score to beat")
     max_length: int = option(256, "tokens in a text; longer texts are truncated and counted", at_least=1)
     num_train_epochs: int = option(4, "passes over the training texts", at_least=1)
     per_device_train_batch_size: int = option(16, "texts per step and device", at_least=1)
@@ -67,7 +75,7 @@ def main(arguments: list[str]) -> None:
 
     from training.model_io.model_folder import save_model, set_tokenizer_options
     from training.model_io.weights import check_weights
-    from training.tuning.classification import (
+    from training.tuning.classification.classifier import (
         PROGRESS_FIGURES,
         build_classifier,
         build_trainer,
@@ -84,7 +92,7 @@ def main(arguments: list[str]) -> None:
     hide_bars_in_logs()
     tokenizer = open_padding_tokenizer(config.model)
     check_weights(config.model, "model")
-    data = read_labelled(config.data)
+    data = read_labelled(config.data, config.seed)
     labels = sorted(set(data["train"].labels))
     positive = pick_positive(config.positive_label, data["train"].labels)
     model = build_classifier(config.model, labels, config.seed, config.from_random_weights)
@@ -105,50 +113,63 @@ def main(arguments: list[str]) -> None:
     show_progress(trainer, PROGRESS_FIGURES)
     train(stage, trainer)
     results = {split: predict(trainer, examples[split]) for split in ("validation", "test")}
-    figures = {split: score(outcome, labels, positive) for split, outcome in results.items()}
+    scores = {split: score(outcome, labels, positive) for split, outcome in results.items()}
     if config.baseline:
-        figures["baseline"] = score_baseline(data, labels, positive)
+        scores["baseline"] = score_baseline(data, labels, positive, config.seed)
     save_model(trainer.model, config.model, folder)
     set_tokenizer_options(folder, split_special_tokens=True)  # wherever it is opened, as in training
-    files = save_results(folder, trainer, data["test"], results["test"].predictions, figures, labels)
-    print(table(figures, positive))
+    files = save_results(folder, trainer, data["test"], results["test"].predictions, scores["test"])
+    print(table(scores, positive))
+    figures = {name: found.to_json() for name, found in scores.items()}
     stage.finish({"labels": labels, "positive": positive} | figures, ", ".join(["model", *files]))
 
 
-def score(outcome: Any, labels: list[str], positive: str | None) -> dict[str, Any]:
-    """The figures of the Trainer's predictions, see `scores`.
+def score(outcome: Any, labels: list[str], positive: str | None) -> "ClassificationScores":
+    """The scores of the Trainer's predictions.
 
     Args:
         outcome: with `predictions` (texts, labels) and `label_ids` (texts).
         labels: names, by label id.
         positive: see `pick_positive`.
     """
-    from training.eval.measures.classification import scores
+    from training.tuning.classification.scores import classification_scores
 
     truth, predicted = outcome.label_ids, outcome.predictions.argmax(axis=-1)
-    return scores([labels[index] for index in truth], [labels[index] for index in predicted], labels, positive)
+    return classification_scores(
+        [labels[index] for index in truth], [labels[index] for index in predicted], labels, positive
+    )
 
 
-def score_baseline(data: dict[str, Labelled], labels: list[str], positive: str | None) -> dict[str, Any]:
-    """The figures of logistic regression on the test split, fitted on the training split."""
-    from training.eval.measures.classification import scores, tfidf_baseline
+def score_baseline(
+    data: dict[str, Labelled], labels: list[str], positive: str | None, seed: int
+) -> "ClassificationScores":
+    """The scores of the baseline on the test split, fitted on the training split."""
+    from training.tuning.classification.scores import classification_scores
+    from training.tuning.classification.tfidf_baseline import tfidf_baseline
 
     train, validation = ((data[split].texts, data[split].labels) for split in ("train", "validation"))
-    predicted = tfidf_baseline(train, validation, data["test"].texts)
-    return scores(data["test"].labels, predicted, labels, positive)
+    predicted = tfidf_baseline(train, validation, data["test"].texts, seed)
+    return classification_scores(data["test"].labels, predicted, labels, positive)
 
 
-def table(figures: dict[str, Any], positive: str | None) -> str:
-    """The figures of the test split, beside those of the baseline, as lines of text."""
+def table(scores: dict[str, "ClassificationScores"], positive: str | None) -> str:
+    """The scores on the test split, beside those of the baseline, as lines of text. If the baseline is better, the last
+    line tells what to change."""
+    from training.tuning.classification.tfidf_baseline import NAME
+
     about = "mean over labels" if positive is None else positive
-    test = figures["test"]["accuracy"]
-    lines = [f"test: {test['n']} texts; accuracy of always the most common label: {test['chance']:.1%}; F1 of: {about}"]
-    for name, key in {"this model": "test", "TF-IDF and logistic regression": "baseline"}.items():
-        if key in figures:
-            row = figures[key]
-            stderr = row["accuracy"]["stderr"] or 0.0
+    test = scores["test"].accuracy
+    lines = [f"test: {test.n} texts; accuracy of always the most common label: {test.chance:.1%}; F1 of: {about}"]
+    for name, key in {"this model": "test", NAME: "baseline"}.items():
+        if key in scores:
+            row = scores[key]
+            stderr = row.accuracy.stderr or 0.0
             lines.append(
-                f"  {name:<31} accuracy {row['accuracy']['value']:.2%} ± {stderr:.2%}  F1 {row['f1']:.4f}  "
-                f"precision {row['precision']:.4f}  recall {row['recall']:.4f}"
+                f"  {name:<20} accuracy {row.accuracy.value:.2%} ± {stderr:.2%}  F1 {row.f1:.4f}  "
+                f"precision {row.precision:.4f}  recall {row.recall:.4f}"
             )
+    if "baseline" in scores:
+        gain = paired_difference(scores["test"].outcomes, scores["baseline"].outcomes)
+        if gain.value > 0:
+            lines.append(f"the baseline is better by {100 * gain.value:.1f} points (p = {gain.p:.2g}); {WHEN_BEHIND}")
     return "\n".join(lines)

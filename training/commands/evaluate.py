@@ -268,11 +268,11 @@ def write_tables(folder: Path, results: "Results", measures: list["Measure"]) ->
     """
     from training.eval.results.comparison import compare_folders, write_comparison
     from training.eval.results.page import page
-    from training.eval.results.table import notes, results_table
+    from training.eval.results.table import notes, results_table, subtask_tables
 
-    table = results_table(results.models)
+    table, subtasks = results_table(results.models), subtask_tables(results.models)
     lines = [*notes(results.models), *(remark for measure in measures for remark in measure.remarks())]
-    (folder / "results.md").write_text(page(table, lines, results.conditions), encoding="utf-8")
+    (folder / "results.md").write_text(page(table, subtasks, lines, results.conditions), encoding="utf-8")
     print(as_text(table), end="")
     print("".join(f"{line}\n" for line in lines), end="")
     wrote = f"{len(results.models)} models, table in results.md"

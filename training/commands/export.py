@@ -99,7 +99,8 @@ def main(arguments: list[str]) -> None:
     if tokenizer:
         save_tokenizer(tokenizer, folder, model)
     write_card(config, model, kind, folder)
-    metrics, wrote = {"parameters": model.num_parameters()}, "model, tokenizer, code, model card"
+    code = ", code" if model.config.model_type == "scratch" else ""
+    metrics, wrote = {"parameters": model.num_parameters()}, f"model, tokenizer{code}, model card"
     del model
     if config.to != "scratch":
         if has_tokenizer(folder):
@@ -203,9 +204,12 @@ def write_card(config: ExportConfig, model: "PreTrainedModel", kind: ModelKind, 
     from training.publishing.model_card import CardOptions, model_card
 
     options = CardOptions(config.name, config.description, config.license, config.language, config.evaluation)
-    has_template = has_tokenizer(folder) and AutoTokenizer.from_pretrained(folder).chat_template is not None
     records = made_from({"model": config.model, "adapter": config.adapter})
-    (folder / "README.md").write_text(model_card(options, model, kind, records, has_template), encoding="utf-8")
+    has_template = has_tokenizer(folder) and AutoTokenizer.from_pretrained(folder).chat_template is not None
+    trained_by = [record["stage"] for record in records if record["stage"] != "export"]
+    # The tokenizer of a base model has our template too.
+    chat = has_template and (bool(config.adapter) or trained_by[-1:] != ["pretrain"])
+    (folder / "README.md").write_text(model_card(options, model, kind, records, chat), encoding="utf-8")
 
 
 def name_bos_token(folder: Path) -> None:

@@ -81,10 +81,10 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
             hint = one_line(error)
         raise UserError(f"the Hub answered {status} for {name}; {hint}") from None
     except ValueError as error:  # raised for the metadata of the card
-        raise UserError(
-            f"the Hub rejects {Path(config.folder) / CARD} ({one_line(error)}); correct it, or write another "
-            "card with `scratch export`"
-        ) from None
+        remedy = "correct it, or write another card with `scratch export`"
+        if is_adapter(config.folder):
+            remedy = "name the published base as its base_model, or merge the adapter with `scratch export`"
+        raise UserError(f"the Hub rejects {Path(config.folder) / CARD} ({one_line(error)}); {remedy}") from None
     except RuntimeError as error:  # a large file that the Hub's storage rejected
         reason = one_line(error.__cause__ or error)
         raise UserError(f"{name}: the upload failed ({reason}); run the same command again") from None

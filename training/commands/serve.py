@@ -11,12 +11,10 @@ model's generation_config.json, except for what a request sets.
 import contextlib
 import json
 import shlex
-import socket
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from training.common.errors import UserError, one_line
 from training.common.recipe import PathText, option, parse, positional
 
 if TYPE_CHECKING:
@@ -48,6 +46,8 @@ def main(arguments: list[str]) -> None:
         UserError: a model that cannot be opened, or an address that cannot be used.
     """
     config = parse(ServeConfig, arguments, __doc__, recipe=False)
+    from training.serving.listening import address_of, listen
+
     with listen(config.host, config.port) as listener:
         import uvicorn
         from transformers.utils import logging
@@ -68,35 +68,6 @@ def main(arguments: list[str]) -> None:
             )
             with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again, once it has closed everything
                 uvicorn.Server(options).run(sockets=[listener])
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that has the address, before a large model is loaded.
-
-    Raises:
-        UserError: the address is in use, not allowed, or not of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UserError(f"'host': {host} is not an address of this machine ({one_line(error)})") from None
-    try:
-        if sys.platform != "win32":  # there it would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise UserError(f"'port': {port} cannot be used ({error.strerror}); choose another with --port") from None
-    return listener
-
-
-def address_of(listener: socket.socket) -> str:
-    """Host and port, as in an address line."""
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def introduce(config: ServeConfig, name: str, engine: "Engine", address: str, chats: bool) -> None:

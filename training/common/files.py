@@ -142,7 +142,7 @@ def check_file(path: Path) -> None:
         UserError: what it is.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
+        raise UserError(f"{path}: not a file" if path.exists() else f"{path}: no such file")
 
 
 def reject_lfs_pointer(path: Path) -> None:

@@ -60,7 +60,7 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
         UserError: the file holds something else.
     """
     records = read_log(file)
-    if not fits(records, [{str: (int, float)}]):
+    if not fits(records, [{str: (int, float, bool)}]):  # `same_bits` is true or false
         raise UserError(f"{file}: not the metrics of a training run (a figure is not a number)")
     return records
 

@@ -27,11 +27,13 @@ EXTRAS = {
     "ray": "ray",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "httpx2": "serve",
     "ctranslate2": "engines",
     "deepspeed": "deepspeed",
     "tensorboard": "track",
     "trackio": "track",
 }
+PACKAGES = {"azureml": "azureml-sdk", "flash_attn": "flash-attn --no-build-isolation"}  # where `pip` has other names
 
 
 RECIPES = "recipes"
@@ -75,7 +77,7 @@ def how_to_install(module: str) -> str:
     """The command that installs a missing module: its extra in a checkout, elsewhere the packages of that extra."""
     top = module.partition(".")[0]
     if top not in EXTRAS:
-        return f"pip install {top.replace('_', '-')}"
+        return f"pip install {PACKAGES.get(top, top.replace('_', '-'))}"
     extra = EXTRAS[top]
     if (_PACKAGE.parent / "pyproject.toml").is_file():
         return f'pip install -e ".[{extra}]"'

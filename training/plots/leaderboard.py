@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, FAINT, INK, drawing, save
+from training.plots.style import FAINT, INK, drawing, save, series, short_name
 
-MARKERS = ("o", "s", "^", "D", "v", "P")  # with `COLOURS`: a model is recognized without its colour too
-LINES = ("-", "--", ":")  # after as many models as there are colours
 MOST_CELLS = 16  # models, up to which the head-to-head scores are written into the map
 
 
@@ -31,11 +29,11 @@ def draw_leaderboard(
             number of votes.
         history: number of votes so far, and (models,) ratings, None before a model's first vote.
     """
-    models = len(names)
-    side = max(3.4, 0.55 * models + 1.4)
+    models, names = len(names), [short_name(name, 24) for name in names]
+    side = max(3.4, (0.55 if models <= MOST_CELLS else 0.25) * models + 1.4)
     with drawing() as pyplot:
         figure, (left, middle, right) = pyplot.subplots(
-            1, 3, figsize=(8 + 2 * side, side + 0.6), width_ratios=[1, 1.05, 1], layout="constrained"
+            1, 3, figsize=(8 + 2 * side, side + 0.6), width_ratios=[1, 1.05, 1]
         )
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=FAINT)
         _draw_ratings(left, names, ratings)
@@ -44,22 +42,14 @@ def draw_leaderboard(
         save(figure, file)
 
 
-def _mark(place: int) -> dict[str, Any]:
-    """Colour, marker and line of a model."""
-    count = len(COLOURS)
-    line = LINES[place // count % len(LINES)]
-    return {"color": COLOURS[place % count], "marker": MARKERS[place % len(MARKERS)], "linestyle": line}
-
-
 def _draw_ratings(axes: Any, names: Sequence[str], ratings: Sequence[tuple[float, float, float]]) -> None:
     for place, (rating, lower, upper) in enumerate(ratings):
-        mark = _mark(place) | {"linestyle": "none"}
-        axes.errorbar(rating, place, xerr=[[rating - lower], [upper - rating]], capsize=3, markersize=6, **mark)
+        mark = series(place) | {"linestyle": "none", "markersize": 6}
+        axes.errorbar(rating, place, xerr=[[rating - lower], [upper - rating]], capsize=3, **mark)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(axis="x", color="0.9")
-    axes.set_axisbelow(True)
-    axes.set(title="Rating with 95 % interval", xlabel="points (the average model is 1000)")
+    axes.grid(axis="x")
+    axes.set(title="Rating with 95 % interval", xlabel="points (higher is better; the average model is 1000)")
 
 
 def _draw_scores(
@@ -93,9 +83,8 @@ def _draw_history(axes: Any, names: Sequence[str], history: Sequence[tuple[int, 
     for place, name in enumerate(names):
         points = [(votes, ratings[place]) for votes, ratings in history if ratings[place] is not None]
         if points:
-            axes.plot(*zip(*points), label=name, markevery=max(1, len(points) // 8), markersize=4, **_mark(place))
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
+            axes.plot(*zip(*points), label=name, markevery=max(1, len(points) // 8), markersize=4, **series(place))
+    axes.grid()
     axes.set(title="Rating over time", xlabel="votes so far", ylabel="points")
     if history:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)

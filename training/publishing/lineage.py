@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.common.hub_names import is_hub_name
 from training.common.json_files import read_json
 from training.common.stage import read_provenance
 from training.corpus.output.card import shown_path
+from training.corpus.sources.files import is_hub_dataset
 from training.data.shards import MANIFEST
 
 _MANIFEST = {"sources": {str: {"license": (str, type(None)), "documents": int, "bytes": int}}}
@@ -25,7 +25,7 @@ def lineage(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def made_from(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lineage of the model that a recipe starts from; of an adapter that it merges, that of its run."""
+    """The lineage of the model that a recipe starts from; with an adapter to merge, that of the adapter's run."""
     return _made_from(recipe, frozenset())
 
 
@@ -38,14 +38,15 @@ def _lineage(folder: Path, seen: frozenset[Path]) -> list[dict[str, Any]]:
 
 def _made_from(recipe: dict[str, Any], seen: frozenset[Path]) -> list[dict[str, Any]]:
     adapter, start = recipe.get("adapter"), _start_of(recipe)
-    found = _lineage(Path(adapter).parent, seen) if isinstance(adapter, str) else []
-    return found or (_lineage(Path(start), seen) if start else [])
+    folders = [Path(adapter), Path(adapter).parent] if isinstance(adapter, str) else []
+    folders += [Path(start)] if start else []
+    return next(filter(None, (_lineage(folder, seen) for folder in folders)), [])
 
 
 def base_model(records: list[dict[str, Any]]) -> str | None:
-    """The model on the Hub that a lineage begins with, if it does."""
+    """The model on the Hub that a lineage begins with, if it does: the digest of its input is then its name."""
     start = _start_of(records[0]["recipe"]) if records else None
-    return start if start and is_hub_name(start) else None
+    return start if start and records[0]["inputs"].get("model", "").partition("@")[0] == start else None
 
 
 def _start_of(recipe: dict[str, Any]) -> str | None:
@@ -81,7 +82,7 @@ class TrainingData:
 
     @property
     def on_the_hub(self) -> bool:
-        return is_hub_name(self.name)
+        return is_hub_dataset(self.name)
 
 
 def training_data(records: list[dict[str, Any]]) -> list[TrainingData]:
@@ -103,7 +104,7 @@ def _data_of(stage: str, recipe: dict[str, Any]) -> Iterator[TrainingData]:
     datasets = recipe.get("datasets")
     for dataset in datasets if isinstance(datasets, list) else ():
         path, files = dataset.get("path"), _texts(dataset.get("data_files"))
-        for name in _texts(path) if is_hub_name(str(path)) else files or _texts(path):
+        for name in _texts(path) if is_hub_dataset(str(path)) else files or _texts(path):
             yield from _examples(stage, name)
     for name in _texts(recipe.get("dataset_name")):
         yield from _examples(stage, name)
@@ -123,7 +124,7 @@ def _sources_of(stage: str, corpus: Path, examples: str = "") -> Iterator[Traini
     recipe = read_provenance(corpus).get("recipe", {}).get("data", {})
     for name, source in sources.items():
         path = recipe.get("sources", {}).get(name, {}).get("path", name)
-        shown, license = path if is_hub_name(path) else name, source["license"]
+        shown, license = path if is_hub_dataset(path) else name, source["license"]
         if examples:
             yield TrainingData(stage, f"{examples} made from {shown}", license)
         else:
@@ -140,7 +141,7 @@ def _examples(stage: str, name: str) -> Iterator[TrainingData]:
 
 
 def _named(stage: str, name: str) -> TrainingData:
-    return TrainingData(stage, name if is_hub_name(name) else shown_path(name))
+    return TrainingData(stage, name if is_hub_dataset(name) else shown_path(name))
 
 
 def _texts(value: Any) -> list[str]:

@@ -39,21 +39,20 @@ class CardOptions:
 
 
 def model_card(
-    options: CardOptions, model: "PreTrainedModel", kind: ModelKind, records: list[dict[str, Any]], has_template: bool
+    options: CardOptions, model: "PreTrainedModel", kind: ModelKind, records: list[dict[str, Any]], chat: bool
 ) -> str:
     """The text of README.md.
 
     Args:
         records: of the stages that made the model, see `lineage`.
-        has_template: whether its tokenizer has a chat template.
+        chat: whether it answers messages.
     """
     from huggingface_hub import ModelCardData
 
     from modeling_scratch import ScratchConfig
 
     ours = isinstance(model.config, ScratchConfig)
-    stages = [record["stage"] for record in records if record["stage"] != "export"]
-    chat = has_template and stages[-1:] != ["pretrain"]
+    stages = [record["stage"] for record in records]
     data = training_data(records)
     metadata = ModelCardData(
         library_name="transformers",
@@ -102,7 +101,7 @@ def describe(model: "PreTrainedModel", kind: ModelKind, stages: list[str], base:
     if kind is not LANGUAGE_MODEL:
         return f"A {kind.name}{origin}."
     if chat:
-        return f"A language model{origin}. It answers messages."
+        return f"A language model{origin}.{' It answers messages.' if stages else ''}"
     return f"A base language model{origin}. It continues text; it was not trained to answer messages."
 
 
@@ -163,7 +162,7 @@ def _evaluation(options: CardOptions, kind: ModelKind, records: list[dict[str, A
         yield "## Evaluation"
         yield (
             f"On held-out pairs it scores the chosen answer higher in {accuracy['value']:.1%} of the cases "
-            "(50 % by chance)."
+            "(50% by chance)."
         )
 
 

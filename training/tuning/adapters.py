@@ -89,7 +89,8 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
     """Reject an adapter that was not trained on the weights in `base`. `merge_adapter` compares the tensors' shapes.
 
     An adapter of ours notes a digest of those weights. One of another program notes only the name of its base: if that
-    is a folder here, its weights are compared; otherwise a line says that nothing can be.
+    is a folder here, its weights are compared, and a line says so if they are newer than the adapter; otherwise a line
+    says that nothing can be compared.
 
     Args:
         key: of the recipe that names the adapter.
@@ -106,6 +107,11 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
         trained_on = _read_note(folder, BASE, "weights_sha256", key)
     elif noted and (Path(noted) / "config.json").is_file():
         trained_on = weights_digest(noted)
+        if _last_written(noted) > _last_written(folder):
+            print(
+                f"{key}: the weights in {noted} are newer than the adapter in {folder}; if they were trained again in "
+                "the meantime, train the adapter again too"
+            )
     else:
         print(f"{key}: {folder}: its base, {noted}, is not a folder here; nothing tells if {base} has the same weights")
         return
@@ -114,6 +120,11 @@ def check_adapter(folder: str | Path, base: str | Path, key: str) -> None:
             f"'{key}': {folder} was trained on other weights than those in {base} (its base was {noted}); "
             "give the model that it was trained on as 'model', or train it again"
         )
+
+
+def _last_written(folder: str | Path) -> float:
+    """The time of the newest weights file, or 0 without one."""
+    return max((file.stat().st_mtime for file in Path(folder).glob("*.safetensors")), default=0.0)
 
 
 def _read_note(folder: str | Path, file: str, name: str, key: str) -> Any:

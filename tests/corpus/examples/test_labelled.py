@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from messages import refused
 
 from training.common.errors import UserError
 from training.corpus.examples.labelled import LabelledConfig, read_labelled
@@ -30,7 +31,7 @@ def write(folder, ending: str) -> LabelledConfig:
 
 @pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
 def test_every_row_comes_as_it_stands(tmp_path, capsys, ending):
-    data = read_labelled(write(tmp_path, ending))
+    data = read_labelled(write(tmp_path, ending), 0)
     for split, count in {"train": 20, "validation": 10, "test": 14}.items():
         assert list(zip(data[split].labels, data[split].texts, strict=True)) == rows(count)
     assert "classify: 20 train, 10 validation, 14 test texts" in capsys.readouterr().out
@@ -41,7 +42,7 @@ def test_a_label_may_be_na(tmp_path):
     for file in config.files.values():
         with open(file, "a") as stream:
             stream.write("NA,three c\n")
-    assert "NA" in read_labelled(config)["train"].labels
+    assert "NA" in read_labelled(config, 0)["train"].labels
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,6 @@ def test_a_label_may_be_na(tmp_path):
         ('label,text\n1,"a\n', "train.csv:2: a quote that is not closed"),
         ("label,text\n1,a\n,b\n", "record 2 has no label"),
         ("label,text\n1,a\n2, \n", "record 2 has no text"),
-        ("label,texts\n1,a\n", "has no column 'text'; did you mean 'texts'"),
         ("", "holds no records"),
     ],
 )
@@ -59,4 +59,45 @@ def test_faults_are_located(tmp_path, content, fact):
     config = write(tmp_path, "csv")
     (tmp_path / "train.csv").write_text(content)
     with pytest.raises(UserError, match=f"'data.train': .*{fact}"):
-        read_labelled(config)
+        read_labelled(config, 0)
+
+
+def test_a_missing_column_is_named_by_its_key(tmp_path):
+    config = write(tmp_path, "csv")
+    (tmp_path / "train.csv").write_text("label,texts\n1,a\n")
+    with refused("data.text_column", "train.csv (data.train) has no column 'text'", "did you mean 'texts'"):
+        read_labelled(config, 0)
+    config.text_column, config.label_column = "texts", "category"
+    with refused("data.label_column", "has no column 'category'"):
+        read_labelled(config, 0)
+
+
+def test_splits_without_a_file_are_drawn_from_the_training_texts(tmp_path, capsys):
+    file = tmp_path / "all.jsonl"
+    records = [{"text": f"text {number}", "label": LABELS[number % 2]} for number in range(100)]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    config = LabelledConfig(train=str(file))
+    assert config.files == {"data.train": str(file)}
+    data = read_labelled(config, 0)
+    assert {split: len(part.texts) for split, part in data.items()} == {"train": 81, "validation": 10, "test": 9}
+    assert len({text for part in data.values() for text in part.texts}) == 100
+    out = capsys.readouterr().out
+    assert "10 of 100 training texts become the validation texts" in out and "'data.validation'" in out
+    assert "9 of 90 training texts become the test texts" in out
+    file.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
+    with refused("data.validation", "no label has two different training texts"):
+        read_labelled(config, 0)
+
+
+def test_a_dataset_on_the_hub_keeps_the_splits_it_has(monkeypatch):
+    import datasets
+
+    records = {split: [f"{split} {number}" for number in range(40)] for split in ("train", "test")}
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: list(records))
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda name, split: datasets.Dataset.from_dict({"text": records[split], "label": ["a", "b"] * 20}),
+    )
+    data = read_labelled(LabelledConfig(name="owner/reviews"), 0)
+    assert {split: len(part.texts) for split, part in data.items()} == {"train": 36, "validation": 4, "test": 40}

@@ -2,8 +2,9 @@
 
 from training.common.tables import as_markdown
 from training.eval.measures.figures import Figure, MetricKey
+from training.eval.results.page import page
 from training.eval.results.results_file import ModelResults, Results
-from training.eval.results.table import notes, results_table
+from training.eval.results.table import notes, results_table, subtask_tables
 
 
 def figure(value, stderr=0.02, n=400, **others):
@@ -79,3 +80,23 @@ def test_what_was_written_comes_back(tmp_path):
 def test_below_chance_is_said_plainly():
     low = ModelResults("folder", 1, figures={MetricKey("tasks", "quiz", "acc"): figure(0.2, chance=0.25)})
     assert notes({"base": low}) == ["below chance (by more than two standard errors of guessing): base: quiz: accuracy"]
+
+
+def test_the_tasks_of_a_group_have_a_table_of_their_own():
+    subjects = {
+        name: {
+            "mmlu": {
+                MetricKey("tasks", f"mmlu_{n}", metric): figure(value + n / 1000, chance=0.25)
+                for n in range(57)
+                for metric in ("acc", "acc_norm")
+            }
+        }
+        for name, value in {"base": 0.25, "sft": 0.3}.items()
+    }
+    models = {name: ModelResults("folder", 1, subtasks=found) for name, found in subjects.items()}
+    models["other"] = ModelResults("folder", 1)
+    rows = subtask_tables(models)["mmlu"]
+    assert len(rows) == 58 and rows[0] == ["task", "items", "chance", "base", "sft", "other"]
+    assert rows[57] == ["mmlu_56: accuracy", "400", "25%", "30.6 ± 2.0", "35.6 ± 2.0", "-"]
+    text = page([["model"], ["base"]], {"mmlu": rows}, ["a note"], {"seed": 0, "versions": {}})
+    assert "## mmlu\n\n| task |" in text and text.endswith("400 | 25% | 30.6 ± 2.0 | 35.6 ± 2.0 | - |\n")

@@ -124,3 +124,37 @@ def test_columns_that_rewards_read_are_kept():
     with refused("remove_unused_columns", "rewards"):
         check_values("grpo", {"remove_unused_columns": True, "reward_funcs": ["number"]}, "here")
     check_values("rloo", {"remove_unused_columns": True, "reward_model_name_or_path": "reward"}, "here")
+
+
+@pytest.mark.parametrize(
+    "key, value, package",
+    [
+        ("deepspeed", "ds.json", "deepspeed"),
+        ("use_liger_kernel", True, "pip install liger-kernel"),
+        ("use_vllm", True, "pip install vllm"),
+        ("attn_implementation", "flash_attention_2", "pip install flash-attn"),
+    ],
+)
+def test_optional_packages_are_looked_for_before_anything_is_loaded(monkeypatch, key, value, package):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with refused(key, "is not installed", package):
+        rules.check_packages({key: value}, "here")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: "found")
+    rules.check_packages({key: value}, "here")
+    rules.check_packages({"attn_implementation": "sdpa", "use_vllm": False, "deepspeed": None}, "here")
+
+
+@pytest.mark.parametrize(
+    "key, value, fact",
+    [
+        ("optim", "adamw_8bits", "did you mean 'adamw_8bit'"),
+        ("lr_scheduler_type", "cosin", "did you mean 'cosine'"),
+        ("save_strategy", "step", "did you mean 'steps'"),
+        ("log_level", "loud", "passive"),
+        ("dataloader_multiprocessing_context", "frok", "fork"),
+    ],
+)
+def test_names_of_a_list_are_compared_with_it(key, value, fact):
+    with refused(key, value, fact):
+        check_values("sft", {key: value}, "here")
+    assert check_values("sft", {"optim": "adamw_8bit", "report_to": "wandb"}, "here")

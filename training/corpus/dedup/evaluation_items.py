@@ -117,7 +117,7 @@ def _scored(path: Path) -> tuple[dict[str, Any], str]:
     task = _read_task(path)
     if not fits(task, {"task": str, "dataset_path": str}):
         raise UserError(f"{path} has no 'task' with a 'dataset_path'; list the files of single tasks")
-    splits = [task[key] for key in _SCORED_ON if task.get(key)][:1]
+    splits = [task[key] for key in _SCORED_ON if task.get(key) and isinstance(task[key], str)][:1]
     if not splits:
         raise UserError(f"{path} has neither 'test_split' nor 'validation_split'")
     return task, splits[0]

@@ -11,10 +11,12 @@ from training.common.errors import UserError, one_line
 from training.common.files import reject_lfs_pointer
 from training.common.recipe import PathText, nearest, option
 from training.common.stage import digest
+from training.corpus.examples.held_out import hold_out
 from training.corpus.sources.records import holds_records, read_records
 
 LABELLED_SPLITS = ("train", "validation", "test")
 ENDINGS = ".jsonl .json .csv .tsv (also compressed) .parquet"
+DRAWN = 0.1  # share of the training texts drawn for a split without a file
 
 
 @dataclass
@@ -22,15 +24,21 @@ class LabelledConfig:
     """Recipe keys of `data` of `scratch classify`."""
 
     train: PathText = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
-    validation: PathText = option("validation", "validation file or split, by which the best epoch is chosen")
-    test: PathText = option("test", "test file or split, scored once at the end")
+    validation: PathText | None = option(
+        None, "validation file or split, by which the best epoch is chosen (default: drawn from the training texts)"
+    )
+    test: PathText | None = option(
+        None, "test file or split, scored once at the end (default: drawn from the training texts)"
+    )
     name: str | None = option(None, "dataset on the Hub instead of files, such as stanfordnlp/imdb")
     text_column: str = option("text", "column with the text")
     label_column: str = option("label", "column with the label, a word or a number")
 
     @property
     def files(self) -> dict[str, str]:
-        return {} if self.name else {f"data.{split}": getattr(self, split) for split in LABELLED_SPLITS}
+        """The files by key; empty for a dataset on the Hub."""
+        places = {} if self.name else {f"data.{split}": getattr(self, split) for split in LABELLED_SPLITS}
+        return {key: file for key, file in places.items() if file is not None}
 
 
 @dataclass
@@ -52,15 +60,22 @@ def labelled_digests(config: LabelledConfig) -> dict[str, str]:
     return {key: digest(file, key) for key, file in config.files.items()}
 
 
-def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
-    """The three splits.
+def read_labelled(config: LabelledConfig, seed: int) -> dict[str, Labelled]:
+    """The three splits. Those without a file or split of their own are drawn from the training texts.
+
+    Args:
+        seed: of the draw.
 
     Raises:
         UserError: a file of unknown kind, one that cannot be read, a missing column, a record without text or label,
-            a single label, or a label that training never sees.
+            a single label, a label that training never sees, or too few texts to draw from.
     """
-    splits = {split: _read(config, split) for split in LABELLED_SPLITS}
-    counts = ", ".join(f"{len(data.texts):,} {split}" for split, data in splits.items())
+    places = _places(config)
+    splits = {split: _read(config, split, places[split]) for split in LABELLED_SPLITS if split in places}
+    for split in LABELLED_SPLITS:
+        if split not in splits:
+            splits["train"], splits[split] = _draw(splits["train"], split, seed)
+    counts = ", ".join(f"{len(splits[split].texts):,} {split}" for split in LABELLED_SPLITS)
     print(f"classify: {counts} texts")
     known = set(splits["train"].labels)
     if len(known) < 2:
@@ -70,14 +85,43 @@ def read_labelled(config: LabelledConfig) -> dict[str, Labelled]:
         if unseen:
             raise UserError(f"'data.{split}': no training record has the label '{unseen[0]}'; known: {_names(known)}")
     seen = set(splits["train"].texts)
-    leaked = sum(text in seen for text in splits["test"].texts)
-    if leaked:
-        print(f"classify: {leaked} of {len(splits['test'].texts)} test texts also occur in the training texts")
+    for split in ("validation", "test"):
+        texts = splits[split].texts
+        leaked = sum(text in seen for text in texts)
+        if leaked:
+            print(f"classify: {leaked} of {len(texts)} {split} texts also occur in the training texts")
     return splits
 
 
-def _read(config: LabelledConfig, split: str) -> Labelled:
-    key, where = f"data.{split}", getattr(config, split)
+def _places(config: LabelledConfig) -> dict[str, str]:
+    """The file or split of each split that has one. A dataset on the Hub may have a split of that name."""
+    places = {split: getattr(config, split) for split in LABELLED_SPLITS if getattr(config, split) is not None}
+    if config.name and len(places) < len(LABELLED_SPLITS):
+        import datasets
+
+        try:
+            known = datasets.get_dataset_split_names(config.name)
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            raise UserError(f"'data.name': {config.name} cannot be read ({one_line(error)})") from None
+        places = {split: split for split in LABELLED_SPLITS if split in known} | places
+    return places
+
+
+def _draw(train: Labelled, split: str, seed: int) -> tuple[Labelled, Labelled]:
+    """Move a tenth of the training texts to another split, and report it."""
+    drawn = hold_out(train.texts, train.labels, DRAWN, seed)
+    if not drawn.held_out:
+        raise UserError(f"'data.{split}': no label has two different training texts to draw from; give a file")
+    print(
+        f"classify: {len(drawn.held_out):,} of {len(train.texts):,} training texts become the {split} texts, each "
+        f"label in proportion; set 'data.{split}' to use a file or split instead"
+    )
+    kept, held_out = (Labelled([train.texts[n] for n in part], [train.labels[n] for n in part]) for part in drawn)
+    return kept, held_out
+
+
+def _read(config: LabelledConfig, split: str, where: str) -> Labelled:
+    key = f"data.{split}"
     if not config.name and not Path(where).is_file():
         raise UserError(f"'{key}': {where} is not a file")
     suffix = Path(where).suffix.lower()
@@ -143,9 +187,10 @@ def _rows_of_file(config: LabelledConfig, key: str, where: str) -> Rows:
 
 def _columns(config: LabelledConfig, names: list[str], key: str, where: str) -> tuple[str, str]:
     """The columns of texts and labels. Raises UserError: one is missing."""
-    for column in (config.text_column, config.label_column):
+    wanted = {"data.text_column": config.text_column, "data.label_column": config.label_column}
+    for key_of_column, column in wanted.items():
         if column not in names:
-            raise UserError(f"'{key}': {where} has no column '{column}'; {nearest(column, names)}")
+            raise UserError(f"'{key_of_column}': {where} ({key}) has no column '{column}'; {nearest(column, names)}")
     return config.text_column, config.label_column
 
 

@@ -25,9 +25,10 @@ def conditions(measures: list[Measure], device: torch.device, seed: int) -> dict
     }
 
 
-def page(table: list[Row], notes: list[str], conditions: dict[str, Any]) -> str:
-    """The content of results.md."""
+def page(table: list[Row], subtasks: dict[str, list[Row]], notes: list[str], conditions: dict[str, Any]) -> str:
+    """The content of results.md: the table, its notes and conditions, and a table of the tasks in each group."""
     lines = "".join(f"- {note}\n" for note in notes)
     lines += "".join(f"- {key.replace('_', ' ')}: {value}\n" for key, value in conditions.items() if key != "versions")
     versions = ", ".join(f"{package} {version}" for package, version in conditions["versions"].items())
-    return f"# Evaluation\n\n{as_markdown(table)}\n{lines}- versions: {versions}\n"
+    parts = "".join(f"\n## {group}\n\n{as_markdown(rows)}" for group, rows in subtasks.items())
+    return f"# Evaluation\n\n{as_markdown(table)}\n{lines}- versions: {versions}\n{parts}"

@@ -1,5 +1,6 @@
 """Pictures of results: the loss and the figures of a run, and the differences between models."""
 
+import math
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
     keys = list(dict.fromkeys(key for model in models.values() for key in shares(model)))
     split = MetricKey("data", "validation", BITS)
     bits = {name: model.figures[split].value for name, model in models.items() if split in model.figures}
+    bits = {name: value for name, value in bits.items() if value is not None and math.isfinite(value)}
     above: list[tuple[float, Callable[[Any], None]]] = []  # relative width, drawing function
     if any("loss" in line or "validation_loss" in line for line in curve):
         above.append((2.2, lambda axes: _draw_curve(axes, curve)))
@@ -94,7 +96,7 @@ def _draw_shares(axes: Any, models: Mapping[str, ModelResults], keys: list[Metri
     width = 0.8 / len(models)
     handles, chances = {}, {}
     for row, (name, model) in enumerate(models.items()):
-        figures = shares(model)
+        figures = {key: figure for key, figure in shares(model).items() if math.isfinite(figure.value)}
         places = [group - 0.4 + (row + 0.5) * width for group, key in enumerate(keys) if key in figures]
         shown = [figures[key] for key in keys if key in figures]
         chances |= {key: figure.chance for key, figure in figures.items() if figure.chance is not None}

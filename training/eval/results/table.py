@@ -11,12 +11,12 @@ from training.eval.results.results_file import ModelResults
 Figures = dict[MetricKey, Figure]
 
 
-def table_figures(model: ModelResults) -> Figures:
-    """The figures that the table shows: all with a value, but of a task only the first share, and those in nats or bits
+def table_figures(figures: Figures) -> Figures:
+    """The figures that a table shows: all with a value, but of a task only the first share, and those in nats or bits
     per byte."""
     shown: Figures = {}
     with_share: set[str] = set()  # tasks
-    for key, figure in model.figures.items():
+    for key, figure in figures.items():
         if figure.value is None:
             continue
         if key.kind == "tasks":
@@ -30,12 +30,12 @@ def table_figures(model: ModelResults) -> Figures:
 
 def shares(model: ModelResults) -> Figures:
     """The shares among the figures of the table."""
-    return {key: figure for key, figure in table_figures(model).items() if figure.unit == "share"}
+    return {key: figure for key, figure in table_figures(model.figures).items() if figure.unit == "share"}
 
 
 def results_table(models: Mapping[str, ModelResults]) -> list[Row]:
     """Header and one row per model. Shares are in percent with one standard error; their chance is in the header."""
-    rows = {name: table_figures(model) for name, model in models.items()}
+    rows = {name: table_figures(model.figures) for name, model in models.items()}
     columns: Figures = {}
     for figures in rows.values():
         columns |= {key: figure for key, figure in figures.items() if key not in columns}
@@ -43,6 +43,23 @@ def results_table(models: Mapping[str, ModelResults]) -> list[Row]:
     ordered = sorted(columns, key=lambda key: (key.kind != "data", columns[key].unit == "share"))
     header = ["model", *(_heading(key, columns[key]) for key in ordered)]
     return [header, *([name, *(_cell(key, figures.get(key)) for key in ordered)] for name, figures in rows.items())]
+
+
+def subtask_tables(models: Mapping[str, ModelResults]) -> dict[str, list[Row]]:
+    """A table for each group of tasks, such as the 57 subjects of MMLU: a row per task and a column per model."""
+    tables = {}
+    for group in dict.fromkeys(group for model in models.values() for group in model.subtasks):
+        by_model = [table_figures(model.subtasks.get(group, {})) for model in models.values()]
+        found: Figures = {}
+        for figures in by_model:
+            found = figures | found
+        rows = [
+            [key.label, str(one.n), "" if one.chance is None else f"{one.chance:.0%}"]
+            + [show(figures.get(key)) for figures in by_model]
+            for key, one in found.items()
+        ]
+        tables[group] = [["task", "items", "chance", *models], *rows]
+    return tables
 
 
 def _heading(key: MetricKey, figure: Figure) -> str:

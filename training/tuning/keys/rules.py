@@ -4,11 +4,13 @@ The tables: BOUNDS and CHOICES of values, REJECTED keys, and keys that have no e
 in none of them do what their help says, or TRL itself rejects a wrong value before training.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from training.common.errors import UserError, nearest
+from training.common.packages import how_to_install
 from training.common.recipe import check_bounds
 
 _COUNT, _SHARE = {"at_least": 1}, {"at_least": 0, "at_most": 1}
@@ -84,17 +86,29 @@ BOUNDS: dict[str, dict[str, float]] = {
 # Of a preference loss, beta 0 leaves nothing to learn.
 _BOUNDS_OF: dict[str, dict[str, dict[str, float]]] = {"dpo": {"beta": {"above": 0}}, "kto": {"beta": {"above": 0}}}
 
+_LOG_LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 # Texts of which TRL takes another for the default, or notices it in the first training step.
 CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
     "include_num_input_tokens_seen": ("all", "non_padding", "no"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "ddp_backend": ("nccl", "mpi", "xccl", "gloo", "hccl"),
+    "log_level": _LOG_LEVELS,
+    "log_level_replica": _LOG_LEVELS,
     "truncation_mode": ("keep_start", "keep_end"),
     "f_divergence_type": ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "vllm_mode": ("colocate", "server"),
     "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+}
+
+# Optional packages, by key and value, that are otherwise missed when training begins.
+PACKAGES: dict[str, dict[Any, str]] = {
+    "attn_implementation": {"flash_attention_2": "flash_attn"},
+    "use_liger_kernel": {True: "liger_kernel"},
+    "use_vllm": {True: "vllm"},
 }
 
 ALL = frozenset({"sft", "reward", "dpo", "kto", "orpo", "grpo", "rloo"})
@@ -138,6 +152,10 @@ REJECTED = (
     ),
     Rejection(
         ("do_train",), "has no effect: the stage trains; remove the key", when=lambda value, values: value is False
+    ),
+    Rejection(
+        ("parallelism_config",),
+        "is an object that a recipe cannot hold; remove the key, and name a file in accelerate launch --config_file",
     ),
     Rejection(("do_predict",), "has no effect; remove the key, and run scratch evaluate with the output"),
     Rejection(
@@ -259,6 +277,23 @@ def check_rules(stage: str, values: dict[str, Any], defaults: dict[str, Any], wh
             check_bounds(value, bounds_of(stage, key), where, key)
         elif isinstance(value, str) and key in CHOICES and value not in CHOICES[key]:
             raise UserError(f"{where}: '{key}': no '{value}'; {nearest(value, CHOICES[key])}")
+
+
+def check_packages(values: dict[str, Any], where: str) -> None:
+    """Reject values that need a package which is not installed.
+
+    Args:
+        where: what to call the recipe in an error.
+
+    Raises:
+        UserError: names the key, the package, and how to install it.
+    """
+    needed = [(key, packages[values[key]]) for key, packages in PACKAGES.items() if values.get(key) in packages]
+    if values.get("deepspeed"):
+        needed.append(("deepspeed", "deepspeed"))
+    for key, package in needed:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{where}: '{key}': {package} is not installed; {how_to_install(package)}")
 
 
 def without_effect(values: dict[str, Any], defaults: dict[str, Any]) -> Iterator[str]:

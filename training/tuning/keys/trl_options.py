@@ -12,6 +12,7 @@ import functools
 import importlib.metadata
 import json
 import operator
+import re
 import types
 import typing
 from pathlib import Path
@@ -50,6 +51,7 @@ CONFIGURATIONS = {
 PATHS = ("output_dir", "model_name_or_path", "reward_model_name_or_path", "chat_template_path", "dataset_name")
 DATASET_PATHS = ("path", "data_files", "data_dir")
 DATA, MODEL, TRAINER, TRAINING = "Data", "Model and adapter", "{} (TRL)", "Training (transformers)"
+_ENUMERATION = re.compile(r"[a-z0-9_]+(\|[a-z0-9_]+)+")
 _SCALARS = {"int": int, "float": float, "bool": bool, "str": str, "null": type(None)}
 
 
@@ -75,6 +77,11 @@ class TrlOption:
     def hint(self) -> Any:
         """The annotation as a type, where it is made of scalars."""
         return functools.reduce(operator.or_, [_SCALARS[name] for name in self.types]) if self.types else Any
+
+    @property
+    def choices(self) -> list[str]:
+        """The values of an enumeration; empty for other types."""
+        return self.shown.split("|") if not self.types and _ENUMERATION.fullmatch(self.shown) else []
 
 
 @functools.cache
@@ -194,9 +201,12 @@ def check_values(stage: str, values: dict[str, Any], where: str) -> dict[str, An
         UserError: a key that is not in the table, a wrong type, or a key or value that the rules reject.
     """
     options = options_of(stage)
-    for key in values:
+    for key, value in values.items():
         if key not in options:
             raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), options)}")
+        choices = options[key].choices
+        if choices and isinstance(value, str) and value not in choices:
+            raise UserError(f"{where}: '{key}': no '{value}'; {nearest(value, choices)}")
     values = expand_paths({key: check_scalar(value, options[key].hint, where, key) for key, value in values.items()})
     check_rules(stage, values, defaults_of(stage), where)
     return values

@@ -18,7 +18,8 @@ def load_model(recipe: TrlRecipe) -> tuple[Any, PreTrainedTokenizerBase]:
     """The model to start from, quantized if the recipe says so, and its tokenizer.
 
     Raises:
-        UserError: there is no model, its weights are damaged, or its embedding has fewer rows than there are tokens.
+        UserError: there is no model, its weights are damaged, its embedding has fewer rows than there are tokens, or it
+            does not have the requested attention.
     """
     start, revision = recipe.model.model_name_or_path, recipe.model.model_revision
     tokenizer = open_tokenizer(start, "model_name_or_path", revision)
@@ -29,7 +30,9 @@ def load_model(recipe: TrlRecipe) -> tuple[Any, PreTrainedTokenizerBase]:
             attn_implementation=recipe.model.attn_implementation,
             quantization_config=get_quantization_config(recipe.model),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
+        if isinstance(error, ImportError) or "attn_implementation" in str(error):
+            raise UserError(f"{recipe.where}: 'attn_implementation': {one_line(error)}") from None
         raise UserError(f"'model_name_or_path': no model at {start} ({one_line(error)})") from None
     check_vocabulary(tokenizer, model.config, start, "model_name_or_path")
     return model, tokenizer

@@ -8,6 +8,7 @@ reported before anything is loaded, and settings that depend on the processor ar
 import argparse
 import contextlib
 import dataclasses
+import errno
 import re
 import tempfile
 import typing
@@ -27,16 +28,15 @@ from training.common.recipe import build, check_scalar, has_flag, nearest
 from training.common.stage import Stage, digest
 from training.model_io.model_kinds import REWARD_MODEL, check_model_kind, model_digest
 from training.tuning.adapters import check_quantization
-from training.tuning.keys.rules import check_rules, without_effect
+from training.tuning.keys.rules import check_packages, check_rules, without_effect
 from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values
 from training.tuning.pipeline.local_files import digest_files
 
 ONLINE = ("grpo", "rloo")  # the stages that train on their own completions
 REWARD = "reward"  # the stage whose model outputs a score instead of text
-# Values of `report_to` that are names of modules.
-_TRACKERS = frozenset(
-    {"clearml", "codecarbon", "comet_ml", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"}
-)
+# Values of `report_to`, and the modules that they need.
+_MODULES = ("clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard")
+_TRACKERS = {name: name for name in (*_MODULES, "trackio", "wandb")} | {"flyte": "flytekit", "azure_ml": "azureml"}
 # Keys that cannot change the weights: they may differ when a run resumes. Keys of evaluations are not among them,
 # because an evaluation draws from the random state that sampling and dropout use.
 RUNTIME_KEYS = frozenset(
@@ -127,9 +127,11 @@ def open_stage(stage: str, values: dict[str, Any], where: str, arguments: list[s
         values, where: see `read_recipe`.
 
     Raises:
-        UserError: an input is missing, `output_dir` holds something else, or this machine cannot quantize.
+        UserError: an input is missing, `output_dir` holds something else, a package is missing, or this machine cannot
+            quantize.
     """
     check_quantization(values, where)
+    check_packages(values, where)
     return Stage(stage, values["output_dir"], values, inputs_of(values), arguments, runtime_keys_of(values))
 
 
@@ -148,9 +150,10 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     Prints the keys that have no effect.
 
     Raises:
-        UserError: TRL rejects a value or a combination of values, an entry of `datasets` has an unknown key, or a
-            tracker is not installed.
+        UserError: TRL rejects a value or a combination of values, an entry of `datasets` has an unknown key, a tracker
+            is unknown or not installed, or there is no GPU for the recipe.
     """
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
     from trl.scripts.utils import DatasetConfig
 
     from training.common.device import has_bf16, pick_device
@@ -175,7 +178,12 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     if template := values.get("chat_template_path"):
         values = values | {"chat_template_path": str(with_shipped(template))}
     recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
-    check_trackers([name for name in recipe.training.report_to if name in _TRACKERS])
+    for name in recipe.training.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"{where}: 'report_to': no '{name}'; {nearest(name, INTEGRATION_TO_CALLBACK)}")
+    check_trackers([_TRACKERS[name] for name in recipe.training.report_to if name in _TRACKERS])
+    if device.type == "cpu" and getattr(recipe.training, "activation_offloading", False):
+        raise UserError(f"{where}: 'activation_offloading' needs a GPU, and there is none; remove the key")
     recipe.model.lora_target_modules = target_modules(values.get("lora_target_modules"))
     return recipe
 
@@ -240,7 +248,9 @@ def one_line_errors(where: str) -> Iterator[None]:
         raise UserError(f"{where}: the chat template rejects a conversation ({one_line(error)})") from error
     except (ValueError, ImportError) as error:
         raise UserError(f"{where}: {one_line(error)}") from error
-    except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, FileNotFoundError) as error:
+    except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # not of transformers
+            raise
         raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
 
 
@@ -278,7 +288,7 @@ def inputs_of(values: dict[str, Any]) -> dict[str, str]:
         check_model_kind(reward_model, REWARD_MODEL, REWARD, key="reward_model_name_or_path")
         inputs["reward_model"] = digest(reward_model, "reward_model_name_or_path")
     template = values.get("chat_template_path")
-    if template and template.endswith((".jinja", ".j2")):  # otherwise a model that has one
+    if template and not is_hub_name(template):  # a file, or the folder of a model that has one
         inputs[template] = digest(with_shipped(template), "chat_template_path")
     inputs |= digest_files(values.get("datasets") or [])
     dataset = values.get("dataset_name")

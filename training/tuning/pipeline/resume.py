@@ -1,12 +1,12 @@
 """Exact resume of a Trainer: from its newest complete checkpoint, with samples in the order of an uninterrupted run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.common.json_files import read_json
 from training.common.processes import end_training
 from training.common.signals import Interrupted, StopSignals
 from training.common.stage import Stage
@@ -21,6 +21,9 @@ def train(stage: Stage, trainer: Trainer) -> None:
     checkpoint = newest_checkpoint(Path(trainer.args.output_dir), trainer.args.world_size)
     if checkpoint and trainer.is_world_process_zero():
         print(f"{stage.name}: resuming from {checkpoint}")
+    if checkpoint and all_steps_done(Path(checkpoint)):
+        # The Trainer looks at the number of steps only after one: it would train one too many.
+        trainer._run_epoch = lambda **_: None
     with StopSignals() as stop:
         trainer.add_callback(SaveOnSignal(stage, stop, trainer.accelerator))
         try:
@@ -68,12 +71,18 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
-        except (OSError, ValueError, RecursionError):
+            read_json(checkpoint / "trainer_state.json", dict)
+        except (OSError, ValueError):
             continue
         if all((checkpoint / name).is_file() for name in states):
             return str(checkpoint)
     return None
+
+
+def all_steps_done(checkpoint: Path) -> bool:
+    """Whether a checkpoint of the Trainer is of the last step, as of a run that was killed while it saved the model."""
+    state = read_json(checkpoint / "trainer_state.json", {"global_step": int, "max_steps": int})
+    return state["global_step"] >= state["max_steps"]
 
 
 class SeedSamplerByEpoch(TrainerCallback):

@@ -1,6 +1,7 @@
 """Build a TRL trainer, train with exact resume, and save its model the way every other stage does."""
 
 import contextlib
+import copy
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer, get_scheduler
 from trl import get_peft_config
 
+from training.common.errors import UserError, one_line
 from training.common.metrics import METRICS, finite, json_line
 from training.common.processes import end_training
 from training.common.stage import Stage
@@ -64,10 +66,10 @@ def check_optimizer(trainer: Trainer, where: str) -> None:
     Raises:
         UserError: names the key.
     """
-    args, optimizer = trainer.args, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    args, optimizer = copy.copy(trainer.args), torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    args.optim = args.optim.removesuffix("_layerwise")  # which attaches itself to the model
     with one_line_errors(f"{where}: 'optim'"):
-        if "layerwise" not in args.optim:  # these attach themselves to the model
-            trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+        trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
     with one_line_errors(f"{where}: 'lr_scheduler_type', 'lr_scheduler_kwargs'"):
         get_scheduler(args.lr_scheduler_type, optimizer, 1, 10, args.lr_scheduler_kwargs)
 
@@ -102,7 +104,12 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     5. Keep the logs of TensorBoard, delete the checkpoints, and put the folder in its place.
     """
     folder = _begin(stage, trainer)
-    train(stage, trainer)
+    try:
+        train(stage, trainer)
+    except KeyError as error:  # at the first evaluation, of which the Trainer then lists the metrics
+        if "metric_for_best_model" not in str(error):
+            raise
+        raise UserError(f"{recipe.where}: 'metric_for_best_model': {one_line(error.args[0])}") from None
     wrote = _save(recipe, trainer, folder)
     figures, files = trainer.after_training(folder) if hasattr(trainer, "after_training") else ({}, [])
     if trainer.is_world_process_zero():

@@ -30,6 +30,7 @@ from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import naming_unknown, open_model_tokenizer
 from training.plots.confusion import draw_confusion
 from training.plots.losses import plot_losses, trainer_curves
+from training.tuning.classification.scores import ClassificationScores
 
 PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}
 LOSS = "cross-entropy (nats per text; lower is better)"
@@ -147,18 +148,18 @@ def build_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: dict[str, list[dict[str, Any]]],
-    score: Callable[[Any], dict[str, Any]],
+    score: Callable[[Any], ClassificationScores],
 ) -> Trainer:
     """The Trainer, ready to train.
 
     Args:
         examples: tokenized texts by split.
-        score: from the Trainer's predictions to figures: `accuracy` (with a `value`) and `f1`.
+        score: from the Trainer's predictions to their scores.
     """
 
     def metrics(outcome: Any) -> dict[str, float]:
-        figures = score(outcome)
-        return {"accuracy": figures["accuracy"]["value"], "f1": figures["f1"]}
+        scores = score(outcome)
+        return {"accuracy": scores.accuracy.value, "f1": scores.f1}
 
     return Trainer(
         model=model,
@@ -178,25 +179,24 @@ def predict(trainer: Trainer, examples: list[dict[str, Any]]) -> Any:
 
 
 def save_results(
-    folder: Path, trainer: Trainer, test: Labelled, logits: np.ndarray, figures: dict[str, Any], labels: list[str]
+    folder: Path, trainer: Trainer, test: Labelled, logits: np.ndarray, scores: ClassificationScores
 ) -> list[str]:
-    """Write predictions.jsonl, metrics.jsonl, confusion.png and, if there are losses, loss.png.
+    """Write predictions.jsonl, metrics.jsonl, labels.csv, confusion.csv, confusion.png and, if there are losses,
+    loss.png.
 
     Args:
-        test, logits: the test split, and the predictions for it, (texts, labels).
-        figures: of each split.
-        labels: names, by label id.
+        test, logits, scores: the test split, the predictions for it, (texts, labels), and their scores.
 
     Returns:
         The names of the files.
     """
+    labels = [row.label for row in scores.labels]
     write_predictions(folder / "predictions.jsonl", test.texts, test.labels, logits, labels)
     history = trainer.state.log_history
     (folder / METRICS).write_text("".join(map(json_line, history)))
     drawn = plot_losses(trainer_curves(history), folder / "loss.png", "classify", "step", LOSS)
-    accuracy = figures["test"]["accuracy"]["value"]
-    draw_confusion(folder / "confusion.png", figures["test"]["confusion"], labels, f"test accuracy {accuracy:.1%}")
-    return ["predictions.jsonl", METRICS, *drawn, "confusion.png"]
+    draw_confusion(folder / "confusion.png", scores.confusion, labels)
+    return ["predictions.jsonl", METRICS, *scores.write(folder), *drawn, "confusion.png"]
 
 
 def write_predictions(file: Path, texts: list[str], truth: list[str], logits: np.ndarray, labels: list[str]) -> None:

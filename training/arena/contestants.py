@@ -1,0 +1,106 @@
+"""Contestants of an arena: models of folders or the Hub, each with an engine of its own, and endpoints."""
+
+import contextlib
+import copy
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from training.arena.endpoints import Endpoint
+from training.common.errors import UserError
+from training.common.files import sha256
+from training.common.hub_names import is_hub_name
+from training.model_io.conversations import encode_prompt
+from training.model_io.language_model import open_language_model
+from training.serving.engine import Engine, Request
+from training.serving.settings import AnswerSettings
+
+SHORTEST_WORD = 3  # letters of a name by which an answer can tell who wrote it
+
+
+class Contestant(Protocol):
+    """A model that takes part.
+
+    Attributes:
+        name: as tables show it.
+        fingerprint: what identifies its weights and settings, or its address.
+    """
+
+    name: str
+    fingerprint: str
+
+    def answer(self, messages: list[dict[str, str]], settings: dict[str, Any]) -> AsyncIterator[str]:
+        """The pieces of an answer. An exception of any kind means that it failed.
+
+        Args:
+            messages: the conversation, which ends with a prompt.
+            settings: of sampling, by the names of OpenAI's interface: `temperature`, `max_tokens`, `seed`, ...
+        """
+
+
+class LocalModel:
+    """A contestant that the engine of this process generates.
+
+    Attributes:
+        name: folder or Hub name, as the leaderboard shows it.
+        fingerprint: changes when the folder's weights, tokenizer or settings do.
+    """
+
+    def __init__(self, name: str, engine: Engine, fingerprint: str):
+        self.name, self.engine, self.fingerprint = name, engine, fingerprint
+        self._tokenizer = copy.deepcopy(engine.tokenizer)  # the engine's own is used by its thread
+
+    async def answer(self, messages: list[dict[str, str]], settings: dict[str, Any]) -> AsyncIterator[str]:
+        """The pieces of an answer; see `Contestant`."""
+        renamed = {"max_tokens": "max_new_tokens"}
+        chosen = AnswerSettings(**{renamed.get(key, key): value for key, value in settings.items()})
+        request = Request(encode_prompt(self._tokenizer, messages), chosen)
+        async with self.engine.answer(request) as pieces:
+            async for _, piece in pieces:
+                if piece.error:
+                    raise RuntimeError(piece.error)
+                if piece.text:
+                    yield piece.text
+
+
+def fingerprint(name: str) -> str:
+    """A digest of a folder's files, those of its subfolders left out; of a Hub name the name."""
+    if is_hub_name(name):
+        return name
+    files = sorted(path for path in Path(name).iterdir() if path.is_file() and path.suffix in (".json", ".safetensors"))
+    digests = [f"{path.name} {sha256(path)}" for path in files]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def opened(names: list[str]) -> Iterator[list[Contestant]]:
+    """The contestants of folders, Hub names and URLs.
+
+    Raises:
+        UserError: one that cannot be opened or has no chat template, or the same one twice.
+    """
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{', '.join(sorted(doubled))}: given twice; each contestant is given once")
+    with contextlib.ExitStack() as engines:
+        contestants: list[Contestant] = []
+        for name in names:
+            if name.startswith(("http://", "https://")):
+                contestants.append(Endpoint.open(name))
+                continue
+            model, tokenizer = open_language_model(name)
+            if tokenizer.chat_template is None:
+                raise UserError(f"{name}: has no chat template; contestants are models of `scratch sft` or later")
+            engine = engines.enter_context(Engine(model, tokenizer))
+            contestants.append(LocalModel(name.rstrip("/"), engine, fingerprint(name)))
+        for first, second in itertools.combinations(contestants, 2):
+            if first.fingerprint == second.fingerprint:
+                raise UserError(f"{second.name}: is the same model as {first.name}; contestants differ")
+        yield contestants
+
+
+def identity_words(contestants: list[Contestant]) -> list[str]:
+    """Words by which an answer would tell who wrote it: the names of the contestants, and their last parts."""
+    words = {part for each in contestants for part in (each.name, each.name.rpartition("/")[2])}
+    return sorted(word for word in words if len(word) >= SHORTEST_WORD)

@@ -1,0 +1,109 @@
+"""The store of a running arena: it decides the next pair, keeps the votes, and gives the leaderboard."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from training.arena.agreement import rater_remarks
+from training.arena.answer_style import TOPICS
+from training.arena.leaderboard import Leaderboard, make_leaderboard
+from training.arena.matchmaking import next_pair
+from training.arena.ratings import Ratings, Votes, bradley_terry
+from training.arena.results import SCORES, Filter, read_results
+from training.arena.store import KINDS, Battle, Contestant, Store, Vote, Winner
+from training.web import battles
+from training.web.lockstep import SIDES
+
+WINNERS: dict[battles.Vote, Winner] = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "both_bad"}
+FILTERS = {"kinds": list(KINDS), "topics": list(TOPICS)}
+
+
+class Polls:
+    """The store of a running arena.
+
+    Args:
+        store: open for writing.
+        contestants: of this run, at least two, unlike each other.
+        seed: of the draw of pairs; None for a random one.
+    """
+
+    def __init__(self, store: Store, contestants: list[battles.Contestant], seed: int | None = None):
+        self.store, self.contestants = store, contestants
+        self._places = {each.fingerprint: place for place, each in enumerate(contestants)}
+        self._draw = np.random.default_rng(seed)
+        self._votes: list[tuple[int, int, float]] = []  # of this run's contestants: two places, score of the first
+        self._ratings: Ratings | None = None  # of these votes
+
+    def open(self) -> None:
+        """Enter the contestants in the store, and read their votes of earlier runs."""
+        for each in self.contestants:
+            self.store.add_contestant(Contestant(each.name, each.fingerprint))
+        for verdict in read_results(self.store, Filter("human")).verdicts:
+            self._count(verdict.battle.model_a, verdict.battle.model_b, verdict.winner)
+
+    def next_pair(self, waiting: list[battles.Battle]) -> tuple[battles.Contestant, battles.Contestant]:
+        """Two contestants for a battle, where a vote is expected to correct the ranking most.
+
+        Args:
+            waiting: battles without a vote, which count as if they had one.
+        """
+        if self._ratings is None:
+            first, second, score = np.array(self._votes).reshape(-1, 3).T
+            pairs = (first.astype(np.int64), second.astype(np.int64))
+            self._ratings = bradley_terry(Votes(len(self.contestants), *pairs, score, np.zeros(len(score), np.int64)))
+        places = [tuple(self._places[battle.sides[side].fingerprint] for side in SIDES) for battle in waiting]
+        first, second = next_pair(self._ratings, places, self._draw)
+        return self.contestants[first], self.contestants[second]
+
+    def keep(self, battle: battles.Battle) -> None:
+        """Write a battle and its vote, both or neither; they are on the disk when this returns.
+
+        Raises:
+            OSError, UserError: they cannot be written.
+        """
+        voter = self.store.salted(battle.voter)
+        sides = [battle.sides[side].fingerprint for side in SIDES]
+        conversations = [battle.conversation(side, whole=True) for side in SIDES]
+        row = Battle(
+            *sides,
+            voter,
+            *conversations,
+            battle.settings,
+            battle.seed,
+            battle.seed,
+            battle.leaked,
+            battle.id,
+            battle.began,
+        )
+        winner = WINNERS[battle.vote]
+        self.store.add([], [row], [Vote(battle.id, voter, winner)])
+        if not battle.leaked:
+            self._count(*sides, winner)
+
+    def board(self, chosen: Filter, style: bool) -> tuple[Leaderboard, list[str]]:
+        """The leaderboard of the votes that a filter takes, and remarks on it.
+
+        Raises:
+            UserError: there are none.
+        """
+        board = make_leaderboard(read_results(self.store, chosen), style)
+        return board, [*board.remarks(), *rater_remarks(self.store, chosen.kind)]
+
+    def _count(self, first: str, second: str, winner: Winner) -> None:
+        if first in self._places and second in self._places:
+            self._votes.append((self._places[first], self._places[second], SCORES[winner]))
+            self._ratings = None
+
+
+def read_filter(fields: dict[str, Any]) -> tuple[Filter, bool]:
+    """The filter of a request, and whether to control for style.
+
+    Raises:
+        ValueError: a value that is not one of the choices, or not a number.
+    """
+    kind: Literal["human", "rule", "model"] = fields.get("kind", "human")
+    topic = fields.get("topic") or None
+    if kind not in KINDS or topic not in (None, *TOPICS):
+        raise ValueError(f"the kinds are {', '.join(KINDS)}, and the topics {', '.join(TOPICS)}")
+    lengths = [int(fields[key]) if fields.get(key) else None for key in ("min_words", "max_words")]
+    return Filter(kind, topic, *lengths), fields.get("style") == "on"
