@@ -39,7 +39,7 @@ class OccurrencePenalty(LogitsProcessor):
 
 
 class Sampler:
-    """How the tokens of one answer are chosen.
+    """The choice of the tokens of one answer.
 
     Args:
         settings: of the answer, `max_new_tokens` included.
