@@ -1,5 +1,6 @@
 """Answers to the questions of a file, on a model that knows them by heart; figures from plain forward passes."""
 
+import copy
 import json
 import math
 
@@ -311,3 +312,11 @@ def test_references_with_unknown_characters_have_no_bits_per_byte(tiny_model, tm
     chat = ChatConfig(file=write(tmp_path / "q.jsonl", records))
     figures, *_ = measure(chat, tiny_model(), tokenizer, max_new_tokens=5)
     assert figures["bits per byte"].n == 1 and figures["bits per byte"].left_out == 1
+
+
+def test_an_end_token_is_not_an_unknown_character(tokenizer, tiny_model, tmp_path):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.unk_token = tokenizer.eos_token
+    chat = ChatConfig(file=write(tmp_path / "q.jsonl", [{"prompt": "Where?", "completion": "Here."}]))
+    figures, *_ = measure(chat, tiny_model(), tokenizer, max_new_tokens=5)
+    assert figures["bits per byte"].n == 1 and figures["bits per byte"].left_out == 0

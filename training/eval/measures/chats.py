@@ -33,6 +33,7 @@ from training.eval.measures.prompts import check_rendering, encode_completion, e
 from training.eval.measures.records import Question, read_questions
 from training.eval.measures.reward_model import check_reward_model, score_conversations
 from training.model_io.conversations import encode_prompt
+from training.model_io.tokenizers import unknown_token_id
 from training.tuning.reward_functions import ALL_OR_NOTHING, Answer, content, find_rewards
 
 SAMPLES = 5  # answers per chat kept for reading
@@ -232,7 +233,7 @@ def measure_references(chat: Chat, model: LoadedModel) -> tuple[Figure, list[Ite
     """
     answered = [question for question in chat.questions if question.reference]
     pairs = [encode_completion(model.tokenizer, question.prompt, question.reference) for question in answered]
-    unknown = model.tokenizer.unk_token_id
+    unknown = unknown_token_id(model.tokenizer)
     fitting = [
         index
         for index, (prompt, answer) in enumerate(pairs)
