@@ -89,6 +89,15 @@ def test_splits_without_a_file_are_drawn_from_the_training_texts(tmp_path, capsy
         read_labelled(config, 0)
 
 
+def test_labels_without_texts_in_a_split_are_counted(tmp_path, capsys):
+    config = write(tmp_path, "csv")
+    with open(tmp_path / "train.csv", "a") as stream:
+        stream.write("rare,x\n")
+    read_labelled(config, 0)
+    out = capsys.readouterr().out
+    assert "1 of 3 labels have no validation text" in out and "1 of 3 labels have no test text" in out
+
+
 def test_a_dataset_on_the_hub_keeps_the_splits_it_has(monkeypatch):
     import datasets
 

@@ -84,6 +84,9 @@ def read_labelled(config: LabelledConfig, seed: int) -> dict[str, Labelled]:
         unseen = sorted(set(data.labels) - known)
         if unseen:
             raise UserError(f"'data.{split}': no training record has the label '{unseen[0]}'; known: {_names(known)}")
+        absent = len(known.difference(data.labels))
+        if absent:
+            print(f"classify: {absent:,} of {len(known):,} labels have no {split} text, and are left out of mean scores")
     seen = set(splits["train"].texts)
     for split in ("validation", "test"):
         texts = splits[split].texts
@@ -113,8 +116,8 @@ def _draw(train: Labelled, split: str, seed: int) -> tuple[Labelled, Labelled]:
     if not drawn.held_out:
         raise UserError(f"'data.{split}': no label has two different training texts to draw from; give a file")
     print(
-        f"classify: {len(drawn.held_out):,} of {len(train.texts):,} training texts become the {split} texts, each "
-        f"label in proportion; set 'data.{split}' to use a file or split instead"
+        f"classify: {len(drawn.held_out):,} of {len(train.texts):,} training texts become the {split} texts, the "
+        f"labels in proportion, one text of a rare label; set 'data.{split}' to use a file or split instead"
     )
     kept, held_out = (Labelled([train.texts[n] for n in part], [train.labels[n] for n in part]) for part in drawn)
     return kept, held_out
