@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import UserError
+from training.corpus.output.card import shown_path
 from training.eval.measures.bits_per_byte import bits_per_byte
 from training.eval.measures.config import ChatConfig
 from training.eval.measures.figures import (
@@ -64,7 +65,9 @@ class Chats(Measure):
             "chats": f"greedy, up to {self.config.max_new_tokens} new tokens; bits per byte of reference answers given "
             "their prompts: the token that ends one costs bits and counts no bytes"
         }
-        scorers = [f"{name}: {chat.reward_model}" for name, chat in self.config.chats.items() if chat.reward_model]
+        scorers = [
+            f"{name}: {shown_path(chat.reward_model)}" for name, chat in self.config.chats.items() if chat.reward_model
+        ]
         return found | ({"reward models": ", ".join(scorers)} if scorers else {})
 
     def run(self, model: LoadedModel) -> MeasureResult:
