@@ -216,14 +216,14 @@ def names_in_evaluation(config: ExportConfig, model: str) -> tuple[str, ...]:
         return ()
     measured = {
         key.removeprefix("models."): digest
-        for key, digest in read_provenance(config.evaluation)["inputs"].items()
+        for key, digest in read_provenance(config.evaluation).get("inputs", {}).items()
         if key.startswith("models.")
     }
     names = tuple(name for name, digest in measured.items() if digest == model)
     if not names:
         raise UserError(
-            f"'evaluation': {config.evaluation} has no scores of {config.model} as it is now, only of "
-            f"{', '.join(measured)}; evaluate this model, or leave 'evaluation' out"
+            f"'evaluation': {config.evaluation} has no scores of {config.model} as it is now (its models: "
+            f"{', '.join(measured) or 'not recorded'}); evaluate this model, or leave 'evaluation' out"
         )
     return names
 
