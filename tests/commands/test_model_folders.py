@@ -218,7 +218,7 @@ def name_base(base: str) -> None:
 
 def test_an_adapter_of_a_local_base_is_not_published(place, online):
     """Its files hold the path of the base, which exists nowhere else."""
-    with refused(None, "adapter", place / "pretrain", "scratch export", "adapter_config.json", "README.md"):
+    with refused(None, "adapter", "/pretrain'", "scratch export", "adapter_config.json", "README.md"):
         push.main(["adapter", "me/adapter"])
     assert "me/adapter" not in online.files
     name_base("me/base")

@@ -117,7 +117,7 @@ def check_base(folder: str) -> None:
         raise UserError(f"{file} is damaged; download or train the adapter again") from None
     if not is_hub_name(base or ""):
         raise UserError(
-            f"{describe_adapter(folder)} and push that; or push the base, and put its name on the Hub in place of "
+            f"{describe_adapter(folder)}, and push that; or publish the base, and put its name on the Hub in place of "
             f"'{base}' in {file} and {Path(folder) / CARD}"
         )
 
