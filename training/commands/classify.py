@@ -21,7 +21,10 @@ from training.stages.stage import Stage
 if TYPE_CHECKING:
     from training.tuning.classification.scores import ClassificationScores
 
-WHEN_BEHIND = "try a higher learning_rate, or a base pretrained on more text of this kind; see docs/classification.md"
+WHEN_BEHIND = (
+    "try a higher learning_rate, a larger max_length if texts were truncated, or a base pretrained on more text of "
+    "this kind; see docs/classification.md"
+)
 
 
 @dataclass

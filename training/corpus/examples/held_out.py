@@ -13,7 +13,7 @@ class Split(NamedTuple):
 
 
 def hold_out(texts: list[str], labels: list[str], share: float, seed: int) -> Split:
-    """Draw a share of the texts, with the labels in proportion, but of a rare label one text where there is room.
+    """Draw a share of the texts, with labels in proportion and a text of each rare label where there is room.
 
     Texts that are equal up to case and whitespace are on one side. Those that have several labels stay in training, as
     does at least one text of each label. The draw depends on the seed and the texts, not on their order.
