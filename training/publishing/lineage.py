@@ -34,7 +34,7 @@ def made_from(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _lineage(folder: Path, seen: frozenset[Path]) -> list[dict[str, Any]]:
     record = _record_of(folder)
-    if not record or folder in seen:  # a folder may have been written again, from a model that was made from it
+    if not record or folder in seen:  # records edited by hand may name each other
         return []
     return [*_made_from(record["recipe"], record["inputs"], seen | {folder}), record]
 
