@@ -61,7 +61,6 @@ def main(arguments: list[str]) -> None:
         name = config.model.rstrip("/")
         with Engine(model, tokenizer, config.max_batch, config.max_queue) as engine:
             server = ModelServer(name, engine, tokenizer, config.api_key)
-            listener.listen()
             introduce(config, name, engine, f"http://{address_of(listener)}", tokenizer.chat_template is not None)
             options = uvicorn.Config(
                 server.app(), log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS
