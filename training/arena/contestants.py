@@ -21,6 +21,7 @@ from training.model_io.model_folder import GENERATION_CONFIG, TEKKEN, TOKENIZER_
 from training.serving.engine import Engine, Request
 from training.serving.settings import AnswerSettings
 
+QUEUE = 1000  # answers that may wait for a model: more than all battles at once
 SHORTEST_WORD = 3  # letters of a name by which an answer can tell who wrote it
 
 
@@ -97,7 +98,7 @@ def opened(names: list[str]) -> Iterator[list[Contestant]]:
             model, tokenizer = open_language_model(name)
             if tokenizer.chat_template is None:
                 raise UserError(f"{name}: has no chat template; contestants are models of `scratch sft` or later")
-            engine = engines.enter_context(Engine(model, tokenizer))
+            engine = engines.enter_context(Engine(model, tokenizer, max_queue=QUEUE))
             contestants.append(LocalModel(name.rstrip("/"), engine, fingerprint(name)))
         for first, second in itertools.combinations(contestants, 2):
             if first.fingerprint == second.fingerprint:

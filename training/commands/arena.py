@@ -15,7 +15,7 @@ has the formulas.
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -64,6 +64,10 @@ class ArenaConfig(Sampling):
                 "'given': a battle needs two contestants or more; `scratch chat --web` opens a page with one model. "
                 "For a store, add --leaderboard, --export_preferences, --export or --import"
             )
+        without_effect = self.page_options() if self.reads_store else self.store_options()
+        if without_effect:
+            what = "a store" if self.reads_store else "battles on the page"
+            raise ValueError(f"'{without_effect[0]}': has no effect with {what}; leave it out")
         for key in ("export", "export_preferences"):
             file = getattr(self, key)
             if file and not Path(file).absolute().parent.is_dir():
@@ -72,10 +76,24 @@ class ArenaConfig(Sampling):
             raise ValueError(f"'output_dir': {self.output_dir} is not a folder; make it first")
 
 
+    def page_options(self) -> list[str]:
+        """The given options that only the page uses."""
+        return given(self, ["store", "host", "port", *(field.name for field in fields(Sampling))])
+
+    def store_options(self) -> list[str]:
+        """The given options that only a leaderboard or an export uses."""
+        return given(self, ["output_dir", "kind", "topic", "min_words", "max_words", "style_control"])
+
     @property
     def reads_store(self) -> bool:
         """Whether the command works on a store, without a page."""
         return bool(self.import_ or self.export or self.export_preferences or self.leaderboard)
+
+
+def given(config: ArenaConfig, keys: list[str]) -> list[str]:
+    """The keys among these whose value is not the default."""
+    defaults = {field.name: field.default for field in fields(config)}
+    return [key for key in keys if getattr(config, key) != defaults[key]]
 
 
 def main(arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 """The store of a running arena: it decides the next pair, keeps the votes, and gives the leaderboard."""
 
+import threading
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.web import battles
 from training.web.lockstep import SIDES
 
 WINNERS: dict[battles.Vote, Winner] = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "both_bad"}
+MOST_BOARDS = 20  # leaderboards in memory
 FILTERS = {"kinds": list(KINDS), "topics": list(TOPICS)}
 
 
@@ -33,6 +35,9 @@ class Polls:
         self._draw = np.random.default_rng(seed)
         self._votes: list[tuple[int, int, float]] = []  # of this run's contestants: two places, score of the first
         self._ratings: Ratings | None = None  # of these votes
+        self._changing = threading.Lock()  # guards the two; votes arrive from threads
+        self._boards: dict[Any, tuple[Leaderboard, list[str]]] = {}  # by filter, of `_votes_shown`
+        self._votes_shown, self._showing = -1, threading.Lock()
 
     def open(self) -> None:
         """Enter the contestants in the store, and read their votes of earlier runs."""
@@ -47,12 +52,15 @@ class Polls:
         Args:
             waiting: battles without a vote, which count as if they had one.
         """
-        if self._ratings is None:
-            first, second, score = np.array(self._votes).reshape(-1, 3).T
-            pairs = (first.astype(np.int64), second.astype(np.int64))
-            self._ratings = bradley_terry(Votes(len(self.contestants), *pairs, score, np.zeros(len(score), np.int64)))
+        with self._changing:
+            if self._ratings is None:
+                first, second, score = np.array(self._votes).reshape(-1, 3).T
+                sides = (first.astype(np.int64), second.astype(np.int64))
+                votes = Votes(len(self.contestants), *sides, score, np.zeros(len(score), np.int64))
+                self._ratings = bradley_terry(votes)
+            ratings = self._ratings
         places = [tuple(self._places[battle.sides[side].fingerprint] for side in SIDES) for battle in waiting]
-        first, second = next_pair(self._ratings, places, self._draw)
+        first, second = next_pair(ratings, places, self._draw)
         return self.contestants[first], self.contestants[second]
 
     def keep(self, battle: battles.Battle) -> None:
@@ -60,6 +68,7 @@ class Polls:
 
         Raises:
             OSError, UserError: they cannot be written.
+            Rejected: the store has a vote on this battle.
         """
         voter = self.store.salted(battle.voter)
         sides = [battle.sides[side].fingerprint for side in SIDES]
@@ -76,23 +85,33 @@ class Polls:
             battle.began,
         )
         winner = WINNERS[battle.vote]
-        self.store.add([], [row], [Vote(battle.id, voter, winner)])
+        if self.store.add([], [row], [Vote(battle.id, voter, winner)]) != (1, 1):
+            raise battles.Rejected(409, "This battle has a vote already.")
         if not battle.leaked:
             self._count(*sides, winner)
 
     def board(self, chosen: Filter, style: bool) -> tuple[Leaderboard, list[str]]:
-        """The leaderboard of the votes that a filter takes, and remarks on it.
+        """The leaderboard of the votes that a filter takes, and remarks on it; computed once for the same votes.
 
         Raises:
             UserError: there are none.
         """
-        board = make_leaderboard(read_results(self.store, chosen), style)
-        return board, [*board.remarks(), *rater_remarks(self.store, chosen.kind)]
+        with self._showing:
+            votes = len(self.store.votes())
+            if votes != self._votes_shown:
+                self._boards, self._votes_shown = {}, votes
+            if (chosen, style) not in self._boards:
+                board = make_leaderboard(read_results(self.store, chosen), style)
+                whole = chosen == Filter(chosen.kind)  # the raters are described by all of their votes
+                remarks = [*board.remarks(), *(rater_remarks(self.store, chosen.kind) if whole else ())]
+                self._boards = dict([*self._boards.items()][-MOST_BOARDS:]) | {(chosen, style): (board, remarks)}
+            return self._boards[chosen, style]
 
     def _count(self, first: str, second: str, winner: Winner) -> None:
         if first in self._places and second in self._places:
-            self._votes.append((self._places[first], self._places[second], SCORES[winner]))
-            self._ratings = None
+            with self._changing:
+                self._votes.append((self._places[first], self._places[second], SCORES[winner]))
+                self._ratings = None
 
 
 def read_filter(fields: dict[str, Any]) -> tuple[Filter, bool]:
