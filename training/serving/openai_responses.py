@@ -156,5 +156,5 @@ def _logprob(candidate: Candidate) -> dict[str, Any]:
 
 
 def _finite(logprob: float) -> float:
-    """A log probability that JSON can hold, which has neither -inf nor NaN; OpenAI writes -9999 for impossible tokens."""
+    """A log probability as JSON, which has neither -inf nor NaN; OpenAI writes -9999 for impossible tokens."""
     return max(-9999.0, logprob)

@@ -1,4 +1,4 @@
-"""Where requests come from: checks by which a server on this computer rejects the pages of others."""
+"""Origins of requests: checks by which a server on this computer rejects the pages of others."""
 
 import ipaddress
 from collections.abc import Mapping
