@@ -4,9 +4,12 @@ import contextlib
 import copy
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+from transformers.utils import CONFIG_NAME
 
 from training.arena.endpoints import Endpoint
 from training.common.errors import UserError
@@ -14,6 +17,7 @@ from training.common.files import sha256
 from training.common.hub_names import is_hub_name
 from training.model_io.conversations import encode_prompt
 from training.model_io.language_model import open_language_model
+from training.model_io.model_folder import GENERATION_CONFIG, TEKKEN, TOKENIZER_FILES
 from training.serving.engine import Engine, Request
 from training.serving.settings import AnswerSettings
 
@@ -67,11 +71,12 @@ class LocalModel:
 
 
 def fingerprint(name: str) -> str:
-    """A digest of a folder's files, those of its subfolders left out; of a Hub name the name."""
+    """A digest of a folder's files that decide what the model answers; of a Hub name the name."""
     if is_hub_name(name):
         return name
-    files = sorted(path for path in Path(name).iterdir() if path.is_file() and path.suffix in (".json", ".safetensors"))
-    digests = [f"{path.name} {sha256(path)}" for path in files]
+    decisive = {CONFIG_NAME, GENERATION_CONFIG, *TOKENIZER_FILES, TEKKEN}
+    files = [path for path in Path(name).iterdir() if path.name in decisive or path.suffix == ".safetensors"]
+    digests = [f"{path.name} {sha256(path)}" for path in sorted(files) if path.is_file()]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
 
@@ -102,6 +107,6 @@ def opened(names: list[str]) -> Iterator[list[Contestant]]:
 
 
 def identity_words(contestants: list[Contestant]) -> list[str]:
-    """Words by which an answer would tell who wrote it: the names of the contestants, and their last parts."""
-    words = {part for each in contestants for part in (each.name, each.name.rpartition("/")[2])}
-    return sorted(word for word in words if len(word) >= SHORTEST_WORD)
+    """Words by which an answer would tell who wrote it: a contestant's name, and its last part if no other has it."""
+    owners = Counter(word for each in contestants for word in {each.name, each.name.rpartition("/")[2]})
+    return sorted(word for word, count in owners.items() if count == 1 and len(word) >= SHORTEST_WORD)

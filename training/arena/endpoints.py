@@ -52,7 +52,7 @@ class Endpoint:
                 response = httpx2.get(f"{url}/models", headers=_headers(), timeout=10)
                 response.raise_for_status()
                 models = [str(entry["id"]) for entry in response.json()["data"]]
-            except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+            except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
                 reason = one_line(error)
                 raise UserError(f"{url}: no models listed there ({reason}); is it a URL that ends in /v1?") from None
             if len(models) != 1:
@@ -82,7 +82,10 @@ class Endpoint:
                         piece = _piece(event)
                         if piece:
                             yield piece
-        except (httpx2.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (
+            *(httpx2.HTTPError, httpx2.InvalidURL),
+            *(ValueError, LookupError, TypeError, AttributeError),
+        ) as error:
             raise ContestantError(f"{self.name}: {one_line(error) or type(error).__name__}") from None
 
 
