@@ -147,8 +147,8 @@ def test_classification_benchmark_has_both_yardsticks(tmp_path):
     files = [f"--{split}={tmp_path}/{split}.csv" for split in ("train", "validation", "test")]
     output = run("benchmarks.classification", f"--model={tmp_path}/model", *files, "--seeds", "3", "--epochs=1")
     rows = json.loads(output.splitlines()[-1])["rows"]
-    assert list(rows) == ["pretrained", "random weights", "TF-IDF, logistic regression"]
-    assert rows["pretrained"] != rows["random weights"] and rows["TF-IDF, logistic regression"]["f1"] == 1.0
+    assert list(rows) == ["pretrained", "random weights", "linear SVM on TF-IDF"]
+    assert rows["pretrained"] != rows["random weights"] and rows["linear SVM on TF-IDF"]["f1"] == 1.0
     assert "always the commonest label" in output
 
 
