@@ -6,7 +6,6 @@ in the same events at the same pace, and a failure ends the battle with a line t
 
 import asyncio
 import random
-import re
 import secrets
 import time
 from collections import OrderedDict
@@ -14,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from training.arena.contestants import Contestant
+from training.arena.contestants import Contestant, bounded_answer, says_name
 from training.common.errors import one_line
 from training.web.lockstep import SIDES, Pair
 
@@ -22,9 +21,7 @@ Vote = Literal["a", "b", "tie", "both_bad"]
 VOTES = ("a", "b", "tie", "both_bad")
 
 LONGEST_PROMPT = 8_000  # characters
-LONGEST_ANSWER = 20_000  # characters, above which an answer counts as one without end
 MOST_TURNS = 20
-MOST_SECONDS = 300  # of an answer
 UNREAD_SECONDS = 30  # after which answers that nobody reads are stopped
 MOST_OPEN = 1_000  # battles in memory
 MOST_ANSWERING = 400  # battles whose answers are being written
@@ -125,7 +122,7 @@ class Battles:
     ):
         self.draw, self.keep, self.settings, self.report = draw, keep, settings, report
         self._seeds = random.Random(seed)
-        self.naming = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names), re.IGNORECASE)
+        self.names = names
         self.open: OrderedDict[str, Battle] = OrderedDict()
         self.recent: dict[str, list[float]] = {}
 
@@ -231,19 +228,14 @@ class Battles:
         contestant, answer = battle.sides[side], battle.turns[-1].pair.answers[side]
         settings = battle.settings | {"seed": (battle.seed + len(battle.turns)) % 2**31}
         try:
-            async with asyncio.timeout(MOST_SECONDS):
-                async for piece in contestant.answer(battle.conversation(side), settings):
-                    answer.text += piece
-                    if len(answer.text) > LONGEST_ANSWER:
-                        raise ValueError(f"its answer is longer than {LONGEST_ANSWER:,} characters")
-            if not answer.text.strip():
-                raise ValueError("its answer is empty")
+            async for piece in bounded_answer(contestant, battle.conversation(side), settings):
+                answer.text += piece
         except Exception as error:  # whatever a contestant raises
             self.report(f"{contestant.name}: {one_line(error) or type(error).__name__}; the battle does not count")
             self._void(battle, FAILED)
             return
         answer.ended = True
-        if self.naming.pattern and self.naming.search(answer.text):
+        if says_name(answer.text, self.names):
             battle.leaked = True
 
     async def _stop_unread(self, battle: Battle) -> None:
