@@ -36,7 +36,7 @@ SAMPLING = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "top
 def quickstart_size() -> ScratchForCausalLM:
     """A model of the size of recipes/quickstart, with random weights."""
     torch.manual_seed(0)
-    sizes = {"vocab_size": 8192, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
+    sizes = {"vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
     return ScratchForCausalLM(ScratchConfig.from_preset("qwen3", **sizes, max_position_embeddings=256)).eval()
 
 

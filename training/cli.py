@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from training.common.errors import UserError, nearest, one_line
+from training.common.errors import UserError, caused_by, disk_full, nearest, one_line
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.recipe import split_restart
@@ -99,25 +99,6 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "training":
         return f"the package '{error.name}' is not installed; {how_to_install(error.name)}"
     return None
-
-
-def disk_full(error: BaseException) -> bool:
-    """Whether an error comes from a full disk, a quota, or a limit on the size of a file (ulimit)."""
-    # torch only notices that its file is shorter than it should be
-    return caused_by(error, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, quoted="unexpected pos")
-
-
-def caused_by(error: BaseException | None, *numbers: int, quoted: str = "") -> bool:
-    """Whether an error comes from one of these errors of the system, or quotes this text.
-
-    The Rust libraries quote the system's text, and have no error number.
-    """
-    texts = [text for text in (*map(os.strerror, numbers), quoted) if text]
-    while error:
-        if any(text in str(error) for text in texts) or (isinstance(error, OSError) and error.errno in numbers):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def main(arguments: list[str] | None = None) -> int:

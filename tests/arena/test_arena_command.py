@@ -58,3 +58,11 @@ def test_mistakes(place, arguments, key, fact):
     with refused(key, fact):
         main(arguments)
     assert not (place / "leaderboard.json").exists()
+
+
+def test_an_import_that_fails_leaves_no_store(place):
+    (place / "bad.jsonl").write_text('{"model_a": 1}\n')
+    before = sorted(path.name for path in place.iterdir())
+    with refused("import", "bad.jsonl:1"):
+        main(["new.sqlite", "--import", "bad.jsonl"])
+    assert sorted(path.name for path in place.iterdir()) == before

@@ -298,11 +298,14 @@ def test_a_whole_run_goes_on_after_any_kill(inputs, tmp_path, monkeypatch):
     undisturbed = run()
     result, happened = content(disk), Counter()
     for _ in range(ROUNDS):
-        for path in disk.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        end = "finished"
         for fault in (None, Fault("kill", draw.randint(1, undisturbed.changes)), None):
+            if end == "finished":  # begin again
+                for path in disk.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             moment = None if fault else draw.uniform(0, undisturbed.seconds)
-            happened["killed" if run(fault, moment).code else "finished"] += 1
+            end = "killed" if run(fault, moment).code else "finished"
+            happened[end] += 1
         assert run().code == 0 and content(disk) == result, (SEED, happened)
     note("run", happened, undisturbed)
 

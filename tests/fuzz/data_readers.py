@@ -162,7 +162,7 @@ def tuning_recipe() -> Any:
 
 def labelled(ending: str) -> Callable[[], object]:
     file = f"rows{ending}"
-    return lambda: read_labelled(LabelledConfig(train=file, validation=file, test=file))
+    return lambda: read_labelled(LabelledConfig(train=file, validation=file, test=file), 0)
 
 
 def sources() -> dict[str, Reader]:

@@ -20,11 +20,11 @@ leaderboard_no_history""".split()  # the script draws all
 def test_a_picture(case, tmp_path, monkeypatch):
     figures, save = [], Figure.savefig
 
-    def save_small(self, file, **options):
+    def save_measured(self, file, **options):
         figures.append(self)
-        save(self, file, dpi=40)
+        save(self, file, dpi=self.dpi)  # the resolution at which sizes are measured below
 
-    monkeypatch.setattr(Figure, "savefig", save_small)
+    monkeypatch.setattr(Figure, "savefig", save_measured)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         CASES[case](tmp_path / "picture.png")

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from training.serving.engine import Engine, EngineFull, PromptTooLong, Request
-from training.serving.sampler import Sampler
+from training.serving.sampler import Sampler, choose
 from training.serving.settings import AnswerSettings
 
 LENGTHS = (3, 17, 1, 30)  # of prompts
@@ -118,16 +118,20 @@ def test_a_sampled_answer_does_not_depend_on_its_neighbours(name, tokenizer):
 
 
 def test_sampling_follows_the_distribution():
-    """Frequencies of 3,000 tokens against softmax(logits / 0.7) of the 5 most likely."""
+    """Frequencies of 4,000 tokens against softmax(logits / 0.7) of the 5 most likely, alone and several at a time."""
     model = build("qwen3")
     logits = torch.randn(SIZES["vocab_size"], generator=torch.Generator().manual_seed(0)) * 2
-    wanted = AnswerSettings(temperature=0.7, top_k=5, seed=0, max_new_tokens=10)
-    sampler = Sampler(model, [1], wanted.applied(model.generation_config), wanted)
+    samplers = []
+    for seed in range(8):
+        wanted = AnswerSettings(temperature=0.7, top_k=5, seed=seed, max_new_tokens=10)
+        samplers.append(Sampler(model, [1], wanted.applied(model.generation_config), wanted))
     counts, top = torch.zeros_like(logits), (logits / 0.7).topk(5)
-    for _ in range(3000):
-        counts[sampler.choose(logits)] += 1
-    assert counts.sum() == counts[top.indices].sum()
-    assert counts[top.indices] / 3000 == pytest.approx(top.values.softmax(dim=-1), abs=0.03)
+    for number in range(500):
+        together = samplers if number % 2 else samplers[::-1]
+        for token in choose(together, logits.repeat(8, 1)):
+            counts[token] += 1
+    assert counts.sum() == counts[top.indices].sum() == 4000
+    assert counts[top.indices] / 4000 == pytest.approx(top.values.softmax(dim=-1), abs=0.03)
 
 
 def test_bf16_stays_bf16(tokenizer):

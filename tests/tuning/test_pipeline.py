@@ -1,6 +1,7 @@
 """sft and dpo as stages: what TRL trains is saved as every other model, and an interrupted run goes on."""
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -18,13 +19,14 @@ from transformers import AutoModelForCausalLM, Trainer
 from training.commands import dpo as dpo_command
 from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
-from training.common.errors import UserError
+from training.common.errors import UserError, disk_full
 from training.common.signals import Interrupted
 from training.common.stage import Stage, digest, read_provenance, staging_dir
 from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 from training.tuning.pipeline.recipe import (
     RUNTIME_KEYS,
     SAVING_KEYS,
+    one_line_errors,
     parse_recipe,
     read_recipe,
     runtime_keys_of,
@@ -177,6 +179,16 @@ def test_a_run_killed_after_its_last_step_trains_no_further(place, monkeypatch, 
     assert f"checkpoint-{steps}" in capsys.readouterr().out and same(weights("new"), weights("straight"))
     logged = [json.loads(line) for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged if "loss" in line] == list(range(1, steps + 1))
+
+
+def test_a_full_disk_is_no_mistake_in_the_recipe():
+    """datasets, on a full disk of its cache, fails once more when it closes its files."""
+    with pytest.raises(ValueError, match="closed file") as caught, one_line_errors("recipe"):
+        try:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        finally:
+            raise ValueError("I/O operation on closed file")
+    assert disk_full(caught.value)
 
 
 def test_a_mistake_before_the_first_checkpoint_leaves_nothing_to_protect(tmp_path):

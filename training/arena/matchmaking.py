@@ -1,6 +1,7 @@
 """The next pair of models for a battle: drawn where a vote is expected to correct the ranking most."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -68,9 +69,9 @@ def next_pair(ratings: Ratings, waiting: Sequence[Pair], generator: np.random.Ge
         generator: draws the pair, and the sides.
     """
     covariance = ratings.posterior
-    for first, second in waiting:
+    for (first, second), count in Counter(tuple(sorted(pair)) for pair in waiting).items():
         contrast = covariance[first] - covariance[second]
-        weight = _information(ratings.strengths[first] - ratings.strengths[second])
+        weight = count * _information(ratings.strengths[first] - ratings.strengths[second])
         covariance = covariance - np.outer(contrast, contrast) / (1 / weight + contrast[first] - contrast[second])
     gains = vote_gains(ratings.strengths, covariance)
     chances = (gains / gains.max()) ** SHARPNESS

@@ -173,9 +173,13 @@ class Store:
         return cls(path, connection, held)
 
     def close(self) -> None:
-        """Close the file, and let other writers in."""
+        """Close the file, and let other writers in. A store that was made and stayed empty is deleted."""
         with self._one_at_a_time:
+            empty = self._held and not self._connection.execute("SELECT count(*) FROM contestants").fetchone()[0]
             self._connection.close()
+            if empty:
+                for file in (self.path, Path(self._held.name)):
+                    file.unlink(missing_ok=True)
             if self._held:
                 self._held.close()
 

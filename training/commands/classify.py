@@ -21,9 +21,7 @@ from training.model_io.model_kinds import model_digest
 if TYPE_CHECKING:
     from training.tuning.classification.scores import ClassificationScores
 
-WHEN_BEHIND = (
-    "try a higher learning_rate, more num_train_epochs or a base pretrained on more text, see docs/classification.md"
-)
+WHEN_BEHIND = "try a higher learning_rate, or a base pretrained on more text of this kind; see docs/classification.md"
 
 
 @dataclass

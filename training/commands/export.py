@@ -9,12 +9,12 @@ logits are the same, the folder holds no code, and any program that opens a Llam
 adapter of the model, as `trl sft` writes it, is merged first.
 """
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from training.common.errors import UserError
+from training.common.help import command_line
 from training.common.hub_names import is_hub_name
 from training.common.recipe import PathText, option, parse, required
 from training.common.stage import Stage, check_stage, digest
@@ -107,10 +107,9 @@ def main(arguments: list[str]) -> None:
             name_bos_token(folder)
         metrics["difference"] = check_parity(config.model, folder, source.auto_model())
         wrote = f"{config.to}, tokenizer, model card; logits within {metrics['difference']:.1e} of the original's"
-    stage.finish(metrics, wrote)
-    quoted = shlex.quote(config.output_dir)
-    chat = f"scratch chat {quoted}, or " if kind is LANGUAGE_MODEL else ""
-    print(f"next: {chat}scratch push {quoted} {shlex.quote(f'YOUR_NAME/{config.name}')}")
+    chat = [command_line("chat", config.output_dir)] if kind is LANGUAGE_MODEL else []
+    push = command_line("push", config.output_dir, f"YOUR_NAME/{config.name}")
+    stage.finish(metrics, wrote, uses=[*chat, push])
 
 
 def check_model(config: ExportConfig) -> None:

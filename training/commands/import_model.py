@@ -8,13 +8,13 @@ the generation settings are copied.
 """
 
 import json
-import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError, one_line
+from training.common.help import command_line
 from training.common.hub_names import is_hub_name
 from training.common.recipe import PathText, parse, required
 from training.common.stage import Stage, digest
@@ -85,9 +85,8 @@ def main(arguments: list[str]) -> None:
         {"parameters": parameters, "difference": difference},
         f"{network.model_type}, {parameters / 1e6:.1f}M parameters, {'with' if tokenizer else 'without'} tokenizer; "
         f"logits within {difference:.1e} of the original's",
+        uses=[command_line("export", "--model", config.output_dir, "--output_dir", f"{config.output_dir}-export")],
     )
-    folder = Path(config.output_dir)
-    print(f"next: {shlex.join(['scratch', 'export', '--model', str(folder), '--output_dir', f'{folder}-export'])}")
 
 
 def find(model: str) -> tuple[Path, str]:

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,25 @@ def writing_to(folder: Path) -> Iterator[None]:
             f"'output_dir': {folder} cannot be written ({error.strerror}); change its permissions or choose another "
             "folder"
         ) from None
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error comes from a full disk, a quota, or a limit on the size of a file (ulimit)."""
+    # torch only notices that its file is shorter than it should be
+    return caused_by(error, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, quoted="unexpected pos")
+
+
+def caused_by(error: BaseException | None, *numbers: int, quoted: str = "") -> bool:
+    """Whether an error comes from one of these errors of the system, or quotes this text.
+
+    The Rust libraries quote the system's text, and have no error number.
+    """
+    texts = [text for text in (*map(os.strerror, numbers), quoted) if text]
+    while error:
+        if any(text in str(error) for text in texts) or (isinstance(error, OSError) and error.errno in numbers):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def one_line(error: object) -> str:

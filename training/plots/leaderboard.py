@@ -33,7 +33,7 @@ def draw_leaderboard(
     side = max(3.4, (0.55 if models <= MOST_CELLS else 0.25) * models + 1.4)
     with drawing() as pyplot:
         figure, (left, middle, right) = pyplot.subplots(
-            1, 3, figsize=(8 + 2 * side, side + 0.6), width_ratios=[1, 1.05, 1]
+            1, 3, figsize=(8 + 2 * side, side + 0.6 + 0.05 * max(map(len, names))), width_ratios=[1, 1.05, 1]
         )
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=FAINT)
         _draw_ratings(left, names, ratings)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from training.serving.answer import Answer
+from training.serving.answer import Answer, continue_answers
 
 
 def generate_alone(model: PreTrainedModel, answer: Answer, stopped: Callable[[], bool]) -> None:
@@ -27,8 +27,8 @@ def generate_alone(model: PreTrainedModel, answer: Answer, stopped: Callable[[],
         output = model._prefill(input_ids, generation_config, state)
         while True:
             state = model._update_model_kwargs_for_generation(output, state, is_encoder_decoder=False)
-            answer.take(output.logits[0, -1].float().cpu())
-            input_ids = answer.sampler.input_ids.to(model.device)
+            continue_answers([answer], output.logits[:, -1])
+            input_ids = torch.tensor([answer.sampler.ids], device=model.device)
             if not answer.in_progress or stopped():
                 return input_ids
             length = 1 if state["use_cache"] else None

@@ -8,7 +8,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from training.chat.streaming import CharacterStreamer
 from training.common.errors import one_line
-from training.serving.sampler import Sampler
+from training.serving.sampler import Sampler, choose
 from training.serving.settings import AnswerSettings
 from training.serving.token_bytes import token_bytes
 
@@ -137,15 +137,18 @@ class Answer:
         """Let the engine drop the answer before its next step."""
         self.cancelled = True
 
-    def take(self, logits: torch.Tensor) -> None:
-        """Choose the next token and deliver what it adds; a failure ends this answer.
+    def take(self, token: int | Exception, logits: torch.Tensor) -> None:
+        """Add the next token and deliver what it adds; a failure ends this answer.
 
         Args:
-            logits: (vocab,), fp32, on the CPU.
+            token: or why there is none.
+            logits: (vocab,), by which it was chosen.
         """
         try:
-            token = self.sampler.choose(logits)
+            if isinstance(token, Exception):
+                raise token
             self.ids.append(token)
+            self.sampler.ids.append(token)
             if token in self.ends:
                 return self._finish("stop", self.text.rest())
             text = self.text.add(token)
@@ -190,6 +193,18 @@ class Answer:
         values = [(token, float(logprobs[token])), *zip(top.indices.tolist(), top.values.tolist(), strict=True)]
         chosen, *likely = (Candidate(each, *token_bytes(self.tokenizer, each), value) for each, value in values)
         return chosen, tuple(likely)
+
+
+def continue_answers(answers: list[Answer], logits: torch.Tensor) -> None:
+    """Choose the next token of each answer.
+
+    Args:
+        logits: (rows, vocab), a row for each answer.
+    """
+    logits = logits.float().cpu()
+    tokens = choose([answer.sampler for answer in answers], logits)
+    for answer, token, row in zip(answers, tokens, logits, strict=True):
+        answer.take(token, row)
 
 
 def end_tokens(settings: GenerationConfig) -> set[int]:

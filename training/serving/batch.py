@@ -35,7 +35,7 @@ class Batch:
         self.mask = torch.empty(0, 0, dtype=torch.long)
 
     def add(self, answer: Answer) -> torch.Tensor:
-        """Read the prompt of an answer, and all of its tokens so far, and let it join; its next logits, (vocab,)."""
+        """Read the prompt of an answer, and all of its tokens so far, and let it join; its next logits, (1, vocab)."""
         input_ids = torch.tensor([answer.prompt + answer.ids], device=self.model.device)  # (1, seq)
         mask, cache = torch.ones_like(input_ids), DynamicCache()
         output = self.model(
@@ -46,7 +46,7 @@ class Batch:
             **self.options,
         )
         self._join(answer, cache, mask)
-        return output.logits[0, -1]
+        return output.logits[:, -1]
 
     def step(self) -> torch.Tensor:
         """Feed the last token of every answer; the logits of the next ones, (rows, vocab)."""

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from training.common.errors import one_line
 from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 from training.serving.alone import generate_alone
-from training.serving.answer import Answer, Piece
+from training.serving.answer import Answer, Piece, continue_answers
 from training.serving.batch import Batch, can_batch
 from training.serving.pieces import Pieces
 from training.serving.settings import AnswerSettings
@@ -170,7 +170,7 @@ class Engine:
         """Read a prompt and choose the next token; in a model without batches, generate the whole answer."""
         try:
             if self.batches:
-                answer.take(self.batch.add(answer).float().cpu())
+                continue_answers([answer], self.batch.add(answer))
             else:
                 generate_alone(self.model, answer, stopped=lambda: self._closed)
         except Exception as error:
@@ -179,15 +179,14 @@ class Engine:
     def _step(self) -> None:
         """Choose a token for every answer in the batch."""
         try:
-            logits = self.batch.step().float().cpu()
+            logits = self.batch.step().float().cpu()  # where errors of a GPU appear
         except Exception as error:
             logger.warning("a step of %d answers failed (%s); each continues alone", len(self.batch.answers), error)
             for answer in self.batch.take_all():
                 if answer.in_progress:
                     self._begin(answer)
             return
-        for answer, row in zip(self.batch.answers, logits, strict=True):
-            answer.take(row)
+        continue_answers(self.batch.answers, logits)
 
     def _fail(self, answer: Answer, error: Exception) -> None:
         logger.error("an answer failed: %s: %s", type(error).__name__, one_line(error))

@@ -7,8 +7,18 @@ answer, always on the CPU: a seed gives the same answer on every device, whateve
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers.generation import logits_process
 
 from training.serving.settings import AnswerSettings
+
+# Processors that look at the logits alone.
+WITHOUT_HISTORY = {
+    logits_process.SuppressTokensLogitsProcessor,
+    logits_process.TemperatureLogitsWarper,
+    logits_process.TopKLogitsWarper,
+    logits_process.TopPLogitsWarper,
+    logits_process.MinPLogitsWarper,
+}
 
 
 class OccurrencePenalty(LogitsProcessor):
@@ -29,53 +39,79 @@ class OccurrencePenalty(LogitsProcessor):
 
 
 class Sampler:
-    """Chooses the tokens of one answer.
+    """The choice of the tokens of one answer.
 
     Args:
         settings: of the answer, `max_new_tokens` included.
-        random: settings that hold the penalties and the seed.
+        wanted: settings that hold the penalties and the seed.
 
     Attributes:
-        input_ids: prompt and answer so far, (1, seq).
+        ids: tokens of prompt and answer so far.
+        kind: equal for answers whose logits can be processed together; None if that depends on their tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, prompt: list[int], settings: GenerationConfig, random: AnswerSettings):
-        self.input_ids = torch.tensor([prompt])
+    def __init__(self, model: PreTrainedModel, prompt: list[int], settings: GenerationConfig, wanted: AnswerSettings):
+        self.ids = list(prompt)
         self.greedy = not settings.do_sample
-        self.processors = processors(model, len(prompt), settings, random)
+        self.processors = processors(model, len(prompt), settings, wanted)
+        self.kind = None
+        if all(type(processor) in WITHOUT_HISTORY for processor in self.processors):
+            # Tensors among the values come from the model's own settings, which are the same for all answers.
+            values = [(type(each), *vars(each).values()) for each in self.processors]
+            self.kind = self.greedy, *(value for entry in values for value in entry if not torch.is_tensor(value))
         self.generator = torch.Generator()
-        if random.seed is None:
+        if wanted.seed is None:
             self.generator.seed()
         else:
-            self.generator.manual_seed(random.seed)
+            self.generator.manual_seed(wanted.seed)
 
-    def choose(self, logits: torch.Tensor) -> int:
-        """The next token.
+    def draw(self) -> torch.Tensor:
+        """The next random number, a scalar from 0 to 1."""
+        return torch.rand((), generator=self.generator, dtype=torch.float64)
 
-        Args:
-            logits: (vocab,), fp32, on the CPU.
 
-        Raises:
-            ArithmeticError: the logits are NaN or infinite.
-        """
-        if torch.isnan(logits).any() or torch.isposinf(logits).any():
-            raise ArithmeticError("the model's logits are NaN or infinite")
-        scores = self.processors(self.input_ids, logits[None])[0]
-        if self.greedy:
-            token = int(scores.argmax())
-        else:
-            token = int(torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator))
-        self.input_ids = torch.cat((self.input_ids, torch.tensor([[token]])), dim=1)
-        return token
+def choose(samplers: list[Sampler], logits: torch.Tensor) -> list[int | Exception]:
+    """The next token of each answer, or why there is none.
+
+    Args:
+        logits: (rows, vocab), fp32, on the CPU; a row for each sampler.
+    """
+    chosen: list[int | Exception] = [ArithmeticError("the model's logits are NaN or infinite")] * len(samplers)
+    groups: dict[object, list[int]] = {}
+    for row, finite in enumerate((logits < float("inf")).all(dim=1).tolist()):
+        if finite:
+            kind = samplers[row].kind
+            groups.setdefault(row if kind is None else kind, []).append(row)
+    for rows in groups.values():
+        try:
+            tokens: list[int | Exception] = _choose_alike([samplers[row] for row in rows], logits[rows])
+        except Exception as error:
+            tokens = [error] * len(rows)
+        for row, token in zip(rows, tokens, strict=True):
+            chosen[row] = token
+    return chosen
+
+
+def _choose_alike(samplers: list[Sampler], logits: torch.Tensor) -> list[int]:
+    """The next tokens of answers of the same kind."""
+    first = samplers[0]
+    input_ids = torch.tensor([sampler.ids for sampler in samplers] if first.kind is None else [[0]] * len(samplers))
+    scores = first.processors(input_ids, logits)
+    if first.greedy:
+        return scores.argmax(dim=-1).tolist()
+    # The token at which the sum of probabilities exceeds a random part of their total.
+    sums = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    parts = torch.stack([sampler.draw() for sampler in samplers])[:, None] * sums[:, -1:]
+    return torch.searchsorted(sums, parts, right=True).clamp(max=sums.shape[1] - 1)[:, 0].tolist()
 
 
 def processors(
-    model: PreTrainedModel, prompt_length: int, settings: GenerationConfig, random: AnswerSettings
+    model: PreTrainedModel, prompt_length: int, settings: GenerationConfig, wanted: AnswerSettings
 ) -> LogitsProcessorList:
     """The processors that `generate` applies with these settings, the penalties before the temperature."""
     penalties = LogitsProcessorList()
-    if random.frequency_penalty or random.presence_penalty:
-        penalties.append(OccurrencePenalty(random.frequency_penalty, random.presence_penalty, prompt_length))
+    if wanted.frequency_penalty or wanted.presence_penalty:
+        penalties.append(OccurrencePenalty(wanted.frequency_penalty, wanted.presence_penalty, prompt_length))
     settings, _ = model._prepare_generation_config(settings)
     settings.max_length = prompt_length + settings.max_new_tokens
     model._prepare_special_tokens(settings, True, device="cpu")

@@ -1,5 +1,6 @@
 """The arena as a web application: battles, votes and the leaderboard."""
 
+import asyncio
 from typing import Any
 
 from fastapi import Body, FastAPI, Request, Response
@@ -51,7 +52,7 @@ def create_app(battles: Battles, polls: Polls) -> FastAPI:
     @app.post("/api/battles/{name}/vote")
     async def vote(name: str, request: Request, response: Response, body: Json = Body()) -> Json:
         battle = battles.find(name, visitor(request, response))
-        battles.vote(battle, body.get("vote"))
+        await asyncio.to_thread(battles.vote, battle, body.get("vote"))  # it waits for the disk
         return battle.public()
 
     @app.get("/api/filters")

@@ -115,7 +115,7 @@ def tuning(file: str) -> list[dict]:
 
 
 def labelled(file: str) -> list[str]:
-    return read_labelled(LabelledConfig(file, file, file))["train"].texts
+    return read_labelled(LabelledConfig(file, file, file), 0)["train"].texts
 
 
 READERS = {

@@ -37,6 +37,6 @@ def test_a_better_baseline_is_said_in_one_line():
     truth = list("ab" * 50)
     good, poor = (classification_scores(truth, guesses, ["a", "b"], None) for guesses in (truth, ["a"] * 100))
     last = table({"test": poor, "baseline": good}, None).splitlines()[-1]
-    assert "better by 50.0 points" in last and "num_train_epochs" in last and "docs/classification.md" in last
+    assert "better by 50.0 points" in last and "learning_rate" in last and "docs/classification.md" in last
     for scores in ({"test": good, "baseline": poor}, {"test": good, "baseline": good}, {"test": poor}):
         assert "baseline is better" not in table(scores, None)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from training.common.errors import UserError, one_line
+from training.common.errors import UserError, disk_full, one_line
 from training.common.recipe import nearest
 from training.tuning.dataset_formats import DataFormat, columns_of, convert_dataset, text
 from training.tuning.pipeline.local_files import JSON, RECORDS, readable_files
@@ -77,6 +77,8 @@ def read_data(recipe: TrlRecipe) -> Any:
     except UserError as error:
         raise UserError(f"{recipe.where}: {error}") from None
     except Exception as error:  # of `datasets`, or of any library that parses the files
+        if disk_full(error):  # that of the cache
+            raise
         cause = error.__cause__ or error
         raise UserError(f"{recipe.where}: 'datasets' cannot be read ({one_line(cause)})") from cause
     evaluated = [script.dataset_test_split] if recipe.training.eval_strategy != "no" else []

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from training.common.errors import UserError, one_line
+from training.common.errors import UserError, disk_full, one_line
 from training.common.hub_names import is_hub_name
 from training.common.packages import with_shipped
 from training.common.processes import world_size
@@ -247,6 +247,8 @@ def one_line_errors(where: str) -> Iterator[None]:
     except TemplateError as error:
         raise UserError(f"{where}: the chat template rejects a conversation ({one_line(error)})") from error
     except (ValueError, ImportError) as error:
+        if disk_full(error):  # datasets fails once more, with this, when it then closes its files
+            raise
         raise UserError(f"{where}: {one_line(error)}") from error
     except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # not of transformers

@@ -14,7 +14,7 @@ const votable = () => battle.state === "open" && battle.turns.length > 0 && !ans
 
 function fill(place, text) {
   const plain = find("#plain").checked;
-  place.className = plain ? "text plain" : "text";
+  place.className = plain ? "text plain code" : "text";
   place.replaceChildren(...(plain ? [text] : markdown(text)));
 }
 
