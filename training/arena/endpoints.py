@@ -74,9 +74,7 @@ class Endpoint:
         body = {"model": self.model, "messages": messages, "stream": True, **settings}
         timeout = httpx2.Timeout(SILENCE, connect=10)
         try:
-            async with httpx2.AsyncClient(
-                verify=_certificates(), timeout=timeout, follow_redirects=False
-            ) as client:
+            async with httpx2.AsyncClient(verify=_certificates(), timeout=timeout, follow_redirects=False) as client:
                 async with client.stream(
                     "POST", f"{self.url}/chat/completions", json=body, headers=_headers()
                 ) as response:

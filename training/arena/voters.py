@@ -197,7 +197,7 @@ def as_answer(text: str) -> list[Message]:
 
 
 def last_answer(conversation: list[Message]) -> tuple[list[Message], str]:
-    """What was said before the last answer, and that answer.
+    """The messages before the last answer, and its text.
 
     Raises:
         NoVote: there is none, or it is not text.

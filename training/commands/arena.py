@@ -13,8 +13,8 @@ Contestants are folders of chat models, names on the Hub, and addresses with Ope
 http://localhost:8000/v1 (with several models there: http://localhost:8000/v1#NAME). The key of endpoints is the
 environment variable ARENA_API_KEY. A store is an SQLite file of battles and votes. Votes of people, of rules and of
 models are rated apart: --kind chooses. A voter is one or several reward functions (the prompts have their columns), the
-folder of a reward model, or an endpoint, which is asked in both orders of the answers. The same command continues an
-interrupted one. Battles in which an answer says a contestant's name are not rated. docs/arena.md
+folder of a reward model, or an endpoint, which sees the answers in both orders. Battles without a page continue with
+the same command after an interruption. Battles in which an answer says a contestant's name are not rated. docs/arena.md
 has the formulas.
 """
 
@@ -41,17 +41,22 @@ class ArenaConfig(Sampling):
     """Options of `scratch arena`: sampling of all contestants, and what to do with a store."""
 
     given: list[PathText] = positional(
-        "the contestants of battles on the page; with --leaderboard, an export or --import, the store",
+        "the contestants of battles; with --leaderboard, an export or --import, or for more votes, the store",
         many=True,
         metavar="MODEL... | STORE",
     )
     store: PathText = option("arena.sqlite", "SQLite file that battles and votes go to", group="Battles")
     prompts: PathText | None = option(
-        None, "file of records with the prompts of battles without a page, and the columns of rules", group="No page"
+        None, "file of records to take the prompts of battles from, and the columns for rules", group="Without a page"
     )
-    battles: int | None = option(None, "battles to play (default: one for each prompt)", at_least=1, group="No page")
+    battles: int | None = option(
+        None, "battles to play (default: one for each prompt)", at_least=1, group="Without a page"
+    )
     voter: list[str] = option(
-        list, "reward functions, the folder of a reward model, or an endpoint that votes", several=True, group="No page"
+        list,
+        "reward functions, the folder of a reward model, or an endpoint that votes",
+        several=True,
+        group="Without a page",
     )
     host: str = option("127.0.0.1", "address to listen on; any other demands a token", group="Page")
     port: int = option(8000, "port to listen on; 0 for a free one", at_least=0, below=2**16, group="Page")
