@@ -33,13 +33,13 @@ from benchmarks.machine import conditions as machine
 from modeling_scratch import PRESETS
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.common.device import has_bf16, matrix_product_rate, pick_device
-from training.common.stage import Stage
 from training.data.shards import write_manifest, write_shard
 from training.model_io.tokenizers import open_tokenizer
 from training.pretraining.accelerator import build_accelerator
 from training.pretraining.config import PretrainConfig
 from training.pretraining.loop import Pretrainer
 from training.pretraining.profile import Spans
+from training.stages.stage import Stage
 
 OVERHEAD = ("loader", "logging", "evaluation", "checkpointing")
 

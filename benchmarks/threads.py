@@ -62,11 +62,11 @@ def work(folder: Path) -> None:
     from types import SimpleNamespace
 
     from benchmarks.shakespeare import SMALL, recipe
-    from training.common.recipe import apply_overrides, build, read_yaml
     from training.model_io.tokenizers import open_tokenizer
     from training.pretraining.accelerator import build_accelerator
     from training.pretraining.config import PretrainConfig
     from training.pretraining.loop import Pretrainer
+    from training.stages.recipe import apply_overrides, build, read_yaml
 
     paths = {"data": folder / "data", "tokenizer": folder / "tokenizer", "output_dir": folder / f"run-{os.getpid()}"}
     options = {key: str(value) for key, value in (recipe("pretrain", SMALL) | paths).items()}

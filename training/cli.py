@@ -10,9 +10,9 @@ import sys
 from training.common.errors import UserError, caused_by, disk_full, nearest, one_line
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
-from training.common.recipe import split_restart
 from training.common.signals import Interrupted, no_interrupt_lost
 from training.machine.threads import use_reproducible_products
+from training.stages.recipe import split_restart
 
 # Group: command: (module below training.commands, what it does).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
         with no_interrupt_lost(), rank_zero_stdout():
             importlib.import_module(COMMANDS[command][0]).main(rest)
     except UserError as error:
-        from training.common.stage import Stage
+        from training.stages.stage import Stage
 
         Stage.note_mistake()
         print_error(str(error))

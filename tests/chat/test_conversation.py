@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from training.chat.conversation import Conversation
 from training.chat.sampling import DEFAULT_MAX_NEW_TOKENS, Sampling, describe
 from training.common.errors import UserError
-from training.common.recipe import build
+from training.stages.recipe import build
 from training.tuning.dataset_formats import INSTRUCTIONS, convert_dataset
 
 

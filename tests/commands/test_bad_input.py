@@ -27,7 +27,8 @@ from transformers import AutoTokenizer
 
 from modeling_scratch.tokenization_character import CharacterTokenizer
 from training.cli import main
-from training.common.stage import Stage, staging_dir
+from training.stages.provenance import staging_dir
+from training.stages.stage import Stage
 
 SIZES = {f"model.{key}": value for key, value in MODEL.items()}
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
 from training.commands.classify import main
 from training.common.errors import UserError
-from training.common.stage import read_provenance, staging_dir
+from training.stages.provenance import read_provenance, staging_dir
 from training.tuning.classification.classifier import open_padding_tokenizer, pick_positive, tokenize_texts
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

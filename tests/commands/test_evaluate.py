@@ -17,10 +17,10 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM, ScratchForSequen
 from modeling_scratch.tokenization_base import END_OF_TEXT
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import evaluate
-from training.common.recipe import build, read_yaml
-from training.common.stage import read_provenance
 from training.data.shards import write_manifest, write_shard
 from training.eval.results.items import read_outcomes
+from training.stages.provenance import read_provenance
+from training.stages.recipe import build, read_yaml
 
 TEXTS = [f"def add_{n}(a, b):\n    return a + b + {n}\n" for n in range(30)]
 TASK = """\

@@ -21,11 +21,12 @@ from transformers import (
 from modeling_scratch.modeling_scratch import AUTO_CLASSES
 from training.commands.export import main
 from training.common.errors import UserError
-from training.common.stage import Stage, read_provenance
 from training.model_io import model_folder
 from training.model_io.model_folder import save_model
 from training.model_io.tokenizers import open_tokenizer
 from training.publishing.lineage import lineage
+from training.stages.provenance import read_provenance
+from training.stages.stage import Stage
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ import training.commands.export as export
 from modeling_scratch import ScratchForCausalLM
 from training.commands.import_model import main
 from training.common.errors import UserError
-from training.common.stage import read_provenance
 from training.publishing.lineage import lineage
+from training.stages.provenance import read_provenance
 
 
 @pytest.fixture(scope="module")

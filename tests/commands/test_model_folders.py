@@ -21,9 +21,9 @@ from transformers import (
 from training.chat.model import ChatModel
 from training.commands import evaluate, export, import_model, push
 from training.common.errors import UserError
-from training.common.stage import Stage
 from training.eval.measures.config import EvaluateConfig
 from training.model_io.model_folder import save_model
+from training.stages.stage import Stage
 from training.tuning.adapters import save_adapter
 from training.tuning.pipeline.model import load_model
 from training.tuning.pipeline.recipe import inputs_of, parse_recipe

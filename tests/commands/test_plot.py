@@ -19,10 +19,11 @@ from provenance import write_provenance  # noqa: E402
 
 from training.commands.plot import main  # noqa: E402
 from training.common.errors import UserError  # noqa: E402
-from training.common.stage import Stage, digest  # noqa: E402
 from training.data.shards import write_manifest, write_shard  # noqa: E402
 from training.plots.losses import plot_losses, smooth, trainer_curves  # noqa: E402
 from training.plots.style import COLOURS  # noqa: E402
+from training.stages.provenance import digest  # noqa: E402
+from training.stages.stage import Stage  # noqa: E402
 
 
 def write_run(folder, loss=2.0, steps=40):

@@ -15,11 +15,11 @@ from training.cli import main
 from training.commands import run
 from training.commands.prepare import PrepareConfig
 from training.common.errors import UserError
-from training.common.recipe import STAGES, build, parse, read_flags, split_overrides
-from training.common.stage import OWNED, Stage
-from training.common.yaml_values import read_yaml
 from training.eval.harness.task_files import local_tasks
 from training.machine.resources import Machine
+from training.stages.recipe import STAGES, build, parse, read_flags, split_overrides
+from training.stages.stage import OWNED, Stage
+from training.stages.yaml_values import read_yaml
 from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 

@@ -11,8 +11,8 @@ import pytest
 from terminal import ROOT, flags, program
 from tiny_stages import write_data, write_model, write_tokenizer
 
-from training.common.stage import read_provenance
 from training.eval.measures.records import read_questions
+from training.stages.provenance import read_provenance
 from training.tuning.reward_functions import REWARDS
 
 SCRIPT = ROOT / "recipes" / "arithmetic" / "sums.py"

@@ -25,7 +25,8 @@ from transformers import AutoModelForCausalLM
 import training
 from modeling_scratch.conversion_scratch import to_stock
 from training.common.files import find_damage
-from training.common.stage import OWNED, Stage, read_provenance, staging_dir
+from training.stages.provenance import read_provenance, staging_dir
+from training.stages.stage import OWNED, Stage
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", 1))
 SEED = int(os.environ.get("FAULT_SEED", random.SystemRandom().randrange(10**6)))

@@ -25,7 +25,7 @@ from tiny_stages import forget_accelerate, write_model, write_tokenizer
 from training import cli
 from training.arena.store import Store, Vote
 from training.commands import run
-from training.common.stage import read_provenance
+from training.stages.provenance import read_provenance
 
 # The pages whose blocks of commands are run; tests/test_docs.py checks the commands of all pages, and runs none.
 PAGES = (

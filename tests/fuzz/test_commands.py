@@ -29,9 +29,9 @@ from tiny_stages import MODEL, write_data, write_model, write_text, write_tokeni
 from training.chat.commands import COMMANDS as CHAT_COMMANDS
 from training.cli import COMMANDS, main
 from training.commands import run, serve
-from training.common.recipe import STAGES
-from training.common.stage import Stage
 from training.machine.resources import Machine
+from training.stages.recipe import STAGES
+from training.stages.stage import Stage
 from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from training.common.recipe import parse
 from training.model_io.tokenizers import open_tokenizer
 from training.pretraining import loop
 from training.pretraining.accelerator import build_accelerator
 from training.pretraining.config import PretrainConfig
 from training.pretraining.model import build_model
+from training.stages.recipe import parse
 
 
 def first_gradients(arguments: list[str], dtype: torch.dtype = torch.double) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.common.stage import PROVENANCE
+from training.stages.provenance import PROVENANCE
 
 
 def write_provenance(folder: Path, stage: str, **given: Any) -> None:

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
-from training.common.stage import Stage
 from training.data.shards import write_manifest, write_shard
 from training.model_io.model_folder import save_model, special_token_ids
+from training.stages.stage import Stage
 
 WORDS = "the cat sat on a mat and looked at another cat that sat under another table".split()
 LINES = [" ".join(WORDS[number % 7 :]) + f" {number % 10}" for number in range(300)]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from training.common.yaml_values import read_yaml
 from training.machine.resources import Machine
 from training.machine.stage_times import LEAST, START, Folder, estimate, fit_steps
+from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 EPYC = Machine("two cores of an AMD EPYC", 2, 2, 0.0, None, bf16=True, gpu=None, rate=425e9)

@@ -14,12 +14,12 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from modeling_scratch import ScratchForSequenceClassification
 from training.common.errors import UserError
-from training.common.recipe import build
 from training.model_io.conversations import encode_answers, encode_conversation, encode_prompt, encode_text
 from training.model_io.model_folder import save_model, save_tokenizer
 from training.model_io.tokenizers import check_vocabulary, has_tokenizer, open_model_tokenizer, open_tokenizer
 from training.pretraining.config import PretrainConfig
 from training.pretraining.model import build_model
+from training.stages.recipe import build
 
 PADDED = 320  # 280 tokens, rounded up to a multiple of 64
 

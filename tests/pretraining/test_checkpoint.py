@@ -19,8 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.errors import UserError
-from training.common.recipe import build
-from training.common.yaml_values import read_yaml
 from training.optim.config import OptimizerConfig
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
@@ -29,6 +27,8 @@ from training.pretraining.checkpoint import Checkpoints, common_steps, reusable_
 from training.pretraining.config import PretrainConfig
 from training.pretraining.randomness import seed_step
 from training.pretraining.state import TrainingState
+from training.stages.recipe import build
+from training.stages.yaml_values import read_yaml
 
 
 @pytest.fixture

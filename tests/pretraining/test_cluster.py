@@ -32,8 +32,8 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 from transformers import AutoModelForCausalLM
 
 from training import cli
-from training.common.recipe import parse as recipe_of
 from training.pretraining.config import PretrainConfig
+from training.stages.recipe import parse as recipe_of
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 CPU = {"ACCELERATE_USE_CPU": "true"}

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tiny_stages import LINES, VOCAB_SIZE, flags, forget_accelerate, write_tokenizer
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
-from training.common.stage import Stage
 from training.data.shards import write_manifest, write_shard
+from training.stages.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 

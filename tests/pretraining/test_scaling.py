@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from training.commands import pretrain
 from training.common.errors import UserError
-from training.common.recipe import build, read_yaml
 from training.model_io.tokenizers import open_tokenizer
 from training.pretraining.config import PretrainConfig
 from training.pretraining.scaling import derive_from_depth
+from training.stages.recipe import build, read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DERIVED = {

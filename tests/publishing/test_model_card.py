@@ -9,10 +9,10 @@ from tiny_model import build
 from tiny_stages import write_model, write_tokenizer
 
 from modeling_scratch import ScratchForSequenceClassification, ScratchForTokenClassification
-from training.common.stage import Stage
 from training.model_io.model_kinds import CLASSIFIER, LANGUAGE_MODEL, REWARD_MODEL, TOKEN_CLASSIFIER
 from training.publishing.lineage import lineage, made_from, training_data
 from training.publishing.model_card import CardOptions, describe, model_card
+from training.stages.stage import Stage
 
 SOURCES = {
     "input.txt": {"license": None, "documents": 1, "bytes": 1_115_394},

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.commands import dpo, grpo, kto, orpo, reward, rloo
 from training.common.errors import UserError
-from training.common.stage import read_provenance
 from training.model_io.conversations import encode_conversation
+from training.stages.provenance import read_provenance
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.grpo import known_losses
 from training.tuning.online_rl import batch_defaults

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from messages import refused
 
-from training.common.stage import digest
+from training.stages.provenance import digest
 from training.tuning.dataset_formats import UNPAIRED, convert_record
 from training.tuning.pipeline.local_files import data_files, digest_files, readable_files
 

@@ -21,7 +21,8 @@ from training.commands import grpo as grpo_command
 from training.commands import sft as sft_command
 from training.common.errors import UserError, disk_full
 from training.common.signals import Interrupted
-from training.common.stage import Stage, digest, read_provenance, staging_dir
+from training.stages.provenance import digest, read_provenance, staging_dir
+from training.stages.stage import Stage
 from training.tuning.keys.trl_options import CONFIGURATIONS, options_of
 from training.tuning.pipeline.recipe import (
     RUNTIME_KEYS,

@@ -56,6 +56,27 @@ METHODS = {
     "transformers:PreTrainedModel._from_config": ("config, kwargs", "training/pretraining/build.py"),
     "transformers:PreTrainedModel._init_weights": ("self, module", "modeling_scratch/modeling_scratch.py"),
     "transformers:GenerationMixin._optimize_model_for_decode": ("self", "modeling_scratch/modeling_scratch.py"),
+    "transformers:GenerationMixin._get_logits_processor": (
+        "self, generation_config, input_ids_seq_length, encoder_input_ids, prefix_allowed_tokens_fn, logits_processor, "
+        "device, model_kwargs, negative_prompt_ids, negative_prompt_attention_mask",
+        "training/serving/sampler.py",
+    ),
+    "transformers:GenerationMixin._prepare_generation_config": (
+        "self, generation_config, kwargs",
+        "training/serving/sampler.py",
+    ),
+    "transformers:GenerationMixin._prepare_special_tokens": (
+        "self, generation_config, kwargs_has_attention_mask, device, batch_size",
+        "training/serving/sampler.py",
+    ),
+    "transformers:GenerationMixin._prefill": (
+        "self, input_ids, generation_config, model_kwargs, is_first_iteration",
+        "training/serving/alone.py",
+    ),
+    "transformers:GenerationMixin._update_model_kwargs_for_generation": (
+        "self, outputs, model_kwargs, is_encoder_decoder, num_new_tokens",
+        "training/serving/alone.py",
+    ),
     "datatrove.executor.local:LocalPipelineExecutor._run_for_rank": (
         "self, rank, local_rank, node_rank",
         "training/corpus/execution/executors.py",

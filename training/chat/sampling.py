@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from training.common.recipe import option
+from training.stages.recipe import option
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Literal
 
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
-from training.common.help import command_line
-from training.common.recipe import PathText, option, parse, positional
+from training.stages.help import command_line
+from training.stages.recipe import PathText, option, parse, positional
 
 if TYPE_CHECKING:
     from training.arena.results import Filter

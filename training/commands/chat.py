@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 from training.chat.commands import command_list
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
-from training.common.recipe import PathText, option, parse, positional
+from training.stages.recipe import PathText, option, parse, positional
 
 if TYPE_CHECKING:
     from training.chat.session import Session
@@ -99,10 +99,10 @@ def serve_page(config: ChatConfig) -> None:
     with listen(config.host, config.port) as listener:
         from transformers.utils import logging
 
-        from training.common.stage import written_by
         from training.model_io.language_model import open_language_model
         from training.serving.app import ModelServer
         from training.serving.engine import Engine
+        from training.stages.provenance import written_by
         from training.web.chat_app import create_app
         from training.web.conversations import ConversationFile
         from training.web.run import run_pages

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from training.common.estimates import paired_difference
-from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 from training.model_io.model_kinds import model_digest
+from training.stages.recipe import PathText, option, parse, required
+from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from training.tuning.classification.scores import ClassificationScores

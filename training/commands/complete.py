@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from training.chat.sampling import Sampling
 from training.chat.terminal import VISIBLE, accept_any_text
 from training.common.errors import UserError
-from training.common.recipe import PathText, option, parse, positional
 from training.common.signals import Interrupted
+from training.stages.recipe import PathText, option, parse, positional
 
 SEPARATOR = "-" * 15  # between several samples
 

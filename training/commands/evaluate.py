@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.recipe import PathText, has_flag, option, parse, required
-from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.common.tables import as_text
 from training.eval.measures.config import EvaluateConfig
 from training.model_io.model_kinds import LANGUAGE_MODEL, check_model_kind
+from training.stages.provenance import LANGUAGE_MODELS, check_stage, digest
+from training.stages.recipe import PathText, has_flag, option, parse, required
+from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

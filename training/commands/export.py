@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from training.common.errors import UserError
-from training.common.help import command_line
 from training.common.hub_names import is_hub_name
-from training.common.recipe import PathText, option, parse, required
-from training.common.stage import Stage, check_stage, digest
 from training.model_io.model_kinds import LANGUAGE_MODEL, MODEL_STAGES, ModelKind, kind_of, model_kind
+from training.stages.help import command_line
+from training.stages.provenance import check_stage, digest
+from training.stages.recipe import PathText, option, parse, required
+from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

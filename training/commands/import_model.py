@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError, one_line
-from training.common.help import command_line
 from training.common.hub_names import is_hub_name
-from training.common.recipe import PathText, parse, required
-from training.common.stage import Stage, digest
 from training.model_io.model_kinds import describe_adapter, is_adapter, kind_of
+from training.stages.help import command_line
+from training.stages.provenance import digest
+from training.stages.recipe import PathText, parse, required
+from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from training.common.errors import UserError
 from training.common.metrics import METRICS, median_rate, read_metrics
-from training.common.recipe import PathText, option, parse, positional
-from training.common.stage import digest, read_provenance, staging_dir
 from training.common.tables import Row, as_text
 from training.data.shards import read_manifest
+from training.stages.provenance import digest, read_provenance, staging_dir
+from training.stages.recipe import PathText, option, parse, positional
 
 Identity = dict[str, Any]  # by "digest" and "manifest"
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.common.errors import UserError
-from training.common.help import command_line
-from training.common.recipe import PathText, option, parse, required
-from training.common.stage import LANGUAGE_MODELS, Stage, check_stage, digest
 from training.corpus.curation.config import DataConfig
 from training.corpus.examples.config import PairConfig
 from training.corpus.execution.config import EngineConfig
+from training.stages.help import command_line
+from training.stages.provenance import LANGUAGE_MODELS, check_stage, digest
+from training.stages.recipe import PathText, option, parse, required
+from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

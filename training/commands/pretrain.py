@@ -12,15 +12,16 @@ both with a checkpoint of the last step, so that a scheduler can restart the run
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from training.common.help import command_line
 from training.common.metrics import METRICS, median_rate, read_metrics
 from training.common.processes import end_training, local_rank
-from training.common.recipe import build, read_arguments
 from training.common.signals import Interrupted
-from training.common.stage import Stage, check_stage, digest
 from training.data.shards import check_hashes, check_tokenizer
 from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation, read_checkpoints
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
+from training.stages.help import command_line
+from training.stages.provenance import check_stage, digest
+from training.stages.recipe import build, read_arguments
+from training.stages.stage import Stage
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.
 if TYPE_CHECKING:

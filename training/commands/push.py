@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.errors import UserError, one_line
-from training.common.recipe import PathText, option, parse, positional
-from training.common.stage import PROVENANCE, RECIPE, written_by
 from training.model_io.model_kinds import MODEL_STAGES, is_adapter, model_kind
+from training.stages.provenance import PROVENANCE, RECIPE, written_by
+from training.stages.recipe import PathText, option, parse, positional
 
 CARD = "README.md"
 # The first two name folders of this machine. The others are the state of transformers' Trainer, most of it pickled.

@@ -9,7 +9,7 @@ scores to draw, summary.png there.
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.common.recipe import PathText, parse, positional
+from training.stages.recipe import PathText, parse, positional
 
 
 @dataclass

@@ -39,11 +39,14 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import write_whole
-from training.common.help import command_line
 from training.common.json_files import read_json
 from training.common.packages import RECIPES, copy_recipes, folders_of_recipes, with_shipped
 from training.common.processes import run_child
-from training.common.recipe import (
+from training.machine.resources import Machine, measure
+from training.machine.stage_times import SCALED, Folder, describe_times, fit_steps
+from training.stages.help import command_line
+from training.stages.provenance import has_recipe
+from training.stages.recipe import (
     STAGES,
     PathText,
     apply_overrides,
@@ -57,10 +60,8 @@ from training.common.recipe import (
     split_overrides,
     takes_no_value,
 )
-from training.common.stage import OWNED, Stage, has_recipe
-from training.common.yaml_values import read_yaml
-from training.machine.resources import Machine, measure
-from training.machine.stage_times import SCALED, Folder, describe_times, fit_steps
+from training.stages.stage import OWNED, Stage
+from training.stages.yaml_values import read_yaml
 from training.tuning.keys import trl_options
 from training.tuning.pipeline.recipe import inputs_of, runtime_keys_of
 
@@ -136,7 +137,7 @@ def command_of(stage: str) -> ModuleType:
     """The module of a stage.
 
     Our own stages have `CONFIG`, the dataclass of the recipe, and `inputs(config)`, the digests of what they read,
-    or None if only the stage can tell. They may have `RUNTIME_KEYS`, see `training.common.stage.Stage`, and
+    or None if only the stage can tell. They may have `RUNTIME_KEYS`, see `training.stages.stage.Stage`, and
     `PRINTING_KEYS`, with which they print something even if their output is up to date.
     """
     return importlib.import_module(f"training.commands.{stage}")

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from training.common.recipe import PathText, option, parse, positional
+from training.stages.recipe import PathText, option, parse, positional
 
 if TYPE_CHECKING:
     from training.serving.engine import Engine

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from training.common.progress import progress_bar
-from training.common.recipe import PathText, has_flag, option, parse, required
-from training.common.stage import Stage
 from training.corpus.curation.blocks import in_blocks
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.splitting import SPLITS, split_key
 from training.corpus.sources import Document
+from training.stages.recipe import PathText, has_flag, option, parse, required
+from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

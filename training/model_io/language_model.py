@@ -8,12 +8,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from training.common.device import pick_device
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.stage import LANGUAGE_MODELS
 from training.machine.threads import follow_load_in
 from training.model_io.model_folder import no_progress_bars
 from training.model_io.model_kinds import LANGUAGE_MODEL, check_model_kind
 from training.model_io.tokenizers import open_model_tokenizer
 from training.model_io.weights import check_weights
+from training.stages.provenance import LANGUAGE_MODELS
 
 
 def open_language_model(

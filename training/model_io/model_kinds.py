@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
-from training.common.stage import LANGUAGE_MODELS, check_stage, digest
+from training.stages.provenance import LANGUAGE_MODELS, check_stage, digest
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_STAGES = (*LANGUAGE_MODELS, "classify", "reward")  # the stages that write a model of any kind

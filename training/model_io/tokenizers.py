@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
-from training.common.stage import digest, read_provenance, written_by
 from training.model_io.model_folder import SENTENCEPIECE, TEKKEN, TOKENIZER_FILES, quiet_loading
+from training.stages.provenance import digest, read_provenance, written_by
 
 
 class UnknownCharacter(UserError, ValueError):

@@ -9,9 +9,9 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
-from training.common.stage import staging_dir
 from training.pretraining.config import PretrainConfig
 from training.pretraining.trackers import check_trackers
+from training.stages.provenance import staging_dir
 
 
 def build_accelerator(config: PretrainConfig) -> Accelerator:

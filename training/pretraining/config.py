@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from training.common.recipe import PathText, option, required
 from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
 from training.optim.config import OptimizerConfig
+from training.stages.recipe import PathText, option, required
 
 # Keys that affect how and where a run trains and what it logs, but not what it learns: they may differ when a run
 # resumes. `eval_sequences` is not one of them: losses over different sequences cannot be compared.

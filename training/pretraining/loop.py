@@ -22,7 +22,6 @@ from training.common.device import matrix_product_rate, pick_attention, worth_co
 from training.common.errors import UserError
 from training.common.metrics import LOGS
 from training.common.signals import Interrupted, StopSignals
-from training.common.stage import Stage
 from training.data.loader import Batch, TokenLoader
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
@@ -37,6 +36,7 @@ from training.pretraining.state import TrainingState, check_layout, is_sharded, 
 from training.pretraining.thread_log import ThreadLog
 from training.pretraining.throughput import Throughput, operations_per_token
 from training.pretraining.validation import readable_prompts, samples, validate
+from training.stages.stage import Stage
 
 # Validations and samples have other shapes than training. Compiling for them takes longer than running them, and would
 # make the compiled training code depend on when they happen.

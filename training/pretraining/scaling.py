@@ -32,10 +32,10 @@ from modeling_scratch import PRESETS, ScratchForCausalLM
 from modeling_scratch.configuration_scratch import is_number
 from training.common.errors import UserError
 from training.common.processes import world_size
-from training.common.recipe import build
 from training.pretraining.config import MOST_AT_ONCE, PretrainConfig, largest_divisor
 from training.pretraining.model import model_config
 from training.pretraining.throughput import matrix_parameters
+from training.stages.recipe import build
 
 # recipes/quickstart/pretrain.yaml: tokens per batch, tokens of the run, hidden_size
 QUICKSTART_BATCH, QUICKSTART_HORIZON, QUICKSTART_WIDTH = 4096, 550 * 4096, 256
@@ -58,7 +58,7 @@ def derive_from_depth(
     Args:
         config: the recipe as given.
         given: the same as a mapping: only the keys that the recipe file or the command line sets.
-        where: the name of the recipe in errors, as for `training.common.recipe.build`.
+        where: the name of the recipe in errors, as for `training.stages.recipe.build`.
 
     Raises:
         UserError: a given key has no usable value.

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from training.common.json_files import read_json
-from training.common.stage import read_provenance
 from training.corpus.output.card import shown_path
 from training.corpus.sources.files import is_hub_dataset
 from training.data.shards import MANIFEST
+from training.stages.provenance import read_provenance
 
 _MANIFEST = {"sources": {str: {"license": (str, type(None)), "documents": int, "bytes": int}}}
 _CHECKPOINT = re.compile(r"(step|checkpoint)-\d+")  # of pretrain, and of transformers' Trainer

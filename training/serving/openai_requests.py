@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.recipe import build, option
 from training.model_io.messages import check_messages, check_tools
 from training.serving.settings import AnswerSettings
+from training.stages.recipe import build, option
 
 # Fields that change nothing about an answer.
 IGNORED = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.chat.sampling import Sampling
-from training.common.recipe import option
+from training.stages.recipe import option
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

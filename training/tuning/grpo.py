@@ -7,7 +7,7 @@ from typing import Any
 from trl import GRPOConfig, GRPOTrainer
 
 from training.common.errors import UserError
-from training.common.recipe import nearest
+from training.stages.recipe import nearest
 from training.tuning.online_rl import OnlineTrainer
 
 SCALES = ("group", "batch", "none")  # the values of `scale_rewards`; TRL lists them only in an error

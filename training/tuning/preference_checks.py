@@ -8,8 +8,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.common.recipe import nearest
 from training.model_io.context_length import context_length
+from training.stages.recipe import nearest
 from training.tuning.dataset_formats import columns_of
 from training.tuning.encoding import IdsTokenizer, check_kept, encode_dataset, encode_pairs, ids_as_messages
 

@@ -20,9 +20,9 @@ from pkgutil import resolve_name
 from typing import Any
 
 from training.common.errors import UserError, one_line
-from training.common.recipe import nearest
 from training.machine.resources import cores_per_process
 from training.sandbox import SandboxLimits, check_isolation, run_all
+from training.stages.recipe import nearest
 from training.tuning.dataset_formats import NUMBER
 
 Answer = str | list[dict[str, Any]]  # text that continues a prompt of text, or messages

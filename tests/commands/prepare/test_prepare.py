@@ -13,8 +13,6 @@ from transformers import AutoTokenizer
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands import prepare
 from training.common.errors import UserError
-from training.common.recipe import build, read_yaml
-from training.common.stage import Stage
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.curation import Curation
 from training.corpus.dedup.decontamination import Decontaminator
@@ -22,6 +20,8 @@ from training.corpus.examples.config import PairConfig
 from training.corpus.output.examples import ExampleWriter
 from training.corpus.sources import Document
 from training.data.shards import open_shards, read_manifest
+from training.stages.recipe import build, read_yaml
+from training.stages.stage import Stage
 
 ROOT = Path(__file__).parents[3]
 

@@ -14,12 +14,12 @@ from prepare_inputs import save_tokenizer
 
 from training.commands import prepare
 from training.common.errors import UserError
-from training.common.stage import Stage
 from training.corpus.curation import blocks
 from training.corpus.execution import distributed as cluster
 from training.corpus.execution.config import EngineConfig
 from training.corpus.execution.distributed import assign
 from training.corpus.sources import partitions
+from training.stages.stage import Stage
 
 ROOT = Path(__file__).parents[3]
 STAGES = ["filtering", "line_dedup", "tokenizing"]

@@ -6,7 +6,6 @@ from corpora import beyond_limits, load
 from messages import refused
 
 from training.common.errors import UserError
-from training.common.recipe import build
 from training.corpus import sources
 from training.corpus.curation import blocks
 from training.corpus.curation.config import DataConfig
@@ -16,6 +15,7 @@ from training.corpus.dedup.decontamination import DecontaminationConfig, Deconta
 from training.corpus.rules import RulesConfig
 from training.corpus.sources import SourceConfig, reader
 from training.corpus.sources.config import PACKAGE_SHARE
+from training.stages.recipe import build
 
 
 def module(number: int, functions: int = 12) -> str:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from messages import refused
 
 from training.common.errors import UserError
-from training.common.recipe import build
 from training.corpus.dedup.decontamination import DecontaminationConfig, Decontaminator
 from training.corpus.dedup.evaluation_items import read_items
 from training.corpus.sources import Document
+from training.stages.recipe import build
 
 QUESTION = "Which of these gases do green plants take out of the air to make their food, and when?"
 ANSWER = "Carbon dioxide, in daylight."

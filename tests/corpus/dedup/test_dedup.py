@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from messages import refused
 
 from benchmarks.planted import jaccard, nearest_similarity, plant
-from training.common.recipe import build
 from training.corpus.dedup import neighbours
 from training.corpus.dedup.exact import as_array, content_hash, first_of_each
 from training.corpus.dedup.lines import LinesConfig, line_hashes, repeated_lines
 from training.corpus.dedup.minhash import NOTHING, MinHashConfig, signature
 from training.corpus.dedup.neighbours import near_duplicates
 from training.corpus.dedup.shingles import words
+from training.stages.recipe import build
 
 VOCABULARY = [f"{first}{second}" for first in "bcdfghjklm" for second in ("al", "er", "in", "os", "um", "ady", "eth")]
 

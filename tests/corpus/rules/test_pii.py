@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from training.common.errors import UserError
-from training.common.recipe import build
 from training.corpus.rules import pii
 from training.corpus.rules.pii import Kind, PIIConfig, Redactor
+from training.stages.recipe import build
 
 KINDS = list(typing.get_args(Kind))
 REDACT = Redactor(PIIConfig(KINDS))

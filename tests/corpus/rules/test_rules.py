@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.common.errors import UserError
-from training.common.recipe import apply_overrides, build
 from training.corpus.rules import RULES, SETS, Rejection, Rules, RulesConfig, describe_rules, statistics
 from training.corpus.rules.licences import Licence, find_licence
 from training.corpus.rules.statistics import Statistics
+from training.stages.recipe import apply_overrides, build
 
 UNIQUE = [f"w{number}" for number in range(1000)]
 PROSE = (

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from messages import refused
 
 from training.common.errors import UserError
-from training.common.recipe import build
 from training.corpus.curation.fingerprint import check_distinct, source_digest
 from training.corpus.curation.funnel import Funnel
 from training.corpus.sources import Position, SourceConfig, SourceReader
 from training.corpus.sources import hub as hub_module
 from training.corpus.sources import streams as streams_module
+from training.stages.recipe import build
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

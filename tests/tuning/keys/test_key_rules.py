@@ -3,7 +3,7 @@
 import pytest
 from messages import refused
 
-from training.common.recipe import check_bounds
+from training.stages.recipe import check_bounds
 from training.tuning.keys import rules
 from training.tuning.keys.trl_options import CONFIGURATIONS, check_values, defaults_of, describe, options_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from messages import refused
 
-from training.common.yaml_values import read_yaml
+from training.stages.yaml_values import read_yaml
 from training.tuning.keys import trl_options
 
 ROOT = Path(__file__).parents[3]

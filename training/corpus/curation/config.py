@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
-from training.common.recipe import option
 from training.corpus.dedup.decontamination import DecontaminationConfig
 from training.corpus.dedup.lines import LinesConfig
 from training.corpus.dedup.minhash import MinHashConfig
@@ -14,6 +13,7 @@ from training.corpus.rules.cleaning import CleaningConfig
 from training.corpus.rules.pii import PIIConfig
 from training.corpus.sources import PYTHON, SourceConfig
 from training.corpus.sources.config import ReadingConfig
+from training.stages.recipe import option
 
 Unit = Literal["package", "document", "position"]
 _READING = fields(ReadingConfig)  # of the single source, which stand directly below `data`

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from training.common.errors import UserError
-from training.common.stage import digest
 from training.corpus.curation.config import DataConfig
 from training.corpus.dedup.evaluation_items import task_files
 from training.corpus.sources import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.files import find_files, is_local
+from training.stages.provenance import digest
 
 
 def corpus_digest(config: DataConfig) -> str:

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from training.common.errors import UserError
-from training.common.recipe import PathText, option
 from training.corpus.dedup.evaluation_items import read_items
 from training.corpus.dedup.shingles import hash_runs, hash_words, words
 from training.corpus.sources import Document
+from training.stages.recipe import PathText, option
 
 
 @dataclass

@@ -9,9 +9,9 @@ import yaml
 from training.common.errors import UserError, one_line
 from training.common.json_files import fits
 from training.common.packages import how_to_install
-from training.common.recipe import nearest
-from training.common.yaml_values import load_yaml
 from training.corpus.sources.records import holds_records, read_records
+from training.stages.recipe import nearest
+from training.stages.yaml_values import load_yaml
 
 _RECORDS = ".jsonl .json .csv .tsv (also compressed) .parquet"
 _TASKS = (".yaml", ".yml")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.common.recipe import option
+from training.stages.recipe import option
 
 _OUT = re.compile(r"[\W_]+")
 _DIGIT = re.compile(r"\d")

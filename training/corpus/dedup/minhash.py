@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from training.common.recipe import option
 from training.corpus.dedup.shingles import hash_characters, hash_runs, hash_words, random_factors, words
+from training.stages.recipe import option
 
 # For a text without shingles. Other texts have this value with probability 2^-32 per permutation.
 NOTHING = np.uint32(0xFFFFFFFF)

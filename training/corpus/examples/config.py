@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.common.recipe import option
+from training.stages.recipe import option
 
 
 @dataclass

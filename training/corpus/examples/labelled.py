@@ -9,10 +9,10 @@ from typing import Any
 
 from training.common.errors import UserError, one_line
 from training.common.files import reject_lfs_pointer
-from training.common.recipe import PathText, nearest, option
-from training.common.stage import digest
 from training.corpus.examples.held_out import hold_out
 from training.corpus.sources.records import holds_records, read_records
+from training.stages.provenance import digest
+from training.stages.recipe import PathText, nearest, option
 
 LABELLED_SPLITS = ("train", "validation", "test")
 ENDINGS = ".jsonl .json .csv .tsv (also compressed) .parquet"
@@ -50,7 +50,7 @@ class Labelled:
 
 
 def labelled_digests(config: LabelledConfig) -> dict[str, str]:
-    """Digests of the data by key, see `training.common.stage.digest`.
+    """Digests of the data by key, see `training.stages.provenance.digest`.
 
     Raises:
         UserError: no such file.

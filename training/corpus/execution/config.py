@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from training.common.recipe import option
+from training.stages.recipe import option
 
 
 @dataclass

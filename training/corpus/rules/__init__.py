@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from training.common.recipe import PathText, nearest, option
 from training.corpus.rules import code, gopher, web
 from training.corpus.rules.languages import LanguageRule
 from training.corpus.rules.length import LENGTH, too_many_characters
@@ -13,6 +12,7 @@ from training.corpus.rules.licences import RestrictiveLicence
 from training.corpus.rules.profanity import Profanity
 from training.corpus.rules.rule import Rejection, Rule
 from training.corpus.rules.statistics import Statistics
+from training.stages.recipe import PathText, nearest, option
 
 __all__ = ["RULES", "SETS", "Rejection", "Rules", "RulesConfig", "describe_rules"]
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from training.common.errors import UserError
 from training.common.packages import how_to_install
-from training.common.recipe import option
+from training.stages.recipe import option
 
 # UTF-8 that was read as Windows-1252: a character for a lead byte, then as many as it announces for continuation
 # bytes. Accented prose hardly ever has this; ftfy, which is slow, decides on the lines that do.

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from training.common.recipe import option
+from training.stages.recipe import option
 
 Kind = Literal["email", "ip", "phone", "card", "secret"]
 EMAIL = "email@example.com"

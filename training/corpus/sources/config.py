@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from training.common.recipe import PathText, option
 from training.corpus.rules import RulesConfig
 from training.corpus.rules.cleaning import CleaningConfig
+from training.stages.recipe import PathText, option
 
 PYTHON, STDIN, DETECT = "python", "-", "detect"
 # So that a large package, such as torch, does not dominate the Python text.

@@ -11,8 +11,8 @@ import yaml
 
 from training.common.errors import UserError, one_line
 from training.common.packages import how_to_install
-from training.common.recipe import nearest
 from training.corpus.sources.config import SourceConfig
+from training.stages.recipe import nearest
 
 CARD = "README.md"
 # Keys of a card on the Hub that other README.md files do not have.

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
-from training.common.stage import PROVENANCE, is_set_aside, written_by
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.data_sets import data_set_files
+from training.stages.provenance import PROVENANCE, is_set_aside, written_by
 
 TEXT = (
     *(".txt", ".text", ".md", ".markdown", ".mdx", ".rst", ".adoc", ".org", ".tex"),

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from training.common.errors import UserError
-from training.common.recipe import nearest
 from training.corpus.sources import files, records, tables, text
 from training.corpus.sources.config import PYTHON, STDIN, SourceConfig
 from training.corpus.sources.document import BROKEN, Damaged, Document, Dropped, NoColumn, NotText, Record, from_row
@@ -23,6 +22,7 @@ from training.corpus.sources.hub import HubStream
 from training.corpus.sources.ordering import shuffle_key
 from training.corpus.sources.partitions import Partition, whole
 from training.corpus.sources.python import path_reason, python_files, read_python
+from training.stages.recipe import nearest
 
 SHOWN = 5  # dropped records that are shown of each reason; more are only counted
 _REMEDIES = {

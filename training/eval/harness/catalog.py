@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError
-from training.common.recipe import nearest
 from training.eval.harness.code_tasks import CODE_TASKS, check_code_tasks, sandboxed_code_eval
 from training.eval.harness.local_data import LocalData, LocalTask
 from training.eval.harness.suites import FOLDERS, GROUPS, SUITES, expand
 from training.eval.harness.task_files import check_task_data, copy_tasks, local_tasks
+from training.stages.recipe import nearest
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from training.common.errors import UserError
 from training.common.packages import with_shipped
-from training.common.recipe import read_yaml
 from training.corpus.dedup.evaluation_items import data_files
+from training.stages.recipe import read_yaml
 
 
 def local_tasks(tasks_dir: Path) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.common.recipe import PathText, option, required
+from training.stages.recipe import PathText, option, required
 
 
 @dataclass

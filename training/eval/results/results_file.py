@@ -12,8 +12,8 @@ from typing import Any
 from training.common.errors import UserError
 from training.common.files import write_whole
 from training.common.json_files import read_json
-from training.common.recipe import build
 from training.eval.measures.figures import Figure, MetricKey
+from training.stages.recipe import build
 
 RESULTS = "results.json"
 Nested = dict[str, dict[str, dict[str, Any]]]  # by kind, name and metric

@@ -8,11 +8,11 @@ from typing import Any
 from training.common.errors import UserError
 from training.common.files import write_whole
 from training.common.metrics import METRICS, read_metrics
-from training.common.recipe import STAGES
-from training.common.stage import PROVENANCE, is_set_aside, read_provenance
 from training.common.tables import Row, as_markdown, as_text
 from training.eval.results.results_file import Results
 from training.eval.results.table import results_table
+from training.stages.provenance import PROVENANCE, is_set_aside, read_provenance
+from training.stages.recipe import STAGES
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ import modeling_scratch  # noqa: F401  (registers our classes with the Auto clas
 from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
 from training.common.metrics import METRICS, json_line
-from training.common.recipe import nearest
 from training.corpus.examples.labelled import Labelled
 from training.machine.callback import FollowLoad
 from training.model_io.model_folder import quiet_loading
 from training.model_io.tokenizers import naming_unknown, open_model_tokenizer
 from training.plots.confusion import draw_confusion
 from training.plots.losses import plot_losses, trainer_curves
+from training.stages.recipe import nearest
 from training.tuning.classification.scores import ClassificationScores
 
 PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}

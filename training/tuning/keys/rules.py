@@ -11,11 +11,11 @@ from typing import Any
 
 from training.common.errors import UserError, nearest
 from training.common.packages import how_to_install
-from training.common.recipe import check_bounds
+from training.stages.recipe import check_bounds
 
 _COUNT, _SHARE = {"at_least": 1}, {"at_least": 0, "at_most": 1}
 _SEED = {"at_least": 0, "below": 2**32}  # numpy's
-# Bounds of numbers, see `training.common.recipe.option`. Null, text and the default always pass: max_steps is -1.
+# Bounds of numbers, see `training.stages.recipe.option`. Null, text and the default always pass: max_steps is -1.
 BOUNDS: dict[str, dict[str, float]] = {
     "per_device_train_batch_size": _COUNT,
     "per_device_eval_batch_size": _COUNT,
@@ -243,7 +243,7 @@ WITHOUT: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, ...]]], ...] = (
 
 
 def bounds_of(stage: str, key: str) -> dict[str, float]:
-    """The bounds of a number, as of `training.common.recipe.option`; empty without any."""
+    """The bounds of a number, as of `training.stages.recipe.option`; empty without any."""
     return _BOUNDS_OF.get(stage, {}).get(key) or BOUNDS.get(key, {})
 
 

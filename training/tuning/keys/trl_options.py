@@ -20,8 +20,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.help import RECIPE_LINES, Line, format_section, plain_yaml, type_name
-from training.common.recipe import (
+from training.stages.help import RECIPE_LINES, Line, format_section, plain_yaml, type_name
+from training.stages.recipe import (
     apply_overrides,
     check_scalar,
     describe_bounds,
@@ -32,7 +32,7 @@ from training.common.recipe import (
     split_restart,
     takes_no_value,
 )
-from training.common.yaml_values import read_yaml
+from training.stages.yaml_values import read_yaml
 from training.tuning.keys.rules import bounds_of, check_rules, is_rejected
 
 TABLE = Path(__file__).with_suffix(".json")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from training.common.errors import UserError, disk_full, one_line
-from training.common.recipe import nearest
+from training.stages.recipe import nearest
 from training.tuning.dataset_formats import DataFormat, columns_of, convert_dataset, text
 from training.tuning.pipeline.local_files import JSON, RECORDS, readable_files
 from training.tuning.pipeline.recipe import TrlRecipe

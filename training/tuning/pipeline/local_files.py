@@ -14,8 +14,8 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.files import open_whole, reject_lfs_pointer, sha256
-from training.common.stage import digest
 from training.corpus.sources.records import read_records
+from training.stages.provenance import digest
 
 JSON, CSV = RECORDS = ("json", "csv")  # values of `path` whose files `read_records` reads; `datasets` reads others
 PROGRAMS = (*RECORDS, "parquet", "arrow", "text")  # values of `path` that are not folders

@@ -24,9 +24,10 @@ from training.common.errors import UserError, disk_full, one_line
 from training.common.hub_names import is_hub_name
 from training.common.packages import with_shipped
 from training.common.processes import world_size
-from training.common.recipe import build, check_scalar, has_flag, nearest
-from training.common.stage import Stage, digest
 from training.model_io.model_kinds import REWARD_MODEL, check_model_kind, model_digest
+from training.stages.provenance import digest
+from training.stages.recipe import build, check_scalar, has_flag, nearest
+from training.stages.stage import Stage
 from training.tuning.adapters import check_quantization
 from training.tuning.keys.rules import check_packages, check_rules, without_effect
 from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values

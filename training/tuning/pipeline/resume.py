@@ -9,7 +9,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from training.common.json_files import read_json
 from training.common.processes import end_training
 from training.common.signals import Interrupted, StopSignals
-from training.common.stage import Stage
+from training.stages.stage import Stage
 
 
 def train(stage: Stage, trainer: Trainer) -> None:

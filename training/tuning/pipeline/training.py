@@ -15,10 +15,10 @@ from trl import get_peft_config
 from training.common.errors import UserError, one_line
 from training.common.metrics import METRICS, finite, json_line
 from training.common.processes import end_training
-from training.common.stage import Stage
 from training.machine.callback import FollowLoad
 from training.model_io.model_folder import save_model, save_tokenizer
 from training.plots.losses import plot_losses, trainer_curves
+from training.stages.stage import Stage
 from training.tuning.adapters import save_adapter
 from training.tuning.pipeline.datasets import Splits
 from training.tuning.pipeline.model import merge_trained_adapter

@@ -3,7 +3,7 @@
 import pytest
 from messages import refused
 
-from training.common.yaml_values import read_value, read_yaml
+from training.stages.yaml_values import read_value, read_yaml
 
 # Ten to the ninth texts, each line ten times the one above.
 BOMB = "\n".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else 'x'] * 10)}]" for n in range(9))

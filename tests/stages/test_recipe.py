@@ -8,7 +8,8 @@ import pytest
 from messages import refused
 
 from training.common.errors import UserError
-from training.common.recipe import (
+from training.pretraining.config import PretrainConfig
+from training.stages.recipe import (
     PathText,
     nearest,
     option,
@@ -20,7 +21,6 @@ from training.common.recipe import (
     split_overrides,
     split_restart,
 )
-from training.pretraining.config import PretrainConfig
 
 
 @dataclass

@@ -16,7 +16,7 @@ line in `--help`:
     config = parse(PlotConfig, arguments, __doc__)
 
 Nested dataclasses are nested mappings in YAML and dotted flags on the command line. An unknown key or a wrong type is a
-`UserError` that names the nearest key. `parse` also answers `--help` and `--print_config` (see `training.common.help`).
+`UserError` that names the nearest key. `parse` also answers `--help` and `--print_config` (see `training.stages.help`).
 A command without a recipe passes `recipe=False`. Flags may be written with dashes: `--max-steps`. A flag of a key that
 takes text is taken as written; all others are read as YAML. `PathText` is text that names a file or folder.
 """
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NewType
 
 from training.common.errors import UserError, nearest
-from training.common.yaml_values import read_texts, read_value, read_yaml
+from training.stages.yaml_values import read_texts, read_value, read_yaml
 
 PathText = NewType("PathText", str)  # names a file or folder, or may do so: `build` expands `~`
 
@@ -437,7 +437,7 @@ def read_arguments(
         resolve: given (configuration, values, where), the configuration with derived values, for `--print_config`.
     """
     if has_flag(arguments, "help") or "-h" in arguments:
-        from training.common.help import describe
+        from training.stages.help import describe
 
         print(f"{usage.strip()}\n\n{describe(cls, recipe)}")
         raise SystemExit(0)
@@ -449,7 +449,7 @@ def read_arguments(
     where = str(path) if path else "command line"
     values = set_keys(read_yaml(where) if path else {}, given)
     if prints:
-        from training.common.help import recipe_yaml
+        from training.stages.help import recipe_yaml
 
         print(recipe_yaml(cls, values, where, resolve), end="")
         raise SystemExit(0)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from training.common.recipe import build, describe_bounds, is_required
-from training.common.yaml_values import read_value
+from training.stages.recipe import build, describe_bounds, is_required
+from training.stages.yaml_values import read_value
 
 WIDTH = 110  # maximum characters per line
 COLUMN = 34  # where the help of an option begins
@@ -166,7 +166,7 @@ def recipe_yaml(
 
     Args:
         where: the source of the values, for errors.
-        resolve: see `training.common.recipe.read_arguments`.
+        resolve: see `training.stages.recipe.read_arguments`.
 
     Raises:
         UserError: an unknown key or a wrong value.

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from messages import refused
 
-from training.common import stage as stage_module
 from training.common.errors import UserError
-from training.common.help import command_line
-from training.common.stage import (
+from training.stages import stage as stage_module
+from training.stages.help import command_line
+from training.stages.provenance import (
     PROVENANCE,
     RECIPE,
-    Stage,
     check_stage,
     digest,
     is_whole,
@@ -25,6 +24,7 @@ from training.common.stage import (
     staging_dir,
     written_by,
 )
+from training.stages.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 RECORDS = {PROVENANCE, PROVENANCE + ".tmp", RECIPE, RECIPE + ".tmp", ".lock"}
@@ -545,7 +545,7 @@ def test_an_error_is_one_line_whatever_it_quotes():
 def test_two_processes_never_work_on_the_same_folder(out, tmp_path):
     script = """
 import sys
-from training.common.stage import Stage
+from training.stages.stage import Stage
 
 stage = Stage("pretrain", sys.argv[1], {"seed": 0}, {}, [])
 stage.begin()

@@ -14,12 +14,9 @@ that counts, and deleted with its record last, so that the rest is known to be o
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Sequence, Set
@@ -27,135 +24,39 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError, writing_to
-from training.common.files import files_below, find_damage, follow_umask, list_files, write_whole
-from training.common.help import command_line, commented_yaml, plain_yaml
-from training.common.json_files import read_json
+from training.common.files import find_damage, follow_umask, list_files, write_whole
 from training.common.packages import with_shipped
 from training.common.processes import rank
-from training.common.recipe import STAGES, flatten, recipe_file, split_restart
-from training.common.yaml_values import read_yaml
+from training.stages.help import command_line, commented_yaml, plain_yaml
+from training.stages.provenance import (
+    PROVENANCE,
+    RECIPE,
+    REPLACED,
+    as_json,
+    beside,
+    digest,
+    essential_recipe,
+    is_whole,
+    mapping_of,
+    names_folder,
+    read_provenance,
+    real_dir,
+    staging_dir,
+    versions,
+    written_by,
+)
+from training.stages.recipe import STAGES, flatten, recipe_file, split_restart
+from training.stages.yaml_values import read_yaml
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-# The stages that write a language model.
-LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
-PROVENANCE, RECIPE, LOCK = "provenance.json", "recipe.yaml", ".lock"
+LOCK = ".lock"
 TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, with what it resumes from
-PARTIAL, REPLACED = ".partial", ".replaced"
-_RECORD = {
-    **{"stage": str, "fingerprint": str, "recipe": {str: object}, "inputs": {str: str}, "versions": {str: str}},
-    **{"seconds": (int, float), "metrics": {str: object}, "complete?": bool, "files?": {str: (int, str)}},
-    "command": str,
-}
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
-_PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "trl", "peft", "lm_eval")
 
-
-def digest(path: str | Path, key: str = "input") -> str:
-    """A hash that identifies an input: of a stage's output its fingerprint, of anything else the bytes of its files.
-
-    A stage's output that somebody has changed since has another hash.
-
-    Args:
-        path: file or folder.
-        key: of the recipe that names it, for errors.
-
-    Raises:
-        UserError: it does not exist, is the output of a stage that did not finish, or has lost a file since.
-    """
-    path = Path(path)
-    record = read_provenance(path)
-    if record:
-        damage = find_damage(path, record.get("files", {}))
-        if damage.missing:
-            raise UserError(f"'{key}': {path} is incomplete ({damage}); run `{record['command']}` again")
-        if damage.changed:
-            return hashlib.sha256(_as_json([record["fingerprint"], damage.changed]).encode()).hexdigest()
-        return record["fingerprint"]
-    if not path.exists():
-        if staging_dir(path).is_dir():
-            raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
-        raise UserError(f"'{key}': no such file or folder: {path}")
-    if not (path.is_file() or path.is_dir()):
-        raise UserError(f"'{key}': {path} is a pipe or a device; give a file or a folder")
-    hasher = hashlib.sha256()
-    for file in [path] if path.is_file() else files_below(path):
-        hasher.update(file.name.encode())
-        with file.open("rb") as stream:
-            hasher.update(hashlib.file_digest(stream, "sha256").digest())
-    return hasher.hexdigest()
-
-
-def check_stage(path: str | Path, *allowed: str, key: str) -> None:
-    """Reject a folder that another stage wrote. A folder without provenance may come from elsewhere and passes.
-
-    Args:
-        allowed: names of stages.
-        key: of the recipe that names the folder, for errors.
-
-    Raises:
-        UserError: missing, or the output of a stage not in `allowed`.
-    """
-    path = Path(path)
-    if not path.exists():
-        hint = "not complete yet" if staging_dir(path).exists() else "no such folder"
-        raise UserError(f"'{key}': {path}: {hint}; run `scratch {allowed[0]}` first")
-    stage = written_by(path)
-    if stage and stage not in allowed:
-        raise UserError(f"'{key}': {path} holds the output of '{stage}'; expected the output of {' or '.join(allowed)}")
-
-
-def written_by(path: str | Path) -> str | None:
-    """The stage that wrote a folder, or None."""
-    return read_provenance(path).get("stage")
-
-
-def read_provenance(path: str | Path) -> dict[str, Any]:
-    """The content of `provenance.json` in a folder; empty for a folder that no stage wrote.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    file = Path(path) / PROVENANCE
-    try:
-        return read_json(file, _RECORD) if file.is_file() else {}
-    except ValueError:
-        raise UserError(f"{file} is damaged; delete {path} and run its stage again") from None
-
-
-def real_dir(output_dir: str | Path) -> Path:
-    """The folder of an output: where `output_dir` leads if it is a link, which stays."""
-    output_dir = Path(output_dir)
-    return Path(os.path.realpath(output_dir)) if output_dir.is_symlink() else output_dir
-
-
-def staging_dir(output_dir: str | Path) -> Path:
-    """The folder in which a stage works until its output is complete."""
-    return _beside(real_dir(output_dir), PARTIAL)
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(folder.name + suffix)
-
-
-def essential_recipe(recipe: Any, runtime_keys: Set[str] = frozenset()) -> dict[str, Any]:
-    """A recipe, a dataclass or a mapping, without the keys that cannot change the output, and its place."""
-    return {key: value for key, value in _mapping(recipe).items() if key not in runtime_keys | {"output_dir"}}
-
-
-def _mapping(recipe: Any) -> dict[str, Any]:
-    return dataclasses.asdict(recipe) if dataclasses.is_dataclass(recipe) else dict(recipe)
-
-
-def has_recipe(folder: str | Path, recipe: Any, runtime_keys: Set[str] = frozenset()) -> bool:
-    """Whether a stage wrote `folder` from this recipe. Inputs are not compared, which may take long; see `Stage`."""
-    record = read_provenance(folder)
-    return bool(record) and _as_json(essential_recipe(record["recipe"], runtime_keys)) == _as_json(
-        essential_recipe(recipe, runtime_keys)
-    )
 
 
 class Stage:
@@ -200,15 +101,15 @@ class Stage:
                 f"'output_dir': {self.target} is the root of a disk, which cannot be renamed; choose a folder on it, "
                 f"such as {self.output_dir / name}"
             )
-        self.folder, self.replaced = staging_dir(output_dir), _beside(self.target, REPLACED)
-        self.recipe = _mapping(recipe)
+        self.folder, self.replaced = staging_dir(output_dir), beside(self.target, REPLACED)
+        self.recipe = mapping_of(recipe)
         self.config_class = type(recipe) if dataclasses.is_dataclass(recipe) else None
         self.inputs = inputs
         self.restart, self.arguments = split_restart(arguments)
         self.seconds_before = 0.0
         self.runtime_keys = runtime_keys
         self.keeps, self.obstacle = keeps, f" (it cannot be continued: {obstacle})" if obstacle else ""
-        identity = _as_json([name, essential_recipe(recipe, runtime_keys), inputs])
+        identity = as_json([name, essential_recipe(recipe, runtime_keys), inputs])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         for folder in (self.target, self.folder, self.replaced):
             found = written_by(folder)
@@ -292,7 +193,7 @@ class Stage:
         """The keys and inputs that differ from those of a record, in words; empty for none, and without a record."""
         if not record or record["fingerprint"] == self.fingerprint:
             return ""
-        before, now = flatten(record["recipe"]), flatten(json.loads(_as_json(self.recipe)))
+        before, now = flatten(record["recipe"]), flatten(json.loads(as_json(self.recipe)))
         changed = [
             f"{key}: {_shorten(before.get(key, 'not set'))} -> {_shorten(now.get(key, 'not set'))}"
             for key in sorted(before.keys() | now.keys())
@@ -435,7 +336,7 @@ class Stage:
         for name in STAGES[STAGES.index(self.name) + 1 :]:
             candidate = Path(recipe).with_name(f"{name}.yaml")
             with contextlib.suppress(UserError):  # not a recipe
-                if with_shipped(candidate).is_file() and _names(read_yaml(candidate), self.output_dir):
+                if with_shipped(candidate).is_file() and names_folder(read_yaml(candidate), self.output_dir):
                     return command_line(name, "--config", candidate)
         return None
 
@@ -450,7 +351,7 @@ class Stage:
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
             "inputs": self.inputs,
-            "versions": _versions(),
+            "versions": versions(),
             "seconds": round(self.seconds_before + time.monotonic() - self.started, 1),
             "metrics": metrics,
             "complete": False,
@@ -461,36 +362,6 @@ class Stage:
         if (self.folder / "tokenizer.json").is_file():  # to notice later if it was replaced
             record["tokenizer_sha256"] = digest(self.folder / "tokenizer.json")
         write_whole(self.folder / PROVENANCE, json.dumps(record, indent=2, default=str) + "\n")
-
-
-def _names(value: Any, folder: Path) -> bool:
-    """Whether a part of a recipe is the path of a folder, or of something in it."""
-    if isinstance(value, dict):
-        return any(_names(part, folder) for item in value.items() for part in item)
-    if isinstance(value, list):
-        return any(_names(part, folder) for part in value)
-    return isinstance(value, str) and Path(value).absolute().is_relative_to(folder.absolute())
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    """The versions of Python and of the packages that outputs depend on."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a folder is the complete output of a stage, with every file as it was written."""
-    record = read_provenance(folder)
-    return bool(record.get("complete")) and not find_damage(folder, record["files"])
-
-
-def is_set_aside(folder: Path) -> bool:
-    """Whether a folder is, by its name, unfinished work, or a replaced output that is being deleted."""
-    return folder.suffix in (PARTIAL, REPLACED)
 
 
 def _delete(path: Path) -> None:
@@ -517,7 +388,3 @@ def _holds_work(folder: Path) -> bool:
 def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)

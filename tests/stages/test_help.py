@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 from messages import refused
 
-from training.common.help import commented_yaml, describe, recipe_yaml, type_name
-from training.common.recipe import build, option, parse, positional, read_yaml, required
+from training.stages.help import commented_yaml, describe, recipe_yaml, type_name
+from training.stages.recipe import build, option, parse, positional, read_yaml, required
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Config:
 GIVEN = {
     "output_dir": "no",
     "prompts": ["1e-5", "a: b", "null", "x\ny"],
-    "dials": {"a": 1e-5, 0.8: {"b": None}},
+    "dials": {"a": 1e-5, "0.8": {"b": None}},
     "note": "12",
     "sources": {"web": {"weight": 2}},
     "inner": {"rate": float("1e300")},
