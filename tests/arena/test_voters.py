@@ -56,8 +56,9 @@ def test_reward_functions_vote_by_their_sum(tmp_path):
 @pytest.mark.parametrize(
     "words, key, facts",
     [
-        (["defines"], "voter", ["column name", "--prompts"]),
+        (["defines"], "voter", ["column name", "--prompts have no columns"]),
         (["parse"], "voter", ["'parse'", "did you mean 'parses'"]),
+        (["runs/reward"], "voter", ["runs/reward", "no such folder"]),
         (["http://127.0.0.1:1/v1", "parses"], "voter", ["votes alone"]),
         (["http://127.0.0.1:1/v1"], None, ["no models listed there"]),
         (["."], "voter", ["holds no model"]),

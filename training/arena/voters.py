@@ -178,8 +178,10 @@ def open_voter(words: list[str], questions: list[Question], file: str | None) ->
         prompts = [as_messages(question.prompt) for question in questions]
         check_reward_model(first, prompts or [as_question("Why?")], KEY)
         return Scores(RewardModel.open(first, KEY))
+    if "/" in first:
+        raise UserError(f"'{KEY}': no such folder: {first}; give that of a reward model, or names of reward functions")
     columns = list(questions[0].columns) if questions else []
-    data = "the prompts" if file else "battles alone (give --prompts)"
+    data = "its records" if file else "battles without --prompts"
     rewards = find_rewards(words, columns, file or "arena", KEY, data)
     if questions:  # fails if a record lacks what a function reads
         apply_rewards(rewards, questions, [""] * len(questions), [[]] * len(questions))
