@@ -21,6 +21,7 @@ from training.serving.settings import AnswerSettings
 
 LONGEST_ANSWER = 20_000  # characters, above which an answer counts as one without end
 MOST_SECONDS = 300  # of an answer
+QUEUE = 1000  # answers that may wait for a model: more than all battles at once
 SHORTEST_WORD = 3  # letters of a name by which an answer can tell who wrote it
 
 
@@ -96,7 +97,7 @@ def opened(names: list[str]) -> Iterator[list[Contestant]]:
             model, tokenizer = open_language_model(name)
             if tokenizer.chat_template is None:
                 raise UserError(f"{name}: has no chat template; contestants are models of `scratch sft` or later")
-            engine = engines.enter_context(Engine(model, tokenizer))
+            engine = engines.enter_context(Engine(model, tokenizer, max_queue=QUEUE))
             contestants.append(LocalModel(name.rstrip("/"), engine, fingerprint(name)))
         for first, second in itertools.combinations(contestants, 2):
             if first.fingerprint == second.fingerprint:

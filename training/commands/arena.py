@@ -20,7 +20,7 @@ has the formulas.
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -87,6 +87,10 @@ class ArenaConfig(Sampling):
                 "'given': a battle needs two contestants or more; `scratch chat --web` opens a page with one model. "
                 "For a store, add --leaderboard, --export_preferences, --export or --import"
             )
+        without_effect = self.page_options() if self.reads_store else self.store_options()
+        if without_effect:
+            what = "a store" if self.reads_store else "battles on the page"
+            raise ValueError(f"'{without_effect[0]}': has no effect with {what}; leave it out")
         for key in ("export", "export_preferences"):
             file = getattr(self, key)
             if file and not Path(file).absolute().parent.is_dir():
@@ -99,11 +103,25 @@ class ArenaConfig(Sampling):
         """Sampling settings of all answers, as fields of OpenAI's interface; each battle has seeds of its own."""
         return {key: value for key, value in self.as_request().items() if key != "seed"}
 
+    def page_options(self) -> list[str]:
+        """The given options that only the page uses."""
+        return given(self, ["store", "host", "port", *(field.name for field in fields(Sampling))])
+
+    def store_options(self) -> list[str]:
+        """The given options that only a leaderboard or an export uses."""
+        return given(self, ["output_dir", "kind", "topic", "min_words", "max_words", "style_control"])
+
     @property
     def reads_store(self) -> bool:
         """Whether the command works on a store, without a page."""
         works = self.import_ or self.export or self.export_preferences or self.leaderboard
         return bool(works or (self.voter and len(self.given) == 1))
+
+
+def given(config: ArenaConfig, keys: list[str]) -> list[str]:
+    """The keys among these whose value is not the default."""
+    defaults = {field.name: field.default for field in fields(config)}
+    return [key for key in keys if getattr(config, key) != defaults[key]]
 
 
 def main(arguments: list[str]) -> None:

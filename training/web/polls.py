@@ -1,5 +1,6 @@
 """The store of a running arena: it decides the next pair, keeps the votes, and gives the leaderboard."""
 
+import threading
 from typing import Any, Literal
 
 from training.arena.agreement import rater_remarks
@@ -12,6 +13,7 @@ from training.web import battles
 from training.web.lockstep import SIDES
 
 WINNERS: dict[battles.Vote, Winner] = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "both_bad"}
+MOST_BOARDS = 20  # leaderboards in memory
 FILTERS = {"kinds": list(KINDS), "topics": list(TOPICS)}
 
 
@@ -28,6 +30,8 @@ class Polls:
         self.store, self.contestants = store, contestants
         self._by_fingerprint = {each.fingerprint: each for each in contestants}
         self._matchmaker = Matchmaker(list(self._by_fingerprint), seed)
+        self._boards: dict[Any, tuple[Leaderboard, list[str]]] = {}  # by filter, of `_votes_shown`
+        self._votes_shown, self._showing = -1, threading.Lock()
 
     def open(self) -> None:
         """Enter the contestants in the store, and read their votes of earlier runs."""
@@ -50,6 +54,7 @@ class Polls:
 
         Raises:
             OSError, UserError: they cannot be written.
+            Rejected: the store has a vote on this battle.
         """
         voter = self.store.salted(battle.voter)
         sides = [battle.sides[side].fingerprint for side in SIDES]
@@ -66,18 +71,27 @@ class Polls:
             battle.began,
         )
         winner = WINNERS[battle.vote]
-        self.store.add([], [row], [Vote(battle.id, voter, winner)])
+        if self.store.add([], [row], [Vote(battle.id, voter, winner)]) != (1, 1):
+            raise battles.Rejected(409, "This battle has a vote already.")
         if not battle.leaked:
             self._matchmaker.count(*sides, winner)
 
     def board(self, chosen: Filter, style: bool) -> tuple[Leaderboard, list[str]]:
-        """The leaderboard of the votes that a filter takes, and remarks on it.
+        """The leaderboard of the votes that a filter takes, and remarks on it; computed once for the same votes.
 
         Raises:
             UserError: there are none.
         """
-        board = make_leaderboard(read_results(self.store, chosen), style)
-        return board, [*board.remarks(), *rater_remarks(self.store, chosen.kind)]
+        with self._showing:
+            votes = len(self.store.votes())
+            if votes != self._votes_shown:
+                self._boards, self._votes_shown = {}, votes
+            if (chosen, style) not in self._boards:
+                board = make_leaderboard(read_results(self.store, chosen), style)
+                whole = chosen == Filter(chosen.kind)  # the raters are described by all of their votes
+                remarks = [*board.remarks(), *(rater_remarks(self.store, chosen.kind) if whole else ())]
+                self._boards = dict([*self._boards.items()][-MOST_BOARDS:]) | {(chosen, style): (board, remarks)}
+            return self._boards[chosen, style]
 
 
 def read_filter(fields: dict[str, Any]) -> tuple[Filter, bool]:
