@@ -1,9 +1,11 @@
 """Contestants of an arena: models of folders or the Hub, each with an engine of its own, and endpoints."""
 
+import asyncio
 import contextlib
 import copy
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,6 +23,8 @@ from training.model_io.model_folder import GENERATION_CONFIG, TEKKEN, TOKENIZER_
 from training.serving.engine import Engine, Request
 from training.serving.settings import AnswerSettings
 
+LONGEST_ANSWER = 20_000  # characters, above which an answer counts as one without end
+MOST_SECONDS = 300  # of an answer
 QUEUE = 1000  # answers that may wait for a model: more than all battles at once
 SHORTEST_WORD = 3  # letters of a name by which an answer can tell who wrote it
 
@@ -106,7 +110,31 @@ def opened(names: list[str]) -> Iterator[list[Contestant]]:
         yield contestants
 
 
+async def bounded_answer(
+    contestant: Contestant, messages: list[dict[str, str]], settings: dict[str, Any]
+) -> AsyncIterator[str]:
+    """The pieces of an answer that says something and ends.
+
+    Raises:
+        Exception: of any kind; the contestant failed, hung, or gave nothing or an answer without end.
+    """
+    length, says_something = 0, False
+    async with asyncio.timeout(MOST_SECONDS):
+        async for piece in contestant.answer(messages, settings):
+            yield piece
+            length, says_something = length + len(piece), says_something or bool(piece.strip())
+            if length > LONGEST_ANSWER:
+                raise ValueError(f"its answer is longer than {LONGEST_ANSWER:,} characters")
+    if not says_something:
+        raise ValueError("its answer is empty")
+
+
 def identity_words(contestants: list[Contestant]) -> list[str]:
     """Words by which an answer would tell who wrote it: a contestant's name, and its last part if no other has it."""
     owners = Counter(word for each in contestants for word in {each.name, each.name.rpartition("/")[2]})
     return sorted(word for word, count in owners.items() if count == 1 and len(word) >= SHORTEST_WORD)
+
+
+def says_name(text: str, words: list[str]) -> bool:
+    """Whether a text has one of these words."""
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words)

@@ -1,7 +1,9 @@
 """Contestants behind OpenAI-shaped endpoints: `scratch serve`, llama.cpp, Ollama, vLLM or a company's API."""
 
+import functools
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +74,7 @@ class Endpoint:
         body = {"model": self.model, "messages": messages, "stream": True, **settings}
         timeout = httpx2.Timeout(SILENCE, connect=10)
         try:
-            async with httpx2.AsyncClient(timeout=timeout, follow_redirects=False) as client:
+            async with httpx2.AsyncClient(verify=_certificates(), timeout=timeout, follow_redirects=False) as client:
                 async with client.stream(
                     "POST", f"{self.url}/chat/completions", json=body, headers=_headers()
                 ) as response:
@@ -87,6 +89,12 @@ class Endpoint:
             *(ValueError, LookupError, TypeError, AttributeError),
         ) as error:
             raise ContestantError(f"{self.name}: {one_line(error) or type(error).__name__}") from None
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than a short answer."""
+    return httpx2.create_ssl_context()
 
 
 def _headers() -> dict[str, str]:

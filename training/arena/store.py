@@ -180,6 +180,8 @@ class Store:
     def close(self) -> None:
         """Close the file, and let other writers in. A store that was made and stayed empty is deleted."""
         with self._one_at_a_time:
+            if self._held and self._held.closed:
+                return
             empty = self._held and not self._connection.execute("SELECT count(*) FROM contestants").fetchone()[0]
             self._connection.close()
             if empty:
