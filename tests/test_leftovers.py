@@ -12,7 +12,7 @@ from leftovers import MARK
 HELPERS = Path(__file__).with_name("helpers")
 CONFTEST = "import leftovers\nfrom leftovers import pytest_sessionfinish\nleftovers.PATIENCE = 2\n"
 TESTS = """
-import subprocess, sys
+import os, subprocess, sys, time
 from multiprocessing import get_context
 
 SLEEP = "import sys, time; print('ready', flush=True); time.sleep(100)"
@@ -28,13 +28,14 @@ def test_leaves():
 LEAVING = {
     "a child": "subprocess.Popen([sys.executable, '-c', SLEEP], stdout=subprocess.DEVNULL)",
     "a grandchild in a session of its own": "subprocess.run([sys.executable, '-c', PARENT, SLEEP])",
+    "a fork": "if not os.fork(): os.dup2(os.open(os.devnull, 2), 1); time.sleep(100)",
     "nothing": "pass",
 }
 
 
 @pytest.mark.parametrize(
     "leaving, options",
-    [("nothing", []), ("a grandchild in a session of its own", []), ("a child", ["-n1"])],
+    [("nothing", []), ("a grandchild in a session of its own", []), ("a child", ["-n1"]), ("a fork", [])],
 )
 def test_what_outlives_its_test_fails_the_session(tmp_path, leaving, options):
     (tmp_path / "conftest.py").write_text(CONFTEST)
@@ -42,10 +43,20 @@ def test_what_outlives_its_test_fails_the_session(tmp_path, leaving, options):
     ours = ("PYTEST", MARK)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, *options]
-    environment |= {"PYTHONPATH": str(HELPERS), MARK: f"session of {tmp_path}"}
+    environment |= {"PYTHONPATH": str(HELPERS), MARK: "another session, which this one is a part of"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR")]
     assert len(errors) == done.returncode == (leaving != "nothing"), done.stdout + done.stderr
     for error in errors:
         pid = int(error.split("left process ")[1].split()[0])
-        assert error.startswith("ERROR: test_it.py::test_leaves (call)") and not psutil.pid_exists(pid)
+        test = "no test" if leaving == "a fork" else "test_it.py::test_leaves (call)"
+        assert error.startswith(f"ERROR: {test}") and not psutil.pid_exists(pid)
+
+
+def test_a_session_within_a_session_has_its_own_mark():
+    for worker, same in (({}, False), ({"PYTEST_XDIST_WORKER": "gw0"}, True)):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+        command = [sys.executable, "-c", "import leftovers, os; print(os.environ[leftovers.MARK])"]
+        environment |= {"PYTHONPATH": str(HELPERS), MARK: "outer", **worker}
+        printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        assert (printed.strip() == "outer") is same

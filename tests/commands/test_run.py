@@ -17,6 +17,7 @@ from training.commands.prepare import PrepareConfig
 from training.common.errors import UserError
 from training.eval.harness.task_files import local_tasks
 from training.machine.resources import Machine
+from training.stages.provenance import LANGUAGE_MODELS
 from training.stages.recipe import STAGES, build, parse, read_flags, split_overrides
 from training.stages.stage import OWNED, Stage
 from training.stages.yaml_values import read_yaml
@@ -248,6 +249,8 @@ def finished(tmp_path, monkeypatch):
         runtime_keys = runtime_keys_of(config) if trl_stage else getattr(module, "RUNTIME_KEYS", frozenset())
         made = Stage(stage, output_dir, config, digests, [], runtime_keys)
         (made.begin() / "written").write_text("something")
+        if stage in LANGUAGE_MODELS:
+            (made.folder / "config.json").write_text('{"architectures": ["ScratchForCausalLM"]}')
         made.finish({}, wrote="something")
     (tmp_path / "runs" / "x" / "summary.png").touch()
     results = {"conditions": {}, "models": {}}
@@ -326,6 +329,18 @@ def test_recipes_for_trl_are_checked_before_the_first_stage(finished, flag, fact
     assert main(["run", str(finished), flag]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert all(fact in line for fact in facts)
+
+
+@pytest.mark.parametrize("key", ["output_dir", "model_name_or_path", "datasets"])
+@pytest.mark.parametrize("value", ["null", None])
+def test_required_keys_of_trl_recipes_are_checked_before_the_first_stage(finished, key, value, monkeypatch, capsys):
+    monkeypatch.setattr(trl_options, "installed_versions", lambda: trl_options._table()["versions"])
+    sft = finished / "sft.yaml"
+    lines = [line for line in sft.read_text().splitlines() if not line.startswith(key)]
+    sft.write_text("\n".join([*lines, *[f"{key}: {value}"] * bool(value)]))
+    assert main(["run", str(finished), "--minutes=5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(fact in line for fact in ("sft.yaml", f"'{key}'", "missing"))
 
 
 def test_a_key_that_only_a_newer_trl_knows_is_left_to_it(finished, monkeypatch):
@@ -457,6 +472,25 @@ def test_a_recipe_by_its_name(elsewhere, name, monkeypatch):
         main(["run", name])
     assert made == ["recipes/arithmetic/tokenizer.yaml"]
     assert not (elsewhere / "recipes").exists()
+
+
+def test_a_folder_without_recipes_does_not_hide_a_shipped_recipe(elsewhere):
+    (elsewhere / "quickstart").mkdir()
+    assert run.find_folder("quickstart") == Path("recipes/quickstart")
+    (elsewhere / "recipes" / "quickstart").mkdir(parents=True)
+    (elsewhere / "recipes" / "quickstart" / "sft.yaml").touch()
+    assert list(run.recipes_in(run.find_folder("quickstart"))) == ["sft"]
+    (elsewhere / "quickstart" / "dpo.yaml").touch()
+    assert list(run.recipes_in(run.find_folder("quickstart"))) == ["dpo"]
+    (elsewhere / "other").mkdir()
+    assert run.find_folder("other") == Path("other")
+
+
+@pytest.mark.parametrize("option", ["--minutes=5", "--restart", "--pretrain.max_steps=3"])
+def test_a_copy_takes_no_other_options(elsewhere, option, capsys):
+    assert main(["run", "arithmetic", "--copy_to", "mine", option]) == 2
+    assert "'copy_to'" in (line := capsys.readouterr().err) and option.partition("=")[0] in line
+    assert not list(elsewhere.iterdir())
 
 
 def test_what_a_shipped_recipe_names_is_found(elsewhere):

@@ -1,6 +1,7 @@
 """Processes that outlive the tests that started them, which fails the session. They are known by a mark in their
 environment, which also holds the name of the test."""
 
+import contextlib
 import os
 import time
 import uuid
@@ -13,15 +14,18 @@ PATIENCE = 15.0  # seconds in which what belongs to a process that has ended may
 # Helpers of Python and torch, which end with the process that started them.
 END_WITH_PARENT = ("resource_tracker", "multiprocessing.forkserver", "compile_worker")
 
-os.environ.setdefault(MARK, uuid.uuid4().hex)  # the processes of pytest-xdist inherit it
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes of pytest-xdist inherit the mark
+    os.environ[MARK] = uuid.uuid4().hex
 
 
 def find_leftovers(mark: str) -> list[psutil.Process]:
-    """The processes with this mark, without this one and helpers whose parent lives."""
-    found = []
+    """The processes with this mark and those below this one, without this one and helpers whose parent lives."""
+    found, below = [], set(psutil.Process().children(recursive=True))  # a fork without exec has no mark
     for process in psutil.process_iter():
         try:
-            if process.pid == os.getpid() or process.environ().get(MARK) != mark:
+            if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+                continue
+            if process not in below and process.environ().get(MARK) != mark:
                 continue
             helper = any(name in " ".join(process.cmdline()) for name in END_WITH_PARENT)
             if not (helper and _is_of_session(process.parent(), mark)):
@@ -49,6 +53,8 @@ def end_leftovers(mark: str) -> list[str]:
         except psutil.Error:
             continue
         lines.append(f"{test} left process {process.pid} running: {command[:200]}")
+        with contextlib.suppress(psutil.Error):
+            process.wait(1)
     return lines
 
 

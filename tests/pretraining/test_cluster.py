@@ -243,7 +243,8 @@ def test_a_mistake_is_told_once(terminal, pretrain, tmp_path):
     wait_for(terminal.start(command, ROOT, tmp_path / "log", **CPU), tmp_path / "log", code=1)
     (line,) = (line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("error"))
     assert line == (
-        "error: 'global_batch_size': 6 is not a multiple of per_device_train_batch_size (2) x processes (2)"
+        "error: 'global_batch_size': 6 is not a multiple of per_device_train_batch_size (2) x processes (2); "
+        "set it to 8"
     )
     assert not list(pretrain.folder.glob("uneven*"))
 

@@ -124,6 +124,12 @@ def test_rates_know_the_optimizer_and_a_tied_embedding(scaled):
     assert wide.learning_rate == pytest.approx(0.0005, rel=0.2)
 
 
+def test_flash_attention_that_separates_documents_takes_one_sequence_at_once(scaled):
+    alone, lines = scaled(depth=2, document_mask=True, attn_implementation="flash_attention_2")
+    assert alone.per_device_train_batch_size == 1 and any("at most 1 sequence at once" in line for line in lines)
+    assert alone.global_batch_size == scaled(depth=2)[0].global_batch_size
+
+
 @pytest.mark.parametrize("processes", [2, 8])
 def test_several_processes_share_the_same_batch(scaled, monkeypatch, processes):
     alone, _ = scaled(depth=4)
@@ -192,5 +198,8 @@ def test_a_batch_size_alone_sets_the_other(given, sizes):
 def test_processes_share_the_batch():
     config = build(PretrainConfig, {"output_dir": "out", "data": "data", "tokenizer": "tokenizer"}, "recipe")
     assert [config.sequences_at_once(processes) for processes in (2, 4, 8, 32)] == [16, 8, 4, 1]
-    with pytest.raises(ValueError, match=r"^'global_batch_size': 32 is not a multiple of the number"):
+    with pytest.raises(ValueError, match=r"^'global_batch_size': 32 is not a multiple of the number.*set it to 33$"):
+        config.sequences_at_once(3)
+    config.per_device_train_batch_size = 16
+    with pytest.raises(ValueError, match=r"^'global_batch_size': 32 .* x processes \(3\); set it to 48$"):
         config.sequences_at_once(3)

@@ -50,6 +50,7 @@ def test_records_say_how_well_and_how_fast(inputs, tmp_path, capsys):
     # Without a terminal there is no progress bar: a line at every logging step.
     printed = capsys.readouterr().out
     assert "step 2/6: loss 5." in printed and "step 6/6: loss " in printed and "0:00 left" in printed
+    assert "batches of 4 sequences, 2 at once in each process (2 accumulation steps)" in printed
     assert " bits/byte, lr " in printed and " tokens/s, MFU " in printed and "GFLOP/s, the reference of MFU" in printed
 
 

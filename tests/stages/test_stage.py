@@ -353,6 +353,79 @@ def test_an_empty_folder_will_do(out):
     assert (out / "model").exists()
 
 
+def test_a_recipe_in_the_output_folder_is_not_ours(out):
+    out.mkdir(parents=True)
+    (out / RECIPE).write_text("mine")
+    with refused("output_dir", out, "move it"):
+        make(out)
+    assert files(out) == {RECIPE: b"mine"}
+
+
+def test_an_output_recorded_without_complete_is_whole(out):
+    """`complete` came later than `files`."""
+    complete(out)
+    record = read_provenance(out)
+    del record["complete"]
+    (out / PROVENANCE).write_text(json.dumps(record))
+    assert is_whole(out) and make(out).is_current()
+    out.rename(out.with_name("out.replaced"))
+    assert make(out).is_current() and out.is_dir()
+    (out / "model").unlink()
+    assert not is_whole(out)
+    del record["files"]
+    (out / PROVENANCE).write_text(json.dumps(record))
+    assert not is_whole(out)
+    (out / PROVENANCE).write_text(json.dumps(record | {"complete": True}))
+    assert is_whole(out)
+
+
+@pytest.fixture
+def between_the_renames(out, monkeypatch):
+    """A run of seed 1 that is about to move its output into place, where one of seed 0 was."""
+    complete(out, content="old")
+    stage = make(out, recipe={"seed": 1}, arguments=["--restart"])
+    write_work(stage, "new")
+    rename = Path.rename
+
+    def killed(path, target):
+        if path == staging_dir(out):
+            raise Killed
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(Killed):
+            stage.finish({}, wrote="model")
+    yield stage
+    stage.lock.close()
+
+
+def test_a_second_process_between_the_two_renames(out, between_the_renames):
+    """Another process leaves the old output alone, and the lock is held until the new one is in place."""
+    make(out, recipe={"seed": 1})
+    assert not out.exists() and (staging_dir(out) / ".lock").exists()
+    between_the_renames._move()
+    assert (out / "model").read_text() == "new" and sorted(os.listdir(out)) == ["model", PROVENANCE, RECIPE]
+
+
+def test_a_finished_run_that_was_not_put_in_place_is_called_finished(out, between_the_renames):
+    with refused("output_dir", staging_dir(out), "finished run of another recipe (seed: 1 -> 2)", "same command"):
+        make(out, recipe={"seed": 2}).is_current()
+    make(out, recipe={"seed": 2}, arguments=["--restart"]).begin()
+    assert (out / "model").read_text() == "old"  # the last output in place stands until the next is finished
+
+
+def test_a_process_that_was_too_late_to_put_an_output_in_place(out, between_the_renames, monkeypatch):
+    late, lock = make(out, recipe={"seed": 1}), Stage._lock
+
+    def locked_after_the_other(stage):
+        lock(stage)
+        between_the_renames._move()
+
+    monkeypatch.setattr(Stage, "_lock", locked_after_the_other)
+    assert late.is_current() and (out / "model").read_text() == "new"
+
+
 def test_a_full_disk_at_the_start_does_not_lock_the_folder(out):
     staging_dir(out).mkdir(parents=True)
     (staging_dir(out) / (PROVENANCE + ".tmp")).touch()
@@ -508,8 +581,9 @@ def test_missing_and_unfinished_inputs(tmp_path, out):
     with pytest.raises(UserError, match="'data': no such file or folder: .*nowhere"):
         digest(tmp_path / "nowhere", "data")
     make(out).begin()
-    with pytest.raises(UserError, match="is not complete yet; finish the stage"):
-        digest(out, "model")
+    for unfinished in (out, staging_dir(out)):
+        with pytest.raises(UserError, match="is not complete yet; finish the stage"):
+            digest(unfinished, "model")
     with pytest.raises(UserError, match="not complete yet; run `scratch pretrain` first"):
         check_stage(out, "pretrain", key="model")
     with pytest.raises(UserError, match="no such folder; run `scratch pretrain` first"):

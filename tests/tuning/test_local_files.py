@@ -9,6 +9,7 @@ from messages import refused
 
 from training.stages.provenance import digest
 from training.tuning.dataset_formats import UNPAIRED, convert_record
+from training.tuning.pipeline import local_files
 from training.tuning.pipeline.local_files import data_files, digest_files, readable_files
 
 RECORD = '{"prompt": "a", "completion": "b"}\n'
@@ -82,6 +83,15 @@ def test_a_compressed_file_is_read_as_it_is_now(place):
     for prompt in ("old", "new"):
         Path("a.jsonl").write_bytes(gzip.compress(json.dumps({"prompt": prompt}).encode()))
         assert read("json", "a.jsonl") == [{"prompt": prompt}]
+
+
+def test_a_copy_of_another_version_is_not_read(place, monkeypatch):
+    Path("a.csv").write_text("prompt\nnew\n")
+    names = []
+    for version in (1, 2):
+        monkeypatch.setattr(local_files, "CONVERSION", version)
+        names += readable_files({"path": "csv", "data_files": "a.csv"})["train"]
+    assert len(set(names)) == 2
 
 
 @pytest.mark.parametrize(("content", "fact"), [("\n \n", "no records"), (RECORD + '{"a": "\\ud83e"}', "a.jsonl:2")])

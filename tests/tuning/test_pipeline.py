@@ -224,13 +224,18 @@ def test_no_checkpoint_no_resume(tmp_path):
     assert newest_checkpoint(tmp_path) is None
     for step in (9, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        state = '{"global_step": 9, "max_steps": 100}'
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
         (tmp_path / f"checkpoint-{step}" / "rng_state_0.pth").touch()
     assert newest_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint-100" / "rng_state.pth").touch()
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
     (tmp_path / "checkpoint-9" / "rng_state_1.pth").touch()
     assert newest_checkpoint(tmp_path, world_size=2) == str(tmp_path / "checkpoint-9")
+    (tmp_path / "checkpoint-9" / "rng_state.pth").touch()
+    for damaged in ("{}", '{"global_step": "9", "max_steps": 100}', "{"):
+        (tmp_path / "checkpoint-100" / "trainer_state.json").write_text(damaged)
+        assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
 
 
 def test_an_evaluation_split(place):

@@ -9,6 +9,7 @@ import pytest
 from puppets import Arena, Puppet, play, post
 from starlette.testclient import TestClient
 
+from training.arena import contestants
 from training.web import battles as battles_module
 from training.web import pages
 from training.web.battles import Battle
@@ -61,7 +62,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_contestant_that_fails_costs_one_battle(monkeypatch, failure):
-    monkeypatch.setattr(battles_module, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(contestants, "MOST_SECONDS", 0.3)
     arena = Arena(Puppet("zebra-model", "four"), FAILURES[failure])
     with client_of(arena) as client:
         name, received = play(client)

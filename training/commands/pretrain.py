@@ -172,7 +172,8 @@ def describe(pretrainer: "Pretrainer", rules: list[str]) -> None:
         f"{data.num_tokens / 1e6:.1f}M in the shards ({config.packing}, "
         f"{data.utilisation:.1%} of the positions scored); {accelerator.num_processes} x {accelerator.device}, "
         f"precision {accelerator.mixed_precision}, {'compiled, ' * pretrainer.compiled}"
-        f"{accelerator.gradient_accumulation_steps} accumulation steps; "
+        f"batches of {config.global_batch_size} sequences, {pretrainer.at_once} at once in each process "
+        f"({accelerator.gradient_accumulation_steps} accumulation steps); "
         f"matrix products at {pretrainer.throughput.rate / 1e9:,.0f} GFLOP/s, the reference of MFU"
     )
     if len(config.mixture.folders) > 1:

@@ -100,9 +100,11 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def find_folder(name: str) -> Path:
     """The recipe folder of this name, here or in `recipes`. Raises UserError: there is none."""
-    for folder in (Path(name), Path(RECIPES, name)):
-        if with_shipped(folder).is_dir():
-            return folder
+    folders = (Path(name), Path(RECIPES, name))
+    for holds in (stages_in, Path.is_dir):  # a folder without recipes can only be copied
+        for folder in folders:
+            if holds(with_shipped(folder)):
+                return folder
     raise UserError(f"{name}: no such recipe folder; {nearest(name, known_recipes())}")
 
 
@@ -218,11 +220,13 @@ def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> 
 def check_trl_recipe(stage: str, values: dict[str, Any], where: str) -> dict[str, Any]:
     """The values of a recipe for TRL, checked if the table of its options is of the installed version."""
     try:
-        return trl_options.check_values(stage, values, where)
+        values = trl_options.check_values(stage, values, where)
     except UserError:
         if trl_options.is_complete():
             raise
-        return trl_options.expand_paths(values)  # the installed TRL may know the key, which its stage checks
+        values = trl_options.expand_paths(values)  # the installed TRL may know the key, which its stage checks
+    trl_options.check_required(values, where)
+    return values
 
 
 def keep_out_evaluation(
@@ -433,6 +437,9 @@ def main(arguments: list[str]) -> None:
         return
     folder = find_folder(options.folder)
     if options.copy_to:
+        others = [*keys, *(f"--{key}" for key in given.keys() - {"folder", "copy_to"})]
+        if others:
+            raise UserError(f"'copy_to': nothing is run; leave out {' '.join(others)}, or edit the copy")
         copy_recipes(folder, Path(options.copy_to))
         print(f"run: copied {folder}; next: edit its files, then {command_line('run', options.copy_to)}")
         return

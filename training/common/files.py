@@ -135,14 +135,18 @@ def _identify(file: Path) -> int | str:
     return size if size > HASHED else sha256(file)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, key: str = "") -> None:
     """Reject what is not a file: nothing, a folder, a pipe or a device, which might be read without end.
+
+    Args:
+        key: of the recipe that names the file, for errors.
 
     Raises:
         UserError: what it is.
     """
     if not path.is_file():
-        raise UserError(f"{path}: not a file" if path.exists() else f"{path}: no such file")
+        where = f"'{key}': {path}" if key else path
+        raise UserError(f"{where}: not a file" if path.exists() else f"{where}: no such file")
 
 
 def reject_lfs_pointer(path: Path) -> None:

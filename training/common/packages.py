@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import shlex
 import shutil
+import uuid
 from pathlib import Path
 
 from training.common.errors import UserError
@@ -38,6 +39,7 @@ PACKAGES = {"azureml": "azureml-sdk", "flash_attn": "flash-attn --no-build-isola
 
 
 RECIPES = "recipes"
+_NAMING_PATHS = (".yaml", ".md", ".py")  # of the files of a recipe; others are data
 _PACKAGE = Path(__file__).parents[1]  # holds recipes/: in the repository as a link, installed as a copy
 
 
@@ -66,12 +68,28 @@ def copy_recipes(folder: Path, copy: Path) -> None:
         raise UserError(f"'copy_to': {copy} exists; name a new folder")
     if not re.fullmatch(r"[\w./-]+", str(copy)):
         raise UserError(f"'copy_to': '{copy}' is not a plain path; use letters, digits, - and _")
-    shutil.copytree(with_shipped(folder), copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (path for path in copy.rglob("*") if path.is_file()):
-        text = file.read_text(encoding="utf-8")
-        for original, own in ((folder.as_posix(), copy.as_posix()), (f"runs/{folder.name}", f"runs/{copy.name}")):
-            text = re.sub(rf"(?<![\w/]){re.escape(original)}\b", own, text)
-        file.write_text(text, encoding="utf-8")
+    temporary = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        shutil.copytree(with_shipped(folder), temporary, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in (path for path in temporary.rglob("*") if path.suffix in _NAMING_PATHS and path.is_file()):
+            _rename_paths(file, folder, copy)
+        temporary.rename(copy)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _rename_paths(file: Path, folder: Path, copy: Path) -> None:
+    """Replace the paths of one recipe folder and of its runs in a file, whatever its encoding, by those of another."""
+    end = r"(?![\w-])" if len(folder.parts) > 1 else "(?=/)"  # a name alone may be any word
+    content = original = file.read_bytes()
+    for pattern, own in (
+        (re.escape(folder.as_posix()) + end, copy.as_posix()),
+        (re.escape(f"runs/{folder.name}") + r"(?![\w-])", f"runs/{copy.name}"),
+    ):
+        content = re.sub(rb"(?<![\w/.-])" + pattern.encode(), own.encode(), content)
+    if content != original:
+        file.write_bytes(content)
 
 
 def how_to_install(module: str) -> str:

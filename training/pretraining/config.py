@@ -39,6 +39,11 @@ DEFAULT_BATCH = 32  # sequences
 MOST_AT_ONCE = 16  # sequences, unless the recipe says more
 
 
+def next_multiple(number: int, unit: int) -> int:
+    """The smallest multiple of `unit` that is not below `number`."""
+    return -(-number // unit) * unit
+
+
 def largest_divisor(number: int, most: int) -> int:
     """The largest divisor of a number that is at most `most`."""
     return next(count for count in range(min(number, most), 0, -1) if number % count == 0)
@@ -166,14 +171,19 @@ class PretrainConfig:
         Raises:
             ValueError: the batch cannot be divided into so many for each process.
         """
-        size, share = self.per_device_train_batch_size, self.global_batch_size // processes
-        if self.global_batch_size % ((size or 1) * processes):
+        size, unit = self.per_device_train_batch_size, (self.per_device_train_batch_size or 1) * processes
+        if self.global_batch_size % unit:
             divisor = f"per_device_train_batch_size ({size}) x processes" if size else "the number of processes"
             raise ValueError(
-                f"'global_batch_size': {self.global_batch_size} is not a multiple of {divisor} ({processes})"
+                f"'global_batch_size': {self.global_batch_size} is not a multiple of {divisor} ({processes}); set it "
+                f"to {next_multiple(self.global_batch_size, unit)}"
             )
-        alone = self.document_mask and self.attn_implementation == "flash_attention_2"
-        return size or largest_divisor(share, 1 if alone else MOST_AT_ONCE)
+        return size or largest_divisor(self.global_batch_size // processes, self.most_at_once)
+
+    @property
+    def most_at_once(self) -> int:
+        """Sequences per process and forward pass that the default does not exceed."""
+        return 1 if self.document_mask and self.attn_implementation == "flash_attention_2" else MOST_AT_ONCE
 
     @cached_property
     def mixture(self) -> Mixture | Curriculum:
@@ -184,15 +194,14 @@ class PretrainConfig:
 
     def __post_init__(self):
         if self.global_batch_size is None:
-            size = self.per_device_train_batch_size or 1
-            self.global_batch_size = -(-DEFAULT_BATCH // size) * size
+            self.global_batch_size = next_multiple(DEFAULT_BATCH, self.per_device_train_batch_size or 1)
         if self.keep_best and self.save_steps % self.eval_steps and self.eval_steps % self.save_steps:
             raise ValueError(
                 f"'keep_best' needs validations at checkpoints; make one of 'save_steps' ({self.save_steps}) and "
                 f"'eval_steps' ({self.eval_steps}) a multiple of the other"
             )
         at_once = self.sequences_at_once(processes=1)
-        if self.document_mask and self.attn_implementation == "flash_attention_2" and at_once > 1:
+        if at_once > 1 == self.most_at_once:
             raise ValueError(
                 "'document_mask': flash_attention_2 separates documents only in batches of one sequence; set "
                 "per_device_train_batch_size to 1, or attn_implementation to sdpa or flex_attention"

@@ -32,7 +32,7 @@ from modeling_scratch import PRESETS, ScratchForCausalLM
 from modeling_scratch.configuration_scratch import is_number
 from training.common.errors import UserError
 from training.common.processes import world_size
-from training.pretraining.config import MOST_AT_ONCE, PretrainConfig, largest_divisor
+from training.pretraining.config import PretrainConfig, largest_divisor, next_multiple
 from training.pretraining.model import model_config
 from training.pretraining.throughput import matrix_parameters
 from training.stages.recipe import build
@@ -173,11 +173,13 @@ class Derivation:
             batch, rule = best_batch(horizon), f"best for {horizon / 1e6:,.1f}M tokens"
         sequences = max(1, max(SMALLEST_BATCH, power_of_two(batch)) // length)
         at_once = self.config.per_device_train_batch_size or 1
-        sequences = math.ceil(sequences / at_once) * at_once
+        sequences = next_multiple(sequences, at_once)
         rule = f"{sequences * length:,} tokens, {rule}: {QUICKSTART_BATCH:,} x (tokens / 2.25M)^{BATCH_EXPONENT} "
         sequences = self.settle("global_batch_size", sequences, rule + "(Power Lines)")
         share = sequences // world_size() or 1  # a batch that the processes cannot share is rejected later
-        at_once, rule = largest_divisor(share, MOST_AT_ONCE), "at most 16 sequences at once; the rest is accumulated"
+        most = self.config.most_at_once
+        at_once = largest_divisor(share, most)
+        rule = f"at most {most} sequence{'s' if most > 1 else ''} at once; the rest is accumulated"
         self.settle("per_device_train_batch_size", at_once, rule)
         batch = sequences * length
         parameters = horizon / TOKENS_PER_PARAMETER

@@ -7,7 +7,7 @@ from training.common.errors import UserError, one_line
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that has the address, before a large model is loaded.
+    """A socket that listens at the address, before a large model is loaded. Clients wait from then on.
 
     Raises:
         UserError: the address is in use, not allowed, or not of this machine.

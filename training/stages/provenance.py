@@ -43,6 +43,8 @@ def digest(path: str | Path, key: str = "input") -> str:
     path = Path(path)
     record = read_provenance(path)
     if record:
+        if record.get("complete") is False:
+            raise UserError(f"'{key}': {path} is not complete yet; finish the stage that writes it first")
         damage = find_damage(path, record.get("files", {}))
         if damage.missing:
             raise UserError(f"'{key}': {path} is incomplete ({damage}); run `{record['command']}` again")
@@ -135,7 +137,8 @@ def has_recipe(folder: str | Path, recipe: Any, runtime_keys: Set[str] = frozens
 def is_whole(folder: Path) -> bool:
     """Whether a folder is the complete output of a stage, with every file as it was written."""
     record = read_provenance(folder)
-    return bool(record.get("complete")) and not find_damage(folder, record["files"])
+    files = record.get("files", {})  # an early record lists files and has no `complete`
+    return bool(record.get("complete", files)) and not find_damage(folder, files)
 
 
 def is_set_aside(folder: Path) -> bool:

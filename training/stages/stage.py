@@ -58,7 +58,6 @@ TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, 
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 
 
-
 class Stage:
     """One run of one stage. The constructor writes nothing; `begin` and `finish` do.
 
@@ -115,11 +114,16 @@ class Stage:
             found = written_by(folder)
             if found and found != name:
                 raise UserError(f"'output_dir': {folder} holds the output of '{found}'; choose another for {name}")
-            if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - _record_files(folder)):
+            leftovers = set() if folder == self.target else _record_files(folder)
+            if folder.exists() and not found and (not folder.is_dir() or set(folder.iterdir()) - leftovers):
                 raise UserError(f"'output_dir': {folder} was not written by scratch; move it or choose another folder")
-        if not self.target.exists() and is_whole(self.replaced):
-            # The last run was killed between two renames. Several processes may get here: the first one renames.
-            with contextlib.suppress(FileNotFoundError):
+        if not is_whole(self.folder):  # otherwise another process may be between the two renames of `_move`
+            self._restore()
+
+    def _restore(self) -> None:
+        """Put the last output back if a run was killed between two renames."""
+        if is_whole(self.replaced) and not self.target.exists():
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
                 self.replaced.rename(self.target)
 
     def is_current(self) -> bool:
@@ -138,6 +142,7 @@ class Stage:
         if self._is_ours(self.target):
             if rank() == 0:
                 with contextlib.suppress(OSError):  # left by a run that was killed; it is in nobody's way
+                    _delete(self.target / LOCK)
                     _delete(self.replaced)
             print(f"{self.name}: {self.output_dir} is up to date, skipped")
             return True
@@ -150,9 +155,13 @@ class Stage:
 
     def _put_in_place(self) -> None:
         """Do what is left of `finish` for a run that was killed there."""
-        with writing_to(self.folder), contextlib.suppress(FileNotFoundError):  # another process was faster
-            self._lock()
-            self._move()
+        with writing_to(self.folder):
+            try:
+                self._lock()
+            except FileNotFoundError:  # another process was faster
+                return
+            if self._is_ours(self.folder):  # otherwise another process put it in place before it released the lock
+                self._move()
             self.lock.close()
 
     def check_other_work(self) -> None:
@@ -166,6 +175,11 @@ class Stage:
         if self.restart or self.resumes():
             return
         half, done = read_provenance(self.folder), read_provenance(self.target)
+        if self._differences(half) and is_whole(self.folder):
+            raise UserError(
+                f"'output_dir': {self.folder} holds a finished run of another recipe ({self._differences(half)}); run "
+                "the same command as before to put it in place, or discard that run with --restart"
+            )
         if half and not half.get("failed") and _holds_work(self.folder):
             raise UserError(
                 f"'output_dir': {self.folder} holds an interrupted run of another recipe ({self._differences(half)}); "
@@ -227,6 +241,7 @@ class Stage:
                 if _holds_work(self.folder):
                     why = "restart requested" if self.restart else "the last run failed with another recipe"
                     print(f"{self.name}: {why}, starting over")
+                self._restore()
                 _delete(self.replaced)
                 self.folder.rename(self.replaced)
                 self._open_folder()
@@ -319,13 +334,14 @@ class Stage:
 
     def _move(self) -> None:
         """Replace the output by the complete one in the working folder."""
-        for name in (*TEMPORARY, LOCK):
+        for name in TEMPORARY:
             _delete(self.folder / name)
         if self.target.exists():
             _delete(self.replaced)
             self.target.rename(self.replaced)
         self.folder.rename(self.target)
         with contextlib.suppress(OSError):  # the output is in place; the next run deletes what is left
+            _delete(self.target / LOCK)
             _delete(self.replaced)
 
     def _next_command(self) -> str | None:

@@ -6,7 +6,6 @@ in the same events at the same pace, and a failure ends the battle with a line t
 
 import asyncio
 import random
-import re
 import secrets
 import time
 from collections import OrderedDict
@@ -14,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from training.arena.contestants import Contestant
+from training.arena.contestants import Contestant, bounded_answer, says_name
 from training.common.errors import UserError, one_line
 from training.web.lockstep import SIDES, Pair
 
@@ -22,9 +21,7 @@ Vote = Literal["a", "b", "tie", "both_bad"]
 VOTES = ("a", "b", "tie", "both_bad")
 
 LONGEST_PROMPT = 8_000  # characters
-LONGEST_ANSWER = 20_000  # characters, above which an answer counts as one without end
 MOST_TURNS = 20
-MOST_SECONDS = 300  # of an answer
 UNREAD_SECONDS = 30  # after which answers that nobody reads are stopped
 MOST_OPEN = 1_000  # battles in memory
 MOST_ANSWERING = 400  # battles whose answers are being written
@@ -136,7 +133,7 @@ class Battles:
     ):
         self.draw, self.keep, self.settings, self.report = draw, keep, settings, report
         self._seeds = random.Random(seed)
-        self.naming = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names), re.IGNORECASE)
+        self.names = names
         self.open: OrderedDict[str, Battle] = OrderedDict()
         self.recent: dict[str, list[float]] = {}
 
@@ -233,7 +230,7 @@ class Battles:
             raise Rejected(409, "Vote when both answers are complete.")
         battle.vote, battle.voting = vote, True
         texts = [answer.text for turn in battle.turns for answer in turn.pair.answers.values()]
-        battle.leaked = any(map(self._says_a_name, texts))
+        battle.leaked = any(says_name(text, self.names) for text in texts)
         try:
             await asyncio.to_thread(self.keep, battle)
         except (OSError, UserError) as error:
@@ -245,21 +242,13 @@ class Battles:
         if battle.leaked:
             battle.message = "An answer names a model, so this vote is kept but does not count for the rating."
 
-    def _says_a_name(self, text: str) -> bool:
-        return bool(self.naming.pattern and self.naming.search(text))
-
     async def _answer(self, battle: Battle, side: str) -> None:
         """Write one side's answer; a contestant that fails, hangs or does not end costs this battle and no more."""
         contestant, answer = battle.sides[side], battle.turns[-1].pair.answers[side]
         settings = battle.settings | {"seed": (battle.seed + len(battle.turns) - 1) % 2**31}
         try:
-            async with asyncio.timeout(MOST_SECONDS):
-                async for piece in contestant.answer(battle.conversation(side), settings):
-                    answer.text += piece
-                    if len(answer.text) > LONGEST_ANSWER:
-                        raise ValueError(f"its answer is longer than {LONGEST_ANSWER:,} characters")
-            if not answer.text.strip():
-                raise ValueError("its answer is empty")
+            async for piece in bounded_answer(contestant, battle.conversation(side), settings):
+                answer.text += piece
         except Exception as error:  # whatever a contestant raises
             self.report(f"{contestant.name}: {one_line(error) or type(error).__name__}; the battle does not count")
             self._void(battle, FAILED)

@@ -10,7 +10,8 @@ import webbrowser
 import uvicorn
 
 from training.serving.listening import address_of
-from training.web.guards import TOKEN, Guard, is_local
+from training.serving.origins import is_local
+from training.web.guards import TOKEN, Guard
 
 SHUTDOWN_SECONDS = 1  # for answers in progress to end
 

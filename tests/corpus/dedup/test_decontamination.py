@@ -196,7 +196,7 @@ def test_the_tasks_of_the_recipes_are_understood(tmp_path, monkeypatch):
         ("task.yaml", "- a\n", "a mapping of keys, not a list"),
         ("task.yaml", "group: g\ntask: [a, b]\n", "the files of single tasks"),
         ("task.yaml", "task: a\ndataset_path: json\n", "neither 'test_split' nor 'validation_split'"),
-        ("task.yaml", "include: gone.yaml\ntask: a\n", "no such file: .*gone.yaml"),
+        ("task.yaml", "include: gone.yaml\ntask: a\n", "'evaluation': .*gone.yaml: no such file"),
         (
             "task.yaml",
             "task: a\ndataset_path: json\ntest_split: test\ndataset_kwargs: {data_files: {tset: a.jsonl}}\n",
@@ -216,6 +216,15 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path, name, content, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("spelling", ["../tasks/task.yaml", "link.yaml"])
+def test_tasks_that_include_each_other_in_other_words(tmp_path, spelling):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "link.yaml").symlink_to("task.yaml")
+    with refused(None, "includes itself"):
+        Decontaminator.from_files([task(folder, f"include: {spelling}\ntask: a\n")])
+
+
 def test_a_data_set_out_of_reach_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("offline")))
     with pytest.raises(UserError, match="'owner/name' cannot be read: offline"):
@@ -223,7 +232,7 @@ def test_a_data_set_out_of_reach_says_so(tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path):
-    with pytest.raises(UserError, match="no such file: .*gone.jsonl"):
+    with pytest.raises(UserError, match="'evaluation': .*gone.jsonl: no such file"):
         Decontaminator.from_files([tmp_path / "gone.jsonl"])
 
 

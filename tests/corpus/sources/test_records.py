@@ -15,6 +15,7 @@ from messages import refused
 from terminal import ROOT
 
 from training.common.errors import UserError
+from training.corpus.curation.funnel import Funnel
 from training.corpus.dedup.evaluation_items import read_items
 from training.corpus.examples.labelled import LabelledConfig, read_labelled
 from training.corpus.sources import SourceConfig, SourceReader
@@ -60,6 +61,24 @@ def test_records_are_read_however_they_are_stored(tmp_path, name, content):
 def test_tables_hold_text(tmp_path, name, content, table):
     (tmp_path / name).write_bytes(content)
     assert list(read_records(tmp_path / name, table)) == list(enumerate(TABLE_ROWS, 1))
+
+
+def test_the_header_of_a_table_is_decoded_as_its_fields_are(tmp_path):
+    (tmp_path / "a.csv").write_bytes("größe,b\nStraße,1\n".encode("cp1252"))
+    assert list(read_records(tmp_path / "a.csv")) == [(1, {"größe": "Straße", "b": "1"})]
+    reader = SourceReader(SourceConfig(path=str(tmp_path), text_column="größe"), "", Funnel())
+    assert [document.text for document in reader] == ["Straße"]
+    (tmp_path / "a.csv").write_bytes("b,imię\n1,2\n".encode("cp1250"))
+    with refused(None, "a.csv:1:", "0xea"):
+        list(read_records(tmp_path / "a.csv"))
+    reader = SourceReader(SourceConfig(path=str(tmp_path), text_column="b"), "", Funnel())
+    assert [document.text for document in reader] == ["1"]
+
+
+def test_an_undecodable_field_is_located(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'b,c\n1,"2\n3"\n\n4,imi\xea\n')
+    with refused(None, "a.csv:5:", "'c'", "0xea"):
+        list(read_records(tmp_path / "a.csv"))
 
 
 def test_rows_of_parquet(tmp_path):

@@ -7,13 +7,13 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError, one_line
+from training.common.files import check_file
 from training.common.json_files import fits
 from training.common.packages import how_to_install
-from training.corpus.sources.records import holds_records, read_records
+from training.corpus.sources.records import RECORD_ENDINGS, holds_records, read_records
 from training.stages.recipe import nearest
 from training.stages.yaml_values import load_yaml
 
-_RECORDS = ".jsonl .json .csv .tsv (also compressed) .parquet"
 _TASKS = (".yaml", ".yml")
 # A task is scored on its test split, or on its validation split if it has no test split.
 _SCORED_ON = ("test_split", "validation_split")
@@ -33,18 +33,13 @@ def read_items(path: Path, fields: Sequence[str] = ()) -> Iterator[tuple[str, st
     Raises:
         UserError: no such file, an unknown kind, not readable, or a record without one of the fields.
     """
-    _check_file(path)
+    check_file(path, "evaluation")
     if path.name.endswith(_TASKS):
         yield from _task_items(path, fields)
     elif holds_records(path.name):
         yield from _texts_of(path.name, read_records(path), fields)
     else:
-        raise UserError(f"'evaluation': {path}: unknown file type; supported: {_RECORDS}, {' '.join(_TASKS)}")
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"'evaluation': no such file: {path}")
+        raise UserError(f"'evaluation': {path}: unknown file type; supported: {RECORD_ENDINGS}, {' '.join(_TASKS)}")
 
 
 def _texts_of(
@@ -81,10 +76,10 @@ def _read_task(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The keys of a task, with those of the files that it includes.
 
     Args:
-        including: the files that led here.
+        including: the files that led here, resolved.
     """
-    _check_file(path)
-    if path in including:
+    check_file(path, "evaluation")
+    if path.resolve() in including:
         raise UserError(f"{path} includes itself; remove its 'include'")
     try:
         task = load_yaml(path.read_text(encoding="utf-8"), _TaskLoader)
@@ -98,7 +93,7 @@ def _read_task(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not fits(includes, [str]):
         raise UserError(f"{path}: 'include' takes the name of a file, or several, not {includes!r:.60}")
     for name in includes:
-        included |= _read_task(path.parent / name, (*including, path))
+        included |= _read_task(path.parent / name, (*including, path.resolve()))
     return included | task
 
 
@@ -108,7 +103,7 @@ def task_files(path: Path) -> list[Path]:
     Raises:
         UserError: no such task, one that cannot be read, or one without a split to score.
     """
-    _check_file(path)
+    check_file(path, "evaluation")
     return _files(path, *_scored(path)) if path.name.endswith(_TASKS) else []
 
 

@@ -10,12 +10,11 @@ from typing import Any
 from training.common.errors import UserError, one_line
 from training.common.files import reject_lfs_pointer
 from training.corpus.examples.held_out import hold_out
-from training.corpus.sources.records import holds_records, read_records
+from training.corpus.sources.records import RECORD_ENDINGS, holds_records, read_records
 from training.stages.provenance import digest
 from training.stages.recipe import PathText, nearest, option
 
 LABELLED_SPLITS = ("train", "validation", "test")
-ENDINGS = ".jsonl .json .csv .tsv (also compressed) .parquet"
 DRAWN = 0.1  # share of the training texts drawn for a split without a file
 
 
@@ -23,7 +22,7 @@ DRAWN = 0.1  # share of the training texts drawn for a split without a file
 class LabelledConfig:
     """Recipe keys of `data` of `scratch classify`."""
 
-    train: PathText = option("train", "training file (.jsonl, .csv, .tsv or .parquet); with data.name a split")
+    train: PathText = option("train", f"training file ({RECORD_ENDINGS}); with data.name a split")
     validation: PathText | None = option(
         None, "validation file or split, by which the best epoch is chosen (default: drawn from the training texts)"
     )
@@ -146,7 +145,7 @@ def _read(config: LabelledConfig, split: str, where: str) -> Labelled:
     elif holds_records(where):
         records = _rows_of_file(config, key, where)
     else:
-        raise UserError(f"'{key}': {where} has an unknown file type; use {ENDINGS}")
+        raise UserError(f"'{key}': {where} has an unknown file type; use {RECORD_ENDINGS}")
     found, unlabelled = Labelled([], []), []
     for number, text, label in records:
         if label in (None, ""):

@@ -25,6 +25,7 @@ from training.corpus.sources.tables import parquet_rows
 
 Numbered = tuple[int, dict[str, Any]]
 
+RECORD_ENDINGS = ".jsonl .ndjson .json .csv .tsv (also compressed) .parquet"  # for messages, see `holds_records`
 _LIST = re.compile(rb"\s*\[\s*[{\]]")
 _BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")  # the elements of a list
 ROW_BYTES = 1_000_000  # a table's rows of up to this size are parsed, even if `max_document_bytes` is less
@@ -119,9 +120,10 @@ def read_csv(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Reco
             return
         if isinstance(header, Dropped):
             raise Damaged("its first line is not a CSV header")
-        if config.text_column not in header.fields:
-            raise NoColumn(header.fields)
-        column = header.fields.index(config.text_column)
+        names = [decode_field(field, config.encoding, replace=True)[0] for field in header.fields]
+        if config.text_column not in names:
+            raise NoColumn(names)
+        column = names.index(config.text_column)
         for row in rows:
             if row.number > skip:
                 yield row if isinstance(row, Dropped) else _from_field(row, column, marked, config)
@@ -143,7 +145,7 @@ def _from_field(row: Row, column: int, marked: str, config: SourceConfig) -> Rec
 
 
 def holds_records(name: str) -> bool:
-    """Whether the name of a file is that of records: .jsonl .ndjson .json .csv .tsv, compressed or not, or .parquet."""
+    """Whether the name of a file is that of records, see `RECORD_ENDINGS`."""
     kind = kind_of(name, named=True)
     return kind is not None and kind[0] in JSON_LINES + CSV + PARQUET
 
@@ -181,10 +183,20 @@ def _records_of_table(path: Path, stream: BinaryIO, kind: str) -> Iterator[Numbe
         return
     if isinstance(header, Dropped):
         raise UserError(f"{path}:1: not a header ({header.detail})")
+    names = [_decode(field, "column", header, path) for field in header.fields]
     for number, row in enumerate(rows, 1):
         if isinstance(row, Dropped):
             raise UserError(f"{path}:{row.number}: {row.detail}")
-        yield number, dict(zip(header.fields, (decode_field(field, DETECT)[0] for field in row.fields), strict=True))
+        fields = zip(names, row.fields, strict=True)
+        yield number, {name: _decode(field, f"'{name}'", row, path) for name, field in fields}
+
+
+def _decode(field: str, name: str, row: Row, path: Path) -> str:
+    """The text of a field. Raises UserError: no encoding fits; names the line of its row."""
+    try:
+        return decode_field(field, DETECT)[0]
+    except UnicodeError as error:
+        raise UserError(f"{path}:{row.number}: {name}: {error}") from None
 
 
 def _records_of_json(path: Path, stream: BinaryIO) -> Iterator[Numbered]:

@@ -212,6 +212,28 @@ def check_values(stage: str, values: dict[str, Any], where: str) -> dict[str, An
     return values
 
 
+def check_required(values: dict[str, Any], where: str) -> None:
+    """Reject a recipe without an output, a model or data.
+
+    Args:
+        values: see `read_values`.
+
+    Raises:
+        UserError: one of these keys is missing, or `datasets` is not a list of mappings.
+    """
+    for key in ("model_name_or_path", "output_dir"):
+        if not values.get(key):
+            raise UserError(f"{where}: '{key}' is missing")
+    datasets = values.get("datasets") or []
+    if not datasets and not values.get("dataset_name"):
+        raise UserError(f"{where}: 'datasets' is missing (a list, each with a path such as json, and data_files)")
+    if not isinstance(datasets, list):
+        raise UserError(f"{where}: 'datasets' takes a list of mappings, not {datasets!r}")
+    for dataset in datasets:
+        if not isinstance(dataset, dict):
+            raise UserError(f"{where}: an entry of 'datasets' is a mapping with a path, not {dataset!r}")
+
+
 def recipe_yaml(stage: str, values: dict[str, Any], where: str) -> str:
     """A recipe with the help of each key; options that it leaves at their defaults are comments.
 

@@ -19,6 +19,7 @@ from training.stages.provenance import digest
 
 JSON, CSV = RECORDS = ("json", "csv")  # values of `path` whose files `read_records` reads; `datasets` reads others
 PROGRAMS = (*RECORDS, "parquet", "arrow", "text")  # values of `path` that are not folders
+CONVERSION = 1  # in the names of converted copies; raise it when the records of a copy change
 FILES, FOLDER = "datasets.data_files", "datasets.data_dir"
 
 
@@ -100,7 +101,7 @@ def _as_json(file: Path, table: bool) -> Path:
     import datasets
 
     kind = "".join([CSV] * table + file.suffixes[-2:])
-    copy = Path(datasets.config.HF_DATASETS_CACHE, "scratch", f"{sha256(file)}{kind}.jsonl")
+    copy = Path(datasets.config.HF_DATASETS_CACHE, "scratch", f"{sha256(file)}{kind}.{CONVERSION}.jsonl")
     if copy.is_file():
         return copy
     with file.open("rb") as stream:

@@ -30,7 +30,14 @@ from training.stages.recipe import build, check_scalar, has_flag, nearest
 from training.stages.stage import Stage
 from training.tuning.adapters import check_quantization
 from training.tuning.keys.rules import check_packages, check_rules, without_effect
-from training.tuning.keys.trl_options import CONFIGURATIONS, answer_questions, defaults_of, is_complete, read_values
+from training.tuning.keys.trl_options import (
+    CONFIGURATIONS,
+    answer_questions,
+    check_required,
+    defaults_of,
+    is_complete,
+    read_values,
+)
 from training.tuning.pipeline.local_files import digest_files
 
 ONLINE = ("grpo", "rloo")  # the stages that train on their own completions
@@ -107,17 +114,7 @@ def read_recipe(stage: str, arguments: list[str], usage: str) -> tuple[dict[str,
     if ask_trl:
         values = check_keys(values, trl_classes(stage), where)
         check_rules(stage, values, defaults_of(stage), where)
-    for key in ("model_name_or_path", "output_dir"):
-        if not values.get(key):
-            raise UserError(f"{where}: '{key}' is missing")
-    datasets = values.get("datasets") or []
-    if not datasets and not values.get("dataset_name"):
-        raise UserError(f"{where}: 'datasets' is missing (a list, each with a path such as json, and data_files)")
-    if not isinstance(datasets, list):
-        raise UserError(f"{where}: 'datasets' takes a list of mappings, not {datasets!r}")
-    for dataset in datasets:
-        if not isinstance(dataset, dict):
-            raise UserError(f"{where}: an entry of 'datasets' is a mapping with a path, not {dataset!r}")
+    check_required(values, where)
     return values, where
 
 

@@ -11,6 +11,8 @@ from training.common.processes import end_training
 from training.common.signals import Interrupted, StopSignals
 from training.stages.stage import Stage
 
+_STATE = {"global_step": int, "max_steps": int}
+
 
 def train(stage: Stage, trainer: Trainer) -> None:
     """Train to the last step, from the newest complete checkpoint if there is one. Every process calls this.
@@ -71,7 +73,7 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
     states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
-            read_json(checkpoint / "trainer_state.json", dict)
+            read_json(checkpoint / "trainer_state.json", _STATE)
         except (OSError, ValueError):
             continue
         if all((checkpoint / name).is_file() for name in states):
@@ -81,7 +83,7 @@ def newest_checkpoint(folder: Path, world_size: int = 1) -> str | None:
 
 def all_steps_done(checkpoint: Path) -> bool:
     """Whether a checkpoint of the Trainer is of the last step, as of a run that was killed while it saved the model."""
-    state = read_json(checkpoint / "trainer_state.json", {"global_step": int, "max_steps": int})
+    state = read_json(checkpoint / "trainer_state.json", _STATE)
     return state["global_step"] >= state["max_steps"]
 
 
