@@ -1,12 +1,12 @@
 """Seeds: a recipe folder run several times with the seed of every stage varied, and the spread of its scores.
 
-    python -m benchmarks.seeds recipes/quickstart --seeds 0 1 2 --options='--minutes null'
+    python -m benchmarks.seeds recipes/quickstart --seeds 0 1 2 --options minutes=null
     python -m benchmarks.seeds recipes/arithmetic --data 'python recipes/arithmetic/sums.py --seed {seed}'
 
 The standard error of `scratch evaluate` is that of the sample of questions, and the seed of one stage varies that stage
-alone. Here each run draws its data, initial weights, batches and questions anew. `--variants 'bf16=' 'fp32=--bf16
-false'` repeats every seed with further options of `scratch run`. Finished stages are skipped, so that a stopped study
-goes on with the same command. The last line is everything as JSON.
+alone. Here each run draws its data, initial weights, batches and questions anew. `--variants bf16 fp32:sft.bf16=false`
+repeats every seed with further options of `scratch run`. Finished stages are skipped, so that a stopped study goes on
+with the same command. The last line is everything as JSON.
 """
 
 import argparse
@@ -32,15 +32,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="recipe folder with an evaluate.yaml")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--options", default="", help="options of `scratch run`, as one text")
-    parser.add_argument("--variants", nargs="+", default=["as given="], help="NAME=OPTIONS, each run with every seed")
+    parser.add_argument("--options", nargs="*", default=[], help="options of `scratch run`, as KEY=VALUE")
+    parser.add_argument(
+        "--variants", nargs="+", default=["given"], help="NAME or NAME:KEY=VALUE,KEY=VALUE; each is run with every seed"
+    )
     parser.add_argument("--data", help="command run first in the folder of each run; {seed} stands for the seed")
     parser.add_argument("--folder", type=Path, default=Path("runs/seeds"), help="folder of all runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on equal parts of the CPU")
     return parser.parse_args()
 
 
-def run(arguments: argparse.Namespace, variant: str, options: str, seed: int, threads: int) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, variant: str, seed: int, threads: int) -> dict[str, Any]:
     """Run the recipe in a folder of its own.
 
     Returns:
@@ -49,17 +51,18 @@ def run(arguments: argparse.Namespace, variant: str, options: str, seed: int, th
     Raises:
         SystemExit: a stage failed; log.txt in the folder says why.
     """
-    place = (arguments.folder / f"{variant}-{seed}".replace(" ", "-")).resolve()
+    name, _, own_options = variant.partition(":")
+    place = (arguments.folder / f"{name}-{seed}").resolve()
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "recipes").exists():
         (place / "recipes").symlink_to(ROOT / "recipes")
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", "PYTHONPATH": path_with(ROOT)}
     recipe = arguments.recipe.resolve().relative_to(ROOT)
-    flags = [*shlex.split(arguments.options), *shlex.split(options), "--seed", str(seed)]
+    options = [*arguments.options, *filter(None, own_options.split(",")), f"seed={seed}"]
     if "seed:" in (ROOT / recipe / "prepare.yaml").read_text():
-        flags += ["--data.seed", str(seed)]
+        options.append(f"data.seed={seed}")
     commands = [shlex.split(arguments.data.format(seed=seed))] if arguments.data else []
-    commands += [[sys.executable, "-m", "training", "run", str(recipe), *flags]]
+    commands += [[sys.executable, "-m", "training", "run", str(recipe), *(f"--{option}" for option in options)]]
     with (place / "log.txt").open("a") as log:
         for command in commands:
             if subprocess.run(command, cwd=place, env=environment, stdout=log, stderr=log).returncode:
@@ -92,13 +95,12 @@ def summary(values: list[float]) -> str:
 
 def main() -> None:
     arguments = parse_arguments()
-    variants = [text.partition("=")[::2] for text in arguments.variants]
     threads = max(1, torch.get_num_threads() // arguments.jobs)
-    turns = [(variant, options, seed) for variant, options in variants for seed in arguments.seeds]
-    table: dict[str, list[dict[str, dict[str, float]]]] = {variant: [] for variant, _ in variants}
+    turns = [(variant, seed) for variant in arguments.variants for seed in arguments.seeds]
+    table: dict[str, list[dict[str, dict[str, float]]]] = {variant: [] for variant in arguments.variants}
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = pool.map(lambda turn: run(arguments, *turn, threads), turns)
-        for (variant, _, seed), models in zip(turns, tqdm(results, total=len(turns), unit="run"), strict=True):
+        for (variant, seed), models in zip(turns, tqdm(results, total=len(turns), unit="run"), strict=True):
             tqdm.write(f"{variant}, seed {seed}: done")
             table[variant].append(scores(models))
 

@@ -33,11 +33,12 @@ from training.serving.settings import AnswerSettings
 SAMPLING = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "top_k": 50}}
 
 
-def quickstart_size() -> ScratchForCausalLM:
+def quickstart_size(**changes: int) -> ScratchForCausalLM:
     """A model of the size of recipes/quickstart, with random weights."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
-    return ScratchForCausalLM(ScratchConfig.from_preset("qwen3", **sizes, max_position_embeddings=256)).eval()
+    sizes |= {"max_position_embeddings": 256} | changes
+    return ScratchForCausalLM(ScratchConfig.from_preset("qwen3", **sizes)).eval()
 
 
 def small_tokenizer() -> PreTrainedTokenizerFast:
@@ -48,8 +49,8 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 
 def contestants(
     model: PreTrainedModel, engine: Engine, prompts: list[list[int]], tokens: int, sampling: dict[str, float]
-) -> dict[str, Callable[[], None]]:
-    """The three ways to generate the same answers."""
+) -> dict[str, Callable[[], int]]:
+    """The three ways to generate the same answers. Each returns the number of generated tokens."""
     requests = [
         Request(prompt, AnswerSettings(**sampling, seed=seed, max_new_tokens=tokens))
         for seed, prompt in enumerate(prompts)
@@ -61,24 +62,30 @@ def contestants(
             assert piece.error is None, piece.error
             count -= piece.finish_reason is not None
 
-    def one_at_a_time() -> None:
+    def one_at_a_time() -> int:
+        generated = 0
         for request in requests:
             done = queue.Queue()
-            engine.submit(request, done.put)
+            answer = engine.submit(request, done.put)
             wait(done, 1)
+            generated += len(answer.ids)
+        return generated
 
-    def all_at_once() -> None:
+    def all_at_once() -> int:
         done = queue.Queue()
-        for request in requests:
-            engine.submit(request, done.put)
+        answers = [engine.submit(request, done.put) for request in requests]
         wait(done, len(requests))
+        return sum(len(answer.ids) for answer in answers)
 
-    def generate() -> None:
+    def generate() -> int:
         options = {"do_sample": True, **sampling} if sampling["temperature"] else {"do_sample": False}
+        generated = 0
         for prompt in prompts:
             input_ids = torch.tensor([prompt], device=model.device)
             mask = torch.ones_like(input_ids)
-            model.generate(input_ids, attention_mask=mask, max_new_tokens=tokens, **options)
+            output = model.generate(input_ids, attention_mask=mask, max_new_tokens=tokens, **options)
+            generated += output.shape[1] - len(prompt)
+        return generated
 
     return {"generate": generate, "one at a time": one_at_a_time, "all at once": all_at_once}
 
@@ -87,12 +94,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", help="folder of a model, or its name on the Hub")
     parser.add_argument("--answers", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=128, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=128, help="most tokens of each answer; the context may end it")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each contestant")
     options = parser.parse_args()
     model, tokenizer = open_language_model(options.model) if options.model else (quickstart_size(), small_tokenizer())
-    model.generation_config.eos_token_id = None  # every answer has the same length
+    model.generation_config.eos_token_id = None  # only its limit or the context ends an answer
     generator = torch.Generator().manual_seed(0)
     vocab = len(tokenizer)
     prompts = torch.randint(8, vocab, (options.answers, options.prompt), generator=generator).tolist()
@@ -100,22 +107,21 @@ def main() -> None:
     threads, load = torch.get_num_threads(), os.getloadavg()[0]
     print(f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, load {load:.1f}")
     print(f"{millions:.1f}M parameters in {kind} on {model.device}")
-    print(f"{options.answers} answers of {options.tokens} tokens after prompts of {options.prompt}")
+    print(f"{options.answers} answers of at most {options.tokens} tokens after prompts of {options.prompt}")
     medians = {}
     with Engine(model, tokenizer, max_batch=options.answers) as engine:
         for name, sampling in SAMPLING.items():
             ways = contestants(model, engine, prompts, options.tokens, sampling)
-            seconds = {way: [] for way in ways}
+            rates = {way: [] for way in ways}
             for number in range(options.rounds + 1):
                 for way, run in ways.items():
                     started = time.perf_counter()
-                    run()
+                    generated = run()
                     if number:
-                        seconds[way].append(time.perf_counter() - started)
-            made = options.answers * options.tokens
-            for way, taken in seconds.items():
-                medians[f"{name}, {way}"] = round(made / statistics.median(taken), 1)
-                low, high = made / max(taken), made / min(taken)
+                        rates[way].append(generated / (time.perf_counter() - started))
+            for way, measured in rates.items():
+                medians[f"{name}, {way}"] = round(statistics.median(measured), 1)
+                low, high = min(measured), max(measured)
                 print(f"{name:<8} {way:<14} {medians[f'{name}, {way}']:8.1f} tokens/s   ({low:.1f} to {high:.1f})")
     print(json.dumps(medians))
 

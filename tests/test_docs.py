@@ -22,10 +22,10 @@ FOLDERS = ("modeling_scratch", "training", "recipes", "benchmarks", "docs", "tes
 IN_CODE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SCRATCH = re.compile(r"(?:\bscratch|-m training) ((?:-|\w)[\w-]*)(.*)")
-# The commands with options of our own; the others take TRL's (tests/tuning) or those of `transformers serve`.
+# The commands with options of our own; the others take TRL's (tests/tuning).
 OUR_OPTIONS = (
     *("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot"),
-    *("chat", "complete", "arena"),
+    *("chat", "complete", "serve", "arena"),
 )
 EVERYWHERE = ("help", "print_config")
 FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")

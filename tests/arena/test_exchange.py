@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from arenas import battle, conversation, make_store
@@ -77,6 +78,28 @@ def test_columns_of_lmarena(tmp_path, name):
     assert battle.conversation_a[:1] == ([] if name == "no answers" else conversation("Why?"))
     if name == "55k":
         assert battle.conversation_b == conversation("Why?", "No.", "And?", "Nothing.")
+
+
+def test_a_store_that_was_copied_during_a_battle(store, tmp_path):
+    """Its battle without a vote, which went on in one of the two, is in the way of no import."""
+    open_battle = battle()
+    with Store.open(tmp_path / "copy.sqlite", writes=True) as copy:
+        store.begin(open_battle)
+        import_votes(copy, store.path)
+        store.update(replace(open_battle, conversation_a=conversation("Why?", "So.", "And?", "So.")))
+        store.vote(Vote(open_battle.id, "anna", "model_a"))
+        added = import_votes(copy, store.path)
+        assert (added.battles, added.votes) == (1, 1) and copy.votes() == store.votes()
+
+
+@pytest.mark.parametrize(
+    "text, time", [("1682351591.1", 1682351591.1), ("2025-06-30T12:00:00+00:00", 1751284800.0), ("", 0.0)]
+)
+def test_times_in_a_table_of_text(tmp_path, text, time):
+    file = tmp_path / "votes.csv"
+    file.write_text(f"model_a,model_b,winner,tstamp\nx,y,model_b,{text}\n")
+    _, (battle,), (vote,) = read_votes(file)
+    assert vote.time == battle.time == time
 
 
 def test_a_table_of_text(tmp_path):

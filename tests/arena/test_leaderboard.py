@@ -97,6 +97,8 @@ def test_control_for_style():
 def test_models_of_one_name_are_told_apart():
     models = [Contestant("mine", "a1b2c3d4e5"), Contestant("mine", "f6a7b8c9d0"), Contestant("other", "x")]
     assert unique_names(models) == ["mine (a1b2c3d4)", "mine (f6a7b8c9)", "other"]
+    models = [Contestant("m", f"http://{end}") for end in ("host/v1#m", "host/v2#m")] + [Contestant("m", "a1b2c3d4e5")]
+    assert unique_names(models) == ["m (http://host/v1#m)", "m (http://host/v2#m)", "m (a1b2c3d4)"]
 
 
 def test_the_votes_that_would_tell():

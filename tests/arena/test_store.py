@@ -1,6 +1,7 @@
 """The store: what the schema rejects, what survives a kill, and files that are not a store."""
 
 import os
+import runpy
 import signal
 import sqlite3
 import subprocess
@@ -76,6 +77,24 @@ def test_machines_vote_on_the_same_battle_in_both_orders(store):
     with pytest.raises(Rejected, match="already"):
         store.vote(Vote(first.id, "longest", "model_a", "rule"))
     assert len(store.votes()) == 3
+
+
+@pytest.mark.parametrize("change", [{"model_b": "sha:other"}, {"conversation_a": conversation("How?", "So.")}])
+def test_an_id_belongs_to_one_battle(store, change):
+    first = battle()
+    store.begin(first)
+    other, fresh = replace(first, **change), battle()
+    for kind in ("human", "rule"):
+        with pytest.raises(Rejected, match=first.id):
+            store.add(MODELS, [fresh, other], [Vote(first.id, "anna", "model_b", kind)])
+    assert not store.votes() and list(store.battles()) == [first]
+    vote = Vote(first.id, "anna", "model_b")
+    assert store.add(MODELS, [first, fresh], [vote]) == (1, 1) and store.add(MODELS, [first], [vote]) == (0, 0)
+
+
+def test_a_system_without_file_locks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    assert runpy.run_path(sys.modules[Store.__module__].__file__)["Store"]
 
 
 def test_sql_from_outside_cannot_change_a_vote(store):

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from tiny_stages import write_model, write_tokenizer
 
+from benchmarks import serving
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
+from training.serving.engine import Engine
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--vocab-size=64", "--hidden-size=32", "--layers=1", "--heads=2", "--kv-heads=2", "--seq=16", "--batch=2"]
@@ -145,12 +147,23 @@ def test_classification_benchmark_has_both_yardsticks(tmp_path):
     files = [f"--{split}={tmp_path}/{split}.csv" for split in ("train", "validation", "test")]
     output = run("benchmarks.classification", f"--model={tmp_path}/model", *files, "--seeds", "3", "--epochs=1")
     rows = json.loads(output.splitlines()[-1])["rows"]
-    assert list(rows) == ["pretrained", "random weights", "TF-IDF, logistic regression"]
-    assert rows["pretrained"] != rows["random weights"] and rows["TF-IDF, logistic regression"]["f1"] == 1.0
+    assert list(rows) == ["pretrained", "random weights", "linear SVM on TF-IDF"]
+    assert rows["pretrained"] != rows["random weights"] and rows["linear SVM on TF-IDF"]["f1"] == 1.0
     assert "always the commonest label" in output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+def test_serving_benchmark_counts_tokens_that_were_generated():
+    model = serving.quickstart_size(num_hidden_layers=1, max_position_embeddings=40)
+    model.generation_config.eos_token_id = None
+    prompts = [[9] * 32, [8] * 32]
+    with Engine(model, serving.small_tokenizer()) as engine:
+        for sampling in serving.SAMPLING.values():
+            ways = serving.contestants(model, engine, prompts, 20, sampling)
+            assert ways["one at a time"]() == ways["all at once"]() == 2 * (40 - 32)
+            assert ways["generate"]() == 2 * 20  # transformers goes beyond the context
+
+
 def test_sandbox_benchmark_reports_every_contestant():
     results = json.loads(run("benchmarks.sandbox", "--programs=2", "--rounds=2").splitlines()[-1])
 

@@ -25,7 +25,7 @@ from training.model_io import model_folder
 from training.model_io.model_folder import save_model
 from training.model_io.tokenizers import open_tokenizer
 from training.publishing.lineage import lineage
-from training.stages.provenance import read_provenance
+from training.stages.provenance import digest, read_provenance
 from training.stages.stage import Stage
 
 
@@ -37,8 +37,10 @@ def place(tmp_path_factory):
     write_model(place / "pretrain", tokenizer)
     write_model(place / "sft", tokenizer, "sft", model_name_or_path=str(place / "pretrain"))
     write_model(place / "dpo", tokenizer, "dpo", model_name_or_path=str(place / "sft"))
-    stage = Stage("evaluate", str(place / "evaluate"), {}, {}, [])
-    (stage.begin() / "results.md").write_text("# Evaluation\n\n| | bits per byte |\n|---|---|\n| dpo | 1.23 |\n")
+    measured = {f"models.{name}": digest(place / name) for name in ("sft", "dpo")}
+    stage = Stage("evaluate", str(place / "evaluate"), {}, measured, [])
+    results = "# Evaluation\n\n| | bits per byte |\n|---|---|\n| dpo | 1.23 |\n\n## mmlu\n\n| task |\n"
+    (stage.begin() / "results.md").write_text(results)
     stage.finish({}, wrote="results")
     card = {"description": "It writes.", "language": "no", "license": "mit"}
     export(place, model="dpo", evaluation=str(place / "evaluate"), **card)
@@ -58,7 +60,8 @@ def test_the_card(place):
     assert text.lstrip().startswith("# tiny\n\nIt writes.\n\n0.0M parameters.")
     assert 'pipeline("text-generation", "YOUR_NAME/tiny", trust_remote_code=True)' in text and '"role": "user"' in text
     assert "## Evaluation\n\n| | bits per byte |" in text and "| dpo | 1.23 |" in text
-    assert text.count("Evaluation") == 1
+    assert text.count("Evaluation") == 1 and "\n### mmlu\n" in text
+    assert "This model is dpo in the table." in text
     made = text[text.index("## How it was made") :]
     assert [line.split(" | ")[0] for line in made.splitlines() if line.startswith("| ")] == [
         "| stage",
@@ -74,6 +77,24 @@ def test_the_card_of_a_base_model(place, tmp_path):
     card = ModelCard.load(tmp_path / "base" / "README.md")
     assert "Evaluation" not in card.text and 'generator("Once")' in card.text
     assert card.data.language is None and card.data.license is None
+
+
+def test_scores_of_other_models_are_rejected(place, tmp_path):
+    with refused("evaluation", place / "evaluate", place / "pretrain", "sft, dpo"):
+        export(tmp_path, model=place / "pretrain", evaluation=str(place / "evaluate"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_imported_base_model_is_a_base_model(place, tmp_path):
+    write_model(tmp_path / "import", place / "tokenizer", "import", model=str(place / "pretrain"))
+    export(tmp_path, model="import")
+    assert "A base language model, trained from scratch." in (tmp_path / "export/README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["my model", "me/model", 'a")', ""])
+def test_a_name_must_be_that_of_a_repository(place, tmp_path, name):
+    with refused("name", name):
+        export(tmp_path, model=place / "pretrain", name=name)
 
 
 def test_the_lineage(place):

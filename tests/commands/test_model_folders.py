@@ -1,6 +1,7 @@
 """Every kind of model folder and every command: it works, or one line names a command that takes that folder."""
 
 import functools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -166,7 +167,7 @@ KINDS = {
     "classify": {"export", "export --to"},
     "reward": {"export", "export --to"},
     "stock classifier": {"export", "import"},
-    "adapter": {"export --adapter", "push"},
+    "adapter": {"export --adapter"},
 }
 
 
@@ -210,11 +211,27 @@ def test_every_answer_of_the_hub_is_one_line(place, online, monkeypatch, refusal
         push.main(["trl", "me/other"])
 
 
+def name_base(base: str) -> None:
+    file = Path("adapter/adapter_config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": base}))
+
+
+def test_an_adapter_of_a_local_base_is_not_published(place, online):
+    """Its files hold the path of the base, which exists nowhere else."""
+    with refused(None, "adapter", "/pretrain'", "scratch export", "adapter_config.json", "README.md"):
+        push.main(["adapter", "me/adapter"])
+    assert "me/adapter" not in online.files
+    name_base("me/base")
+    push.main(["adapter", "me/adapter"])
+    assert "adapter_config.json" in online.files["me/adapter"]
+
+
 def test_a_card_that_the_hub_rejects(place, online):
     """PEFT's own card names a base that is a folder."""
     card = Path("adapter/README.md")
+    name_base("me/base")
     card.write_text("---\nbase_model: ../runs/base\n---\n")
-    with refused(None, card, '"base_model" with value "../runs/base" is not valid'):
+    with refused(None, card, "adapter_config.json", '"base_model" with value "../runs/base" is not valid'):
         push.main(["adapter", "me/adapter"])
 
 

@@ -47,6 +47,7 @@ def test_every_file_is_of_a_known_kind():
         "assistant",
         "gpt2-124m",
         "llama-1b",
+        "arena",
         "accelerate",
         "lm_eval",
     }

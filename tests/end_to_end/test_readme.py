@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
 import torch
+from arenas import battle
 from hub_server import TOKEN, running_hub
 from safetensors.torch import load_file
 from terminal import ROOT, flags
 from tiny_stages import forget_accelerate, write_model, write_tokenizer
 
 from training import cli
+from training.arena.store import Store, Vote
 from training.commands import run
 from training.stages.provenance import read_provenance
 
@@ -30,6 +33,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "recipes/README.md",
     "recipes/quickstart/README.md",
+    "recipes/arena/README.md",
     "docs/benchmarks.md",
     "docs/what_to_expect.md",
 )
@@ -85,6 +89,9 @@ TESTED = {
     "lm_eval": "test_lm_eval",
     "scratch serve": "test_serve",
     "scratch push runs/quickstart": "test_push",
+    "mkdir -p runs/arena": "test_arena",
+    "scratch arena": "test_arena",
+    "scratch dpo": "test_arena",
     "scratch import": "test_doors",
     "scratch export": "test_doors",
 }
@@ -337,6 +344,28 @@ def test_push(terminal, quickstart_run, tmp_path):
         online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
         terminal.run(command("scratch push runs/quickstart"), quickstart_run, HF_HOME=str(tmp_path / "home"), **online)
         assert "model.safetensors" in hub.files["YOUR_NAME/scratch-quickstart"]
+
+
+def test_arena(terminal, copy_run):
+    """The loop, with a few human-made votes between the battles: such a small model gives no answer that parses."""
+    place = copy_run("data", "sft", "dpo")
+    for line in (line for line in COMMANDS if line.startswith(("mkdir", "scratch arena", "scratch dpo"))):
+        words = command(line)
+        if line.startswith("mkdir"):
+            (place / words[-1]).mkdir(parents=True)
+        elif "--prompts" in words:
+            done = terminal.run([*words, "--battles", 3, "--max_new_tokens", 4], place)
+            assert "3 new battles" in done.stdout and "parses+defines voted on 3 battles (rule)" in done.stdout
+        elif line.startswith("scratch dpo"):
+            terminal.run([*words, "--max_steps", 1, "--save_steps", 1], place)
+        else:
+            with Store.open(place / "runs" / "arena" / "votes.sqlite", writes=True) as store:
+                first, second = (each.fingerprint for each in store.contestants()[:2])
+                for made in (battle(), battle()):
+                    store.begin(replace(made, model_a=first, model_b=second))
+                    store.vote(Vote(made.id, "parses+defines", "model_a", "rule"))
+            terminal.run(words, place)
+    assert (place / "runs" / "arena" / "leaderboard.png").is_file()
 
 
 def test_doors(terminal, tmp_path):

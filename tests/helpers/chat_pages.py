@@ -25,7 +25,6 @@ def endless_model(place):
 def application(model, file, chats=True):
     """The application, with its engine running and its guard around it."""
     kept = ConversationFile(file)
-    kept.open()
     network, tokenizer = model
     with Engine(network, tokenizer) as engine:
         yield Guard(create_app(ModelServer("tiny", engine, tokenizer), kept, chats))

@@ -12,6 +12,7 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.data.shards import write_manifest, write_shard
 from training.model_io.model_folder import save_model, special_token_ids
+from training.stages.provenance import digest
 from training.stages.stage import Stage
 
 WORDS = "the cat sat on a mat and looked at another cat that sat under another table".split()
@@ -71,9 +72,9 @@ def write_model(
     dials: dict | None = None,
     **recipe: str,
 ) -> Path:
-    """A model directory as the named stage leaves it."""
+    """A model directory as the named stage leaves it, with digests of what its recipe names and is there."""
     words = [f"--{key}={value}" for key, value in recipe.items()]
-    stage = Stage(stage, str(folder), recipe, {}, [*words, "--restart"])  # replaces what is there
+    stage = Stage(stage, str(folder), recipe, inputs_of(recipe), [*words, "--restart"])  # replaces what is there
     torch.manual_seed(0)
     ids = special_token_ids(PreTrainedTokenizerFast.from_pretrained(tokenizer))
     config = ScratchConfig.from_preset(preset, **(ids | MODEL | {"vocab_size": VOCAB_SIZE} | (dials or {})))
@@ -81,6 +82,16 @@ def write_model(
     save_model(model, tokenizer, stage.begin())
     stage.finish({"loss": 1.0}, wrote="model")
     return folder
+
+
+def inputs_of(recipe: dict) -> dict[str, str]:
+    """The digests as the stages record them: of the model, the corpora and the files of records."""
+    data, paths = recipe.get("data", {}), {"model": recipe.get("model_name_or_path") or recipe.get("model")}
+    paths |= {"data": data} if isinstance(data, str) else {f"data.{folder}": folder for folder in data}
+    for entry in recipe.get("datasets", ()):
+        named = entry.get("data_files", {}).get("train", [])
+        paths |= {path: path for path in (entry["path"], *([named] if isinstance(named, str) else named))}
+    return {key: digest(path) for key, path in paths.items() if path and Path(path).exists()}
 
 
 def forget_accelerate() -> None:

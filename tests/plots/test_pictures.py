@@ -5,8 +5,14 @@ import warnings
 
 import matplotlib
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 from pictures import CASES
+
+from training.eval.measures.figures import Figure, MetricKey
+from training.eval.results import picture
+from training.eval.results.results_file import ModelResults
+from training.plots import losses
+from training.plots.style import short_names
 
 MOST_PIXELS = 2700  # of a side
 ODD = """confusion_2 confusion_20_long confusion_77_long confusion_77_perfect confusion_missing loss_one_step
@@ -18,13 +24,13 @@ leaderboard_no_history""".split()  # the script draws all
 
 @pytest.mark.parametrize("case", ODD)
 def test_a_picture(case, tmp_path, monkeypatch):
-    figures, save = [], Figure.savefig
+    figures, save = [], Drawing.savefig
 
     def save_measured(self, file, **options):
         figures.append(self)
         save(self, file, dpi=self.dpi)  # the resolution at which sizes are measured below
 
-    monkeypatch.setattr(Figure, "savefig", save_measured)
+    monkeypatch.setattr(Drawing, "savefig", save_measured)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         CASES[case](tmp_path / "picture.png")
@@ -47,3 +53,29 @@ def test_drawing_leaves_the_settings_of_the_process_alone(tmp_path):
     matplotlib.rcParams["font.size"] = 7
     CASES["loss_one_step"](tmp_path / "loss.png")
     assert matplotlib.rcParams["font.size"] == 7
+
+
+def test_long_names_stay_distinct():
+    first, second = ("the same beginning of a name " + letter + " and the same ending of it" for letter in "ab")
+    names = short_names([first, "short", second], 24)
+    assert names[1] == "short" and len(set(names)) == 3 and names[2].endswith("#3")
+
+
+def test_every_model_has_a_legend_entry(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(picture, "legend_below", lambda figure, handles, names: shown.append(list(names)))
+    first, second = ("runs/the/same/beginning/" + letter + "/the/same/ending" for letter in "ab")
+    figures = {MetricKey("tasks", "quiz", "acc"): Figure(0.5, 0.1, 10, chance=0.25)}
+    models = {name: ModelResults("", 1, figures=figures) for name in (first, second)}
+    picture.draw_summary(tmp_path / "summary.png", [], models)
+    assert len(shown[0]) == 3 and shown[0][2] == "chance"
+
+
+def test_no_run_is_cut_off(tmp_path, monkeypatch):
+    """A short run of a high loss beside long ones."""
+    limits = []
+    monkeypatch.setattr(losses, "save", lambda figure, file: limits.append(figure.axes[0].get_ylim()))
+    low = [{"step": step, "loss": 2 + 1 / step} for step in range(1, 1000)]
+    high = [{"step": step, "loss": 8.0} for step in range(1, 6)]
+    losses.plot_runs({"low": low, "high": high}, tmp_path / "runs.png", "step", "loss")
+    assert limits[0][1] > 8

@@ -86,11 +86,42 @@ def test_the_adapter_of_a_run(place, tmp_path):
     assert [record["stage"] for record in records] == ["pretrain"]
 
 
-def test_a_lineage_in_a_circle(place, tmp_path):
-    """A folder that was written again, from a model that was made from it."""
-    for name, start in {"one": "two", "two": "one"}.items():
-        write_model(tmp_path / name, place / "tokenizer", "sft", model_name_or_path=str(tmp_path / start))
-    assert [record["stage"] for record in lineage(tmp_path / "one")] == ["sft", "sft"]
+def test_a_lineage_ends_at_a_model_that_was_written_again(place, tmp_path):
+    """Its present record tells of another model than the one that was tuned, here even of one made from it."""
+    for name, start in {"one": place / "pretrain", "two": tmp_path / "one"}.items():
+        write_model(tmp_path / name, place / "tokenizer", "sft", model_name_or_path=str(start))
+    assert [record["stage"] for record in lineage(tmp_path / "two")] == ["pretrain", "sft", "sft"]
+    write_model(tmp_path / "one", place / "tokenizer", "sft", model_name_or_path=str(tmp_path / "two"))
+    assert [record["stage"] for record in lineage(tmp_path / "two")] == ["sft"]
+
+
+def test_a_corpus_that_was_written_again_is_only_named(place, tmp_path):
+    for version in ("first", "second"):
+        stage = Stage("prepare", str(tmp_path / "data"), {"version": version}, {}, ["--restart"])
+        folder = stage.begin()
+        (folder / "instructions").mkdir()
+        (folder / "instructions" / "train.jsonl").write_text(f"{version}\n")
+        (folder / "manifest.json").write_text(json.dumps({"sources": SOURCES}))
+        stage.finish({}, wrote="shards")
+        if version == "first":
+            records = [{"path": "json", "data_files": {"train": str(tmp_path / "data/instructions/train.jsonl")}}]
+            write_model(tmp_path / "pretrain", place / "tokenizer", data=str(tmp_path / "data"))
+            write_model(tmp_path / "sft", place / "tokenizer", "sft", datasets=records)
+            assert len(training_data(lineage(tmp_path / "pretrain") + lineage(tmp_path / "sft"))) == 4
+    for model, name in {"pretrain": "data", "sft": "train.jsonl"}.items():
+        assert [data.name for data in training_data(lineage(tmp_path / model))] == [name]
+
+
+def test_a_local_folder_is_not_a_dataset_on_the_hub(place, tmp_path, monkeypatch):
+    """By the record, when it is gone, although its path is written like a name on the Hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/chats").mkdir(parents=True)
+    (tmp_path / "data/chats/train.jsonl").write_text("{}\n")
+    datasets = [{"path": "data/chats"}, {"path": "someone/Chats"}]
+    write_model(tmp_path / "sft", place / "tokenizer", "sft", datasets=datasets)
+    shutil.rmtree("data")
+    found = training_data(lineage(tmp_path / "sft"))
+    assert [(data.name, data.on_the_hub) for data in found] == [("a folder", False), ("someone/Chats", True)]
 
 
 def test_a_model_that_began_on_the_hub(place, tmp_path):
@@ -136,6 +167,20 @@ def test_labels_and_scores_of_a_classifier():
     assert "A text classifier, with the labels ham, spam &#124; &#60;b&#62;." in found
     assert "On 1,026 test texts; F1, precision and recall are those of the label ham." in found
     assert "| this model | 0.9871 | 0.9480 | 0.9000 | 1.0000 |" in found
-    assert "| TF-IDF and logistic regression | 0.9871 |" in found and "| classify | texts.csv | not stated |" in found
+    assert "| linear SVM on TF-IDF | 0.9871 |" in found and "| classify | texts.csv | not stated |" in found
     model.config.id2label = {number: f"label {number}" for number in range(77)}
     assert describe(model, CLASSIFIER, [], None, False) == "A text classifier, with 77 labels."
+
+
+def test_commands_without_folders_of_this_machine():
+    command = "scratch sft --datasets='[{path: json, data_files: {train: /home/me/my data/a.jsonl}}]' --x='a|b'"
+    record = {"stage": "sft", "recipe": {}, "inputs": {}, "metrics": {}, "versions": {}, "seconds": 60}
+    text = card(build(), records=[record | {"command": f"{command} --y=/home/me/z"}]).text
+    shown = "'--datasets=[{path: json, data_files: {train: .../a.jsonl}}]' '--x=a\\|b' --y=.../z"
+    assert f"| sft | 1.0 | `scratch sft {shown}` |" in text
+
+
+def test_an_adapter_has_the_scores_of_other_models(tmp_path):
+    (tmp_path / "results.md").write_text("# Evaluation\n\n| model |\n")
+    options = CardOptions("tiny", "", None, None, str(tmp_path))
+    assert "scores are of other models" in model_card(options, build(), LANGUAGE_MODEL, [], True)

@@ -1,5 +1,6 @@
 """The server with OpenAI's interface: its own client, and clients that vanish, stall or send nonsense."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -9,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from starlette.testclient import TestClient
 from tiny_stages import write_model, write_tokenizer
 
 from training.model_io.conversations import encode_prompt
 from training.model_io.language_model import open_language_model
+from training.serving import engine as generation
 from training.serving.engine import Engine
 
 openai = pytest.importorskip("openai", reason="comes with the dev extra")
@@ -247,6 +250,50 @@ def test_a_prompt_that_fills_the_context(server, client, monkeypatch):
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(**ASK | {"messages": [{"role": "user", "content": "the " * 30}]})
     assert refused.value.code == "context_length_exceeded" and refused.value.param == "messages"
+
+
+@pytest.mark.parametrize("prompt, n", [([[1], [1]], 128), (["the"] * 25, 1)])
+def test_a_request_for_too_many_answers_is_rejected_before_any_work(server, monkeypatch, prompt, n):
+    monkeypatch.setattr(server, "_encode", None)
+    monkeypatch.setattr(server.engine, "answer", None)
+    monkeypatch.setattr(generation, "Request", None)
+    status, content = raw(server, "/v1/completions", {"prompt": prompt, "n": n})
+    error = json.loads(content)["error"]
+    assert status == 400 and error["param"] == ("n" if n > 1 else "prompt") and str(len(prompt) * n) in error["message"]
+
+
+def test_a_client_that_leaves_within_its_body_is_no_error(server):
+    messages = [{"type": "http.request", "body": b'{"prompt": ', "more_body": True}, {"type": "http.disconnect"}]
+    head = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "headers": []}
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        assert message.get("status", 499) == 499
+
+    asyncio.run(server.app()(head, receive, send))
+
+
+def test_requests_of_other_pages_are_rejected(model):
+    """Without a key, on this computer: a page of the Internet must not use the model."""
+    from training.serving.app import ModelServer
+
+    ask = {"prompt": "the", "max_tokens": 1}
+
+    def statuses(**options):
+        with Engine(*model) as engine:
+            client = TestClient(ModelServer("tiny", engine, model[1], **options).app(), base_url="http://localhost:8000")
+            return [
+                client.post("/v1/completions", json=ask, headers=headers).status_code
+                for headers in (
+                    *({}, {"Host": "127.0.0.1:8000"}, {"Origin": "http://localhost:8000"}),
+                    *({"Host": "evil.example:8000"}, {"Origin": "http://evil.example"}, {"Origin": "null"}),
+                )
+            ]
+
+    assert statuses(local=True) == [200, 200, 200, 403, 403, 403]
+    assert statuses() == [200] * 6
 
 
 def test_special_tokens_in_a_message_are_text(client, model):

@@ -189,6 +189,9 @@ def test_the_end_token_and_stop_strings(tokenizer):
                 stopped = received(*stops)
                 assert stopped.text() == text[: text.index(stop)] and stopped.pieces[-1].finish_reason == "stop"
         assert received(text[-3:] + "x").text() == text
+        model.generation_config.stop_strings = stop  # of a model, one text or a list
+        assert received().text() == text[: text.index(stop)]
+        model.generation_config.stop_strings = None
         model.generation_config.eos_token_id = [ids[4]]
         ended = received()
         assert ended.wait() == ids[: ids.index(ids[4]) + 1] and ended.pieces[-1].finish_reason == "stop"

@@ -1,5 +1,7 @@
 """What every trainer learns begins, token for token, with the prompt that inference shows."""
 
+import copy
+
 import pytest
 from character_tokenizers import character_tokenizer
 from datasets import Dataset
@@ -174,3 +176,12 @@ def test_unknown_characters_are_told(tmp_path, capsys):
     options = {"tokenizer": character_tokenizer(tmp_path / "old", unknown=False)}
     with refused("datasets", "record 2 of train", "'é'"):
         encode_dataset(Dataset.from_list(records), encode_pairs, args, "train", **options)
+
+
+def test_an_end_token_is_not_an_unknown_character(tokenizer, capsys):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.unk_token = tokenizer.eos_token
+    data = Dataset.from_list([{"prompt": "Where?", "chosen": "Here.", "rejected": "There."}])
+    args = DPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
+    encode_dataset(data, encode_pairs, args, "train", tokenizer=tokenizer)
+    assert "does not know" not in capsys.readouterr().out

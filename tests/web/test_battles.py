@@ -1,11 +1,15 @@
 """Battles: a whole one, contestants that fail, and attacks on names, votes and other people's battles."""
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from puppets import Arena, Puppet, play, post
 from starlette.testclient import TestClient
 
+from training.arena import contestants
 from training.web import battles as battles_module
 from training.web import pages
 from training.web.battles import Battle
@@ -58,7 +62,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_contestant_that_fails_costs_one_battle(monkeypatch, failure):
-    monkeypatch.setattr(battles_module, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(contestants, "MOST_SECONDS", 0.3)
     arena = Arena(Puppet("zebra-model", "four"), FAILURES[failure])
     with client_of(arena) as client:
         name, received = play(client)
@@ -91,10 +95,12 @@ def test_a_vote_that_cannot_be_kept_is_not_confirmed(arena):
         raise OSError("disk full")
 
     arena.battles.keep = fail
-    with TestClient(arena.app, base_url=LOCAL, raise_server_exceptions=False) as client:
+    with client_of(arena) as client:
         name, _ = play(client)
-        assert post(client, f"/api/battles/{name}/vote", {"vote": "a"}).status_code == 500
-        assert client.get(f"/api/battles/{name}").json()["state"] == "open"
+        answer = post(client, f"/api/battles/{name}/vote", {"vote": "a"})
+        assert answer.status_code == 507 and "zebra" not in answer.text and "disk full" in arena.reports[0]
+        battle = client.get(f"/api/battles/{name}").json()
+        assert battle["state"] == "open" and "names" not in battle and "vote" not in battle
         arena.battles.keep = arena.keep
         assert post(client, f"/api/battles/{name}/vote", {"vote": "a"}).status_code == 200
 
@@ -229,3 +235,88 @@ def test_memory_is_bounded_and_battles_in_use_stay(arena, monkeypatch):
         battle.turns.append(battles_module.Turn("Hi"))
     with pytest.raises(battles_module.Rejected):
         arena.battles.begin("late")
+    for answer in used.turns[-1].pair.answers.values():  # complete, but its voter has not come back
+        answer.ended = True
+    used.touched -= battles_module.IDLE_SECONDS + 1
+    arena.battles.begin("late")
+    assert used.id not in arena.battles.open
+
+
+def test_names_are_not_told_while_the_vote_is_written(arena):
+    """Another request of the voter during the wait for the disk, and a second vote."""
+    writing, written = threading.Event(), threading.Event()
+
+    def slowly(battle):
+        writing.set()
+        assert written.wait(10)
+        arena.keep(battle)
+
+    arena.battles.keep = slowly
+    with client_of(arena) as client:
+        name, _ = play(client)
+        with ThreadPoolExecutor() as pool:
+            vote = pool.submit(post, client, f"/api/battles/{name}/vote", {"vote": "a"})
+            assert writing.wait(10)
+            meanwhile = client.get(f"/api/battles/{name}").json()
+            second = post(client, f"/api/battles/{name}/vote", {"vote": "b"})
+            written.set()
+            assert vote.result().status_code == 200
+    assert meanwhile["state"] == "open" and "names" not in meanwhile and second.status_code == 409
+    assert len(arena.store.votes()) == 1
+
+
+def stopped(client, arena, enough):
+    """A battle that is stopped as soon as `enough` characters are shown."""
+    name = post(client, "/api/battles").json()["id"]
+    post(client, f"/api/battles/{name}/turns", {"prompt": "Hi"})
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(client.get, f"/api/battles/{name}/events")
+        pair = arena.battles.open[name].turns[0].pair
+        while pair.shown < enough:
+            time.sleep(0.01)
+        battle = post(client, f"/api/battles/{name}/stop").json()
+        reading.result()
+    return name, battle
+
+
+def test_stop_ends_both_answers_at_the_same_length():
+    """What a faster model has written beyond what is shown would tell that it is faster."""
+    fast, slow = Puppet("zebra-model", "x" * 5_000), Puppet("yak-model", *["y"] * 5_000, delay=0.01)
+    arena = Arena(fast, slow)
+    with client_of(arena) as client:
+        name, battle = stopped(client, arena, 5)
+        assert battle["turns"][0]["done"] and len(battle["turns"][0]["a"]) == len(battle["turns"][0]["b"]) < 1_000
+        assert post(client, f"/api/battles/{name}/vote", {"vote": "a"}).status_code == 200
+
+
+def test_a_stopped_answer_that_says_a_name_is_marked():
+    says = Puppet("zebra-model", "I am zebra-model. ", *["more "] * 500, delay=0.01)
+    arena = Arena(says, Puppet("yak-model", *["I am nobody. "] * 500, delay=0.01))
+    with client_of(arena) as client:
+        name, _ = stopped(client, arena, 20)
+        post(client, f"/api/battles/{name}/vote", {"vote": "b"})
+    assert arena.kept[0].leaked
+
+
+def test_answers_that_were_stopped_before_they_began_do_not_count():
+    arena = Arena(Puppet("zebra-model", "late", delay=5), Puppet("yak-model", "late", delay=5))
+    with client_of(arena) as client:
+        _, battle = stopped(client, arena, 0)
+    assert battle["state"] == "void"
+
+
+def test_a_battle_that_makes_room_ends_its_stream():
+    arena = Arena(Puppet("zebra-model", *["x"] * 500, delay=0.1), Puppet("yak-model", "five"))
+    with client_of(arena) as client, ThreadPoolExecutor() as pool:
+        name = post(client, "/api/battles").json()["id"]
+        post(client, f"/api/battles/{name}/turns", {"prompt": "Hi"})
+        reading = pool.submit(client.get, f"/api/battles/{name}/events")
+        for _ in range(battles_module.MOST_OF_A_VOTER):
+            post(client, "/api/battles")
+        assert "newer battle" in reading.result(timeout=20).text
+
+
+def test_events_before_the_first_prompt_are_refused(arena):
+    with client_of(arena) as client:
+        name = post(client, "/api/battles").json()["id"]
+        assert client.get(f"/api/battles/{name}/events").status_code == 409

@@ -55,7 +55,7 @@ def test_conversations_are_limited(client, monkeypatch):
 def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     (tmp_path / "talks.jsonl").write_text(content)
     with pytest.raises(UserError, match="talks.jsonl"):
-        ConversationFile(tmp_path / "talks.jsonl").open()
+        ConversationFile(tmp_path / "talks.jsonl").titles()
     assert (tmp_path / "talks.jsonl").read_text() == content
 
 

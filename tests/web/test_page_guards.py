@@ -6,8 +6,9 @@ import pytest
 from puppets import Arena
 from starlette.testclient import TestClient
 
+from training.serving.origins import is_local
 from training.web import guards
-from training.web.guards import Guard, is_local
+from training.web.guards import Guard
 from training.web.pages import STATIC
 
 
@@ -86,6 +87,13 @@ def test_a_token_is_needed_where_others_reach_the_port():
         assert client.get("/").status_code == 200  # by its cookie
         assert client.post("/api/battles", json={}).status_code == 200
         assert client.post("/api/battles", json={}, headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_cookies_of_other_programs_on_this_computer():
+    app = Guard(Arena().app, "secret")
+    with TestClient(app, base_url="http://192.168.1.5:8000") as client:
+        assert client.get("/", headers={"Cookie": 'layout={"a": [1, 2]}; token=secret'}).status_code == 200
+        assert client.get("/", headers={"Cookie": 'layout={"a": [1, 2]}; token=wrong'}).status_code == 401
 
 
 def test_no_page_loads_anything_from_elsewhere():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from training.arena.ratings import QUANTILE
 from training.arena.results import join_orders
-from training.arena.store import Kind, Store
+from training.arena.store import Kind, Store, Vote
 
 
 @dataclass(frozen=True)
@@ -66,33 +66,32 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
     return 1 - (n - 1) * observed / expected if n > 0 and expected > 0 else None
 
 
-def agreement(store: Store, kind: Kind, with_kind: Kind = "human") -> Agreement:
-    """Agreement between the votes of two kinds; a tie and "both bad" are the same."""
+def agreement(store: Store, kind: Kind, rater: str | None = None) -> Agreement:
+    """Agreement of the votes of a kind, or of one rater, with human votes; a tie and "both bad" are the same."""
     battles = {battle.id: battle for battle in store.battles()}
     said: Mapping[str, list[tuple[Kind, str]]] = defaultdict(list)
-    votes = store.votes()
-    for each in (kind, with_kind):
-        for verdict in join_orders([vote for vote in votes if vote.kind == each], battles):
+    for each, votes in ((kind, _votes_of(store, kind, rater)), ("human", _votes_of(store, "human"))):
+        for verdict in join_orders(votes, battles):
             winner = verdict.winner if verdict.winner in ("model_a", "model_b") else "neither"
             said[verdict.battle.id].append((each, winner))
-    shared = [values for values in said.values() if {each for each, _ in values} == {kind, with_kind}]
+    shared = [values for values in said.values() if {each for each, _ in values} == {kind, "human"}]
     units = [[winner for _, winner in values] for values in shared]
     return Agreement(krippendorff_alpha(units), len(units))
 
 
-def position_bias(store: Store, kind: Kind) -> Share:
+def position_bias(store: Store, kind: Kind, rater: str | None = None) -> Share:
     """Share of the answer that the rater saw first, among votes for one of the two; 0.5 without bias.
 
     The sides are drawn at random, so that the quality of the models is the same on both.
     """
-    decided = [vote for vote in store.votes() if vote.kind == kind and vote.winner in ("model_a", "model_b")]
+    decided = [vote for vote in _votes_of(store, kind, rater) if vote.winner in ("model_a", "model_b")]
     return wilson(sum((vote.winner == "model_a") is not vote.swapped for vote in decided), len(decided))
 
 
-def consistency(store: Store, kind: Kind) -> Share:
+def consistency(store: Store, kind: Kind, rater: str | None = None) -> Share:
     """Share of the battles shown in both orders in which a rater preferred the same answer in both."""
     battles = {battle.id: battle for battle in store.battles()}
-    verdicts = join_orders([vote for vote in store.votes() if vote.kind == kind], battles)
+    verdicts = join_orders(_votes_of(store, kind, rater), battles)
     twice = [verdict.consistent for verdict in verdicts if verdict.consistent is not None]
     return wilson(sum(twice), len(twice))
 
@@ -107,17 +106,17 @@ def wilson(hits: int, n: int) -> Share:
     return Share(share, max(0.0, middle - half), min(1.0, middle + half), n)
 
 
-def rater_remarks(store: Store, kind: Kind) -> list[str]:
-    """Position bias of the raters of a kind, and how machines agree with people, as sentences."""
+def rater_remarks(store: Store, kind: Kind, rater: str | None = None) -> list[str]:
+    """Position bias of the raters of a kind, or of one of them, and how machines agree with people, as sentences."""
     found = []
-    bias = position_bias(store, kind)
+    bias = position_bias(store, kind, rater)
     if bias.n:
         found.append(f"the answer shown first won {describe_share(bias)} of the votes for one answer; 50 % is no bias")
-    same = consistency(store, kind)
+    same = consistency(store, kind, rater)
     if same.n:
         found.append(f"in both orders the same answer won in {describe_share(same)} of the battles shown twice")
     if kind != "human":
-        both = agreement(store, kind)
+        both = agreement(store, kind, rater)
         if both.alpha is not None:
             found.append(f"Krippendorff's alpha with human votes is {both.alpha:.2f}, over {both.battles:,} battles")
     return found
@@ -126,3 +125,7 @@ def rater_remarks(store: Store, kind: Kind) -> list[str]:
 def describe_share(share: Share) -> str:
     """A share with its interval, such as `52 % (45 % to 59 %)`."""
     return f"{share.value:.0%} ({share.lower:.0%} to {share.upper:.0%})".replace("%", " %")
+
+
+def _votes_of(store: Store, kind: Kind, rater: str | None = None) -> list[Vote]:
+    return [vote for vote in store.votes() if vote.kind == kind and rater in (None, vote.rater)]

@@ -1,7 +1,9 @@
 """Contestants behind OpenAI-shaped endpoints: `scratch serve`, llama.cpp, Ollama, vLLM or a company's API."""
 
+import functools
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +54,7 @@ class Endpoint:
                 response = httpx2.get(f"{url}/models", headers=_headers(), timeout=10)
                 response.raise_for_status()
                 models = [str(entry["id"]) for entry in response.json()["data"]]
-            except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+            except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
                 reason = one_line(error)
                 raise UserError(f"{url}: no models listed there ({reason}); is it a URL that ends in /v1?") from None
             if len(models) != 1:
@@ -72,7 +74,7 @@ class Endpoint:
         body = {"model": self.model, "messages": messages, "stream": True, **settings}
         timeout = httpx2.Timeout(SILENCE, connect=10)
         try:
-            async with httpx2.AsyncClient(timeout=timeout, follow_redirects=False) as client:
+            async with httpx2.AsyncClient(verify=_certificates(), timeout=timeout, follow_redirects=False) as client:
                 async with client.stream(
                     "POST", f"{self.url}/chat/completions", json=body, headers=_headers()
                 ) as response:
@@ -82,8 +84,17 @@ class Endpoint:
                         piece = _piece(event)
                         if piece:
                             yield piece
-        except (httpx2.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (
+            *(httpx2.HTTPError, httpx2.InvalidURL),
+            *(ValueError, LookupError, TypeError, AttributeError),
+        ) as error:
             raise ContestantError(f"{self.name}: {one_line(error) or type(error).__name__}") from None
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than a short answer."""
+    return httpx2.create_ssl_context()
 
 
 def _headers() -> dict[str, str]:

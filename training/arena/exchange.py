@@ -107,7 +107,8 @@ def import_votes(store: Store, path: Path) -> Imported:
         if path.samefile(store.path):
             raise UserError(f"'import': {path} is the store itself; give another one")
         with Store.open(path) as other:
-            contestants, battles, votes = other.contestants(), list(other.battles()), other.votes()
+            contestants, votes = other.contestants(), other.votes()
+            battles = list(other.battles("WHERE id IN (SELECT battle FROM votes)"))  # the others may go on
     else:
         contestants, battles, votes = read_votes(path)
     try:
@@ -199,15 +200,14 @@ def _is_true(value: Any) -> bool:
 
 def _time(record: Record) -> float:
     """Seconds since 1970 of a record; 0 if it does not say."""
-    value = record.get("tstamp", record.get("timestamp"))
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):
-        value = value.timestamp()
-    value = float(value or 0)
-    if not math.isfinite(value):
+    value = record.get("tstamp", record.get("timestamp")) or 0
+    try:
+        seconds = value.timestamp() if isinstance(value, datetime) else float(value)
+    except ValueError:
+        seconds = datetime.fromisoformat(value).timestamp()
+    if not math.isfinite(seconds):
         raise ValueError("'tstamp' is not a time")
-    return value
+    return seconds
 
 
 def _conversation(record: Record, side: str) -> list[Message]:

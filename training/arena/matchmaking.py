@@ -1,16 +1,64 @@
 """The next pair of models for a battle: drawn where a vote is expected to correct the ranking most."""
 
 import math
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from training.arena.ratings import Floats, Ratings, expected_score
+from training.arena.ratings import Floats, Ratings, Votes, bradley_terry, expected_score
+from training.arena.results import SCORES, Filter, read_results
+from training.arena.store import Kind, Store, Winner
 
 Pair = tuple[int, int]
 
 SHARPNESS = 2.0  # how strongly the draw prefers the pairs of greater gain; 0 is a uniform draw
+
+
+class Matchmaker:
+    """Draws the pairs of a running arena, from the votes on them so far, which may arrive from several threads.
+
+    Args:
+        models: fingerprints of the contestants, at least two, unlike each other.
+        seed: of the draw; None for a random one.
+    """
+
+    def __init__(self, models: Sequence[str], seed: int | None = None):
+        self.models = list(models)
+        self._places = {model: place for place, model in enumerate(models)}
+        self._draw = np.random.default_rng(seed)
+        self._votes: list[tuple[int, int, float]] = []  # two places, score of the first
+        self._ratings: Ratings | None = None  # of these votes
+        self._changing = threading.Lock()  # guards the two
+
+    def read(self, store: Store, kind: Kind) -> None:
+        """Count the votes of a kind that a store has already."""
+        for verdict in read_results(store, Filter(kind)).verdicts:
+            self.count(verdict.battle.model_a, verdict.battle.model_b, verdict.winner)
+
+    def count(self, model_a: str, model_b: str, winner: Winner) -> None:
+        """Count a vote; one on a model that is not a contestant does not count."""
+        if model_a in self._places and model_b in self._places:
+            with self._changing:
+                self._votes.append((self._places[model_a], self._places[model_b], SCORES[winner]))
+                self._ratings = None
+
+    def next_pair(self, waiting: Iterable[tuple[str, str]]) -> tuple[str, str]:
+        """Two contestants, in the order of their sides, where a vote is expected to correct the ranking most.
+
+        Args:
+            waiting: pairs of battles without a vote, which count as if they had one.
+        """
+        with self._changing:
+            if self._ratings is None:
+                first, second, score = np.array(self._votes).reshape(-1, 3).T
+                sides = (first.astype(np.int64), second.astype(np.int64))
+                self._ratings = bradley_terry(Votes(len(self.models), *sides, score, np.zeros(len(score), np.int64)))
+            ratings = self._ratings
+        places = [(self._places[first], self._places[second]) for first, second in waiting]
+        first, second = next_pair(ratings, places, self._draw)
+        return self.models[first], self.models[second]
 
 
 def next_pair(ratings: Ratings, waiting: Sequence[Pair], generator: np.random.Generator) -> Pair:

@@ -122,6 +122,10 @@ def join_orders(votes: list[Vote], battles: dict[str, Battle]) -> list[Verdict]:
 
 
 def unique_names(contestants: list[Contestant]) -> list[str]:
-    """The names of models; those of several models are followed by the beginning of the fingerprint."""
-    count = Counter(each.name for each in contestants)
-    return [each.name if count[each.name] == 1 else f"{each.name} ({each.fingerprint[:8]})" for each in contestants]
+    """The names of models; one that several have is followed by the fingerprint, or its beginning if that differs."""
+    forms = [
+        (each.name, f"{each.name} ({each.fingerprint[:8]})", f"{each.name} ({each.fingerprint})")
+        for each in contestants
+    ]
+    count = Counter(form for each in forms for form in each)
+    return [next((form for form in each if count[form] == 1), each[-1]) for each in forms]

@@ -6,7 +6,6 @@ and a change of a battle that has a vote.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import hmac
 import json
@@ -23,6 +22,11 @@ from typing import Any, Literal
 
 from training.common.errors import UserError, one_line
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 Message = dict[str, Any]
 Kind = Literal["human", "rule", "model"]
 Winner = Literal["model_a", "model_b", "tie", "both_bad"]
@@ -32,6 +36,7 @@ WINNERS: tuple[Winner, ...] = ("model_a", "model_b", "tie", "both_bad")
 APPLICATION = 0x41524E41  # `application_id` of the file: "ARNA"
 VERSION = 1  # of the schema
 SQLITE_HEADER = b"SQLite format 3\0"
+IDENTITY = "model_a", "model_b", "conversation_a", "conversation_b"  # of a battle under one id, also in copies
 WAIT = 30.0  # seconds for another process's transaction
 
 SCHEMA = """
@@ -175,6 +180,8 @@ class Store:
     def close(self) -> None:
         """Close the file, and let other writers in. A store that was made and stayed empty is deleted."""
         with self._one_at_a_time:
+            if self._held and self._held.closed:
+                return
             empty = self._held and not self._connection.execute("SELECT count(*) FROM contestants").fetchone()[0]
             self._connection.close()
             if empty:
@@ -182,6 +189,7 @@ class Store:
                     file.unlink(missing_ok=True)
             if self._held:
                 self._held.close()
+                self._held = None
 
     def __enter__(self) -> "Store":
         return self
@@ -260,8 +268,10 @@ class Store:
             The numbers of new battles and new votes.
 
         Raises:
-            Rejected: a human vote on a battle that is another voter's here.
+            Rejected: a human vote on a battle that is another voter's here, or the id of a battle of other models or
+                conversations.
         """
+        battles = list(battles)
         tables = {"contestants": 2, "battles": 11, "votes": 6}  # and their columns
         rows = (((each.fingerprint, each.name) for each in contestants), map(_row, battles), map(_vote_row, votes))
         added = []
@@ -273,9 +283,18 @@ class Store:
                         places = ", ".join("?" * columns)
                         transaction.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", values)
                         added.append(transaction.total_changes - before)
+                        if table == "battles":
+                            self._check_identity(battles)
             except sqlite3.IntegrityError as error:
                 raise Rejected(_reason(error)) from None
         return added[1], added[2]
+
+    def _check_identity(self, battles: Iterable[Battle]) -> None:
+        """Reject battles under an id that belongs to another one here: their votes would be counted for that one."""
+        for each in battles:
+            here = self.battle(each.id)
+            if any(getattr(here, name, None) != getattr(each, name) for name in IDENTITY):
+                raise Rejected(f"the battle {each.id} has other models or conversations here")
 
     def _read(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._one_at_a_time, one_line_errors(self.path):
@@ -317,7 +336,8 @@ def _hold(path: Path) -> Any:
     """A lock that the system releases when this process ends, however it ends."""
     held = path.with_name(f"{path.name}.lock").open("w")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         held.close()
         raise UserError(f"{path}: another scratch arena writes to this store; stop it, or use another store") from None

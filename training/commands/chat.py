@@ -49,6 +49,9 @@ class ChatConfig(Sampling):
     )
 
     def __post_init__(self):
+        for key, default in (("host", "127.0.0.1"), ("port", 8000), ("conversations", "conversations.jsonl")):
+            if not self.web and getattr(self, key) != default:
+                raise ValueError(f"'{key}': has no effect in the terminal; add --web, or leave it out")
         if self.web and self.compare:
             raise ValueError("'compare': works in the terminal only; scratch arena compares models on a page")
 
@@ -108,7 +111,7 @@ def serve_page(config: ChatConfig) -> None:
         from training.web.run import run_pages
 
         conversations = ConversationFile(Path(config.conversations))
-        conversations.open()
+        conversations.titles()  # rejects a file of something else before the model is loaded
         model, tokenizer = open_language_model(config.model)
         logging.set_verbosity_error()  # its warnings about settings concern nobody who sends a request
         chats = tokenizer.chat_template is not None and written_by(config.model) != "pretrain"

@@ -21,7 +21,10 @@ from training.stages.stage import Stage
 if TYPE_CHECKING:
     from training.tuning.classification.scores import ClassificationScores
 
-WHEN_BEHIND = "try a higher learning_rate, or a base pretrained on more text of this kind; see docs/classification.md"
+WHEN_BEHIND = (
+    "try a higher learning_rate, a larger max_length if texts were truncated, or a base pretrained on more text of "
+    "this kind; see docs/classification.md"
+)
 
 
 @dataclass
@@ -80,6 +83,7 @@ def main(arguments: list[str]) -> None:
         open_padding_tokenizer,
         pick_positive,
         predict,
+        report_absent,
         save_results,
         tokenize_texts,
         training_arguments,
@@ -93,6 +97,7 @@ def main(arguments: list[str]) -> None:
     data = read_labelled(config.data, config.seed)
     labels = sorted(set(data["train"].labels))
     positive = pick_positive(config.positive_label, data["train"].labels)
+    report_absent(positive, data)
     model = build_classifier(config.model, labels, config.seed, config.from_random_weights)
     examples = {
         split: tokenize_texts(part.texts, part.labels, tokenizer, model, config.max_length, split)

@@ -9,6 +9,7 @@ logits are the same, the folder holds no code, and any program that opens a Llam
 adapter of the model, as `trl sft` writes it, is merged first.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,12 +18,14 @@ from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.model_io.model_kinds import LANGUAGE_MODEL, MODEL_STAGES, ModelKind, kind_of, model_kind
 from training.stages.help import command_line
-from training.stages.provenance import check_stage, digest
+from training.stages.provenance import check_stage, digest, read_provenance
 from training.stages.recipe import PathText, option, parse, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
 @dataclass
@@ -40,8 +43,12 @@ class ExportConfig:
     license: str | None = option(None, "licence of the weights, by its Hub name such as apache-2.0", group="Model card")
     language: str | None = option(None, "language of the text, by its Hub name such as en", group="Model card")
     evaluation: PathText | None = option(
-        None, "folder of `scratch evaluate`, for the table of results", group="Model card"
+        None, "folder of `scratch evaluate` with scores of the model, for the table of results", group="Model card"
     )
+
+    def __post_init__(self):
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"'name': '{self.name}' cannot name a repository; use letters, digits, '.', '-' and '_'")
 
 
 CONFIG = ExportConfig
@@ -82,6 +89,7 @@ def main(arguments: list[str]) -> None:
     config = parse(ExportConfig, arguments, __doc__)
     digests, source = inputs(config), model_kind(config.model, key="model")
     check_model(config)
+    evaluated_as = names_in_evaluation(config, digests["model"])
     stage = Stage("export", config.output_dir, config, digests, arguments)
     if stage.is_current():
         return
@@ -99,7 +107,7 @@ def main(arguments: list[str]) -> None:
     save_model(model, config.model, folder)
     if tokenizer:
         save_tokenizer(tokenizer, folder, model)
-    write_card(config, model, kind, folder)
+    write_card(config, model, kind, evaluated_as, folder)
     code = ", code" if model.config.model_type == "scratch" else ""
     metrics, wrote = {"parameters": model.num_parameters()}, f"model, tokenizer{code}, model card"
     del model
@@ -195,18 +203,51 @@ def adapted_tokenizer(config: ExportConfig, model: "PreTrainedModel") -> "PreTra
     return None
 
 
-def write_card(config: ExportConfig, model: "PreTrainedModel", kind: ModelKind, folder: Path) -> None:
-    """Write README.md: the model, how to use it, its results and data, and how it was made."""
+def names_in_evaluation(config: ExportConfig, model: str) -> tuple[str, ...]:
+    """The names of the model in the evaluation of the recipe; none without one, and with an adapter to merge.
+
+    Args:
+        model: digest of the model's folder.
+
+    Raises:
+        UserError: the evaluation has no scores of the model as it is now.
+    """
+    if not config.evaluation or config.adapter:
+        return ()
+    measured = {
+        key.removeprefix("models."): digest
+        for key, digest in read_provenance(config.evaluation).get("inputs", {}).items()
+        if key.startswith("models.")
+    }
+    names = tuple(name for name, digest in measured.items() if digest == model)
+    if not names:
+        raise UserError(
+            f"'evaluation': {config.evaluation} has no scores of {config.model} as it is now (its models: "
+            f"{', '.join(measured) or 'not recorded'}); evaluate this model, or leave 'evaluation' out"
+        )
+    return names
+
+
+def write_card(
+    config: ExportConfig, model: "PreTrainedModel", kind: ModelKind, evaluated_as: tuple[str, ...], folder: Path
+) -> None:
+    """Write README.md: the model, how to use it, its results and data, and how it was made.
+
+    Args:
+        evaluated_as: see `names_in_evaluation`.
+    """
     from transformers import AutoTokenizer
 
     from training.model_io.tokenizers import has_tokenizer
     from training.publishing.lineage import made_from
     from training.publishing.model_card import CardOptions, model_card
 
-    options = CardOptions(config.name, config.description, config.license, config.language, config.evaluation)
+    options = CardOptions(
+        config.name, config.description, config.license, config.language, config.evaluation, evaluated_as
+    )
     records = made_from({"model": config.model, "adapter": config.adapter})
     has_template = has_tokenizer(folder) and AutoTokenizer.from_pretrained(folder).chat_template is not None
-    trained_by = [record["stage"] for record in records if record["stage"] != "export"]
+    trained_by = [record["stage"] for record in records if record["stage"] not in ("export", "import")]
     # The tokenizer of a base model has our template too.
     chat = has_template and (bool(config.adapter) or trained_by[-1:] != ["pretrain"])
     (folder / "README.md").write_text(model_card(options, model, kind, records, chat), encoding="utf-8")

@@ -4,9 +4,9 @@
     scratch push runs/mine/data YOUR_NAME/CORPUS --dataset
 
 With --dataset the folder is an output of `scratch prepare`: its shards, data card, plot and samples are uploaded.
-Dropped text and files that contain local paths are not. An adapter folder, such as runs/quickstart/dpo/adapter, is
-uploaded without an export, and so is any model folder that has a model card (README.md). Of a Trainer's folder, its
-checkpoints and its state are left out.
+Dropped text and files that contain local paths are not. An adapter folder, such as runs/mine/sft/adapter, is uploaded
+without an export if its base is a model on the Hub, and so is any model folder that has a model card (README.md). The
+checkpoints and the state of a Trainer are left out.
 """
 
 import shlex
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.errors import UserError, one_line
-from training.model_io.model_kinds import MODEL_STAGES, is_adapter, model_kind
+from training.common.hub_names import is_hub_name
+from training.common.json_files import read_json
+from training.model_io.model_kinds import ADAPTER_CONFIG, MODEL_STAGES, describe_adapter, is_adapter, model_kind
 from training.stages.provenance import PROVENANCE, RECIPE, written_by
 from training.stages.recipe import PathText, option, parse, positional
 
@@ -83,7 +85,7 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
     except ValueError as error:  # raised for the metadata of the card
         remedy = "correct it, or write another card with `scratch export`"
         if is_adapter(config.folder):
-            remedy = "name the published base as its base_model, or merge the adapter with `scratch export`"
+            remedy = f"name the published base there as base_model and in {ADAPTER_CONFIG}, or merge the adapter"
         raise UserError(f"the Hub rejects {Path(config.folder) / CARD} ({one_line(error)}); {remedy}") from None
     except RuntimeError as error:  # a large file that the Hub's storage rejected
         reason = one_line(error.__cause__ or error)
@@ -94,15 +96,30 @@ def upload(config: PushConfig, repo_type: str, **patterns: list[str]) -> None:
 
 
 def check_model(folder: str) -> None:
-    """Reject a folder that is neither a model with its card nor an adapter. Raises UserError."""
+    """Reject a folder that is neither a model with its card nor an adapter of a model on the Hub. Raises UserError."""
     if written_by(folder) == "prepare":
         raise UserError(f"{folder} is the output of 'prepare', not a model; add --dataset to push it as a corpus")
     if is_adapter(folder):
+        check_base(folder)
         return
     model_kind(folder, *MODEL_STAGES, key="folder")
     if written_by(folder) not in (None, "export") or not (Path(folder) / CARD).is_file():
         export = shlex.join(["scratch", "export", "--model", folder, "--output_dir", f"{folder.rstrip('/')}-export"])
         raise UserError(f"{folder} has no model card; write a folder to publish with `{export}`, and push that")
+
+
+def check_base(folder: str) -> None:
+    """Reject an adapter whose base is not on the Hub: its files name a folder of this machine. Raises UserError."""
+    file = Path(folder) / ADAPTER_CONFIG
+    try:
+        base = read_json(file, {"base_model_name_or_path": (str, type(None))})["base_model_name_or_path"]
+    except ValueError:
+        raise UserError(f"{file} is damaged; download or train the adapter again") from None
+    if not is_hub_name(base or ""):
+        raise UserError(
+            f"{describe_adapter(folder)}, and push that; or publish the base, and put its name on the Hub in place of "
+            f"'{base}' in {file} and {Path(folder) / CARD}"
+        )
 
 
 def check_corpus(folder: str) -> None:

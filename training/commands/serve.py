@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from training.serving.origins import is_local
 from training.stages.recipe import PathText, option, parse, positional
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def main(arguments: list[str]) -> None:
         logging.set_verbosity_error()  # its warnings about settings concern nobody who sends a request
         name = config.model.rstrip("/")
         with Engine(model, tokenizer, config.max_batch, config.max_queue) as engine:
-            server = ModelServer(name, engine, tokenizer, config.api_key)
-            listener.listen()
+            server = ModelServer(name, engine, tokenizer, config.api_key, is_local(config.host))
             introduce(config, name, engine, f"http://{address_of(listener)}", tokenizer.chat_template is not None)
             options = uvicorn.Config(
                 server.app(), log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS
@@ -79,7 +79,7 @@ def introduce(config: ServeConfig, name: str, engine: "Engine", address: str, ch
         print("no chat template: it continues texts (/v1/completions) and answers no conversations", file=sys.stderr)
     if not engine.batches:
         print("this architecture generates one answer at a time", file=sys.stderr)
-    if config.host not in ("127.0.0.1", "localhost", "::1") and config.api_key is None:
+    if not is_local(config.host) and config.api_key is None:
         print("other machines can use it without a key; set --api_key to demand one", file=sys.stderr)
     print(f"serving at {address}/v1, until Ctrl-C; for example:", file=sys.stderr)
     question = {"messages": [{"role": "user", "content": "Hello"}]} if chats else {"prompt": "Once upon a time"}

@@ -29,6 +29,7 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "httpx2": "serve",
+    "filelock": "serve",
     "ctranslate2": "engines",
     "deepspeed": "deepspeed",
     "tensorboard": "track",

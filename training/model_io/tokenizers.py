@@ -123,6 +123,13 @@ def open_model_tokenizer(folder: str | Path, key: str) -> PreTrainedTokenizerBas
     return tokenizer
 
 
+def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id of the token that stands only for unknown characters; None without one, as in GPT-2, whose `unk_token` is
+    its end-of-text token."""
+    others = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return None if tokenizer.unk_token_id in others else tokenizer.unk_token_id
+
+
 @contextmanager
 def naming_unknown(tokenizer: PreTrainedTokenizerBase, texts: str | Iterable[str]) -> Iterator[None]:
     """Raise the error of `tokenizers` about a character that is not in the vocabulary as `UnknownCharacter`.

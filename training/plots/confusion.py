@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, FAINT, drawing, save, short_name
+from training.plots.style import COLOURS, FAINT, drawing, save, short_names
 
 MOST_LABELS = 20  # of a matrix with readable counts
 _SHOWN = 20  # confusions and labels in the plot of many labels
@@ -32,7 +32,7 @@ def draw_confusion(file: Path, confusion: list[list[int]], labels: list[str]) ->
 
 def _draw_few(file: Path, counts: Any, labels: list[str], title: str) -> None:
     shares = _shares(counts)
-    names = [short_name(label) for label in labels]
+    names = short_names(labels)
     widest = max(map(len, names))
     side = 0.8 + 0.56 * max(4, len(labels))
     with drawing(axes_spines_left=False, axes_spines_bottom=False) as pyplot:
@@ -86,7 +86,8 @@ def _draw_lowest(axes: Any, counts: Any, labels: list[str]) -> None:
     axes.barh(range(len(lowest)), f1[lowest], height=0.7, color=COLOURS[0])
     for row, place in enumerate(lowest):
         axes.annotate(f" {f1[place]:.2f} ({texts[place]:,} texts)", (f1[place], row), **_SMALL)
-    _name_rows(axes, [short_name(labels[place]) for place in lowest])
+    names = short_names(labels)
+    _name_rows(axes, [names[place] for place in lowest])
     axes.set_xlim(0, 1.25)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_xlabel("F1 (higher is better)")
@@ -101,8 +102,8 @@ def _draw_confusions(axes: Any, counts: Any, labels: list[str]) -> None:
     axes.barh(range(len(largest)), [count for count, *_ in largest], height=0.7, color=COLOURS[5])
     for row, (count, true, _) in enumerate(largest):
         axes.annotate(f" {count:,} of {counts[true].sum():,}", (count, row), **_SMALL)
-    names = [f"{short_name(labels[true])} → {short_name(labels[predicted])}" for _, true, predicted in largest]
-    _name_rows(axes, names)
+    names = short_names(labels)
+    _name_rows(axes, [f"{names[true]} → {names[predicted]}" for _, true, predicted in largest])
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.margins(x=0.12)
     shown = sum(count for count, *_ in largest)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import FAINT, INK, drawing, save, series, short_name
+from training.plots.style import FAINT, INK, drawing, save, series, short_names
 
 MOST_CELLS = 16  # models, up to which the head-to-head scores are written into the map
 
@@ -29,7 +29,7 @@ def draw_leaderboard(
             number of votes.
         history: number of votes so far, and (models,) ratings, None before a model's first vote.
     """
-    models, names = len(names), [short_name(name, 24) for name in names]
+    models, names = len(names), short_names(names, 24)
     side = max(3.4, (0.55 if models <= MOST_CELLS else 0.25) * models + 1.4)
     with drawing() as pyplot:
         figure, (left, middle, right) = pyplot.subplots(

@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from training.plots.style import COLOURS, INK, drawing, legend_below, save, series, short_count, short_name
+from training.plots.style import COLOURS, INK, drawing, legend_below, save, series, short_count, short_name, short_names
 
 NATS = "loss (nats per token; lower is better)"
 # Labels of the vertical axis, with the direction that is better where there is one.
@@ -86,7 +86,7 @@ def plot_runs(
     with drawing() as pyplot:
         figure, axes = pyplot.subplots(figsize=(9, max(5, 1 + 0.21 * len(curves))))
         ends = []
-        for number, (name, records) in enumerate(curves.items()):
+        for number, (name, records) in enumerate(zip(short_names(curves), curves.values())):
             style = series(number) | {"markersize": 3.5}
             train, held_out = _points(records, x, y), _points(records, x, f"validation_{y}")
             train = smooth(train, max(1, len(train) // 50))
@@ -96,14 +96,16 @@ def plot_runs(
             if held_out:
                 axes.plot(*zip(*_thinned(held_out), strict=True), **style, linewidth=1.6)
             last = (held_out or train)[-1][1]
-            ends.append((last, f"{short_name(name)}  {last:.4g}", pyplot.Line2D([], [], **style)))
+            ends.append((last, f"{name}  {last:.4g}", pyplot.Line2D([], [], **style)))
         axes.set(
             xlabel={"tokens": "tokens seen", "seconds": "seconds of training"}.get(x, x),
             ylabel=_LABELS.get(y, y.replace("_", " ")),
         )
         values = sorted(line_y for line in axes.lines for line_y in line.get_ydata())
         if y in ("loss", "bits_per_byte") and len(values) >= 50:  # the early fall is steep: leave room for the ends
-            axes.set_ylim(values[0] - 0.03 * (values[-1] - values[0]), values[int(0.98 * (len(values) - 1))])
+            highest = max(values[int(0.98 * (len(values) - 1))], *(last for last, *_ in ends))
+            margin = 0.03 * (highest - values[0])
+            axes.set_ylim(values[0] - margin, highest + margin)
         if x == "tokens":
             axes.xaxis.set_major_formatter(short_count)
         axes.grid()

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ def short_name(name: str, limit: int = 32) -> str:
     """A name on one line, with its middle left out if it is longer than `limit`."""
     name = " ".join(name.split())
     return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-(limit - limit // 2) :]}"
+
+
+def short_names(names: Iterable[str], limit: int = 32) -> list[str]:
+    """Names as by `short_name`. Those that would be equal have their place in `names` added, from 1."""
+    short = [short_name(name, limit) for name in names]
+    count = Counter(short)
+    return [name if count[name] == 1 else f"{name} #{place}" for place, name in enumerate(short, start=1)]
 
 
 def short_count(count: float, _: int) -> str:

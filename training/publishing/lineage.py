@@ -1,4 +1,7 @@
-"""Lineage of a model: the records of the stages that made it, and the data that each was trained on."""
+"""Lineage of a model: the records of the stages that made it, and the data that each was trained on.
+
+A folder that a record names is read only if it still has the digest that the record has of it.
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.common.errors import UserError
 from training.common.json_files import read_json
-from training.corpus.output.card import shown_path
 from training.corpus.sources.files import is_hub_dataset
 from training.data.shards import MANIFEST
-from training.stages.provenance import read_provenance
+from training.stages.provenance import digest, read_provenance
 
 _MANIFEST = {"sources": {str: {"license": (str, type(None)), "documents": int, "bytes": int}}}
 _CHECKPOINT = re.compile(r"(step|checkpoint)-\d+")  # of pretrain, and of transformers' Trainer
@@ -26,21 +29,40 @@ def lineage(folder: str | Path) -> list[dict[str, Any]]:
 
 def made_from(recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """The lineage of the model that a recipe starts from; with an adapter to merge, that of the adapter's run."""
-    return _made_from(recipe, frozenset())
+    return _made_from(recipe, None, frozenset())
 
 
 def _lineage(folder: Path, seen: frozenset[Path]) -> list[dict[str, Any]]:
     record = _record_of(folder)
-    if not record or folder in seen:  # a folder may have been written again, from a model that was made from it
+    if not record or folder in seen:  # records edited by hand may name each other
         return []
-    return [*_made_from(record["recipe"], seen | {folder}), record]
+    return [*_made_from(record["recipe"], record["inputs"], seen | {folder}), record]
 
 
-def _made_from(recipe: dict[str, Any], seen: frozenset[Path]) -> list[dict[str, Any]]:
+def _made_from(
+    recipe: dict[str, Any], inputs: dict[str, str] | None, seen: frozenset[Path]
+) -> list[dict[str, Any]]:
+    """As `made_from`.
+
+    Args:
+        inputs: digests that the model and the adapter must have, as a record has them; None for any.
+        seen: folders on the way here.
+    """
     adapter, start = recipe.get("adapter"), _start_of(recipe)
-    folders = [Path(adapter), Path(adapter).parent] if isinstance(adapter, str) else []
-    folders += [Path(start)] if start else []
+    folders = []
+    if isinstance(adapter, str) and (inputs is None or _is_unchanged(adapter, inputs.get("adapter"))):
+        folders += [Path(adapter), Path(adapter).parent]
+    if start and (inputs is None or _is_unchanged(start, inputs.get("model"))):
+        folders += [Path(start)]
     return next(filter(None, (_lineage(folder, seen) for folder in folders)), [])
+
+
+def _is_unchanged(path: str | Path, recorded: str | None) -> bool:
+    """Whether a file or folder is what a stage read, by the digest in the stage's record."""
+    try:
+        return recorded is not None and digest(path) == recorded
+    except UserError:  # deleted, incomplete or damaged since
+        return False
 
 
 def base_model(records: list[dict[str, Any]]) -> str | None:
@@ -69,45 +91,49 @@ class TrainingData:
 
     Attributes:
         stage: its name.
-        name: of a file without its folder, of a dataset on the Hub, or of a source of a corpus.
+        name: of a file without its folder, of a dataset on the Hub, or of a source of a corpus; "a folder".
+        on_the_hub: whether `name` is that of a dataset on the Hub.
         license: as stated in the recipe of `scratch prepare`.
         documents, bytes: the size, if a corpus states it.
     """
 
     stage: str
     name: str
+    on_the_hub: bool = False
     license: str | None = None
     documents: int | None = None
     bytes: int | None = None
 
-    @property
-    def on_the_hub(self) -> bool:
-        return is_hub_dataset(self.name)
-
 
 def training_data(records: list[dict[str, Any]]) -> list[TrainingData]:
     """The data of every stage of a lineage."""
-    return [data for record in records for data in _data_of(record["stage"], record["recipe"])]
+    return [data for record in records for data in _data_of(record)]
 
 
-def _data_of(stage: str, recipe: dict[str, Any]) -> Iterator[TrainingData]:
+def _data_of(record: dict[str, Any]) -> Iterator[TrainingData]:
+    stage, recipe, inputs = record["stage"], record["recipe"], record["inputs"]
     data = recipe.get("data")
     if stage == "classify" and isinstance(data, dict):
         for name in _texts(data.get("name") or data.get("train")):
-            yield _named(stage, name)
+            yield _named(stage, name, local=not data.get("name"))
     elif data:
         curriculum = recipe.get("curriculum")
         phases = [data, *(curriculum.values() if isinstance(curriculum, dict) else ())]
         folders = [folder for phase in phases for folder in _texts(list(phase) if isinstance(phase, dict) else phase)]
         for folder in dict.fromkeys(folders):
-            yield from _sources_of(stage, Path(folder))
+            recorded = inputs.get(f"data.{folder}", inputs.get("data"))
+            if _is_unchanged(folder, recorded):
+                yield from _sources_of(stage, Path(folder))
+            else:
+                yield TrainingData(stage, Path(folder).name)
     datasets = recipe.get("datasets")
     for dataset in datasets if isinstance(datasets, list) else ():
         path, files = dataset.get("path"), _texts(dataset.get("data_files"))
-        for name in _texts(path) if is_hub_dataset(str(path)) else files or _texts(path):
-            yield from _examples(stage, name)
+        on_the_hub = is_hub_dataset(str(path)) and not _is_recorded(path, inputs)
+        for name in _texts(path) if on_the_hub else files or _texts(path):
+            yield from _examples(stage, name, inputs)
     for name in _texts(recipe.get("dataset_name")):
-        yield from _examples(stage, name)
+        yield from _examples(stage, name, inputs)
 
 
 def _sources_of(stage: str, corpus: Path, examples: str = "") -> Iterator[TrainingData]:
@@ -118,30 +144,46 @@ def _sources_of(stage: str, corpus: Path, examples: str = "") -> Iterator[Traini
     """
     try:
         sources = read_json(corpus / MANIFEST, _MANIFEST)["sources"]
-    except (OSError, ValueError):  # deleted since, or not a corpus
+    except (OSError, ValueError):  # not a corpus
         yield TrainingData(stage, corpus.name)
         return
     recipe = read_provenance(corpus).get("recipe", {}).get("data", {})
     for name, source in sources.items():
         path = recipe.get("sources", {}).get(name, {}).get("path", name)
-        shown, license = path if is_hub_dataset(path) else name, source["license"]
+        on_the_hub, license = is_hub_dataset(path), source["license"]
+        shown = path if on_the_hub else name
         if examples:
-            yield TrainingData(stage, f"{examples} made from {shown}", license)
+            yield TrainingData(stage, f"{examples} made from {shown}", license=license)
         else:
-            yield TrainingData(stage, shown, license, source["documents"], source["bytes"])
+            yield TrainingData(stage, shown, on_the_hub, license, source["documents"], source["bytes"])
 
 
-def _examples(stage: str, name: str) -> Iterator[TrainingData]:
+def _examples(stage: str, name: str, inputs: dict[str, str]) -> Iterator[TrainingData]:
     """A file or dataset of examples. Those of `scratch prepare` were made from the sources of their corpus."""
-    corpus = Path(name).parent.parent
-    if read_provenance(corpus).get("stage") == "prepare":
-        yield from _sources_of(stage, corpus, Path(name).parent.name)
+    folder = Path(name).parent
+    read = {file: recorded for file, recorded in inputs.items() if Path(file).parent == folder}
+    prepared = read and read_provenance(folder.parent).get("stage") == "prepare"
+    if prepared and all(_is_unchanged(file, recorded) for file, recorded in read.items()):
+        yield from _sources_of(stage, folder.parent, folder.name)
     else:
-        yield _named(stage, name)
+        yield _named(stage, name, local=_is_recorded(name, inputs))
 
 
-def _named(stage: str, name: str) -> TrainingData:
-    return TrainingData(stage, name if is_hub_dataset(name) else shown_path(name))
+def _is_recorded(path: str, inputs: dict[str, str]) -> bool:
+    """Whether a stage read this file or folder, or one in it, on its machine."""
+    return any(Path(name).is_relative_to(path) for name in inputs)
+
+
+def _named(stage: str, name: str, local: bool) -> TrainingData:
+    """Data by their name on the Hub, or that of a file. The name of a folder may be that of the user.
+
+    Args:
+        local: whether `name` certainly means a file or folder, which may be gone.
+    """
+    if not local and is_hub_dataset(name):
+        return TrainingData(stage, name, on_the_hub=True)
+    path = Path(name)
+    return TrainingData(stage, "a folder" if path.is_dir() or (local and not path.suffix) else path.name)
 
 
 def _texts(value: Any) -> list[str]:

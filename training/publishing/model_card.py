@@ -1,5 +1,7 @@
 """Model card, the README.md of a published model: kind, usage, scores, training data, and how it was made."""
 
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,14 @@ from training.corpus.output.samples import plain
 from training.corpus.sources.config import PYTHON
 from training.model_io.model_kinds import CLASSIFIER, LANGUAGE_MODEL, REWARD_MODEL, ModelKind
 from training.publishing.lineage import TrainingData, base_model, training_data
+from training.tuning.classification.tfidf_baseline import NAME as TFIDF
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SHOWN_LABELS = 20
+_HEADING = re.compile(r"^(?=#)", re.MULTILINE)
+_FOLDERS = re.compile(r"(?<![\w./:~-])/(?:[^/'\"\[\]{},=]+/)+")  # of an absolute path in a word of a command
 _NUMBER = (int, float)
 _SCORES = {"accuracy": {"value": _NUMBER, "n": int}, "f1": _NUMBER, "precision": _NUMBER, "recall": _NUMBER}
 
@@ -29,6 +34,7 @@ class CardOptions:
         description: one paragraph; empty for a sentence by the kind of model.
         license, language: by their Hub names.
         evaluation: folder of `scratch evaluate`, for the table of results.
+        evaluated_as: names of the model in that table; empty if the scores are of other models.
     """
 
     name: str
@@ -36,6 +42,7 @@ class CardOptions:
     license: str | None
     language: str | None
     evaluation: str | None
+    evaluated_as: tuple[str, ...] = ()
 
 
 def model_card(
@@ -140,12 +147,14 @@ def _evaluation(options: CardOptions, kind: ModelKind, records: list[dict[str, A
     """The section of results: of `scratch evaluate`, or what `classify` and `reward` measured themselves."""
     if options.evaluation:
         results = (Path(options.evaluation) / "results.md").read_text(encoding="utf-8")
-        yield "#" + results.strip()  # its title becomes a section of the card
+        yield _HEADING.sub("#", results.strip())  # its title becomes a section of the card
+        names = " and ".join(plain(name) for name in options.evaluated_as)
+        yield f"This model is {names} in the table." if names else "The scores are of other models, not of this one."
         return
     trained = [record["metrics"] for record in records if record["stage"] in ("classify", "reward")]
     metrics = trained[-1] if trained else {}
     if kind is CLASSIFIER and fits(metrics.get("test"), _SCORES):
-        names = {"this model": "test", "TF-IDF and logistic regression": "baseline"}
+        names = {"this model": "test", TFIDF: "baseline"}
         rows = [["", "accuracy", "F1", "precision", "recall"]]
         for name, split in names.items():
             if fits(metrics.get(split), _SCORES):
@@ -188,5 +197,14 @@ def _stage_table(records: list[dict[str, Any]]) -> str:
         checkpoint = record.get("checkpoint")
         name = f"{record['stage']}, {checkpoint}" if checkpoint else record["stage"]
         minutes = "" if checkpoint else f"{record['seconds'] / 60:.1f}"
-        rows.append(f"| {name} | {minutes} | `{record['command']}` |")
+        rows.append(f"| {name} | {minutes} | `{_shown_command(record['command'])}` |")
     return "\n".join(rows)
+
+
+def _shown_command(command: str) -> str:
+    """A command for a cell of a table, with `...` for the folders of an absolute path, which may name the user."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # edited by hand
+        words = command.split()
+    return shlex.join(_FOLDERS.sub(".../", word) for word in words).replace("|", "\\|")

@@ -121,9 +121,9 @@ class Answer:
         self.prompt, self.deliver, self.tokenizer = prompt, deliver, tokenizer
         self.ids: list[int] = []
         self.sampler = Sampler(model, prompt, settings, wanted)
-        self.text = StoppableText(
-            tokenizer, wanted.stop + list(settings.stop_strings or ()), prompt if continues else []
-        )
+        own = settings.stop_strings or []  # of the model: one text or a list
+        stop = wanted.stop + ([own] if isinstance(own, str) else list(own))
+        self.text = StoppableText(tokenizer, stop, prompt if continues else [])
         self.ends = end_tokens(settings)
         self.top_logprobs = wanted.top_logprobs
         self.cancelled = self.finished = False

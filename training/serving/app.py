@@ -9,8 +9,9 @@ import threading
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import one_line
@@ -19,6 +20,7 @@ from training.serving import engine as generation
 from training.serving.engine import Engine, EngineFull, PromptTooLong
 from training.serving.openai_requests import ChatFields, CompletionFields, RequestError, read_body, read_fields
 from training.serving.openai_responses import ChatShape, Choice, CompletionShape, Shape, error_object, usage
+from training.serving.origins import foreign_host, foreign_origin
 from training.serving.pieces import Pieces
 
 LARGEST_BODY = 2**22  # bytes; far more than a context holds
@@ -33,17 +35,26 @@ class ModelServer:
         engine: running.
         tokenizer: for requests; a copy is made, because the engine's thread uses its own.
         api_key: demanded of every request but /health, if not None.
+        local: whether it listens on this computer alone. Without a key, requests from other origins are then rejected.
     """
 
-    def __init__(self, name: str, engine: Engine, tokenizer: PreTrainedTokenizerBase, api_key: str | None = None):
-        self.name, self.engine, self.api_key = name, engine, api_key
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase,
+        api_key: str | None = None,
+        local: bool = False,
+    ):
+        self.name, self.engine, self.api_key, self.local = name, engine, api_key, local
         self.tokenizer, self._encoding = copy.deepcopy(tokenizer), threading.Lock()
         self.vocab_size = engine.model.config.get_text_config().vocab_size
         self.description = {"id": name, "object": "model", "created": 0, "owned_by": "scratch"}
 
     def app(self) -> FastAPI:
         """The application."""
-        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        checks = [Depends(_check_origin)] if self.local and self.api_key is None else []
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, dependencies=checks)
         app.add_api_route("/health", self.health, response_model=None)
         app.add_api_route("/v1/models", self.models, response_model=None)
         app.add_api_route("/v1/models/{name:path}", self.model, response_model=None)
@@ -77,6 +88,7 @@ class ModelServer:
         self._check_model(fields.model)
         if self.tokenizer.chat_template is None:
             raise RequestError(f"{self.name} has no chat template; use /v1/completions", "messages")
+        self._check_number(1, fields.n, "messages")
         settings = fields.settings(self.vocab_size)
         conversation, variables = fields.conversation(), fields.template_variables()
         try:
@@ -91,10 +103,9 @@ class ModelServer:
         fields: CompletionFields = read_fields(CompletionFields, await self._body(request))
         self._check_model(fields.model)
         settings = fields.settings(self.vocab_size)
-        prompts = [
-            await self._encode(prompt) if isinstance(prompt, str) else prompt
-            for prompt in fields.prompts(self.vocab_size)
-        ]
+        given = fields.prompts(self.vocab_size)
+        self._check_number(len(given), fields.n, "prompt")
+        prompts = [await self._encode(prompt) if isinstance(prompt, str) else prompt for prompt in given]
         return await self._answer(request, fields, CompletionShape(self.name), prompts, settings, "prompt")
 
     async def _body(self, request: Request) -> dict[str, Any]:
@@ -109,6 +120,8 @@ class ModelServer:
                         raise RequestError(f"the body exceeds {LARGEST_BODY:,} bytes", status=413)
         except TimeoutError:
             raise RequestError("the body did not arrive in time", status=408) from None
+        except ClientDisconnect:
+            raise RequestError("the client has gone", status=499) from None
         return read_body(bytes(body))
 
     def _authorize(self, request: Request) -> None:
@@ -119,6 +132,13 @@ class ModelServer:
     def _check_model(self, name: str | None) -> None:
         if name not in (None, self.name):
             raise RequestError(f"no model '{name}'; this server has '{self.name}'", "model", 404, "model_not_found")
+
+    def _check_number(self, prompts: int, per_prompt: int, field: str) -> None:
+        """Reject a request for more answers than may wait, before any work for it."""
+        if prompts * per_prompt > self.engine.max_queue:
+            name = "n" if per_prompt > 1 else field
+            reason = f"a request may have {self.engine.max_queue} answers, not {prompts * per_prompt}"
+            raise RequestError(reason, name)
 
     async def _encode(self, prompt: str | list[dict[str, Any]], **template: Any) -> list[int]:
         """Token ids of a prompt; an empty one becomes the token before which every text begins."""
@@ -154,9 +174,6 @@ class ModelServer:
             for prompt in prompts
             for number in range(fields.n)
         ]
-        if len(wanted) > self.engine.max_queue:
-            name = "n" if fields.n > 1 else field
-            raise RequestError(f"a request may have {self.engine.max_queue} answers, not {len(wanted)}", name)
         pieces = self.engine.answer(*wanted)
         try:
             await pieces.__aenter__()
@@ -229,6 +246,12 @@ async def _unless_disconnected(request: Request, work: Awaitable[Response]) -> R
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, RequestError):
                 await task
+
+
+async def _check_origin(request: Request) -> None:
+    """Reject a request of a page that is not of this computer."""
+    if reason := foreign_host(request.headers) or foreign_origin(request.headers):
+        raise RequestError(reason, status=403)
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -7,7 +7,7 @@ from training.common.errors import UserError, one_line
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that has the address, before a large model is loaded.
+    """A socket that listens at the address, before a large model is loaded. Clients wait from then on.
 
     Raises:
         UserError: the address is in use, not allowed, or not of this machine.
@@ -23,6 +23,7 @@ def listen(host: str, port: int) -> socket.socket:
         if sys.platform != "win32":  # there it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # until then another server could take it as well
     except OSError as error:
         listener.close()
         raise UserError(f"'port': {port} cannot be used ({error.strerror}); choose another with --port") from None

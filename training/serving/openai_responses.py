@@ -132,8 +132,8 @@ class CompletionShape(Shape):
             self.offsets[number] = offsets[-1] + len(piece.token.text)
         return {
             "tokens": [_name(piece.token) for piece in pieces],
-            "token_logprobs": [piece.token.logprob for piece in pieces],
-            "top_logprobs": [{_name(each): each.logprob for each in piece.likely} for piece in pieces],
+            "token_logprobs": [_finite(piece.token.logprob) for piece in pieces],
+            "top_logprobs": [{_name(each): _finite(each.logprob) for each in piece.likely} for piece in pieces],
             "text_offset": offsets,
         }
 
@@ -152,6 +152,9 @@ def _name(candidate: Candidate) -> str:
 
 
 def _logprob(candidate: Candidate) -> dict[str, Any]:
-    # JSON has no infinity; OpenAI writes -9999 for what is next to impossible.
-    logprob = max(candidate.logprob, -9999.0)
-    return {"token": candidate.text, "logprob": logprob, "bytes": list(candidate.bytes)}
+    return {"token": candidate.text, "logprob": _finite(candidate.logprob), "bytes": list(candidate.bytes)}
+
+
+def _finite(logprob: float) -> float:
+    """A log probability as JSON, which has neither -inf nor NaN; OpenAI writes -9999 for impossible tokens."""
+    return max(-9999.0, logprob)

@@ -13,6 +13,7 @@ from trl import extract_prompt
 
 from training.common.errors import UserError, one_line
 from training.model_io.conversations import encode_answers, encode_text
+from training.model_io.tokenizers import unknown_token_id
 from training.tuning.dataset_formats import VERSION, Record
 
 _NOTES = ["as_shown", "spelled", "unknown"]  # columns that are counted, and then removed
@@ -37,9 +38,9 @@ def encode_dataset(data: Any, encode: Callable[..., Record], args: Any, name: st
     def encode_record(record: Record, number: int, version: int, **options: Any) -> Record:
         try:
             encoded, tokenizer = encode(record, **options), options.get("tokenizer")
-            unknown = tokenizer is not None and tokenizer.unk_token_id is not None
-            unknown = unknown and any(tokenizer.unk_token_id in ids for name, ids in encoded.items() if "ids" in name)
-            return encoded | {"spelled": spelled_token(record, tokenizer), "unknown": unknown}
+            unknown = None if tokenizer is None else unknown_token_id(tokenizer)
+            lost = any(unknown in ids for name, ids in encoded.items() if "ids" in name)
+            return encoded | {"spelled": spelled_token(record, tokenizer), "unknown": lost}
         except TemplateError as error:
             problem = f"the chat template rejects it ({one_line(error)}); remove it, or set another template"
         except ValueError as error:

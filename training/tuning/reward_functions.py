@@ -187,9 +187,8 @@ def find_rewards(
         except (TypeError, ValueError):
             raise UserError(f"{where}: '{key}': {name} is not a reward function") from None
         if missing:
-            raise UserError(
-                f"{where}: '{key}': {name} needs the column {', '.join(missing)}; {data} have {', '.join(columns)}"
-            )
+            found = ", ".join(columns) or "no columns"
+            raise UserError(f"{where}: '{key}': {name} needs the column {', '.join(missing)}; {data} have {found}")
         if function is doctest:
             check_isolation()
         functions.append(checked_reward(function, name, key))

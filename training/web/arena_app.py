@@ -1,6 +1,5 @@
 """The arena as a web application: battles, votes and the leaderboard."""
 
-import asyncio
 from typing import Any
 
 from fastapi import Body, FastAPI, Request, Response
@@ -41,6 +40,8 @@ def create_app(battles: Battles, polls: Polls) -> FastAPI:
     @app.get("/api/battles/{name}/events")
     async def events(name: str, request: Request, response: Response, shown: int = 0) -> Response:
         battle = battles.find(name, visitor(request, response))
+        if not battle.turns:
+            raise Rejected(409, "This battle has not begun.")
         return event_stream(battles.steps(battle, max(0, shown)))
 
     @app.post("/api/battles/{name}/stop")
@@ -52,7 +53,7 @@ def create_app(battles: Battles, polls: Polls) -> FastAPI:
     @app.post("/api/battles/{name}/vote")
     async def vote(name: str, request: Request, response: Response, body: Json = Body()) -> Json:
         battle = battles.find(name, visitor(request, response))
-        await asyncio.to_thread(battles.vote, battle, body.get("vote"))  # it waits for the disk
+        await battles.vote(battle, body.get("vote"))
         return battle.public()
 
     @app.get("/api/filters")

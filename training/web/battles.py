@@ -6,7 +6,6 @@ in the same events at the same pace, and a failure ends the battle with a line t
 
 import asyncio
 import random
-import re
 import secrets
 import time
 from collections import OrderedDict
@@ -14,22 +13,21 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from training.arena.contestants import Contestant
-from training.common.errors import one_line
+from training.arena.contestants import Contestant, bounded_answer, says_name
+from training.common.errors import UserError, one_line
 from training.web.lockstep import SIDES, Pair
 
 Vote = Literal["a", "b", "tie", "both_bad"]
 VOTES = ("a", "b", "tie", "both_bad")
 
 LONGEST_PROMPT = 8_000  # characters
-LONGEST_ANSWER = 20_000  # characters, above which an answer counts as one without end
 MOST_TURNS = 20
-MOST_SECONDS = 300  # of an answer
 UNREAD_SECONDS = 30  # after which answers that nobody reads are stopped
 MOST_OPEN = 1_000  # battles in memory
 MOST_ANSWERING = 400  # battles whose answers are being written
 MOST_OF_A_VOTER = 4  # battles of one voter in memory, so that one cannot displace those of others
 MOST_A_MINUTE = 60  # turns of one voter
+IDLE_SECONDS = 1800  # after which a battle that waits for its voter may be dropped
 
 FAILED = "One of the two models failed to answer."
 
@@ -60,6 +58,8 @@ class Battle:
         seed: of both answers; turns count on from it.
         state: "open" until a vote or a failure, then "voted" or "void".
         leaked: whether an answer says a contestant's name, so that the vote is kept but not rated.
+        voting: whether a vote is being written.
+        touched: when its voter last asked for it, in seconds of a clock.
     """
 
     id: str
@@ -73,6 +73,8 @@ class Battle:
     vote: Vote | None = None
     message: str = ""
     leaked: bool = False
+    voting: bool = False
+    touched: float = field(default_factory=time.monotonic)
     readers: int = 0
     unread_since: float = field(default_factory=time.monotonic)
     tasks: list[asyncio.Task] = field(default_factory=list)
@@ -80,6 +82,12 @@ class Battle:
     @property
     def answering(self) -> bool:
         return bool(self.turns) and self.state == "open" and not self.turns[-1].pair.done
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be dropped: it has ended or not begun, or its voter seems to be gone."""
+        gone = time.monotonic() - self.touched > IDLE_SECONDS
+        return self.state != "open" or not self.turns or (gone and not self.answering)
 
     def conversation(self, side: str, whole: bool = False) -> list[dict[str, str]]:
         """The messages that a side has seen and written, up to the last prompt, or with its answer if `whole`."""
@@ -96,9 +104,9 @@ class Battle:
             | {"shown": turn.pair.shown}
             for turn in self.turns
         ]
-        known = {"id": self.id, "state": self.state, "turns": turns, "vote": self.vote, "message": self.message}
+        known = {"id": self.id, "state": self.state, "turns": turns, "message": self.message}
         if self.state == "voted":
-            known["names"] = {side: contestant.name for side, contestant in self.sides.items()}
+            known |= {"vote": self.vote, "names": {side: each.name for side, each in self.sides.items()}}
         return known
 
 
@@ -107,7 +115,7 @@ class Battles:
 
     Args:
         draw: given the battles that wait for a vote, the next two contestants.
-        keep: called with a battle when it is voted on, before the vote is confirmed; it makes the vote durable.
+        keep: called in a thread with a battle and its vote, before the vote is confirmed; it makes the vote durable.
         settings: sampling settings of all answers.
         names: words that an answer may not say in a battle that counts.
         report: called with a line for the terminal when a contestant fails.
@@ -125,7 +133,7 @@ class Battles:
     ):
         self.draw, self.keep, self.settings, self.report = draw, keep, settings, report
         self._seeds = random.Random(seed)
-        self.naming = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names), re.IGNORECASE)
+        self.names = names
         self.open: OrderedDict[str, Battle] = OrderedDict()
         self.recent: dict[str, list[float]] = {}
 
@@ -139,11 +147,11 @@ class Battles:
         if len(own) >= MOST_OF_A_VOTER:
             self._forget(own[0])
         if len(self.open) >= MOST_OPEN:
-            idle = [battle for battle in self.open.values() if battle.state != "open" or not battle.turns]
+            idle = [battle for battle in self.open.values() if battle.idle]
             if not idle:
                 raise Rejected(503, "Too many battles are open; try again in a few minutes.")
             self._forget(idle[0])
-        pair = list(self.draw([other for other in self.open.values() if other.turns and other.state == "open"]))
+        pair = list(self.draw([other for other in self.open.values() if not other.idle]))
         secrets.SystemRandom().shuffle(pair)
         sides = dict(zip(SIDES, pair, strict=True))
         battle = Battle(secrets.token_urlsafe(16), voter, sides, self.settings, self._seeds.randrange(2**31))
@@ -159,6 +167,7 @@ class Battles:
         battle = self.open.get(name)
         if battle is None or battle.voter != voter:
             raise Rejected(404, "This battle has ended. Begin a new one.")
+        battle.touched = time.monotonic()
         return battle
 
     def ask(self, battle: Battle, prompt: Any) -> None:
@@ -171,7 +180,7 @@ class Battles:
             raise Rejected(400, "The prompt is empty.")
         if len(prompt) > LONGEST_PROMPT:
             raise Rejected(400, f"The prompt is longer than {LONGEST_PROMPT:,} characters; shorten it.")
-        if battle.state != "open":
+        if battle.state != "open" or battle.voting:
             raise Rejected(409, "This battle has ended. Begin a new one.")
         if battle.answering:
             raise Rejected(409, "Both models are still answering.")
@@ -187,8 +196,6 @@ class Battles:
 
     async def steps(self, battle: Battle, since: int) -> AsyncIterator[dict[str, Any]]:
         """Events of the last turn from character `since` on, and at the end the whole battle."""
-        if not battle.turns:
-            raise Rejected(409, "This battle has not begun.")
         battle.readers += 1
         try:
             async for step in battle.turns[-1].pair.steps(since):
@@ -199,52 +206,54 @@ class Battles:
         yield battle.public()
 
     def stop(self, battle: Battle) -> None:
-        """End both answers where they are."""
-        if battle.answering:
-            for answer in battle.turns[-1].pair.answers.values():
-                answer.ended = True
-            self._cancel(battle)
+        """End both answers where they are shown; what a faster model has written beyond that is dropped."""
+        if not battle.answering:
+            return
+        pair = battle.turns[-1].pair
+        for answer in pair.answers.values():
+            answer.text, answer.ended = answer.text[: pair.shown], True
+        self._cancel(battle)
+        if not all(answer.text.strip() for answer in pair.answers.values()):
+            self._void(battle, "The answers were stopped before they began.")
 
-    def vote(self, battle: Battle, vote: Any) -> None:
+    async def vote(self, battle: Battle, vote: Any) -> None:
         """Record the vote and reveal the names.
 
         Raises:
-            Rejected: not a vote, a second vote, or nothing to vote on.
+            Rejected: not a vote, a second vote, nothing to vote on, or the vote cannot be written.
         """
         if vote not in VOTES:
             raise Rejected(400, f"A vote is one of {', '.join(VOTES)}.")
-        if battle.state != "open":
+        if battle.state != "open" or battle.voting:
             raise Rejected(409, "This battle has ended, and each has one vote.")
         if not battle.turns or battle.answering:
             raise Rejected(409, "Vote when both answers are complete.")
-        battle.vote, battle.state = vote, "voted"
+        battle.vote, battle.voting = vote, True
+        texts = [answer.text for turn in battle.turns for answer in turn.pair.answers.values()]
+        battle.leaked = any(says_name(text, self.names) for text in texts)
+        try:
+            await asyncio.to_thread(self.keep, battle)
+        except (OSError, UserError) as error:
+            self.report(f"a vote could not be written: {one_line(error)}")
+            raise Rejected(507, "The vote could not be written. Tell who runs this arena, then vote again.") from None
+        finally:
+            battle.voting = False
+        battle.state = "voted"
         if battle.leaked:
             battle.message = "An answer names a model, so this vote is kept but does not count for the rating."
-        try:
-            self.keep(battle)
-        except BaseException:
-            battle.vote, battle.state, battle.message = None, "open", ""
-            raise
 
     async def _answer(self, battle: Battle, side: str) -> None:
         """Write one side's answer; a contestant that fails, hangs or does not end costs this battle and no more."""
         contestant, answer = battle.sides[side], battle.turns[-1].pair.answers[side]
-        settings = battle.settings | {"seed": (battle.seed + len(battle.turns)) % 2**31}
+        settings = battle.settings | {"seed": (battle.seed + len(battle.turns) - 1) % 2**31}
         try:
-            async with asyncio.timeout(MOST_SECONDS):
-                async for piece in contestant.answer(battle.conversation(side), settings):
-                    answer.text += piece
-                    if len(answer.text) > LONGEST_ANSWER:
-                        raise ValueError(f"its answer is longer than {LONGEST_ANSWER:,} characters")
-            if not answer.text.strip():
-                raise ValueError("its answer is empty")
+            async for piece in bounded_answer(contestant, battle.conversation(side), settings):
+                answer.text += piece
         except Exception as error:  # whatever a contestant raises
             self.report(f"{contestant.name}: {one_line(error) or type(error).__name__}; the battle does not count")
             self._void(battle, FAILED)
             return
         answer.ended = True
-        if self.naming.pattern and self.naming.search(answer.text):
-            battle.leaked = True
 
     async def _stop_unread(self, battle: Battle) -> None:
         while battle.answering:
@@ -264,7 +273,8 @@ class Battles:
                 task.cancel()
 
     def _forget(self, battle: Battle) -> None:
-        self._cancel(battle)
+        if battle.answering:
+            self._void(battle, "A newer battle took its place.")
         del self.open[battle.id]
 
     def _check_rate(self, voter: str) -> None:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from fastapi import Body, FastAPI
+from fastapi import Body, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from training.common.errors import UserError
 from training.serving.app import ModelServer
 from training.web.conversations import ConversationFile
 from training.web.pages import add_pages, error
@@ -29,6 +30,10 @@ def create_app(server: ModelServer, conversations: ConversationFile, chats: bool
         "chats": chats,
         "settings": defaults | {"max_tokens": settings.max_new_tokens or server.engine.context},
     }
+
+    @app.exception_handler(UserError)
+    async def unusable(request: Request, reason: UserError) -> JSONResponse:
+        return error(409, str(reason))
 
     @app.get("/api/page")
     async def page() -> Json:

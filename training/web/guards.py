@@ -6,11 +6,13 @@ to another's conversation or battle is checked where those are kept.
 """
 
 import hmac
-import ipaddress
 import json
-from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
+
+from starlette.requests import cookie_parser
+
+from training.serving.origins import foreign_host, foreign_origin
 
 Scope, Receive, Send = dict[str, Any], Any, Any
 
@@ -25,14 +27,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-
-def is_local(host: str) -> bool:
-    """Whether an address to listen on, or a host name of a request, is this computer alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower() == "localhost"
 
 
 class Guard:
@@ -68,18 +62,16 @@ class Guard:
 
     def refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and reason if the request is rejected."""
-        host = headers.get("host", "")
         if self.token:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(TOKEN)
+            cookie = cookie_parser(headers.get("cookie", "")).get(TOKEN, "")
             bearer = headers.get("authorization", "").removeprefix("Bearer ")
-            if not any(_equal(given, self.token) for given in (cookie.value if cookie else "", bearer)):
+            if not any(_equal(given, self.token) for given in (cookie, bearer)):
                 return 401, "A token is needed: open the address that was printed when the server started."
-        elif not is_local(host.rsplit(":", 1)[0] if not host.endswith("]") else host):
-            return 403, f"Requests to {host or 'no host'} are not accepted; use localhost."
+        elif reason := foreign_host(headers):
+            return 403, reason
         if scope["method"] not in ("GET", "HEAD"):
-            origin = headers.get("origin")
-            if origin is not None and origin.partition("://")[2] != host:
-                return 403, f"Requests from pages of {origin} are not accepted."
+            if reason := foreign_origin(headers):
+                return 403, reason
             if not headers.get("content-type", "").startswith("application/json"):
                 return 415, "The body must be JSON, with Content-Type: application/json."
             if int(headers.get("content-length", "0") or 0) > LARGEST_BODY:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 SIDES = ("a", "b")
 TICK = 0.1  # seconds between two steps of the pages
-SLOWEST = 50  # characters per second, so that a long answer beside a very short one is shown at all
+# A long answer beside one of fewer than FEW characters, which set no pace, is shown at SLOWEST characters per second.
+FEW, SLOWEST = 10, 50
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Pair:
         if self._pace is None:  # one answer has been shown to its end: from now on no faster than before
             self.shown = max(self.shown, first_end)
             pace = first_end / max(now - self.started, TICK)
-            self._pace, self._since, self._from = max(pace, SLOWEST), now, self.shown
+            self._pace, self._since, self._from = max(pace, SLOWEST) if first_end < FEW else pace, now, self.shown
         allowed = self._from + int(self._pace * (now - self._since))
         self.shown = max(self.shown, min(common, allowed))
 

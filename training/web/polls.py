@@ -1,20 +1,19 @@
 """The store of a running arena: it decides the next pair, keeps the votes, and gives the leaderboard."""
 
+import threading
 from typing import Any, Literal
-
-import numpy as np
 
 from training.arena.agreement import rater_remarks
 from training.arena.answer_style import TOPICS
 from training.arena.leaderboard import Leaderboard, make_leaderboard
-from training.arena.matchmaking import next_pair
-from training.arena.ratings import Ratings, Votes, bradley_terry
-from training.arena.results import SCORES, Filter, read_results
+from training.arena.matchmaking import Matchmaker
+from training.arena.results import Filter, read_results
 from training.arena.store import KINDS, Battle, Contestant, Store, Vote, Winner
 from training.web import battles
 from training.web.lockstep import SIDES
 
 WINNERS: dict[battles.Vote, Winner] = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "both_bad"}
+MOST_BOARDS = 20  # leaderboards in memory
 FILTERS = {"kinds": list(KINDS), "topics": list(TOPICS)}
 
 
@@ -29,17 +28,16 @@ class Polls:
 
     def __init__(self, store: Store, contestants: list[battles.Contestant], seed: int | None = None):
         self.store, self.contestants = store, contestants
-        self._places = {each.fingerprint: place for place, each in enumerate(contestants)}
-        self._draw = np.random.default_rng(seed)
-        self._votes: list[tuple[int, int, float]] = []  # of this run's contestants: two places, score of the first
-        self._ratings: Ratings | None = None  # of these votes
+        self._by_fingerprint = {each.fingerprint: each for each in contestants}
+        self._matchmaker = Matchmaker(list(self._by_fingerprint), seed)
+        self._boards: dict[Any, tuple[Leaderboard, list[str]]] = {}  # by filter, of `_votes_shown`
+        self._votes_shown, self._showing = -1, threading.Lock()
 
     def open(self) -> None:
         """Enter the contestants in the store, and read their votes of earlier runs."""
         for each in self.contestants:
             self.store.add_contestant(Contestant(each.name, each.fingerprint))
-        for verdict in read_results(self.store, Filter("human")).verdicts:
-            self._count(verdict.battle.model_a, verdict.battle.model_b, verdict.winner)
+        self._matchmaker.read(self.store, "human")
 
     def next_pair(self, waiting: list[battles.Battle]) -> tuple[battles.Contestant, battles.Contestant]:
         """Two contestants for a battle, where a vote is expected to correct the ranking most.
@@ -47,19 +45,16 @@ class Polls:
         Args:
             waiting: battles without a vote, which count as if they had one.
         """
-        if self._ratings is None:
-            first, second, score = np.array(self._votes).reshape(-1, 3).T
-            pairs = (first.astype(np.int64), second.astype(np.int64))
-            self._ratings = bradley_terry(Votes(len(self.contestants), *pairs, score, np.zeros(len(score), np.int64)))
-        places = [tuple(self._places[battle.sides[side].fingerprint] for side in SIDES) for battle in waiting]
-        first, second = next_pair(self._ratings, places, self._draw)
-        return self.contestants[first], self.contestants[second]
+        pairs = [tuple(battle.sides[side].fingerprint for side in SIDES) for battle in waiting]
+        first, second = self._matchmaker.next_pair(pairs)
+        return self._by_fingerprint[first], self._by_fingerprint[second]
 
     def keep(self, battle: battles.Battle) -> None:
         """Write a battle and its vote, both or neither; they are on the disk when this returns.
 
         Raises:
             OSError, UserError: they cannot be written.
+            Rejected: the store has a vote on this battle.
         """
         voter = self.store.salted(battle.voter)
         sides = [battle.sides[side].fingerprint for side in SIDES]
@@ -76,23 +71,27 @@ class Polls:
             battle.began,
         )
         winner = WINNERS[battle.vote]
-        self.store.add([], [row], [Vote(battle.id, voter, winner)])
+        if self.store.add([], [row], [Vote(battle.id, voter, winner)]) != (1, 1):
+            raise battles.Rejected(409, "This battle has a vote already.")
         if not battle.leaked:
-            self._count(*sides, winner)
+            self._matchmaker.count(*sides, winner)
 
     def board(self, chosen: Filter, style: bool) -> tuple[Leaderboard, list[str]]:
-        """The leaderboard of the votes that a filter takes, and remarks on it.
+        """The leaderboard of the votes that a filter takes, and remarks on it; computed once for the same votes.
 
         Raises:
             UserError: there are none.
         """
-        board = make_leaderboard(read_results(self.store, chosen), style)
-        return board, [*board.remarks(), *rater_remarks(self.store, chosen.kind)]
-
-    def _count(self, first: str, second: str, winner: Winner) -> None:
-        if first in self._places and second in self._places:
-            self._votes.append((self._places[first], self._places[second], SCORES[winner]))
-            self._ratings = None
+        with self._showing:
+            votes = len(self.store.votes())
+            if votes != self._votes_shown:
+                self._boards, self._votes_shown = {}, votes
+            if (chosen, style) not in self._boards:
+                board = make_leaderboard(read_results(self.store, chosen), style)
+                whole = chosen == Filter(chosen.kind)  # the raters are described by all of their votes
+                remarks = [*board.remarks(), *(rater_remarks(self.store, chosen.kind) if whole else ())]
+                self._boards = dict([*self._boards.items()][-MOST_BOARDS:]) | {(chosen, style): (board, remarks)}
+            return self._boards[chosen, style]
 
 
 def read_filter(fields: dict[str, Any]) -> tuple[Filter, bool]:

@@ -1,5 +1,6 @@
 """Run a web application until Ctrl-C, and show its page in the browser of this computer."""
 
+import contextlib
 import os
 import secrets
 import socket
@@ -9,7 +10,8 @@ import webbrowser
 import uvicorn
 
 from training.serving.listening import address_of
-from training.web.guards import TOKEN, Guard, is_local
+from training.serving.origins import is_local
+from training.web.guards import TOKEN, Guard
 
 SHUTDOWN_SECONDS = 1  # for answers in progress to end
 
@@ -23,8 +25,7 @@ def run_pages(app: object, listener: socket.socket, host: str, settings: str = "
         settings: what the page reads from the end of its address line.
     """
     token = None if is_local(host) else secrets.token_urlsafe(16)
-    listener.listen()
-    address = f"http://{address_of(listener)}/" + (f"?{TOKEN}={token}" if token else "")
+    address = f"http://{reachable(listener)}/" + (f"?{TOKEN}={token}" if token else "")
     address += f"#{settings}" if settings else ""
     if token:
         print("other computers reach this address; only who has the token in it is served", file=sys.stderr)
@@ -34,7 +35,22 @@ def run_pages(app: object, listener: socket.socket, host: str, settings: str = "
     options = uvicorn.Config(
         Guard(app, token), log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS
     )
-    uvicorn.Server(options).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is its regular end
+        uvicorn.Server(options).run(sockets=[listener])
+
+
+def reachable(listener: socket.socket) -> str:
+    """Host and port as a browser takes them; of a socket that listens on all addresses, this computer's own."""
+    address = address_of(listener)
+    host, _, port = address.rpartition(":")
+    if host.strip("[]") not in ("0.0.0.0", "::"):
+        return address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # nothing is sent
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return f"{probe.getsockname()[0]}:{port}"
+        except OSError:
+            return f"{socket.gethostname()}:{port}"
 
 
 def has_display() -> bool:

@@ -37,5 +37,18 @@ def test_equal_texts_are_on_one_side():
     assert len(split.held_out) == 30 and not sides[0] & sides[1] and "two labels" in sides[0]
 
 
+def test_a_rare_label_has_a_text_on_both_sides():
+    """Four of a hundred texts, whose share of the draw is less than one."""
+    labels = ["rare"] * 4 + ["often"] * 96
+    split = hold_out(TEXTS[:100], labels, 0.1, 0)
+    assert Counter(labels[place] for place in split.held_out) == {"often": 9, "rare": 1}
+
+
+def test_many_rare_labels_do_not_take_the_place_of_a_frequent_one():
+    labels = ["often"] * 400 + [f"rare {number // 3}" for number in range(600)]
+    split = hold_out(TEXTS, labels, 0.1, 0)
+    assert len(split.held_out) == 100 and [labels[place] for place in split.held_out].count("often") >= 20
+
+
 def test_nothing_to_draw():
     assert hold_out(["x", "x", "y"], ["a", "a", "b"], 0.1, 0).held_out == []

@@ -89,6 +89,15 @@ def test_splits_without_a_file_are_drawn_from_the_training_texts(tmp_path, capsy
         read_labelled(config, 0)
 
 
+def test_labels_without_texts_in_a_split_are_counted(tmp_path, capsys):
+    config = write(tmp_path, "csv")
+    with open(tmp_path / "train.csv", "a") as stream:
+        stream.write("rare,x\n")
+    read_labelled(config, 0)
+    out = capsys.readouterr().out
+    assert "1 of 3 labels have no validation text" in out and "1 of 3 labels have no test text" in out
+
+
 def test_a_dataset_on_the_hub_keeps_the_splits_it_has(monkeypatch):
     import datasets
 
@@ -101,3 +110,29 @@ def test_a_dataset_on_the_hub_keeps_the_splits_it_has(monkeypatch):
     )
     data = read_labelled(LabelledConfig(name="owner/reviews"), 0)
     assert {split: len(part.texts) for split, part in data.items()} == {"train": 36, "validation": 4, "test": 40}
+
+
+def test_a_split_on_the_hub_without_labels_is_drawn_instead(monkeypatch, capsys):
+    """As in GLUE, whose test splits have the label -1."""
+    import datasets
+
+    names = datasets.ClassLabel(names=["bad", "good"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    labels = {"train": [0, 1] * 20, "validation": [0, 1] * 4, "test": [-1] * 8}
+    splits = {
+        split: datasets.Dataset.from_dict(
+            {"text": [f"{split} {number}" for number in range(len(column))], "label": column}, features
+        )
+        for split, column in labels.items()
+    }
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: list(splits))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: splits[split])
+    data = read_labelled(LabelledConfig(name="owner/glue"), 0)
+    assert {split: len(part.texts) for split, part in data.items()} == {"train": 36, "validation": 8, "test": 4}
+    out = capsys.readouterr().out
+    assert "the test split of owner/glue has no labels" in out and "training texts become the test texts" in out
+    with refused("data.test", "owner/glue", "no record", "label"):
+        read_labelled(LabelledConfig(name="owner/glue", test="test"), 0)
+    splits["test"] = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features)
+    with refused("data.test", "record 2 has no label"):
+        read_labelled(LabelledConfig(name="owner/glue"), 0)

@@ -156,7 +156,10 @@ FILES = {
     "`.json`: one": {"a.json": AS_LINES},
     "`.csv`": {"a.csv": AS_TABLE, "a.tsv": AS_TABLE.replace(",", "\t")},
     "`.parquet`": {"a.parquet": RECORDS},
-    "JSON and CSV": {"a.jsonl": gzip.compress(AS_LINES.encode(), mtime=0), "a.csv.xz": lzma.compress(AS_TABLE.encode())},
+    "JSON and CSV": {
+        "a.jsonl": gzip.compress(AS_LINES.encode(), mtime=0),
+        "a.csv.xz": lzma.compress(AS_TABLE.encode()),
+    },
     "JSON with a byte-order": {"a.jsonl": AS_LINES.encode("utf-8-sig"), "b.jsonl": AS_LINES.encode("utf-16")},
     "CSV in": {"a.csv": AS_TABLE.encode("latin-1")},
     "square": {"chat[v2].jsonl": AS_LINES},

@@ -1,5 +1,6 @@
 """Answers to the questions of a file, on a model that knows them by heart; figures from plain forward passes."""
 
+import copy
 import json
 import math
 
@@ -10,8 +11,10 @@ from messages import refused
 from taught import GOOD, RECORDS, SUMS
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from training.eval.measures.chats import check_chat, measure_chat, open_chat
-from training.eval.measures.config import ChatConfig
+from training.eval.harness.tasks import Tasks
+from training.eval.measures.bits_per_byte import BitsPerByte
+from training.eval.measures.chats import Chats, check_chat, measure_chat, open_chat
+from training.eval.measures.config import ChatConfig, EvaluateConfig
 from training.eval.measures.figures import Figure
 from training.eval.measures.measure import Candidate, LoadedModel
 from training.eval.measures.records import read_pairs, read_questions
@@ -311,3 +314,20 @@ def test_references_with_unknown_characters_have_no_bits_per_byte(tiny_model, tm
     chat = ChatConfig(file=write(tmp_path / "q.jsonl", records))
     figures, *_ = measure(chat, tiny_model(), tokenizer, max_new_tokens=5)
     assert figures["bits per byte"].n == 1 and figures["bits per byte"].left_out == 1
+
+
+def test_an_end_token_is_not_an_unknown_character(tokenizer, tiny_model, tmp_path):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.unk_token = tokenizer.eos_token
+    chat = ChatConfig(file=write(tmp_path / "q.jsonl", [{"prompt": "Where?", "completion": "Here."}]))
+    figures, *_ = measure(chat, tiny_model(), tokenizer, max_new_tokens=5)
+    assert figures["bits per byte"].n == 1 and figures["bits per byte"].left_out == 0
+
+
+def test_conditions_have_no_local_paths(tmp_path):
+    """They are published with the results."""
+    chats = {"some": ChatConfig(file=str(tmp_path / "q.jsonl"), reward_model=str(tmp_path))}
+    folders = {"data": str(tmp_path), "data_dir": str(tmp_path)}
+    config = EvaluateConfig(output_dir="out", models={"m": "model"}, chats=chats, tasks=["small"], **folders)
+    for measure in (BitsPerByte, Chats, Tasks):
+        assert str(tmp_path) not in str(measure(config).conditions())

@@ -1,5 +1,7 @@
 """Preference accuracy against log-probabilities computed one answer at a time."""
 
+import copy
+
 import pytest
 import torch
 from character_tokenizers import character_tokenizer
@@ -102,6 +104,15 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tokenizer, tiny_model):
         check_pairs(RECORDS, "polite", tokenizer, 10, "dir", "models.m")
     with refused("pairs.polite", "no pair fits"):
         check_pairs([record("q", "short", "long " * 20)], "polite", tokenizer, 52, "dir", "models.m")
+
+
+def test_an_end_token_is_not_an_unknown_character(tokenizer, tiny_model):
+    """In GPT-2 the unknown token is also the end token, which ends every answer to a text."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.unk_token = tokenizer.eos_token
+    pairs = [{"prompt": "q", "chosen": "a", "rejected": "b"}]
+    check_pairs(pairs, "polite", tokenizer, 256, "dir", "models.m")
+    assert measured(tiny_model(), tokenizer, pairs)[0].n == 1
 
 
 def test_pairs_with_unknown_characters_in_an_answer_are_left_out_and_counted(tiny_model, tmp_path):

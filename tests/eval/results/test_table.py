@@ -63,8 +63,10 @@ def test_near_chance_is_said_plainly():
         "base: sums: 1 questions left out, because the context has no room for an answer",
         "base: sums: reward model score: 2 answers not scored",
         "base: sums: mine: 400 answers not scored",
-        "base: sums: 4 reference answers left out, because they exceed the context",
-        "base: polite: 5 pairs left out, because they exceed the context",
+        "base: sums: 4 reference answers left out, because they exceed the context or have characters that the "
+        "tokenizer does not know",
+        "base: polite: 5 pairs left out, because they exceed the context or have characters that the tokenizer does "
+        "not know",
         "sft: arc_easy: 2 items left out, because an answer exceeds the context",
         "sft: arc_easy: 3 of 400 items lose their beginning, because they exceed the context",
         "sft: gsm8k: mean of 2 draws of examples, with a standard deviation of 2.8 points between them",

@@ -13,7 +13,7 @@ class Split(NamedTuple):
 
 
 def hold_out(texts: list[str], labels: list[str], share: float, seed: int) -> Split:
-    """Draw a share of the texts, with every label in proportion.
+    """Draw a share of the texts, with labels in proportion and a text of each rare label where there is room.
 
     Texts that are equal up to case and whitespace are on one side. Those that have several labels stay in training, as
     does at least one text of each label. The draw depends on the seed and the texts, not on their order.
@@ -33,10 +33,12 @@ def hold_out(texts: list[str], labels: list[str], share: float, seed: int) -> Sp
     for key, names in found.items():
         if len(names) == 1:
             of_label[min(names)].append((hashlib.sha256(f"{seed} {key}".encode(errors="surrogatepass")).digest(), key))
-    ordered = []  # each label's texts at even distances
+    ordered = []  # each label's texts at even distances, the first of a rare label before the share is full
     for drawn in of_label.values():
         drawn.sort()
-        ordered += [((rank + 0.5) / len(drawn), *draw) for rank, draw in enumerate(drawn[:-1])]
+        distances = [(rank + 0.5) / len(drawn) for rank in range(len(drawn) - 1)]
+        distances[:1] = [min(first, share / 2) for first in distances[:1]]
+        ordered += [(distance, *draw) for distance, draw in zip(distances, drawn)]
     left, held_out = max(1, round(share * len(texts))), set()
     for *_, key in sorted(ordered):
         if len(places[key]) <= left or not held_out:

@@ -48,6 +48,10 @@ class Labelled:
     labels: list[str]
 
 
+class Unlabelled(UserError):
+    """A split without a single label, such as the test splits of GLUE."""
+
+
 def labelled_digests(config: LabelledConfig) -> dict[str, str]:
     """Digests of the data by key, see `training.stages.provenance.digest`.
 
@@ -70,7 +74,14 @@ def read_labelled(config: LabelledConfig, seed: int) -> dict[str, Labelled]:
             a single label, a label that training never sees, or too few texts to draw from.
     """
     places = _places(config)
-    splits = {split: _read(config, split, places[split]) for split in LABELLED_SPLITS if split in places}
+    splits = {}
+    for split in (split for split in LABELLED_SPLITS if split in places):
+        try:
+            splits[split] = _read(config, split, places[split])
+        except Unlabelled:
+            if getattr(config, split) is not None:
+                raise
+            print(f"classify: the {split} split of {config.name} has no labels and is not used")
     for split in LABELLED_SPLITS:
         if split not in splits:
             splits["train"], splits[split] = _draw(splits["train"], split, seed)
@@ -83,6 +94,9 @@ def read_labelled(config: LabelledConfig, seed: int) -> dict[str, Labelled]:
         unseen = sorted(set(data.labels) - known)
         if unseen:
             raise UserError(f"'data.{split}': no training record has the label '{unseen[0]}'; known: {_names(known)}")
+        absent = len(known.difference(data.labels))
+        if absent:
+            print(f"classify: {absent:,} of {len(known):,} labels have no {split} text; mean scores leave them out")
     seen = set(splits["train"].texts)
     for split in ("validation", "test"):
         texts = splits[split].texts
@@ -112,8 +126,9 @@ def _draw(train: Labelled, split: str, seed: int) -> tuple[Labelled, Labelled]:
     if not drawn.held_out:
         raise UserError(f"'data.{split}': no label has two different training texts to draw from; give a file")
     print(
-        f"classify: {len(drawn.held_out):,} of {len(train.texts):,} training texts become the {split} texts, each "
-        f"label in proportion; set 'data.{split}' to use a file or split instead"
+        f"classify: {len(drawn.held_out):,} of {len(train.texts):,} training texts become the {split} texts, with "
+        "labels in proportion and a text of each rare label where there is room; "
+        f"set 'data.{split}' to use a file or split instead"
     )
     kept, held_out = (Labelled([train.texts[n] for n in part], [train.labels[n] for n in part]) for part in drawn)
     return kept, held_out
@@ -131,13 +146,19 @@ def _read(config: LabelledConfig, split: str, where: str) -> Labelled:
         records = _rows_of_file(config, key, where)
     else:
         raise UserError(f"'{key}': {where} has an unknown file type; use {RECORD_ENDINGS}")
-    found = Labelled([], [])
+    found, unlabelled = Labelled([], []), []
     for number, text, label in records:
-        missing = "label" if label in (None, "") else "text" if not isinstance(text, str) or not text.strip() else None
-        if missing:
-            raise UserError(f"'{key}': {where}, record {number} has no {missing}; fix or remove the record")
-        found.texts.append(text)
-        found.labels.append(str(label))
+        if label in (None, ""):
+            unlabelled.append(number)
+        elif not isinstance(text, str) or not text.strip():
+            raise UserError(f"'{key}': {where}, record {number} has no text; fix or remove the record")
+        else:
+            found.texts.append(text)
+            found.labels.append(str(label))
+    if unlabelled and not found.texts:
+        raise Unlabelled(f"'{key}': no record of {where} has a label; use another split or file")
+    if unlabelled:
+        raise UserError(f"'{key}': {where}, record {unlabelled[0]} has no label; fix or remove the record")
     if not found.texts:
         raise UserError(f"'{key}': {where} holds no records")
     return found
@@ -167,10 +188,12 @@ def _rows_of_data_set(config: LabelledConfig, key: str, where: str) -> Rows:
         datasets.enable_progress_bars()
     columns = _columns(config, table.column_names, key, where)
     feature = table.features[config.label_column]
-    named = feature.int2str if isinstance(feature, datasets.ClassLabel) else lambda label: label
+    named = feature.int2str if isinstance(feature, datasets.ClassLabel) else None
     texts, labels = (table[column][:] for column in columns)
     for number, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
-        yield number, text, None if label is None else named(label)
+        if named:
+            label = named(label) if label not in (None, -1) else None  # -1 by convention, as in the test splits of GLUE
+        yield number, text, label
 
 
 def _rows_of_file(config: LabelledConfig, key: str, where: str) -> Rows:

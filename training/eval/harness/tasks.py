@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.common.errors import UserError
 from training.common.packages import how_to_install
+from training.corpus.output.card import shown_path
 from training.eval.harness.catalog import TaskCatalog
 from training.eval.harness.local_data import LocalData, rewrite_data_paths
 from training.eval.harness.runner import DEFAULT_SEED, TaskRunner, TaskSettings
@@ -45,7 +46,7 @@ class Tasks(Measure):
         template = "applied" if config.apply_chat_template else "not applied"
         items = "all items" if config.limits.tasks is None else f"the first {config.limits.tasks} items of each"
         found = {"tasks": f"lm-eval; few-shot examples: {shots}; chat template: {template}; {items}"}
-        return found | ({"data_dir": config.data_dir} if config.data_dir else {})
+        return found | ({"data_dir": shown_path(config.data_dir)} if config.data_dir else {})
 
     def remarks(self) -> list[str]:
         return [

@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from training.common.errors import UserError
+from training.corpus.output.card import shown_path
 from training.data.shards import TokenShards, open_shards
 from training.eval.measures.figures import BITS, Figure, ItemOutcome, MeasureResult, MetricKey, figure_of, identify
 from training.eval.measures.likelihood import sum_nats, windows
@@ -30,7 +31,7 @@ class BitsPerByte(Measure):
 
     def conditions(self) -> dict[str, str]:
         return {
-            "data": self.config.data,
+            "data": shown_path(self.config.data),
             BITS: "the whole validation split as one stream, in windows of the context without overlap; every token "
             "scored once, the first after <|endoftext|>; <|endoftext|> tokens cost bits and count no bytes",
         }

@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from training.common.errors import UserError
+from training.corpus.output.card import shown_path
 from training.eval.measures.bits_per_byte import bits_per_byte
 from training.eval.measures.config import ChatConfig
 from training.eval.measures.figures import (
@@ -33,6 +34,7 @@ from training.eval.measures.prompts import check_rendering, encode_completion, e
 from training.eval.measures.records import Question, read_questions
 from training.eval.measures.reward_model import check_reward_model, score_conversations
 from training.model_io.conversations import encode_prompt
+from training.model_io.tokenizers import unknown_token_id
 from training.tuning.reward_functions import ALL_OR_NOTHING, Answer, content, find_rewards
 
 SAMPLES = 5  # answers per chat kept for reading
@@ -63,7 +65,9 @@ class Chats(Measure):
             "chats": f"greedy, up to {self.config.max_new_tokens} new tokens; bits per byte of reference answers given "
             "their prompts: the token that ends one costs bits and counts no bytes"
         }
-        scorers = [f"{name}: {chat.reward_model}" for name, chat in self.config.chats.items() if chat.reward_model]
+        scorers = [
+            f"{name}: {shown_path(chat.reward_model)}" for name, chat in self.config.chats.items() if chat.reward_model
+        ]
         return found | ({"reward models": ", ".join(scorers)} if scorers else {})
 
     def run(self, model: LoadedModel) -> MeasureResult:
@@ -232,7 +236,7 @@ def measure_references(chat: Chat, model: LoadedModel) -> tuple[Figure, list[Ite
     """
     answered = [question for question in chat.questions if question.reference]
     pairs = [encode_completion(model.tokenizer, question.prompt, question.reference) for question in answered]
-    unknown = model.tokenizer.unk_token_id
+    unknown = unknown_token_id(model.tokenizer)
     fitting = [
         index
         for index, (prompt, answer) in enumerate(pairs)

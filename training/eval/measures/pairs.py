@@ -10,9 +10,12 @@ from training.eval.measures.likelihood import completion_log_probabilities
 from training.eval.measures.measure import Candidate, LoadedModel, Measure
 from training.eval.measures.prompts import check_rendering, encode_completion
 from training.eval.measures.records import read_pairs
+from training.model_io.tokenizers import unknown_token_id
 from training.tuning.dataset_formats import Record
 
 EncodedPair = list[tuple[list[int], list[int]]]  # prompt and answer ids of the chosen side, and of the rejected one
+_SCORABLE = "fits in the context of {} tokens and has only characters that the tokenizer knows"
+_REMEDY = "use a longer context, or other pairs"
 
 
 class Pairs(Measure):
@@ -69,12 +72,12 @@ def measure_pairs(
             answer, is left out and counted.
 
     Raises:
-        UserError: no pair fits in the context.
+        UserError: no pair can be measured.
     """
-    encoded = [_encode(tokenizer, pair) for pair in pairs]
-    fitting = [index for index, pair in enumerate(encoded) if _fits(pair, context, tokenizer.unk_token_id)]
+    encoded, unknown = [_encode(tokenizer, pair) for pair in pairs], unknown_token_id(tokenizer)
+    fitting = [index for index, pair in enumerate(encoded) if _fits(pair, context, unknown)]
     if not fitting:
-        raise UserError(f"'pairs.{name}': no pair fits in the context of {context} tokens; use a longer context")
+        raise UserError(f"'pairs.{name}': no pair {_SCORABLE.format(context)}; {_REMEDY}")
     totals = completion_log_probabilities(
         model, [side for index in fitting for side in encoded[index]], batch_size, bf16
     )
@@ -103,13 +106,12 @@ def check_pairs(
         model, key: the model's folder, and the key of the recipe that names it.
 
     Raises:
-        UserError: unsuitable chat template, or no pair fits in the context.
+        UserError: unsuitable chat template, or no pair can be measured.
     """
     check_rendering(tokenizer, [[pair["prompt"], pair["chosen"], pair["rejected"]] for pair in pairs], model, key)
-    if not any(_fits(_encode(tokenizer, pair), context, tokenizer.unk_token_id) for pair in pairs):
-        raise UserError(
-            f"'pairs.{name}': no pair fits in the context of {model} ({key}), {context} tokens; use a longer context"
-        )
+    unknown = unknown_token_id(tokenizer)
+    if not any(_fits(_encode(tokenizer, pair), context, unknown) for pair in pairs):
+        raise UserError(f"'pairs.{name}': for {model} ({key}) no pair {_SCORABLE.format(context)}; {_REMEDY}")
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, pair: Record) -> EncodedPair:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.device import pick_device
 from training.common.errors import UserError
@@ -36,7 +36,50 @@ def check_reward_model(folder: str, prompts: list[Answer], key: str) -> None:
     check_rendering(tokenizer, [[prompt] for prompt in prompts], folder, key)
 
 
-@torch.inference_mode()
+class RewardModel:
+    """An open reward model.
+
+    Args:
+        folder: output of `scratch reward`.
+        key: of the recipe that names it.
+    """
+
+    def __init__(self, folder: str, key: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        self.folder, self.key, self.model, self.tokenizer = folder, key, model, tokenizer
+        # The model reads the score at the last token that is not padding.
+        self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        model.config.get_text_config().pad_token_id = self.padding
+
+    @classmethod
+    def open(cls, folder: str, key: str = "reward_model") -> "RewardModel":
+        """Load a reward model that `check_reward_model` accepts."""
+        with quiet_loading():
+            model = AutoModelForSequenceClassification.from_pretrained(folder).to(pick_device()).eval()
+        follow_load_in(model)
+        return cls(folder, key, model, open_model_tokenizer(folder, key))
+
+    def encode(self, prompt: Answer, completion: Answer) -> list[int] | None:
+        """Token ids of prompt and completion together, with what the template puts after the last turn; None if they
+        exceed the context."""
+        encoded = encode_answers(self.tokenizer, prompt, completion)
+        ids = encoded.prompt + encoded.answers[0]
+        return ids if len(ids) <= (context_length(self.model.config) or math.inf) else None
+
+    @torch.inference_mode()
+    def score(self, conversations: list[list[int]]) -> list[float]:
+        """The scores of encoded conversations, in one batch.
+
+        Raises:
+            UserError: a score that is NaN or infinite.
+        """
+        ids, mask = (tensor.to(self.model.device) for tensor in pad(conversations, self.padding))
+        scores = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].tolist()  # (batch,)
+        for score in scores:
+            if not math.isfinite(score):
+                raise UserError(f"'{self.key}': {self.folder} gave the score {score}; train it again")
+        return scores
+
+
 def score_conversations(
     folder: str, pairs: list[tuple[Answer, Answer]], batch_size: int, key: str = "reward_model"
 ) -> list[float | None]:
@@ -55,31 +98,14 @@ def score_conversations(
     Raises:
         UserError: a score that is NaN or infinite.
     """
-    with quiet_loading():
-        model = AutoModelForSequenceClassification.from_pretrained(folder).to(pick_device()).eval()
-    follow_load_in(model)
-    tokenizer = open_model_tokenizer(folder, key)
-    # The model reads the score at the last token that is not padding.
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    model.config.get_text_config().pad_token_id = padding
-    longest = context_length(model.config) or math.inf
-    encoded = [_encode_whole(tokenizer, *pair) for pair in pairs]
-    fitting = [index for index, ids in enumerate(encoded) if len(ids) <= longest]
+    model = RewardModel.open(folder, key)
+    encoded = [model.encode(*pair) for pair in pairs]
+    fitting = [index for index, ids in enumerate(encoded) if ids is not None]
     scores: list[float | None] = [None] * len(pairs)
     with progress_bar(total=len(fitting), desc="reward model", unit="answer", leave=False) as bar:
         for batch in by_length([len(encoded[index]) for index in fitting], batch_size):
             indices = [fitting[place] for place in batch]
-            ids, mask = (tensor.to(model.device) for tensor in pad([encoded[index] for index in indices], padding))
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # (batch, 1)
-            for index, score in zip(indices, logits[:, 0].tolist()):
-                if not math.isfinite(score):
-                    raise UserError(f"'{key}': {folder} gave the score {score}; train it again")
+            for index, score in zip(indices, model.score([encoded[index] for index in indices]), strict=True):
                 scores[index] = score
             bar.update(len(batch))
     return scores
-
-
-def _encode_whole(tokenizer: PreTrainedTokenizerBase, prompt: Answer, completion: Answer) -> list[int]:
-    """Token ids of prompt and completion together, including what the template puts after the last turn."""
-    encoded = encode_answers(tokenizer, prompt, completion)
-    return encoded.prompt + encoded.answers[0]

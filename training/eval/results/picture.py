@@ -11,7 +11,7 @@ from training.eval.results.comparison import MeasureComparison
 from training.eval.results.results_file import ModelResults
 from training.eval.results.table import shares
 from training.plots.losses import NATS, draw_losses
-from training.plots.style import INK, bars, drawing, legend_below, save, series, short_name
+from training.plots.style import INK, bars, drawing, legend_below, save, series, short_name, short_names
 
 _POINTS = "Difference in points (right of 0 is better)"  # title of the panel for shares
 _MOST_GROUPS, _MOST_BARS = 8, 36  # of a strip of bars that can be read
@@ -31,7 +31,8 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
     """
     keys = list(dict.fromkeys(key for model in models.values() for key in shares(model)))
     split = MetricKey("data", "validation", BITS)
-    bits = {name: model.figures[split].value for name, model in models.items() if split in model.figures}
+    labels = zip(short_names(models, 20), models.values())
+    bits = {label: model.figures[split].value for label, model in labels if split in model.figures}
     bits = {name: value for name, value in bits.items() if value is not None and math.isfinite(value)}
     above: list[tuple[float, Callable[[Any], None]]] = []  # relative width, drawing function
     if any("loss" in line or "validation_loss" in line for line in curve):
@@ -40,7 +41,7 @@ def draw_summary(path: Path, curve: list[dict[str, Any]], models: Mapping[str, M
         above.append((1.0, lambda axes: _draw_bits(axes, bits)))
     groups = max(1, min(_MOST_GROUPS, _MOST_BARS // max(1, len(models))))
     below = [keys[start : start + groups] for start in range(0, len(keys), groups)]
-    legend = sum(len(short_name(name)) + 8 for name in models) / 100  # about its lines
+    legend = sum(len(name) + 8 for name in short_names(models)) / 100  # about its lines
     heights = [4.2] * bool(above) + [3.3 + 0.25 * legend] * len(below)
     if not heights:
         path.unlink(missing_ok=True)
@@ -75,12 +76,11 @@ def _draw_curve(axes: Any, curve: list[dict[str, Any]]) -> None:
 
 
 def _draw_bits(axes: Any, bits: dict[str, float]) -> None:
-    names = [short_name(name, 20) for name in bits]
     for place, value in enumerate(bits.values()):
         axes.bar(place, value, width=0.7, **bars(place))
         axes.annotate(f"{value:.2f}", (place, value), xytext=(0, 3), textcoords="offset points", ha="center")
-    turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > 24 else {}
-    axes.set_xticks(range(len(bits)), names, **turned)
+    turned = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, bits)) > 24 else {}
+    axes.set_xticks(range(len(bits)), list(bits), **turned)
     axes.set_xlim(min(-0.6, len(bits) / 2 - 2), max(len(bits) - 0.4, len(bits) / 2 + 1))
     axes.set_title("Bits per byte (lower is better)")
     axes.margins(y=0.12)
@@ -95,14 +95,14 @@ def _draw_shares(axes: Any, models: Mapping[str, ModelResults], keys: list[Metri
     """
     width = 0.8 / len(models)
     handles, chances = {}, {}
-    for row, (name, model) in enumerate(models.items()):
+    for row, (name, model) in enumerate(zip(short_names(models), models.values())):
         figures = {key: figure for key, figure in shares(model).items() if math.isfinite(figure.value)}
         places = [group - 0.4 + (row + 0.5) * width for group, key in enumerate(keys) if key in figures]
         shown = [figures[key] for key in keys if key in figures]
         chances |= {key: figure.chance for key, figure in figures.items() if figure.chance is not None}
         heights = [100 * figure.value for figure in shown]
         errors = [100 * (figure.stderr or 0) for figure in shown]
-        handles[short_name(name)] = axes.bar(places, heights, 0.92 * width, **bars(row))
+        handles[name] = axes.bar(places, heights, 0.92 * width, **bars(row))
         axes.errorbar(places, heights, errors, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
         for place, height, error in zip(places, heights, errors):
             axes.annotate(
@@ -158,7 +158,9 @@ def draw_comparison(
         handles = [
             pyplot.Line2D([], [], **series(number), markersize=4, linewidth=1.4) for number in range(len(pairs))
         ]
-        legend_below(figure, handles, [" → ".join(map(short_name, pair)) for pair in pairs])
+        models = list(dict.fromkeys(name for pair in pairs for name in pair))
+        shown = dict(zip(models, short_names(models)))
+        legend_below(figure, handles, [f"{shown[before]} → {shown[after]}" for before, after in pairs])
         save(figure, path)
 
 

@@ -9,6 +9,7 @@ from training.eval.measures.figures import ACCURACY, ALL, BITS, ENDS, Figure, Me
 from training.eval.results.results_file import ModelResults
 
 Figures = dict[MetricKey, Figure]
+_UNSCORABLE = "exceed the context or have characters that the tokenizer does not know"
 
 
 def table_figures(figures: Figures) -> Figures:
@@ -133,11 +134,11 @@ def _left_out_notes(figures: Figures) -> Iterator[str]:
         if not figure.left_out:
             continue
         if key.kind == "pairs" and metric == ACCURACY:
-            yield f"{name}: {figure.left_out} pairs left out, because they exceed the context"
+            yield f"{name}: {figure.left_out} pairs left out, because they {_UNSCORABLE}"
         elif key.kind == "chats" and metric == ENDS:
             yield f"{name}: {figure.left_out} questions left out, because the context has no room for an answer"
         elif key.kind == "chats" and metric == BITS:
-            yield f"{name}: {figure.left_out} reference answers left out, because they exceed the context"
+            yield f"{name}: {figure.left_out} reference answers left out, because they {_UNSCORABLE}"
         elif key.kind == "chats" and metric != ALL:
             unscored = figure.left_out - figures[key._replace(metric=ENDS)].left_out
             if unscored:

@@ -68,6 +68,16 @@ def pick_positive(requested: str | None, labels: list[str]) -> str | None:
     return requested if requested or len(counts) > 2 else min(sorted(counts), key=counts.__getitem__)
 
 
+def report_absent(positive: str | None, data: dict[str, Labelled]) -> None:
+    """Print which split has no text of the positive label: its F1 there is 0, whatever the model predicts."""
+    for split, effect in {"validation": " in every epoch, so that the first is kept", "test": ""}.items():
+        if positive is not None and positive not in data[split].labels:
+            print(
+                f"classify: no {split} text has the label '{positive}', whose F1 is therefore 0{effect}; give a file "
+                f"with such texts as 'data.{split}'"
+            )
+
+
 def build_classifier(model: str, labels: list[str], seed: int, from_random_weights: bool = False) -> PreTrainedModel:
     """A language model with a new classification head on its last token.
 

@@ -29,7 +29,7 @@ class ClassificationScores:
 
     Attributes:
         accuracy: with the share of the most frequent label as `chance`.
-        f1, precision, recall: of the positive label, or the means over all labels.
+        f1, precision, recall: of the positive label, or the means over the labels that some text has.
         labels: scores of each label.
         confusion: counts; rows are the true labels, columns the predicted ones, both in the order of `labels`.
         outcomes: for each text, 1 if its predicted label is the true one, else 0.
@@ -77,7 +77,7 @@ def classification_scores(
     Args:
         truth, predicted: labels, one per text.
         labels: all labels, in the order of the confusion matrix.
-        positive: the label of precision, recall and F1; None for the mean over the labels (macro).
+        positive: the label of precision, recall and F1; None for the mean (macro) over the labels in `truth`.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -86,7 +86,7 @@ def classification_scores(
         LabelScores(label, int(texts), float(precision), float(recall), float(f1))
         for label, precision, recall, f1, texts in zip(labels, *columns, strict=True)
     ]
-    counted = [row for row in by_label if positive in (None, row.label)]
+    counted = [row for row in by_label if (row.texts if positive is None else row.label == positive)]
 
     def mean(name: str) -> float:
         return sum(getattr(row, name) for row in counted) / len(counted)

@@ -8,6 +8,7 @@ const KEYS = { a: "a", b: "b", t: "tie", x: "both_bad" };
 const BATTLE = "scratch-battle"; // in the tab's own storage, so that a reload shows the same battle
 
 let battle; // what the server says of it: {id, turns: [{prompt, a, b, done}], state, names, vote}
+let stream = new AbortController(); // ends the stream of a battle that is left
 
 const answering = () => battle.turns.length > 0 && !battle.turns.at(-1).done;
 const votable = () => battle.state === "open" && battle.turns.length > 0 && !answering();
@@ -52,12 +53,15 @@ function draw() {
   find("#stop").hidden = !answering();
 }
 
-// Receive the last turn's answers until both are complete.
+// Receive the last turn's answers until both are complete, or the battle is left for a new one.
 async function receive() {
-  const turn = battle.turns.at(-1);
+  const own = battle, turn = battle.turns.at(-1);
   show();
   const places = [...find("#turns").lastElementChild.querySelectorAll(".pair .text")];
-  for await (const event of events(`api/battles/${battle.id}/events?shown=${turn.shown ?? 0}`)) {
+  const path = `api/battles/${own.id}/events?shown=${turn.shown ?? 0}`;
+  stream = new AbortController();
+  for await (const event of events(path, undefined, stream.signal)) {
+    if (battle !== own) return;
     if (event.state) {
       battle = event;
       break;
@@ -68,7 +72,9 @@ async function receive() {
       places[place].classList.add("streaming");
     });
   }
+  if (battle === own) battle = await ask(`api/battles/${own.id}`); // the stream broke: the server may be further
   show();
+  if (answering()) throw new Error("The connection was lost. Reload the page to go on.");
   if (votable()) find("#votes").firstElementChild.focus();
 }
 
@@ -88,6 +94,7 @@ async function vote(choice) {
 }
 
 async function renew() {
+  stream.abort();
   battle = await ask("api/battles", {});
   sessionStorage.setItem(BATTLE, battle.id);
   show();
@@ -108,7 +115,7 @@ async function resume() {
 // Run an action and show what went wrong in it.
 const tried = (action) => async (...given) => {
   tell("");
-  await Promise.resolve(action(...given)).catch((error) => tell(error.message));
+  await Promise.resolve(action(...given)).catch((error) => error.name === "AbortError" || tell(error.message));
 };
 
 function begin() {

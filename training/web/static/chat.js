@@ -1,15 +1,20 @@
 // The chat page: one conversation with one model. A base model, which has no chat template, continues a text instead.
 import { button, element, find, follow, tell } from "./dom.js";
 import { markdown } from "./markdown.js";
-import { keep, kept, settings, showSettings, systemPrompt } from "./settings.js";
+import { keep, kept, setSystemPrompt, settings, showSettings, systemPrompt } from "./settings.js";
 import { ask, events } from "./stream.js";
 import { explainTokens, tokenNodes, tokensOf } from "./tokens.js";
 
 let page; // what the server says of itself: {model, template, chats, settings}
 let chatting; // otherwise the model continues a text
 let messages = []; // {role, content, tokens}
-let conversation = crypto.randomUUID();
+let conversation = newName();
 let stop = null; // aborts the answer that is being written
+
+// Random, also on pages without encryption, where crypto.randomUUID is missing.
+function newName() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 const enter = (submit) => (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -49,7 +54,8 @@ function messageNode(message, number) {
   if (message.role === "user" && chatting) tools.append(button("Edit", () => edit(node, number), { class: "small" }));
   if (message.role === "assistant") {
     tools.append(button("Retry", () => { messages = messages.slice(0, number); answer(); }, { class: "small" }));
-    tools.append(button("Copy", () => navigator.clipboard.writeText(message.content), { class: "small" }));
+    const copy = () => navigator.clipboard.writeText(message.content);
+    if (navigator.clipboard) tools.append(button("Copy", copy, { class: "small" }));
   }
   if (!stop) node.append(tools);
   if (message.note) node.append(element("p", { class: "quiet" }, message.note));
@@ -63,7 +69,7 @@ function show() {
 }
 
 function request() {
-  const common = { model: page.model, stream: true, ...settings() };
+  const common = { model: page.model, stream: true, max_tokens: page.settings.max_tokens, ...settings() };
   if (!chatting) {
     return ["v1/completions", { ...common, prompt: messages.map((message) => message.content).join(""), logprobs: 5 }];
   }
@@ -81,6 +87,7 @@ async function answer() {
   tell("");
   show();
   const place = find("#messages").lastElementChild.querySelector(".text");
+  const own = messages, decoder = new TextDecoder();
   place.classList.add("streaming");
   find("#stop").focus();
   try {
@@ -89,12 +96,13 @@ async function answer() {
       const tokens = tokensOf(choice);
       reply.tokens.push(...tokens);
       if (choice?.finish_reason === "length") reply.note = "The answer ended at the highest number of tokens.";
-      follow(() => place.append(...tokenNodes(tokens)));
+      follow(() => place.append(...tokenNodes(tokens, decoder)));
     }
   } catch (error) {
     if (error.name === "AbortError") reply.note = "Stopped.";
     else tell(error.message);
   }
+  if (messages !== own) return; // another conversation was opened meanwhile
   stop = null;
   if (!reply.content && !reply.note) messages.pop();
   show();
@@ -117,11 +125,22 @@ async function showConversations() {
     button(title, () => open(id)), button("Delete", () => remove(id), { class: "small", "aria-label": `Delete: ${title}` }))));
 }
 
+// Show other messages; an answer that is being written is stopped.
+function turnTo(id, others) {
+  stop?.abort();
+  stop = null;
+  conversation = id;
+  messages = others;
+  tell("");
+  show();
+  find("#text").focus();
+}
+
 async function open(id) {
   const kept = await ask(`api/conversations/${id}`);
-  conversation = id;
-  messages = kept.messages.filter((message) => message.role !== "system");
-  show();
+  const system = kept.messages.find((message) => message.role === "system");
+  setSystemPrompt(system?.content ?? "");
+  turnTo(id, kept.messages.filter((message) => message.role !== "system"));
 }
 
 async function remove(id) {
@@ -137,14 +156,7 @@ function send() {
   if (messages.length) answer();
 }
 
-function renew() {
-  stop?.abort();
-  messages = [];
-  conversation = crypto.randomUUID();
-  tell("");
-  show();
-  find("#text").focus();
-}
+const renew = () => turnTo(newName(), []);
 
 // Take the mode from its checkbox.
 function choose() {

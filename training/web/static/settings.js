@@ -49,4 +49,9 @@ export function settings() {
   return chosen;
 }
 
+export function setSystemPrompt(text) {
+  keep("system", text);
+  document.querySelector("#system").value = text;
+}
+
 export const systemPrompt = () => kept().get("system") ?? "";
