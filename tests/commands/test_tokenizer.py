@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from messages import refused
 from transformers import AutoTokenizer
 
 from modeling_scratch import tokenization_base
@@ -88,6 +89,16 @@ def test_bad_options_are_one_line_and_write_nothing(texts, tmp_path, options, me
         main(arguments(texts, tmp_path / "out" / "tokenizer", **options))
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_has_no_effect_on_byte_pairs_is_not_in_their_identity(texts, tmp_path, capsys):
+    bpe, character = ({"kind": kind, "vocab_size": 300} for kind in ("bpe", "character"))
+    for options in (bpe, character):
+        main(arguments(texts, tmp_path / options["kind"], **options))
+    main(arguments(texts, tmp_path / "bpe", unknown="false", **bpe))
+    assert capsys.readouterr().out.endswith("is up to date, skipped\n")
+    with refused("output_dir", "unknown"):
+        main(arguments(texts, tmp_path / "character", unknown="false", **character))
 
 
 def test_missing_text_is_named(tmp_path):

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import traceback
 import typing
 from collections.abc import Iterator
@@ -222,6 +223,14 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else written(value, "json").decode("utf-8", "surrogatepass")
 
 
+def state_of(folder: Path) -> dict[Path, tuple[int, int] | None]:
+    """Everything below a folder; of a file its size and the time of its last change."""
+    return {
+        path: (status.st_size, status.st_mtime_ns) if stat.S_ISREG((status := path.lstat()).st_mode) else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_one_line_for_odd_options(verb, place):
     @settings(LANE, max_examples=LANE.max_examples // SLOW)
@@ -230,13 +239,13 @@ def test_one_line_for_odd_options(verb, place):
         arguments, recipe = data.draw(commands(verb))
         put("recipe.yaml", recipe)
         typed = data.draw(st.lists(st.sampled_from((*LINES, *TEXTS)), max_size=3)) if verb == "chat" else []
-        before = sorted(place.rglob("*"))
+        before = state_of(place)
         code, printed = in_a_process(arguments, "\n".join(typed))
         errors = [line for line in printed.splitlines() if line.startswith("error: ")]
         assert "Traceback" not in printed and code in (0, 1, 2), (code, printed[-3000:])
         if verb != "chat":  # which reports each mistaken line
             assert len(errors) == bool(code), printed
-        after = sorted(place.rglob("*"))
+        after = state_of(place)
         if code and verb not in ADD:
             assert after == before
         for path in set(after) - set(before):

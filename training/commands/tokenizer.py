@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = 8
 SMALLEST_VOCABULARY = 256 + SPECIAL_TOKENS  # the bytes, and modeling_scratch.tokenization_base.SPECIAL_TOKENS
 BATCH_BYTES = 1_000_000  # of text encoded at once
+RUNTIME_KEYS = frozenset({"unknown"})  # without effect on bpe; `inputs` has it for kind character
 COMPARED_BYTES = 5_000_000  # of the user's own text
 
 
@@ -89,7 +90,8 @@ def inputs(config: TokenizerConfig) -> dict[str, str]:
     """The digest of all that the documents are made from. Raises UserError: a file is missing."""
     from training.corpus.curation.fingerprint import corpus_digest
 
-    return {"data": corpus_digest(config.data)}
+    of_kind = {"unknown": str(config.unknown)} if config.kind == "character" else {}
+    return {"data": corpus_digest(config.data)} | of_kind
 
 
 def main(arguments: list[str]) -> None:
@@ -105,7 +107,7 @@ def main(arguments: list[str]) -> None:
         return
     config = parse(TokenizerConfig, arguments, __doc__)
 
-    stage = Stage("tokenizer", config.output_dir, config, inputs(config), arguments)
+    stage = Stage("tokenizer", config.output_dir, config, inputs(config), arguments, RUNTIME_KEYS)
     if stage.is_current():
         return
 
