@@ -66,7 +66,9 @@ def work(folder: Path) -> None:
     from training.pretraining.accelerator import build_accelerator
     from training.pretraining.config import PretrainConfig
     from training.pretraining.loop import Pretrainer
-    from training.stages.recipe import apply_overrides, build, read_yaml
+    from training.stages.flags import apply_overrides
+    from training.stages.recipe import build
+    from training.stages.yaml_values import read_yaml
 
     paths = {"data": folder / "data", "tokenizer": folder / "tokenizer", "output_dir": folder / f"run-{os.getpid()}"}
     options = {key: str(value) for key, value in (recipe("pretrain", SMALL) | paths).items()}

@@ -10,7 +10,7 @@ from test_rooms import ROOMS
 
 from training import cli
 from training.commands.run import assign_overrides, recipes_in, split_arguments
-from training.stages.recipe import read_yaml
+from training.stages.yaml_values import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

@@ -12,7 +12,7 @@ from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
 from training.machine.threads import use_reproducible_products
-from training.stages.recipe import split_restart
+from training.stages.flags import split_restart
 
 # Group: command: (module below training.commands, what it does).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {

@@ -20,7 +20,8 @@ from training.commands import evaluate
 from training.data.shards import write_manifest, write_shard
 from training.eval.results.items import read_outcomes
 from training.stages.provenance import read_provenance
-from training.stages.recipe import build, read_yaml
+from training.stages.recipe import build
+from training.stages.yaml_values import read_yaml
 
 TEXTS = [f"def add_{n}(a, b):\n    return a + b + {n}\n" for n in range(30)]
 TASK = """\

@@ -19,7 +19,9 @@ import modeling_scratch
 from training import cli
 from training.commands import run
 from training.common.errors import UserError
-from training.stages.recipe import STAGES, build, check_bounds, read_yaml, set_keys
+from training.stages.flags import set_keys
+from training.stages.recipe import STAGES, build, check_bounds
+from training.stages.yaml_values import read_yaml
 from training.tuning.keys.trl_options import CONFIGURATIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"

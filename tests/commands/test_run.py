@@ -17,8 +17,9 @@ from training.commands.prepare import PrepareConfig
 from training.common.errors import UserError
 from training.eval.harness.task_files import local_tasks
 from training.machine.resources import Machine
+from training.stages.flags import parse, read_flags, split_overrides
 from training.stages.provenance import LANGUAGE_MODELS
-from training.stages.recipe import STAGES, build, parse, read_flags, split_overrides
+from training.stages.recipe import STAGES, build
 from training.stages.stage import OWNED, Stage
 from training.stages.yaml_values import read_yaml
 from training.tuning.keys import trl_options
@@ -457,7 +458,7 @@ def test_recipes_are_listed(elsewhere, capsys):
     assert main(["run"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert {"  arithmetic   tokenizer, prepare, pretrain, sft, grpo, evaluate", "  mine         sft"} <= set(printed)
-    assert len(printed) == 11  # accelerate and lm_eval are no recipes
+    assert len(printed) == 12  # accelerate and lm_eval are no recipes
     assert main(["run", "quikstart"]) == 2 and "did you mean 'quickstart'?" in capsys.readouterr().err
     assert main(["run", "--data.path", "a.txt", "quickstart"]) == 2
     assert "the recipe folder comes first" in capsys.readouterr().err

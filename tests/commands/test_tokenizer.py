@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 from modeling_scratch import tokenization_base
 from training.commands.tokenizer import SPECIAL_TOKENS, TokenizerConfig, main
 from training.common.errors import UserError
-from training.stages.recipe import STAGES, build, read_yaml
+from training.stages.recipe import STAGES, build
+from training.stages.yaml_values import read_yaml
 
 WORDS = "the cat sat on a mat and looked at another cat that sat under another table".split()
 

@@ -7,7 +7,7 @@ from terminal import ROOT
 from tiny_stages import write_model, write_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from training.stages.recipe import read_yaml
+from training.stages.yaml_values import read_yaml
 
 VERBS = ("sft", "reward", "dpo", "grpo")  # the stages that have a stock program
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.stem in VERBS)

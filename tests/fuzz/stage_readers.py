@@ -17,8 +17,8 @@ from training.data.shards import check_hashes, check_tokenizer, open_shards
 from training.eval.results.comparison import compare_folders
 from training.eval.results.summary import write_summary
 from training.pretraining.config import PretrainConfig
+from training.stages.flags import parse
 from training.stages.provenance import check_stage, digest
-from training.stages.recipe import parse
 from training.stages.stage import Stage
 from training.tuning.keys.trl_options import read_values
 from training.tuning.pipeline.resume import newest_checkpoint

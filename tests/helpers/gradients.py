@@ -14,7 +14,7 @@ from training.pretraining import loop
 from training.pretraining.accelerator import build_accelerator
 from training.pretraining.config import PretrainConfig
 from training.pretraining.model import build_model
-from training.stages.recipe import parse
+from training.stages.flags import parse
 
 
 def first_gradients(arguments: list[str], dtype: torch.dtype = torch.double) -> dict[str, torch.Tensor]:

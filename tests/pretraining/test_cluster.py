@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM
 
 from training import cli
 from training.pretraining.config import PretrainConfig
-from training.stages.recipe import parse as recipe_of
+from training.stages.flags import parse as recipe_of
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 CPU = {"ACCELERATE_USE_CPU": "true"}

@@ -12,7 +12,8 @@ from training.common.errors import UserError
 from training.model_io.tokenizers import open_tokenizer
 from training.pretraining.config import PretrainConfig
 from training.pretraining.scaling import derive_from_depth
-from training.stages.recipe import build, read_yaml
+from training.stages.recipe import build
+from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DERIVED = {

@@ -7,8 +7,10 @@ from typing import Literal
 import pytest
 from messages import refused
 
+from training.stages.flags import parse
 from training.stages.help import commented_yaml, describe, recipe_yaml, type_name
-from training.stages.recipe import build, option, parse, positional, read_yaml, required
+from training.stages.recipe import build, option, positional, required
+from training.stages.yaml_values import read_yaml
 
 
 @dataclass

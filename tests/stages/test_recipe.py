@@ -9,18 +9,9 @@ from messages import refused
 
 from training.common.errors import UserError
 from training.pretraining.config import PretrainConfig
-from training.stages.recipe import (
-    PathText,
-    nearest,
-    option,
-    parse,
-    positional,
-    read_yaml,
-    recipe_file,
-    required,
-    split_overrides,
-    split_restart,
-)
+from training.stages.flags import parse, recipe_file, split_overrides, split_restart
+from training.stages.recipe import PathText, nearest, option, positional, required
+from training.stages.yaml_values import read_yaml
 
 
 @dataclass

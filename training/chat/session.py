@@ -14,7 +14,8 @@ from training.chat.terminal import Terminal
 from training.chat.text_model import Reply
 from training.common.errors import UserError
 from training.common.signals import Interrupted
-from training.stages.recipe import apply_overrides, build, local_path, nearest
+from training.stages.flags import apply_overrides
+from training.stages.recipe import build, local_path, nearest
 
 _COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?", re.DOTALL)
 

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Literal
 
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
+from training.stages.flags import parse
 from training.stages.help import command_line
-from training.stages.recipe import PathText, option, parse, positional
+from training.stages.recipe import PathText, option, positional
 
 if TYPE_CHECKING:
     from training.arena.results import Filter

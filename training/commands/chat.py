@@ -25,7 +25,8 @@ from urllib.parse import urlencode
 from training.chat.commands import command_list
 from training.chat.sampling import Sampling
 from training.common.errors import UserError
-from training.stages.recipe import PathText, option, parse, positional
+from training.stages.flags import parse
+from training.stages.recipe import PathText, option, positional
 
 if TYPE_CHECKING:
     from training.chat.session import Session

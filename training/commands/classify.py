@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from training.common.estimates import paired_difference
 from training.corpus.examples.labelled import Labelled, LabelledConfig, labelled_digests, read_labelled
 from training.model_io.model_kinds import model_digest
-from training.stages.recipe import PathText, option, parse, required
+from training.stages.flags import parse
+from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:

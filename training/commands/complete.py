@@ -17,7 +17,8 @@ from training.chat.sampling import Sampling
 from training.chat.terminal import VISIBLE, accept_any_text
 from training.common.errors import UserError
 from training.common.signals import Interrupted
-from training.stages.recipe import PathText, option, parse, positional
+from training.stages.flags import parse
+from training.stages.recipe import PathText, option, positional
 
 SEPARATOR = "-" * 15  # between several samples
 

@@ -21,8 +21,9 @@ from training.common.errors import UserError
 from training.common.tables import as_text
 from training.eval.measures.config import EvaluateConfig
 from training.model_io.model_kinds import LANGUAGE_MODEL, check_model_kind
+from training.stages.flags import has_flag, parse
 from training.stages.provenance import LANGUAGE_MODELS, check_stage, digest
-from training.stages.recipe import PathText, has_flag, option, parse, required
+from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:

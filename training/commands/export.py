@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.model_io.model_kinds import LANGUAGE_MODEL, MODEL_STAGES, ModelKind, kind_of, model_kind
+from training.stages.flags import parse
 from training.stages.help import command_line
 from training.stages.provenance import check_stage, digest, read_provenance
-from training.stages.recipe import PathText, option, parse, required
+from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.model_io.model_kinds import describe_adapter, is_adapter, kind_of
+from training.stages.flags import parse
 from training.stages.help import command_line
 from training.stages.provenance import digest
-from training.stages.recipe import PathText, parse, required
+from training.stages.recipe import PathText, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:

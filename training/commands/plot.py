@@ -17,8 +17,9 @@ from training.common.errors import UserError
 from training.common.metrics import METRICS, median_rate, read_metrics
 from training.common.tables import Row, as_text
 from training.data.shards import read_manifest
+from training.stages.flags import parse
 from training.stages.provenance import digest, read_provenance, staging_dir
-from training.stages.recipe import PathText, option, parse, positional
+from training.stages.recipe import PathText, option, positional
 
 Identity = dict[str, Any]  # by "digest" and "manifest"
 

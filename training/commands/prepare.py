@@ -16,9 +16,10 @@ from training.common.errors import UserError
 from training.corpus.curation.config import DataConfig
 from training.corpus.examples.config import PairConfig
 from training.corpus.execution.config import EngineConfig
+from training.stages.flags import parse
 from training.stages.help import command_line
 from training.stages.provenance import LANGUAGE_MODELS, check_stage, digest
-from training.stages.recipe import PathText, option, parse, required
+from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:

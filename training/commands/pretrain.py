@@ -18,9 +18,10 @@ from training.common.signals import Interrupted
 from training.data.shards import check_hashes, check_tokenizer
 from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation, read_checkpoints
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
+from training.stages.flags import read_arguments
 from training.stages.help import command_line
 from training.stages.provenance import check_stage, digest
-from training.stages.recipe import build, read_arguments
+from training.stages.recipe import build
 from training.stages.stage import Stage
 
 # What is imported inside functions takes seconds, which `--help` and an up-to-date run need not wait for.

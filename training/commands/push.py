@@ -17,8 +17,9 @@ from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
 from training.common.json_files import read_json
 from training.model_io.model_kinds import ADAPTER_CONFIG, MODEL_STAGES, describe_adapter, is_adapter, model_kind
+from training.stages.flags import parse
 from training.stages.provenance import PROVENANCE, RECIPE, written_by
-from training.stages.recipe import PathText, option, parse, positional
+from training.stages.recipe import PathText, option, positional
 
 CARD = "README.md"
 # The first two name folders of this machine. The others are the state of transformers' Trainer, most of it pickled.

@@ -9,7 +9,8 @@ scores to draw, summary.png there.
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.stages.recipe import PathText, parse, positional
+from training.stages.flags import parse
+from training.stages.recipe import PathText, positional
 
 
 @dataclass

@@ -44,22 +44,10 @@ from training.common.packages import RECIPES, copy_recipes, folders_of_recipes, 
 from training.common.processes import run_child
 from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, describe_times, fit_steps
+from training.stages.flags import apply_overrides, find_field, read_arguments, split_overrides, takes_no_value
 from training.stages.help import command_line
 from training.stages.provenance import has_recipe
-from training.stages.recipe import (
-    STAGES,
-    PathText,
-    apply_overrides,
-    build,
-    find_field,
-    local_path,
-    nearest,
-    option,
-    positional,
-    read_arguments,
-    split_overrides,
-    takes_no_value,
-)
+from training.stages.recipe import STAGES, PathText, build, local_path, nearest, option, positional
 from training.stages.stage import OWNED, Stage
 from training.stages.yaml_values import read_yaml
 from training.tuning.keys import trl_options

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from training.serving.origins import is_local
-from training.stages.recipe import PathText, option, parse, positional
+from training.stages.flags import parse
+from training.stages.recipe import PathText, option, positional
 
 if TYPE_CHECKING:
     from training.serving.engine import Engine

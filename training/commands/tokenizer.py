@@ -23,7 +23,8 @@ from training.corpus.curation.blocks import in_blocks
 from training.corpus.curation.config import DataConfig
 from training.corpus.curation.splitting import SPLITS, split_key
 from training.corpus.sources import Document
-from training.stages.recipe import PathText, has_flag, option, parse, required
+from training.stages.flags import has_flag, parse
+from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:

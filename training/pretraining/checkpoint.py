@@ -24,8 +24,8 @@ from training.common.json_files import read_json
 from training.common.metrics import LOGS
 from training.optim.schedule import learning_rate_factor
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
+from training.stages.flags import flatten
 from training.stages.provenance import essential_recipe, read_provenance
-from training.stages.recipe import flatten
 
 CHECKPOINTS, MARKER = "checkpoints", "complete.json"  # the folder in the output, and the file in each checkpoint
 _PROGRESS = {"step": int, "validation_loss": (int, float, NoneType)}  # at least

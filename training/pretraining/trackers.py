@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from training.common.errors import UserError
 from training.common.packages import how_to_install
-from training.stages.recipe import flatten
+from training.stages.flags import flatten
 
 PROJECT = "scratch"
 

@@ -166,7 +166,7 @@ def recipe_yaml(
 
     Args:
         where: the source of the values, for errors.
-        resolve: see `training.stages.recipe.read_arguments`.
+        resolve: see `training.stages.flags.read_arguments`.
 
     Raises:
         UserError: an unknown key or a wrong value.

@@ -27,6 +27,7 @@ from training.common.errors import UserError, writing_to
 from training.common.files import find_damage, follow_umask, list_files, write_whole
 from training.common.packages import with_shipped
 from training.common.processes import rank
+from training.stages.flags import flatten, recipe_file, split_restart
 from training.stages.help import command_line, commented_yaml, plain_yaml
 from training.stages.provenance import (
     PROVENANCE,
@@ -45,7 +46,7 @@ from training.stages.provenance import (
     versions,
     written_by,
 )
-from training.stages.recipe import STAGES, flatten, recipe_file, split_restart
+from training.stages.recipe import STAGES
 from training.stages.yaml_values import read_yaml
 
 try:

@@ -20,8 +20,9 @@ from training.corpus.examples.config import PairConfig
 from training.corpus.output.examples import ExampleWriter
 from training.corpus.sources import Document
 from training.data.shards import open_shards, read_manifest
-from training.stages.recipe import build, read_yaml
+from training.stages.recipe import build
 from training.stages.stage import Stage
+from training.stages.yaml_values import read_yaml
 
 ROOT = Path(__file__).parents[3]
 

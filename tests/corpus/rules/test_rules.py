@@ -11,7 +11,8 @@ from training.common.errors import UserError
 from training.corpus.rules import RULES, SETS, Rejection, Rules, RulesConfig, describe_rules, statistics
 from training.corpus.rules.licences import Licence, find_licence
 from training.corpus.rules.statistics import Statistics
-from training.stages.recipe import apply_overrides, build
+from training.stages.flags import apply_overrides
+from training.stages.recipe import build
 
 UNIQUE = [f"w{number}" for number in range(1000)]
 PROSE = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from training.common.errors import UserError
 from training.common.packages import with_shipped
 from training.corpus.dedup.evaluation_items import data_files
-from training.stages.recipe import read_yaml
+from training.stages.yaml_values import read_yaml
 
 
 def local_tasks(tasks_dir: Path) -> dict[str, Path]:

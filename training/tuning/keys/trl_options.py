@@ -20,18 +20,9 @@ from pkgutil import resolve_name
 from typing import Any
 
 from training.common.errors import UserError
+from training.stages.flags import apply_overrides, recipe_file, split_overrides, split_restart, takes_no_value
 from training.stages.help import RECIPE_LINES, Line, format_section, plain_yaml, type_name
-from training.stages.recipe import (
-    apply_overrides,
-    check_scalar,
-    describe_bounds,
-    local_path,
-    nearest,
-    recipe_file,
-    split_overrides,
-    split_restart,
-    takes_no_value,
-)
+from training.stages.recipe import check_scalar, describe_bounds, local_path, nearest
 from training.stages.yaml_values import read_yaml
 from training.tuning.keys.rules import bounds_of, check_rules, is_rejected
 

@@ -25,8 +25,9 @@ from training.common.hub_names import is_hub_name
 from training.common.packages import with_shipped
 from training.common.processes import world_size
 from training.model_io.model_kinds import REWARD_MODEL, check_model_kind, model_digest
+from training.stages.flags import has_flag
 from training.stages.provenance import digest
-from training.stages.recipe import build, check_scalar, has_flag, nearest
+from training.stages.recipe import build, check_scalar, nearest
 from training.stages.stage import Stage
 from training.tuning.adapters import check_quantization
 from training.tuning.keys.rules import check_packages, check_rules, without_effect
