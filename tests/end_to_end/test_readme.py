@@ -82,6 +82,9 @@ TESTED = {
     "python -m benchmarks.model": "test_benchmark",
     "python -m benchmarks.startup": "test_startup_benchmark",
     "python -m benchmarks.threads": "test_threads_benchmark",
+    "python -m benchmarks.serving": "test_serving_benchmark",
+    "python -m pytest tests/fuzz": "test_fuzz",
+    "FUZZ_CASES": "test_fuzz",
     "scratch sft": "test_preview",
     "python recipes/arithmetic": "test_arithmetic",
     "scratch run recipes/arithmetic": "test_arithmetic",
@@ -129,6 +132,12 @@ def test_make_runs_what_the_readme_says():
 def test_single_tests(terminal):
     done = terminal.run([*command("python -m pytest tests/data/test_loader.py -k"), "--collect-only", "-q"], ROOT)
     assert "1/" in done.stdout or "1 test collected" in done.stdout
+
+
+def test_fuzz(terminal):
+    """Only the options: the long lane takes hours."""
+    done = terminal.run([*command("python -m pytest tests/fuzz"), "--collect-only", "-q", "-k", "recipe"], ROOT)
+    assert "tests collected" in done.stdout
 
 
 def test_main_job(quickstart_run):
@@ -241,6 +250,12 @@ def test_threads_benchmark(terminal):
     """Only its command line: a run needs an idle machine, and takes minutes beside other tests."""
     done = terminal.run([*command("python -m benchmarks.threads"), "--help"], ROOT)
     assert "--rounds" in done.stdout
+
+
+def test_serving_benchmark(terminal):
+    words = [*command("python -m benchmarks.serving"), "--answers", "2", "--tokens", "2", "--rounds", "1"]
+    rates = json.loads(terminal.run(words, ROOT).stdout.splitlines()[-1])
+    assert len(rates) == 6 and all(rate > 0 for rate in rates.values())
 
 
 def test_launch(terminal, quickstart_run, tmp_path):

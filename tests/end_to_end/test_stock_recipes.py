@@ -27,6 +27,7 @@ RECORDS = {
     "assistant/tuning/instructions.jsonl": PAIR,
     "assistant/tuning/pairs/train.jsonl": PREFERENCE,
     "assistant/tuning/pairs/test.jsonl": PREFERENCE,
+    "arena/preferences.jsonl": PREFERENCE,
     "arithmetic/sums/sft.jsonl": {"prompt": SUM, "completion": [{"role": "assistant", "content": "3"}]},
     "arithmetic/sums/grpo.jsonl": {"prompt": SUM, "answer": "3", "pattern": r"\d+"},
 }
