@@ -372,7 +372,7 @@ def test_arena(terminal, copy_run):
             done = terminal.run([*words, "--battles", 3, "--max_new_tokens", 4], place)
             assert "3 new battles" in done.stdout and "parses+defines voted on 3 battles (rule)" in done.stdout
         elif line.startswith("scratch dpo"):
-            terminal.run([*words, "--max_steps", 1, "--save_steps", 1], place)
+            terminal.run([*words, "--max_steps", 1, "--save_steps", 1, "--warmup_steps", 0], place)
         else:
             with Store.open(place / "runs" / "arena" / "votes.sqlite", writes=True) as store:
                 first, second = (each.fingerprint for each in store.contestants()[:2])

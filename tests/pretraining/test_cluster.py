@@ -34,6 +34,7 @@ from transformers import AutoModelForCausalLM
 from training import cli
 from training.pretraining.config import PretrainConfig
 from training.stages.flags import parse as recipe_of
+from training.stages.provenance import PROVENANCE
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 CPU = {"ACCELERATE_USE_CPU": "true"}
@@ -203,7 +204,10 @@ def test_a_sharded_checkpoint_is_also_a_model_directory(sharded, pretrain, expec
 
 
 def test_a_checkpoint_of_another_kind_of_launch_is_refused(sharded, pretrain, capsys):
-    shutil.copytree(pretrain.folder / "adamw", pretrain.folder / "other.partial")
+    unfinished = pretrain.folder / "other.partial"
+    shutil.copytree(pretrain.folder / "adamw", unfinished)
+    record = json.loads((unfinished / PROVENANCE).read_text()) | {"complete": False}
+    (unfinished / PROVENANCE).write_text(json.dumps(record))
     forget_accelerate()
     assert cli.main(pretrain("other", **ADAMW)) == 2
     (line,) = capsys.readouterr().err.splitlines()
