@@ -12,3 +12,9 @@ def write_provenance(folder: Path, stage: str, **given: Any) -> None:
     record = {"stage": stage, "fingerprint": "x", "recipe": {}, "inputs": {}, "versions": {}, "seconds": 1.0}
     record |= {"metrics": {}, "files": {}, "command": f"scratch {stage}"} | given
     (folder / PROVENANCE).write_text(json.dumps(record))
+
+
+def unfinish(folder: Path) -> None:
+    """Make the complete output of a stage one that was killed before it was complete."""
+    file = folder / PROVENANCE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"complete": False}))

@@ -24,6 +24,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DeepSpeedPlugin
+from provenance import unfinish
 from safetensors.torch import load_file
 from terminal import ROOT
 from tiny_stages import flags, forget_accelerate, write_data, write_tokenizer
@@ -34,7 +35,6 @@ from transformers import AutoModelForCausalLM
 from training import cli
 from training.pretraining.config import PretrainConfig
 from training.stages.flags import parse as recipe_of
-from training.stages.provenance import PROVENANCE
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 CPU = {"ACCELERATE_USE_CPU": "true"}
@@ -132,6 +132,7 @@ def interrupt(folder: Path) -> None:
     """Turn a finished run into one killed after half of its steps. A copy of the whole run has the suffix `-whole`."""
     shutil.copytree(folder, folder.with_name(f"{folder.name}-whole"))
     work = folder.rename(folder.with_name(f"{folder.name}.partial"))
+    unfinish(work)
     shutil.rmtree(work / "checkpoints" / f"step-{STEPS:08d}")
     lines = (work / "metrics.jsonl").read_text().splitlines(keepends=True)
     (work / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= STEPS // 2))
@@ -206,8 +207,7 @@ def test_a_sharded_checkpoint_is_also_a_model_directory(sharded, pretrain, expec
 def test_a_checkpoint_of_another_kind_of_launch_is_refused(sharded, pretrain, capsys):
     unfinished = pretrain.folder / "other.partial"
     shutil.copytree(pretrain.folder / "adamw", unfinished)
-    record = json.loads((unfinished / PROVENANCE).read_text()) | {"complete": False}
-    (unfinished / PROVENANCE).write_text(json.dumps(record))
+    unfinish(unfinished)
     forget_accelerate()
     assert cli.main(pretrain("other", **ADAMW)) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -323,6 +323,7 @@ def test_deepspeed(terminal, pretrain, expected, tmp_path, stage):
         torch.testing.assert_close(weight, wanted[name], atol=1e-4, rtol=0, msg=name)
 
     shutil.copytree(pretrain.folder / f"zero{stage}-whole", pretrain.folder / f"fewer{stage}.partial")
+    unfinish(pretrain.folder / f"fewer{stage}.partial")
     fewer = {f"fewer{stage}": pretrain(f"fewer{stage}", **ADAMW)}
     assert launch(terminal, f"zero{stage}", 1, fewer, tmp_path / "fewer", **SHARDED)[f"fewer{stage}"]["code"] == 2
     assert "written by 2 processes of DeepSpeed, which cannot resume with 1" in (tmp_path / "fewer" / "log").read_text()

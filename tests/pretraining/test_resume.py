@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from provenance import unfinish
 from safetensors.torch import load_file
 from tiny_stages import MODEL, flags, forget_accelerate, write_data, write_tokenizer
 
@@ -61,6 +62,7 @@ def copied(finished, tmp_path, monkeypatch) -> Path:
 def interrupted(copied) -> Path:
     """A run killed in its last moment, with two checkpoints written."""
     Path("new").rename("new.partial")
+    unfinish(Path("new.partial"))
     return copied
 
 
@@ -162,6 +164,7 @@ def test_a_compiled_run_goes_on_exactly(finished, tmp_path, monkeypatch, capfd):
     options = {"torch_compile": "true", "model.hidden_dropout": 0.1, "eval_steps": 1, "sample_prompts": "[the cat]"}
     assert pretrain(output_dir="whole", **options) == 0
     shutil.copytree("whole", "half.partial")
+    unfinish(Path("half.partial"))
     shutil.rmtree("half.partial/checkpoints/step-00000004")
     torch.compiler.reset()  # as in a new process
     assert pretrain(output_dir="half", **options) == 0
@@ -170,8 +173,7 @@ def test_a_compiled_run_goes_on_exactly(finished, tmp_path, monkeypatch, capfd):
     assert whole == half
 
 
-def test_a_finished_run_is_skipped(interrupted, capfd):
-    Path("new.partial").rename("new")
+def test_a_finished_run_is_skipped(copied, capfd):
     before = files(Path("."))
     assert pretrain(save_steps=1) == 0
     assert "pretrain: new is up to date, skipped" in capfd.readouterr().out
@@ -251,6 +253,7 @@ def test_an_engine_that_spreads_the_model(interrupted, finished, capfd, monkeypa
     monkeypatch.setattr(loop, "is_sharded", lambda accelerator: True)
     assert pretrain(sample_prompts="[the]") == 0
     Path("new").rename("new.partial")
+    unfinish(Path("new.partial"))
     newest = Path("new.partial/checkpoints/step-00000004")
     assert (newest / "state" / "optimizer.bin").is_file() and (newest / "model.safetensors").is_file()
     (newest / "state" / "optimizer.bin").write_bytes(b"half")

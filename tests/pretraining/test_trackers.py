@@ -6,6 +6,7 @@ import math
 import shutil
 
 import pytest
+from provenance import unfinish
 from tiny_stages import flags, forget_accelerate, write_data, write_tokenizer
 
 from training.commands import pretrain
@@ -60,6 +61,7 @@ def test_tensorboard_and_the_clock_go_on_after_an_interruption(inputs, tmp_path,
 
     before = train(inputs, tmp_path / "model", report_to="[tensorboard]")
     (tmp_path / "model").rename(tmp_path / "model.partial")
+    unfinish(tmp_path / "model.partial")
     checkpoints = tmp_path / "model.partial" / "checkpoints"
     shutil.rmtree(checkpoints / "step-00000006")
     reached = json.loads((checkpoints / "step-00000003" / "complete.json").read_text())["progress"]["seconds"]

@@ -318,7 +318,7 @@ def test_a_reward_that_is_no_number(place):
         ({"reward_model_name_or_path": "some/scorer"}, "'reward_model_name_or_path': no model at some/scorer ("),
         ({"reward_funcs": "[number]", "loss_type": "dapa"}, "'loss_type': no 'dapa'; did you mean 'dapo'?"),
         ({"reward_funcs": "[number]", "scale_rewards": "grop"}, "'scale_rewards': no 'grop'; did you mean 'group'?"),
-        ({"reward_funcs": "[number]", "use_vllm": "true"}, "vLLM is not "),
+        ({"reward_funcs": "[number]", "use_vllm": "true"}, "'use_vllm': vllm is not installed"),
         (
             {"reward_funcs": "[number]", "max_completion_length": 120},
             "'max_completion_length': 8 prompts of train, with completions of 120 tokens, exceed the model's 128 ",

@@ -30,10 +30,8 @@ class Curriculum:
 
     def __init__(self, data: str | dict[str, Any], later: Mapping[Any, Any], steps: int, sequences_per_step: int):
         self.phases, self.starts, self.sequences_per_step = [Mixture(data)], [0], sequences_per_step
-        for share in sorted(later, key=str):
-            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-                raise ValueError(f"'curriculum': a phase begins at a fraction of the run, from 0 to 1, not {share!r}")
-        for share, weights in sorted(later.items()):
+        by_share = {_share(key): weights for key, weights in later.items()}
+        for share, weights in sorted(by_share.items()):
             start = round(share * steps)
             if not self.starts[-1] < start < steps:
                 raise ValueError(f"'curriculum': {share} of {steps:,} steps leaves a phase without a step; change it")
@@ -87,3 +85,14 @@ class Curriculum:
             shares = ", ".join(f"{count / counts.sum():.2%} {folder}" for folder, count in zip(self.folders, counts))
             lines.append(f"    from step {start:,}: {shares}")
         return "\n".join(lines)
+
+
+def _share(key: Any) -> float:
+    """The share of a run that a key gives; keys of YAML are text."""
+    try:
+        share = float("nan" if isinstance(key, bool) else key)
+    except (TypeError, ValueError):
+        share = float("nan")
+    if not 0 < share < 1:
+        raise ValueError(f"'curriculum': a phase begins at a fraction of the run, from 0 to 1, not {key!r}")
+    return share
