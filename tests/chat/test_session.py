@@ -315,8 +315,8 @@ def test_a_home_that_does_not_exist(begin):
     """The conversation goes on."""
     session, _ = begin()
     session.handle_line("Where?")
-    for command in ("/save ~nobodyhere/x", "/save a\0b"):
-        with refused(None, "cannot be written"):
+    for command, fact in (("/save ~nobodyhere/x", "cannot be written"), ("/save a\0b", "cannot be the name")):
+        with refused(None, fact):
             session.handle_line(command)
     assert len(contents(session)) == 2
 

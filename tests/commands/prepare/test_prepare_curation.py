@@ -65,7 +65,7 @@ def test_lines_of_many_documents_stay_in_the_first(place):
 def test_what_a_step_lacks_is_one_line(place):
     books = {"books": source(place, "books")}
     for data, message in (
-        ({"decontamination": {"evaluation": ["missing.jsonl"]}}, "no such file: missing.jsonl"),
+        ({"decontamination": {"evaluation": ["missing.jsonl"]}}, "missing.jsonl: no such file"),
         ({"rules": {"set": "webb"}}, "'data.rules.set' must be one of"),
         ({"rules": {"limits": {"to_few_words": 3}}}, "did you mean 'too_few_words'"),
         ({"rules": {"profanity": "missing.txt"}}, "missing.txt"),
