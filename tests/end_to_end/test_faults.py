@@ -269,7 +269,7 @@ def test_a_stage_goes_on_with_more_room_on_its_disk(stage, inputs, tmp_path, sma
     resize(size)
     while trial.disturb() == "failed":
         happened["failed"] += 1
-        assert "no space left on the disk" in trial.history[-1], trial.history
+        assert "space left on" in trial.history[-1].lower(), trial.history
         size = int(size * (4 if ROUNDS == 1 else 1.3))
         resize(size)
     assert happened["failed"], size

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
-from training.machine import threads
+from training.machine import resources, threads
 from training.machine.resources import available_cores, processor_flags
 from training.machine.threads import (
     CALM_LOOKS,
@@ -95,7 +95,7 @@ def fresh(monkeypatch):
 
 
 def test_processes_of_a_launcher_share_the_cores(fresh):
-    fresh.setattr(threads, "available_cores", lambda: 4)
+    fresh.setattr(resources, "available_cores", lambda: 4)
     fresh.setattr(threads, "Load", NoLoad)
     fresh.setenv("LOCAL_WORLD_SIZE", "2")
     follow_load()
@@ -103,7 +103,7 @@ def test_processes_of_a_launcher_share_the_cores(fresh):
 
 
 def test_a_change_is_told(fresh):
-    fresh.setattr(threads, "available_cores", lambda: 2)
+    fresh.setattr(resources, "available_cores", lambda: 2)
     fresh.setattr(threads, "Load", NoLoad)
     fresh.setattr(threads, "FIRST_LOOK", 0)
     assert follow_load() == "2 threads on 2 cores, none needed by other programs"

@@ -1,12 +1,12 @@
 """Reward functions: what each gives, and what is reported of one that fails."""
 
 import asyncio
-import os
 import sys
 
 import pytest
 
 from training.common.errors import UserError
+from training.machine import resources
 from training.tuning import reward_functions as rewards
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.reward_functions import REWARDS, find_rewards, last_number
@@ -119,7 +119,7 @@ def test_doctest(words, given):
 def test_processes_of_a_machine_share_its_cores(monkeypatch, processes, workers):
     asked = []
     monkeypatch.setattr(rewards, "run_all", lambda programs, count, *_: asked.append(count) or [])
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(resources, "available_cores", lambda: 4)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))

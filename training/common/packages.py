@@ -30,6 +30,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "httpx2": "serve",
     "filelock": "serve",
+    "starlette": "serve",
     "ctranslate2": "engines",
     "deepspeed": "deepspeed",
     "tensorboard": "track",

@@ -109,15 +109,20 @@ def licences(config: DataConfig) -> list[str]:
 
 
 def changes(config: Any) -> dict[str, Any]:
-    """The keys of a configuration that differ from their defaults, as JSON."""
+    """The keys of a configuration that differ from their defaults, as JSON. Defaults may depend on other keys."""
     given = {}
+    try:
+        plain = type(config)()
+    except TypeError:  # it has required keys
+        plain = None
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
             value = changes(value)
         elif isinstance(value, dict):
             value = {key: changes(item) if is_dataclass(item) else item for key, item in value.items()}
-        if value != _default(type(config), field.name) and value not in ({}, []):
+        default = getattr(plain, field.name) if plain else _default(type(config), field.name)
+        if value != (changes(default) if is_dataclass(default) else default) and value not in ({}, []):
             given[field.name] = value
     return given
 
