@@ -9,7 +9,8 @@ import pytest
 from test_rooms import ROOMS
 
 from training import cli
-from training.commands.run import assign_overrides, recipes_in, split_arguments
+from training.commands.run import assign_overrides, split_arguments
+from training.stages.recipe_folders import recipes_in
 from training.stages.yaml_values import read_yaml
 
 ROOT = Path(__file__).parents[1]

@@ -40,14 +40,15 @@ from typing import Any
 from training.common.errors import UserError
 from training.common.files import write_whole
 from training.common.json_files import read_json
-from training.common.packages import RECIPES, copy_recipes, folders_of_recipes, with_shipped
 from training.common.processes import run_child
+from training.common.shipped import with_shipped
 from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, describe_times, fit_steps
 from training.stages.flags import apply_overrides, find_field, read_arguments, split_overrides, takes_no_value
 from training.stages.help import command_line
 from training.stages.provenance import has_recipe
-from training.stages.recipe import STAGES, PathText, build, local_path, nearest, option, positional
+from training.stages.recipe import PathText, build, local_path, nearest, option, positional
+from training.stages.recipe_folders import copy_recipes, describe_recipes, find_folder, recipes_in
 from training.stages.stage import OWNED, Stage
 from training.stages.yaml_values import read_yaml
 from training.tuning.keys import trl_options
@@ -84,43 +85,6 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
             place = int(word[2:].partition("=")[0].replace("-", "_") not in own_flags)
         words[place].append(word)
     return words
-
-
-def find_folder(name: str) -> Path:
-    """The recipe folder of this name, here or in `recipes`. Raises UserError: there is none."""
-    folders = (Path(name), Path(RECIPES, name))
-    for holds in (stages_in, Path.is_dir):  # a folder without recipes can only be copied
-        for folder in folders:
-            if holds(with_shipped(folder)):
-                return folder
-    raise UserError(f"{name}: no such recipe folder; {nearest(name, known_recipes())}")
-
-
-def known_recipes() -> dict[str, list[str]]:
-    """The stages of each folder in `recipes`, by its name."""
-    stages = {folder.name: stages_in(folder) for folder in folders_of_recipes()}
-    return {name: found for name, found in stages.items() if found}
-
-
-def stages_in(folder: Path) -> list[str]:
-    """The stages that have a recipe in a folder, in the order of running."""
-    return [stage for stage in STAGES if (folder / f"{stage}.yaml").is_file()]
-
-
-def describe_recipes() -> str:
-    """The list of recipes that `scratch run` without a folder prints."""
-    lines = [f"  {name:<12} {', '.join(stages)}" for name, stages in known_recipes().items()]
-    usage = "scratch run NAME runs one; scratch run NAME --copy_to FOLDER copies it, to edit"
-    return "\n".join(["Recipes, and their stages:", *lines, "", usage])
-
-
-def recipes_in(folder: Path) -> dict[str, Path]:
-    """Recipe file of each stage of a folder, in the order of running. Raises UserError: there is none."""
-    found = {stage: folder / f"{stage}.yaml" for stage in stages_in(with_shipped(folder))}
-    if not found:
-        names = ", ".join(f"{stage}.yaml" for stage in STAGES)
-        raise UserError(f"{folder}: no recipe in it; recipes are named {names}")
-    return found
 
 
 def command_of(stage: str) -> ModuleType:

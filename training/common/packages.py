@@ -1,13 +1,8 @@
-"""Content of the distribution: extras that install optional packages, and recipes."""
+"""Optional packages: the extras that install them."""
 
 import importlib.metadata
-import re
 import shlex
-import shutil
-import uuid
 from pathlib import Path
-
-from training.common.errors import UserError
 
 DISTRIBUTION = "scratch-llm"
 
@@ -37,60 +32,7 @@ EXTRAS = {
     "trackio": "track",
 }
 PACKAGES = {"azureml": "azureml-sdk", "flash_attn": "flash-attn --no-build-isolation"}  # where `pip` has other names
-
-
-RECIPES = "recipes"
-_NAMING_PATHS = (".yaml", ".md", ".py")  # of the files of a recipe; others are data
-_PACKAGE = Path(__file__).parents[1]  # holds recipes/: in the repository as a link, installed as a copy
-
-
-def with_shipped(path: str | Path) -> Path:
-    """A path as it is; or, if it names a folder in `recipes` that is not here, the same path in the shipped recipes."""
-    path = Path(path)
-    if path.parts[:1] != (RECIPES,) or Path(*path.parts[:2]).exists():
-        return path
-    shipped = _PACKAGE / path
-    return shipped if shipped.exists() else path
-
-
-def folders_of_recipes() -> list[Path]:
-    """The folders in `recipes`, here and shipped, sorted by name."""
-    names = {path.name for place in (Path(), _PACKAGE) for path in (place / RECIPES).glob("*/")}
-    return [with_shipped(Path(RECIPES, name)) for name in sorted(names)]
-
-
-def copy_recipes(folder: Path, copy: Path) -> None:
-    """Copy `recipes/NAME`. The copy names itself, and its own folder in `runs`, where the original names its own.
-
-    Raises:
-        UserError: the copy exists, or its name would need quotes in YAML.
-    """
-    if copy.exists():
-        raise UserError(f"'copy_to': {copy} exists; name a new folder")
-    if not re.fullmatch(r"[\w./-]+", str(copy)):
-        raise UserError(f"'copy_to': '{copy}' is not a plain path; use letters, digits, - and _")
-    temporary = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        shutil.copytree(with_shipped(folder), temporary, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in (path for path in temporary.rglob("*") if path.suffix in _NAMING_PATHS and path.is_file()):
-            _rename_paths(file, folder, copy)
-        temporary.rename(copy)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _rename_paths(file: Path, folder: Path, copy: Path) -> None:
-    """Replace the paths of one recipe folder and of its runs in a file, whatever its encoding, by those of another."""
-    end = r"(?![\w-])" if len(folder.parts) > 1 else "(?=/)"  # a name alone may be any word
-    content = original = file.read_bytes()
-    for pattern, own in (
-        (re.escape(folder.as_posix()) + end, copy.as_posix()),
-        (re.escape(f"runs/{folder.name}") + r"(?![\w-])", f"runs/{copy.name}"),
-    ):
-        content = re.sub(rb"(?<![\w/.-])" + pattern.encode(), own.encode(), content)
-    if content != original:
-        file.write_bytes(content)
+_PACKAGE = Path(__file__).parents[1]
 
 
 def how_to_install(module: str) -> str:

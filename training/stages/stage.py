@@ -25,8 +25,8 @@ from typing import Any
 
 from training.common.errors import UserError, writing_to
 from training.common.files import find_damage, follow_umask, list_files, write_whole
-from training.common.packages import with_shipped
 from training.common.processes import rank
+from training.common.shipped import with_shipped
 from training.stages.flags import flatten, recipe_file, split_restart
 from training.stages.help import command_line, commented_yaml, plain_yaml
 from training.stages.provenance import (

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError, one_line
-from training.common.packages import with_shipped
+from training.common.shipped import with_shipped
 
 MOST_VALUES = 1_000_000  # of a text, each alias counted as what it stands for
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from training.common.errors import UserError
-from training.common.packages import with_shipped
+from training.common.shipped import with_shipped
 from training.corpus.dedup.evaluation_items import data_files
 from training.stages.yaml_values import read_yaml
 

@@ -22,8 +22,8 @@ import yaml
 
 from training.common.errors import UserError, disk_full, one_line
 from training.common.hub_names import is_hub_name
-from training.common.packages import with_shipped
 from training.common.processes import world_size
+from training.common.shipped import with_shipped
 from training.model_io.model_kinds import REWARD_MODEL, check_model_kind, model_digest
 from training.stages.flags import has_flag
 from training.stages.provenance import digest
