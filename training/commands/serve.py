@@ -8,7 +8,6 @@ MODEL is a folder or a name on the Hub, and requests use that name. A model with
 model's generation_config.json, except for what a request sets.
 """
 
-import contextlib
 import json
 import shlex
 import sys
@@ -21,8 +20,6 @@ from training.stages.recipe import PathText, option, positional
 
 if TYPE_CHECKING:
     from training.serving.engine import Engine
-
-SHUTDOWN_SECONDS = 1  # for answers in progress to end
 
 
 @dataclass
@@ -48,10 +45,9 @@ def main(arguments: list[str]) -> None:
         UserError: a model that cannot be opened, or an address that cannot be used.
     """
     config = parse(ServeConfig, arguments, __doc__, recipe=False)
-    from training.serving.listening import address_of, listen
+    from training.serving.listening import address_of, listen, serve
 
     with listen(config.host, config.port) as listener:
-        import uvicorn
         from transformers.utils import logging
 
         from training.model_io.language_model import open_language_model
@@ -64,11 +60,7 @@ def main(arguments: list[str]) -> None:
         with Engine(model, tokenizer, config.max_batch, config.max_queue) as engine:
             server = ModelServer(name, engine, tokenizer, config.api_key, is_local(config.host))
             introduce(config, name, engine, f"http://{address_of(listener)}", tokenizer.chat_template is not None)
-            options = uvicorn.Config(
-                server.app(), log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS
-            )
-            with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again, once it has closed everything
-                uvicorn.Server(options).run(sockets=[listener])
+            serve(server.app(), listener)
 
 
 def introduce(config: ServeConfig, name: str, engine: "Engine", address: str, chats: bool) -> None:

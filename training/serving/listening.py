@@ -1,9 +1,15 @@
-"""The address of a server: taken before a large model is loaded, and written as in an address line."""
+"""A server at an address that is taken before a large model is loaded, and served until a signal."""
 
+import contextlib
 import socket
 import sys
+from typing import Any
+
+import uvicorn
 
 from training.common.errors import UserError, one_line
+
+SHUTDOWN_SECONDS = 1  # for answers in progress to end
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -34,3 +40,10 @@ def address_of(listener: socket.socket) -> str:
     """Host and port, as in an address line."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def serve(app: Any, listener: socket.socket) -> None:
+    """Serve an ASGI application until Ctrl-C or SIGTERM."""
+    options = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again, once it has closed everything
+        uvicorn.Server(options).run(sockets=[listener])

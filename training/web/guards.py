@@ -6,13 +6,14 @@ to another's conversation or battle is checked where those are kept.
 """
 
 import hmac
-import json
 from typing import Any
 from urllib.parse import parse_qs
 
+from fastapi.responses import RedirectResponse
 from starlette.requests import cookie_parser
 
 from training.serving.origins import foreign_host, foreign_origin
+from training.web.pages import error
 
 Scope, Receive, Send = dict[str, Any], Any, Any
 
@@ -51,14 +52,13 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         given = parse_qs(scope["query_string"].decode("latin-1")).get(TOKEN, [""])[0]
         if self.token and scope["method"] == "GET" and _equal(given, self.token):
-            cookie = f"{TOKEN}={self.token}; HttpOnly; SameSite=Strict; Path=/"
-            await _answer(send, 303, {"Location": scope["path"], "Set-Cookie": cookie}, b"")
-            return
-        refusal = self.refusal(scope, headers)
-        if refusal:
-            await reject(send, *refusal)
-            return
-        await self.app(scope, _limited(receive), _with_headers(send))
+            answer = RedirectResponse(scope["path"], 303)
+            answer.set_cookie(TOKEN, self.token, httponly=True, samesite="strict")
+        elif refusal := self.refusal(scope, headers):
+            answer = error(*refusal)
+        else:
+            answer = self.app
+        await answer(scope, _limited(receive), _with_headers(send))
 
     def refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and reason if the request is rejected."""
@@ -104,16 +104,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-async def reject(send: Send, status: int, reason: str) -> None:
-    """Answer with an error object of the shape that OpenAI's clients read."""
-    body = json.dumps({"error": {"message": reason, "type": "invalid_request_error"}}).encode()
-    await _answer(send, status, {"Content-Type": "application/json"}, body)
-
-
-async def _answer(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
-    fields = headers | HEADERS | {"Content-Length": str(len(body))}
-    coded = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
-    await send({"type": "http.response.start", "status": status, "headers": coded})
-    await send({"type": "http.response.body", "body": body})

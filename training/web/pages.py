@@ -32,6 +32,7 @@ def visitor(request: Request, response: Response) -> str:
 
 
 def error(status: int, reason: str) -> JSONResponse:
+    """An error object of the shape that OpenAI's clients read."""
     return JSONResponse({"error": {"message": reason, "type": "invalid_request_error"}}, status)
 
 

@@ -1,19 +1,14 @@
 """Run a web application until Ctrl-C, and show its page in the browser of this computer."""
 
-import contextlib
 import os
 import secrets
 import socket
 import sys
 import webbrowser
 
-import uvicorn
-
-from training.serving.listening import address_of
+from training.serving.listening import address_of, serve
 from training.serving.origins import is_local
 from training.web.guards import TOKEN, Guard
-
-SHUTDOWN_SECONDS = 1  # for answers in progress to end
 
 
 def run_pages(app: object, listener: socket.socket, host: str, settings: str = "") -> None:
@@ -32,11 +27,7 @@ def run_pages(app: object, listener: socket.socket, host: str, settings: str = "
     print(f"open {address} in a browser; Ctrl-C ends it", file=sys.stderr, flush=True)
     if sys.stderr.isatty() and has_display():
         webbrowser.open(address)
-    options = uvicorn.Config(
-        Guard(app, token), log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is its regular end
-        uvicorn.Server(options).run(sockets=[listener])
+    serve(Guard(app, token), listener)
 
 
 def reachable(listener: socket.socket) -> str:
