@@ -6,8 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from training.arena.ratings import QUANTILE
-from training.arena.results import join_orders
-from training.arena.store import Kind, Store, Vote
+from training.arena.results import read_verdicts
+from training.arena.store import Kind, Store
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,9 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
 
 def agreement(store: Store, kind: Kind, rater: str | None = None) -> Agreement:
     """Agreement of the votes of a kind, or of one rater, with human votes; a tie and "both bad" are the same."""
-    battles = {battle.id: battle for battle in store.battles()}
     said: Mapping[str, list[tuple[Kind, str]]] = defaultdict(list)
-    for each, votes in ((kind, _votes_of(store, kind, rater)), ("human", _votes_of(store, "human"))):
-        for verdict in join_orders(votes, battles):
+    for each, name in ((kind, rater), ("human", None)):
+        for verdict in read_verdicts(store, each, name):
             winner = verdict.winner if verdict.winner in ("model_a", "model_b") else "neither"
             said[verdict.battle.id].append((each, winner))
     shared = [values for values in said.values() if {each for each, _ in values} == {kind, "human"}]
@@ -84,14 +83,13 @@ def position_bias(store: Store, kind: Kind, rater: str | None = None) -> Share:
 
     The sides are drawn at random, so that the quality of the models is the same on both.
     """
-    decided = [vote for vote in _votes_of(store, kind, rater) if vote.winner in ("model_a", "model_b")]
+    decided = [vote for vote in store.votes(kind, rater) if vote.winner in ("model_a", "model_b")]
     return wilson(sum((vote.winner == "model_a") is not vote.swapped for vote in decided), len(decided))
 
 
 def consistency(store: Store, kind: Kind, rater: str | None = None) -> Share:
     """Share of the battles shown in both orders in which a rater preferred the same answer in both."""
-    battles = {battle.id: battle for battle in store.battles()}
-    verdicts = join_orders(_votes_of(store, kind, rater), battles)
+    verdicts = read_verdicts(store, kind, rater)
     twice = [verdict.consistent for verdict in verdicts if verdict.consistent is not None]
     return wilson(sum(twice), len(twice))
 
@@ -125,7 +123,3 @@ def rater_remarks(store: Store, kind: Kind, rater: str | None = None) -> list[st
 def describe_share(share: Share) -> str:
     """A share with its interval, such as `52 % (45 % to 59 %)`."""
     return f"{share.value:.0%} ({share.lower:.0%} to {share.upper:.0%})".replace("%", " %")
-
-
-def _votes_of(store: Store, kind: Kind, rater: str | None = None) -> list[Vote]:
-    return [vote for vote in store.votes() if vote.kind == kind and rater in (None, vote.rater)]

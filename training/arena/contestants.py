@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from transformers.utils import CONFIG_NAME
 
-from training.arena.endpoints import Endpoint
+from training.arena.endpoints import Endpoint, is_address
 from training.common.errors import UserError
 from training.common.files import sha256
 from training.common.hub_names import is_hub_name
@@ -96,7 +96,7 @@ def opened(names: list[str]) -> Iterator[list[Contestant]]:
     with contextlib.ExitStack() as engines:
         contestants: list[Contestant] = []
         for name in names:
-            if name.startswith(("http://", "https://")):
+            if is_address(name):
                 contestants.append(Endpoint.open(name))
                 continue
             model, tokenizer = open_language_model(name)

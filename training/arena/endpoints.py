@@ -21,6 +21,11 @@ class ContestantError(Exception):
     """A contestant failed. The reason may name it, so it goes to the terminal, never to a page."""
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is the address of an endpoint, rather than a folder or a name on the Hub."""
+    return text.startswith(("http://", "https://"))
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A model behind a URL that ends in /v1.

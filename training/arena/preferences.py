@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from training.arena.results import Filter, join_orders
+from training.arena.results import Filter, read_verdicts
 from training.arena.store import Battle, Message, Store, Winner
 from training.tuning.dataset_formats import common_beginning
 
@@ -29,9 +29,8 @@ def collect_preferences(store: Store, chosen: Filter) -> Preferences:
     machine votes that changed with the order. In a conversation of several turns the vote is on all answers together:
     `chosen` and `rejected` hold the messages from the first answer that differs.
     """
-    battles = {battle.id: battle for battle in store.battles()}
     records, left_out = [], Counter()
-    for verdict in join_orders([vote for vote in store.votes() if vote.kind == chosen.kind], battles):
+    for verdict in read_verdicts(store, chosen.kind):
         if not chosen.takes(verdict.battle):
             continue
         reason = why_not(verdict.battle, verdict.winner, verdict.consistent)

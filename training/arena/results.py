@@ -88,12 +88,15 @@ class Results:
         )
 
 
+def read_verdicts(store: Store, kind: Kind, rater: str | None = None) -> list[Verdict]:
+    """The verdicts of all raters of a kind, or of one of them, in order of arrival."""
+    voted = store.battles("WHERE id IN (SELECT battle FROM votes WHERE kind = ?)", (kind,))
+    return join_orders(store.votes(kind, rater), {battle.id: battle for battle in voted})
+
+
 def read_results(store: Store, chosen: Filter) -> Results:
     """The verdicts of a store that a filter takes."""
-    battles = {battle.id: battle for battle in store.battles()}
-    votes = store.votes()
-    verdicts = join_orders([vote for vote in votes if vote.kind == chosen.kind], battles)
-    verdicts = [each for each in verdicts if chosen.takes(each.battle)]
+    verdicts = [each for each in read_verdicts(store, chosen.kind) if chosen.takes(each.battle)]
     leaked = {each.battle.id for each in verdicts if each.battle.leaked}
     verdicts = [each for each in verdicts if not each.battle.leaked]
     seen = {side for each in verdicts for side in (each.battle.model_a, each.battle.model_b)}
@@ -103,7 +106,7 @@ def read_results(store: Store, chosen: Filter) -> Results:
         [each.fingerprint for each in contestants],
         verdicts,
         len(leaked),
-        dict(Counter(vote.kind for vote in votes)),
+        dict(Counter(vote.kind for vote in store.votes())),
     )
 
 

@@ -254,9 +254,10 @@ class Store:
             texts = map(json.loads, (conversation_a, conversation_b, sampling))
             yield Battle(model_a, model_b, voter, *texts, *seeds, bool(leaked), id, began)
 
-    def votes(self) -> list[Vote]:
-        """All votes, in order of arrival."""
-        rows = self._read("SELECT battle, rater, winner, kind, swapped, time FROM votes ORDER BY time, battle, swapped")
+    def votes(self, kind: Kind | None = None, rater: str | None = None) -> list[Vote]:
+        """Votes, in order of arrival: all, or those of a kind or a rater."""
+        chosen = "WHERE kind = coalesce(?, kind) AND rater = coalesce(?, rater) ORDER BY time, battle, swapped"
+        rows = self._read(f"SELECT battle, rater, winner, kind, swapped, time FROM votes {chosen}", (kind, rater))
         return [Vote(*row[:4], bool(row[4]), row[5]) for row in rows]
 
     def add(

@@ -150,7 +150,7 @@ class Tournament:
 async def vote_on(store: Store, voter: Voter, report: Report) -> Tally:
     """Vote on all battles of a store that lack this voter's vote."""
     tally = Tally()
-    voted = {vote.battle for vote in store.votes() if vote.rater == voter.rater}
+    voted = {vote.battle for vote in store.votes(rater=voter.rater)}
 
     async def vote(battle: Battle) -> None:
         store.add([], [], await cast(voter, battle, tally, report))

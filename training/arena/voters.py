@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from training.arena.contestants import bounded_answer, fingerprint
-from training.arena.endpoints import ContestantError, Endpoint
+from training.arena.endpoints import ContestantError, Endpoint, is_address
 from training.arena.store import Battle, Kind, Message, Vote, Winner
 from training.common.errors import UserError, one_line
 from training.eval.measures.chats import apply_rewards
@@ -169,10 +169,10 @@ def open_voter(words: list[str], questions: list[Question], file: str | None) ->
         UserError: it cannot be opened, or lacks a column of the prompts.
     """
     (first, *others) = words
-    is_endpoint, is_folder = first.startswith(("http://", "https://")), Path(first).is_dir()
-    if others and (is_endpoint or is_folder):
+    is_folder = Path(first).is_dir()
+    if others and (is_address(first) or is_folder):
         raise UserError(f"'{KEY}': {first} votes alone; give one endpoint, one reward model, or reward functions")
-    if is_endpoint:
+    if is_address(first):
         return Comparisons(Endpoint.open(first))
     if is_folder:
         prompts = [as_messages(question.prompt) for question in questions]
