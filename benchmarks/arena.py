@@ -4,7 +4,7 @@
     python -m benchmarks.arena --arenas 100 --choice_arenas 20
 
 Coverage: arenas with known strengths, the same number of votes on every pair; the share of models whose interval
-contains their strength, with the lowest and highest of the conditions. Correlated voters have a taste of their own: a
+contains their strength, with the lowest and highest of the conditions. Correlated voters have their own taste: a
 normal variable for each voter and model decides 30 % of the variance of a vote, and the mean of a pair stays as it is.
 
 Choice of pairs: the mean error of the ranking, in rating points summed over the pairs in the wrong order, after some

@@ -5,8 +5,8 @@
 
 The standard error of `scratch evaluate` is that of the sample of questions, and the seed of one stage varies that stage
 alone. Here each run draws its data, initial weights, batches and questions anew. `--variants bf16 fp32:sft.bf16=false`
-repeats every seed with further options of `scratch run`. Finished stages are skipped, so that a stopped study goes on
-with the same command. The last line is everything as JSON.
+repeats every seed with further options of `scratch run`. Finished stages are skipped, so that the same command
+continues a stopped study. The last line is everything as JSON.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, variant: str, seed: int, threads: int) -> dict[str, Any]:
-    """Run the recipe in a folder of its own.
+    """Run the recipe in its own folder.
 
     Returns:
         What `scratch evaluate` wrote: `models`, with the figures of each.

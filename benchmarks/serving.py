@@ -9,7 +9,7 @@ size with random weights is made. The contestants take turns, a round each, afte
     one at a time     the engine of `scratch serve`, each answer requested when the one before has ended
     all at once       the same answers, requested together
 
-Greedy answers and sampled ones (temperature 0.8, top_k 50) are measured apart. The last line is JSON.
+Greedy answers and sampled ones (temperature 0.8, top_k 50) are measured separately. The last line is JSON.
 """
 
 import argparse

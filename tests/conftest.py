@@ -25,6 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from hub_server import running_hub  # noqa: E402
 from leftovers import pytest_sessionfinish  # noqa: E402, F401
 from terminal import ROOT, SMALL, Terminal, flags  # noqa: E402
 
@@ -136,6 +137,13 @@ def place(outputs, tmp_path, monkeypatch) -> Path:
     shutil.copytree(outputs, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def hub():
+    """A server shaped like the Hub, for all tests of a file."""
+    with running_hub() as hub:
+        yield hub
 
 
 @pytest.fixture

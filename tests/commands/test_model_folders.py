@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import TOKEN, running_hub
+from hub_server import TOKEN
 from messages import refused
 from peft import LoraConfig, get_peft_model
 from tiny_model import stir
@@ -88,12 +88,6 @@ def write_resized(folder, source):
     model.resize_token_embeddings(len(tokenizer) + 5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def hub():
-    with running_hub() as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from hub_server import TOKEN, running_hub
+from hub_server import TOKEN
 from safetensors.torch import load
 
 from modeling_scratch import ScratchForCausalLM
@@ -33,12 +33,6 @@ PUBLISHED = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-
-
-@pytest.fixture(scope="module")
-def hub():
-    with running_hub() as hub:
-        yield hub
 
 
 @pytest.fixture
