@@ -105,8 +105,8 @@ def loss_bytes(architecture: Architecture, shape: Shape, cpu: bool) -> float:
     block = unit * rows * vocab
     product = unit * min(vocab, PART) * width
     scores = 4 * (min(max(1, SLICE // vocab), rows) if cpu else rows) * vocab
-    scores *= 3 if architecture.final_logit_softcapping else 1
-    following = block if rows < tokens else 0  # the next block of logits, before the name of the last one is free
+    scores *= (1 if shape.bf16 else 0) + (2 if architecture.final_logit_softcapping else 0)
+    scores += block if rows < tokens else 0  # of the last block, which is freed only after the next is computed
     # Hidden states and their gradients; at the end the blocks of gradients are copied into one tensor.
-    gradients = 4 * vocab * width + hidden + max(hidden + max(product, scores, following), 2 * hidden)
+    gradients = 4 * vocab * width + hidden + max(hidden + max(product, scores), 2 * hidden)
     return gradients + lowered + block
