@@ -1,7 +1,8 @@
-"""The style of all plots: colours, marks, names, legends, tick labels; setting matplotlib up, and writing a figure."""
+"""The style of all plots: colours, marks, names, captions, legends, ticks; matplotlib set up; a figure written."""
 
 import contextlib
 import os
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ STYLE = {
 }
 _UNDATED = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _CHARACTERS = 11  # in an inch of text of this size
+_CAPTION_CHARACTERS = 13.5  # in an inch of a caption
 
 
 @contextlib.contextmanager
@@ -86,6 +88,12 @@ def legend_below(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> N
     widths = [len(name) + 8 for name in names]
     columns = len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+def caption(figure: Any, sentence: str) -> None:
+    """Write a sentence below a figure that says what to look for."""
+    lines = textwrap.wrap(sentence, int(figure.get_figwidth() * _CAPTION_CHARACTERS))
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=9, color=INK)
 
 
 def short_name(name: str, limit: int = 32) -> str:
