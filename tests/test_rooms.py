@@ -26,6 +26,7 @@ ROOMS = (
     "training.corpus.output",
     "training.insight",
     "training.plots",
+    "training.plots.insight",
     "training.pretraining",
     "training.tuning.keys",
     "training.tuning",

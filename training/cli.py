@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "complete": ("complete", "continue a text with a model, such as a pretrained one"),
         "serve": ("serve", "serve a model with an OpenAI-compatible API"),
         "arena": ("arena", "rate models by votes on pairs of answers; turn votes into preferences for DPO"),
+        "attention": ("attention", "draw what the attention heads of a model do, and how they formed; knock heads out"),
         "plot": ("plot", "plot the curves of several pretraining runs in one figure"),
         "report": ("report", "print the results of a run as a table, and plot them"),
     },

@@ -91,8 +91,9 @@ def legend_below(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> N
 
 
 def caption(figure: Any, sentence: str) -> None:
-    """Write a sentence below a figure that says what to look for."""
-    lines = textwrap.wrap(sentence, int(figure.get_figwidth() * _CAPTION_CHARACTERS))
+    """Write a sentence below a figure or subfigure that says what to look for."""
+    width = figure.bbox.width / figure.figure.dpi
+    lines = textwrap.wrap(sentence, int(width * _CAPTION_CHARACTERS))
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=9, color=INK)
 
 

@@ -17,7 +17,7 @@ from training.insight.record import Probe, Record, probability
 from training.plots.insight.maps import add_scale, describe_probe, draw_map, hidden_future
 from training.plots.style import COLOURS, FAINT, caption, drawing, save, short_count
 
-_SIZE = (9.0, 6.6)  # inches
+_SIZE = (9.0, 6.4)  # inches
 _DPI = 100
 _FRAME = 220  # milliseconds; the first and last frames stay longer
 _STAYS = 10  # times
@@ -64,7 +64,8 @@ class HeadFilm:
 
     @property
     def sentence(self) -> str:
-        return f"{self.name}: {MEASURES[self.measure]}"
+        """The measure, and what to look for, below a picture."""
+        return f"{self.name.capitalize()}: {MEASURES[self.measure]}"
 
 
 def draw_film(film: HeadFilm, folder: Path, title: str) -> list[str]:
@@ -73,11 +74,12 @@ def draw_film(film: HeadFilm, folder: Path, title: str) -> list[str]:
     Returns:
         The names of the files.
     """
+    import numpy as np
     from PIL import Image
 
     stem = f"head-{head_name(film.head)}"
     frames = list(_frames(film, title))
-    palette = Image.fromarray(frames[-1]).quantize(96)
+    palette = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])).quantize(256)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with open_whole(folder / f"{stem}.gif") as stream:
         images[0].save(
@@ -100,7 +102,7 @@ def draw_frames(film: HeadFilm, files: Sequence[Path], title: str) -> None:
     chosen = [round(place * (len(steps) - 1) / max(1, count - 1)) for place in range(count)]
     with drawing() as pyplot:
         rows = len(film.probes)
-        figure, grid = pyplot.subplots(rows, count, figsize=(1.75 * count + 1.2, 1.9 * rows + 1.5), squeeze=False)
+        figure, grid = pyplot.subplots(rows, count, figsize=(1.75 * count + 1.2, 1.85 * rows + 1.0), squeeze=False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         for column, place in enumerate(chosen):
             for row, (probe, attention) in enumerate(zip(film.probes, film.maps(steps[place].step))):
@@ -119,13 +121,13 @@ def draw_frames(film: HeadFilm, files: Sequence[Path], title: str) -> None:
 
 
 def _frames(film: HeadFilm, title: str) -> Iterator[Any]:
-    """The frames, (height, width, 3) uint8 each. The figure is laid out once, and only what changes is drawn anew."""
+    """The frames, (height, width, 3) uint8 each. The figure is drawn once; for each frame only what changes."""
     import numpy as np
 
     steps = film.record.steps
     with drawing(figure_dpi=_DPI) as pyplot:
         figure = pyplot.figure(figsize=_SIZE)
-        above, below = figure.subfigures(2, 1, height_ratios=(4.6, 1.6))
+        above, below = figure.subfigures(2, 1, height_ratios=(4.2, 1.8))
         maps = above.subplots(1, len(film.probes), squeeze=False)[0]
         heading = figure.suptitle("", x=0.01, ha="left", fontsize=12, fontweight="bold")
         images = []
@@ -135,16 +137,30 @@ def _frames(film: HeadFilm, title: str) -> Iterator[Any]:
         maps[0].set(ylabel="query")
         add_scale(above, images[0], list(maps), shrink=0.7, aspect=30)
         markers = _draw_curves(below.subplots(), film)
+        caption(below, film.sentence)
+        changing = [heading, *images, *(marker for marker, _ in markers)]
         for place, scores in enumerate(progress_bar(steps, desc="animation", unit="frame", leave=False)):
             heading.set_text(f"{title}: step {scores.step:,}, {short_count(float(f'{scores.tokens:.2g}'), 0)} tokens")
             for image, attention in zip(images, film.maps(scores.step)):
                 image.set_data(hidden_future(attention))
             for marker, curve in markers:
                 marker.set_data([place], [curve[place]])
-            figure.canvas.draw()
             if not place:
-                figure.set_layout_engine("none")  # nothing moves after the first frame
+                background = _draw_background(figure, changing)
+            figure.canvas.restore_region(background)
+            for artist in changing:
+                figure.draw_artist(artist)
             yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_background(figure: Any, changing: list[Any]) -> Any:
+    """Lay the figure out and draw it without what changes from frame to frame."""
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    for artist in changing:
+        artist.set_animated(True)
+    figure.canvas.draw()
+    return figure.canvas.copy_from_bbox(figure.bbox)
 
 
 def _draw_curves(axes: Any, film: HeadFilm) -> list[tuple[Any, list[float]]]:
@@ -161,7 +177,7 @@ def _draw_curves(axes: Any, film: HeadFilm) -> list[tuple[Any, list[float]]]:
     labelled = sorted({round(place * (len(steps) - 1) / 7) for place in range(8)})
     axes.set_xticks(labelled, [short_count(float(f"{steps[place].tokens:.2g}"), 0) for place in labelled])
     axes.set(xlabel="training tokens", xlim=(-0.5, len(steps) - 0.5))
-    axes.set_title(film.sentence, fontsize=8.5, fontweight="normal", pad=6)
+    axes.set_title(f"{film.name.capitalize()} score", fontsize=10, pad=6)
     axes.legend(fontsize=8.5, loc="upper left")
     axes.axhline(0, color=FAINT, linewidth=0.6)
     axes.grid()
@@ -184,4 +200,5 @@ def _write_mp4(frames: list[Any], file: Path) -> None:
     )
     if done.returncode:
         file.unlink(missing_ok=True)
-        print(f"attention: warning: ffmpeg could not write {file.name} ({one_line(done.stderr.decode(errors='replace'))[:150]})")
+        reason = one_line(done.stderr.decode(errors="replace"))[:150]
+        print(f"attention: warning: ffmpeg could not write {file.name} ({reason})")
