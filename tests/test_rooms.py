@@ -39,6 +39,7 @@ ROOMS = (
     "training.eval.results",
     "training.arena",
     "training.web",
+    "training.attention_page",
     "training.publishing",
     "training.commands",
     "training.cli",

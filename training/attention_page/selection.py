@@ -1,0 +1,120 @@
+"""Choice of what a page shows of a record: all of it if it fits, else fewer steps, shorter probes or fewer heads."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.insight.measures import MEASURES
+from training.insight.record import Record, Snapshot
+
+KINDS = ("repeated", "held_out")  # of the sequences that are measured
+# A page first gets fewer steps, then shorter probes, then fewer heads; steps and tokens not below these.
+FEWEST_STEPS, FEWEST_TOKENS = 12, 64
+FEWEST_VECTOR_STEPS = 3
+MOST_SCORES = 400_000  # measures of a head at a step
+MAP_SHARE = 0.6  # of the room, if queries, keys and values are kept
+_SAMPLED = 16  # heads whose maps are compressed to learn how small all become
+_BASE64 = 4 / 3
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The parts of a record that a page shows.
+
+    Attributes:
+        score_steps: steps with measures, ascending.
+        steps: steps with maps, a part of `score_steps`.
+        heads: (layer, head) with maps.
+        tokens: length of the longest probe; longer ones end there.
+        vector_steps: steps with queries, keys and values, a part of `steps`.
+        vectors: places in `Record.vectors` of the heads with queries, keys and values; these have maps too.
+    """
+
+    score_steps: list[int]
+    steps: list[int]
+    heads: list[tuple[int, int]]
+    tokens: int
+    vector_steps: list[int]
+    vectors: list[int]
+
+    def left_out(self, record: Record) -> list[str]:
+        """A sentence for each kind of thing that is not in the page."""
+        longest = max(len(probe.tokens) for probe in record.probes)
+        heads = record.layers * record.heads
+        found = []
+        if len(self.score_steps) < len(record.steps):
+            found.append(f"Measures of {len(self.score_steps)} of the {len(record.steps)} captured steps are shown.")
+        if len(self.steps) < len(record.steps):
+            found.append(f"Maps of {len(self.steps)} of the {len(record.steps)} captured steps are shown.")
+        if self.tokens < longest:
+            found.append(f"Probes end after {self.tokens} of up to {longest} tokens.")
+        if len(self.heads) < heads:
+            found.append(f"Maps of {len(self.heads)} of {heads} heads are shown: the strongest by each measure.")
+        if len(self.vectors) < len(record.vectors):
+            found.append(f"Q, K and V of {len(self.vectors)} of the {len(record.vectors)} recorded heads are shown.")
+        if self.vectors and len(self.vector_steps) < len(self.steps):
+            found.append(f"Q, K and V are shown for {len(self.vector_steps)} of these steps.")
+        return found
+
+
+def select(record: Record, room: int) -> Selection:
+    """The parts of a record that fit into a number of bytes of base64, by an estimate of their compressed size."""
+    heads = ranked_heads(record)
+    scores = len(heads) * len(MEASURES) * len(KINDS)
+    steps = evenly([at.step for at in record.steps], max(2, MOST_SCORES // scores))
+    snapshot = record.snapshot(steps[-1])
+    lengths = [len(probe.tokens) for probe in record.probes]
+    map_room = room * (MAP_SHARE if record.vectors else 1)
+    limit = map_room / _BASE64 / _compressed_share(snapshot, heads)  # bytes of maps before compression
+
+    tokens, count, kept = max(lengths), len(steps), len(heads)
+
+    def fitting(by: int) -> int:
+        """How many units of `by` maps of all probes fit, at least one."""
+        return max(1, int(limit // (by * sum(_cells(min(length, tokens)) for length in lengths))))
+
+    count = min(count, max(fitting(kept), FEWEST_STEPS))
+    while fitting(kept) < count and tokens > FEWEST_TOKENS:
+        tokens = max(FEWEST_TOKENS, tokens // 2)
+    kept = min(kept, fitting(count))
+    count = min(len(steps), fitting(kept))
+    chosen = evenly(steps, count)
+
+    vector_heads = [record.vectors.index(head) for head in heads[:kept] if head in record.vectors]
+    one = 3 * record.head_dim * sum(min(length, tokens) for length in lengths)  # bytes of a head at a step
+    units = int((room - map_room) / _BASE64 / one)
+    vector_heads = vector_heads[: units // min(FEWEST_VECTOR_STEPS, count)]
+    vector_steps = evenly(chosen, units // len(vector_heads)) if vector_heads else []
+    return Selection(steps, chosen, sorted(heads[:kept]), tokens, vector_steps, vector_heads)
+
+
+def ranked_heads(record: Record) -> list[tuple[int, int]]:
+    """All heads, those of which vectors are kept first, then the highest by each measure in turn, at the last step."""
+    last = [scores for scores in record.head_scores if scores.step == record.steps[-1].step]
+    orders = [sorted(last, key=lambda scores: -np.nan_to_num(getattr(scores, name))) for name in MEASURES]
+    by_turns = [(scores.layer, scores.head) for scores_of_turn in zip(*orders, strict=True) for scores in scores_of_turn]
+    every = [(layer, head) for layer in range(record.layers) for head in range(record.heads)]
+    return list(dict.fromkeys([*record.vectors, *by_turns, *every]))
+
+
+def evenly(items: list[int], count: int) -> list[int]:
+    """At most `count` items at even distances, the first and the last among them."""
+    if count >= len(items):
+        return items
+    places = np.linspace(0, len(items) - 1, count) if count > 1 else [len(items) - 1]
+    return [items[round(place)] for place in places]
+
+
+def _cells(tokens: int) -> int:
+    return tokens * (tokens + 1) // 2
+
+
+def _compressed_share(snapshot: Snapshot, heads: list[tuple[int, int]]) -> float:
+    """Compressed size of maps as a share of their cells, measured on some of them."""
+    raw = b"".join(
+        attention[layer, head][np.tril_indices(attention.shape[-1])].tobytes()
+        for attention in snapshot.attention
+        for layer, head in heads[:: -(-len(heads) // _SAMPLED)]
+    )
+    return len(zlib.compress(raw)) / len(raw)

@@ -1,0 +1,172 @@
+// Q, K and V as matrices: the map is their product, row by row; the arithmetic of a cell is spelt out below.
+import { allowed, dotProducts, outputs, softmax, spellCell, spellOutput, spellVector } from "./arithmetic.js";
+import { SHARES, bitmap, signed, variable } from "./colours.js";
+import { begin, clipped, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
+import { button, element, find } from "./dom.js";
+import { change, picture, state } from "./state.js";
+
+const LEFT = 76, TITLE = 20, GAP = 14, FINEST = 1.5, COARSEST = 7, LABEL = 11, TICK = 120;
+const STAGES = { dot: "1 dot products", scaled: "2 scaled and masked", shares: "3 softmax: shares" };
+const KEYS = ["frame", "probe", "head"];
+
+const extreme = (values) => values.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 1e-9);
+const signedPixel = (values, most) => (place) => signed()[within(Math.round(127.5 + (127.5 * values[place]) / most), 0, 255)];
+
+export function addProduct(record) {
+  const canvas = find("#product");
+  const size = record.head_dim;
+  const tokens = () => record.probes[state.probe].tokens;
+  let all = null; // matrices of the shown head
+  let images = null;
+  let box = {}; // x, y, columns and rows of each matrix
+  let cell, timer = null;
+
+  picture(KEYS, () => {
+    const vectors = record.vectorsOf(state.frame, state.probe, state.head);
+    const known = vectors !== null;
+    find("#product_parts").hidden = find("#product_tools").hidden = !known;
+    all = null;
+    noteOn(record, vectors);
+    if (!known) return;
+    const triangle = record.triangle(record.map_steps.indexOf(vectors.step), state.probe, state.head);
+    const products = dotProducts(vectors.q, vectors.k, tokens().length, size);
+    const weights = softmax(products, triangle, tokens().length, record.scale);
+    all = { ...vectors, triangle, products, weights, means: outputs(weights.shares, vectors.v, tokens().length, size) };
+  });
+
+  function paint() {
+    const count = tokens().length;
+    const [q, k, v, o] = [all.q, all.k, all.v, all.means].map((values) => signedPixel(values, extreme(values)));
+    const product = signedPixel(all.products, extreme(all.products));
+    const pixel = {
+      dot: (row, column, place) => product(place),
+      scaled: (row, column, place) => (allowed(all.triangle, row, column) ? product(place) : 0),
+      shares: (row, column, place) => (column <= row ? SHARES[Math.round(255 * Math.sqrt(all.weights.shares[place]))] : 0),
+    }[state.stage];
+    images = {
+      q: bitmap(count, size, (row, column, place) => q(place)),
+      k: bitmap(size, count, (row, column) => k(column * size + row)),
+      v: bitmap(count, size, (row, column, place) => v(place)),
+      map: bitmap(count, count, pixel),
+      o: bitmap(count, size, (row, column, place) => o(place)),
+    };
+  }
+  picture([...KEYS, "stage"], () => { if (all) paint(); });
+
+  function layOut() {
+    const count = tokens().length;
+    const room = widthFor(canvas, 1300) - LEFT - 2 * GAP - 4;
+    cell = within(room / (2 * size + count), FINEST, COARSEST);
+    const high = Math.max(size, count) * cell;
+    const middle = LEFT + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
+    box = {
+      k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: `K, turned: ${size} × ${count}` },
+      v: { x: right, y: TITLE + high - count * cell, columns: size, rows: count, title: `V: ${count} × ${size}` },
+      q: { x: LEFT, y: low, columns: size, rows: count, title: `Q: ${count} tokens × ${size} numbers` },
+      map: { x: middle, y: low, columns: count, rows: count, title: { dot: "Q · K", scaled: "scores", shares: "map" }[state.stage] },
+      o: { x: right, y: low, columns: size, rows: count, title: "output: map · V" },
+    };
+    return [right + size * cell + 4, low + count * cell + 4];
+  }
+
+  // Which parts of the matrices belong to the chosen number, as [matrix, first row, rows, first column, columns].
+  function involved() {
+    const { query, key, dim } = state, count = tokens().length;
+    const ofQuery = ["q", query, 1, 0, size], ofKey = ["k", 0, size, key, 1];
+    return {
+      map: [ofQuery, ofKey, ["map", query, 1, key, 1], ["v", key, 1, 0, size]],
+      o: [["map", query, 1, 0, count], ["v", 0, count, dim, 1], ["o", query, 1, dim, 1]],
+      q: [ofQuery, ["q", query, 1, dim, 1]],
+      k: [ofKey, ["k", dim, 1, key, 1]],
+      v: [["v", key, 1, 0, size], ["v", key, 1, dim, 1]],
+    }[state.part];
+  }
+
+  picture([...KEYS, "stage", "query", "key", "dim", "part", "rows"], () => {
+    if (!all) return;
+    const context = begin(canvas, ...layOut());
+    const count = tokens().length;
+    const rows = Math.min(state.rows, count);
+    for (const [name, { x, y, columns, rows: high, title }] of Object.entries(box)) {
+      text(context, title, x, y - 9, "left", variable("quiet"));
+      const drawn = name === "map" || name === "o" ? rows : high;
+      if (drawn) context.drawImage(images[name], 0, 0, columns, drawn, x, y, columns * cell, drawn * cell);
+      context.strokeStyle = variable("edge");
+      context.lineWidth = 1;
+      context.strokeRect(x - 0.5, y - 0.5, columns * cell + 1, high * cell + 1);
+    }
+    for (const [name, row, high, column, wide] of involved()) {
+      context.strokeStyle = variable(high * wide === 1 ? "text" : "accent");
+      context.lineWidth = 2;
+      context.strokeRect(box[name].x + column * cell - 1, box[name].y + row * cell - 1, wide * cell + 2, high * cell + 2);
+    }
+    context.font = `${LABEL}px ui-monospace, monospace`;
+    if (state.part !== "k" && state.part !== "v") {
+      text(context, clipped(tokens()[state.query]), LEFT - 6, box.q.y + (state.query + 0.5) * cell, "right", variable("accent"));
+    }
+    if (state.part === "map" || state.part === "k") {
+      const x = box.k.x + (state.key + 0.5) * cell;
+      text(context, clipped(tokens()[state.key]), x, box.k.y + size * cell + 8, "center", variable("accent"));
+    }
+  });
+
+  picture([...KEYS, "query", "key", "dim", "part"], () => {
+    if (!all) return;
+    const { part, query, key, dim } = state;
+    const lines = part === "map" ? spellCell(all, tokens(), record.scale, size, query, key)
+      : part === "o" ? spellOutput(all, tokens(), size, query, dim)
+        : spellVector(part, all[part], tokens(), size, part === "q" ? query : key, dim);
+    find("#arithmetic").replaceChildren(...lines.map(([title, line]) =>
+      element("li", {}, element("strong", {}, title), ` ${line}`)));
+    canvas.setAttribute("aria-label", `Matrices Q, K, V, map and output of head ${state.head.join(".")}. ` +
+      lines.map((parts) => parts.join(": ")).join(". "));
+  });
+
+  onPoint(canvas, (x, y) => {
+    if (!all) return;
+    for (const [part, { x: left, y: top, columns, rows }] of Object.entries(box)) {
+      const [column, row] = [Math.floor((x - left) / cell), Math.floor((y - top) / cell)];
+      if (Math.min(column, row) < 0 || column >= columns || row >= rows) continue;
+      change({
+        map: { part, query: row, key: column }, o: { part, query: row, dim: column }, q: { part, query: row, dim: column },
+        k: { part, key: column, dim: row }, v: { part, key: row, dim: column },
+      }[part]);
+    }
+  });
+  onArrows(canvas, (across, down) => change({
+    part: "map", query: within(state.query + down, 0, tokens().length - 1),
+    key: within(state.key + across, 0, tokens().length - 1),
+  }));
+
+  function rowByRow() {
+    clearInterval(timer);
+    change({ rows: 0, part: "map" });
+    timer = setInterval(() => {
+      if (!all || state.rows >= tokens().length) return clearInterval(timer);
+      const query = state.rows;
+      const row = all.weights.shares.subarray(query * tokens().length, query * tokens().length + query + 1);
+      change({ rows: state.rows + 1, query, key: row.indexOf(Math.max(...row)) });
+    }, TICK);
+  }
+
+  const buttons = Object.entries(STAGES).map(([stage, label]) => {
+    const node = button(label, () => change({ stage }), { class: "small" });
+    picture(["stage"], () => node.setAttribute("aria-pressed", String(state.stage === stage)));
+    return node;
+  });
+  find("#stages").append(...buttons, button("Row by row", rowByRow, { class: "small", id: "row_by_row" }));
+}
+
+// Say for which heads and steps the page has vectors.
+function noteOn(record, vectors) {
+  const note = find("#product_note");
+  if (!record.vector_heads.length) note.textContent = "This page has no queries, keys and values.";
+  else if (!vectors) {
+    note.replaceChildren("Queries, keys and values are in the page for these heads: ", ...record.vector_heads.map((head) =>
+      button(head.join("."), () => change({ head }), { class: "small" })));
+  } else {
+    const shown = record.map_steps[state.frame] === vectors.step ? ""
+      : ` The page has none of step ${record.map_steps[state.frame]}; these are of the nearest step that it has.`;
+    note.textContent = `Head ${state.head.join(".")}, step ${vectors.step}, rounded to 8 bits.${shown}`;
+  }
+}
