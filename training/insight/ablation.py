@@ -12,18 +12,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.estimates import Difference, Estimate, mean_with_stderr, paired_difference
 from training.common.progress import progress_bar
-from training.data.loader import Batch
+from training.data.loader import Batch, TokenLoader
 from training.insight.attention import Attention, replaced_attention, seen_attention, written_out
+from training.insight.capture import with_labels
 from training.insight.heads import Head, head_name
-from training.insight.sequences import Repeated
+from training.insight.sequences import LONGEST, Repeated, draw_repeated
 
+BLOCKS = 64  # tokens of a repeated sequence
+SEQUENCES = 16  # of each kind that are measured
 _TOKENS_AT_ONCE = 4096  # in a forward pass
 
 
@@ -45,6 +49,21 @@ class Texts:
     def scored(self) -> list[float]:
         """Tokens of each held-out sequence that are scored."""
         return (self.held_out.labels != IGNORE_INDEX).sum(1).tolist()
+
+
+def choose_texts(tokenizer: PreTrainedTokenizerBase, loader: TokenLoader | None, context: int, seed: int) -> Texts:
+    """The sequences of a run, always the same.
+
+    Args:
+        loader: of the validation split; None without one.
+        context: tokens that the model can read.
+    """
+    repeated = draw_repeated(tokenizer, min(context, BLOCKS), SEQUENCES, seed)
+    if loader is None:
+        return Texts(repeated)
+    batch = loader.read(np.concatenate(loader.evenly_spaced(SEQUENCES)))
+    held_out = Batch(*(None if tensor is None else tensor[:, :LONGEST] for tensor in batch))
+    return Texts(repeated, held_out, loader.bytes_per_token)
 
 
 @dataclass(frozen=True)
@@ -155,12 +174,10 @@ def without_heads(model: PreTrainedModel, modules: list[nn.Module], heads: Seque
 @torch.no_grad()
 def measure(model: PreTrainedModel, texts: Texts) -> SequenceScores:
     """The figures of a model as it is, for each sequence."""
-    ids, copied = texts.repeated.input_ids, texts.repeated.predictable
     copying = []
-    for some in _batches(Batch(ids, ids, None), model):
-        predicted = model(some.input_ids, use_cache=False).logits[:, :-1].argmax(-1)  # of the tokens from place 1 on
-        right = predicted == some.labels[:, 1:]
-        copying += right[:, copied.start - 1 : copied.stop - 1].double().mean(1).tolist()
+    for some in _batches(with_labels(texts.repeated.input_ids), model):
+        correct = model(some.input_ids, use_cache=False).logits.argmax(-1) == some.labels  # (sequences, seq)
+        copying += correct[:, texts.repeated.predictable].double().mean(1).tolist()
     if texts.held_out is None:
         return SequenceScores(None, copying)
     losses = []
