@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from training.insight.record import Record
 
 TEXT = "the cat sat on the mat, and the cat"  # explained where there is no other
-EXPLAINED = 12  # tokens of a held-out text
 _SHOWN = 20  # heads in the table of the terminal
 
 
@@ -48,7 +47,7 @@ class AttentionConfig:
     head: str | None = option(
         None, "head to animate and explain, such as 1.3 (default: highest induction or previous-token score)"
     )
-    text: str | None = option(None, "text to explain (default: the beginning of a held-out text)")
+    text: str | None = option(None, "text to explain (default: held-out text with strong attention)")
     tokens: int = option(64, "tokens of each sequence that is drawn, where the run has no record", at_least=8)
     without: list[str] = option(list, "heads to knock out together, such as 1.3; all: each by itself", several=True)
 
@@ -231,21 +230,20 @@ def explain(
     from training.plots.insight.explanation_pages import draw_explanation
 
     model, tokenizer = open_language_model(source.model)
-    ids = ids or default_text(record, tokenizer)
+    ids = ids or default_text(record, head, tokenizer)
     walk = walk_through(model, tokenizer, ids, head, config.run)
     pages = ["explanation-1.png", "explanation-2.png"]
     draw_explanation(walk, work / "explanation.pdf", [work / page for page in pages])
     write_whole(work / "explanation.md", as_page(walk, pages))
 
 
-def default_text(record: "Record", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The token ids of the first text of the record that fits on a page, or of a sentence."""
-    from training.insight.walkthrough import MOST_TOKENS
+def default_text(record: "Record", head: "Head", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The token ids of the first text of the record that fits on a page, of held-out text, or of a sentence."""
+    from training.insight.walkthrough import MOST_TOKENS, striking_text
 
-    texts = [probe.token_ids for probe in record.probes if probe.kind == "text"]
-    texts += [probe.token_ids[:EXPLAINED] for probe in record.probes if probe.kind == "held_out"]
-    texts.append(tokenizer(TEXT, add_special_tokens=False)["input_ids"])
-    return next(ids for ids in texts if len(ids) <= MOST_TOKENS)
+    texts = [probe.token_ids for probe in record.probes if probe.kind == "text" and len(probe.token_ids) <= MOST_TOKENS]
+    sentence = tokenizer(TEXT, add_special_tokens=False)["input_ids"][:MOST_TOKENS]
+    return next(ids for ids in (*texts, striking_text(record, head), sentence) if ids)
 
 
 def knock_out(config: AttentionConfig, source: Source, work: Path) -> list[str]:
@@ -278,7 +276,7 @@ def knock_out(config: AttentionConfig, source: Source, work: Path) -> list[str]:
         draw_ablations(ablations, sizes.layers, sizes.heads, images(work, "ablation"), config.run)
     lines = [as_text(ablation_table(ablations))]
     if loader is None:
-        lines.append("attention: without held-out text only copying is measured; give a run of `scratch pretrain` for loss")
+        lines.append("attention: only copying is measured: without the output of `scratch pretrain`, no held-out text")
     return lines
 
 

@@ -11,8 +11,10 @@ from training.common.errors import UserError
 from training.insight.attention import Attention, seen_attention
 from training.insight.copying import output_weight
 from training.insight.heads import Head
+from training.insight.record import Record
 
 MOST_TOKENS = 24  # that a page has room for
+PIECE = 12  # tokens of a text that is chosen here
 _TOLERANCE = 1e-3  # between the probabilities of the model and the softmax of the scores here
 
 
@@ -158,6 +160,23 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, context: int) -> 
         why = f"the context of the model has {context}" if context < MOST_TOKENS else f"a page has room for {most}"
         raise UserError(f"'text': {text!r:.60} has {len(ids)} tokens, and {why}; give a text of 2 to {most} tokens")
     return ids
+
+
+def striking_text(record: Record, head: Head) -> list[int] | None:
+    """The token ids of a piece of held-out text at whose end a head attends most to one earlier token.
+
+    Returns:
+        At most `PIECE` ids; None without held-out text.
+    """
+    found: list[tuple[int, list[int]]] = []
+    maps = record.snapshot(record.steps[-1].step).attention
+    for probe, attention in zip(record.probes, maps, strict=True):
+        if probe.kind == "held_out":
+            for end in range(min(PIECE, len(probe.token_ids)), len(probe.token_ids) + 1):
+                first = max(0, end - PIECE)
+                earlier = attention[head][end - 1, first + 1 : end - 1]  # without the first token, often a sink
+                found.append((int(earlier.max(initial=0)), probe.token_ids[first:end]))
+    return max(found, key=lambda piece: piece[0])[1] if found else None
 
 
 def _turned(model: PreTrainedModel, module: torch.nn.Module) -> list[str]:

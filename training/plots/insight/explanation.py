@@ -71,8 +71,7 @@ def steps(walk: Walkthrough) -> list[Step]:
         Step(
             "Tokens to vectors",
             f"The embedding turns each id into {hidden:,} numbers. {_before(layer)} A norm then brings them to a "
-            "similar size. In the pictures, a row is a token and a column is one coordinate: purple is below zero, orange is "
-            "above, and the ends of the scale are in parentheses.",
+            "similar size. In the pictures, a row is a token and a column is a coordinate.",
         ),
         Step(
             "Three projections: query, key and value",

@@ -9,9 +9,9 @@ import numpy as np
 
 from training.common.files import open_whole
 from training.common.tables import Row
-from training.plots.insight.explanation import dot_product_table, number, softmax_table, steps
 from training.insight.heads import head_name
 from training.insight.walkthrough import Walkthrough
+from training.plots.insight.explanation import dot_product_table, number, softmax_table, steps
 from training.plots.insight.maps import draw_map, visible
 from training.plots.style import COLOURS, FAINT, INK, drawing, save, short_name
 
@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT = 8.27, 11.69  # A4 in inches
 _MARGIN = 0.75
 _INNER = _WIDTH - 2 * _MARGIN
 _LINE = 0.165  # inches between lines of text
-_CHARACTERS = 101  # in a line of text
+_CHARACTERS = 104  # in a line of text
 _QUERY, _KEY, _VALUE = COLOURS[5], COLOURS[0], COLOURS[2]  # of what is followed: the query, the key, the value
 _MOST_NUMBERS = 14  # tokens, up to which maps hold numbers
 _TOKENS_A_LINE = 12
@@ -116,11 +116,12 @@ def _second_page(pyplot: Any, walk: Walkthrough) -> Any:
 
 def _write_foot(page: _Page, place: int) -> None:
     page.top = _HEIGHT - 0.5
-    legend = (("query that is followed", _QUERY), ("key", _KEY), ("value", _VALUE))
-    for left, (name, colour) in zip((0, 1.7, 2.3), legend):
-        page.write(f"■ {name}", _MARGIN + left, fontsize=8.5, color=colour)
-    page.write("All numbers are rounded.", _MARGIN + 3.2, fontsize=8.5, color=FAINT)
-    page.write(f"{place} / {PAGES}", _WIDTH - _MARGIN - 0.3, fontsize=8.5, color=FAINT)
+    legend = (("query", _QUERY), ("key", _KEY), ("value that is followed", _VALUE))
+    for left, (name, colour) in zip((0, 0.6, 1.1), legend):
+        page.write(f"■ {name}", _MARGIN + left, fontsize=8, color=colour)
+    rest = "Purple is below zero, orange above, (±) the ends of the scale. Numbers are rounded."
+    page.write(rest, _MARGIN + 2.45, fontsize=8, color=FAINT)
+    page.write(f"{place} / {PAGES}", _WIDTH - _MARGIN - 0.2, fontsize=8, color=FAINT)
 
 
 def _draw_tokens(page: _Page, walk: Walkthrough) -> None:
@@ -174,8 +175,6 @@ def _draw_projections(page: _Page, walk: Walkthrough) -> None:
 def _draw_dot_product(page: _Page, walk: Walkthrough) -> None:
     colours = {"query": _QUERY, "key": _KEY}
     _draw_table(page, dot_product_table(walk), colours)
-    product, score = (number(values[walk.row, walk.column]) for values in (walk.products, walk.scores))
-    page.write(f"score = {product} × {walk.scale:.4f} = {score}", fontsize=9.5, fontweight="bold")
 
 
 def _draw_softmax(page: _Page, walk: Walkthrough) -> None:
@@ -196,8 +195,8 @@ def _draw_softmax(page: _Page, walk: Walkthrough) -> None:
         _name_tokens(axes, walk, columns=True, rows=axes is left)
         _frame(axes, walk.row, _QUERY)
         if len(walk.tokens) <= _MOST_NUMBERS:
-            _write_numbers(axes, values, walk.seen, dark)
-    page.top += side + 1.0
+            _write_numbers(axes, values, walk.seen, dark, digits=1 if axes is left else 2)
+    page.top += side + 0.35 + 0.065 * max(len(_name(token)) for token in walk.tokens)
     _draw_table(page, softmax_table(walk), {"score": _QUERY})
 
 
@@ -238,7 +237,7 @@ def _draw_output(page: _Page, walk: Walkthrough) -> None:
 
 def _height_of(walk: Walkthrough) -> float:
     """Inches of a matrix with a row for each token."""
-    return min(1.45, 0.125 * len(walk.tokens))
+    return min(1.3, 0.115 * len(walk.tokens))
 
 
 def _draw_matrix(axes: Any, vectors: np.ndarray, title: str, walk: Walkthrough, labels: bool) -> float:
@@ -252,8 +251,12 @@ def _draw_matrix(axes: Any, vectors: np.ndarray, title: str, walk: Walkthrough, 
     return limit
 
 
+def _name(token: str) -> str:
+    return visible(token, 9)
+
+
 def _name_tokens(axes: Any, walk: Walkthrough, rows: bool = True, columns: bool = False) -> None:
-    names, size = [visible(token, 9) for token in walk.tokens], 7.5 if len(walk.tokens) <= 14 else 5.5
+    names, size = [_name(token) for token in walk.tokens], 7.5 if len(walk.tokens) <= 14 else 5
     axes.set(xticks=[], yticks=[])
     style = {"family": "monospace", "fontsize": size}
     if rows:
@@ -271,10 +274,9 @@ def _frame(axes: Any, row: int, colour: str) -> None:
     axes.add_patch(frame)
 
 
-def _write_numbers(axes: Any, values: np.ndarray, seen: np.ndarray, dark: float) -> None:
+def _write_numbers(axes: Any, values: np.ndarray, seen: np.ndarray, dark: float, digits: int) -> None:
     """Write the numbers into the cells of a map, white where the cell is dark."""
-    digits = 2 if len(values) <= 9 else 1
-    size = min(7.5, 62 / len(values))
+    size = min(7.5, 75 / len(values))
     for (row, column), value in np.ndenumerate(values):
         if seen[row, column]:
             text = f"{value:.{digits}f}".replace("-0.", "−.").replace("-", "−").removeprefix("0") or "0"

@@ -18,7 +18,7 @@ from training.plots.style import COLOURS, FAINT, INK, caption, drawing, save, sh
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # lines of the heads with a colour and a name
 _WORTH_A_NAME = 0.1  # induction score
 _FARTHEST = 30.0  # times the tokens of the run, up to which the axis reaches to show where the law expects heads
-_POSITIONS = 32  # rows of the map at most; the loss of neighbours is averaged
+_POSITIONS = 16  # rows of the map at most; the loss of neighbours is averaged
 
 
 def draw_phases(record: Record, files: Sequence[Path], title: str, expected: float | None = None) -> None:
@@ -99,7 +99,7 @@ def _draw_losses(axes: Any, record: Record, axis: _TokenAxis) -> None:
     axes.plot(axis.places, held_out, color=COLOURS[0], linewidth=1.8, label="held-out text")
     axes.plot(axis.places, repeated, color=COLOURS[5], linewidth=1.4, linestyle="--", label="repeated random tokens")
     axes.set_ylabel("nats per token")
-    axes.legend(fontsize=8.5, loc="lower left")
+    axes.legend(fontsize=8.5)
     axes.grid()
     _title(axes, "Loss", "look for a stretch that falls faster")
 
@@ -172,7 +172,7 @@ def _sentence(record: Record, expected: float | None, measured: int | None) -> s
         text = f"No head reaches an induction score of {FORMED} in the {_rounded(last)} tokens of this run."
     else:
         text = (
-            f"After {_rounded(measured)} tokens a head first has half of the highest induction score of the run. Look "
+            f"By {_rounded(measured)} tokens, a head has half of the highest induction score of the run. Look "
             "there for a faster fall of the loss and for the start of in-context learning."
         )
     if expected is not None:
