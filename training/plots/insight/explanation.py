@@ -43,8 +43,8 @@ def largest_terms(terms: np.ndarray, count: int) -> Terms:
 
 
 def number(value: float) -> str:
-    """A number with two decimals and a true minus sign; small ones with two digits."""
-    text = f"{value:.2f}" if abs(value) >= 0.095 or value == 0 else f"{value:.2g}"
+    """A number with two decimals and a true minus sign; a small one with two digits, of at most four decimals."""
+    text = f"{value:.2f}" if abs(value) >= 0.095 else f"{round(value, 4) or 0:.2g}"
     return text.replace("-", "−")
 
 
@@ -161,7 +161,8 @@ def as_page(walk: Walkthrough, pictures: list[str]) -> str:
             ["id", *map(str, walk.token_ids)]],
         1: _first_numbers({"embedding": walk.embedding[row], "before the layer": walk.stream[row],
                            "after the norm": walk.normed[row]}),
-        2: _first_numbers({"query": walk.query[row], "key": walk.key[row], "value": walk.value[row]}),
+        2: _first_numbers({"query": walk.query[row], "key": walk.key[column],
+                           "value": walk.value[column]}),
         3: dot_product_table(walk),
         4: _matrix(walk, walk.scores),
         5: _matrix(walk, walk.weights),

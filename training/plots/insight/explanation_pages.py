@@ -1,6 +1,5 @@
 """The explanation of Q, K and V on two pages to print: from a text to what one head adds, with the model's numbers."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ _WIDTH, _HEIGHT = 8.27, 11.69  # A4 in inches
 _MARGIN = 0.75
 _INNER = _WIDTH - 2 * _MARGIN
 _LINE = 0.165  # inches between lines of text
-_CHARACTERS = 104  # in a line of text
+_TEXT = 9  # points
 _QUERY, _KEY, _VALUE = COLOURS[5], COLOURS[0], COLOURS[2]  # of what is followed: the query, the key, the value
 _MOST_NUMBERS = 14  # tokens, up to which maps hold numbers
 _TOKENS_A_LINE = 12
@@ -65,10 +64,24 @@ class _Page:
         self.write(str(place), fontsize=13, fontweight="bold", color=COLOURS[0])
         self.write(title, _MARGIN + 0.28, fontsize=11.5, fontweight="bold")
         self.top += 0.27
-        for line in textwrap.wrap(text, _CHARACTERS):
-            self.write(line, fontsize=9)
+        for line in self.wrap(text):
+            self.write(line, fontsize=_TEXT)
             self.top += _LINE
         self.top += _STEP_HEIGHT
+
+    def wrap(self, text: str) -> list[str]:
+        """The lines of a text, as wide as the page."""
+        from matplotlib.font_manager import FontProperties
+
+        renderer, font, lines = self.figure.canvas.get_renderer(), FontProperties(size=_TEXT), [""]
+        for word in text.split(" "):
+            longer = f"{lines[-1]} {word}".strip()
+            width, _, _ = renderer.get_text_width_height_descent(longer, font, False)
+            if width > _INNER * self.figure.dpi:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        return lines
 
     def axes(self, left: float, width: float, height: float, below: float = 0.0) -> Any:
         """Axes at a distance from the left margin, `below` the current place, which stays."""
@@ -115,13 +128,14 @@ def _second_page(pyplot: Any, walk: Walkthrough) -> Any:
 
 
 def _write_foot(page: _Page, place: int) -> None:
-    page.top = _HEIGHT - 0.5
+    page.top = _HEIGHT - 0.6
     legend = (("query", _QUERY), ("key", _KEY), ("value that is followed", _VALUE))
     for left, (name, colour) in zip((0, 0.6, 1.1), legend):
         page.write(f"■ {name}", _MARGIN + left, fontsize=8, color=colour)
-    rest = "Purple is below zero, orange above, (±) the ends of the scale. Numbers are rounded."
-    page.write(rest, _MARGIN + 2.45, fontsize=8, color=FAINT)
     page.write(f"{place} / {PAGES}", _WIDTH - _MARGIN - 0.2, fontsize=8, color=FAINT)
+    page.top += 0.17
+    rest = "Purple is below zero, orange above; (±) is the end of the scale. All numbers are rounded."
+    page.write(rest, fontsize=8, color=FAINT)
 
 
 def _draw_tokens(page: _Page, walk: Walkthrough) -> None:
