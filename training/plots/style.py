@@ -90,6 +90,24 @@ def legend_below(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> N
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
+def label_ends(axes: Any, labels: Sequence[tuple[float, str, str]], apart: float = 0.1) -> None:
+    """Name curves to the right of the axes, each at the height of its end, or as near as the others leave room.
+
+    Args:
+        labels: end on the vertical axis, name and colour of each curve.
+        apart: least distance of two names, as a share of the height. The limits of the axis must be set before.
+    """
+    low, high = axes.get_ylim()
+    place = 1.0 + apart
+    placed = sorted(labels, key=lambda label: -label[0])
+    for number, (end, name, colour) in enumerate(placed):
+        height = (end - low) / (high - low)
+        room_below = apart * (len(placed) - 1 - number)
+        place = min(max(height, room_below), place - apart)
+        style = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center", "fontsize": 8.5}
+        axes.annotate(name, (1, place), (5, 0), color=colour, annotation_clip=False, **style)
+
+
 def caption(figure: Any, sentence: str) -> None:
     """Write a sentence below a figure or subfigure that says what to look for."""
     width = figure.bbox.width / figure.figure.dpi

@@ -15,7 +15,7 @@ from training.insight.heads import Head, head_name, scores_of
 from training.insight.measures import MEASURES
 from training.insight.record import Probe, Record, probability
 from training.plots.insight.maps import add_scale, describe_probe, draw_map, hidden_future
-from training.plots.style import COLOURS, FAINT, caption, drawing, save, short_count
+from training.plots.style import COLOURS, FAINT, caption, drawing, label_ends, save, short_count
 
 _SIZE = (9.0, 6.4)  # inches
 _DPI = 100
@@ -165,20 +165,21 @@ def _draw_background(figure: Any, changing: list[Any]) -> Any:
 
 def _draw_curves(axes: Any, film: HeadFilm) -> list[tuple[Any, list[float]]]:
     """Draw the measure over captured steps; returns a marker for each curve, and its values."""
-    steps, markers = film.record.steps, []
+    steps, markers, labels = film.record.steps, [], []
     for kind, name, colour, style in (
-        ("repeated", "random tokens, repeated", COLOURS[0], "-"),
+        ("repeated", "random tokens,\nrepeated", COLOURS[0], "-"),
         ("held_out", "held-out text", COLOURS[5], "--"),
     ):
         curve = film.curve(kind)
         if any(map(math.isfinite, curve)):
-            axes.plot(range(len(curve)), curve, color=colour, linestyle=style, linewidth=1.6, label=name)
+            axes.plot(range(len(curve)), curve, color=colour, linestyle=style, linewidth=1.6)
+            labels.append((curve[-1], name, colour))
             markers.append((axes.plot([0], curve[:1], "o", color=colour, markersize=7, clip_on=False)[0], curve))
     labelled = sorted({round(place * (len(steps) - 1) / 7) for place in range(8)})
     axes.set_xticks(labelled, [short_count(float(f"{steps[place].tokens:.2g}"), 0) for place in labelled])
     axes.set(xlabel="training tokens", xlim=(-0.5, len(steps) - 0.5))
     axes.set_title(f"{film.name.capitalize()} score", fontsize=10, pad=6)
-    axes.legend(fontsize=8.5, loc="upper left")
+    label_ends(axes, labels, apart=0.25)
     axes.axhline(0, color=FAINT, linewidth=0.6)
     axes.grid()
     return markers

@@ -13,7 +13,7 @@ from typing import Any
 from training.insight.formation import FORMED, measured_formation
 from training.insight.heads import head_name, scores_of
 from training.insight.record import Record
-from training.plots.style import COLOURS, FAINT, INK, caption, drawing, save, short_count, short_name
+from training.plots.style import COLOURS, FAINT, INK, caption, drawing, label_ends, save, short_count, short_name
 
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # lines of the heads with a colour and a name
 _WORTH_A_NAME = 0.1  # induction score
@@ -31,17 +31,18 @@ def draw_phases(record: Record, files: Sequence[Path], title: str, expected: flo
     """
     axis = _TokenAxis.of(record, expected)
     measured = measured_formation(record.head_scores)
+    strips = {_draw_losses: 1.0, _draw_in_context_learning: 0.8, _draw_induction: 1.15, _draw_positions: 1.1}  # heights
+    if not record.steps[-1].loss_by_position:  # no held-out text
+        del strips[_draw_in_context_learning], strips[_draw_positions]
     with drawing() as pyplot:
-        figure, strips = pyplot.subplots(4, 1, figsize=(7.6, 9.6), sharex=True, height_ratios=(1, 0.8, 1.15, 1.1))
+        size = (8.4, 1.5 + 2 * sum(strips.values()))
+        figure, panels = pyplot.subplots(len(strips), 1, figsize=size, sharex=True, height_ratios=list(strips.values()))
         figure.get_layout_engine().set(h_pad=0.06, hspace=0.03)
         figure.suptitle(short_name(title, 80), x=0.01, ha="left", fontsize=12, fontweight="bold")
-        _draw_losses(strips[0], record, axis)
-        _draw_in_context_learning(strips[1], record, axis)
-        _draw_induction(strips[2], record, axis)
-        _draw_positions(figure, strips[3], record, axis)
-        for number, strip in enumerate(strips):
-            _draw_formation(strip, axis, expected, measured, labelled=number == 0)
-        axis.apply(strips[-1])
+        for panel, draw in zip(panels, strips):
+            draw(panel, record, axis)
+            _draw_formation(panel, axis, expected, measured, labelled=draw is _draw_losses)
+        axis.apply(panels[-1])
         caption(figure, _sentence(record, expected, measured))
         for file in files:
             save(figure, file)
@@ -96,10 +97,13 @@ def _title(axes: Any, title: str, hint: str) -> None:
 def _draw_losses(axes: Any, record: Record, axis: _TokenAxis) -> None:
     held_out = [scores.loss for scores in record.steps]
     repeated = [scores.repeat_loss for scores in record.steps]
-    axes.plot(axis.places, held_out, color=COLOURS[0], linewidth=1.8, label="held-out text")
-    axes.plot(axis.places, repeated, color=COLOURS[5], linewidth=1.4, linestyle="--", label="repeated random tokens")
+    axes.plot(axis.places, repeated, color=COLOURS[5], linewidth=1.4, linestyle="--")
+    labels = [(repeated[-1], "random tokens,\nrepeated", COLOURS[5])]
+    if math.isfinite(held_out[-1]):
+        axes.plot(axis.places, held_out, color=COLOURS[0], linewidth=1.8)
+        labels.append((held_out[-1], "held-out text", COLOURS[0]))
+    label_ends(axes, labels, apart=0.2)
     axes.set_ylabel("nats per token")
-    axes.legend(fontsize=8.5)
     axes.grid()
     _title(axes, "Loss", "look for a stretch that falls faster")
 
@@ -120,17 +124,18 @@ def _draw_induction(axes: Any, record: Record, axis: _TokenAxis) -> None:
     named = [head for head in ranked[: len(_STYLES)] if head == ranked[0] or max(curves[head]) >= _WORTH_A_NAME]
     for head in ranked[len(named) :]:
         axes.plot(axis.places, curves[head], color=FAINT, alpha=0.5, linewidth=0.8)
-    for head, colour, style in zip(named, COLOURS, _STYLES):
-        label = f"head {head_name(head)}: {curves[head][-1]:.2f}"
-        axes.plot(axis.places, curves[head], label=label, color=colour, linestyle=style, linewidth=1.8)
     axes.set_ylim(-0.03, 1.03)
+    labels = []
+    for head, colour, style in zip(named, COLOURS, _STYLES):
+        axes.plot(axis.places, curves[head], color=colour, linestyle=style, linewidth=1.8)
+        labels.append((curves[head][-1], f"head {head_name(head)}: {curves[head][-1]:.2f}", colour))
+    label_ends(axes, labels)
     axes.set_ylabel("share of attention")
     axes.grid()
-    axes.legend(fontsize=8.5, loc="upper left", title="at the end", title_fontsize=8.5, alignment="left")
     _title(axes, "Induction", "one line a head; near 1, it continues repeated text")
 
 
-def _draw_positions(figure: Any, axes: Any, record: Record, axis: _TokenAxis) -> None:
+def _draw_positions(axes: Any, record: Record, axis: _TokenAxis) -> None:
     """Draw how the loss at each position differs from the mean of its step, with rows of positions on a log scale."""
     import numpy as np
 
@@ -144,7 +149,7 @@ def _draw_positions(figure: Any, axes: Any, record: Record, axis: _TokenAxis) ->
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(short_count)
     axes.set_ylabel("position in the sequence")
-    bar = figure.colorbar(image, ax=axes, location="bottom", aspect=50, pad=0.02, shrink=0.6)
+    bar = axes.figure.colorbar(image, ax=axes, location="bottom", aspect=50, pad=0.02, shrink=0.6)
     bar.outline.set_visible(False)
     bar.set_label("loss minus the mean of the rows (nats)", fontsize=8.5)
     bar.ax.tick_params(labelsize=8.5)
