@@ -179,7 +179,7 @@ def _draw_curves(axes: Any, film: HeadFilm) -> list[tuple[Any, list[float]]]:
     axes.set_xticks(labelled, [short_count(float(f"{steps[place].tokens:.2g}"), 0) for place in labelled])
     axes.set(xlabel="training tokens", xlim=(-0.5, len(steps) - 0.5))
     axes.set_title(f"{film.name.capitalize()} score", fontsize=10, pad=6)
-    label_ends(axes, labels, apart=0.25)
+    label_ends(axes, labels, apart=0.45)
     axes.axhline(0, color=FAINT, linewidth=0.6)
     axes.grid()
     return markers

@@ -160,15 +160,15 @@ def _draw_formation(
     axes: Any, axis: _TokenAxis, expected: float | None, measured: int | None, labelled: bool
 ) -> None:
     """Draw a vertical line where induction heads formed, and one where the law expects them."""
-    lines = [(measured, "formed here", COLOURS[2], "-"), (expected, "expected by the law", COLOURS[5], "--")]
-    for height, (tokens, name, colour, style) in zip((0.95, 0.8), lines):
+    lines = [(measured, "formed here", "-"), (expected, "expected by the law", "--")]
+    for height, (tokens, name, style) in zip((0.95, 0.8), lines):
         if tokens is None or not axis.edges()[0] < tokens <= axis.right:
             continue
-        axes.axvline(tokens, color=colour, linestyle=style, linewidth=1.2, zorder=3)
+        axes.axvline(tokens, color=INK, linestyle=style, linewidth=1.1, zorder=3)
         if labelled:
             side, shift = ("right", -4) if tokens == expected else ("left", 4)
             place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8.5, "va": "top"}
-            axes.annotate(f"{name}: {_rounded(tokens)}", (tokens, height), (shift, 0), color=colour, ha=side, **place)
+            axes.annotate(f"{name}: {_rounded(tokens)}", (tokens, height), (shift, 0), ha=side, **place)
 
 
 def _sentence(record: Record, expected: float | None, measured: int | None) -> str:
