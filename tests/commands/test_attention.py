@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from insight import write_record
-from light import imports_nothing_heavy
 from messages import refused
 from tiny_stages import write_data, write_model, write_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from training import cli
 from training.commands.attention import AttentionConfig, find_source, main, open_record
 from training.insight.record import INSIGHT
 from training.model_io.model_folder import copy_tokenizer
@@ -149,8 +147,3 @@ def test_an_architecture_without_attention_modules(runs, tmp_path):
     with refused("model", "MambaForCausalLM"):
         main([str(tmp_path / "mamba")])
     assert [path.name for path in tmp_path.iterdir()] == ["mamba"]
-
-
-def test_help_is_light():
-    done = imports_nothing_heavy("attention", "--help")
-    assert "--without" in done.stdout and "attention" in cli.usage()

@@ -1,4 +1,4 @@
-"""Ablation: a head knocked out is one whose columns of the output projection are zero; the head that matters is found."""
+"""Ablation: a head knocked out is one whose output columns are zero; the head that matters is found."""
 
 import copy
 import math

@@ -4,10 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from messages import refused
 from provenance import unfinish
 from safetensors.torch import load_file
 from timings import TIMINGS
@@ -16,7 +14,6 @@ from tiny_stages import MODEL, flags, forget_accelerate, write_data, write_token
 from training.commands import pretrain
 from training.insight.config import InsightConfig
 from training.insight.record import HEADS, INSIGHT, MAPS, STEPS, Record
-from training.insight.recording import record_from_checkpoints
 
 OPTIONS = {
     **{f"model.{key}": value for key, value in MODEL.items()},

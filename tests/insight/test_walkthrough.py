@@ -90,6 +90,5 @@ def test_a_text_too_short_or_too_long(words, context, most):
 
 
 def test_the_piece_of_text_ends_where_a_head_is_sure(tmp_path):
-    """Head 1.0 of the record attends to the key 11 back, within a piece of 12 only as its first token; so 0.0 is asked."""
     record = write_record(tmp_path)
     assert striking_text(record, (0, 0)) == record.probes[1].token_ids[:PIECE]

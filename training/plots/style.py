@@ -134,3 +134,8 @@ def short_count(count: float, _: int) -> str:
         if count >= unit:
             return f"{count / unit:g}{name}"
     return f"{count:g}"
+
+
+def rounded_count(count: float) -> str:
+    """A count with two digits, such as 32M."""
+    return short_count(float(f"{count:.2g}"), 0)

@@ -26,10 +26,11 @@ def draw_ablations(ablations: Ablations, layers: int, heads: int, files: Sequenc
         loss = {effect.heads[0]: effect.loss.value for effect in ablations.effects}
         panels.insert(0, ("Loss that rises without the head", "nats per token of held-out text", loss, 0.02))
     cell = min(0.75, max(0.18, 9 / max(layers, heads)))
-    width, height = max(3.6, cell * heads + 1.6), max(2.2, cell * layers) + 1.3
+    width, height = max(7.2 / len(panels), cell * heads + 1.6), max(2.2, cell * layers) + 1.3
     with drawing(axes_spines_left=False, axes_spines_bottom=False) as pyplot:
         figure, axes = pyplot.subplots(1, len(panels), figsize=(width * len(panels), height), squeeze=False)
-        figure.suptitle(short_name(title, 80), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        title = short_name(title, int(8 * width * len(panels)))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         for panel, (name, unit, values, least) in zip(axes[0], panels):
             grid = np.array([[values[layer, head] for head in range(heads)] for layer in range(layers)])
             _draw_panel(figure, panel, grid, max(least, float(np.abs(grid).max())), name, unit)

@@ -15,7 +15,7 @@ from training.insight.heads import Head, head_name, scores_of
 from training.insight.measures import MEASURES
 from training.insight.record import Probe, Record, probability
 from training.plots.insight.maps import add_scale, describe_probe, draw_map, hidden_future
-from training.plots.style import COLOURS, FAINT, caption, drawing, label_ends, save, short_count
+from training.plots.style import COLOURS, FAINT, caption, drawing, label_ends, rounded_count, save, short_name
 
 _SIZE = (9.0, 6.4)  # inches
 _DPI = 100
@@ -102,8 +102,10 @@ def draw_frames(film: HeadFilm, files: Sequence[Path], title: str) -> None:
     chosen = [round(place * (len(steps) - 1) / max(1, count - 1)) for place in range(count)]
     with drawing() as pyplot:
         rows = len(film.probes)
-        figure, grid = pyplot.subplots(rows, count, figsize=(1.75 * count + 1.2, 1.85 * rows + 1.0), squeeze=False)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        side = 1.75 if count > 2 else 3.2  # inches
+        size = (side * count + 1.2, (side + 0.1) * rows + 1.0)
+        figure, grid = pyplot.subplots(rows, count, figsize=size, squeeze=False)
+        figure.suptitle(short_name(title, int(9 * size[0])), x=0.01, ha="left", fontsize=11, fontweight="bold")
         for column, place in enumerate(chosen):
             for row, (probe, attention) in enumerate(zip(film.probes, film.maps(steps[place].step))):
                 axes = grid[row, column]
@@ -112,8 +114,9 @@ def draw_frames(film: HeadFilm, files: Sequence[Path], title: str) -> None:
                     axes.set_ylabel(describe_probe(probe), fontsize=9)
                 value = film.curve("repeated" if probe.kind == "repeated" else "held_out")[place]
                 axes.set_xlabel(f"{film.name} {value:.2f}", fontsize=8.5)
-            axes = grid[0, column]
-            axes.set_title(f"{short_count(float(f'{steps[place].tokens:.2g}'), 0)} tokens", fontsize=9.5, pad=5)
+            if count > 1:
+                tokens = f"{rounded_count(steps[place].tokens)} tokens"
+                grid[0, column].set_title(tokens, fontsize=9.5, pad=5)
         add_scale(figure, image, grid, shrink=0.8, aspect=30)
         caption(figure, film.sentence)
         for file in files:
@@ -140,7 +143,7 @@ def _frames(film: HeadFilm, title: str) -> Iterator[Any]:
         caption(below, film.sentence)
         changing = [heading, *images, *(marker for marker, _ in markers)]
         for place, scores in enumerate(progress_bar(steps, desc="animation", unit="frame", leave=False)):
-            heading.set_text(f"{title}: step {scores.step:,}, {short_count(float(f'{scores.tokens:.2g}'), 0)} tokens")
+            heading.set_text(f"{title}: step {scores.step:,}, {rounded_count(scores.tokens)} tokens")
             for image, attention in zip(images, film.maps(scores.step)):
                 image.set_data(hidden_future(attention))
             for marker, curve in markers:
@@ -176,7 +179,7 @@ def _draw_curves(axes: Any, film: HeadFilm) -> list[tuple[Any, list[float]]]:
             labels.append((curve[-1], name, colour))
             markers.append((axes.plot([0], curve[:1], "o", color=colour, markersize=7, clip_on=False)[0], curve))
     labelled = sorted({round(place * (len(steps) - 1) / 7) for place in range(8)})
-    axes.set_xticks(labelled, [short_count(float(f"{steps[place].tokens:.2g}"), 0) for place in labelled])
+    axes.set_xticks(labelled, [rounded_count(steps[place].tokens) for place in labelled])
     axes.set(xlabel="training tokens", xlim=(-0.5, len(steps) - 0.5))
     axes.set_title(f"{film.name.capitalize()} score", fontsize=10, pad=6)
     label_ends(axes, labels, apart=0.45)

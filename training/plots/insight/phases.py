@@ -13,7 +13,7 @@ from typing import Any
 from training.insight.formation import FORMED, measured_formation
 from training.insight.heads import head_name, scores_of
 from training.insight.record import Record
-from training.plots.style import COLOURS, FAINT, INK, caption, drawing, label_ends, save, short_count, short_name
+from training.plots.style import COLOURS, FAINT, INK, caption, drawing, label_ends, rounded_count, save, short_count, short_name
 
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # lines of the heads with a colour and a name
 _WORTH_A_NAME = 0.1  # induction score
@@ -81,9 +81,10 @@ class _TokenAxis:
         from matplotlib.ticker import LogLocator, NullFormatter
 
         edges = self.edges()
+        right = max(edges[-1], self.right)
         axes.set_xscale("log")
-        axes.set_xlim(edges[0], max(edges[-1], self.right))
-        axes.xaxis.set_major_locator(LogLocator(numticks=12))
+        axes.set_xlim(edges[0], right)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if right > 1000 * edges[0] else (1, 2, 5), numticks=12))
         axes.xaxis.set_major_formatter(short_count)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("training tokens" + (" (far left: before training)" if self.starts else ""))
@@ -168,26 +169,21 @@ def _draw_formation(
         if labelled:
             side, shift = ("right", -4) if tokens == expected else ("left", 4)
             place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8.5, "va": "top"}
-            axes.annotate(f"{name}: {_rounded(tokens)}", (tokens, height), (shift, 0), ha=side, **place)
+            axes.annotate(f"{name}: {rounded_count(tokens)}", (tokens, height), (shift, 0), ha=side, **place)
 
 
 def _sentence(record: Record, expected: float | None, measured: int | None) -> str:
     last = record.steps[-1].tokens
     if measured is None:
-        text = f"No head reaches an induction score of {FORMED} in the {_rounded(last)} tokens of this run."
+        text = f"No head reaches an induction score of {FORMED} in the {rounded_count(last)} tokens of this run."
     else:
         text = (
-            f"By {_rounded(measured)} tokens, a head has half of the highest induction score of the run. Look "
+            f"By {rounded_count(measured)} tokens, a head has half of the highest induction score of the run. Look "
             "there for a faster fall of the loss and for the start of in-context learning."
         )
     if expected is not None:
         text += (
-            f" The published law, 10^5.7·√(batch·context), expects {_rounded(expected)} tokens"
+            f" The published law, 10^5.7·√(batch·context), expects {rounded_count(expected)} tokens"
             + (f", {expected / last:.2g} times as many as this run has." if expected > last else ".")
         )
     return text
-
-
-def _rounded(tokens: float) -> str:
-    """Tokens with two digits, such as 32M."""
-    return short_count(float(f"{tokens:.2g}"), 0)
