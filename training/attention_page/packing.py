@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from training.attention_page.selection import KINDS, Selection, select
+from training.attention_page.selection import KINDS, Selection, compression, select
 from training.insight.measures import MEASURES
 from training.insight.record import Record
 
 _ABSENT = 65535
+_ATTEMPTS, _FULL = 4, 0.92  # ways to fill the room are tried until this share of it is used
 _MODEL_FIGURES = ("loss", "in_context_learning", "copying", "repeat_loss")
 
 
@@ -42,19 +43,27 @@ class Packed:
 
 def pack(record: Record, room: int) -> Packed:
     """A record in at most `room` bytes, unless a single map is larger."""
-    share = 1.0  # of the room; less if the estimate of the compressed size was too low
-    while True:
-        selection = select(record, int(room * share))
-        scores, ranges = _pack_scores(record, selection)
-        blocks = {"figures": _json(json_figures(record, selection) | {"ranges": ranges}), "scores": scores}
-        blocks |= {"maps": _pack_maps(record, selection), **_pack_vectors(record, selection)}
-        used = sum(map(len, blocks.values()))
-        if used <= room or share < 0.01:
-            return Packed(blocks, selection.left_out(record))
-        share *= min(0.9, 0.97 * room / used)
+    ratio = compression(record)  # an estimate, corrected by what comes of it
+    best = None
+    for _ in range(_ATTEMPTS):
+        selection = select(record, room, ratio)
+        blocks = _pack_blocks(record, selection)
+        used, left_out = sum(map(len, blocks.values())), selection.left_out(record)
+        if best is None or used <= room:
+            best = Packed(blocks, left_out)
+        if used <= room and (not left_out or used > _FULL * room):
+            break
+        ratio *= used / room / (1 + _FULL) * 2
+    return best
 
 
-def json_figures(record: Record, selection: Selection) -> dict[str, Any]:
+def _pack_blocks(record: Record, selection: Selection) -> dict[str, str]:
+    scores, ranges = _pack_scores(record, selection)
+    figures = _json(_figures(record, selection) | {"ranges": ranges})
+    return {"figures": figures, "scores": scores, "maps": _pack_maps(record, selection), **_pack_vectors(record, selection)}
+
+
+def _figures(record: Record, selection: Selection) -> dict[str, Any]:
     """The sizes of the model, probes, steps and losses of a page, and what is not in it."""
     steps = [scores for scores in record.steps if scores.step in set(selection.score_steps)]
     return {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.insight.measures import MEASURES
-from training.insight.record import Record, Snapshot
+from training.insight.record import Record
 
 KINDS = ("repeated", "held_out")  # of the sequences that are measured
 # A page first gets fewer steps, then shorter probes, then fewer heads; steps and tokens not below these.
@@ -58,21 +58,29 @@ class Selection:
         return found
 
 
-def select(record: Record, room: int) -> Selection:
-    """The parts of a record that fit into a number of bytes of base64, by an estimate of their compressed size."""
+def select(record: Record, room: int, ratio: float) -> Selection:
+    """The parts of a record that fit into a page.
+
+    Args:
+        room: bytes of base64.
+        ratio: estimate of the compressed size of maps and vectors, as a share of the size before.
+    """
     heads = ranked_heads(record)
     scores = len(heads) * len(MEASURES) * len(KINDS)
     steps = evenly([at.step for at in record.steps], max(2, MOST_SCORES // scores))
-    snapshot = record.snapshot(steps[-1])
     lengths = [len(probe.tokens) for probe in record.probes]
-    map_room = room * (MAP_SHARE if record.vectors else 1)
-    limit = map_room / _BASE64 / _compressed_share(snapshot, heads)  # bytes of maps before compression
+    raw = room / _BASE64 / ratio  # bytes before compression
+    limit = raw * (MAP_SHARE if record.vectors else 1)
 
     tokens, count, kept = max(lengths), len(steps), len(heads)
 
+    def cells() -> int:
+        """Cells of a head's maps of all probes."""
+        return sum(min(length, tokens) * (min(length, tokens) + 1) // 2 for length in lengths)
+
     def fitting(by: int) -> int:
         """How many units of `by` maps of all probes fit, at least one."""
-        return max(1, int(limit // (by * sum(_cells(min(length, tokens)) for length in lengths))))
+        return max(1, int(limit // (by * cells())))
 
     count = min(count, max(fitting(kept), FEWEST_STEPS))
     while fitting(kept) < count and tokens > FEWEST_TOKENS:
@@ -80,10 +88,11 @@ def select(record: Record, room: int) -> Selection:
     kept = min(kept, fitting(count))
     count = min(len(steps), fitting(kept))
     chosen = evenly(steps, count)
+    used = count * kept * cells()
 
     vector_heads = [record.vectors.index(head) for head in heads[:kept] if head in record.vectors]
     one = 3 * record.head_dim * sum(min(length, tokens) for length in lengths)  # bytes of a head at a step
-    units = int((room - map_room) / _BASE64 / one)
+    units = int((raw - used) / one)
     vector_heads = vector_heads[: units // min(FEWEST_VECTOR_STEPS, count)]
     vector_steps = evenly(chosen, units // len(vector_heads)) if vector_heads else []
     return Selection(steps, chosen, sorted(heads[:kept]), tokens, vector_steps, vector_heads)
@@ -106,12 +115,10 @@ def evenly(items: list[int], count: int) -> list[int]:
     return [items[round(place)] for place in places]
 
 
-def _cells(tokens: int) -> int:
-    return tokens * (tokens + 1) // 2
-
-
-def _compressed_share(snapshot: Snapshot, heads: list[tuple[int, int]]) -> float:
-    """Compressed size of maps as a share of their cells, measured on some of them."""
+def compression(record: Record) -> float:
+    """Compressed size of maps as a share of their cells, measured on some maps of the last step."""
+    snapshot = record.snapshot(record.steps[-1].step)
+    heads = ranked_heads(record)
     raw = b"".join(
         attention[layer, head][np.tril_indices(attention.shape[-1])].tobytes()
         for attention in snapshot.attention

@@ -81,9 +81,8 @@ export function spellCell({ q, k, products, weights, triangle }, tokens, factor,
   return [
     ...lines,
     ["Mask", `token ${key} does not come after token ${query}: the score stays`],
-    ["Softmax", `e^(${short(score)} − ${short(most)}) = ${short(part)}, divided by the sum over ` +
-      `${query + 1} ${query ? "tokens" : "token"}, ${short(weights.sums[query])}: ${percent(share)}` +
-      (most === score ? "   (the largest score of the row is subtracted first)" : "")],
+    ["Softmax", `e^(score − largest score of the row) = e^(${short(score)} − ${short(most)}) = ${short(part)}, divided by ` +
+      `the sum of these over ${query ? `tokens 0 to ${query}` : "token 0"}, ${short(weights.sums[query])}: ${percent(share)}`],
     ["Meaning", `${percent(share)} of what ${quoted(tokens[query])} (token ${query}) reads is the value of ` +
       `${quoted(tokens[key])} (token ${key})`],
   ];

@@ -23,9 +23,7 @@ const darkness = matchMedia("(prefers-color-scheme: dark)");
 export const whenDarknessChanges = (draw) => darkness.addEventListener("change", draw);
 export const signed = () => SIGNED[darkness.matches];
 
-export const css = (pixel) => `rgb(${pixel & 255}, ${(pixel >> 8) & 255}, ${(pixel >> 16) & 255})`;
-// Black or white, whichever can be read on a stored share.
-export const inkOn = (stored) => (stored > 150 ? "#000" : "#fff");
+const css = (pixel) => `rgb(${pixel & 255}, ${(pixel >> 8) & 255}, ${(pixel >> 16) & 255})`;
 export const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 // The colour of a layer: a category each, or viridis where there are more layers than categories.

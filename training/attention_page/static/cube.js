@@ -5,7 +5,7 @@ import { find } from "./dom.js";
 import { menu } from "./controls.js";
 import { change, picture, state } from "./state.js";
 
-const HEIGHT = 460, FINEST = 128, MOST_MAPS = 48, LONGEST = 1.25, STEEPEST = 1.4, TURN = 0.012;
+const HEIGHT = 520, FINEST = 128, MOST_MAPS = 48, LONGEST = 1.25, STEEPEST = 1.4, TURN = 0.012;
 const INK = "#e7e9ee", QUIET = "#8f97a5"; // on the dark ground of the picture in both modes
 
 export function addCube(record) {
@@ -39,20 +39,20 @@ export function addCube(record) {
     const deep = Math.min(LONGEST, 0.25 * last);
     const depthOf = (place) => (slices.length > 1 ? (place / last - 0.5) * 2 * deep : 0);
     const order = slices.map((slice, place) => ({ ...slice, z: depthOf(place) }))
-      .sort((one, other) => project([0, 0, other.z]).far - project([0, 0, one.z]).far);
-    for (const slice of order) drawSlice(context, project, slice);
+      .sort((one, other) => project([0, 0, one.z]).near - project([0, 0, other.z]).near);
+    for (const slice of order) drawSlice(context, project, slice, 0.5 / slices.length);
     if (slices.length) drawNames(context, project, depthOf, slices);
   });
 
   // Where a point of space is on the canvas: x along keys, y down queries, z along the stack.
   function projection(width) {
-    const size = Math.min(width, HEIGHT) * 0.27;
+    const size = Math.min(width, HEIGHT) * 0.3;
     const [a, b] = [state.turn, state.tilt];
     return ([x, y, z]) => {
-      const across = x * Math.cos(a) + z * Math.sin(a), away = -x * Math.sin(a) + z * Math.cos(a);
+      const across = x * Math.cos(a) + z * Math.sin(a), forward = -x * Math.sin(a) + z * Math.cos(a);
       return {
-        x: width / 2 + size * across, y: HEIGHT / 2 + size * (y * Math.cos(b) - away * Math.sin(b)),
-        far: y * Math.sin(b) + away * Math.cos(b),
+        x: width / 2 + size * across, y: HEIGHT / 2 + size * (y * Math.cos(b) + forward * Math.sin(b)),
+        near: forward * Math.cos(b) - y * Math.sin(b),
       };
     };
   }
@@ -63,11 +63,11 @@ export function addCube(record) {
   onPoint(canvas, (x, y, event) => {
     if (event.type === "pointerdown") { from = [x, y]; return; }
     if (!from) return;
-    change({ turn: state.turn - (x - from[0]) * TURN, tilt: within(state.tilt + (y - from[1]) * TURN, -STEEPEST, STEEPEST) });
+    change({ turn: state.turn + (x - from[0]) * TURN, tilt: within(state.tilt + (y - from[1]) * TURN, -STEEPEST, STEEPEST) });
     from = [x, y];
   });
   onArrows(canvas, (across, down) =>
-    change({ turn: state.turn - across * 0.1, tilt: within(state.tilt + down * 0.1, -STEEPEST, STEEPEST) }));
+    change({ turn: state.turn + across * 0.1, tilt: within(state.tilt + down * 0.1, -STEEPEST, STEEPEST) }));
 
   find("#turn").addEventListener("click", () => {
     clearInterval(turning);
@@ -92,7 +92,7 @@ function sliceImage(triangle, tokens) {
   const image = context.createImageData(side, side);
   const data = new Uint32Array(image.data.buffer);
   for (let place = 0; place < data.length; place++) {
-    const alpha = Math.round(255 * within((largest[place] - 20) / 120, 0, 1));
+    const alpha = Math.round(255 * within((largest[place] - 40) / 130, 0, 1));
     data[place] = ((alpha << 24) | (SHARES[largest[place]] & 0xffffff)) >>> 0;
   }
   context.putImageData(image, 0, 0);
@@ -101,12 +101,12 @@ function sliceImage(triangle, tokens) {
 
 const CORNERS = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
 
-function drawSlice(context, project, { image, z, chosen }) {
+function drawSlice(context, project, { image, z, chosen }, veil) {
   const corners = CORNERS.map(([x, y]) => project([x, y, z]));
   context.beginPath();
   for (const { x, y } of corners) context.lineTo(x, y);
   context.closePath();
-  context.fillStyle = chosen ? "rgba(127, 178, 255, 0.12)" : "rgba(127, 178, 255, 0.03)";
+  context.fillStyle = chosen ? "rgba(127, 178, 255, 0.1)" : `rgba(127, 178, 255, ${veil})`;
   context.fill();
   context.lineWidth = chosen ? 2 : 1;
   context.strokeStyle = chosen ? "#7fb2ff" : "rgba(160, 167, 180, 0.25)";
@@ -124,12 +124,10 @@ function drawNames(context, project, depthOf, slices) {
     const { x, y } = project(point);
     text(context, words, x, y, "center", colour);
   };
-  const front = depthOf(0);
-  at([0, -1.14, front], "key token →", QUIET);
-  at([-1.3, 0, front], "query ↓", QUIET);
+  const last = slices.length - 1;
+  at([0, 1.12, depthOf(last)], "key token →", QUIET);
+  at([-1.25, 0, depthOf(0)], "query ↓", QUIET);
   slices.forEach((slice, place) => {
-    if (slice.chosen || place === 0 || place === slices.length - 1) {
-      at([1, 1.13, depthOf(place)], slice.label, slice.chosen ? INK : QUIET);
-    }
+    if (slice.chosen || place === 0 || place === last) at([1, -1.12, depthOf(place)], slice.label, slice.chosen ? INK : QUIET);
   });
 }

@@ -10,7 +10,7 @@ async function unpack(name) {
 }
 
 const ABSENT = 65535;
-const same = ([layer, head]) => (other) => other[0] === layer && other[1] === head;
+export const same = ([layer, head]) => (other) => other[0] === layer && other[1] === head;
 const cells = (tokens) => (tokens * (tokens + 1)) / 2;
 
 // A probability as it is stored: 255 * sqrt(p).
@@ -49,10 +49,9 @@ class RecordOfRun {
     return this.maps.subarray(start, start + length);
   }
 
-  // Queries, keys and values at the step nearest to a frame: { step, q, k, v }, each (tokens * head_dim); or null.
+  // Queries, keys and values of one of `vector_heads`, at the step nearest to a frame: each (tokens * head_dim).
   vectorsOf(frame, probe, head) {
     const place = this.vector_heads.findIndex(same(head));
-    if (place < 0) return null;
     const at = nearest(this.vector_steps, this.map_steps[frame]);
     const all = this.probes.reduce((sum, { tokens }) => sum + tokens.length, 0);
     const before = this.probes.slice(0, probe).reduce((sum, { tokens }) => sum + tokens.length, 0);

@@ -4,7 +4,7 @@ import { begin, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
 import { find } from "./dom.js";
 import { change, picture, state } from "./state.js";
 
-const LARGEST = 168, SMALLEST = 18, GAP = 6, TITLE = 18;
+const LARGEST = 220, SMALLEST = 18, GAP = 6, TITLE = 18;
 
 export function addGrid(record) {
   const canvas = find("#grid");

@@ -1,5 +1,5 @@
 // The map of one head with its tokens, the tokens that a token reads most, and the probe coloured by its shares.
-import { SHARES, bitmap, css, inkOn, mapBitmap, variable } from "./colours.js";
+import { SHARES, bitmap, mapBitmap, variable } from "./colours.js";
 import { begin, clipped, onArrows, onPoint, percent, quoted, text, widthFor, within } from "./canvas.js";
 import { probability } from "./data.js";
 import { element, find } from "./dom.js";
@@ -132,9 +132,8 @@ function addText(triangle, tokens) {
   picture(["frame", "probe", "head", "query"], () => {
     const row = triangle() ? rowOf(triangle(), state.query) : [];
     [...place.children].forEach((node, number) => {
-      const stored = row[number];
-      node.style.background = stored === undefined ? "" : css(SHARES[stored]);
-      node.style.color = stored === undefined ? "" : inkOn(stored);
+      const strength = Math.round(((row[number] ?? 0) / 255) * 75); // by the square root of the share, as in the map
+      node.style.background = strength ? `color-mix(in srgb, var(--low) ${strength}%, transparent)` : "";
       node.classList.toggle("chosen", number === state.query);
     });
   });

@@ -1,12 +1,12 @@
 // Lines over the steps of training: a measure of every head above, a figure of the model below; a click chooses a step.
 import { layerColour, variable } from "./colours.js";
 import { begin, line, named, onArrows, onPoint, scale, short, text, ticks, widthFor, within } from "./canvas.js";
-import { nearest } from "./data.js";
+import { nearest, same } from "./data.js";
 import { find } from "./dom.js";
 import { menu } from "./controls.js";
 import { change, picture, state } from "./state.js";
 
-const LEFT = 52, RIGHT = 44, TOP = 14, UPPER = 240, GAP = 34, LOWER = 150, BOTTOM = 30, NAMED = 16;
+const LEFT = 52, RIGHT = 44, TOP = 22, UPPER = 240, GAP = 40, LOWER = 150, BOTTOM = 44, NAMED = 16;
 const FIGURES = {
   loss: "Loss is the mean surprise at each next token of held-out text, in nats: lower is better.",
   in_context_learning: "In-context learning is the loss late in a text minus the loss early in it: below 0, the model " +
@@ -29,7 +29,7 @@ export function addLines(record) {
     const now = record.placeOf(state.frame);
     x = scale([time[0], time.at(-1)], LEFT, width - RIGHT);
     const y = drawPanel(context, width, TOP, UPPER, record.ranges[state.measure], named(state.measure));
-    const ordered = record.everyHead().sort((one) => (String(one) === String(state.head) ? 1 : -1));
+    const ordered = [...record.everyHead().filter((head) => !same(state.head)(head)), state.head]; // the chosen one on top
     const values = (head) => record.steps.map((_, step) => record.score(state.measure, state.kind, step, head));
     const ends = [];
     for (const head of ordered) {
@@ -64,7 +64,7 @@ export function addLines(record) {
       line(context, [[LEFT, y(tick)], [width - RIGHT, y(tick)]], variable("edge"));
       text(context, short(tick), LEFT - 6, y(tick), "right", variable("quiet"));
     }
-    text(context, title, LEFT, top - 6);
+    text(context, title, LEFT, top - 10);
     return y;
   }
 
@@ -78,7 +78,7 @@ export function addLines(record) {
       free = left + 40;
       text(context, short(step), left, bottom + 14, "center", variable("quiet"));
     }
-    text(context, "training step (logarithmic) →", canvas.clientWidth - RIGHT, bottom + 25, "right", variable("quiet"));
+    text(context, "training step (logarithmic) →", canvas.clientWidth - RIGHT, bottom + 34, "right", variable("quiet"));
     const left = x(time[now]);
     line(context, [[left, TOP], [left, bottom]], variable("accent"), 2);
   }

@@ -12,11 +12,10 @@ import { addProduct } from "./product.js";
 import { addScatter } from "./scatter.js";
 import { drawAll, picture, state } from "./state.js";
 
-// The head that is shown first: the one with most induction at the last step, if possible one with Q, K and V.
+// The head that is shown first: the one with most induction at the last step.
 function firstHead(record) {
-  const heads = record.vector_heads.length ? record.vector_heads : record.map_heads;
   const induction = (head) => record.score("induction", 0, record.steps.length - 1, head) ?? -1;
-  return heads.reduce((best, head) => (induction(head) > induction(best) ? head : best));
+  return record.map_heads.reduce((best, head) => (induction(head) > induction(best) ? head : best));
 }
 
 function firstState(record) {
@@ -25,7 +24,7 @@ function firstState(record) {
   const key = strongestOf(rowOf(record.triangle(frame, probe, head), query));
   return {
     frame, head, probe, query, key, kind: 0, part: "map", dim: 0, rows: Infinity, stage: "shares",
-    x: "previous_token", y: "induction", measure: "induction", figure: "loss", depth: "step", turn: 0.65, tilt: -0.4,
+    x: "previous_token", y: "induction", measure: "induction", figure: "loss", depth: "step", turn: 0.6, tilt: 0.4,
   };
 }
 

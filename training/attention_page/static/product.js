@@ -2,6 +2,7 @@
 import { allowed, dotProducts, outputs, softmax, spellCell, spellOutput, spellVector } from "./arithmetic.js";
 import { SHARES, bitmap, signed, variable } from "./colours.js";
 import { begin, clipped, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
+import { same } from "./data.js";
 import { button, element, find } from "./dom.js";
 import { change, picture, state } from "./state.js";
 
@@ -16,22 +17,24 @@ export function addProduct(record) {
   const canvas = find("#product");
   const size = record.head_dim;
   const tokens = () => record.probes[state.probe].tokens;
-  let all = null; // matrices of the shown head
+  let all = null; // matrices of the shown head; null if the page has none
   let images = null;
   let box = {}; // x, y, columns and rows of each matrix
   let cell, timer = null;
 
   picture(KEYS, () => {
-    const vectors = record.vectorsOf(state.frame, state.probe, state.head);
-    const known = vectors !== null;
-    find("#product_parts").hidden = find("#product_tools").hidden = !known;
-    all = null;
-    noteOn(record, vectors);
-    if (!known) return;
-    const triangle = record.triangle(record.map_steps.indexOf(vectors.step), state.probe, state.head);
+    const head = record.vector_heads.find(same(state.head)) ?? record.vector_heads[0];
+    find("#product_parts").hidden = find("#stages").hidden = !head;
+    if (!head) {
+      find("#product_note").textContent = "This page has no queries, keys and values.";
+      return;
+    }
+    const vectors = record.vectorsOf(state.frame, state.probe, head);
+    find("#product_note").textContent = describe(record, head, vectors.step);
+    const triangle = record.triangle(record.map_steps.indexOf(vectors.step), state.probe, head);
     const products = dotProducts(vectors.q, vectors.k, tokens().length, size);
     const weights = softmax(products, triangle, tokens().length, record.scale);
-    all = { ...vectors, triangle, products, weights, means: outputs(weights.shares, vectors.v, tokens().length, size) };
+    all = { ...vectors, head, triangle, products, weights, means: outputs(weights.shares, vectors.v, tokens().length, size) };
   });
 
   function paint() {
@@ -60,12 +63,17 @@ export function addProduct(record) {
     const high = Math.max(size, count) * cell;
     const middle = LEFT + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
     box = {
-      k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: `K, turned: ${size} × ${count}` },
+      k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: `K transposed: ${size} × ${count}` },
       v: { x: right, y: TITLE + high - count * cell, columns: size, rows: count, title: `V: ${count} × ${size}` },
       q: { x: LEFT, y: low, columns: size, rows: count, title: `Q: ${count} tokens × ${size} numbers` },
       map: { x: middle, y: low, columns: count, rows: count, title: { dot: "Q · K", scaled: "scores", shares: "map" }[state.stage] },
       o: { x: right, y: low, columns: size, rows: count, title: "output: map · V" },
     };
+    const corner = { width: middle - GAP, height: low - 2 * TITLE };
+    const inside = corner.width >= 340 && corner.height >= 260;
+    find("#arithmetic").classList.toggle("inside", inside);
+    find("#arithmetic").style.width = inside ? `${corner.width - 8}px` : "";
+    find("#arithmetic").style.maxHeight = inside ? `${corner.height - 8}px` : "";
     return [right + size * cell + 4, low + count * cell + 4];
   }
 
@@ -118,7 +126,7 @@ export function addProduct(record) {
         : spellVector(part, all[part], tokens(), size, part === "q" ? query : key, dim);
     find("#arithmetic").replaceChildren(...lines.map(([title, line]) =>
       element("li", {}, element("strong", {}, title), ` ${line}`)));
-    canvas.setAttribute("aria-label", `Matrices Q, K, V, map and output of head ${state.head.join(".")}. ` +
+    canvas.setAttribute("aria-label", `Matrices Q, K, V, map and output of head ${all.head.join(".")}. ` +
       lines.map((parts) => parts.join(": ")).join(". "));
   });
 
@@ -157,16 +165,12 @@ export function addProduct(record) {
   find("#stages").append(...buttons, button("Row by row", rowByRow, { class: "small", id: "row_by_row" }));
 }
 
-// Say for which heads and steps the page has vectors.
-function noteOn(record, vectors) {
-  const note = find("#product_note");
-  if (!record.vector_heads.length) note.textContent = "This page has no queries, keys and values.";
-  else if (!vectors) {
-    note.replaceChildren("Queries, keys and values are in the page for these heads: ", ...record.vector_heads.map((head) =>
-      button(head.join("."), () => change({ head }), { class: "small" })));
-  } else {
-    const shown = record.map_steps[state.frame] === vectors.step ? ""
-      : ` The page has none of step ${record.map_steps[state.frame]}; these are of the nearest step that it has.`;
-    note.textContent = `Head ${state.head.join(".")}, step ${vectors.step}, rounded to 8 bits.${shown}`;
-  }
+// Of which head and step the matrices are, and for which others the page has none.
+function describe(record, head, step) {
+  const name = head.join("."), wanted = record.map_steps[state.frame];
+  const heads = record.vector_heads.map((one) => one.join(".")).join(", ");
+  const steps = step === wanted ? "" : ` Step ${wanted} has none; these are of the nearest step that has.`;
+  const others = String(head) === String(state.head) ? ""
+    : ` The page has Q, K and V of ${heads} only, not of ${state.head.join(".")}.`;
+  return `Head ${name} at step ${step}. Q and K include the position of each token; numbers are rounded to 8 bits.${others}${steps}`;
 }

@@ -5,7 +5,7 @@ import { find } from "./dom.js";
 import { menu } from "./controls.js";
 import { change, picture, state } from "./state.js";
 
-const LEFT = 52, RIGHT = 16, TOP = 14, BOTTOM = 40, HEIGHT = 420, LABELLED = 64, NEAR = 24;
+const LEFT = 52, RIGHT = 16, TOP = 26, BOTTOM = 40, HEIGHT = 420, LABELLED = 64, NEAR = 24;
 
 export function addScatter(record) {
   const canvas = find("#scatter");
@@ -50,7 +50,9 @@ export function addScatter(record) {
     context.strokeStyle = variable(chosen ? "text" : "panel");
     context.lineWidth = chosen ? 2 : 1;
     context.stroke();
-    if (chosen || heads.length <= LABELLED) text(context, head.join("."), left + 10, top - 7, "left", variable("text"));
+    if (!chosen && heads.length > LABELLED) return;
+    const room = left < canvas.clientWidth - 50;
+    text(context, head.join("."), left + (room ? 10 : -10), top - 7, room ? "left" : "right", variable("text"));
   }
 
   const describe = (now) => `Head ${state.head.join(".")} (layer.head): ` + [state.x, state.y].map((name) =>
@@ -84,5 +86,5 @@ function drawAxes(context, width, across, up, x, y) {
     text(context, short(tick), LEFT - 6, y(tick), "right", variable("quiet"));
   }
   text(context, `${named(state.x)} →`, width - RIGHT, HEIGHT - 10, "right");
-  text(context, `↑ ${named(state.y)}`, 2, TOP - 6);
+  text(context, `↑ ${named(state.y)}`, 2, 10);
 }
