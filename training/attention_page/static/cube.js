@@ -33,8 +33,9 @@ export function addCube(record) {
 
   picture(["probe", "head", "depth", "frame", "turn", "tilt"], () => {
     const width = widthFor(canvas, 900);
-    const context = begin(canvas, width, HEIGHT);
-    const project = projection(width);
+    const height = Math.min(HEIGHT, width);
+    const context = begin(canvas, width, height);
+    const project = projection(width, height);
     const last = Math.max(1, slices.length - 1);
     const deep = Math.min(LONGEST, 0.25 * last);
     const depthOf = (place) => (slices.length > 1 ? (place / last - 0.5) * 2 * deep : 0);
@@ -45,13 +46,13 @@ export function addCube(record) {
   });
 
   // Where a point of space is on the canvas: x along keys, y down queries, z along the stack.
-  function projection(width) {
-    const size = Math.min(width, HEIGHT) * 0.3;
+  function projection(width, height) {
+    const size = Math.min(0.26 * width, 0.28 * height);
     const [a, b] = [state.turn, state.tilt];
     return ([x, y, z]) => {
       const across = x * Math.cos(a) + z * Math.sin(a), forward = -x * Math.sin(a) + z * Math.cos(a);
       return {
-        x: width / 2 + size * across, y: HEIGHT / 2 + size * (y * Math.cos(b) + forward * Math.sin(b)),
+        x: width / 2 + size * across, y: height / 2 + size * (y * Math.cos(b) + forward * Math.sin(b)),
         near: forward * Math.cos(b) - y * Math.sin(b),
       };
     };

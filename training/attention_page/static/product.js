@@ -6,7 +6,7 @@ import { same } from "./data.js";
 import { button, element, find } from "./dom.js";
 import { change, picture, state } from "./state.js";
 
-const LEFT = 76, TITLE = 20, GAP = 14, FINEST = 1.5, COARSEST = 7, LABEL = 11, TICK = 120;
+const MARGIN = 76, NARROW = 600, TITLE = 20, GAP = 14, FINEST = 0.8, COARSEST = 7, LABEL = 11, TICK = 120;
 const STAGES = { dot: "1 dot products", scaled: "2 scaled and masked", shares: "3 softmax: shares" };
 const KEYS = ["frame", "probe", "head"];
 
@@ -20,7 +20,7 @@ export function addProduct(record) {
   let all = null; // matrices of the shown head; null if the page has none
   let images = null;
   let box = {}; // x, y, columns and rows of each matrix
-  let cell, timer = null;
+  let cell, left, timer = null;
 
   picture(KEYS, () => {
     const head = record.vector_heads.find(same(state.head)) ?? record.vector_heads[0];
@@ -58,14 +58,15 @@ export function addProduct(record) {
 
   function layOut() {
     const count = tokens().length;
-    const room = widthFor(canvas, 1300) - LEFT - 2 * GAP - 4;
-    cell = within(room / (2 * size + count), FINEST, COARSEST);
+    const room = widthFor(canvas, 1300);
+    left = room < NARROW ? 2 : MARGIN;
+    cell = within((room - left - 2 * GAP - 4) / (2 * size + count), FINEST, COARSEST);
     const high = Math.max(size, count) * cell;
-    const middle = LEFT + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
+    const middle = left + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
     box = {
       k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: `K transposed: ${size} × ${count}` },
       v: { x: right, y: TITLE + high - count * cell, columns: size, rows: count, title: `V: ${count} × ${size}` },
-      q: { x: LEFT, y: low, columns: size, rows: count, title: `Q: ${count} tokens × ${size} numbers` },
+      q: { x: left, y: low, columns: size, rows: count, title: `Q: ${count} tokens × ${size} numbers` },
       map: { x: middle, y: low, columns: count, rows: count, title: { dot: "Q · K", scaled: "scores", shares: "map" }[state.stage] },
       o: { x: right, y: low, columns: size, rows: count, title: "output: map · V" },
     };
@@ -109,8 +110,8 @@ export function addProduct(record) {
       context.strokeRect(box[name].x + column * cell - 1, box[name].y + row * cell - 1, wide * cell + 2, high * cell + 2);
     }
     context.font = `${LABEL}px ui-monospace, monospace`;
-    if (state.part !== "k" && state.part !== "v") {
-      text(context, clipped(tokens()[state.query]), LEFT - 6, box.q.y + (state.query + 0.5) * cell, "right", variable("accent"));
+    if (left === MARGIN && state.part !== "k" && state.part !== "v") {
+      text(context, clipped(tokens()[state.query]), left - 6, box.q.y + (state.query + 0.5) * cell, "right", variable("accent"));
     }
     if (state.part === "map" || state.part === "k") {
       const x = box.k.x + (state.key + 0.5) * cell;
@@ -132,8 +133,8 @@ export function addProduct(record) {
 
   onPoint(canvas, (x, y) => {
     if (!all) return;
-    for (const [part, { x: left, y: top, columns, rows }] of Object.entries(box)) {
-      const [column, row] = [Math.floor((x - left) / cell), Math.floor((y - top) / cell)];
+    for (const [part, { x: start, y: top, columns, rows }] of Object.entries(box)) {
+      const [column, row] = [Math.floor((x - start) / cell), Math.floor((y - top) / cell)];
       if (Math.min(column, row) < 0 || column >= columns || row >= rows) continue;
       change({
         map: { part, query: row, key: column }, o: { part, query: row, dim: column }, q: { part, query: row, dim: column },
