@@ -30,7 +30,7 @@ VERSION = 1
 _PROBE = {"name": str, "kind": str, "token_ids": [int], "tokens": [str], "period": (int, type(None))}
 _SIZES = ("sequence_length", "layers", "heads", "key_value_heads", "head_dim")
 _SHAPE = dict.fromkeys(("version", *_SIZES), int)
-_SHAPE |= {"scale": (int, float), "bytes_per_token": (int, float), "vectors": [[int]], "probes": [_PROBE]}
+_SHAPE |= {"scale": (int, float), "bytes_per_token": (int, float, type(None)), "vectors": [[int]], "probes": [_PROBE]}
 _REMEDY = "delete the folder and capture again"
 
 
@@ -122,13 +122,14 @@ class Layout:
 
     Attributes:
         sequence_length: tokens of the sequences that are measured; the probes may be shorter.
-        bytes_per_token: of the held-out text; bits per byte are nats per token / bytes per token / ln 2.
+        bytes_per_token: of the held-out text; bits per byte are nats per token / bytes per token / ln 2. None without
+            such text.
         scale: factor of the dot products of queries and keys.
         vectors: (layer, head) of which queries, keys and values are kept.
     """
 
     sequence_length: int
-    bytes_per_token: float
+    bytes_per_token: float | None
     layers: int
     heads: int
     key_value_heads: int
@@ -201,7 +202,8 @@ class RecordWriter:
         step: the step from which the run goes on. Later steps are dropped, since they come again.
 
     Attributes:
-        forgot: whether steps up to this one were dropped too, because they have another layout.
+        empty: whether no step is kept.
+        forgot: whether earlier steps were dropped because they have another layout.
     """
 
     def __init__(self, folder: Path, layout: Layout, step: int = 0):
@@ -216,6 +218,7 @@ class RecordWriter:
         if before != content:
             write_whole(file, content, durable=True)
         self.steps, self.heads = (MetricsLog(folder / name, step) for name in (STEPS, HEADS))
+        self.empty = not read_log(folder / STEPS)
         for maps in (folder / MAPS).iterdir():
             if not step or maps.name > map_file(folder, step).name:
                 maps.unlink()
