@@ -158,6 +158,23 @@ def test_the_arithmetic_of_a_cell(page, record):
     assert number(output[1]) == pytest.approx((shares @ value)[TOKENS - 1, HEAD_DIM - 3], abs=0.02)
 
 
+def test_pictures_answer_keys_and_clicks(page):
+    choose(page, "head", "0,0")
+    grid, cube = (page.find_element("id", name) for name in ("grid", "cube"))
+    grid.send_keys("\ue014")  # arrow right
+    wait_for(lambda: "head 1" in text(page, "map_title"))
+    before = picture(page, "cube")
+    cube.send_keys("\ue014")
+    wait_for(lambda: picture(page, "cube") != before)
+    before = picture(page, "product")
+    page.find_element("xpath", "//button[text()='1 dot products']").click()
+    wait_for(lambda: picture(page, "product") != before)
+    page.find_element("id", "row_by_row").click()
+    wait_for(lambda: "q₂₃" in text(page, "arithmetic"))
+    choose(page, "x", "entropy")
+    assert MEASURES["entropy"] in text(page, "scatter_help")
+
+
 def test_a_head_without_vectors(page):
     choose(page, "head", "0,1")
     assert "not of 0.1" in text(page, "product_note")
@@ -184,7 +201,7 @@ def test_a_phone(page):
 
 def test_texts_are_not_markup(page):
     choose(page, "probe", 0)
-    assert "<img src=x" in text(page, "text") and "<b>1</b> {{figures}}" in text(page, "model") + page.title
+    assert "<img src=x" in text(page, "text") and "<b>1</b> {{figures}}" in page.title
     assert page.execute_script("return document.querySelectorAll('img, b').length") == 0
     assert page.execute_script("return document.scripts.length") == 6
     assert page.execute_script("return typeof hacked") == "undefined"

@@ -36,7 +36,7 @@ export function addControls(record) {
   const frames = record.map_steps.length;
   const slider = find("#step");
   slider.max = frames - 1;
-  slider.disabled = find("#play").disabled = frames < 2;
+  slider.hidden = find("#play").hidden = frames < 2;
   slider.addEventListener("input", () => { play(false, frames); change({ frame: Number(slider.value) }); });
   find("#play").addEventListener("click", () => play(!playing, frames));
   document.addEventListener("keydown", (event) => {

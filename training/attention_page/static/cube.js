@@ -1,5 +1,5 @@
 // Maps as a stack in space, token by token by layer or by step, which turns; drawn without perspective, far maps first.
-import { SHARES } from "./colours.js";
+import { SHARES, mapBitmap } from "./colours.js";
 import { begin, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
 import { find } from "./dom.js";
 import { menu } from "./controls.js";
@@ -12,7 +12,8 @@ export function addCube(record) {
   const canvas = find("#cube");
   let slices = []; // { image, label, chosen }
   let turning = null;
-  menu("depth", "depth", [["step", "maps of this head by step"], ["layer", "maps of this step by layer"]]);
+  const kinds = [["step", "maps of this head by step"], ["layer", "maps of this step by layer"]];
+  menu("depth", "depth", kinds.slice(record.map_steps.length > 1 ? 0 : 1));
 
   function maps() {
     const [layer, head] = state.head;
@@ -27,7 +28,8 @@ export function addCube(record) {
 
   picture(["probe", "head", "depth", "frame"], () => {
     const tokens = record.probes[state.probe].tokens.length;
-    slices = maps().map((slice) => ({ ...slice, image: sliceImage(record.triangle(slice.frame, state.probe, slice.head), tokens) }));
+    slices = maps().map((slice) => ({ ...slice,
+      image: mapBitmap(record.triangle(slice.frame, state.probe, slice.head), tokens, FINEST, translucent) }));
     canvas.setAttribute("aria-label", `${slices.length} maps as a stack, ${state.depth === "step" ? "by training step" : "by layer"}`);
   });
 
@@ -77,28 +79,9 @@ export function addCube(record) {
   });
 }
 
-// A map with its small shares transparent, of at most `FINEST` cells a side; each is then the largest of those it covers.
-function sliceImage(triangle, tokens) {
-  const pooled = Math.ceil(tokens / FINEST), side = Math.ceil(tokens / pooled);
-  const largest = new Uint8Array(side * side);
-  for (let row = 0, place = 0; row < tokens; row++) {
-    for (let column = 0; column <= row; column++, place++) {
-      const cell = Math.floor(row / pooled) * side + Math.floor(column / pooled);
-      largest[cell] = Math.max(largest[cell], triangle[place]);
-    }
-  }
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = side;
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(side, side);
-  const data = new Uint32Array(image.data.buffer);
-  for (let place = 0; place < data.length; place++) {
-    const alpha = Math.round(255 * within((largest[place] - 40) / 130, 0, 1));
-    data[place] = ((alpha << 24) | (SHARES[largest[place]] & 0xffffff)) >>> 0;
-  }
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
+// A share as a pixel: small ones are transparent, so that later maps do not hide earlier ones.
+const translucent = (stored) =>
+  ((Math.round(255 * within((stored - 40) / 130, 0, 1)) << 24) | (SHARES[stored] & 0xffffff)) >>> 0;
 
 const CORNERS = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
 

@@ -34,9 +34,7 @@ export function addGrid(record) {
     const tokens = record.probes[state.probe].tokens.length;
     heads.forEach((head, place) => {
       const [x, y] = corner(head, place);
-      const map = mapBitmap(record.triangle(state.frame, state.probe, head), tokens);
-      context.imageSmoothingEnabled = tokens > cell;
-      context.imageSmoothingQuality = "high";
+      const map = mapBitmap(record.triangle(state.frame, state.probe, head), tokens, cell * (window.devicePixelRatio || 1));
       context.drawImage(map, x, y, cell, cell);
       const chosen = String(head) === String(state.head);
       if (title) {

@@ -6,7 +6,7 @@ import { same } from "./data.js";
 import { button, element, find } from "./dom.js";
 import { change, picture, state } from "./state.js";
 
-const MARGIN = 76, NARROW = 600, TITLE = 20, GAP = 14, FINEST = 0.8, COARSEST = 7, LABEL = 11, TICK = 120;
+const MARGIN = 76, NARROW = 600, TITLE = 20, GAP = 14, FINEST = 0.8, COARSEST = 7, LABEL = 11, TICK = 120, ROOM = [340, 260];
 const STAGES = { dot: "1 dot products", scaled: "2 scaled and masked", shares: "3 softmax: shares" };
 const KEYS = ["frame", "probe", "head"];
 
@@ -64,18 +64,23 @@ export function addProduct(record) {
     const high = Math.max(size, count) * cell;
     const middle = left + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
     box = {
-      k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: `K transposed: ${size} × ${count}` },
-      v: { x: right, y: TITLE + high - count * cell, columns: size, rows: count, title: `V: ${count} × ${size}` },
-      q: { x: left, y: low, columns: size, rows: count, title: `Q: ${count} tokens × ${size} numbers` },
-      map: { x: middle, y: low, columns: count, rows: count, title: { dot: "Q · K", scaled: "scores", shares: "map" }[state.stage] },
-      o: { x: right, y: low, columns: size, rows: count, title: "output: map · V" },
+      k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: ["K", ` transposed: ${size} × ${count}`] },
+      v: { x: right, y: TITLE + high - count * cell, columns: size, rows: count, title: ["V", `: ${count} × ${size}`] },
+      q: { x: left, y: low, columns: size, rows: count, title: ["Q", `: ${count} tokens × ${size} numbers`] },
+      map: { x: middle, y: low, columns: count, rows: count, title: [{ dot: "Q · K", scaled: "scores", shares: "map" }[state.stage], ""] },
+      o: { x: right, y: low, columns: size, rows: count, title: ["output", ": map · V"] },
     };
-    const corner = { width: middle - GAP, height: low - 2 * TITLE };
-    const inside = corner.width >= 340 && corner.height >= 260;
-    find("#arithmetic").classList.toggle("inside", inside);
-    find("#arithmetic").style.width = inside ? `${corner.width - 8}px` : "";
-    find("#arithmetic").style.maxHeight = inside ? `${corner.height - 8}px` : "";
+    placeArithmetic([{ width: right - GAP, height: box.k.y - 2 * TITLE }, { width: middle - GAP, height: low - 2 * TITLE }]);
     return [right + size * cell + 4, low + count * cell + 4];
+  }
+
+  // The arithmetic goes into the first of these free places beside K that is large enough, else below the matrices.
+  function placeArithmetic(places) {
+    const free = places.find(({ width, height }) => width >= ROOM[0] && height >= ROOM[1]);
+    const list = find("#arithmetic");
+    list.classList.toggle("inside", Boolean(free));
+    list.style.width = free ? `${free.width - 8}px` : "";
+    list.style.maxHeight = free ? `${free.height - 8}px` : "";
   }
 
   // Which parts of the matrices belong to the chosen number, as [matrix, first row, rows, first column, columns].
@@ -97,7 +102,8 @@ export function addProduct(record) {
     const count = tokens().length;
     const rows = Math.min(state.rows, count);
     for (const [name, { x, y, columns, rows: high, title }] of Object.entries(box)) {
-      text(context, title, x, y - 9, "left", variable("quiet"));
+      const fits = context.measureText(title.join("")).width <= columns * cell;
+      text(context, fits ? title.join("") : title[0], x, y - 9, "left", variable("quiet"));
       const drawn = name === "map" || name === "o" ? rows : high;
       if (drawn) context.drawImage(images[name], 0, 0, columns, drawn, x, y, columns * cell, drawn * cell);
       context.strokeStyle = variable("edge");
