@@ -144,7 +144,7 @@ def test_the_arithmetic_of_a_cell(page, record):
         for row, column in ((TOKENS - 1, TOKENS - PERIOD), (7, 6)):
             point_at_cell(page, row, column)
             lines = text(page, "arithmetic")
-            product = re.search(rf"= (\S+)\s+\({HEAD_DIM} terms\)", lines)
+            product = re.search(rf"= (\S+)\s+\({HEAD_DIM} terms, the largest first\)", lines)
             assert number(product[1]) == pytest.approx(scores[row, column], abs=0.05)
             scaled = re.search(r"× \S+ = (\S+)\n", lines)
             assert number(scaled[1]) == pytest.approx(scores[row, column] * record.scale, abs=0.02)
@@ -154,7 +154,7 @@ def test_the_arithmetic_of_a_cell(page, record):
     cell = 7  # pixels of a number where there is room, see static/product.js
     width, height = (page.find_element("id", "product").size[side] for side in ("width", "height"))
     point(page, "product", width - 4 - 2.5 * cell, height - 4 - 0.5 * cell)
-    output = re.search(rf"output₂₃, number {HEAD_DIM - 3} = .* = (\S+)", text(page, "arithmetic"))
+    output = re.search(rf"output₂₃, number {HEAD_DIM - 3} = .* = (\S+)\s+\({TOKENS} terms", text(page, "arithmetic"))
     assert number(output[1]) == pytest.approx((shares @ value)[TOKENS - 1, HEAD_DIM - 3], abs=0.02)
 
 
@@ -191,7 +191,14 @@ def test_every_picture_has_words_for_a_screen_reader(page):
     assert page.execute_script(unnamed) == 0
 
 
-def test_a_phone(page):
+def test_a_phone_and_dark_mode(page):
+    light = picture(page, "product")
+    feature = {"name": "prefers-color-scheme", "value": "dark"}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    wait_for(lambda: picture(page, "product") != light)
+    background = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, background.strip("rgb()").split(", "))) < 200
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     fits = "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"

@@ -6,12 +6,10 @@ import { change, picture, state } from "./state.js";
 const PAUSE = 400; // milliseconds between steps
 let playing = null;
 
-export const optionsOf = (items) => items.map(([value, label]) => element("option", { value }, label));
-
 // A menu that sets a key of the state; `read` makes the value from the option's.
 export function menu(id, key, items, read = String) {
   const select = find(`#${id}`);
-  select.replaceChildren(...optionsOf(items));
+  select.replaceChildren(...items.map(([value, label]) => element("option", { value }, label)));
   select.addEventListener("change", () => change({ [key]: read(select.value) }));
   picture([key], () => { select.value = String(state[key]); });
 }
@@ -64,6 +62,7 @@ export function addControls(record) {
 // The measures of a head at the current step, a line each with the sentence on what to look for.
 export function listMeasures(record) {
   picture(["frame", "head", "kind"], () => {
+    find("#measured_on").textContent = `Measures of this head on ${named(record.kinds[state.kind])} sequences:`;
     find("#head_scores").replaceChildren(...record.names.map((name) =>
       element("li", {}, element("strong", {}, `${named(name)} ${short(record.score(name, state.kind, record.placeOf(state.frame), state.head))}`),
         ` ${record.measures[name]}`)));

@@ -62,7 +62,7 @@ export function addCube(record) {
 
   let from = null;
   canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
-  canvas.addEventListener("pointerup", () => { from = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { from = null; });
   onPoint(canvas, (x, y, event) => {
     if (event.type === "pointerdown") { from = [x, y]; return; }
     if (!from) return;

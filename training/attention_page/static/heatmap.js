@@ -11,9 +11,9 @@ export const rowOf = (triangle, query) => triangle.subarray((query * (query + 1)
 export const strongestOf = (row) => row.reduce((best, value, place) => (value > row[best] ? place : best), 0);
 
 const HELP = {
-  repeated: ({ period, tokens }) => (period ? `This probe is a random block of ${period} tokens, repeated. Random tokens ` +
-    `cannot be guessed, but copies can: from token ${period} on, an induction head reads the token after the earlier ` +
-    `copy. Look for a line ${period - 1} places left of the diagonal.` : ""),
+  repeated: ({ period }) => `This probe is a random block of ${period} tokens, repeated. Random tokens cannot be guessed, ` +
+    "but a copy can: there, an induction head reads the token that followed the current one in the first block. " +
+    `Look for a line ${period - 1} places left of the diagonal.`,
   held_out: () => "This probe is text from the validation split: the model was not trained on it. A head may behave " +
     "differently here than on repeated random tokens, so compare both.",
   text: () => "This probe is a text that the recipe names.",
@@ -92,7 +92,7 @@ export function addHeatMap(record) {
   addText(triangle, tokens);
   picture(["probe"], () => {
     const probe = record.probes[state.probe];
-    find("#probe_help").textContent = (HELP[probe.kind] ?? HELP.text)(probe);
+    find("#probe_help").textContent = HELP[probe.kind](probe);
   });
 
   const cellAt = (at, start) => Math.floor(((at - start) / side) * tokens().length);
@@ -136,6 +136,7 @@ function addText(triangle, tokens) {
       node.style.background = strength ? `color-mix(in srgb, var(--low) ${strength}%, transparent)` : "";
       node.classList.toggle("chosen", number === state.query);
     });
+    if (!place.matches(":hover")) place.scrollTop = place.children[state.query].offsetTop - place.clientHeight / 2;
   });
   const choose = (event) => {
     const query = event.target.closest("span")?.token;

@@ -1,12 +1,13 @@
 // Lines over the steps of training: a measure of every head above, a figure of the model below; a click chooses a step.
 import { layerColour, variable } from "./colours.js";
-import { begin, line, named, onArrows, onPoint, scale, short, text, ticks, widthFor, within } from "./canvas.js";
+import { begin, count, line, named, onArrows, onPoint, scale, short, text, ticks, widthFor, within } from "./canvas.js";
 import { nearest, same } from "./data.js";
 import { find } from "./dom.js";
 import { menu } from "./controls.js";
 import { change, picture, state } from "./state.js";
 
 const LEFT = 52, RIGHT = 44, TOP = 22, UPPER = 240, GAP = 40, LOWER = 150, BOTTOM = 44, NAMED = 16;
+const TICKS = [1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6], APART = 44;
 const FIGURES = {
   loss: "Loss is the mean surprise at each next token of held-out text, in nats: lower is better.",
   in_context_learning: "In-context learning is the loss late in a text minus the loss early in it: below 0, the model " +
@@ -70,13 +71,13 @@ export function addLines(record) {
 
   function drawTime(context, now) {
     const bottom = TOP + UPPER + GAP + LOWER;
-    let free = -Infinity;
-    for (const step of [0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6].filter((tick) =>
-      tick >= record.steps[0] && tick <= record.steps.at(-1))) {
+    const [first, last] = [record.steps[0], record.steps.at(-1)];
+    const used = [];
+    for (const step of [first, last, ...TICKS.filter((tick) => tick > first && tick < last)]) {
       const left = x(Math.log10(step + 1));
-      if (left < free) continue;
-      free = left + 40;
-      text(context, short(step), left, bottom + 14, "center", variable("quiet"));
+      if (used.some((other) => Math.abs(other - left) < APART)) continue;
+      used.push(left);
+      text(context, count(step), left, bottom + 14, "center", variable("quiet"));
     }
     text(context, "training step (logarithmic) →", canvas.clientWidth - RIGHT, bottom + 34, "right", variable("quiet"));
     const left = x(time[now]);

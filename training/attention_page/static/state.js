@@ -5,7 +5,7 @@ export const state = {};
 const pictures = [];
 let changed = new Set();
 
-// Draw a picture now and whenever one of these keys changes; no key stands for all.
+// Add a picture, which is drawn when one of these keys changes. Those that were added first are drawn first.
 export const picture = (keys, draw) => pictures.push({ keys, draw });
 
 export function change(values) {
