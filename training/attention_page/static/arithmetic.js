@@ -72,7 +72,8 @@ export function spellCell({ q, k, products, weights, triangle }, tokens, factor,
     ["Scale", `${short(product)} × ${short(factor)} = ${short(score)}`],
   ];
   if (key > query) {
-    return [...lines, ["Mask", `token ${key} comes after token ${query}: the score becomes −∞`], ["Softmax", "e^−∞ = 0: 0 %"]];
+    const mask = `token ${key} comes after token ${query}: the score becomes −∞`;
+    return [...lines, ["Mask", mask], ["Softmax", "e^−∞ = 0: 0 %"]];
   }
   if (!allowed(triangle, query, key)) {
     return [...lines, ["Softmax", "below 0.0004 %, or outside the sliding window of this layer"]];

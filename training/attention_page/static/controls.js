@@ -63,8 +63,8 @@ export function addControls(record) {
 export function listMeasures(record) {
   picture(["frame", "head", "kind"], () => {
     find("#measured_on").textContent = `Measures of this head on ${named(record.kinds[state.kind])} sequences:`;
+    const score = (name) => short(record.score(name, state.kind, record.placeOf(state.frame), state.head));
     find("#head_scores").replaceChildren(...record.names.map((name) =>
-      element("li", {}, element("strong", {}, `${named(name)} ${short(record.score(name, state.kind, record.placeOf(state.frame), state.head))}`),
-        ` ${record.measures[name]}`)));
+      element("li", {}, element("strong", {}, `${named(name)} ${score(name)}`), ` ${record.measures[name]}`)));
   });
 }

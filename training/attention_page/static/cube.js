@@ -16,11 +16,12 @@ export function addCube(record) {
   menu("depth", "depth", kinds.slice(record.map_steps.length > 1 ? 0 : 1));
 
   function maps() {
-    const [layer, head] = state.head;
+    const { frame: now, head: [layer, head] } = state;
     const all = state.depth === "step"
-      ? record.map_steps.map((step, frame) => ({ frame, head: state.head, label: `step ${step}`, chosen: frame === state.frame }))
+      ? record.map_steps.map((step, frame) =>
+        ({ frame, head: state.head, label: `step ${step}`, chosen: frame === now }))
       : Array.from({ length: record.layers }, (_, place) =>
-        ({ frame: state.frame, head: [place, head], label: `layer ${place}`, chosen: place === layer }));
+        ({ frame: now, head: [place, head], label: `layer ${place}`, chosen: place === layer }));
     const known = all.filter((slice) => record.triangle(slice.frame, state.probe, slice.head));
     const every = Math.ceil(known.length / MOST_MAPS);
     return known.filter((slice, place) => slice.chosen || place % every === 0 || place === known.length - 1);
@@ -30,7 +31,7 @@ export function addCube(record) {
     const tokens = record.probes[state.probe].tokens.length;
     slices = maps().map((slice) => ({ ...slice,
       image: mapBitmap(record.triangle(slice.frame, state.probe, slice.head), tokens, FINEST, translucent) }));
-    canvas.setAttribute("aria-label", `${slices.length} maps as a stack, ${state.depth === "step" ? "by training step" : "by layer"}`);
+    canvas.setAttribute("aria-label", `${slices.length} maps as a stack, by ${state.depth}`);
   });
 
   picture(["probe", "head", "depth", "frame", "turn", "tilt"], () => {
@@ -60,17 +61,18 @@ export function addCube(record) {
     };
   }
 
+  const turnBy = (around, over) =>
+    change({ turn: state.turn + around, tilt: within(state.tilt + over, -STEEPEST, STEEPEST) });
   let from = null;
   canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
   for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { from = null; });
   onPoint(canvas, (x, y, event) => {
     if (event.type === "pointerdown") { from = [x, y]; return; }
     if (!from) return;
-    change({ turn: state.turn + (x - from[0]) * TURN, tilt: within(state.tilt + (y - from[1]) * TURN, -STEEPEST, STEEPEST) });
+    turnBy((x - from[0]) * TURN, (y - from[1]) * TURN);
     from = [x, y];
   });
-  onArrows(canvas, (across, down) =>
-    change({ turn: state.turn + across * 0.1, tilt: within(state.tilt + down * 0.1, -STEEPEST, STEEPEST) }));
+  onArrows(canvas, (across, down) => turnBy(across * 0.1, down * 0.1));
 
   find("#turn").addEventListener("click", () => {
     clearInterval(turning);
@@ -112,6 +114,7 @@ function drawNames(context, project, depthOf, slices) {
   at([0, 1.12, depthOf(last)], "key token →", QUIET);
   at([-1.25, 0, depthOf(0)], "query ↓", QUIET);
   slices.forEach((slice, place) => {
-    if (slice.chosen || place === 0 || place === last) at([1, -1.12, depthOf(place)], slice.label, slice.chosen ? INK : QUIET);
+    if (!slice.chosen && place !== 0 && place !== last) return;
+    at([1, -1.12, depthOf(place)], slice.label, slice.chosen ? INK : QUIET);
   });
 }

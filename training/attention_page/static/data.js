@@ -1,4 +1,4 @@
-// The record of the page, unpacked: maps, queries, keys and values, measures. training/attention_page/packing.py packs it.
+// The record of the page, as training/attention_page/packing.py packs it: maps, queries, keys, values and measures.
 import { find } from "./dom.js";
 
 async function unpack(name) {
@@ -10,7 +10,7 @@ async function unpack(name) {
 }
 
 const ABSENT = 65535;
-export const same = ([layer, head]) => (other) => other[0] === layer && other[1] === head;
+const same = ([layer, head]) => (other) => other[0] === layer && other[1] === head;
 const cells = (tokens) => (tokens * (tokens + 1)) / 2;
 
 // A probability as it is stored: 255 * sqrt(p).
@@ -61,7 +61,8 @@ class RecordOfRun {
       const first = start + matrix * tokens;
       const values = new Float32Array(tokens * this.head_dim);
       for (let place = 0; place < values.length; place++) {
-        values[place] = this.vectors[first * this.head_dim + place] * this.scales[first + Math.floor(place / this.head_dim)];
+        const scale = this.scales[first + Math.floor(place / this.head_dim)];
+        values[place] = this.vectors[first * this.head_dim + place] * scale;
       }
       return values;
     });
@@ -83,7 +84,8 @@ class RecordOfRun {
   }
 
   everyHead() {
-    return Array.from({ length: this.layers * this.heads }, (_, place) => [Math.floor(place / this.heads), place % this.heads]);
+    const length = this.layers * this.heads;
+    return Array.from({ length }, (_, place) => [Math.floor(place / this.heads), place % this.heads]);
   }
 }
 

@@ -1,13 +1,16 @@
 // The map of one head with its tokens, the tokens that a token reads most, and the probe coloured by its shares.
 import { SHARES, bitmap, mapBitmap, variable } from "./colours.js";
-import { begin, clipped, onArrows, onPoint, percent, quoted, text, widthFor, within } from "./canvas.js";
+import { begin, clipped, onArrows, onPoint, outline, percent, quoted, text, widthFor, within } from "./canvas.js";
 import { probability } from "./data.js";
 import { element, find } from "./dom.js";
 import { change, picture, state } from "./state.js";
 
 const LEFT = 82, TOP = 70, LARGEST = 620, LABEL = 11, STRONGEST = 6;
 
-export const rowOf = (triangle, query) => triangle.subarray((query * (query + 1)) / 2, (query * (query + 1)) / 2 + query + 1);
+export function rowOf(triangle, query) {
+  const start = (query * (query + 1)) / 2;
+  return triangle.subarray(start, start + query + 1);
+}
 export const strongestOf = (row) => row.reduce((best, value, place) => (value > row[best] ? place : best), 0);
 
 const HELP = {
@@ -72,9 +75,7 @@ export function addHeatMap(record) {
     context.strokeRect(LEFT, y, side, cell);
     context.strokeRect(x, TOP, cell, side);
     context.globalAlpha = 1;
-    context.lineWidth = 2;
-    context.strokeStyle = variable("text");
-    context.strokeRect(x - 1, y - 1, cell + 2, cell + 2);
+    outline(context, x, y, cell, cell);
   });
 
   picture(["frame", "probe", "head", "query", "key"], () => {
@@ -113,7 +114,8 @@ function addStrongest(triangle, tokens) {
     find("#strongest").replaceChildren(...order.filter((key) => row[key]).map((key) => {
       const bar = element("i", { "aria-hidden": "true" });
       bar.style.width = `${100 * probability(row[key])}%`;
-      return element("li", {}, bar, element("span", {}, `${percent(probability(row[key]))} ${quoted(tokens()[key])}, token ${key}`));
+      const words = `${percent(probability(row[key]))} ${quoted(tokens()[key])}, token ${key}`;
+      return element("li", {}, bar, element("span", {}, words));
     }));
   });
 }

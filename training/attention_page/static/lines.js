@@ -1,10 +1,10 @@
 // Lines over the steps of training: a measure of every head above, a figure of the model below; a click chooses a step.
 import { layerColour, variable } from "./colours.js";
 import { begin, count, line, named, onArrows, onPoint, scale, short, text, ticks, widthFor, within } from "./canvas.js";
-import { nearest, same } from "./data.js";
+import { nearest } from "./data.js";
 import { find } from "./dom.js";
 import { menu } from "./controls.js";
-import { change, picture, state } from "./state.js";
+import { change, isChosen, picture, state } from "./state.js";
 
 const LEFT = 52, RIGHT = 44, TOP = 22, UPPER = 240, GAP = 40, LOWER = 150, BOTTOM = 44, NAMED = 16;
 const TICKS = [1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6], APART = 44;
@@ -30,21 +30,22 @@ export function addLines(record) {
     const now = record.placeOf(state.frame);
     x = scale([time[0], time.at(-1)], LEFT, width - RIGHT);
     const y = drawPanel(context, width, TOP, UPPER, record.ranges[state.measure], named(state.measure));
-    const ordered = [...record.everyHead().filter((head) => !same(state.head)(head)), state.head]; // the chosen one on top
+    const ordered = [...record.everyHead().filter((head) => !isChosen(head)), state.head]; // the chosen one on top
     const values = (head) => record.steps.map((_, step) => record.score(state.measure, state.kind, step, head));
     const ends = [];
     for (const head of ordered) {
-      const chosen = String(head) === String(state.head);
+      const chosen = isChosen(head), colour = layerColour(head[0], record.layers);
       context.globalAlpha = chosen ? 1 : ordered.length > 64 ? 0.15 : 0.6;
       const points = values(head).map((value, step) => [value, step]).filter(([value]) => value !== null);
-      line(context, points.map(([value, step]) => [x(time[step]), y(value)]), layerColour(head[0], record.layers), chosen ? 4 : 1.5);
-      if (points.length && (chosen || ordered.length <= NAMED)) ends.push([y(points.at(-1)[0]), head, chosen]);
+      line(context, points.map(([value, step]) => [x(time[step]), y(value)]), colour, chosen ? 4 : 1.5);
+      if (!points.length || (!chosen && ordered.length > NAMED)) continue;
+      ends.push({ y: y(points.at(-1)[0]), label: head.join("."), colour: chosen ? variable("text") : colour });
     }
     context.globalAlpha = 1;
     let free = -Infinity; // names at the ends of lines, from the top, at least a line apart
-    for (const [end, head, chosen] of ends.sort((one, other) => one[0] - other[0])) {
-      free = Math.max(free + 13, end);
-      text(context, head.join("."), width - RIGHT + 6, free, "left", chosen ? variable("text") : layerColour(head[0], record.layers));
+    for (const end of ends.sort((one, other) => one.y - other.y)) {
+      free = Math.max(free + 13, end.y);
+      text(context, end.label, width - RIGHT + 6, free, "left", end.colour);
     }
     const figures = record.model[state.figure];
     const known = figures.filter((value) => value !== null);

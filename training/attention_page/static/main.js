@@ -24,7 +24,8 @@ function firstState(record) {
   const key = strongestOf(rowOf(record.triangle(frame, probe, head), query));
   return {
     frame, head, probe, query, key, kind: 0, part: "map", dim: 0, rows: Infinity, stage: "shares",
-    x: "previous_token", y: "induction", measure: "induction", figure: "loss", depth: frame ? "step" : "layer", turn: 0.6, tilt: 0.4,
+    x: "previous_token", y: "induction", measure: "induction", figure: "loss",
+    depth: frame ? "step" : "layer", turn: 0.6, tilt: 0.4,
   };
 }
 
@@ -38,9 +39,9 @@ function keepWithin(record) {
 }
 
 function describe(record) {
-  const last = record.steps.at(-1);
+  const [first, last] = [record.steps[0], record.steps.at(-1)].map(count);
   find("#model").textContent = `${record.layers} layers × ${record.heads} heads of ${record.head_dim} numbers · ` +
-    (record.steps.length > 1 ? `${record.steps.length} steps, from ${count(record.steps[0])} to ${count(last)}` : `step ${count(last)}`);
+    (record.steps.length > 1 ? `${record.steps.length} steps, from ${first} to ${last}` : `step ${last}`);
   find("#lines").closest("section").hidden = record.steps.length < 2;
   find("#left_out").hidden = !record.left_out.length;
   find("#left_out").textContent = `To keep this file small: ${record.left_out.join(" ")}`;

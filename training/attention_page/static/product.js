@@ -1,17 +1,21 @@
 // Q, K and V as matrices: the map is their product, row by row; the arithmetic of a cell is spelt out below.
 import { allowed, dotProducts, outputs, softmax, spellCell, spellOutput, spellVector } from "./arithmetic.js";
 import { SHARES, bitmap, signed, variable } from "./colours.js";
-import { begin, clipped, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
-import { same } from "./data.js";
+import { begin, clipped, onArrows, onPoint, outline, text, widthFor, within } from "./canvas.js";
 import { button, element, find } from "./dom.js";
-import { change, picture, state } from "./state.js";
+import { change, isChosen, picture, state } from "./state.js";
 
-const MARGIN = 76, NARROW = 600, TITLE = 20, GAP = 14, FINEST = 0.8, COARSEST = 7, LABEL = 11, TICK = 120, ROOM = [340, 260];
+const MARGIN = 76, NARROW = 600, TITLE = 20, GAP = 14, FINEST = 0.8, COARSEST = 7, LABEL = 11; // pixels
+const ROOM = [340, 260], TICK = 120; // pixels that the arithmetic needs; milliseconds for a row
 const STAGES = { dot: "1 dot products", scaled: "2 scaled and masked", shares: "3 softmax: shares" };
 const KEYS = ["frame", "probe", "head"];
 
-const extreme = (values) => values.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 1e-9);
-const signedPixel = (values, most) => (place) => signed()[within(Math.round(127.5 + (127.5 * values[place]) / most), 0, 255)];
+
+// The pixel of each number: white is 0, the strongest colours are the largest number and its negative.
+function signedPixel(values) {
+  const most = values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1e-9), colours = signed();
+  return (place) => colours[Math.round(127.5 + (127.5 * values[place]) / most)];
+}
 
 export function addProduct(record) {
   const canvas = find("#product");
@@ -23,7 +27,7 @@ export function addProduct(record) {
   let cell, left, timer = null;
 
   picture(KEYS, () => {
-    const head = record.vector_heads.find(same(state.head)) ?? record.vector_heads[0];
+    const head = record.vector_heads.find(isChosen) ?? record.vector_heads[0];
     find("#product_parts").hidden = find("#stages").hidden = !head;
     if (!head) {
       find("#product_note").textContent = "This page has no queries, keys and values.";
@@ -34,17 +38,19 @@ export function addProduct(record) {
     const triangle = record.triangle(record.map_steps.indexOf(vectors.step), state.probe, head);
     const products = dotProducts(vectors.q, vectors.k, tokens().length, size);
     const weights = softmax(products, triangle, tokens().length, record.scale);
-    all = { ...vectors, head, triangle, products, weights, means: outputs(weights.shares, vectors.v, tokens().length, size) };
+    const means = outputs(weights.shares, vectors.v, tokens().length, size);
+    all = { ...vectors, head, triangle, products, weights, means };
   });
 
   function paint() {
     const count = tokens().length;
-    const [q, k, v, o] = [all.q, all.k, all.v, all.means].map((values) => signedPixel(values, extreme(values)));
-    const product = signedPixel(all.products, extreme(all.products));
+    const [q, k, v, o] = [all.q, all.k, all.v, all.means].map(signedPixel);
+    const product = signedPixel(all.products);
+    const share = (place) => SHARES[Math.round(255 * Math.sqrt(all.weights.shares[place]))];
     const pixel = {
       dot: (row, column, place) => product(place),
       scaled: (row, column, place) => (allowed(all.triangle, row, column) ? product(place) : 0),
-      shares: (row, column, place) => (column <= row ? SHARES[Math.round(255 * Math.sqrt(all.weights.shares[place]))] : 0),
+      shares: (row, column, place) => (column <= row ? share(place) : 0),
     }[state.stage];
     images = {
       q: bitmap(count, size, (row, column, place) => q(place)),
@@ -63,14 +69,17 @@ export function addProduct(record) {
     cell = within((room - left - 2 * GAP - 4) / (2 * size + count), FINEST, COARSEST);
     const high = Math.max(size, count) * cell;
     const middle = left + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
+    const product = { dot: "Q · K", scaled: "scores", shares: "map" }[state.stage];
+    const matrix = (x, y, rows, columns, ...title) => ({ x, y, rows, columns, title });
     box = {
-      k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: ["K", ` transposed: ${size} × ${count}`] },
-      v: { x: right, y: TITLE + high - count * cell, columns: size, rows: count, title: ["V", `: ${count} × ${size}`] },
-      q: { x: left, y: low, columns: size, rows: count, title: ["Q", `: ${count} tokens × ${size} numbers`] },
-      map: { x: middle, y: low, columns: count, rows: count, title: [{ dot: "Q · K", scaled: "scores", shares: "map" }[state.stage], ""] },
-      o: { x: right, y: low, columns: size, rows: count, title: ["output", ": map · V"] },
+      k: matrix(middle, TITLE + high - size * cell, size, count, "K", ` transposed: ${size} × ${count}`),
+      v: matrix(right, TITLE + high - count * cell, count, size, "V", `: ${count} × ${size}`),
+      q: matrix(left, low, count, size, "Q", `: ${count} tokens × ${size} numbers`),
+      map: matrix(middle, low, count, count, product, ""),
+      o: matrix(right, low, count, size, "output", ": map · V"),
     };
-    placeArithmetic([{ width: right - GAP, height: box.k.y - 2 * TITLE }, { width: middle - GAP, height: low - 2 * TITLE }]);
+    const above = { width: right - GAP, height: box.k.y - 2 * TITLE };
+    placeArithmetic([above, { width: middle - GAP, height: low - 2 * TITLE }]);
     return [right + size * cell + 4, low + count * cell + 4];
   }
 
@@ -111,13 +120,12 @@ export function addProduct(record) {
       context.strokeRect(x - 0.5, y - 0.5, columns * cell + 1, high * cell + 1);
     }
     for (const [name, row, high, column, wide] of involved()) {
-      context.strokeStyle = variable(high * wide === 1 ? "text" : "accent");
-      context.lineWidth = 2;
-      context.strokeRect(box[name].x + column * cell - 1, box[name].y + row * cell - 1, wide * cell + 2, high * cell + 2);
+      outline(context, box[name].x + column * cell, box[name].y + row * cell, wide * cell, high * cell);
     }
     context.font = `${LABEL}px ui-monospace, monospace`;
     if (left === MARGIN && state.part !== "k" && state.part !== "v") {
-      text(context, clipped(tokens()[state.query]), left - 6, box.q.y + (state.query + 0.5) * cell, "right", variable("accent"));
+      const y = box.q.y + (state.query + 0.5) * cell;
+      text(context, clipped(tokens()[state.query]), left - 6, y, "right", variable("accent"));
     }
     if (state.part === "map" || state.part === "k") {
       const x = box.k.x + (state.key + 0.5) * cell;
@@ -142,10 +150,11 @@ export function addProduct(record) {
     for (const [part, { x: start, y: top, columns, rows }] of Object.entries(box)) {
       const [column, row] = [Math.floor((x - start) / cell), Math.floor((y - top) / cell)];
       if (Math.min(column, row) < 0 || column >= columns || row >= rows) continue;
-      change({
-        map: { part, query: row, key: column }, o: { part, query: row, dim: column }, q: { part, query: row, dim: column },
-        k: { part, key: column, dim: row }, v: { part, key: row, dim: column },
-      }[part]);
+      const chosen = {
+        map: { query: row, key: column }, o: { query: row, dim: column },
+        q: { query: row, dim: column }, k: { key: column, dim: row }, v: { key: row, dim: column },
+      };
+      change({ part, ...chosen[part] });
     }
   });
   onArrows(canvas, (across, down) => change({
@@ -177,7 +186,8 @@ function describe(record, head, step) {
   const name = head.join("."), wanted = record.map_steps[state.frame];
   const heads = record.vector_heads.map((one) => one.join(".")).join(", ");
   const steps = step === wanted ? "" : ` Step ${wanted} has none; these are of the nearest step that has.`;
-  const others = String(head) === String(state.head) ? ""
+  const others = isChosen(head) ? ""
     : ` The page has Q, K and V of ${heads} only, not of ${state.head.join(".")}.`;
-  return `Head ${name} at step ${step}. Q and K include the position of each token; numbers are rounded to 8 bits.${others}${steps}`;
+  const numbers = "Q and K include the position of each token; numbers are rounded to 8 bits.";
+  return `Head ${name} at step ${step}. ${numbers}${others}${steps}`;
 }
