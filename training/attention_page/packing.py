@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from training.attention_page.selection import KINDS, Selection, select
+from training.attention_page.selection import BASE64, KINDS, Selection, cells, compression, probe_lengths, select
 from training.insight.measures import MEASURES
 from training.insight.record import Record
 
 _ABSENT = 65535
+_ATTEMPTS, _FULL, _AIM = 5, 0.92, 0.96  # selections are tried until `_FULL` of the room is used; each aims at `_AIM`
 _MODEL_FIGURES = ("loss", "in_context_learning", "copying", "repeat_loss")
 
 
@@ -42,19 +43,30 @@ class Packed:
 
 def pack(record: Record, room: int) -> Packed:
     """A record in at most `room` bytes, unless a single map is larger."""
-    share = 1.0  # of the room; less if the estimate of the compressed size was too low
-    while True:
-        selection = select(record, int(room * share))
-        scores, ranges = _pack_scores(record, selection)
-        blocks = {"figures": _json(json_figures(record, selection) | {"ranges": ranges}), "scores": scores}
-        blocks |= {"maps": _pack_maps(record, selection), **_pack_vectors(record, selection)}
-        used = sum(map(len, blocks.values()))
-        if used <= room or share < 0.01:
-            return Packed(blocks, selection.left_out(record))
-        share *= min(0.9, 0.97 * room / used)
+    ratio, fixed = compression(record), 0  # an estimate, corrected by what comes of it
+    best, smallest, before = None, math.inf, None
+    for _ in range(_ATTEMPTS):
+        selection = select(record, int(_AIM * (room - fixed)), ratio)
+        if selection == before:
+            break
+        blocks, before = _pack_blocks(record, selection), selection
+        fixed = len(blocks["figures"]) + len(blocks["scores"])
+        used, left_out = sum(map(len, blocks.values())), selection.left_out(record)
+        if smallest > room or used <= room:
+            best, smallest = Packed(blocks, left_out), used
+        if used <= room and (not left_out or used > _FULL * room):
+            break
+        ratio = (used - fixed) / BASE64 / selection.raw_bytes(record)
+    return best
 
 
-def json_figures(record: Record, selection: Selection) -> dict[str, Any]:
+def _pack_blocks(record: Record, selection: Selection) -> dict[str, str]:
+    scores, ranges = _pack_scores(record, selection)
+    blocks = {"figures": _json(_figures(record, selection) | {"ranges": ranges}), "scores": scores}
+    return blocks | {"maps": _pack_maps(record, selection), **_pack_vectors(record, selection)}
+
+
+def _figures(record: Record, selection: Selection) -> dict[str, Any]:
     """The sizes of the model, probes, steps and losses of a page, and what is not in it."""
     steps = [scores for scores in record.steps if scores.step in set(selection.score_steps)]
     return {
@@ -107,10 +119,9 @@ def _pack_scores(record: Record, selection: Selection) -> tuple[str, dict[str, t
 
 def _pack_maps(record: Record, selection: Selection) -> str:
     layers, heads = zip(*selection.heads, strict=True)
-    lengths = [min(len(probe.tokens), selection.tokens) for probe in record.probes]
-    maps = [
-        np.empty((len(selection.heads), len(selection.steps), length * (length + 1) // 2), np.uint8) for length in lengths
-    ]
+    lengths = probe_lengths(record, selection.tokens)
+    shape = len(selection.heads), len(selection.steps)
+    maps = [np.empty((*shape, cells([length])), np.uint8) for length in lengths]
     for place, step in enumerate(selection.steps):
         for probe, attention in enumerate(record.snapshot(step).attention):
             maps[probe][:, place] = attention[layers, heads][:, *np.tril_indices(lengths[probe])]

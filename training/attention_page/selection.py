@@ -1,21 +1,22 @@
 """Choice of what a page shows of a record: all of it if it fits, else fewer steps, shorter probes or fewer heads."""
 
+import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from training.insight.measures import MEASURES
-from training.insight.record import Record, Snapshot
+from training.insight.record import Record
 
 KINDS = ("repeated", "held_out")  # of the sequences that are measured
 # A page first gets fewer steps, then shorter probes, then fewer heads; steps and tokens not below these.
 FEWEST_STEPS, FEWEST_TOKENS = 12, 64
 FEWEST_VECTOR_STEPS = 3
 MOST_SCORES = 400_000  # measures of a head at a step
-MAP_SHARE = 0.6  # of the room, if queries, keys and values are kept
+MAP_SHARE = 0.7  # of the room, if queries, keys and values are kept
 _SAMPLED = 16  # heads whose maps are compressed to learn how small all become
-_BASE64 = 4 / 3
+BASE64 = 4 / 3
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Selection:
     vector_steps: list[int]
     vectors: list[int]
 
+    def raw_bytes(self, record: Record) -> int:
+        """Bytes of the maps and vectors before compression."""
+        lengths = probe_lengths(record, self.tokens)
+        maps = len(self.steps) * len(self.heads) * cells(lengths)
+        return maps + len(self.vector_steps) * len(self.vectors) * 3 * record.head_dim * sum(lengths)
+
     def left_out(self, record: Record) -> list[str]:
         """A sentence for each kind of thing that is not in the page."""
         longest = max(len(probe.tokens) for probe in record.probes)
@@ -58,42 +65,54 @@ class Selection:
         return found
 
 
-def select(record: Record, room: int) -> Selection:
-    """The parts of a record that fit into a number of bytes of base64, by an estimate of their compressed size."""
+def select(record: Record, room: int, ratio: float) -> Selection:
+    """The parts of a record that fit into a page.
+
+    Args:
+        room: bytes of base64.
+        ratio: estimate of the compressed size of maps and vectors, as a share of the size before.
+    """
     heads = ranked_heads(record)
     scores = len(heads) * len(MEASURES) * len(KINDS)
     steps = evenly([at.step for at in record.steps], max(2, MOST_SCORES // scores))
-    snapshot = record.snapshot(steps[-1])
-    lengths = [len(probe.tokens) for probe in record.probes]
-    map_room = room * (MAP_SHARE if record.vectors else 1)
-    limit = map_room / _BASE64 / _compressed_share(snapshot, heads)  # bytes of maps before compression
-
-    tokens, count, kept = max(lengths), len(steps), len(heads)
+    raw = max(room, 0) / BASE64 / ratio  # bytes before compression
+    limit = raw * (MAP_SHARE if record.vectors else 1)
+    tokens = max(probe_lengths(record))
 
     def fitting(by: int) -> int:
-        """How many units of `by` maps of all probes fit, at least one."""
-        return max(1, int(limit // (by * sum(_cells(min(length, tokens)) for length in lengths))))
+        """The number of times that `by` maps of all probes fit, at least one."""
+        return max(1, int(limit // (by * cells(probe_lengths(record, tokens)))))
 
-    count = min(count, max(fitting(kept), FEWEST_STEPS))
+    kept, count = len(heads), min(len(steps), max(fitting(len(heads)), FEWEST_STEPS))
     while fitting(kept) < count and tokens > FEWEST_TOKENS:
         tokens = max(FEWEST_TOKENS, tokens // 2)
     kept = min(kept, fitting(count))
-    count = min(len(steps), fitting(kept))
-    chosen = evenly(steps, count)
+    chosen = evenly(steps, fitting(kept))
+    maps = Selection(steps, chosen, sorted(heads[:kept]), tokens, [], [])
 
-    vector_heads = [record.vectors.index(head) for head in heads[:kept] if head in record.vectors]
-    one = 3 * record.head_dim * sum(min(length, tokens) for length in lengths)  # bytes of a head at a step
-    units = int((room - map_room) / _BASE64 / one)
-    vector_heads = vector_heads[: units // min(FEWEST_VECTOR_STEPS, count)]
-    vector_steps = evenly(chosen, units // len(vector_heads)) if vector_heads else []
-    return Selection(steps, chosen, sorted(heads[:kept]), tokens, vector_steps, vector_heads)
+    vectors = [record.vectors.index(head) for head in heads[:kept] if head in record.vectors]
+    one = 3 * record.head_dim * sum(probe_lengths(record, tokens))  # bytes of a head at a step
+    units = max(0, int((raw - maps.raw_bytes(record)) / one))  # of them that fit
+    vectors = vectors[: units // min(FEWEST_VECTOR_STEPS, len(chosen))]
+    vector_steps = evenly(chosen, units // len(vectors)) if vectors else []
+    return replace(maps, vectors=vectors, vector_steps=vector_steps)
+
+
+def probe_lengths(record: Record, most: int = sys.maxsize) -> list[int]:
+    """The number of tokens of each probe, at most so many."""
+    return [min(len(probe.tokens), most) for probe in record.probes]
+
+
+def cells(lengths: list[int]) -> int:
+    """Cells of the lower triangles of maps of these lengths."""
+    return sum(length * (length + 1) // 2 for length in lengths)
 
 
 def ranked_heads(record: Record) -> list[tuple[int, int]]:
     """All heads, those of which vectors are kept first, then the highest by each measure in turn, at the last step."""
     last = [scores for scores in record.head_scores if scores.step == record.steps[-1].step]
     orders = [sorted(last, key=lambda scores: -np.nan_to_num(getattr(scores, name))) for name in MEASURES]
-    by_turns = [(scores.layer, scores.head) for scores_of_turn in zip(*orders, strict=True) for scores in scores_of_turn]
+    by_turns = [(scores.layer, scores.head) for turn in zip(*orders, strict=True) for scores in turn]
     every = [(layer, head) for layer in range(record.layers) for head in range(record.heads)]
     return list(dict.fromkeys([*record.vectors, *by_turns, *every]))
 
@@ -106,12 +125,10 @@ def evenly(items: list[int], count: int) -> list[int]:
     return [items[round(place)] for place in places]
 
 
-def _cells(tokens: int) -> int:
-    return tokens * (tokens + 1) // 2
-
-
-def _compressed_share(snapshot: Snapshot, heads: list[tuple[int, int]]) -> float:
-    """Compressed size of maps as a share of their cells, measured on some of them."""
+def compression(record: Record) -> float:
+    """Compressed size of maps as a share of their cells, measured on some maps of the last step."""
+    snapshot = record.snapshot(record.steps[-1].step)
+    heads = ranked_heads(record)
     raw = b"".join(
         attention[layer, head][np.tril_indices(attention.shape[-1])].tobytes()
         for attention in snapshot.attention

@@ -50,27 +50,30 @@ export function outputs(shares, v, tokens, size) {
   return means;
 }
 
+const SHOWN = 4; // terms of a sum
 const low = (number) => String(number).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]);
 const two = (number) => number.toFixed(2).replace("-", "−");
 
-// The first three terms of a sum and the last.
-function sumOf(terms) {
-  const shown = terms.length > 5 ? [...terms.slice(0, 3), "…", terms.at(-1)] : terms;
-  return shown.join(" + ");
+// A sum of products, the largest first, of which only some are shown.
+function sumOf(terms, first, second) {
+  const ordered = terms.sort((one, other) => Math.abs(other[0] * other[1]) - Math.abs(one[0] * one[1]));
+  const shown = ordered.slice(0, SHOWN).map(([one, other]) => `${first(one)}×${second(other)}`);
+  return [...shown, ...(terms.length > SHOWN ? ["…"] : [])].join(" + ");
 }
 
 // A cell of the map, as [title, line] of each stage.
 export function spellCell({ q, k, products, weights, triangle }, tokens, factor, size, query, key) {
-  const terms = Array.from({ length: size }, (_, dim) =>
-    `${two(q[query * size + dim])}×${two(k[key * size + dim])}`);
+  const terms = Array.from({ length: size }, (_, dim) => [q[query * size + dim], k[key * size + dim]]);
   const product = products[query * tokens.length + key];
   const score = product * factor;
   const lines = [
-    ["Dot product", `q${low(query)} · k${low(key)} = ${sumOf(terms)} = ${short(product)}   (${size} terms)`],
+    ["Dot product", `q${low(query)} · k${low(key)} = ${sumOf(terms, two, two)} = ${short(product)}   ` +
+      `(${size} terms, the largest first)`],
     ["Scale", `${short(product)} × ${short(factor)} = ${short(score)}`],
   ];
   if (key > query) {
-    return [...lines, ["Mask", `token ${key} comes after token ${query}: the score becomes −∞`], ["Softmax", "e^−∞ = 0: 0 %"]];
+    const mask = `token ${key} comes after token ${query}: the score becomes −∞`;
+    return [...lines, ["Mask", mask], ["Softmax", "e^−∞ = 0: 0 %"]];
   }
   if (!allowed(triangle, query, key)) {
     return [...lines, ["Softmax", "below 0.0004 %, or outside the sliding window of this layer"]];
@@ -81,9 +84,8 @@ export function spellCell({ q, k, products, weights, triangle }, tokens, factor,
   return [
     ...lines,
     ["Mask", `token ${key} does not come after token ${query}: the score stays`],
-    ["Softmax", `e^(${short(score)} − ${short(most)}) = ${short(part)}, divided by the sum over ` +
-      `${query + 1} ${query ? "tokens" : "token"}, ${short(weights.sums[query])}: ${percent(share)}` +
-      (most === score ? "   (the largest score of the row is subtracted first)" : "")],
+    ["Softmax", `e^(score − largest score of the row) = e^(${short(score)} − ${short(most)}) = ${short(part)}, divided by ` +
+      `the sum of these over ${query ? `tokens 0 to ${query}` : "token 0"}, ${short(weights.sums[query])}: ${percent(share)}`],
     ["Meaning", `${percent(share)} of what ${quoted(tokens[query])} (token ${query}) reads is the value of ` +
       `${quoted(tokens[key])} (token ${key})`],
   ];
@@ -91,13 +93,11 @@ export function spellCell({ q, k, products, weights, triangle }, tokens, factor,
 
 // A number of the output, as [title, line].
 export function spellOutput({ v, weights, means }, tokens, size, query, dim) {
-  const keys = Array.from({ length: query + 1 }, (_, key) => key)
-    .sort((one, other) => weights.shares[query * tokens.length + other] - weights.shares[query * tokens.length + one]);
-  const terms = keys.map((key) => `${percent(weights.shares[query * tokens.length + key])}×${two(v[key * size + dim])}`);
-  const shown = terms.length > 4 ? [...terms.slice(0, 4), "…"] : terms;
+  const terms = Array.from({ length: query + 1 }, (_, key) =>
+    [weights.shares[query * tokens.length + key], v[key * size + dim]]);
   return [
-    ["Weighted mean", `output${low(query)}, number ${dim} = ${shown.join(" + ")} = ${two(means[query * size + dim])}   ` +
-      "(largest shares first)"],
+    ["Weighted mean", `output${low(query)}, number ${dim} = ${sumOf(terms, percent, two)} = ` +
+      `${two(means[query * size + dim])}   (${terms.length} terms, the largest first)`],
     ["Meaning", `number ${dim} of what ${quoted(tokens[query])} (token ${query}) receives from the tokens before it`],
   ];
 }

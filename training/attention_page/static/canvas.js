@@ -1,4 +1,4 @@
-// Canvases in CSS pixels, sharp on every screen; pointers and arrow keys on their cells; axes; texts of tokens and numbers.
+// Canvases in CSS pixels, sharp on every screen: pointers, arrow keys, axes, lines, outlines, texts of tokens and numbers.
 import { variable } from "./colours.js";
 
 // The context of a canvas that is cleared and has this size in CSS pixels.
@@ -86,6 +86,15 @@ export function text(context, words, x, y, align = "left", colour = null, baseli
   if (colour) context.fillStyle = colour;
   context.fillText(words, x, y);
   context.restore();
+}
+
+// The outline of a cell that can be seen on every colour.
+export function outline(context, x, y, width, height) {
+  for (const [colour, thick] of [["#000", 4], ["#fff", 2]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thick;
+    context.strokeRect(x - 1, y - 1, width + 2, height + 2);
+  }
 }
 
 export function line(context, points, colour, width = 1) {

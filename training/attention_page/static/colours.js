@@ -23,9 +23,7 @@ const darkness = matchMedia("(prefers-color-scheme: dark)");
 export const whenDarknessChanges = (draw) => darkness.addEventListener("change", draw);
 export const signed = () => SIGNED[darkness.matches];
 
-export const css = (pixel) => `rgb(${pixel & 255}, ${(pixel >> 8) & 255}, ${(pixel >> 16) & 255})`;
-// Black or white, whichever can be read on a stored share.
-export const inkOn = (stored) => (stored > 150 ? "#000" : "#fff");
+const css = (pixel) => `rgb(${pixel & 255}, ${(pixel >> 8) & 255}, ${(pixel >> 16) & 255})`;
 export const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 // The colour of a layer: a category each, or viridis where there are more layers than categories.
@@ -47,6 +45,16 @@ export function bitmap(rows, columns, pixel) {
   return canvas;
 }
 
-// The map of a head from its lower triangle, with a colour for each stored value.
-export const mapBitmap = (triangle, tokens, colours = SHARES) =>
-  bitmap(tokens, tokens, (row, column) => (column <= row ? colours[triangle[(row * (row + 1)) / 2 + column]] : 0));
+// The map of a head from its lower triangle, of at most `finest` cells a side: each then is the largest of those that it
+// covers, so that thin lines stay bright. `colour(stored)` is the pixel of a stored share.
+export function mapBitmap(triangle, tokens, finest = tokens, colour = (stored) => SHARES[stored]) {
+  const pooled = Math.ceil(tokens / finest), side = Math.ceil(tokens / pooled);
+  const largest = new Uint8Array(side * side);
+  for (let row = 0, place = 0; row < tokens; row++) {
+    for (let column = 0; column <= row; column++, place++) {
+      const cell = Math.floor(row / pooled) * side + Math.floor(column / pooled);
+      if (triangle[place] > largest[cell]) largest[cell] = triangle[place];
+    }
+  }
+  return bitmap(side, side, (row, column, place) => (column <= row ? colour(largest[place]) : 0));
+}

@@ -6,12 +6,10 @@ import { change, picture, state } from "./state.js";
 const PAUSE = 400; // milliseconds between steps
 let playing = null;
 
-export const optionsOf = (items) => items.map(([value, label]) => element("option", { value }, label));
-
 // A menu that sets a key of the state; `read` makes the value from the option's.
 export function menu(id, key, items, read = String) {
   const select = find(`#${id}`);
-  select.replaceChildren(...optionsOf(items));
+  select.replaceChildren(...items.map(([value, label]) => element("option", { value }, label)));
   select.addEventListener("change", () => change({ [key]: read(select.value) }));
   picture([key], () => { select.value = String(state[key]); });
 }
@@ -36,7 +34,7 @@ export function addControls(record) {
   const frames = record.map_steps.length;
   const slider = find("#step");
   slider.max = frames - 1;
-  slider.disabled = find("#play").disabled = frames < 2;
+  slider.hidden = find("#play").hidden = frames < 2;
   slider.addEventListener("input", () => { play(false, frames); change({ frame: Number(slider.value) }); });
   find("#play").addEventListener("click", () => play(!playing, frames));
   document.addEventListener("keydown", (event) => {
@@ -64,8 +62,9 @@ export function addControls(record) {
 // The measures of a head at the current step, a line each with the sentence on what to look for.
 export function listMeasures(record) {
   picture(["frame", "head", "kind"], () => {
+    find("#measured_on").textContent = `Measures of this head on ${named(record.kinds[state.kind])} sequences:`;
+    const score = (name) => short(record.score(name, state.kind, record.placeOf(state.frame), state.head));
     find("#head_scores").replaceChildren(...record.names.map((name) =>
-      element("li", {}, element("strong", {}, `${named(name)} ${short(record.score(name, state.kind, record.placeOf(state.frame), state.head))}`),
-        ` ${record.measures[name]}`)));
+      element("li", {}, element("strong", {}, `${named(name)} ${score(name)}`), ` ${record.measures[name]}`)));
   });
 }

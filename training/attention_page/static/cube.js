@@ -1,25 +1,27 @@
 // Maps as a stack in space, token by token by layer or by step, which turns; drawn without perspective, far maps first.
-import { SHARES } from "./colours.js";
+import { SHARES, mapBitmap } from "./colours.js";
 import { begin, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
 import { find } from "./dom.js";
 import { menu } from "./controls.js";
 import { change, picture, state } from "./state.js";
 
-const HEIGHT = 460, FINEST = 128, MOST_MAPS = 48, LONGEST = 1.25, STEEPEST = 1.4, TURN = 0.012;
+const HEIGHT = 520, FINEST = 128, MOST_MAPS = 48, LONGEST = 1.25, STEEPEST = 1.4, TURN = 0.012;
 const INK = "#e7e9ee", QUIET = "#8f97a5"; // on the dark ground of the picture in both modes
 
 export function addCube(record) {
   const canvas = find("#cube");
   let slices = []; // { image, label, chosen }
   let turning = null;
-  menu("depth", "depth", [["step", "maps of this head by step"], ["layer", "maps of this step by layer"]]);
+  const kinds = [["step", "maps of this head by step"], ["layer", "maps of this step by layer"]];
+  menu("depth", "depth", kinds.slice(record.map_steps.length > 1 ? 0 : 1));
 
   function maps() {
-    const [layer, head] = state.head;
+    const { frame: now, head: [layer, head] } = state;
     const all = state.depth === "step"
-      ? record.map_steps.map((step, frame) => ({ frame, head: state.head, label: `step ${step}`, chosen: frame === state.frame }))
+      ? record.map_steps.map((step, frame) =>
+        ({ frame, head: state.head, label: `step ${step}`, chosen: frame === now }))
       : Array.from({ length: record.layers }, (_, place) =>
-        ({ frame: state.frame, head: [place, head], label: `layer ${place}`, chosen: place === layer }));
+        ({ frame: now, head: [place, head], label: `layer ${place}`, chosen: place === layer }));
     const known = all.filter((slice) => record.triangle(slice.frame, state.probe, slice.head));
     const every = Math.ceil(known.length / MOST_MAPS);
     return known.filter((slice, place) => slice.chosen || place % every === 0 || place === known.length - 1);
@@ -27,47 +29,50 @@ export function addCube(record) {
 
   picture(["probe", "head", "depth", "frame"], () => {
     const tokens = record.probes[state.probe].tokens.length;
-    slices = maps().map((slice) => ({ ...slice, image: sliceImage(record.triangle(slice.frame, state.probe, slice.head), tokens) }));
-    canvas.setAttribute("aria-label", `${slices.length} maps as a stack, ${state.depth === "step" ? "by training step" : "by layer"}`);
+    slices = maps().map((slice) => ({ ...slice,
+      image: mapBitmap(record.triangle(slice.frame, state.probe, slice.head), tokens, FINEST, translucent) }));
+    canvas.setAttribute("aria-label", `${slices.length} maps as a stack, by ${state.depth}`);
   });
 
   picture(["probe", "head", "depth", "frame", "turn", "tilt"], () => {
     const width = widthFor(canvas, 900);
-    const context = begin(canvas, width, HEIGHT);
-    const project = projection(width);
+    const height = Math.min(HEIGHT, width);
+    const context = begin(canvas, width, height);
+    const project = projection(width, height);
     const last = Math.max(1, slices.length - 1);
     const deep = Math.min(LONGEST, 0.25 * last);
     const depthOf = (place) => (slices.length > 1 ? (place / last - 0.5) * 2 * deep : 0);
     const order = slices.map((slice, place) => ({ ...slice, z: depthOf(place) }))
-      .sort((one, other) => project([0, 0, other.z]).far - project([0, 0, one.z]).far);
-    for (const slice of order) drawSlice(context, project, slice);
+      .sort((one, other) => project([0, 0, one.z]).near - project([0, 0, other.z]).near);
+    for (const slice of order) drawSlice(context, project, slice, 0.5 / slices.length);
     if (slices.length) drawNames(context, project, depthOf, slices);
   });
 
   // Where a point of space is on the canvas: x along keys, y down queries, z along the stack.
-  function projection(width) {
-    const size = Math.min(width, HEIGHT) * 0.27;
+  function projection(width, height) {
+    const size = Math.min(0.26 * width, 0.28 * height);
     const [a, b] = [state.turn, state.tilt];
     return ([x, y, z]) => {
-      const across = x * Math.cos(a) + z * Math.sin(a), away = -x * Math.sin(a) + z * Math.cos(a);
+      const across = x * Math.cos(a) + z * Math.sin(a), forward = -x * Math.sin(a) + z * Math.cos(a);
       return {
-        x: width / 2 + size * across, y: HEIGHT / 2 + size * (y * Math.cos(b) - away * Math.sin(b)),
-        far: y * Math.sin(b) + away * Math.cos(b),
+        x: width / 2 + size * across, y: height / 2 + size * (y * Math.cos(b) + forward * Math.sin(b)),
+        near: forward * Math.cos(b) - y * Math.sin(b),
       };
     };
   }
 
+  const turnBy = (around, over) =>
+    change({ turn: state.turn + around, tilt: within(state.tilt + over, -STEEPEST, STEEPEST) });
   let from = null;
   canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
-  canvas.addEventListener("pointerup", () => { from = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { from = null; });
   onPoint(canvas, (x, y, event) => {
     if (event.type === "pointerdown") { from = [x, y]; return; }
     if (!from) return;
-    change({ turn: state.turn - (x - from[0]) * TURN, tilt: within(state.tilt + (y - from[1]) * TURN, -STEEPEST, STEEPEST) });
+    turnBy((x - from[0]) * TURN, (y - from[1]) * TURN);
     from = [x, y];
   });
-  onArrows(canvas, (across, down) =>
-    change({ turn: state.turn - across * 0.1, tilt: within(state.tilt + down * 0.1, -STEEPEST, STEEPEST) }));
+  onArrows(canvas, (across, down) => turnBy(across * 0.1, down * 0.1));
 
   find("#turn").addEventListener("click", () => {
     clearInterval(turning);
@@ -76,37 +81,18 @@ export function addCube(record) {
   });
 }
 
-// A map with its small shares transparent, of at most `FINEST` cells a side; each is then the largest of those it covers.
-function sliceImage(triangle, tokens) {
-  const pooled = Math.ceil(tokens / FINEST), side = Math.ceil(tokens / pooled);
-  const largest = new Uint8Array(side * side);
-  for (let row = 0, place = 0; row < tokens; row++) {
-    for (let column = 0; column <= row; column++, place++) {
-      const cell = Math.floor(row / pooled) * side + Math.floor(column / pooled);
-      largest[cell] = Math.max(largest[cell], triangle[place]);
-    }
-  }
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = side;
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(side, side);
-  const data = new Uint32Array(image.data.buffer);
-  for (let place = 0; place < data.length; place++) {
-    const alpha = Math.round(255 * within((largest[place] - 20) / 120, 0, 1));
-    data[place] = ((alpha << 24) | (SHARES[largest[place]] & 0xffffff)) >>> 0;
-  }
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
+// A share as a pixel: small ones are transparent, so that later maps do not hide earlier ones.
+const translucent = (stored) =>
+  ((Math.round(255 * within((stored - 40) / 130, 0, 1)) << 24) | (SHARES[stored] & 0xffffff)) >>> 0;
 
 const CORNERS = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
 
-function drawSlice(context, project, { image, z, chosen }) {
+function drawSlice(context, project, { image, z, chosen }, veil) {
   const corners = CORNERS.map(([x, y]) => project([x, y, z]));
   context.beginPath();
   for (const { x, y } of corners) context.lineTo(x, y);
   context.closePath();
-  context.fillStyle = chosen ? "rgba(127, 178, 255, 0.12)" : "rgba(127, 178, 255, 0.03)";
+  context.fillStyle = chosen ? "rgba(127, 178, 255, 0.1)" : `rgba(127, 178, 255, ${veil})`;
   context.fill();
   context.lineWidth = chosen ? 2 : 1;
   context.strokeStyle = chosen ? "#7fb2ff" : "rgba(160, 167, 180, 0.25)";
@@ -124,12 +110,11 @@ function drawNames(context, project, depthOf, slices) {
     const { x, y } = project(point);
     text(context, words, x, y, "center", colour);
   };
-  const front = depthOf(0);
-  at([0, -1.14, front], "key token →", QUIET);
-  at([-1.3, 0, front], "query ↓", QUIET);
+  const last = slices.length - 1;
+  at([0, 1.12, depthOf(last)], "key token →", QUIET);
+  at([-1.25, 0, depthOf(0)], "query ↓", QUIET);
   slices.forEach((slice, place) => {
-    if (slice.chosen || place === 0 || place === slices.length - 1) {
-      at([1, 1.13, depthOf(place)], slice.label, slice.chosen ? INK : QUIET);
-    }
+    if (!slice.chosen && place !== 0 && place !== last) return;
+    at([1, -1.12, depthOf(place)], slice.label, slice.chosen ? INK : QUIET);
   });
 }

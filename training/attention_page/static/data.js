@@ -1,4 +1,4 @@
-// The record of the page, unpacked: maps, queries, keys and values, measures. training/attention_page/packing.py packs it.
+// The record of the page, as training/attention_page/packing.py packs it: maps, queries, keys, values and measures.
 import { find } from "./dom.js";
 
 async function unpack(name) {
@@ -49,10 +49,9 @@ class RecordOfRun {
     return this.maps.subarray(start, start + length);
   }
 
-  // Queries, keys and values at the step nearest to a frame: { step, q, k, v }, each (tokens * head_dim); or null.
+  // Queries, keys and values of one of `vector_heads`, at the step nearest to a frame: each (tokens * head_dim).
   vectorsOf(frame, probe, head) {
     const place = this.vector_heads.findIndex(same(head));
-    if (place < 0) return null;
     const at = nearest(this.vector_steps, this.map_steps[frame]);
     const all = this.probes.reduce((sum, { tokens }) => sum + tokens.length, 0);
     const before = this.probes.slice(0, probe).reduce((sum, { tokens }) => sum + tokens.length, 0);
@@ -62,7 +61,8 @@ class RecordOfRun {
       const first = start + matrix * tokens;
       const values = new Float32Array(tokens * this.head_dim);
       for (let place = 0; place < values.length; place++) {
-        values[place] = this.vectors[first * this.head_dim + place] * this.scales[first + Math.floor(place / this.head_dim)];
+        const scale = this.scales[first + Math.floor(place / this.head_dim)];
+        values[place] = this.vectors[first * this.head_dim + place] * scale;
       }
       return values;
     });
@@ -84,7 +84,8 @@ class RecordOfRun {
   }
 
   everyHead() {
-    return Array.from({ length: this.layers * this.heads }, (_, place) => [Math.floor(place / this.heads), place % this.heads]);
+    const length = this.layers * this.heads;
+    return Array.from({ length }, (_, place) => [Math.floor(place / this.heads), place % this.heads]);
   }
 }
 

@@ -2,9 +2,9 @@
 import { mapBitmap, variable } from "./colours.js";
 import { begin, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
 import { find } from "./dom.js";
-import { change, picture, state } from "./state.js";
+import { change, isChosen, picture, state } from "./state.js";
 
-const LARGEST = 168, SMALLEST = 18, GAP = 6, TITLE = 18;
+const LARGEST = 220, SMALLEST = 18, GAP = 6, TITLE = 18;
 
 export function addGrid(record) {
   const canvas = find("#grid");
@@ -17,7 +17,8 @@ export function addGrid(record) {
     if (!whole) return [place % columns, Math.floor(place / columns)];
     return record.layers > record.heads ? [layer, head] : [head, layer];
   }
-  const corner = (head, place) => position(head, place).map((at, axis) => at * (cell + GAP) + (axis ? at * title + title : 2));
+  const corner = (head, place) =>
+    position(head, place).map((at, axis) => at * (cell + GAP) + (axis ? (at + 1) * title : 2));
 
   function layOut() {
     const width = widthFor(canvas, 1200) - 4;
@@ -34,11 +35,10 @@ export function addGrid(record) {
     const tokens = record.probes[state.probe].tokens.length;
     heads.forEach((head, place) => {
       const [x, y] = corner(head, place);
-      const map = mapBitmap(record.triangle(state.frame, state.probe, head), tokens);
-      context.imageSmoothingEnabled = tokens > cell;
-      context.imageSmoothingQuality = "high";
+      const finest = cell * (window.devicePixelRatio || 1);
+      const map = mapBitmap(record.triangle(state.frame, state.probe, head), tokens, finest);
       context.drawImage(map, x, y, cell, cell);
-      const chosen = String(head) === String(state.head);
+      const chosen = isChosen(head);
       if (title) {
         const words = cell > 100 ? `layer ${head[0]}, head ${head[1]}` : head.join(".");
         text(context, words, x, y - 8, "left", variable(chosen ? "accent" : "quiet"));
@@ -60,7 +60,7 @@ export function addGrid(record) {
 
   onArrows(canvas, (across, down) => {
     const places = heads.map(position);
-    const [x, y] = places[heads.findIndex((head) => String(head) === String(state.head))] ?? [0, 0];
+    const [x, y] = places[heads.findIndex(isChosen)] ?? [0, 0];
     const next = places.findIndex(([left, top]) => left === x + across && top === y + down);
     if (next >= 0) change({ head: heads[next] });
   });

@@ -1,19 +1,22 @@
 // The map of one head with its tokens, the tokens that a token reads most, and the probe coloured by its shares.
-import { SHARES, bitmap, css, inkOn, mapBitmap, variable } from "./colours.js";
-import { begin, clipped, onArrows, onPoint, percent, quoted, text, widthFor, within } from "./canvas.js";
+import { SHARES, bitmap, mapBitmap, variable } from "./colours.js";
+import { begin, clipped, onArrows, onPoint, outline, percent, quoted, text, widthFor, within } from "./canvas.js";
 import { probability } from "./data.js";
 import { element, find } from "./dom.js";
 import { change, picture, state } from "./state.js";
 
 const LEFT = 82, TOP = 70, LARGEST = 620, LABEL = 11, STRONGEST = 6;
 
-export const rowOf = (triangle, query) => triangle.subarray((query * (query + 1)) / 2, (query * (query + 1)) / 2 + query + 1);
+export function rowOf(triangle, query) {
+  const start = (query * (query + 1)) / 2;
+  return triangle.subarray(start, start + query + 1);
+}
 export const strongestOf = (row) => row.reduce((best, value, place) => (value > row[best] ? place : best), 0);
 
 const HELP = {
-  repeated: ({ period, tokens }) => (period ? `This probe is a random block of ${period} tokens, repeated. Random tokens ` +
-    `cannot be guessed, but copies can: from token ${period} on, an induction head reads the token after the earlier ` +
-    `copy. Look for a line ${period - 1} places left of the diagonal.` : ""),
+  repeated: ({ period }) => `This probe is a random block of ${period} tokens, repeated. Random tokens cannot be guessed, ` +
+    "but a copy can: there, an induction head reads the token that followed the current one in the first block. " +
+    `Look for a line ${period - 1} places left of the diagonal.`,
   held_out: () => "This probe is text from the validation split: the model was not trained on it. A head may behave " +
     "differently here than on repeated random tokens, so compare both.",
   text: () => "This probe is a text that the recipe names.",
@@ -72,9 +75,7 @@ export function addHeatMap(record) {
     context.strokeRect(LEFT, y, side, cell);
     context.strokeRect(x, TOP, cell, side);
     context.globalAlpha = 1;
-    context.lineWidth = 2;
-    context.strokeStyle = variable("text");
-    context.strokeRect(x - 1, y - 1, cell + 2, cell + 2);
+    outline(context, x, y, cell, cell);
   });
 
   picture(["frame", "probe", "head", "query", "key"], () => {
@@ -92,7 +93,7 @@ export function addHeatMap(record) {
   addText(triangle, tokens);
   picture(["probe"], () => {
     const probe = record.probes[state.probe];
-    find("#probe_help").textContent = (HELP[probe.kind] ?? HELP.text)(probe);
+    find("#probe_help").textContent = HELP[probe.kind](probe);
   });
 
   const cellAt = (at, start) => Math.floor(((at - start) / side) * tokens().length);
@@ -113,7 +114,8 @@ function addStrongest(triangle, tokens) {
     find("#strongest").replaceChildren(...order.filter((key) => row[key]).map((key) => {
       const bar = element("i", { "aria-hidden": "true" });
       bar.style.width = `${100 * probability(row[key])}%`;
-      return element("li", {}, bar, element("span", {}, `${percent(probability(row[key]))} ${quoted(tokens()[key])}, token ${key}`));
+      const words = `${percent(probability(row[key]))} ${quoted(tokens()[key])}, token ${key}`;
+      return element("li", {}, bar, element("span", {}, words));
     }));
   });
 }
@@ -132,11 +134,11 @@ function addText(triangle, tokens) {
   picture(["frame", "probe", "head", "query"], () => {
     const row = triangle() ? rowOf(triangle(), state.query) : [];
     [...place.children].forEach((node, number) => {
-      const stored = row[number];
-      node.style.background = stored === undefined ? "" : css(SHARES[stored]);
-      node.style.color = stored === undefined ? "" : inkOn(stored);
+      const strength = Math.round(((row[number] ?? 0) / 255) * 75); // by the square root of the share, as in the map
+      node.style.background = strength ? `color-mix(in srgb, var(--low) ${strength}%, transparent)` : "";
       node.classList.toggle("chosen", number === state.query);
     });
+    if (!place.matches(":hover")) place.scrollTop = place.children[state.query].offsetTop - place.clientHeight / 2;
   });
   const choose = (event) => {
     const query = event.target.closest("span")?.token;

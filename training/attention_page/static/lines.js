@@ -1,12 +1,13 @@
 // Lines over the steps of training: a measure of every head above, a figure of the model below; a click chooses a step.
 import { layerColour, variable } from "./colours.js";
-import { begin, line, named, onArrows, onPoint, scale, short, text, ticks, widthFor, within } from "./canvas.js";
+import { begin, count, line, named, onArrows, onPoint, scale, short, text, ticks, widthFor, within } from "./canvas.js";
 import { nearest } from "./data.js";
 import { find } from "./dom.js";
 import { menu } from "./controls.js";
-import { change, picture, state } from "./state.js";
+import { change, isChosen, picture, state } from "./state.js";
 
-const LEFT = 52, RIGHT = 44, TOP = 14, UPPER = 240, GAP = 34, LOWER = 150, BOTTOM = 30, NAMED = 16;
+const LEFT = 52, RIGHT = 44, TOP = 22, UPPER = 240, GAP = 40, LOWER = 150, BOTTOM = 44, NAMED = 16;
+const TICKS = [1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6], APART = 44;
 const FIGURES = {
   loss: "Loss is the mean surprise at each next token of held-out text, in nats: lower is better.",
   in_context_learning: "In-context learning is the loss late in a text minus the loss early in it: below 0, the model " +
@@ -29,21 +30,22 @@ export function addLines(record) {
     const now = record.placeOf(state.frame);
     x = scale([time[0], time.at(-1)], LEFT, width - RIGHT);
     const y = drawPanel(context, width, TOP, UPPER, record.ranges[state.measure], named(state.measure));
-    const ordered = record.everyHead().sort((one) => (String(one) === String(state.head) ? 1 : -1));
+    const ordered = [...record.everyHead().filter((head) => !isChosen(head)), state.head]; // the chosen one on top
     const values = (head) => record.steps.map((_, step) => record.score(state.measure, state.kind, step, head));
     const ends = [];
     for (const head of ordered) {
-      const chosen = String(head) === String(state.head);
+      const chosen = isChosen(head), colour = layerColour(head[0], record.layers);
       context.globalAlpha = chosen ? 1 : ordered.length > 64 ? 0.15 : 0.6;
       const points = values(head).map((value, step) => [value, step]).filter(([value]) => value !== null);
-      line(context, points.map(([value, step]) => [x(time[step]), y(value)]), layerColour(head[0], record.layers), chosen ? 4 : 1.5);
-      if (points.length && (chosen || ordered.length <= NAMED)) ends.push([y(points.at(-1)[0]), head, chosen]);
+      line(context, points.map(([value, step]) => [x(time[step]), y(value)]), colour, chosen ? 4 : 1.5);
+      if (!points.length || (!chosen && ordered.length > NAMED)) continue;
+      ends.push({ y: y(points.at(-1)[0]), label: head.join("."), colour: chosen ? variable("text") : colour });
     }
     context.globalAlpha = 1;
     let free = -Infinity; // names at the ends of lines, from the top, at least a line apart
-    for (const [end, head, chosen] of ends.sort((one, other) => one[0] - other[0])) {
-      free = Math.max(free + 13, end);
-      text(context, head.join("."), width - RIGHT + 6, free, "left", chosen ? variable("text") : layerColour(head[0], record.layers));
+    for (const end of ends.sort((one, other) => one.y - other.y)) {
+      free = Math.max(free + 13, end.y);
+      text(context, end.label, width - RIGHT + 6, free, "left", end.colour);
     }
     const figures = record.model[state.figure];
     const known = figures.filter((value) => value !== null);
@@ -64,21 +66,21 @@ export function addLines(record) {
       line(context, [[LEFT, y(tick)], [width - RIGHT, y(tick)]], variable("edge"));
       text(context, short(tick), LEFT - 6, y(tick), "right", variable("quiet"));
     }
-    text(context, title, LEFT, top - 6);
+    text(context, title, LEFT, top - 10);
     return y;
   }
 
   function drawTime(context, now) {
     const bottom = TOP + UPPER + GAP + LOWER;
-    let free = -Infinity;
-    for (const step of [0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6].filter((tick) =>
-      tick >= record.steps[0] && tick <= record.steps.at(-1))) {
+    const [first, last] = [record.steps[0], record.steps.at(-1)];
+    const used = [];
+    for (const step of [first, last, ...TICKS.filter((tick) => tick > first && tick < last)]) {
       const left = x(Math.log10(step + 1));
-      if (left < free) continue;
-      free = left + 40;
-      text(context, short(step), left, bottom + 14, "center", variable("quiet"));
+      if (used.some((other) => Math.abs(other - left) < APART)) continue;
+      used.push(left);
+      text(context, count(step), left, bottom + 14, "center", variable("quiet"));
     }
-    text(context, "training step (logarithmic) →", canvas.clientWidth - RIGHT, bottom + 25, "right", variable("quiet"));
+    text(context, "training step (logarithmic) →", canvas.clientWidth - RIGHT, bottom + 34, "right", variable("quiet"));
     const left = x(time[now]);
     line(context, [[left, TOP], [left, bottom]], variable("accent"), 2);
   }

@@ -12,11 +12,10 @@ import { addProduct } from "./product.js";
 import { addScatter } from "./scatter.js";
 import { drawAll, picture, state } from "./state.js";
 
-// The head that is shown first: the one with most induction at the last step, if possible one with Q, K and V.
+// The head that is shown first: the one with most induction at the last step.
 function firstHead(record) {
-  const heads = record.vector_heads.length ? record.vector_heads : record.map_heads;
   const induction = (head) => record.score("induction", 0, record.steps.length - 1, head) ?? -1;
-  return heads.reduce((best, head) => (induction(head) > induction(best) ? head : best));
+  return record.map_heads.reduce((best, head) => (induction(head) > induction(best) ? head : best));
 }
 
 function firstState(record) {
@@ -25,7 +24,8 @@ function firstState(record) {
   const key = strongestOf(rowOf(record.triangle(frame, probe, head), query));
   return {
     frame, head, probe, query, key, kind: 0, part: "map", dim: 0, rows: Infinity, stage: "shares",
-    x: "previous_token", y: "induction", measure: "induction", figure: "loss", depth: "step", turn: 0.65, tilt: -0.4,
+    x: "previous_token", y: "induction", measure: "induction", figure: "loss",
+    depth: frame ? "step" : "layer", turn: 0.6, tilt: 0.4,
   };
 }
 
@@ -39,9 +39,10 @@ function keepWithin(record) {
 }
 
 function describe(record) {
-  const last = record.steps.at(-1);
+  const [first, last] = [record.steps[0], record.steps.at(-1)].map(count);
   find("#model").textContent = `${record.layers} layers × ${record.heads} heads of ${record.head_dim} numbers · ` +
-    (record.steps.length > 1 ? `${record.steps.length} steps, from ${count(record.steps[0])} to ${count(last)}` : `step ${count(last)}`);
+    (record.steps.length > 1 ? `${record.steps.length} steps, from ${first} to ${last}` : `step ${last}`);
+  find("#lines").closest("section").hidden = record.steps.length < 2;
   find("#left_out").hidden = !record.left_out.length;
   find("#left_out").textContent = `To keep this file small: ${record.left_out.join(" ")}`;
 }

@@ -1,47 +1,56 @@
 // Q, K and V as matrices: the map is their product, row by row; the arithmetic of a cell is spelt out below.
 import { allowed, dotProducts, outputs, softmax, spellCell, spellOutput, spellVector } from "./arithmetic.js";
 import { SHARES, bitmap, signed, variable } from "./colours.js";
-import { begin, clipped, onArrows, onPoint, text, widthFor, within } from "./canvas.js";
+import { begin, clipped, onArrows, onPoint, outline, text, widthFor, within } from "./canvas.js";
 import { button, element, find } from "./dom.js";
-import { change, picture, state } from "./state.js";
+import { change, isChosen, picture, state } from "./state.js";
 
-const LEFT = 76, TITLE = 20, GAP = 14, FINEST = 1.5, COARSEST = 7, LABEL = 11, TICK = 120;
+const MARGIN = 76, NARROW = 600, TITLE = 20, GAP = 14, FINEST = 0.8, COARSEST = 7, LABEL = 11; // pixels
+const ROOM = [340, 260], TICK = 120; // pixels that the arithmetic needs; milliseconds for a row
 const STAGES = { dot: "1 dot products", scaled: "2 scaled and masked", shares: "3 softmax: shares" };
 const KEYS = ["frame", "probe", "head"];
 
-const extreme = (values) => values.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 1e-9);
-const signedPixel = (values, most) => (place) => signed()[within(Math.round(127.5 + (127.5 * values[place]) / most), 0, 255)];
+
+// The pixel of each number: white is 0, the strongest colours are the largest number and its negative.
+function signedPixel(values) {
+  const most = values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1e-9), colours = signed();
+  return (place) => colours[Math.round(127.5 + (127.5 * values[place]) / most)];
+}
 
 export function addProduct(record) {
   const canvas = find("#product");
   const size = record.head_dim;
   const tokens = () => record.probes[state.probe].tokens;
-  let all = null; // matrices of the shown head
+  let all = null; // matrices of the shown head; null if the page has none
   let images = null;
   let box = {}; // x, y, columns and rows of each matrix
-  let cell, timer = null;
+  let cell, left, timer = null;
 
   picture(KEYS, () => {
-    const vectors = record.vectorsOf(state.frame, state.probe, state.head);
-    const known = vectors !== null;
-    find("#product_parts").hidden = find("#product_tools").hidden = !known;
-    all = null;
-    noteOn(record, vectors);
-    if (!known) return;
-    const triangle = record.triangle(record.map_steps.indexOf(vectors.step), state.probe, state.head);
+    const head = record.vector_heads.find(isChosen) ?? record.vector_heads[0];
+    find("#product_parts").hidden = find("#stages").hidden = !head;
+    if (!head) {
+      find("#product_note").textContent = "This page has no queries, keys and values.";
+      return;
+    }
+    const vectors = record.vectorsOf(state.frame, state.probe, head);
+    find("#product_note").textContent = describe(record, head, vectors.step);
+    const triangle = record.triangle(record.map_steps.indexOf(vectors.step), state.probe, head);
     const products = dotProducts(vectors.q, vectors.k, tokens().length, size);
     const weights = softmax(products, triangle, tokens().length, record.scale);
-    all = { ...vectors, triangle, products, weights, means: outputs(weights.shares, vectors.v, tokens().length, size) };
+    const means = outputs(weights.shares, vectors.v, tokens().length, size);
+    all = { ...vectors, head, triangle, products, weights, means };
   });
 
   function paint() {
     const count = tokens().length;
-    const [q, k, v, o] = [all.q, all.k, all.v, all.means].map((values) => signedPixel(values, extreme(values)));
-    const product = signedPixel(all.products, extreme(all.products));
+    const [q, k, v, o] = [all.q, all.k, all.v, all.means].map(signedPixel);
+    const product = signedPixel(all.products);
+    const share = (place) => SHARES[Math.round(255 * Math.sqrt(all.weights.shares[place]))];
     const pixel = {
       dot: (row, column, place) => product(place),
       scaled: (row, column, place) => (allowed(all.triangle, row, column) ? product(place) : 0),
-      shares: (row, column, place) => (column <= row ? SHARES[Math.round(255 * Math.sqrt(all.weights.shares[place]))] : 0),
+      shares: (row, column, place) => (column <= row ? share(place) : 0),
     }[state.stage];
     images = {
       q: bitmap(count, size, (row, column, place) => q(place)),
@@ -55,18 +64,32 @@ export function addProduct(record) {
 
   function layOut() {
     const count = tokens().length;
-    const room = widthFor(canvas, 1300) - LEFT - 2 * GAP - 4;
-    cell = within(room / (2 * size + count), FINEST, COARSEST);
+    const room = widthFor(canvas, 1300);
+    left = room < NARROW ? 2 : MARGIN;
+    cell = within((room - left - 2 * GAP - 4) / (2 * size + count), FINEST, COARSEST);
     const high = Math.max(size, count) * cell;
-    const middle = LEFT + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
+    const middle = left + size * cell + GAP, right = middle + count * cell + GAP, low = TITLE + high + GAP + TITLE;
+    const product = { dot: "Q · K", scaled: "scores", shares: "map" }[state.stage];
+    const matrix = (x, y, rows, columns, ...title) => ({ x, y, rows, columns, title });
     box = {
-      k: { x: middle, y: TITLE + high - size * cell, columns: count, rows: size, title: `K, turned: ${size} × ${count}` },
-      v: { x: right, y: TITLE + high - count * cell, columns: size, rows: count, title: `V: ${count} × ${size}` },
-      q: { x: LEFT, y: low, columns: size, rows: count, title: `Q: ${count} tokens × ${size} numbers` },
-      map: { x: middle, y: low, columns: count, rows: count, title: { dot: "Q · K", scaled: "scores", shares: "map" }[state.stage] },
-      o: { x: right, y: low, columns: size, rows: count, title: "output: map · V" },
+      k: matrix(middle, TITLE + high - size * cell, size, count, "K", ` transposed: ${size} × ${count}`),
+      v: matrix(right, TITLE + high - count * cell, count, size, "V", `: ${count} × ${size}`),
+      q: matrix(left, low, count, size, "Q", `: ${count} tokens × ${size} numbers`),
+      map: matrix(middle, low, count, count, product, ""),
+      o: matrix(right, low, count, size, "output", ": map · V"),
     };
+    const above = { width: right - GAP, height: box.k.y - 2 * TITLE };
+    placeArithmetic([above, { width: middle - GAP, height: low - 2 * TITLE }]);
     return [right + size * cell + 4, low + count * cell + 4];
+  }
+
+  // The arithmetic goes into the first of these free places beside K that is large enough, else below the matrices.
+  function placeArithmetic(places) {
+    const free = places.find(({ width, height }) => width >= ROOM[0] && height >= ROOM[1]);
+    const list = find("#arithmetic");
+    list.classList.toggle("inside", Boolean(free));
+    list.style.width = free ? `${free.width - 8}px` : "";
+    list.style.maxHeight = free ? `${free.height - 8}px` : "";
   }
 
   // Which parts of the matrices belong to the chosen number, as [matrix, first row, rows, first column, columns].
@@ -88,7 +111,8 @@ export function addProduct(record) {
     const count = tokens().length;
     const rows = Math.min(state.rows, count);
     for (const [name, { x, y, columns, rows: high, title }] of Object.entries(box)) {
-      text(context, title, x, y - 9, "left", variable("quiet"));
+      const fits = context.measureText(title.join("")).width <= columns * cell;
+      text(context, fits ? title.join("") : title[0], x, y - 9, "left", variable("quiet"));
       const drawn = name === "map" || name === "o" ? rows : high;
       if (drawn) context.drawImage(images[name], 0, 0, columns, drawn, x, y, columns * cell, drawn * cell);
       context.strokeStyle = variable("edge");
@@ -96,13 +120,12 @@ export function addProduct(record) {
       context.strokeRect(x - 0.5, y - 0.5, columns * cell + 1, high * cell + 1);
     }
     for (const [name, row, high, column, wide] of involved()) {
-      context.strokeStyle = variable(high * wide === 1 ? "text" : "accent");
-      context.lineWidth = 2;
-      context.strokeRect(box[name].x + column * cell - 1, box[name].y + row * cell - 1, wide * cell + 2, high * cell + 2);
+      outline(context, box[name].x + column * cell, box[name].y + row * cell, wide * cell, high * cell);
     }
     context.font = `${LABEL}px ui-monospace, monospace`;
-    if (state.part !== "k" && state.part !== "v") {
-      text(context, clipped(tokens()[state.query]), LEFT - 6, box.q.y + (state.query + 0.5) * cell, "right", variable("accent"));
+    if (left === MARGIN && state.part !== "k" && state.part !== "v") {
+      const y = box.q.y + (state.query + 0.5) * cell;
+      text(context, clipped(tokens()[state.query]), left - 6, y, "right", variable("accent"));
     }
     if (state.part === "map" || state.part === "k") {
       const x = box.k.x + (state.key + 0.5) * cell;
@@ -118,19 +141,20 @@ export function addProduct(record) {
         : spellVector(part, all[part], tokens(), size, part === "q" ? query : key, dim);
     find("#arithmetic").replaceChildren(...lines.map(([title, line]) =>
       element("li", {}, element("strong", {}, title), ` ${line}`)));
-    canvas.setAttribute("aria-label", `Matrices Q, K, V, map and output of head ${state.head.join(".")}. ` +
+    canvas.setAttribute("aria-label", `Matrices Q, K, V, map and output of head ${all.head.join(".")}. ` +
       lines.map((parts) => parts.join(": ")).join(". "));
   });
 
   onPoint(canvas, (x, y) => {
     if (!all) return;
-    for (const [part, { x: left, y: top, columns, rows }] of Object.entries(box)) {
-      const [column, row] = [Math.floor((x - left) / cell), Math.floor((y - top) / cell)];
+    for (const [part, { x: start, y: top, columns, rows }] of Object.entries(box)) {
+      const [column, row] = [Math.floor((x - start) / cell), Math.floor((y - top) / cell)];
       if (Math.min(column, row) < 0 || column >= columns || row >= rows) continue;
-      change({
-        map: { part, query: row, key: column }, o: { part, query: row, dim: column }, q: { part, query: row, dim: column },
-        k: { part, key: column, dim: row }, v: { part, key: row, dim: column },
-      }[part]);
+      const chosen = {
+        map: { query: row, key: column }, o: { query: row, dim: column },
+        q: { query: row, dim: column }, k: { key: column, dim: row }, v: { key: row, dim: column },
+      };
+      change({ part, ...chosen[part] });
     }
   });
   onArrows(canvas, (across, down) => change({
@@ -157,16 +181,13 @@ export function addProduct(record) {
   find("#stages").append(...buttons, button("Row by row", rowByRow, { class: "small", id: "row_by_row" }));
 }
 
-// Say for which heads and steps the page has vectors.
-function noteOn(record, vectors) {
-  const note = find("#product_note");
-  if (!record.vector_heads.length) note.textContent = "This page has no queries, keys and values.";
-  else if (!vectors) {
-    note.replaceChildren("Queries, keys and values are in the page for these heads: ", ...record.vector_heads.map((head) =>
-      button(head.join("."), () => change({ head }), { class: "small" })));
-  } else {
-    const shown = record.map_steps[state.frame] === vectors.step ? ""
-      : ` The page has none of step ${record.map_steps[state.frame]}; these are of the nearest step that it has.`;
-    note.textContent = `Head ${state.head.join(".")}, step ${vectors.step}, rounded to 8 bits.${shown}`;
-  }
+// Of which head and step the matrices are, and for which others the page has none.
+function describe(record, head, step) {
+  const name = head.join("."), wanted = record.map_steps[state.frame];
+  const heads = record.vector_heads.map((one) => one.join(".")).join(", ");
+  const steps = step === wanted ? "" : ` Step ${wanted} has none; these are of the nearest step that has.`;
+  const others = isChosen(head) ? ""
+    : ` The page has Q, K and V of ${heads} only, not of ${state.head.join(".")}.`;
+  const numbers = "Q and K include the position of each token; numbers are rounded to 8 bits.";
+  return `Head ${name} at step ${step}. ${numbers}${others}${steps}`;
 }

@@ -3,9 +3,9 @@ import { layerColour, variable } from "./colours.js";
 import { begin, line, named, onArrows, onPoint, scale, short, text, ticks, widthFor } from "./canvas.js";
 import { find } from "./dom.js";
 import { menu } from "./controls.js";
-import { change, picture, state } from "./state.js";
+import { change, isChosen, picture, state } from "./state.js";
 
-const LEFT = 52, RIGHT = 16, TOP = 14, BOTTOM = 40, HEIGHT = 420, LABELLED = 64, NEAR = 24;
+const LEFT = 52, RIGHT = 16, TOP = 26, BOTTOM = 40, HEIGHT = 420, LABELLED = 64, NEAR = 24;
 
 export function addScatter(record) {
   const canvas = find("#scatter");
@@ -30,7 +30,7 @@ export function addScatter(record) {
     const now = record.placeOf(state.frame);
     points = heads.map((head) => ({ head, point: at(head, now) })).filter(({ point }) => known(point));
     for (const { head } of points) {
-      const chosen = String(head) === String(state.head);
+      const chosen = isChosen(head);
       context.globalAlpha = chosen ? 0.9 : heads.length > LABELLED ? 0.12 : 0.4;
       const trail = Array.from({ length: now + 1 }, (_, step) => at(head, step)).filter(known);
       line(context, trail, layerColour(head[0], record.layers), chosen ? 2 : 1);
@@ -42,7 +42,7 @@ export function addScatter(record) {
   });
 
   function drawPoint(context, head, [left, top]) {
-    const chosen = String(head) === String(state.head);
+    const chosen = isChosen(head);
     context.beginPath();
     context.arc(left, top, chosen ? 8 : heads.length > LABELLED ? 3.5 : 6, 0, 2 * Math.PI);
     context.fillStyle = layerColour(head[0], record.layers);
@@ -50,7 +50,9 @@ export function addScatter(record) {
     context.strokeStyle = variable(chosen ? "text" : "panel");
     context.lineWidth = chosen ? 2 : 1;
     context.stroke();
-    if (chosen || heads.length <= LABELLED) text(context, head.join("."), left + 10, top - 7, "left", variable("text"));
+    if (!chosen && heads.length > LABELLED) return;
+    const room = left < canvas.clientWidth - 50;
+    text(context, head.join("."), left + (room ? 10 : -10), top - 7, room ? "left" : "right", variable("text"));
   }
 
   const describe = (now) => `Head ${state.head.join(".")} (layer.head): ` + [state.x, state.y].map((name) =>
@@ -69,7 +71,7 @@ export function addScatter(record) {
     if (best && distance(best) < NEAR) change({ head: best.head });
   }, ["click"]);
   onArrows(canvas, (across, down) => {
-    const place = heads.findIndex((head) => String(head) === String(state.head));
+    const place = heads.findIndex(isChosen);
     change({ head: heads[(place + (across || down) + heads.length) % heads.length] });
   });
 }
@@ -84,5 +86,5 @@ function drawAxes(context, width, across, up, x, y) {
     text(context, short(tick), LEFT - 6, y(tick), "right", variable("quiet"));
   }
   text(context, `${named(state.x)} →`, width - RIGHT, HEIGHT - 10, "right");
-  text(context, `↑ ${named(state.y)}`, 2, TOP - 6);
+  text(context, `↑ ${named(state.y)}`, 2, 10);
 }

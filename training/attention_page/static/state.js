@@ -5,8 +5,10 @@ export const state = {};
 const pictures = [];
 let changed = new Set();
 
-// Draw a picture now and whenever one of these keys changes; no key stands for all.
+// Add a picture, which is drawn when one of these keys changes. Those that were added first are drawn first.
 export const picture = (keys, draw) => pictures.push({ keys, draw });
+
+export const isChosen = ([layer, head]) => layer === state.head[0] && head === state.head[1];
 
 export function change(values) {
   for (const [key, value] of Object.entries(values)) {
