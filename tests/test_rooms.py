@@ -38,6 +38,7 @@ ROOMS = (
     "training.arena",
     "training.web",
     "training.publishing",
+    "training.watching",
     "training.commands",
     "training.cli",
     "training.__main__",

@@ -50,7 +50,7 @@ FILES = {
         *("manifest.json", "provenance.json", "recipe.yaml", "README.md", "samples.md", "funnel.png"),
         *("contaminated.jsonl", "dropped.jsonl"),
     },
-    "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
+    "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "samples.jsonl", "loss.png"},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
     "dpo": MODEL
     | {"metrics.jsonl", "loss.png"}

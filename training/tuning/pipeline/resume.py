@@ -7,15 +7,19 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.common.json_files import read_json
+from training.common.metrics import METRICS
 from training.common.processes import end_training
 from training.common.signals import Interrupted, StopSignals
 from training.stages.stage import Stage
+from training.tuning.pipeline.progress import MetricsFile
 
 _STATE = {"global_step": int, "max_steps": int}
 
 
 def train(stage: Stage, trainer: Trainer) -> None:
     """Train to the last step, from the newest complete checkpoint if there is one. Every process calls this.
+
+    What the Trainer logs goes to `metrics.jsonl` in the stage's folder.
 
     Raises:
         Interrupted: a signal stopped the run, with its last step saved.
@@ -26,6 +30,7 @@ def train(stage: Stage, trainer: Trainer) -> None:
     if checkpoint and all_steps_done(Path(checkpoint)):
         # The Trainer looks at the number of steps only after one: it would train one too many.
         trainer._run_epoch = lambda **_: None
+    trainer.add_callback(MetricsFile(stage.folder / METRICS))
     with StopSignals() as stop:
         trainer.add_callback(SaveOnSignal(stage, stop, trainer.accelerator))
         try:
