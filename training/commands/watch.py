@@ -100,13 +100,13 @@ def _draw(watch: "Watch", console: "Console") -> bool:
 
 def _print(watch: "Watch") -> None:
     """Print the newest record of each run, then each new one."""
-    from training.watching.words import line_of
+    from training.watching.words import WAITING, line_of
 
     known: set[str] = set()
     waiting = False
     while True:
         if not watch.runs and not waiting:
-            print("waiting for the first stage to begin", flush=True)
+            print(WAITING, flush=True)
             waiting = True
         for name, run in watch.runs.items():
             lines = [line for record in run.new if (line := line_of(run, record))]

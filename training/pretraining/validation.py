@@ -12,7 +12,7 @@ from training.data.loader import Batch, TokenLoader
 
 @dataclass(frozen=True)
 class Sample:
-    """What a model wrote: `text` is the prompt and its continuation."""
+    """A text that the model wrote: `text` is the prompt and its continuation."""
 
     prompt: str
     text: str

@@ -46,7 +46,7 @@ def draw(series: Sequence[Series], width: int, height: int, ascii_only: bool = F
     def place(step: float, value: float) -> tuple[int, int]:
         """The dot of a point, from the upper left corner."""
         x = (step - left) / (right - left) if right > left else 0.0
-        y = (min(value, high) - low) / (high - low)
+        y = (min(max(value, low), high) / 2 - low / 2) / (high / 2 - low / 2)  # halves, so that nothing overflows
         return round(x * (2 * columns - 1)), round((1 - y) * (4 * rows - 1))
 
     for each in series:
@@ -60,7 +60,8 @@ def draw(series: Sequence[Series], width: int, height: int, ascii_only: bool = F
             if isinstance(found, int):
                 cells[y // 4][x // 2] = (found | _DOTS[x % 2][y % 4], each.style)
 
-    labels = {0: high, rows - 1: low} | ({(rows - 1) // 2: high - (high - low) * ((rows - 1) // 2) / (rows - 1)})
+    middle = (rows - 1) // 2
+    labels = {middle: high - (high - low) * middle / (rows - 1), 0: high, rows - 1: low}
     lines = []
     for row, line in enumerate(cells):
         label = _short(labels[row]) if row in labels else ""

@@ -21,7 +21,7 @@ class Mark:
 
 @dataclass
 class Figures:
-    """What is known of a run. Pretraining and TRL's trainers use different names for some of it.
+    """The known figures of a run. Pretraining and TRL's trainers use different names for some of it.
 
     Attributes:
         losses, validations: by step.

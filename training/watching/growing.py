@@ -9,7 +9,7 @@ _COMPARED = 256  # bytes before the place reached, by which a file that was repl
 
 
 class GrowingFile:
-    """What has been read of a file of JSON lines.
+    """A reader of a file of JSON lines that knows how far it has read.
 
     The file may not be there yet, its last line may be half written, and its folder may get another name. A resumed run
     replaces it by one with fewer lines.

@@ -20,7 +20,7 @@ HEADS = Path("insight", "heads.jsonl")
 
 
 class State(Enum):
-    """How a run stands."""
+    """The states of a run."""
 
     RUNNING = "running"
     ELSEWHERE = "on another machine"  # where it runs, or was killed

@@ -8,12 +8,13 @@ from rich.text import Text
 
 from training.watching.chart import Series, draw
 from training.watching.run import Run, State
-from training.watching.words import MEASURES, figures_of, printable, progress_of, state_of
+from training.watching.words import MEASURES, WAITING, Figure, figures_of, printable, progress_of, state_of
 
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _STATES = {State.RUNNING: "green", State.ELSEWHERE: "yellow", State.FINISHED: "bold green", State.STOPPED: "yellow"}
-_LEAST_CHART = 4  # lines
-_LEAST_NAME = 16  # characters
+_LEAST_CHART = 3  # lines
+_LEAST_NAME = 12  # characters
+_COMFORTABLE_CHART = 8
 _TALLEST_CHART = 24
 _MARK = "◆"
 
@@ -27,7 +28,7 @@ def compose(runs: dict[str, Run], width: int, height: int, ascii_only: bool = Fa
     """
     shown = list(runs.items())
     if not shown:
-        body = [Text("waiting for the first stage to begin")]
+        body = [Text(WAITING)]
     elif len(shown) == 1:
         body = _one(*shown[0], width, height - 1, ascii_only)
     else:
@@ -44,14 +45,14 @@ def _one(name: str, run: Run, width: int, height: int, ascii_only: bool) -> list
     now = time.time()
     lines = _head(name, run, width, now)
     if run.trains:
-        lines += [_bar(run, width, now, ascii_only), *_pack(figures_of(run), width)]
+        lines += [_bar(run, width, now, ascii_only), *_pack(figures_of(run), width)[: max(1, height // 3)]]
     if run.trains and not run.figures.losses and not run.state.over:
         lines.append(Text("no step is logged yet", "dim"))
     room = height - len(lines)
     samples, heads = _samples(run, width), _heads(run)
     below: list[Text] = []
     for part, most in ((samples, room // 3), (heads, len(heads))):
-        if part and room - len(below) - min(len(part), most) > 2 * _LEAST_CHART:
+        if part and room - len(below) - min(len(part), most) > _COMFORTABLE_CHART:
             below += part[: max(2, most)]
     curves = [Series(run.figures.losses, "cyan"), Series(run.figures.validations, "yellow", _mark(ascii_only))]
     tall = min(room - len(below) - 1, _TALLEST_CHART)
@@ -103,7 +104,7 @@ def _bar(run: Run, width: int, now: float, ascii_only: bool) -> Text:
     return Text(f"{said}  ").append(full * done, "green").append(empty * (columns - done), "dim")
 
 
-def _pack(figures: list, width: int) -> list[Text]:
+def _pack(figures: Sequence[Figure], width: int) -> list[Text]:
     """Figures one after the other, on as many lines as they need."""
     lines: list[Text] = []
     for figure in figures:
@@ -121,8 +122,8 @@ def _samples(run: Run, width: int) -> list[Text]:
         return []
     lines = [Text(f"samples at step {run.samples_step}", "bold")]
     for sample in run.samples:
-        for line in sample.splitlines():
-            lines += [Text(f"| {part}") for part in _wrap(printable(line), width - 2)]
+        for line in filter(str.strip, sample.splitlines()):
+            lines += [Text(f"| {part}") for part in _wrap(printable(line.rstrip()), width - 2)]
     return lines
 
 

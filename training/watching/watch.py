@@ -23,7 +23,7 @@ class Watch:
     """
 
     def __init__(self, paths: list[str]):
-        self._paths = [Path(os.path.normpath(path)) for path in paths]
+        self._paths = [_named(path) for path in paths]
         self._known: dict[Path, Run] = {}
         self._read: set[Path] = set()  # since the last `refresh` began
         self.runs: dict[str, Run] = {}
@@ -99,8 +99,16 @@ class Watch:
         return [target for target in group if target in training or self._run(target).state.unfinished]
 
 
+def _named(path: str) -> Path:
+    """A path whose last part is a name, not a dot."""
+    short = Path(os.path.normpath(path))
+    return short if short.name not in ("", "..") else Path(os.path.abspath(path))
+
+
 def _target(path: Path) -> Path | None:
     """The final place of the stage that a path names; None if no stage has begun there."""
+    if not path.name:  # the root of all folders
+        return None
     path = path.with_name(path.name.removesuffix(PARTIAL)) if path.name.endswith(PARTIAL) else path
     return path if any((folder / PROVENANCE).is_file() for folder in (path, staging_dir(path))) else None
 
@@ -141,6 +149,6 @@ def _order(stage: str) -> int:
 
 
 def _is_worked_in(path: Path) -> bool:
-    """Whether a `scratch run` works in a folder, or in one of its folders."""
-    holders = map(find_holder, [path, *_folders_in(path)])
+    """Whether a `scratch run` works in a folder, or in one of its folders. A stage has its own lock."""
+    holders = [find_holder(folder) for folder in (path, *_folders_in(path)) if not (folder / PROVENANCE).is_file()]
     return any(holder and holder.alive for holder in holders)

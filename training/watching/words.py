@@ -1,4 +1,4 @@
-"""What is said of a run, in words: how it stands, its figures by name, and lines for where there is no terminal."""
+"""Runs in words: how each stands, its figures by name, and lines for where there is no terminal."""
 
 import time
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ MEASURES = {
     "copying": ("repeated", "copying"),
     "first_token": ("held_out", "first token"),
 }
+WAITING = "waiting for the next stage to begin"
 _UNITS = (("TB", 2**40), ("GB", 2**30), ("MB", 2**20))
 
 
@@ -35,7 +36,7 @@ def printable(text: str) -> str:
 
 
 def state_of(run: Run, now: float) -> str:
-    """How a run stands, on one line."""
+    """The state of a run, on one line."""
     if run.state is State.RUNNING:
         seconds = run.seconds(now)
         return "running" if seconds is None else f"running for {as_duration(seconds)}"
@@ -120,7 +121,7 @@ def line_of(run: Run, record: dict[str, Any]) -> str | None:
 
 
 def last_line(run: Run) -> str:
-    """How a run stands and where it got to, for the end."""
+    """The state of a run and its last figures, for the end."""
     now = time.time()
     figures = ", ".join(f"{figure.name} {figure.value}".strip() for figure in figures_of(run)[:3])
     return f"{state_of(run, now)}; {progress_of(run, now)}{f', {figures}' if figures else ''}"
