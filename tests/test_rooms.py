@@ -41,6 +41,7 @@ ROOMS = (
     "training.web",
     "training.attention_page",
     "training.publishing",
+    "training.watching",
     "training.commands",
     "training.cli",
     "training.__main__",

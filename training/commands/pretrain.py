@@ -179,6 +179,7 @@ def describe(pretrainer: "Pretrainer", rules: list[str]) -> None:
         f"({accelerator.gradient_accumulation_steps} accumulation steps); "
         f"matrix products at {pretrainer.throughput.rate / 1e9:,.0f} GFLOP/s, the reference of MFU"
     )
+    accelerator.print(f"pretrain: {command_line('watch', config.output_dir)} shows this run in another terminal")
     if len(config.mixture.folders) > 1:
         accelerator.print(data.describe(config.max_steps))
     if config.curriculum:

@@ -406,12 +406,12 @@ class Pretrainer:
         """Measure the loss on the validation split and print samples."""
         self.validation_loss, by_folder = self.validation_losses()
         self.validated_step = self.step
-        text = ""
+        written = []
         if self.accelerator.is_main_process and not self.sharded:  # a single process cannot run a sharded model
             model, config = self.accelerator.unwrap_model(self.model), self.config
             with without_compiling():
-                text = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
-        self.log.validation(self.step, self.validation_loss, by_folder, text)
+                written = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
+        self.log.validation(self.step, self.validation_loss, by_folder, written)
 
     def validation_losses(self) -> tuple[float, dict[str, float]]:
         """The mean validation loss over the mixture, weighted by its shares, and the loss of each folder."""
