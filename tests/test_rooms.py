@@ -26,6 +26,8 @@ ROOMS = (
     "training.corpus.output",
     "training.plots",
     "training.pretraining",
+    "training.planner.facts",
+    "training.planner",
     "training.tuning.keys",
     "training.tuning",
     "training.tuning.classification",
