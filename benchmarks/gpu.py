@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_correctness, gpu_speed
+from benchmarks import gpu_correctness, gpu_memory, gpu_speed
 from benchmarks.gpu_correctness import Row, Setting
 from benchmarks.machine import conditions as machine
 from training.common.device import pick_device
@@ -68,10 +68,12 @@ def sections(setting: Setting) -> list[Section]:
         for length in gpu_speed.lengths(setting):
             run = partial(gpu_speed.training, setting, name, length)
             found.append(Section("Training", f"{name}, {length} tokens", run))
-        for batch in gpu_speed.BATCHES:
+        for batch in gpu_speed.batches(setting):
             run = partial(gpu_speed.decoding, setting, name, batch)
             found.append(Section("Decoding", f"{name}, batch {batch}", run))
-    found.append(Section("Loss at a large vocabulary", "", partial(gpu_speed.loss_memory, setting)))
+    found.append(Section("Loss at a large vocabulary", "", partial(gpu_memory.loss_memory, setting)))
+    for variant in gpu_memory.cases(setting):
+        found.append(Section("Planned memory", variant.name, partial(gpu_memory.planned, setting, variant)))
     return found
 
 
@@ -113,7 +115,7 @@ class Report:
                 found.append(f"{key}: {result['error'].splitlines()[-1]}")
             for row in result.get("rows", ()):
                 if not row.get("passed", True):
-                    found.append(f"{key}: {row['check']}: {as_cell(row['error'])}, limit {as_cell(row['limit'])}")
+                    found.append(f"{key}: {', '.join(f'{name} {as_cell(value)}' for name, value in row.items())}")
         return found
 
     def as_markdown(self) -> str:

@@ -1,4 +1,4 @@
-"""Speed and memory on a device: training by sequence length, generation by batch, and the loss at a large vocabulary.
+"""Speed on a device: training by sequence length, and generation by batch.
 
 Rates are compared with what the same device does in this process: its fastest square matrix product in bf16, and its
 fastest read of a large buffer. The data sheet's figures stand beside them where the planner's table has the device.
@@ -6,6 +6,7 @@ fastest read of a large buffer. The data sheet's figures stand beside them where
 
 import gc
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,10 +16,15 @@ from torch import nn
 
 from benchmarks.gpu_correctness import Row, Setting
 from benchmarks.model import memory_read, our_loss, training_step
-from benchmarks.peak_memory import peak_bytes
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.device import matrix_product_rate, pick_attention, seconds
-from training.pretraining.throughput import matrix_parameters, operations_per_token
+from training.planner.architecture import Architecture
+from training.planner.facts.devices import Device, read_market
+from training.planner.flops import flops_per_token
+from training.planner.inference import plan_inference
+from training.planner.layout import Layout, Shape
+from training.planner.speed import step_time
+from training.pretraining.throughput import matrix_parameters
 
 GB = 1e9
 BF16 = torch.bfloat16
@@ -44,10 +50,7 @@ MODELS: dict[str, Model] = {
         16384,
     ),
 }
-LENGTHS = (1024, 4096, 16384)  # tokens per sequence
-BATCHES = (1, 32)  # sequences generated at once
 TINY: Model = ("llama", {"vocab_size": 128, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}, 128)
-TINY_LENGTHS = (32, 64)
 
 
 def models(setting: Setting) -> dict[str, Model]:
@@ -57,7 +60,12 @@ def models(setting: Setting) -> dict[str, Model]:
 
 def lengths(setting: Setting) -> tuple[int, ...]:
     """Their training sequences, in tokens."""
-    return TINY_LENGTHS if setting.small else LENGTHS
+    return (32, 64) if setting.small else (1024, 4096, 16384)
+
+
+def batches(setting: Setting) -> tuple[int, ...]:
+    """Sequences generated at once."""
+    return (1, 4) if setting.small else (1, 32)
 
 
 def free(device: torch.device) -> None:
@@ -95,8 +103,14 @@ def device_rates(setting: Setting) -> list[Row]:
     ]
 
 
-def data_sheet(device):
-    return None
+def data_sheet(device: torch.device) -> Device | None:
+    """The row of the planner's table for a GPU, by the words of its name; None if there is none."""
+    if device.type != "cuda":
+        return None
+    words = set(re.split(r"[\s-]+", torch.cuda.get_device_name(device)))
+    named = {name: row for row in read_market().devices for name in (row.name, *row.aliases)}
+    matching = [name for name in named if words.issuperset(re.split(r"[\s-]+", name))]
+    return named[max(matching, key=len)] if matching else None
 
 
 def reference_seconds(setting: Setting) -> float:
@@ -136,18 +150,21 @@ def training(setting: Setting, name: str, length: int) -> list[Row]:
     step = training_step(model, our_loss, input_ids, BF16)
     step_seconds = repeat(step, setting.device, budget=0.1 if setting.small else 3.0)
     tokens_per_second = batch * length / step_seconds
-    causal = operations_per_token(model, config, length)
-    square = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * length
-    palm = 6 * matrix_parameters(model) + square
-    nominal = data_sheet(setting.device)
+    architecture, nominal = Architecture.from_config(config), data_sheet(setting.device)
+    flops = flops_per_token(architecture, length)
+    planned = math.nan
+    if nominal:
+        shape = Shape(sequence_length=length, micro_batch=batch, global_batch=batch, optimizer="adamw")
+        planned = step_time(architecture, shape, Layout(nominal)).expected
     row = {
         "model": name,
         "sequence": length,
         "batch": batch,
         "step (ms)": step_seconds * 1000,
+        "planned (ms)": planned * 1000,
         "tokens/s": tokens_per_second,
-        "MFU, causal, of the measured rate": causal * tokens_per_second / rate,
-        "MFU, PaLM, of the data sheet": palm * tokens_per_second / (nominal.teraflops * 1e12) if nominal else math.nan,
+        "MFU, causal, of the measured rate": flops.causal * tokens_per_second / rate,
+        "MFU, PaLM, of the data sheet": flops.palm * tokens_per_second / nominal.rate if nominal else math.nan,
     }
     del model, step
     free(setting.device)
@@ -170,11 +187,15 @@ def decoding(setting: Setting, name: str, batch: int) -> list[Row]:
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * BF16.itemsize  # of a token
     read = matrix_parameters(model) * BF16.itemsize + batch * cache * (prompt_length + new / 2)
     read_per_second = read * new / call_seconds
-    nominal = data_sheet(setting.device)
+    nominal, planned = data_sheet(setting.device), math.nan
+    if nominal and batch == 1:
+        planned = plan_inference(Architecture.from_config(config), nominal, prompt_length + new)
+        planned = planned.tokens_per_second.expected
     row = {
         "model": name,
         "batch": batch,
         "tokens/s": batch * new / call_seconds,
+        "planned": planned,
         "ms per step": call_seconds / new * 1000,
         "read (GB/s)": read_per_second / GB,
         "of the measured bandwidth": read_per_second / read_rate(setting),
@@ -183,37 +204,3 @@ def decoding(setting: Setting, name: str, batch: int) -> list[Row]:
     del model, generate
     free(setting.device)
     return [row]
-
-
-def loss_memory(setting: Setting) -> list[Row]:
-    """Peak memory and time of forward and backward at a vocabulary of 131,072: the loss without logits, and with them.
-
-    One layer of the 1B model and its output matrix, in bf16. The peak is what the pass takes on top of the weights,
-    their gradients included.
-    """
-    free(setting.device)
-    vocab_size, length, batch = (4096, 64, 2) if setting.small else (131072, 4096, 2)
-    sizes = models(setting)["tiny" if setting.small else "1B"][1] | {"vocab_size": vocab_size, "num_hidden_layers": 1}
-    model = build(setting, ScratchConfig.from_preset("llama", **sizes, max_position_embeddings=length)).train()
-    input_ids = torch.randint(vocab_size, (batch, length), device=setting.device)
-    rows = []
-    for way, skip in (("without logits", True), ("with logits", False)):
-
-        def work(skip: bool = skip) -> None:
-            with torch.autocast(setting.device.type, BF16):
-                loss = model(input_ids, labels=input_ids, use_cache=False, skip_logits=skip).loss
-            loss.backward()
-            model.zero_grad()
-
-        work()  # the first call allocates what libraries keep
-        rows.append(
-            {
-                "loss": way,
-                "tokens": input_ids.numel(),
-                "vocabulary": vocab_size,
-                "peak (GB)": peak_bytes(work, setting.device) / GB,
-                "ms": repeat(work, setting.device, 0.05 if setting.small else 1.0) * 1000,
-            }
-        )
-    free(setting.device)
-    return rows

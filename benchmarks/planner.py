@@ -35,11 +35,12 @@ from benchmarks.machine import conditions as machine
 from benchmarks.model import resident_megabytes
 from benchmarks.peak_memory import peak_bytes
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM
-from training.common.device import has_bf16, pick_device, seconds
+from training.common.device import has_bf16, seconds
 from training.common.tables import as_markdown
 from training.optim.config import OptimizerConfig
 from training.optim.optimizer import build_optimizer
 from training.planner.architecture import Architecture
+from training.planner.facts.devices import read_market
 from training.planner.flops import flops_per_token
 from training.planner.layout import Layout, Shape
 from training.planner.memory import peak_memory
@@ -48,6 +49,7 @@ from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MB = 1e6
+CPU = torch.device("cpu")
 CALIBRATION = 5.0  # seconds
 Row = dict[str, Any]
 
@@ -64,7 +66,7 @@ class Case:
     def shape(self) -> Shape:
         """Of a run with one micro-batch per step, unless the case says otherwise."""
         batch = self.training.get("micro_batch", 1)
-        return Shape(**({"global_batch": batch, "bf16": has_bf16(pick_device())} | self.training))
+        return Shape(**({"global_batch": batch, "bf16": has_bf16(CPU)} | self.training))
 
     @property
     def config(self) -> ScratchConfig:
@@ -231,16 +233,16 @@ def two_steps(variant: Case, device: torch.device) -> None:
 def measure_resident(variant: Case) -> float:
     """Growth of this process by two steps, in bytes; run in a process that has done nothing else."""
     tiny = case(variant.preset, 64, 1, 64, 16, 1, optimizer=variant.shape.optimizer)
-    two_steps(tiny, torch.device("cpu"))  # loads the kernels of the libraries
+    two_steps(tiny, CPU)  # loads the kernels of the libraries
     before = resident_megabytes("VmRSS")
-    two_steps(variant, torch.device("cpu"))
+    two_steps(variant, CPU)
     return (resident_megabytes("VmHWM") - before) * MB
 
 
 def measure_in_process(variant: Case, results: Any) -> None:
     """Put the growth of a new process and the bytes of its tensors."""
     resident = measure_resident(variant)
-    results.put((resident, peak_bytes(lambda: two_steps(variant, torch.device("cpu")), torch.device("cpu"))))
+    results.put((resident, peak_bytes(lambda: two_steps(variant, CPU), CPU)))
 
 
 def check_memory(cases: list[Case], layout: Layout) -> list[Row]:
@@ -261,26 +263,25 @@ def check_memory(cases: list[Case], layout: Layout) -> list[Row]:
 def memory_row(variant: Case, layout: Layout, measured: float) -> Row:
     """A prediction of peak memory beside the bytes of tensors that were measured."""
     memory = peak_memory(variant.architecture, variant.shape, layout)
-    predicted = memory.peak.expected - memory.overhead
     return {
         "case": variant.name,
         "peak": memory.phase,
-        "predicted (MB)": predicted / MB,
+        "predicted (MB)": memory.allocated / MB,
         "tensors (MB)": measured / MB,
-        "error": relative(predicted, measured),
+        "error": relative(memory.allocated, measured),
     }
 
 
-def check_time(cases: list[Case], layout: Layout, device: torch.device, rounds: int) -> list[Row]:
+def check_time(cases: list[Case], layout: Layout, rounds: int) -> list[Row]:
     """Seconds of an optimizer step by the planner after its calibration, and measured."""
     calibration = calibrate(cases[0].architecture, cases[0].shape, CALIBRATION)
-    steps = {variant.name: build_step(variant, device) for variant in cases}
+    steps = {variant.name: build_step(variant, CPU) for variant in cases}
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
     for index in tqdm(range(rounds), unit="round", disable=None):
         for name in list(steps)[:: -1 if index % 2 else 1]:
-            taken[name].append(seconds(steps[name], device))
+            taken[name].append(seconds(steps[name], CPU))
     rows = []
     for variant in cases:
         predicted = step_time(variant.architecture, variant.shape, layout, calibration).expected
@@ -300,9 +301,15 @@ def as_cell(key: str, value: Any) -> str:
 
 
 def print_table(title: str, rows: list[Row]) -> None:
-    table = [list(rows[0]), *([as_cell(key, value) for key, value in row.items()] for row in rows)]
-    print(f"\n{title}\n\n{as_markdown(table)}")
-    if "error" in rows[0]:
+    """Print a table and the largest error. Of a long list of equal numbers, only the differences."""
+    if "equal" in rows[0]:
+        different = [row for row in rows if not row["equal"]]
+        print(f"\n{title}: {len(rows) - len(different)} of {len(rows)} models equal")
+        rows = different
+    if rows:
+        table = [list(rows[0]), *([as_cell(key, value) for key, value in row.items()] for row in rows)]
+        print(f"\n{title}\n\n{as_markdown(table)}")
+    if rows and "error" in rows[0]:
         print(f"largest error {max(abs(row['error']) for row in rows):.1%}")
 
 
@@ -311,18 +318,18 @@ def main() -> None:
     parser.add_argument("what", nargs="*", help="parameters, flops, memory, time (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="measured steps of each case of `time`")
     options = parser.parse_args()
-    device = torch.device("cpu")
+    layout = Layout(read_market().find("CPU"))
     checks: dict[str, Callable[[], list[Row]]] = {
         "parameters": check_parameters,
         "flops": lambda: check_flops(CASES),
-        "memory": lambda: check_memory(CASES, here()),
-        "time": lambda: check_time(TIMED, here(), device, options.rounds),
+        "memory": lambda: check_memory(CASES, layout),
+        "time": lambda: check_time(TIMED, layout, options.rounds),
     }
     results = {}
     for name in options.what or checks:
         results[name] = checks[name]()
         print_table(name, results[name])
-    conditions = machine(device) | {"load": round(os.getloadavg()[0], 1), "rounds": options.rounds}
+    conditions = machine(CPU) | {"load": round(os.getloadavg()[0], 1), "rounds": options.rounds}
     print(json.dumps({"benchmark": "planner", "conditions": conditions} | results))
 
 
