@@ -11,7 +11,7 @@ Sharding = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
 
 @dataclass(frozen=True)
 class Shape:
-    """How a model is trained, whatever it is trained on.
+    """The batch, length and numerics of a run, on whatever devices.
 
     Attributes:
         sequence_length: tokens per sequence.

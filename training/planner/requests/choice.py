@@ -25,7 +25,7 @@ MOST_AT_ONCE = 64  # sequences per device and forward pass; more is no faster
 
 @dataclass
 class Choices:
-    """What a plan is made of beside a request: given on the command line or by a recipe; None: to be chosen.
+    """Parts of a plan that the command line or a recipe gives, beside the request; None: to be chosen.
 
     Attributes:
         architecture: the model, from a recipe, a preset or a config.json.
