@@ -28,6 +28,7 @@ ROOMS = (
     "training.pretraining",
     "training.planner.facts",
     "training.planner",
+    "training.planner.requests",
     "training.tuning.keys",
     "training.tuning",
     "training.tuning.classification",

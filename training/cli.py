@@ -18,6 +18,7 @@ from training.stages.flags import split_restart
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Start": {
         "run": ("run", "run all stages of a recipe folder in order; skip those that are up to date"),
+        "plan": ("plan", "predict parameters, memory, time and cost of a run before it starts"),
     },
     "Data": {
         "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer on documents, or compare tokenizers"),

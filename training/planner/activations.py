@@ -74,7 +74,8 @@ def backward_bytes(architecture: Architecture, shape: Shape, parts: int = 1) -> 
     if shape.attention == "eager":  # gradients of the scores; by then the MLP's activations are freed
         scores = 8 * shape.sequence_length * architecture.num_attention_heads / parts
         peak = max(peak, scores - _mlp(architecture, shape) / parts - (4 + 2 * unit) * architecture.hidden_size)
-    stream = 2 if shape.checkpointing else 1  # gradients of the residual stream
+    # Gradients of the residual stream; a recomputed RMSNorm holds one more.
+    stream = 2 if shape.checkpointing and architecture.norm_type == "rms" else 1
     return peak + stream * unit * architecture.hidden_size
 
 

@@ -165,16 +165,21 @@ class Architecture:
         """
         if preset not in PRESETS:
             raise UserError(f"'preset': unknown preset '{preset}'; {nearest(preset, PRESETS)}")
-        return cls._from_options(PRESETS[preset] | options, name or preset)
+        return cls.from_options(PRESETS[preset] | options, name or preset)
 
     @classmethod
     def from_config(cls, config: Any, name: str = "model") -> "Architecture":
         """The architecture of a `ScratchConfig` object."""
-        return cls._from_options({key: getattr(config, key, None) for key in (*_SCRATCH_KEYS, "mlp_type")}, name)
+        return cls.from_options({key: getattr(config, key, None) for key in (*OPTIONS, "mlp_type")}, name)
 
     @classmethod
-    def _from_options(cls, options: dict[str, Any], name: str) -> "Architecture":
-        given = {key: value for key, value in options.items() if value is not None and key in _SCRATCH_KEYS}
+    def from_options(cls, options: dict[str, Any], name: str) -> "Architecture":
+        """The architecture of `ScratchConfig` options; those that do not concern sizes are ignored.
+
+        Raises:
+            UserError: sizes that do not fit together.
+        """
+        given = {key: value for key, value in options.items() if value is not None and key in OPTIONS}
         sizes = _DEFAULTS | {key: given[key] for key in given if key in _DEFAULTS}
         heads = given.get("num_attention_heads", sizes["num_attention_heads"])
         hidden = given.get("hidden_size", sizes["hidden_size"])
@@ -204,7 +209,7 @@ _SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "max_position_embeddings"),
 )
-_SCRATCH_KEYS = frozenset(field.name for field in fields(Architecture)) - {"name"}
+OPTIONS = frozenset(field.name for field in fields(Architecture)) - {"name"}
 _DEFAULTS = {  # of ScratchConfig
     "vocab_size": 8192,
     "hidden_size": 256,

@@ -8,7 +8,6 @@ checked against these counts.
 
 import contextlib
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 

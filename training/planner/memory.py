@@ -1,5 +1,6 @@
 """Memory of training per device, by component, and its peaks: in a step, while loading, while saving."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from training.planner.activations import (
@@ -281,13 +282,10 @@ def _in_optimizer(architecture: Architecture, shape: Shape, layout: Layout) -> M
 def _polar_bytes(architecture: Architecture, layout: Layout) -> float:
     """Temporaries of Muon's products over the matrices of one shape: gradients averaged, stacked, and iterates."""
     a, layers = architecture, architecture.num_hidden_layers
-    shapes = {
-        (a.query_width, a.hidden_size): 1,
-        (a.key_value_width, a.hidden_size): 2,
-        (a.hidden_size, a.query_width): 1,
-        (a.intermediate_size, a.hidden_size): 2 if a.gated else 1,
-        (a.hidden_size, a.intermediate_size): 1,
-    }
+    shapes = Counter([(a.query_width, a.hidden_size), (a.hidden_size, a.query_width)])
+    shapes[(a.key_value_width, a.hidden_size)] += 2
+    shapes[(a.intermediate_size, a.hidden_size)] += 2 if a.gated else 1
+    shapes[(a.hidden_size, a.intermediate_size)] += 1
     most = 0.0
     for (rows, columns), count in shapes.items():
         size = rows * columns

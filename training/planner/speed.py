@@ -1,17 +1,16 @@
 """Time of a training step: operations at a utilisation, or from a calibration on the machine itself."""
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from training.planner.architecture import Architecture
 from training.planner.flops import flops_per_token
 from training.planner.layout import Layout, Shape
-from training.planner.memory import local_parameters, states_of
+from training.planner.memory import states_of
 from training.planner.units import Estimate
 
 # Utilisation by PaLM's convention of well-run training: published runs reach 31 to 57 % (published.yaml); the bounds
 # are wider, for small models and slow interconnects stay below.
-UTILISATION = Estimate(0.25, 0.40, 0.55)
+UTILISATION = Estimate(0.25, 0.40, 0.57)
 POLAR_PRODUCTS = 5  # iterations of Muon's polynomial, each with three products
 
 
@@ -74,37 +73,4 @@ def step_time(
         work += polar_operations(architecture) / layout.devices / layout.device.rate
     return Estimate(
         work / UTILISATION.high + passes, work / UTILISATION.expected + passes, work / UTILISATION.low + 2 * passes
-    )
-
-
-def calibrate(architecture: Architecture, shape: Shape, budget: float = 5.0) -> Calibration:
-    """Time one and two real layers of the architecture on this machine.
-
-    Args:
-        shape: its micro-batch is run as it is; a step of the two-layer model should fit into a second or two.
-        budget: seconds, imports apart. Each model is run at least twice.
-    """
-    import torch
-
-    from training.common.device import pick_attention, pick_device
-
-    device = pick_device()
-    attention = shape.attention or pick_attention(device, shape.sequence_length, compiled=False)
-    seconds, spread, updates = {}, 0.0, {}
-    for layers in (1, 2):
-        small = replace(architecture, num_hidden_layers=layers, layer_types=architecture.layer_types[:layers])
-        times, update = _time_step(small, replace(shape, attention=attention), device, budget / 2)
-        seconds[layers], updates[layers] = min(times), update
-        spread = max(spread, sorted(times)[len(times) // 2] / min(times) - 1)
-    del torch
-    tokens = shape.micro_batch * shape.sequence_length
-    one = replace(architecture, num_hidden_layers=1, layer_types=architecture.layer_types[:1])
-    layer_work, ends_work = operations(one, shape)
-    layer = max(seconds[2] - seconds[1], 0.05 * seconds[1])
-    ends = max(seconds[1] - layer, 0.01 * seconds[1])
-    return Calibration(
-        layer_rate=tokens * layer_work / layer,
-        ends_rate=tokens * ends_work / ends,
-        optimizer_rate=one.num_parameters / updates[1],
-        spread=min(spread, 0.5),
     )
