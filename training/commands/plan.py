@@ -6,9 +6,11 @@
     scratch plan "1B"                                      a size; tokens, batch and device are chosen
     scratch plan "7B on 8 x H100"
     scratch plan "24 GB, 2 days, 50 dollars"               the best model for this memory, time and money
+    scratch plan "1B on 8 x H100" --output_dir recipes/mine    writes a recipe for the plan; then: scratch run mine
+    scratch plan --check runs/mine                         predicted against measured, also while the run is training
 
-Nothing is downloaded, trained or written, and no weights are read. What cannot be known is given with bounds. At a
-keyboard the command asks for what is missing.
+Nothing is downloaded or trained, and no weights are read. What cannot be known is given with bounds. At a keyboard the
+command asks for what is missing.
 """
 
 import json
@@ -18,15 +20,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.common.errors import UserError
+from training.common.tables import as_text
 from training.planner.architecture import Architecture
 from training.planner.facts.devices import read_market
 from training.planner.layout import Shape
 from training.planner.plan import Plan
+from training.planner.predictions import compare
+from training.planner.recipes.writer import write_recipe
 from training.planner.report import as_json, as_report
 from training.planner.requests.choice import Choices, choose
 from training.planner.requests.request import EXAMPLES, Request, read_request
 from training.planner.requests.subject import read_subject, split_subject, with_options
 from training.stages.flags import parse
+from training.stages.help import command_line
 from training.stages.recipe import PathText, option, positional
 
 SMALL = 50e6  # parameters, up to which a model without a device is planned for a CPU
@@ -66,21 +72,35 @@ class PlanConfig:
     devices: PathText | None = option(None, "YAML file with devices and prices of your own", group="Devices")
     price: float | None = option(None, "US dollars per device and hour", at_least=0, group="Devices")
     json: bool = option(False, "print JSON", group="Output")
+    output_dir: PathText | None = option(None, "folder to write, a recipe for the plan", group="Output")
+    check: PathText | None = option(
+        None, "output of a run with a written recipe, to compare its plan with what it measured", group="Output"
+    )
 
 
 def main(arguments: list[str]) -> None:
     """Print the plan of a run.
 
-    1. Read the options, the devices and prices, and the subject; ask for what is missing at a keyboard.
-    2. Choose what the request leaves open.
-    3. Print the tables, or JSON.
+    1. With `check`, print the table of predicted against measured, and return.
+    2. Read the options, the devices and prices, and the subject; ask for what is missing at a keyboard.
+    3. Choose what the request leaves open.
+    4. Print the tables, or JSON; write the recipe if there is an `output_dir`.
 
     Raises:
         UserError: a subject or request that cannot be read, contradicts itself, or fits nowhere.
     """
     options = parse(PlanConfig, arguments, __doc__, recipe=False)
+    if options.check:
+        if options.subject:
+            raise UserError("'check': the run has its own plan; leave out the subject")
+        print(as_text(compare(Path(options.check))), end="")
+        return
     plan = plan_of(options)
     print(json.dumps(as_json(plan), indent=2) if options.json else as_report(plan))
+    if options.output_dir:
+        files = write_recipe(plan, Path(options.output_dir))
+        wrote = f"plan: wrote {options.output_dir} ({', '.join(files)})"
+        print(f"{wrote}\nnext: {command_line('run', options.output_dir)}", file=sys.stderr if options.json else None)
 
 
 def plan_of(options: PlanConfig) -> Plan:
