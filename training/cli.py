@@ -20,7 +20,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("run", "run all stages of a recipe folder in order; skip those that are up to date"),
     },
     "Data": {
-        "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer on documents, or compare tokenizers"),
+        "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer, compare several, or show one at work"),
         "prepare": ("prepare", "clean, split and tokenize documents; write shards, and examples for later stages"),
     },
     "Train": {
