@@ -24,6 +24,7 @@ ROOMS = (
     "training.corpus.execution",
     "training.corpus.curation",
     "training.corpus.output",
+    "training.insight",
     "training.plots",
     "training.pretraining",
     "training.tuning.keys",

@@ -189,7 +189,8 @@ def any_state() -> Any:
 
 
 def open_checkpoint() -> None:
-    from training.pretraining.checkpoint import Checkpoints, read_checkpoints
+    from training.pretraining.checkpoint import Checkpoints
+    from training.stages.checkpoints import read_checkpoints
 
     folder = Path("checkpoints")
     sorted(found.step for found in read_checkpoints(folder))
