@@ -53,18 +53,17 @@ def head_sums(attention: torch.Tensor, input_ids: torch.Tensor) -> tuple[torch.T
     after = torch.zeros_like(duplicate)
     after[:, :, 1:] = duplicate[:, :, :-1]
 
-    def on(pattern: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bhij,bij->h", attention, pattern.to(attention.dtype))
-
+    back = (place[:, None] - place).clamp(min=0).expand_as(duplicate)
+    patterns = torch.stack((duplicate, after, back), dim=1).to(attention.dtype)  # (batch, 3, seq, seq)
+    on_duplicate, on_after, distance = (attention.flatten(2) @ patterns.flatten(2).mT).sum(0).unbind(-1)  # (heads,)
     spread = torch.special.entr(attention[:, :, 1:]).sum(-1) / (place[1:] + 1.0).log()  # (batch, heads, seq - 1)
-    back = (place[:, None] - place).clamp(min=0).to(attention.dtype)
     sums = {
         "previous_token": attention.diagonal(-1, 2, 3).sum((0, 2)),
-        "duplicate_token": on(duplicate),
-        "induction": on(after),
+        "duplicate_token": on_duplicate,
+        "induction": on_after,
         "first_token": attention[:, :, 1:, 0].sum((0, 2)),
         "entropy": spread.sum((0, 2)),
-        "distance": torch.einsum("bhij,ij->h", attention, back),
+        "distance": distance,
     }
     counts = dict.fromkeys(("previous_token", "first_token", "entropy"), batch * (seq - 1))
     counts |= {"duplicate_token": duplicate.any(-1).sum(), "induction": after.any(-1).sum(), "distance": batch * seq}

@@ -12,7 +12,7 @@ from training.insight.config import InsightConfig
 from training.insight.record import Probe
 from training.model_io.tokenizers import naming_unknown
 
-REPEATED, HELD_OUT = 8, 4  # sequences that are measured
+REPEATED, HELD_OUT = 8, 3  # sequences that are measured
 LONGEST = 512  # tokens of a held-out sequence that are measured
 DRAWN = 2  # held-out sequences that are drawn
 
