@@ -46,6 +46,7 @@ def test_every_file_is_of_a_known_kind():
         "shakespeare",
         "tinystories",
         "arithmetic",
+        "induction",
         "assistant",
         "gpt2-124m",
         "llama-1b",
@@ -180,6 +181,7 @@ SIZES = {
 MODELS = {
     "shakespeare": {},
     "shakespeare (BPE)": {"tokenizer.kind": "bpe", "tokenizer.vocab_size": 280},
+    "induction": {"pretrain.insight.tokens": 16},
     "tinystories": {"tokenizer.vocab_size": 280},
     "gpt2-124m": {"tokenizer.vocab_size": 280},
     "llama-1b": {"tokenizer.vocab_size": 280, "model.intermediate_size": 48, "model.num_key_value_heads": 1},
