@@ -25,7 +25,7 @@ def test_a_recipe_is_planned_as_it_is(capsys):
 
 
 def test_a_recipe_on_other_devices(capsys):
-    found = planned(capsys, "recipes/gpt2-124m", "on", "2 x H100")
+    found = planned(capsys, "recipes/124m", "on", "2 x H100")
     assert found["layout"]["devices"] == 2 and found["layout"]["sharding"] == "ddp"
     assert found["shape"]["global_batch"] == 512
 
