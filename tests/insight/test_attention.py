@@ -4,6 +4,7 @@ import pytest
 import torch
 from messages import refused
 from tiny_model import ARCHITECTURES, build, logits, tokens
+from torch._dynamo.utils import counters
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.insight.attention import (
@@ -94,6 +95,23 @@ def test_the_model_is_left_as_it_was():
         raise KeyError
     assert model.config._attn_implementation == "sdpa" and model.config.to_dict() == config
     assert [module.training for module in model.modules()] == modes and torch.equal(torch.get_rng_state(), state)
+
+
+def test_compiled_code_stays():
+    """A capture neither uses nor adds any, and what is compiled is used again afterwards."""
+    model, input_ids = build("qwen3"), tokens(2, 12)
+    expected = maps(model, input_ids)
+    counters.clear()
+    for layer in model.model.layers:
+        layer.compile(backend="eager")
+    before = logits(model, input_ids, use_cache=False)
+    graphs = counters["stats"]["unique_graphs"]
+    found = maps(model, input_ids)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        after = logits(model, input_ids, use_cache=False)
+    assert torch.equal(before, after) and counters["stats"]["unique_graphs"] == graphs > 0
+    assert all(torch.equal(one, other) for one, other in zip(found[0], expected[0], strict=True))
+    torch.testing.assert_close(found[1], before, atol=1e-5, rtol=1e-5)
 
 
 def test_another_function_can_knock_out_a_head():

@@ -107,6 +107,8 @@ def test_more_steps_keep_the_captures_in_common(inputs, captured, tmp_path):
     whole = train(inputs, tmp_path / "whole", max_steps=8, **CAPTURED)
     assert record_of(longer) == record_of(whole)
     assert [scores.step for scores in Record.open(longer / INSIGHT).steps] == [0, 1, 2, 3, 4, 5, 6, 8]
+    shutil.copytree(captured, tmp_path / "off")
+    assert not (train(inputs, tmp_path / "off", max_steps=8) / INSIGHT).exists()
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ class Pretrainer:
         if self.step == 0:
             self.check_start()
         if self.insight:
-            self.insight.begin(self.folder / INSIGHT, self.model, self.step)
+            self.log.print(self.insight.begin(self.folder / INSIGHT, self.model, self.step))
         if self.config.profile and self.accelerator.is_main_process:
             self.profiler = Profiler(self.folder / "profile", self.span)
         self.throughput.start(self.step)
