@@ -19,9 +19,10 @@ from training.stages.stage import Stage
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Start": {
         "run": ("run", "run all stages of a recipe folder in order; skip those that are up to date"),
+        "plan": ("plan", "predict parameters, memory, time and cost of a run before it starts"),
     },
     "Data": {
-        "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer on documents, or compare tokenizers"),
+        "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer, compare several, or show one at work"),
         "prepare": ("prepare", "clean, split and tokenize documents; write shards, and examples for later stages"),
     },
     "Train": {
@@ -47,6 +48,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "complete": ("complete", "continue a text with a model, such as a pretrained one"),
         "serve": ("serve", "serve a model with an OpenAI-compatible API"),
         "arena": ("arena", "rate models by votes on pairs of answers; turn votes into preferences for DPO"),
+        "attention": ("attention", "draw what the attention heads of a model do, and how they formed; knock heads out"),
         "plot": ("plot", "plot the curves of several pretraining runs in one figure"),
         "report": ("report", "print the results of a run as a table, and plot them"),
     },

@@ -189,6 +189,124 @@ def leaderboard(models: list[str], steps: int) -> Callable[[Path], None]:
     return draw
 
 
+# phases.png, the strip of frames and ablation.png of `scratch attention`
+
+
+def attention_record(folder: Path, layers: int, heads: int, steps: list[int], held_out: bool = True):
+    """A record in which heads form, with NaN where a measure is not known."""
+    import numpy as np
+
+    from training.insight.record import HeadScores, Layout, Probe, Record, RecordWriter, Snapshot, StepScores
+
+    drawn, size = np.random.default_rng(0), 24
+    probes = [Probe("repeated", "repeated", [*range(12)] * 2, [LONG[:n] for n in range(12)] * 2, 12)]
+    probes += [Probe("held out 1", "held_out", [*range(24)], [ODD] * 24)] if held_out else []
+    layout = Layout(64, 3.0, layers, heads, heads, 4, 0.5, [(0, 0)], probes)
+    writer = RecordWriter(folder, layout)
+    maps = np.tril(drawn.integers(0, 255, (layers, heads, size, size))).astype(np.uint8)
+    vectors = [np.ones((1, size, 4), np.float16)] * len(probes)
+    for step in steps:
+        scores = [
+            HeadScores(step, step * 4096, layer, head, kind, *(drawn.random(5) * step / steps[-1]), 3.0, math.nan)
+            for layer in range(layers)
+            for head in range(heads)
+            for kind in ("repeated", "held_out")[: len(probes)]
+        ]
+        losses = [3 + drawn.random() for _ in range(63)] if held_out else []
+        loss = 3.0 if held_out else math.nan
+        whole = StepScores(step, step * 4096, loss, -0.1 if held_out else math.nan, 0.5, 4.0, losses)
+        writer.write(whole, scores, Snapshot(step, [maps] * len(probes), vectors, vectors, vectors))
+    return Record.open(folder)
+
+
+def phases(layers: int, heads: int, steps: list[int], held_out: bool = True, expected: float | None = 3e7):
+    def draw(file: Path) -> None:
+        from training.plots.insight.phases import draw_phases
+
+        record = attention_record(file.with_suffix(""), layers, heads, steps, held_out)
+        draw_phases(record, [file], ODD + LONG, expected)
+
+    return draw
+
+
+def frames(steps: list[int], held_out: bool = True):
+    def draw(file: Path) -> None:
+        from training.plots.insight.film import HeadFilm, draw_frames
+
+        record = attention_record(file.with_suffix(""), 2, 2, steps, held_out)
+        draw_frames(HeadFilm(record, (1, 1), "induction"), [file], ODD)
+
+    return draw
+
+
+def ablation(layers: int, heads: int, held_out: bool = True):
+    def draw(file: Path) -> None:
+        from training.common.estimates import Difference, Estimate
+        from training.insight.ablation import Ablation, Ablations
+        from training.plots.insight.ablation import draw_ablations
+
+        effects = []
+        for layer, head in itertools.product(range(layers), range(heads)):
+            change = Difference(math.sin(layer + 2 * head), 0.1, 16, 0.1, "test")
+            effects.append(Ablation(((layer, head),), change if held_out else None, 0.3, change))
+        whole = Ablations(Estimate(3.0, 0.1, 16) if held_out else None, 1.0, Estimate(0.5, 0.1, 16), effects)
+        draw_ablations(whole, layers, heads, [file], LONG + ODD)
+
+    return draw
+
+
+# tokens.png of `scratch tokenizer --show`
+
+
+def merges(text: str) -> Callable[[Path], None]:
+    """Each pair of letters is a merge, and each two of these."""
+
+    def draw(file: Path) -> None:
+        from training.model_io.token_merges import CutText, Merge, Word
+        from training.plots.merges import draw_merges
+
+        words = []
+        for word in text.split():
+            state, made = list(word), []
+            while len(state) > 1:
+                place = len(made) % (len(state) - 1)
+                left, right = state[place : place + 2]
+                made.append(Merge(4000 + len(made), place, left, right, left + right))
+                state[place : place + 2] = [left + right]
+            words.append(Word(word, list(word), made, state, [0]))
+        draw_merges(file, CutText(text, "BPE", words), f"Tokens of {LONG}/{LONG}")
+
+    return draw
+
+
+# pictures of embeddings
+
+
+def neighbours(tokens: list[str], steps: int) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.insight.embeddings import Neighbours
+        from training.plots.embeddings import draw_neighbours
+
+        nearest = [("·elif", 0.98), (LONG, 0.7), ("\\n\\n", 0.31), ("$x$", -0.2)]
+        found = [Neighbours(10**step, token, nearest) for token in tokens for step in range(steps)]
+        draw_neighbours(file, found, LONG)
+
+    return draw
+
+
+def positions(kinds: list[str], count: int = 64) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        import numpy as np
+
+        from training.insight.embeddings import Positions
+        from training.plots.embeddings import draw_positions
+
+        waves = np.sin(np.arange(count)[:, None] / 2.0 ** np.arange(8))
+        draw_positions(file, [Positions(kind, waves) for kind in kinds], ODD)
+
+    return draw
+
+
 THREE = ["base", "sft", "dpo"]
 SIX = ["base", "sft", "reward", "dpo", "kto", "orpo"]
 CASES: dict[str, Callable[[Path], None]] = {
@@ -232,10 +350,24 @@ CASES: dict[str, Callable[[Path], None]] = {
     "comparison_not_finite": comparison(THREE, ["quiz"], stderr=math.nan, quiz=math.nan),
     "comparison_long": comparison(names(4, long=True), names(6, long=True)),
     "comparison_57": comparison(SIX, names(57)),
+    "merges": merges("the cat sat under another table"),
+    "merges_long": merges("another table " * 60 + "under" * 30),
+    "neighbours": neighbours(["def", "·if"], 3),
+    "neighbours_many": neighbours([ODD, *names(5, long=True)], 30),
+    "positions": positions(["learned", "sinusoidal", "rope"]),
+    "positions_two": positions(["learned"], 2),
     "leaderboard": leaderboard(THREE, 9),
     "leaderboard_long": leaderboard([ODD, *names(5, long=True)], 9),
     "leaderboard_30": leaderboard(names(30), 9),
     "leaderboard_no_history": leaderboard(THREE[:2], 0),
+    "phases": phases(4, 2, [0, 1, 2, 4, 8, 16, 32, 64]),
+    "phases_many": phases(12, 12, [64, 100]),
+    "phases_no_held_out": phases(2, 2, [1, 2], held_out=False, expected=None),
+    "frames": frames([0, 1, 2, 4, 8, 16, 32, 64]),
+    "frames_one_moment": frames([1], held_out=False),
+    "ablation": ablation(4, 2),
+    "ablation_many": ablation(48, 25),
+    "ablation_one": ablation(1, 1, held_out=False),
 }  # fmt: skip
 
 

@@ -35,10 +35,10 @@ class MetricsLog:
         kept = [record for record in read_log(file) if record["step"] <= step]
         write_whole(file, "".join(map(json_line, kept)), durable=True)
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a line, see `json_line`."""
+    def write(self, *records: dict[str, Any]) -> None:
+        """Append a line for each record, see `json_line`."""
         with self.file.open("a") as stream:
-            stream.write(json_line(record))
+            stream.write("".join(map(json_line, records)))
 
 
 def json_line(record: dict[str, Any]) -> str:
