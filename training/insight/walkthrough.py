@@ -11,10 +11,11 @@ from training.common.errors import UserError
 from training.insight.attention import Attention, seen_attention
 from training.insight.copying import output_weight
 from training.insight.heads import Head
-from training.insight.record import Record
+from training.insight.record import Record, probability
 
 MOST_TOKENS = 24  # that a page has room for
 PIECE = 12  # tokens of a text that is chosen here
+_STRIKING = 0.3  # attention
 _TOLERANCE = 1e-3  # between the probabilities of the model and the softmax of the scores here
 
 
@@ -165,18 +166,24 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, context: int) -> 
 def striking_text(record: Record, head: Head) -> list[int] | None:
     """The token ids of a piece of held-out text at whose end a head attends most to one earlier token.
 
+    That token is neither the first, often a sink, nor the one just before, unless the head attends to no other.
+
     Returns:
         At most `PIECE` ids; None without held-out text.
     """
-    found: list[tuple[int, list[int]]] = []
     maps = record.snapshot(record.steps[-1].step).attention
-    for probe, attention in zip(record.probes, maps, strict=True):
-        if probe.kind == "held_out":
-            for end in range(min(PIECE, len(probe.token_ids)), len(probe.token_ids) + 1):
-                first = max(0, end - PIECE)
-                earlier = attention[head][end - 1, first + 1 : end - 1]  # without the first token, often a sink
-                found.append((int(earlier.max(initial=0)), probe.token_ids[first:end]))
-    return max(found, key=lambda piece: piece[0])[1] if found else None
+    for nearest in (2, 1):  # tokens back
+        found: list[tuple[float, list[int]]] = []
+        for probe, attention in zip(record.probes, maps, strict=True):
+            if probe.kind == "held_out":
+                for end in range(min(PIECE, len(probe.token_ids)), len(probe.token_ids) + 1):
+                    first = max(0, end - PIECE)
+                    keys = probability(attention[head][end - 1, first + 1 : end - nearest])
+                    found.append((float(keys.max(initial=0)), probe.token_ids[first:end]))
+        best = max(found, key=lambda piece: piece[0], default=(0.0, None))
+        if best[0] >= _STRIKING:
+            break
+    return best[1]
 
 
 def _turned(model: PreTrainedModel, module: torch.nn.Module) -> list[str]:
