@@ -54,3 +54,5 @@ def test_the_file_is_not_larger_than_asked(tmp_path):
     page = write_page(record, tmp_path / "page.html", "small", limit=whole.size - 4_000)
     assert page.size <= whole.size - 4_000
     assert page.left_out and page.left_out[0] in page.path.read_text()
+    smallest = write_page(record, tmp_path / "page.html", "small", limit=1)  # a single map
+    assert smallest.size < page.size and "Maps of 1 of 4 heads" in smallest.left_out[1]

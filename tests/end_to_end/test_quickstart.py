@@ -51,7 +51,7 @@ FILES = {
         *("contaminated.jsonl", "dropped.jsonl"),
     },
     "pretrain": MODEL
-    | {"metrics.jsonl", "incidents.jsonl", "loss.png"}
+    | {"metrics.jsonl", "incidents.jsonl", "samples.jsonl", "loss.png"}
     | {f"insight/{name}" for name in ("probes.json", "steps.jsonl", "heads.jsonl", "maps/00000000.safetensors")},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
     "dpo": MODEL

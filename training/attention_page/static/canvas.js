@@ -88,12 +88,12 @@ export function text(context, words, x, y, align = "left", colour = null, baseli
   context.restore();
 }
 
-// The outline of a cell that can be seen on every colour.
+// An outline around cells that can be seen on every colour.
 export function outline(context, x, y, width, height) {
   for (const [colour, thick] of [["#000", 4], ["#fff", 2]]) {
     context.strokeStyle = colour;
     context.lineWidth = thick;
-    context.strokeRect(x - 1, y - 1, width + 2, height + 2);
+    context.strokeRect(x - 2, y - 2, width + 4, height + 4);
   }
 }
 
