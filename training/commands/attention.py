@@ -54,7 +54,7 @@ class AttentionConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """What RUN holds.
+    """The contents of RUN.
 
     Attributes:
         folder: the output of pretraining, or the folder or name of a model.
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
 
 
 def find_source(run: str) -> Source:
-    """What the folder of a run or of a model holds.
+    """The contents of the folder of a run or of a model.
 
     Raises:
         UserError: no such folder, or a run of pretraining that has nothing to look at yet.

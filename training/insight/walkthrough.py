@@ -187,7 +187,7 @@ def striking_text(record: Record, head: Head) -> list[int] | None:
 
 
 def _turned(model: PreTrainedModel, module: torch.nn.Module) -> list[str]:
-    """What happens to queries and keys between projection and dot product, by the names in common models."""
+    """The changes to queries and keys between projection and dot product, by the names in common models."""
     found = ["QK-norm"] if hasattr(module, "q_norm") else []
     rotates = any("rotary" in name for name, _ in model.named_modules())
     return [*found, "RoPE"] if rotates else found
