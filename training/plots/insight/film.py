@@ -112,8 +112,9 @@ def draw_frames(film: HeadFilm, files: Sequence[Path], title: str) -> None:
                 image = draw_map(axes, attention, probe.tokens, labels=False)
                 if not column:
                     axes.set_ylabel(describe_probe(probe), fontsize=9)
-                value = film.curve("repeated" if probe.kind == "repeated" else "held_out")[place]
-                axes.set_xlabel(f"{film.name} {value:.2f}", fontsize=8.5)
+                curve = film.curve(probe.kind)  # none of a text of the user's
+                if curve:
+                    axes.set_xlabel(f"{film.name} {curve[place]:.2f}", fontsize=8.5)
             if count > 1:
                 tokens = f"{rounded_count(steps[place].tokens)} tokens"
                 grid[0, column].set_title(tokens, fontsize=9.5, pad=5)
