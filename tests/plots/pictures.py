@@ -231,10 +231,11 @@ def phases(layers: int, heads: int, steps: list[int], held_out: bool = True, exp
 
 def frames(steps: list[int], held_out: bool = True):
     def draw(file: Path) -> None:
-        from training.plots.insight.film import HeadFilm, draw_frames
+        from training.plots.insight.film import HeadFilm, draw_frames, draw_moment
 
         record = attention_record(file.with_suffix(""), 2, 2, steps, held_out)
-        draw_frames(HeadFilm(record, (1, 1), "induction"), [file], ODD)
+        draw_maps = draw_frames if len(steps) > 1 else draw_moment
+        draw_maps(HeadFilm(record, (1, 1), "induction"), [file], ODD)
 
     return draw
 
@@ -364,7 +365,8 @@ CASES: dict[str, Callable[[Path], None]] = {
     "phases_many": phases(12, 12, [64, 100]),
     "phases_no_held_out": phases(2, 2, [1, 2], held_out=False, expected=None),
     "frames": frames([0, 1, 2, 4, 8, 16, 32, 64]),
-    "frames_one_moment": frames([1], held_out=False),
+    "frames_two": frames([1, 2]),
+    "moment": frames([1], held_out=False),
     "ablation": ablation(4, 2),
     "ablation_many": ablation(48, 25),
     "ablation_one": ablation(1, 1, held_out=False),

@@ -135,7 +135,7 @@ def draw(config: AttentionConfig, source: Source, work: Path) -> list[str]:
     """Write the page and all pictures into a folder; returns remarks for the terminal."""
     from training.attention_page.page import write_page
     from training.insight.heads import head_name, head_to_draw, read_head
-    from training.plots.insight.film import HeadFilm, draw_film, draw_frames
+    from training.plots.insight.film import HeadFilm, draw_film, draw_frames, draw_moment
 
     ids = encode(config.text, source) if config.text is not None else None
     record, lines = open_record(config, source, work)
@@ -148,7 +148,8 @@ def draw(config: AttentionConfig, source: Source, work: Path) -> list[str]:
     page = write_page(record, work / "attention.html", config.run)
     lines += [f"attention: attention.html: {sentence}" for sentence in page.left_out]
     film = HeadFilm(record, head, measure)
-    draw_frames(film, images(work, f"head-{head_name(head)}"), title)
+    draw_maps = draw_frames if len(record.steps) > 1 else draw_moment
+    draw_maps(film, images(work, f"head-{head_name(head)}"), title)
     if len(record.steps) > 1:
         draw_film(film, work, title)
         draw_phase_change(record, source, work, config.run)
