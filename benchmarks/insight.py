@@ -77,7 +77,8 @@ def main() -> None:
     result = {"step_ms": 1000 * steps, "capture_ms": 1000 * captures, "captures": count, "steps": max_steps}
     result |= {"share": share, "record_mb": megabytes}
     rounded = {key: float(f"{value:.4g}") for key, value in result.items()}
-    print(json.dumps({"benchmark": "insight", "recipe": arguments.recipe, **rounded, "machine": machine(pretrainer.accelerator.device)}))
+    conditions = machine(pretrainer.accelerator.device) | {"recipe": arguments.recipe}
+    print(json.dumps({"benchmark": "insight", "conditions": conditions, **rounded}))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,9 @@ def test_copying_is_the_eigenvalues_of_the_whole_circuit(preset, options):
     )
     size, groups = sizes.head_dim, sizes.heads // sizes.key_value_heads
     for layer, part in enumerate(model.model.layers):
-        values, outputs = (weight.detach().double().numpy() for weight in (part.self_attn.v_proj.weight, part.self_attn.o_proj.weight))
+        values, outputs = (
+            linear.weight.detach().double().numpy() for linear in (part.self_attn.v_proj, part.self_attn.o_proj)
+        )
         for head in range(sizes.heads):
             value = values[(head // groups) * size : (head // groups + 1) * size]
             output = outputs[:, head * size : (head + 1) * size]

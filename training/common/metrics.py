@@ -10,7 +10,8 @@ from training.common.errors import UserError
 from training.common.files import write_whole
 from training.common.json_files import fits
 
-LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
+# of a pretraining run; tuning has METRICS, and with GRPO and RLOO SAMPLES
+LOGS = METRICS, INCIDENTS, SAMPLES = "metrics.jsonl", "incidents.jsonl", "samples.jsonl"
 
 
 class MetricsLog:

@@ -200,6 +200,6 @@ def check_written_out(model: PreTrainedModel, input_ids: torch.LongTensor) -> No
     error = float((other - own).norm() / own.norm())
     if not error < MOST_ERROR[model.dtype.itemsize]:
         raise UserError(
-            f"'model': the attention of {type(model).__name__} has parts that cannot be recorded (written out, it changes "
-            f"the logits by {error:.2%}); choose another model"
+            f"'model': the attention of {type(model).__name__} has parts that cannot be recorded (without them, its "
+            f"logits differ by {error:.2%}); choose another model"
         )

@@ -10,6 +10,7 @@ A record is a folder, `insight` in the output of a run:
 A step counts once its line is in `steps.jsonl`, which is written last. Layers and heads count from 0.
 """
 
+import itertools
 import json
 import math
 import shutil
@@ -101,7 +102,7 @@ class StepScores:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is drawn of a step; each list has an item for each probe.
+    """The maps of a step, for drawing; each list has an item for each probe.
 
     Attributes:
         attention: (layers, heads, tokens, tokens) uint8, query by key; `probability` converts it.
@@ -118,7 +119,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a record holds for each step.
+    """The sizes of a model, and the sequences and heads that its record holds for each step.
 
     Attributes:
         sequence_length: tokens of the sequences that are measured; the probes may be shorter.
@@ -164,7 +165,8 @@ class Record(Layout):
             raise UserError(f"{folder}: no step is captured yet; wait for the first line of {STEPS}")
         whole = {scores.step for scores in steps}
         heads = [scores for scores in _read_scores(folder / HEADS, HeadScores) if scores.step in whole]
-        if any(scores.layer >= layout.layers or scores.head >= layout.heads for scores in heads):
+        grid = set(itertools.product(range(layout.layers), range(layout.heads)))
+        if not {(scores.layer, scores.head) for scores in heads} <= grid:
             raise UserError(f"{folder / HEADS} is damaged (a head that {PROBES} does not have); {_REMEDY}")
         return cls(**vars(layout), folder=folder, steps=steps, head_scores=heads)
 
@@ -185,11 +187,11 @@ class Record(Layout):
             raise UserError(f"'step': {step} has no maps in {self.folder}; captured: {captured}") from None
         except (KeyError, OSError, SafetensorError) as error:
             raise UserError(f"{file} is damaged ({error}); {_REMEDY}") from None
-        shape = self.layers, self.heads
-        for probe, attention, query in zip(self.probes, kinds[0], kinds[1], strict=True):
+        for probe, *arrays in zip(self.probes, *kinds, strict=True):
             tokens = len(probe.token_ids)
-            expected = (*shape, tokens, tokens), (len(self.vectors), tokens, self.head_dim)
-            if (attention.shape, query.shape) != expected:
+            vectors = np.float16, (len(self.vectors), tokens, self.head_dim)
+            expected = [(np.uint8, (self.layers, self.heads, tokens, tokens)), vectors, vectors, vectors]
+            if [(array.dtype, array.shape) for array in arrays] != expected:
                 raise UserError(f"{file} is damaged (its shapes do not match {PROBES}); {_REMEDY}")
         return Snapshot(step, *kinds)
 
@@ -275,8 +277,10 @@ def _read_layout(folder: Path) -> Layout:
     if content["version"] != VERSION:
         raise UserError(f"{file} has version {content['version']}, not {VERSION}; {_REMEDY}")
     probes = [Probe(**{key: probe[key] for key in _PROBE}) for probe in content["probes"]]
-    if any(len(probe.token_ids) != len(probe.tokens) for probe in probes):
-        raise UserError(f"{file} is damaged (a probe has more token ids than tokens, or fewer); {_REMEDY}")
+    if any(len(probe.token_ids) != len(probe.tokens) for probe in probes) or not probes:
+        raise UserError(f"{file} is damaged (its probes are not whole); {_REMEDY}")
+    if not all(0 <= layer < content["layers"] and 0 <= head < content["heads"] for layer, head in vectors):
+        raise UserError(f"{file} is damaged (a head in 'vectors' does not exist); {_REMEDY}")
     values = {field.name: content[field.name] for field in fields(Layout)}
     return Layout(**values | {"vectors": vectors, "probes": probes})
 

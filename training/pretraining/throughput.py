@@ -9,6 +9,7 @@ from torch import nn
 
 from modeling_scratch import ScratchConfig
 from training.common.device import synchronize
+from training.common.operations import attention_operations, matrix_operations, positions_seen
 
 
 def matrix_parameters(model: nn.Module) -> int:
@@ -27,16 +28,10 @@ def operations_per_token(model: nn.Module, config: ScratchConfig, sequence_lengt
     12 * heads * head_dim per layer and position that a token attends to on average. Activations computed again by
     activation checkpointing do not count.
     """
-    seen = {"full_attention": _positions_seen(sequence_length, sequence_length)}
-    if config.sliding_window:
-        seen["sliding_attention"] = _positions_seen(sequence_length, min(config.sliding_window, sequence_length))
-    attention = 12 * config.num_attention_heads * config.head_dim * sum(seen[kind] for kind in config.layer_types)
-    return round(6 * matrix_parameters(model) + attention)
-
-
-def _positions_seen(sequence_length: int, window: int) -> float:
-    """Mean number of positions that a token attends to: itself and those before it in its attention window."""
-    return window - window * (window - 1) / (2 * sequence_length)
+    windows = [config.sliding_window if kind == "sliding_attention" else None for kind in config.layer_types]
+    seen = [positions_seen(sequence_length, window) for window in windows]
+    attention = attention_operations(config.num_attention_heads * config.head_dim, seen)
+    return round(matrix_operations(matrix_parameters(model)) + attention)
 
 
 class Throughput:
