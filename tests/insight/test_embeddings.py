@@ -78,11 +78,11 @@ def test_what_is_added_to_the_tokens(kind):
 
 
 def test_bad_input_is_one_line(run, tmp_path):
-    with refused("tokens", "' another another'", "2 tokens"):
+    with refused("neighbours", "' another another'", "2 tokens"):
         neighbours_through_training(run, ["c", " another another"])
-    with refused("tokens", "0 tokens"):
+    with refused("neighbours", "0 tokens"):
         neighbours_through_training(run, [""])
-    with refused("tokens", "nowhere"):
+    with refused("neighbours", "nowhere"):
         neighbours_through_training(tmp_path / "nowhere", ["c"])
     with refused("positions", "without positions"):
         position_vectors(build("scratch", position_type="none"))
