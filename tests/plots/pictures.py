@@ -284,7 +284,7 @@ def merges(text: str) -> Callable[[Path], None]:
 
 def neighbours(tokens: list[str], steps: int) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
-        from training.insight.embeddings import Neighbours
+        from training.model_io.embeddings import Neighbours
         from training.plots.embeddings import draw_neighbours
 
         nearest = [("·elif", 0.98), (LONG, 0.7), ("\\n\\n", 0.31), ("$x$", -0.2)]
@@ -298,7 +298,7 @@ def positions(kinds: list[str], count: int = 64) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
         import numpy as np
 
-        from training.insight.embeddings import Positions
+        from training.model_io.embeddings import Positions
         from training.plots.embeddings import draw_positions
 
         waves = np.sin(np.arange(count)[:, None] / 2.0 ** np.arange(8))

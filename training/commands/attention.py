@@ -261,7 +261,7 @@ def draw_embeddings(config: AttentionConfig, source: Source, work: Path) -> list
     Raises:
         UserError: no weights, a text that is not one token, or a model without positions that can be drawn.
     """
-    from training.insight.embeddings import neighbours_through_training, position_vectors
+    from training.model_io.embeddings import neighbours_through_training, position_vectors
     from training.model_io.language_model import open_language_model
     from training.plots.embeddings import draw_neighbours, draw_positions
 

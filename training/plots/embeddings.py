@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from training.insight.embeddings import Neighbours, Positions
+from training.model_io.embeddings import Neighbours, Positions
 from training.plots.style import COLOURS, FAINT, INK, caption, drawing, save, short_name
 
 MOST_STEPS = 12  # columns of a token; a run with more checkpoints is thinned

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_scratch import ScratchForCausalLM
 from modeling_scratch.modeling_scratch import apply_rotary_pos_emb
-from training.insight.embeddings import nearest_tokens, neighbours_through_training, position_vectors
+from training.model_io.embeddings import nearest_tokens, neighbours_through_training, position_vectors
 
 
 @pytest.fixture(scope="module")
