@@ -40,11 +40,12 @@ from training.common.tables import as_markdown
 from training.optim.config import OptimizerConfig
 from training.optim.optimizer import build_optimizer
 from training.planner.architecture import Architecture
+from training.planner.calibration import calibrate
 from training.planner.facts.devices import read_market
 from training.planner.flops import flops_per_token
 from training.planner.layout import Layout, Shape
 from training.planner.memory import peak_memory
-from training.planner.speed import calibrate, step_time
+from training.planner.speed import step_time
 from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
