@@ -189,7 +189,8 @@ def any_state() -> Any:
 
 
 def open_checkpoint() -> None:
-    from training.pretraining.checkpoint import Checkpoints, read_checkpoints
+    from training.pretraining.checkpoint import Checkpoints
+    from training.stages.checkpoints import read_checkpoints
 
     folder = Path("checkpoints")
     sorted(found.step for found in read_checkpoints(folder))
@@ -225,6 +226,18 @@ def read_adapter() -> None:
     from training.tuning.adapters import check_adapter
 
     check_adapter("adapter", "model", "adapter")
+
+
+def read_attention() -> None:
+    from training.insight.record import Record
+
+    Record.open("insight").snapshot(8)
+
+
+def put_attention() -> None:
+    from insight import write_record
+
+    write_record(Path("insight"))
 
 
 READERS = {
@@ -275,6 +288,11 @@ READERS = {
         putting({"checkpoint-2/trainer_state.json": {"global_step": 2}, "checkpoint-2/rng_state.pth": b"x"}),
         ("checkpoint-2/trainer_state.json",),
         lambda: newest_checkpoint(Path(".")),
+    ),
+    "attention": Reader(
+        put_attention,
+        tuple(f"insight/{file}" for file in ("probes.json", "steps.jsonl", "heads.jsonl", "maps/00000008.safetensors")),
+        read_attention,
     ),
     "adapter": Reader(
         lambda: (put_model(), put("adapter/adapter_config.json", {"base_model_name_or_path": "model", "r": 4})),
