@@ -31,6 +31,7 @@ ROOMS = (
     "training.planner.facts",
     "training.planner",
     "training.planner.requests",
+    "training.planner.recipes",
     "training.tuning.keys",
     "training.tuning",
     "training.tuning.classification",

@@ -19,6 +19,7 @@ import modeling_scratch
 from training import cli
 from training.commands import run
 from training.common.errors import UserError
+from training.stages import recipe_folders
 from training.stages.flags import set_keys
 from training.stages.recipe import STAGES, build, check_bounds
 from training.stages.yaml_values import read_yaml
@@ -33,7 +34,7 @@ def name(path: Path) -> str:
 
 
 def stage_files(*stages: str) -> list[Path]:
-    return [path for path in FILES if path.stem in stages]
+    return [path for path in FILES if path.stem in stages and path.parent.name != "accelerate"]
 
 
 def test_every_file_is_of_a_known_kind():
@@ -46,9 +47,13 @@ def test_every_file_is_of_a_known_kind():
         "shakespeare",
         "tinystories",
         "arithmetic",
+        "induction",
         "assistant",
-        "gpt2-124m",
-        "llama-1b",
+        "10m",
+        "124m",
+        "1b",
+        "7b",
+        "70b",
         "arena",
         "accelerate",
         "lm_eval",
@@ -83,13 +88,18 @@ def test_trl_recipes_are_understood_by_us_and_by_the_stock_program(path):
     assert training.learning_rate == ours.training.learning_rate and script == ours.script
 
 
-@pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").iterdir()), ids=name)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("**/accelerate/*.yaml")), ids=name)
 def test_accelerate_reads_its_files(path):
     config = load_config_from_file(str(path))
-    kinds = {"cpu": "MULTI_GPU", "ddp": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
-    assert config.distributed_type == kinds.get(path.stem, "FSDP")
+    if path.parent.parent == RECIPES:
+        kinds = {"cpu": "MULTI_GPU", "ddp": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+        assert config.distributed_type == kinds.get(path.stem, "FSDP")
+        assert (config.num_machines > 1) == (path.stem == "multi-node")
+    else:
+        assert path.stem in STAGES and config.num_machines == -(-config.num_processes // 8)
     assert config.num_processes > 1 and config.mixed_precision in ("no", "bf16")
-    assert (config.num_machines > 1) == (path.stem == "multi-node")
+    sizes = [size for key, size in (config.parallelism_config or {}).items() if key.endswith("_size")]
+    assert not sizes or math.prod(sizes) == config.num_processes
     wrapped = (config.fsdp_config or {}).get("fsdp_transformer_layer_cls_to_wrap")
     assert config.distributed_type != "FSDP" or hasattr(modeling_scratch.modeling_scratch, wrapped)
 
@@ -164,8 +174,8 @@ def test_a_key_alone_is_not_rejected_because_of_the_default_of_another(stage):
 
 
 SIZES = {
-    "data.path": "text.txt",
     "data.validation_fraction": 0.2,
+    "tokenizer.vocab_size": 280,
     "pretrain.max_steps": 2,
     "pretrain.sequence_length": 16,
     "pretrain.global_batch_size": 4,
@@ -177,13 +187,30 @@ SIZES = {
     "model.num_hidden_layers": 2,
     "model.num_attention_heads": 2,
 }
+NARROW = {"model.intermediate_size": 48}
 MODELS = {
     "shakespeare": {},
-    "shakespeare (BPE)": {"tokenizer.kind": "bpe", "tokenizer.vocab_size": 280},
-    "tinystories": {"tokenizer.vocab_size": 280},
-    "gpt2-124m": {"tokenizer.vocab_size": 280},
-    "llama-1b": {"tokenizer.vocab_size": 280, "model.intermediate_size": 48, "model.num_key_value_heads": 1},
+    "shakespeare (BPE)": {"tokenizer.kind": "bpe"},
+    "induction": {"pretrain.insight.tokens": 16},
+    "tinystories": {},
+    "124m": NARROW,
+    "1b": NARROW | {"model.num_key_value_heads": 1},
+    "7b": NARROW | {"model.num_key_value_heads": 1},
+    "70b": NARROW | {"model.num_key_value_heads": 1},
 }
+
+
+def cut_down(folder: str, **options: object) -> list[str]:
+    """Overrides of a recipe: a file in the current folder in place of each source, small sizes, these options."""
+    sources = read_yaml(RECIPES / folder / "prepare.yaml")["data"].get("sources", {})
+    paths = {f"data.sources.{source}.path": f"{source}.txt" for source in sources} or {"data.path": "text.txt"}
+    for file in map(Path, paths.values()):
+        text = write_text(file).read_text()
+        file.write_text(text.replace("cat", file.stem))  # no two sources may have the same documents
+    given = paths | SIZES | options
+    if folder == "shakespeare" and "tokenizer.kind" not in options:
+        del given["tokenizer.vocab_size"]
+    return [f"--{key}={value}" for key, value in given.items()]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -192,20 +219,13 @@ def test_model_recipes_run_for_two_steps(model, tmp_path, monkeypatch):
     folder = model.split()[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: cli.main([stage, "--config", str(path), *rest]))
-    write_text(tmp_path / "text.txt")
-    overrides = [f"--{key}={value}" for key, value in (SIZES | MODELS[model]).items()]
-    assert cli.main(["run", str(RECIPES / folder), *overrides]) == 0
+    monkeypatch.setattr(recipe_folders, "STAGES", STAGES[:3])  # the others come from the templates of 10m, see below
+    assert cli.main(["run", str(RECIPES / folder), *cut_down(folder, **MODELS[model])]) == 0
     forget_accelerate()
 
     output = tmp_path / "runs" / folder
-    assert {path.name for path in output.iterdir()} == {
-        "tokenizer",
-        "data",
-        "pretrain",
-        "summary.json",
-        "summary.md",
-        "summary.png",
-    }
+    files = {"tokenizer", "data", "pretrain", "summary.json", "summary.md", "summary.png"}
+    assert {path.name for path in output.iterdir()} == files
     records = [json.loads(line) for line in (output / "pretrain" / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 2 and records[-1]["validation_loss"] > 0
     trained = AutoModelForCausalLM.from_pretrained(output / "pretrain")
@@ -214,3 +234,32 @@ def test_model_recipes_run_for_two_steps(model, tmp_path, monkeypatch):
     expected = modeling_scratch.ScratchConfig.from_preset(recipe["preset"])
     assert (trained.config.norm_type, trained.config.mlp_type) == (expected.norm_type, expected.mlp_type)
     assert trained.config.vocab_size == math.ceil(len(AutoTokenizer.from_pretrained(output / "pretrain")) / 64) * 64
+
+
+MESSAGES = [{"role": "user", "content": "Who sat?"}, {"role": "assistant", "content": "The cat sat."}]
+PAIR = {"chosen": MESSAGES, "rejected": [MESSAGES[0], {"role": "assistant", "content": "A table."}]}
+
+
+@pytest.mark.slow
+def test_all_stages_of_a_written_recipe_run_for_two_steps(tmp_path, monkeypatch, capsys):
+    """The folder 10m, with a few records in place of the data sets on the Hub; then its plan is checked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_stage", lambda stage, path, rest: cli.main([stage, "--config", str(path), *rest]))
+    tuning = {}
+    for stage, record in {"sft": {"messages": MESSAGES}, "dpo": PAIR}.items():
+        (tmp_path / f"{stage}.jsonl").write_text((json.dumps(record) + "\n") * 8)
+        data = f"[{{path: json, data_files: {{train: {stage}.jsonl}}, split: train}}]"
+        sizes = {"max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "warmup_steps": 0}
+        tuning |= {f"{stage}.{key}": value for key, value in ({"datasets": data, "max_length": 16} | sizes).items()}
+    overrides = cut_down("10m", **NARROW, **tuning, **{"evaluate.tasks": "[]"})
+    assert cli.main(["run", str(RECIPES / "10m"), *overrides]) == 0
+    forget_accelerate()
+    output = tmp_path / "runs" / "10m"
+    stages = {"tokenizer", "data", "pretrain", "sft", "dpo", "evaluate", "export"}
+    assert stages <= {path.name for path in output.iterdir()}
+    assert AutoModelForCausalLM.from_pretrained(output / "export").config.hidden_size == 32
+
+    capsys.readouterr()
+    assert cli.main(["plan", "--check", "runs/10m"]) == 0
+    rows = {row.split("  ")[0] for row in capsys.readouterr().out.splitlines()}
+    assert {"seconds per step", "peak memory", "tokens of 2 steps"} <= rows

@@ -458,7 +458,7 @@ def test_recipes_are_listed(elsewhere, capsys):
     assert main(["run"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert {"  arithmetic   tokenizer, prepare, pretrain, sft, grpo, evaluate", "  mine         sft"} <= set(printed)
-    assert len(printed) == 12  # accelerate and lm_eval are no recipes
+    assert len(printed) == 15  # accelerate and lm_eval are no recipes
     assert main(["run", "quikstart"]) == 2 and "did you mean 'quickstart'?" in capsys.readouterr().err
     assert main(["run", "--data.path", "a.txt", "quickstart"]) == 2
     assert "the recipe folder comes first" in capsys.readouterr().err

@@ -42,6 +42,7 @@ SHARDED = {**CPU, "SHARD_ON_CPU": "true"}
 STEPS = 6
 ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": 0.001}
 BF16 = ADAMW | {"bf16": "true"}
+EVEN = ADAMW | {"model.intermediate_size": 48}  # for tensor parallelism, which divides it evenly
 # Rounding in other orders; Muon's polar factors turn a last bit of a gradient into one of bf16, where they are bf16.
 ATOL = {"adamw": 2e-5, "muon": 1e-3}
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -98,7 +99,7 @@ def losses(folder: Path) -> torch.Tensor:
 def expected(pretrain) -> dict[str, torch.Tensor]:
     """The losses of one process."""
     found = {}
-    for name, options in {"adamw": ADAMW, "muon": {}, "bf16": BF16}.items():
+    for name, options in {"adamw": ADAMW, "muon": {}, "bf16": BF16, "even": EVEN}.items():
         forget_accelerate()
         assert cli.main(pretrain(f"one-{name}", **options)) == 0
         found[name] = losses(pretrain.folder / f"one-{name}")
@@ -111,6 +112,9 @@ def launch(terminal, file: str, processes: int, runs: dict[str, list[str]], fold
     folder.mkdir()
     (folder / "runs.json").write_text(json.dumps(runs))
     config = ROOT / "recipes" / "accelerate" / f"{file}.yaml"
+    if file == "fsdp2-tp":
+        (folder / "four.yaml").write_text(config.read_text().replace("dp_shard_size: 4", "dp_shard_size: 2"))
+        config = folder / "four.yaml"
     script = [ROOT / "tests" / "helpers" / "launched.py", folder / "runs.json"]
     command = [*LAUNCH, config, "--num_processes", processes, *script]
     wait_for(terminal.start(command, folder, folder / "log", **environment), folder / "log")
@@ -143,11 +147,17 @@ def interrupt(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sharded(terminal, pretrain, inputs, tmp_path_factory):
-    """Runs on one, two and again one process: `grows` resumes from one on two, `shrinks` from two on one."""
+    """Runs on one, two, four and again one process.
+
+    `grows` resumes from one on two, `shrinks` from two on one; `widens` from one on two groups of two that divide the
+    matrices, `divided` from these on one.
+    """
     folder, runs = tmp_path_factory.mktemp("sharded"), pretrain.folder
+    widens, divided = {"widens": pretrain("widens", **EVEN)}, {"divided": pretrain("divided", **EVEN)}
     grows, shrinks = {"grows": pretrain("grows", **ADAMW)}, {"shrinks": pretrain("shrinks")}
-    launch(terminal, "fsdp2", 1, grows, folder / "1", **SHARDED)
+    launch(terminal, "fsdp2", 1, grows | widens, folder / "1", **SHARDED)
     interrupt(runs / "grows")
+    interrupt(runs / "widens")
     two = {
         "adamw": pretrain("adamw", **ADAMW),
         "bf16": pretrain("bf16", **BF16),
@@ -156,10 +166,15 @@ def sharded(terminal, pretrain, inputs, tmp_path_factory):
     if COMPILER:
         two["compiled"] = pretrain("compiled", activation_checkpointing="true", torch_compile="true", **ADAMW)
     done = launch(terminal, "fsdp2", 2, two | grows | shrinks, folder / "2", **SHARDED)
+    muon = {"whole": pretrain("whole")}
+    four = launch(terminal, "fsdp2-tp", 4, widens | divided | muon, folder / "4", **SHARDED)
     interrupt(runs / "shrinks")
-    done |= launch(terminal, "fsdp2", 1, shrinks, folder / "3", **SHARDED)
-    for launched in ("2", "3"):
-        assert (folder / launched / "log").read_text().count(f"resuming from step {STEPS // 2}") == 1
+    interrupt(runs / "divided")
+    done |= launch(terminal, "fsdp2", 1, shrinks | divided, folder / "3", **SHARDED)
+    done |= four
+    for launched, resumed in {"2": 1, "3": 2, "4": 1}.items():
+        assert (folder / launched / "log").read_text().count(f"resuming from step {STEPS // 2}") == resumed
+    assert (folder / "4" / "log").read_text().count("error: 'optimizer.name': muon needs whole matrices") == 1
     return done
 
 
@@ -172,6 +187,23 @@ def test_sharded_runs_equal_one_process(sharded, pretrain, expected, name):
     found = losses(pretrain.folder / name)
     torch.testing.assert_close(found, expected[optimizer], atol=ATOL[optimizer], rtol=0)
     assert found[-2] < found[0] - 0.2
+
+
+@pytest.mark.parametrize("name", ["divided-whole", "divided", "widens"])
+def test_divided_matrices_equal_one_process(sharded, pretrain, expected, name):
+    """Tensor parallelism beside FSDP2, two by two: losses, and the weights of the exported model."""
+    run = sharded[name.removesuffix("-whole")]
+    assert run["code"] == 0 and run["kind"] == "DistributedType.FSDP" and run["processes"] == 4
+    torch.testing.assert_close(losses(pretrain.folder / name), expected["even"], atol=ATOL["adamw"], rtol=0)
+    weights, wanted = (load_file(pretrain.folder / run / "model.safetensors") for run in (name, "one-even"))
+    assert weights.keys() == wanted.keys()
+    for key, weight in weights.items():
+        torch.testing.assert_close(weight, wanted[key], atol=1e-4, rtol=0, msg=key)
+
+
+def test_muon_and_tensor_parallelism_are_refused(sharded, pretrain):
+    assert sharded["whole"]["code"] == 2
+    assert not list(pretrain.folder.glob("whole*"))
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
@@ -411,7 +443,7 @@ def test_slurm_script_saves_and_requeues(terminal, pretrain, tmp_path):
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     options = pretrain("slurm", output_dir=tmp_path / "model", max_steps=10_000, save_steps=3, eval_steps=10_000)
     script = SCRIPT.replace("GPUS=8 OMP_NUM_THREADS=8", "GPUS=1").replace("29500", str(free_port()))
-    script = script.replace("--config recipes/llama-1b/pretrain.yaml", shlex.join(options[1:]))
+    script = script.replace("--config recipes/1b/pretrain.yaml", shlex.join(options[1:]))
     (tmp_path / "job").write_text(script)
     subprocess.run(["bash", "-n", tmp_path / "job"], check=True)
 

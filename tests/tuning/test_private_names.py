@@ -53,6 +53,7 @@ METHODS = {
         "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch",
         "training/tuning/pipeline/resume.py",
     ),
+    "accelerate:Accelerator._prepare_fsdp2": ("self, args", "training/pretraining/accelerator.py"),
     "transformers:PreTrainedModel._from_config": ("config, kwargs", "training/pretraining/build.py"),
     "transformers:PreTrainedModel._init_weights": ("self, module", "modeling_scratch/modeling_scratch.py"),
     "transformers:GenerationMixin._optimize_model_for_decode": ("self", "modeling_scratch/modeling_scratch.py"),

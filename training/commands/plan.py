@@ -6,9 +6,11 @@
     scratch plan "1B"                                      a size; tokens, batch and device are chosen
     scratch plan "7B on 8 x H100"
     scratch plan "24 GB, 2 days, 50 dollars"               the best model for this memory, time and money
+    scratch plan "1B on 8 x H100" --output_dir recipes/mine    writes a recipe for the plan; then: scratch run mine
+    scratch plan --check runs/mine                         predicted against measured, also while the run is training
 
-Nothing is downloaded, trained or written, and no weights are read. What cannot be known is given with bounds. At a
-keyboard the command asks for what is missing.
+Nothing is downloaded or trained, and no weights are read. What cannot be known is given with bounds. At a keyboard the
+command asks for what is missing.
 """
 
 import json
@@ -18,10 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.common.errors import UserError
+from training.common.tables import as_text
 from training.planner.architecture import Architecture
 from training.planner.facts.devices import Market, read_market
 from training.planner.layout import Shape
 from training.planner.plan import Plan, make_plan
+from training.planner.predictions import compare
+from training.planner.recipes.writer import write_recipe
 from training.planner.report import as_json, as_report, describe
 from training.planner.requests.choice import Choices, choose
 from training.planner.requests.curves import curves_of
@@ -30,6 +35,7 @@ from training.planner.requests.subject import read_subject, split_subject, with_
 from training.planner.units import as_bytes
 from training.plots.plan import draw_plan
 from training.stages.flags import parse
+from training.stages.help import command_line
 from training.stages.recipe import PathText, option, positional
 
 SMALL = 50e6  # parameters, up to which a model without a device is planned for a CPU
@@ -77,6 +83,10 @@ class PlanConfig:
     )
     plot: PathText | None = option(None, "image file to write: .png, .svg or .pdf", group="Output")
     json: bool = option(False, "print JSON", group="Output")
+    output_dir: PathText | None = option(None, "folder to write, a recipe for the plan", group="Output")
+    check: PathText | None = option(
+        None, "output of a run with a written recipe, to compare its plan with what it measured", group="Output"
+    )
 
     def __post_init__(self):
         if self.plot is not None:
@@ -88,14 +98,20 @@ class PlanConfig:
 def main(arguments: list[str]) -> None:
     """Print the plan of a run.
 
-    1. Read the options, the devices and prices, and the subject; ask for what is missing at a keyboard.
-    2. Choose what the request leaves open.
-    3. Print the tables, or JSON; draw the plot.
+    1. With `check`, print the table of predicted against measured, and return.
+    2. Read the options, the devices and prices, and the subject; ask for what is missing at a keyboard.
+    3. Choose what the request leaves open.
+    4. Print the tables, or JSON; draw the plot; write the recipe if there is an `output_dir`.
 
     Raises:
         UserError: a subject or request that cannot be read, contradicts itself, or fits nowhere.
     """
     options = parse(PlanConfig, arguments, __doc__, recipe=False)
+    if options.check:
+        if options.subject:
+            raise UserError("'check': the run has its own plan; leave out the subject")
+        print(as_text(compare(Path(options.check))), end="")
+        return
     market = read_market(Path(options.devices) if options.devices else None)
     plan = plan_of(options, market)
     if options.calibrate:
@@ -112,6 +128,11 @@ def main(arguments: list[str]) -> None:
         draw_plan(Path(options.plot), curves_of(plan, market), describe(plan).splitlines()[0])
         if not options.json:
             print(f"plan: wrote {options.plot}")
+    if options.output_dir:
+        files = write_recipe(plan, Path(options.output_dir))
+        if not options.json:
+            print(f"plan: wrote {options.output_dir} ({', '.join(files)})")
+            print(f"next: {command_line('run', options.output_dir)}")
 
 
 def calibrated(plan: Plan, price: float | None, market: Market) -> Plan:

@@ -10,17 +10,21 @@ both with a checkpoint of the last step, so that a scheduler can restart the run
 """
 
 import dataclasses
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.common.metrics import METRICS, median_rate, read_metrics
 from training.common.processes import end_training, local_rank
+from training.common.shipped import with_shipped
 from training.common.signals import Interrupted
 from training.data.shards import check_hashes, check_tokenizer
 from training.insight.record import INSIGHT
+from training.planner.predictions import PLAN
 from training.pretraining.checkpoint import Continuation, find_continuation
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 from training.stages.checkpoints import CHECKPOINTS, read_checkpoints
-from training.stages.flags import read_arguments
+from training.stages.flags import read_arguments, recipe_file
 from training.stages.help import command_line
 from training.stages.provenance import check_stage, digest
 from training.stages.recipe import build
@@ -156,9 +160,17 @@ def start(pretrainer: "Pretrainer", stage: Stage, continuation: Continuation) ->
         folder = stage.begin()
         if not stage.restart:
             stage.seconds_before += continuation.copy_to(folder)
+        copy_predictions(stage)
     accelerator.wait_for_everyone()
     pretrainer.resume()
     start_trackers(accelerator, config.output_dir, stage.folder, dataclasses.asdict(config), pretrainer.step)
+
+
+def copy_predictions(stage: Stage) -> None:
+    """Copy the predictions that `scratch plan` wrote beside the recipe, for `scratch plan --check`."""
+    recipe = recipe_file(stage.arguments)
+    if recipe and (file := with_shipped(Path(recipe).with_name(PLAN))).is_file():
+        shutil.copyfile(file, stage.folder / PLAN)
 
 
 def describe(pretrainer: "Pretrainer", rules: list[str]) -> None:
@@ -197,10 +209,12 @@ def train(pretrainer: "Pretrainer", stage: Stage) -> None:
 
 def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
     """Export the model, plot the losses, write the provenance and put the output in place."""
+    from training.common.device import peak_memory
     from training.plots.losses import plot_losses
     from training.pretraining.state import export_model
 
     config, accelerator = pretrainer.config, pretrainer.accelerator
+    memory = peak_memory(accelerator.device)
     export_model(accelerator, pretrainer.model, config.tokenizer, stage.folder)
     end_training(accelerator)
     if not accelerator.is_main_process:
@@ -212,6 +226,7 @@ def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
         "tokens": pretrainer.num_tokens,
         "validation_loss": pretrainer.validation_loss,
         "tokens_per_second": median_rate(records),
+        "peak_memory_bytes": memory,
     }
     made = {"profile": config.profile, INSIGHT: pretrainer.insight}
     files = ["model", "checkpoints", METRICS, *drawn, *(name for name, present in made.items() if present)]

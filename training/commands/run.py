@@ -5,7 +5,9 @@
     scratch run quickstart --copy_to mine       copies it; edit the copy, then: scratch run mine
 
 Every `STAGE.yaml` in the folder is a stage. Stages whose recipe and inputs are unchanged are skipped; an interrupted
-one resumes where it stopped. An override applies to every recipe that has the key (`--data.path my.txt`), or to one
+one resumes where it stopped. Accelerate starts a stage that has a launch file, `accelerate/STAGE.yaml` in the folder.
+
+An override applies to every recipe that has the key (`--data.path my.txt`), or to one
 stage if its name comes first (`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept
 out of the training text. At the end, a table and a plot of the whole run are written.
 
@@ -290,7 +292,26 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
     Returns:
         The exit code, negative for a signal.
     """
-    return run_child([sys.executable, "-m", "training", stage, "--config", str(path), *overrides])
+    command = ["-m", "training", stage, "--config", str(path), *overrides]
+    return run_child([sys.executable, *launcher_of(stage, path), *command])
+
+
+def launcher_of(stage: str, path: Path) -> list[str]:
+    """Accelerate's launcher with the launch file of a stage, `accelerate/STAGE.yaml` beside its recipe; empty without.
+
+    Raises:
+        UserError: the file is for several machines.
+    """
+    file = with_shipped(path.parent / "accelerate" / f"{stage}.yaml")
+    if not file.is_file():
+        return []
+    machines = read_yaml(file).get("num_machines", 1)
+    if machines > 1:
+        raise UserError(
+            f"'{stage}': {file} is for {machines} machines; start it on each with accelerate launch (docs/cluster.md), "
+            "then rerun this command"
+        )
+    return ["-m", "accelerate.commands.launch", "--config_file", str(file)]
 
 
 def check_exit_code(stage: str, code: int, restart: bool = False) -> None:

@@ -32,6 +32,19 @@ def pick_device() -> "torch.device":
     return torch.device("cpu")
 
 
+def peak_memory(device: "torch.device") -> int | None:
+    """Bytes that this process has held at most: on a GPU in tensors, on a CPU in main memory. None where unknown."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if device.type != "cpu" or not status.is_file():
+        return None
+    (kilobytes,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(kilobytes) * 1024
+
+
 def has_bf16(device: "torch.device") -> bool:
     """Whether the device has native bfloat16. Emulated, it is slower than fp32."""
     import torch

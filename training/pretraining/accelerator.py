@@ -5,10 +5,12 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration
+from transformers import PreTrainedModel
 from transformers.integrations import unset_hf_deepspeed_config
 
 from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
+from training.model_io.tensor_parallel import group_size
 from training.pretraining.config import PretrainConfig
 from training.pretraining.trackers import check_trackers
 from training.stages.provenance import staging_dir
@@ -28,21 +30,47 @@ def build_accelerator(config: PretrainConfig) -> Accelerator:
         project_config=ProjectConfiguration(logging_dir=str(staging_dir(config.output_dir) / "trackers")),
     )
     try:
-        at_once = config.sequences_at_once(accelerator.num_processes)
+        shares = shares_of_batch(accelerator)
+        at_once = config.sequences_at_once(shares)
     except ValueError as error:
         raise UserError(str(error)) from None
     if config.on_nonfinite == "skip" and accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise UserError("'on_nonfinite': skip does not work with DeepSpeed, which applies every step; set it to stop")
-    accelerator.gradient_accumulation_steps = config.global_batch_size // (at_once * accelerator.num_processes)
+    accelerator.gradient_accumulation_steps = config.global_batch_size // (at_once * shares)
     if accelerator.distributed_type == DistributedType.FSDP:
-        _configure_fsdp(accelerator)
+        _configure_fsdp(accelerator, config)
     elif accelerator.distributed_type == DistributedType.DEEPSPEED:
         _configure_deepspeed(accelerator, config, at_once)
     return accelerator
 
 
-def _configure_fsdp(accelerator: Accelerator) -> None:
+def shares_of_batch(accelerator: Accelerator) -> int:
+    """The number of shares that a batch is divided into: one for each process, or each tensor-parallel group."""
+    return accelerator.num_processes // group_size(accelerator)
+
+
+def share_of_batch(accelerator: Accelerator) -> int:
+    """The number of this process's share. The processes of a group have adjacent numbers, so they share a machine."""
+    return accelerator.process_index // group_size(accelerator)
+
+
+def prepare(
+    accelerator: Accelerator, model: PreTrainedModel, optimizer: torch.optim.Optimizer
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """Model and optimizer, wrapped for the launch file's engine."""
+    if group_size(accelerator) == 1:
+        return accelerator.prepare(model, optimizer)
+    # `prepare` would first replicate the parameters that are not divided, with a class that transformers has removed.
+    return accelerator._prepare_fsdp2(model, optimizer)
+
+
+def _configure_fsdp(accelerator: Accelerator, config: PretrainConfig) -> None:
     plugin = accelerator.state.fsdp_plugin
+    if config.optimizer.name == "muon" and group_size(accelerator) > 1:
+        raise UserError(
+            "'optimizer.name': muon needs whole matrices, which tensor parallelism divides; use adamw, or FSDP2 alone "
+            "(recipes/accelerate/fsdp2.yaml)"
+        )
     if plugin.fsdp_version != 2:
         raise UserError("'fsdp_config.fsdp_version': must be 2; see recipes/accelerate/fsdp2.yaml")
     if plugin.mixed_precision_policy:

@@ -26,8 +26,10 @@ from training.data.loader import Batch, TokenLoader
 from training.insight.capture import Capture
 from training.insight.record import HEADS, INSIGHT, STEPS
 from training.insight.run_capture import SHARDED, RunCapture
+from training.model_io.tensor_parallel import divide_matrices, group_size
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
+from training.pretraining.accelerator import prepare, share_of_batch, shares_of_batch
 from training.pretraining.checkpoint import Checkpoints, reusable_steps
 from training.pretraining.config import PretrainConfig
 from training.pretraining.guards import MOST_SKIPPED, LossSpikes, check_initial_loss
@@ -67,7 +69,8 @@ class Pretrainer:
         self, config: PretrainConfig, folder: Path, tokenizer: PreTrainedTokenizerFast, accelerator: Accelerator
     ):
         self.config, self.folder, self.tokenizer, self.accelerator = config, folder, tokenizer, accelerator
-        self.at_once = config.sequences_at_once(accelerator.num_processes)  # in a forward pass
+        self.shares, self.share = shares_of_batch(accelerator), share_of_batch(accelerator)  # of a batch; own number
+        self.at_once = config.sequences_at_once(self.shares)  # in a forward pass
         self.training_data = self.open_data("train", config.global_batch_size)
         self.validation_data = self.open_data("validation", 1)
         self.span = Spans(accelerator.device) if config.profile else nullcontext
@@ -77,7 +80,7 @@ class Pretrainer:
         self.num_tokens = config.max_steps * self.throughput.tokens_per_step  # of the whole run
         self.sharded = is_sharded(accelerator)
         self.insight = self.build_insight(model)
-        self.model, self.optimizer = accelerator.prepare(model, build_optimizer(model, config.optimizer))
+        self.model, self.optimizer = prepare(accelerator, model, build_optimizer(model, config.optimizer))
         self.prompts = readable_prompts(config.sample_prompts, tokenizer, config.sequence_length)
         self.step = 0  # optimizer steps done
         self.losses: list[float] = []  # of the steps since the last line of metrics.jsonl
@@ -113,6 +116,9 @@ class Pretrainer:
         model = build_model(config, self.tokenizer)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable()
+        divided = group_size(self.accelerator) > 1
+        if divided:  # before the device is asked to hold the whole model
+            divide_matrices(model, self.accelerator)
         model.to(device)
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
         self.throughput = Throughput(
@@ -125,7 +131,7 @@ class Pretrainer:
         if self.compiled is None:
             own_engine = self.accelerator.distributed_type == DistributedType.DEEPSPEED  # hooks every module
             operations = config.max_steps * self.throughput.operations_per_step
-            self.compiled = not own_engine and worth_compiling(device, operations)
+            self.compiled = not own_engine and not divided and worth_compiling(device, operations)
         if config.attn_implementation is None:
             model.set_attn_implementation(pick_attention(device, config.sequence_length, self.compiled))
         if self.compiled:
@@ -136,20 +142,14 @@ class Pretrainer:
 
     def build_insight(self, model: ScratchForCausalLM) -> RunCapture | None:
         """The captures of attention, if the recipe asks for them. Raises UserError: its keys do not fit the model."""
-        if not self.config.insight.enabled:
-            return None
-        if self.sharded:
+        insight = self.config.insight
+        if insight.enabled and self.sharded:
             self.accelerator.print(f"pretrain: {SHARDED}")
+        if not insight.enabled or self.sharded:
             return None
-        capture = Capture(
-            model,
-            self.tokenizer,
-            self.config.insight,
-            self.validation_data,
-            self.config.seed,
-            self.throughput.tokens_per_step,
-        )
-        return RunCapture(self.accelerator, capture, self.config.insight.steps(self.config.max_steps))
+        held_out, seed, tokens = self.validation_data, self.config.seed, self.throughput.tokens_per_step
+        capture = Capture(model, self.tokenizer, insight, held_out, seed, tokens)
+        return RunCapture(self.accelerator, capture, insight.steps(self.config.max_steps))
 
     def resume(self) -> None:
         """Restore the newest complete checkpoint, if there is one.
@@ -205,7 +205,7 @@ class Pretrainer:
         if self.step == 0:
             self.check_start()
         if self.insight:
-            self.insight.begin(self.folder / INSIGHT, self.model, self.step)
+            self.log.print(self.insight.begin(self.folder / INSIGHT, self.model, self.step))
         if self.config.profile and self.accelerator.is_main_process:
             self.profiler = Profiler(self.folder / "profile", self.span)
         self.throughput.start(self.step)
@@ -286,7 +286,7 @@ class Pretrainer:
     def prepare_step(self) -> None:
         """Seed the random draws of this step, set train mode and the learning rates."""
         self.model.train()
-        seed_step(self.config.seed, self.step, self.accelerator.process_index, self.accelerator.device)
+        seed_step(self.config.seed, self.step, self.share, self.accelerator.device)
         self.set_learning_rates()
 
     def set_learning_rates(self) -> None:
@@ -315,7 +315,7 @@ class Pretrainer:
         accelerator, size = self.accelerator, self.at_once
         with self.span("loader"):
             num_predictions = self.training_data.num_predictions(sequences)
-        mine = sequences[accelerator.process_index :: accelerator.num_processes]
+        mine = sequences[self.share :: self.shares]
         loss_sum = torch.zeros((), device=accelerator.device)
         for first in range(0, len(mine), size):
             with self.span("loader"):
@@ -326,10 +326,10 @@ class Pretrainer:
                     loss = self.compute_loss(batch, num_items_in_batch=num_predictions)
                     loss_sum += loss.detach()
                 with self.span("backward"):
-                    # Undo the division by the accumulation steps (backward) and by the processes (averaged gradients).
+                    # Undo the division by the accumulation steps (backward) and by the shares (averaged gradients).
                     # DeepSpeed clips and steps in here, after the last micro-batch; `optimizer.step` then does nothing.
-                    accelerator.backward(loss * accelerator.gradient_accumulation_steps * accelerator.num_processes)
-        return loss_sum
+                    accelerator.backward(loss * accelerator.gradient_accumulation_steps * self.shares)
+        return loss_sum * (self.shares / accelerator.num_processes)  # the processes of a group have the same sum
 
     def compute_loss(self, batch: Batch, **kwargs: Any) -> torch.Tensor:
         """Mean cross-entropy of a batch's labels, in nats, a scalar."""

@@ -42,9 +42,11 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 def export_model(accelerator: Accelerator, model: Any, tokenizer_dir: str, folder: Path) -> None:
     """Gather the weights from all processes into one Hugging Face directory. Every process must call this."""
-    state_dict = accelerator.get_state_dict(model)
+    state_dict, model = accelerator.get_state_dict(model), accelerator.unwrap_model(model)
+    if model.config.tie_word_embeddings:  # gathered from processes, tied weights are two tensors
+        state_dict = {name: weight for name, weight in state_dict.items() if name not in model._tied_weights_keys}
     if accelerator.is_main_process:
-        save_model(accelerator.unwrap_model(model), tokenizer_dir, folder, state_dict=state_dict)
+        save_model(model, tokenizer_dir, folder, state_dict=state_dict)
 
 
 def save_sharded(

@@ -13,7 +13,18 @@ from typing import Any
 from training.insight.formation import FORMED, measured_formation
 from training.insight.heads import head_name, scores_of
 from training.insight.record import Record
-from training.plots.style import COLOURS, FAINT, INK, caption, drawing, label_ends, rounded_count, save, short_count, short_name
+from training.plots.style import (
+    COLOURS,
+    FAINT,
+    INK,
+    caption,
+    drawing,
+    label_ends,
+    rounded_count,
+    save,
+    short_count,
+    short_name,
+)
 
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # lines of the heads with a colour and a name
 _WORTH_A_NAME = 0.1  # induction score
