@@ -114,6 +114,8 @@ def loss_bytes(architecture: Architecture, shape: Shape, cpu: bool) -> float:
     rows = min(tokens, BLOCK_ON_CPU if cpu else BLOCK_ON_GPU)
     block = unit * rows * vocab
     product = unit * min(vocab, PART) * width
+    if shape.bf16 and cpu:  # added to the gradient in fp32; a GPU converts inside the kernel
+        product += 4 * min(vocab, PART) * width
     scores = 4 * (min(max(1, SLICE // vocab), rows) if cpu else rows) * vocab
     scores *= (1 if shape.bf16 else 0) + (2 if architecture.final_logit_softcapping else 0)
     scores += block if rows < tokens else 0  # of the last block, which is freed only after the next is computed

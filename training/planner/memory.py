@@ -19,11 +19,15 @@ POLAR_BATCH = 2**26  # elements that Muon multiplies together, of training/optim
 DDP_BUCKETS = 4  # bytes a parameter: gradients are copied into buckets (torch's default, gradient_as_bucket_view=False)
 DEEPSPEED_BUCKET = 5 * 10**8  # elements; DeepSpeed's default reduce_bucket_size
 DEEPSPEED_LIVE = 10**9  # parameters gathered at once; DeepSpeed's default stage3_max_live_parameters
-# Of the process: libraries and context. On a CPU, resident memory after importing torch and transformers.
+# Of the process: libraries and context. On a CPU, resident memory after importing torch and transformers and a step of
+# a tiny model.
 OVERHEAD_GPU = Estimate(0.4e9, 0.7e9, 1.5e9)
-OVERHEAD_CPU = Estimate(0.5e9, 0.65e9, 0.9e9)
+OVERHEAD_CPU = Estimate(0.42e9, 0.45e9, 0.6e9)
 # What an allocator loses between tensors, as a share of what is not weights, gradients or optimizer states.
-FRAGMENTATION = Estimate(0.0, 0.03, 0.12)
+FRAGMENTATION_GPU = Estimate(0.0, 0.03, 0.12)
+# On a CPU, of activations and temporaries: the C library keeps freed tensors below 32 MiB (measured in
+# docs/planning.md).
+FRAGMENTATION_CPU = Estimate(0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,12 @@ def peak_memory(architecture: Architecture, shape: Shape, layout: Layout) -> Mem
         _in_optimizer(architecture, shape, layout),
     ]
     phase = max(phases, key=lambda memory: memory.allocated)
-    states = phase.weights + phase.gradients + phase.optimizer
-    moving = phase.allocated - states
-    base = OVERHEAD_CPU if layout.device.cpu else OVERHEAD_GPU
-    overhead = base + FRAGMENTATION * moving
+    if layout.device.cpu:
+        base, lost = OVERHEAD_CPU, FRAGMENTATION_CPU * (phase.activations + phase.temporaries)
+    else:
+        states = phase.weights + phase.gradients + phase.optimizer
+        base, lost = OVERHEAD_GPU, FRAGMENTATION_GPU * (phase.allocated - states)
+    overhead = base + lost
     whole = 4 * architecture.num_parameters
     own = states_of(architecture, shape, layout)
     held = own.weights + own.optimizer
