@@ -10,10 +10,13 @@ quickstart: $(LIGHT)  ## corpus to chat model on this machine
 	$(BIN)/scratch run recipes/quickstart
 
 check: lint  ## the linter and the tests that need no whole command, under three minutes
-	$(BIN)/python -m pytest --numprocesses auto -m "not slow"
+	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not release"
 
-test: lint  ## the linter and all tests
+test: lint  ## the linter and the tests that every change must pass, about fifteen minutes
 	$(BIN)/python -m pytest --numprocesses auto
+
+test-release: lint  ## the linter and all tests, also those that a release must pass
+	$(BIN)/python -m pytest --numprocesses auto -m "release or not release"
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -31,4 +34,4 @@ $(DEV): pyproject.toml .ci/constraints.txt | $(BIN)/python
 	$(INSTALL) ".[dev]"
 	touch $(LIGHT) $@
 
-.PHONY: quickstart check test lint install
+.PHONY: quickstart check test test-release lint install

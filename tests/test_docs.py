@@ -26,7 +26,7 @@ SCRATCH = re.compile(r"(?:\bscratch|-m training) ((?:-|\w)[\w-]*)(.*)")
 # The commands with options of our own; the others take TRL's (tests/tuning).
 OUR_OPTIONS = (
     *("tokenizer", "prepare", "pretrain", "classify", "evaluate", "export", "import", "push", "plot"),
-    *("chat", "complete", "serve", "arena"),
+    *("chat", "complete", "serve", "arena", "attention"),
 )
 EVERYWHERE = ("help", "print_config")
 FLAG = re.compile(r"--([A-Za-z_][\w.-]*)")

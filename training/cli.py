@@ -13,6 +13,7 @@ from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
 from training.machine.threads import use_reproducible_products
 from training.stages.flags import split_restart
+from training.stages.stage import Stage
 
 # Group: command: (module below training.commands, what it does).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -26,6 +27,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Train": {
         "pretrain": ("pretrain", "train a model from random weights on the shards"),
+        "watch": ("watch", "show a training run in the terminal while it goes on: losses, speed, samples"),
     },
     "Fine-tune": {
         "sft": ("sft", "fine-tune on instructions (TRL's SFT)"),
@@ -46,6 +48,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "complete": ("complete", "continue a text with a model, such as a pretrained one"),
         "serve": ("serve", "serve a model with an OpenAI-compatible API"),
         "arena": ("arena", "rate models by votes on pairs of answers; turn votes into preferences for DPO"),
+        "attention": ("attention", "draw what the attention heads of a model do, and how they formed; knock heads out"),
         "plot": ("plot", "plot the curves of several pretraining runs in one figure"),
         "report": ("report", "print the results of a run as a table, and plot them"),
     },
@@ -124,16 +127,16 @@ def main(arguments: list[str] | None = None) -> int:
         with no_interrupt_lost(), rank_zero_stdout():
             importlib.import_module(COMMANDS[command][0]).main(rest)
     except UserError as error:
-        from training.stages.stage import Stage
-
-        Stage.note_mistake()
+        Stage.note_end("mistake", str(error))
         print_error(str(error))
         return 2
     except Interrupted as stopped:
+        Stage.note_end("stopped", str(stopped))
         if rank() == 0:
             print(f"{command}: {stopped}", file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
+        Stage.note_end("stopped", "interrupted")
         again = "the same command without --restart" if split_restart(rest)[0] else "the same command"
         advice = f"run {again} to resume or start again, earlier outputs are intact"
         print(f"{command}: interrupted; {advice}", file=sys.stderr)
@@ -143,6 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except Exception as error:
         line = explain(error)
+        Stage.note_end("failure", line or one_line(f"{type(error).__name__}: {error}"))
         if line is None:
             raise
         print_error(line)

@@ -96,6 +96,7 @@ def test_differences_are_taken_within_seeds():
     assert table[RAW]["epochs"] == 2 and "2.8500 ± 1.3435 | -5.00 ± 0.00 %" in as_table(table)
 
 
+@pytest.mark.release
 def test_curation_benchmark_runs(arguments, monkeypatch, capsys):
     def stage(verb, options, threads=0):
         flags = [f"--{key}={value}" for key, value in options.items()]

@@ -24,6 +24,7 @@ def prose(draw, count):
     return " ".join("".join(draw.choices(SYLLABLES, k=3)) for _ in range(count))
 
 
+@pytest.mark.release
 def test_data_benchmark_races_on_equal_work(tmp_path):
     draw = random.Random(0)
     chapters = [prose(draw, 120) + ".\n" for _ in range(60)]

@@ -57,6 +57,7 @@ def test_the_watch_sees_the_memory_of_other_processes(tmp_path):
     assert 60e6 < first < 100e6 and 20e6 < later < 60e6 and mapped > 0
 
 
+@pytest.mark.release
 @KNOWN
 def test_the_benchmark_tells_both_passes_apart(tmp_path):
     command = [sys.executable, "-m", "benchmarks.data_memory", "--megabytes", "0.5", f"--folder={tmp_path}"]

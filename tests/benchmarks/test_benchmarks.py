@@ -33,6 +33,7 @@ def results():
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.release
 def test_model_benchmark_reports_every_contestant(results):
     assert results["benchmark"] == "model"
     assert results["conditions"]["hidden_size"] == 32 and results["conditions"]["dtype"] == "fp32"
@@ -42,6 +43,7 @@ def test_model_benchmark_reports_every_contestant(results):
     assert all(set(figures) == contestants for figures in results["generation"].values())
 
 
+@pytest.mark.release
 def test_model_benchmark_compares_like_with_like(results):
     baseline, ours = results["training"]["transformers Llama"], results["training"]["ours, llama"]
     assert ours["parameters"] == baseline["parameters"]
@@ -62,6 +64,7 @@ import benchmarks.model
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
+@pytest.mark.release
 def test_pretrain_benchmark_says_where_the_time_goes():
     options = ["--vocab-size=512", "--hidden-size=32", "--layers=1", "--heads=2", "--seq=16", "--batch=4"]
     options += ["--at-once=2", "--eval-sequences=4", "--rounds=2", "--steps=2", "--dtype=fp32"]
@@ -84,6 +87,7 @@ def test_split_patterns_lose_nothing():
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
+@pytest.mark.release
 def test_tokenizer_benchmark_races_equals(tmp_path):
     lines = [f"the {number % 7} cats of row {number} sat under the table" for number in range(600)]
     (tmp_path / "text.txt").write_text("\n".join(lines))
@@ -110,6 +114,7 @@ def test_the_textbook_loop_learns_the_same_merges():
         naive_seconds(ours.count_words([text]), wrong, points=0)
 
 
+@pytest.mark.release
 def test_shakespeare_benchmark_scores_the_whole_last_tenth(tmp_path):
     text = "\n".join(f"CAT {number % 7}:\nI sat upon the mat of row {number}.\n" for number in range(400))
     (tmp_path / "input.txt").write_text(text)
@@ -122,6 +127,7 @@ def test_shakespeare_benchmark_scores_the_whole_last_tenth(tmp_path):
     assert 1 < small["loss"] < 5 and 0 < small["seconds"] < small["command_seconds"]
 
 
+@pytest.mark.release
 def test_ablation_benchmark_changes_one_thing(tmp_path):
     lines = [json.dumps({"text": f"The {number % 7} cats of row {number} sat. " * 20}) for number in range(200)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
@@ -135,6 +141,7 @@ def test_ablation_benchmark_changes_one_thing(tmp_path):
     assert "| **scratch** |" in output
 
 
+@pytest.mark.release
 def test_classification_benchmark_has_both_yardsticks(tmp_path):
     write_model(tmp_path / "model", write_tokenizer(tmp_path / "tokenizer"))
     for split, count in {"train": 24, "validation": 8, "test": 8}.items():

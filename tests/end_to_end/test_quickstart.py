@@ -50,7 +50,9 @@ FILES = {
         *("manifest.json", "provenance.json", "recipe.yaml", "README.md", "samples.md", "funnel.png"),
         *("contaminated.jsonl", "dropped.jsonl"),
     },
-    "pretrain": MODEL | {"metrics.jsonl", "incidents.jsonl", "loss.png"},
+    "pretrain": MODEL
+    | {"metrics.jsonl", "incidents.jsonl", "samples.jsonl", "loss.png"}
+    | {f"insight/{name}" for name in ("probes.json", "steps.jsonl", "heads.jsonl", "maps/00000000.safetensors")},
     "sft": MODEL | {"metrics.jsonl", "loss.png"},
     "dpo": MODEL
     | {"metrics.jsonl", "loss.png"}
@@ -114,7 +116,7 @@ def test_one_folder_a_stage(run):
     assert {path.name for path in run.iterdir()} == {*FILES, "summary.json", "summary.md", "summary.png"}
     for stage, expected in FILES.items():
         found = {str(path.relative_to(run / stage)) for path in (run / stage).rglob("*") if path.is_file()}
-        extras = {name for name in found - expected if not name.startswith("checkpoints/")}
+        extras = {name for name in found - expected if not name.startswith(("checkpoints/", "insight/"))}
         assert expected <= found and not extras, stage
     for picture in ("summary.png", "pretrain/loss.png", "sft/loss.png", "dpo/loss.png"):
         assert (run / picture).read_bytes().startswith(b"\x89PNG")

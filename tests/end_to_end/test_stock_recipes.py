@@ -16,6 +16,7 @@ RECIPES = sorted(
     for path in (ROOT / "recipes").glob("*/*.yaml")
     if path.stem in VERBS and not path.with_name("plan.json").exists()
 )
+LAUNCHED = ("quickstart/sft", "arithmetic/grpo")  # by every run of the tests, and all others before a release
 ON_THE_CPU = {"use_cpu": "true", "bf16": "false", "report_to": "none"}
 SMALL = {"max_steps": 2, "per_device_train_batch_size": 4, "warmup_steps": 0, "logging_steps": 1}
 COUNT = 32  # records of each file
@@ -51,8 +52,18 @@ def place(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def name_of(recipe):
+    return f"{recipe.parent.name}/{recipe.stem}"
+
+
+def cases():
+    for recipe in RECIPES:
+        yield pytest.param(recipe, 1, id=f"{name_of(recipe)}-1")
+        marks = () if name_of(recipe) in LAUNCHED else pytest.mark.release
+        yield pytest.param(recipe, 2, id=f"{name_of(recipe)}-2", marks=marks)
+
+
+@pytest.mark.parametrize("recipe, processes", cases())
 def test_two_steps(terminal, place, tmp_path, recipe, processes):
     """Only the rewards of sums come from this package; the network comes from the model's own code files."""
     verb = recipe.stem

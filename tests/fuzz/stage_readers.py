@@ -190,7 +190,8 @@ def any_state() -> Any:
 
 
 def open_checkpoint() -> None:
-    from training.pretraining.checkpoint import Checkpoints, read_checkpoints
+    from training.pretraining.checkpoint import Checkpoints
+    from training.stages.checkpoints import read_checkpoints
 
     folder = Path("checkpoints")
     sorted(found.step for found in read_checkpoints(folder))
@@ -244,6 +245,18 @@ def put_predicted() -> None:
     put("run/plan.json", PREDICTED)
 
 
+def read_attention() -> None:
+    from training.insight.record import Record
+
+    Record.open("insight").snapshot(8)
+
+
+def put_attention() -> None:
+    from insight import write_record
+
+    write_record(Path("insight"))
+
+
 READERS = {
     "plan of a run": Reader(
         put_predicted, ("run/plan.json", "run/metrics.jsonl", "run/provenance.json"), lambda: compare(Path("run"))
@@ -295,6 +308,11 @@ READERS = {
         putting({"checkpoint-2/trainer_state.json": {"global_step": 2}, "checkpoint-2/rng_state.pth": b"x"}),
         ("checkpoint-2/trainer_state.json",),
         lambda: newest_checkpoint(Path(".")),
+    ),
+    "attention": Reader(
+        put_attention,
+        tuple(f"insight/{file}" for file in ("probes.json", "steps.jsonl", "heads.jsonl", "maps/00000008.safetensors")),
+        read_attention,
     ),
     "adapter": Reader(
         lambda: (put_model(), put("adapter/adapter_config.json", {"base_model_name_or_path": "model", "r": 4})),

@@ -12,10 +12,12 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -104,9 +106,13 @@ def run_scratch(
     """
     counter = log.with_suffix(".count")
     counter.write_bytes(bytes(8))
+    printed, end = get_context("forkserver").Pipe(duplex=False)  # a limit on files would limit a log as well
     started = time.monotonic()
-    process = get_context("forkserver").Process(target=_scratch, args=(arguments, folder, log, counter, fault))
+    process = get_context("forkserver").Process(target=_scratch, args=(arguments, folder, end, counter, fault))
     process.start()
+    end.close()
+    copier = threading.Thread(target=_copy, args=(printed, log))
+    copier.start()
     process.join(kill_after)
     if process.exitcode is None:
         try:
@@ -114,6 +120,7 @@ def run_scratch(
         except ProcessLookupError:  # it has just begun, or has just ended
             process.kill()
         process.join()
+    copier.join()
     changes = int.from_bytes(counter.read_bytes(), "little")
     return Outcome(process.exitcode, log.read_text(errors="replace"), changes, time.monotonic() - started)
 
@@ -134,12 +141,23 @@ def disk_fills_in_a_picture() -> Iterator[None]:
         yield
 
 
-def _scratch(arguments: list[str], folder: Path, log: Path, counter: Path, fault: Fault | None) -> None:
-    """The body of the process."""
+def _copy(printed: Connection, log: Path) -> None:
+    """Write to a log what comes through a pipe, until all processes that have it have ended."""
+    with printed, log.open("wb") as stream:
+        while piece := os.read(printed.fileno(), 1 << 16):
+            stream.write(piece)
+
+
+def _scratch(arguments: list[str], folder: Path, end: Connection, counter: Path, fault: Fault | None) -> None:
+    """The body of the process.
+
+    Args:
+        end: of a pipe, for what it prints.
+    """
     os.setsid()
-    with log.open("w") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
+    with end:
+        os.dup2(end.fileno(), 1)
+        os.dup2(end.fileno(), 2)
     with counter.open("r+b") as stream:
         count = mmap.mmap(stream.fileno(), 8)
     from forking import run_stage

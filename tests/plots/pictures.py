@@ -189,6 +189,72 @@ def leaderboard(models: list[str], steps: int) -> Callable[[Path], None]:
     return draw
 
 
+# phases.png, the strip of frames and ablation.png of `scratch attention`
+
+
+def attention_record(folder: Path, layers: int, heads: int, steps: list[int], held_out: bool = True):
+    """A record in which heads form, with NaN where a measure is not known."""
+    import numpy as np
+
+    from training.insight.record import HeadScores, Layout, Probe, Record, RecordWriter, Snapshot, StepScores
+
+    drawn, size = np.random.default_rng(0), 24
+    probes = [Probe("repeated", "repeated", [*range(12)] * 2, [LONG[:n] for n in range(12)] * 2, 12)]
+    probes += [Probe("held out 1", "held_out", [*range(24)], [ODD] * 24)] if held_out else []
+    layout = Layout(64, 3.0, layers, heads, heads, 4, 0.5, [(0, 0)], probes)
+    writer = RecordWriter(folder, layout)
+    maps = np.tril(drawn.integers(0, 255, (layers, heads, size, size))).astype(np.uint8)
+    vectors = [np.ones((1, size, 4), np.float16)] * len(probes)
+    for step in steps:
+        scores = [
+            HeadScores(step, step * 4096, layer, head, kind, *(drawn.random(5) * step / steps[-1]), 3.0, math.nan)
+            for layer in range(layers)
+            for head in range(heads)
+            for kind in ("repeated", "held_out")[: len(probes)]
+        ]
+        losses = [3 + drawn.random() for _ in range(63)] if held_out else []
+        loss = 3.0 if held_out else math.nan
+        whole = StepScores(step, step * 4096, loss, -0.1 if held_out else math.nan, 0.5, 4.0, losses)
+        writer.write(whole, scores, Snapshot(step, [maps] * len(probes), vectors, vectors, vectors))
+    return Record.open(folder)
+
+
+def phases(layers: int, heads: int, steps: list[int], held_out: bool = True, expected: float | None = 3e7):
+    def draw(file: Path) -> None:
+        from training.plots.insight.phases import draw_phases
+
+        record = attention_record(file.with_suffix(""), layers, heads, steps, held_out)
+        draw_phases(record, [file], ODD + LONG, expected)
+
+    return draw
+
+
+def frames(steps: list[int], held_out: bool = True):
+    def draw(file: Path) -> None:
+        from training.plots.insight.film import HeadFilm, draw_frames
+
+        record = attention_record(file.with_suffix(""), 2, 2, steps, held_out)
+        draw_frames(HeadFilm(record, (1, 1), "induction"), [file], ODD)
+
+    return draw
+
+
+def ablation(layers: int, heads: int, held_out: bool = True):
+    def draw(file: Path) -> None:
+        from training.common.estimates import Difference, Estimate
+        from training.insight.ablation import Ablation, Ablations
+        from training.plots.insight.ablation import draw_ablations
+
+        effects = []
+        for layer, head in itertools.product(range(layers), range(heads)):
+            change = Difference(math.sin(layer + 2 * head), 0.1, 16, 0.1, "test")
+            effects.append(Ablation(((layer, head),), change if held_out else None, 0.3, change))
+        whole = Ablations(Estimate(3.0, 0.1, 16) if held_out else None, 1.0, Estimate(0.5, 0.1, 16), effects)
+        draw_ablations(whole, layers, heads, [file], LONG + ODD)
+
+    return draw
+
+
 THREE = ["base", "sft", "dpo"]
 SIX = ["base", "sft", "reward", "dpo", "kto", "orpo"]
 CASES: dict[str, Callable[[Path], None]] = {
@@ -236,6 +302,14 @@ CASES: dict[str, Callable[[Path], None]] = {
     "leaderboard_long": leaderboard([ODD, *names(5, long=True)], 9),
     "leaderboard_30": leaderboard(names(30), 9),
     "leaderboard_no_history": leaderboard(THREE[:2], 0),
+    "phases": phases(4, 2, [0, 1, 2, 4, 8, 16, 32, 64]),
+    "phases_many": phases(12, 12, [64, 100]),
+    "phases_no_held_out": phases(2, 2, [1, 2], held_out=False, expected=None),
+    "frames": frames([0, 1, 2, 4, 8, 16, 32, 64]),
+    "frames_one_moment": frames([1], held_out=False),
+    "ablation": ablation(4, 2),
+    "ablation_many": ablation(48, 25),
+    "ablation_one": ablation(1, 1, held_out=False),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A run that is killed anywhere and resumed has the losses and weights of an uninterrupted one, to the last bit.
+"""A killed and resumed run has the losses, weights and captures of an uninterrupted one, to the last bit.
 
 The processes are real and die by SIGKILL. Most are forked from a server that has imported everything, which saves five
 seconds a start; a few come from the command line, and some are two processes under `accelerate launch`. The moments are
@@ -44,6 +44,8 @@ OPTIONS = {
     "eval_sequences": 2,
     "save_steps": 2,
     "keep_best": 1,
+    "insight.enabled": "true",
+    "insight.tokens": 16,
 }
 
 
@@ -281,6 +283,14 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert captures(one) == captures(other)
+
+
+def captures(folder: Path) -> dict[str, bytes]:
+    """The files of the record of attention."""
+    found = {path.name: path.read_bytes() for path in (folder / "insight").rglob("*") if path.is_file()}
+    assert len(found) > 15
+    return found
 
 
 def options(stages: dict[str, Path], **changes: object) -> list[str]:

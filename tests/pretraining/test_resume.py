@@ -158,7 +158,7 @@ def test_a_finished_run_without_its_model_is_made_again_from_its_last_checkpoint
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_goes_on_exactly(finished, tmp_path, monkeypatch, capfd):
-    """With dropout from compiled code, and validations and samples in other shapes between the steps."""
+    """With dropout from compiled code, and validations, samples and captures in other shapes between the steps."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     options = {"torch_compile": "true", "model.hidden_dropout": 0.1, "eval_steps": 1, "sample_prompts": "[the cat]"}
@@ -167,8 +167,10 @@ def test_a_compiled_run_goes_on_exactly(finished, tmp_path, monkeypatch, capfd):
     unfinish(Path("half.partial"))
     shutil.rmtree("half.partial/checkpoints/step-00000004")
     torch.compiler.reset()  # as in a new process
-    assert pretrain(output_dir="half", **options) == 0
-    assert "resuming from step 2" in capfd.readouterr().out
+    captured = {"insight.enabled": "true", "insight.tokens": 16}
+    assert pretrain(output_dir="half", **options, **captured) == 0
+    said = capfd.readouterr().out
+    assert "resuming from step 2" in said and "the record begins at step 2, because it was off before" in said
     whole, half = (Path(run, "model.safetensors").read_bytes() for run in ("whole", "half"))
     assert whole == half
 

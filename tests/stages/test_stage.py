@@ -124,16 +124,16 @@ def test_a_run_that_failed_before_any_work_is_no_obstacle(out, capsys):
 def test_the_work_of_a_run_that_failed_by_a_mistake_is_no_obstacle(out, capsys):
     """Such as a wrong column: the recipe has to change. What was saved before stays protected."""
     (make(out).begin() / "half").write_text("done")
-    Stage.note_mistake()  # as the command line does
+    Stage.note_end("mistake", "")  # as the command line does
     same = make(out)
     assert not same.is_current() and (same.begin() / "half").exists()
-    Stage.note_mistake()
+    Stage.note_end("mistake", "")
     other = make(out, recipe={"seed": 1})
     assert not other.is_current() and not (other.begin() / "half").exists()
     assert "failed with another recipe, starting over" in capsys.readouterr().out
     (other.folder / "half").write_text("done")
     other.heartbeat()
-    Stage.note_mistake()
+    Stage.note_end("mistake", "")
     with refused("output_dir", "interrupted", "seed: 1 -> 0"):
         make(out).begin()
 
@@ -142,7 +142,7 @@ def test_a_mistake_of_a_resumed_run_leaves_the_work_of_earlier_processes_protect
     (make(out).begin() / "half").write_text("done")
     Stage.begun.heartbeat()
     make(out).begin()  # in a new process, which saves nothing
-    Stage.note_mistake()
+    Stage.note_end("mistake", "")
     with refused("output_dir", "interrupted", "seed: 0 -> 1"):
         make(out, recipe={"seed": 1}).begin()
     assert (staging_dir(out) / "half").exists()

@@ -205,7 +205,7 @@ def test_a_mistake_before_the_first_checkpoint_leaves_nothing_to_protect(tmp_pat
     trainer.accelerator, trainer.add_callback, trainer.is_world_process_zero = None, lambda _: None, lambda: True
     with pytest.raises(UserError):
         train(stage, trainer)
-    Stage.note_mistake()
+    Stage.note_end("mistake", "")
     Stage("sft", str(tmp_path / "new"), {"seed": 1}, {}, []).begin()
 
 

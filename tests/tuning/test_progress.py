@@ -10,7 +10,7 @@ from transformers import ProgressCallback, TrainerControl, TrainerState, Trainin
 from training.commands import dpo, grpo, kto, orpo, reward, sft
 from training.common.progress import TrainingProgress
 from training.tuning.pipeline import progress as module
-from training.tuning.pipeline.progress import ProgressLines
+from training.tuning.pipeline.progress import MetricsFile, ProgressLines
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -130,3 +130,18 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     shown = capsys.readouterr()
     assert shown.out.startswith("step 1/4: loss 1.000, ") and "1/4" not in shown.err
     assert not isinstance(ProgressLines({}), ProgressCallback)
+
+
+def test_what_is_logged_is_in_a_file_at_once(tmp_path):
+    """A resumed run begins with the records of its checkpoint; a process that is not the first writes nothing."""
+    file, arguments = tmp_path / "metrics.jsonl", TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    file.write_text('{"step": 3}\n')
+    state, control, callback = TrainerState(log_history=[{"step": 1}]), TrainerControl(), MetricsFile(file)
+    callback.on_train_begin(arguments, state, control)
+    assert file.read_text() == '{"step": 1}\n'
+    state.log_history += [{"step": 1, "threads": 2}, {"step": 2, "loss": float("nan")}]
+    callback.on_log(arguments, state, control)
+    assert file.read_text().splitlines()[1:] == ['{"step": 1, "threads": 2}', '{"step": 2, "loss": null}']
+    other = TrainerState(log_history=[{"step": 9}], is_world_process_zero=False)
+    MetricsFile(file).on_train_begin(arguments, other, control)
+    assert file.read_text().count("\n") == 3

@@ -78,7 +78,6 @@ def main(arguments: list[str]) -> None:
     from training.model_io.model_folder import save_model, set_tokenizer_options
     from training.model_io.weights import check_weights
     from training.tuning.classification.classifier import (
-        PROGRESS_FIGURES,
         build_classifier,
         build_trainer,
         open_padding_tokenizer,
@@ -89,6 +88,7 @@ def main(arguments: list[str]) -> None:
         tokenize_texts,
         training_arguments,
     )
+    from training.tuning.figures import FIGURES
     from training.tuning.pipeline.progress import hide_bars_in_logs, show_progress
     from training.tuning.pipeline.resume import train
 
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> None:
         seed=config.seed,
     )
     trainer = build_trainer(settings, model, tokenizer, examples, lambda outcome: score(outcome, labels, positive))
-    show_progress(trainer, PROGRESS_FIGURES)
+    show_progress(trainer, FIGURES["classify"])
     train(stage, trainer)
     results = {split: predict(trainer, examples[split]) for split in ("validation", "test")}
     scores = {split: score(outcome, labels, positive) for split, outcome in results.items()}

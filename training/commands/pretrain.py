@@ -19,9 +19,11 @@ from training.common.processes import end_training, local_rank
 from training.common.shipped import with_shipped
 from training.common.signals import Interrupted
 from training.data.shards import check_hashes, check_tokenizer
+from training.insight.record import INSIGHT
 from training.planner.predictions import PLAN
-from training.pretraining.checkpoint import CHECKPOINTS, Continuation, find_continuation, read_checkpoints
+from training.pretraining.checkpoint import Continuation, find_continuation
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
+from training.stages.checkpoints import CHECKPOINTS, read_checkpoints
 from training.stages.flags import read_arguments, recipe_file
 from training.stages.help import command_line
 from training.stages.provenance import check_stage, digest
@@ -189,6 +191,7 @@ def describe(pretrainer: "Pretrainer", rules: list[str]) -> None:
         f"({accelerator.gradient_accumulation_steps} accumulation steps); "
         f"matrix products at {pretrainer.throughput.rate / 1e9:,.0f} GFLOP/s, the reference of MFU"
     )
+    accelerator.print(f"pretrain: {command_line('watch', config.output_dir)} shows this run in another terminal")
     if len(config.mixture.folders) > 1:
         accelerator.print(data.describe(config.max_steps))
     if config.curriculum:
@@ -225,7 +228,8 @@ def finish(pretrainer: "Pretrainer", stage: Stage) -> None:
         "tokens_per_second": median_rate(records),
         "peak_memory_bytes": memory,
     }
-    files = ["model", "checkpoints", METRICS, *drawn, *(["profile"] if config.profile else [])]
+    made = {"profile": config.profile, INSIGHT: pretrainer.insight}
+    files = ["model", "checkpoints", METRICS, *drawn, *(name for name, present in made.items() if present)]
     text = next(iter(config.sample_prompts), "Once upon a time")
     uses = [command_line("complete", config.output_dir, text)]
-    stage.finish(metrics, ", ".join(files), {CHECKPOINTS, "trackers"}, uses)
+    stage.finish(metrics, ", ".join(files), {CHECKPOINTS, INSIGHT, "trackers"}, uses)

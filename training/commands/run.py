@@ -48,6 +48,7 @@ from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, describe_times, fit_steps
 from training.stages.flags import apply_overrides, find_field, read_arguments, split_overrides, takes_no_value
 from training.stages.help import command_line
+from training.stages.lock import at_work
 from training.stages.provenance import has_recipe
 from training.stages.recipe import PathText, build, local_path, nearest, option, positional
 from training.stages.recipe_folders import copy_recipes, describe_recipes, find_folder, recipes_in
@@ -417,13 +418,12 @@ def main(arguments: list[str]) -> None:
         print(f"run: copied {folder}; next: edit its files, then {command_line('run', options.copy_to)}")
         return
     run = open_run(folder, read_config(folder, given), keys)
-    started = time.monotonic()
-    with owning_outputs():
+    started, run_dir = time.monotonic(), common_folder(resolve(run.recipes, run.overrides))
+    with owning_outputs(), at_work(run_dir):
         ran = run_stages(run, options.restart)
 
     from training.eval.results.summary import write_summary
 
-    run_dir = common_folder(resolve(run.recipes, run.overrides))
     summary = write_summary(run_dir, picture=ran)
     print(f"\n{summary.text}")
     minutes = (time.monotonic() - started) / 60

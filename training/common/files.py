@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Collection, Iterator
@@ -44,6 +45,27 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     """Write a text file as `open_whole` does."""
     with open_whole(path, durable) as stream:
         stream.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def open_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, whose files and folders replace those of the same names in it at the end.
+
+    An error or a signal in the `with` block leaves `folder` as it was.
+    """
+    beside = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        folder.mkdir(exist_ok=True)
+        for path in sorted(beside.iterdir()):
+            target = folder / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,8 @@ from training.common.errors import UserError
 from training.common.files import write_whole
 from training.common.json_files import fits
 
-LOGS = METRICS, INCIDENTS = "metrics.jsonl", "incidents.jsonl"
+# of a pretraining run; tuning has METRICS, and with GRPO and RLOO SAMPLES
+LOGS = METRICS, INCIDENTS, SAMPLES = "metrics.jsonl", "incidents.jsonl", "samples.jsonl"
 
 
 class MetricsLog:
@@ -34,10 +35,10 @@ class MetricsLog:
         kept = [record for record in read_log(file) if record["step"] <= step]
         write_whole(file, "".join(map(json_line, kept)), durable=True)
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a line, see `json_line`."""
+    def write(self, *records: dict[str, Any]) -> None:
+        """Append a line for each record, see `json_line`."""
         with self.file.open("a") as stream:
-            stream.write(json_line(record))
+            stream.write("".join(map(json_line, records)))
 
 
 def json_line(record: dict[str, Any]) -> str:

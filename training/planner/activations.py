@@ -69,11 +69,13 @@ def backward_bytes(architecture: Architecture, shape: Shape, parts: int = 1) -> 
     """Bytes per token that the backward pass of a layer needs at its peak, beyond what the layer keeps."""
     unit = unit_of(shape)
     inner = unit * architecture.intermediate_size / parts
-    copies = {"swiglu": 2, "geglu": 2, "gelu": 1, "relu2": 2}[architecture.mlp_type]
+    copies = {"swiglu": 2, "geglu": 2, "gelu": 1, "relu2": 3}[architecture.mlp_type]
     peak = copies * inner
     if shape.attention == "eager":  # gradients of the scores; by then the MLP's activations are freed
-        scores = 8 * shape.sequence_length * architecture.num_attention_heads / parts
-        peak = max(peak, scores - _mlp(architecture, shape) / parts - (4 + 2 * unit) * architecture.hidden_size)
+        scores = (6 if shape.bf16 else 8) * shape.sequence_length * architecture.num_attention_heads / parts
+        scores += 6 * architecture.query_width / parts if shape.bf16 else 0
+        norm = 2 * unit + (4 if architecture.norm_type == "rms" else 0)
+        peak = max(peak, scores - _mlp(architecture, shape) / parts - norm * architecture.hidden_size)
     # Gradients of the residual stream; a recomputed RMSNorm holds one more.
     stream = 2 if shape.checkpointing and architecture.norm_type == "rms" else 1
     return peak + stream * unit * architecture.hidden_size
@@ -103,7 +105,8 @@ def loss_bytes(architecture: Architecture, shape: Shape, cpu: bool) -> float:
     block = unit * rows * vocab
     product = unit * min(vocab, PART) * width
     scores = 4 * (min(max(1, SLICE // vocab), rows) if cpu else rows) * vocab
-    scores *= 3 if architecture.final_logit_softcapping else 1
+    scores *= (1 if shape.bf16 else 0) + (2 if architecture.final_logit_softcapping else 0)
+    scores += block if rows < tokens else 0  # of the last block, which is freed only after the next is computed
     # Hidden states and their gradients; at the end the blocks of gradients are copied into one tensor.
     gradients = 4 * vocab * width + hidden + max(hidden + max(product, scores), 2 * hidden)
     return gradients + lowered + block

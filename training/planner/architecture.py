@@ -202,6 +202,8 @@ class Architecture:
         values = sizes | derived | given
         layers, window = values["num_hidden_layers"], values.get("sliding_window")
         types = values.get("layer_types") or (["sliding_attention"] * layers if window else [])
+        if "sliding_attention" not in types:
+            types = ()
         return cls(**(values | {"layer_types": tuple(types), "name": name}))
 
 

@@ -77,7 +77,7 @@ def count_step(config: ScratchConfig, shape: Shape, device: str = "cpu") -> Peak
 
     Args:
         config: of the network, at its real sizes; the number of layers may be reduced.
-        shape: one micro-batch is run; accumulation adds gradients that live through the forward pass.
+        shape: of the run; of several micro-batches per step two are run, the second with gradients in place.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), LiveStorages() as storages, torch.device(device):
         model = ScratchForCausalLM._from_config(config, attn_implementation=shape.attention, dtype=torch.float32)
@@ -95,7 +95,44 @@ def count_step(config: ScratchConfig, shape: Shape, device: str = "cpu") -> Peak
         return Peaks(states, dict(storages.peaks))
 
 
+def count_peak(config: ScratchConfig, shape: Shape, device: str = "cpu") -> int:
+    """Peak bytes of tensors in a training step: two and three layers counted, more extrapolated phase by phase.
+
+    Every phase needs the same number of bytes more for each layer. Muon's products alone need not, as they take at most
+    so many matrices together.
+    """
+    layers = config.num_hidden_layers
+    if layers <= 3:
+        return count_step(config, shape, device).peak
+    two, three = (_phases(count_step(_shortened(config, count), shape, device)) for count in (2, 3))
+    return max(two[phase] + (layers - 2) * (three[phase] - two[phase]) for phase in two)
+
+
+def _shortened(config: ScratchConfig, layers: int) -> ScratchConfig:
+    values = {name: getattr(config, name) for name in ScratchConfig.__annotations__ if hasattr(config, name)}
+    return ScratchConfig(**(values | {"num_hidden_layers": layers, "layer_types": config.layer_types[:layers]}))
+
+
+def _phases(peaks: Peaks) -> dict[str, int]:
+    """Peaks by phase, where the first layer that the backward pass reaches has the same name at any depth."""
+    last = max((phase for phase in peaks.by_phase if "layer" in phase), key=lambda phase: int(phase.split()[-1]))
+    middle = {phase for phase in peaks.by_phase if "layer" in phase} - {last, "backward: layer 0"}
+    named = {phase: size for phase, size in peaks.by_phase.items() if phase not in middle}
+    return {("backward: last layer" if phase == last else phase): size for phase, size in named.items()}
+
+
 def _run_step(model: Any, optimizer: Any, shape: Shape, storages: LiveStorages, device: str) -> None:
+    for _ in range(2 if shape.global_batch > shape.micro_batch else 1):
+        _run_micro_batch(model, shape, storages, device)
+    storages.phase = "clip"
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    storages.phase = "optimizer"
+    optimizer.step()
+    optimizer.zero_grad()
+    storages.phase = "idle"
+
+
+def _run_micro_batch(model: Any, shape: Shape, storages: LiveStorages, device: str) -> None:
     size = shape.micro_batch, shape.sequence_length
     storages.phase = "forward"
     input_ids, labels = (torch.zeros(size, dtype=torch.long) for _ in range(2))
@@ -111,13 +148,6 @@ def _run_step(model: Any, optimizer: Any, shape: Shape, storages: LiveStorages, 
         ).loss
     storages.phase = "backward: head"
     loss.backward()
-    del loss
-    storages.phase = "clip"
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    storages.phase = "optimizer"
-    optimizer.step()
-    optimizer.zero_grad()
-    storages.phase = "idle"
 
 
 def _skip_needless_masks(model: ScratchForCausalLM, shape: Shape) -> None:

@@ -257,13 +257,13 @@ def _in_backward(architecture: Architecture, shape: Shape, layout: Layout) -> li
             )
         )
     embedding = 4 * architecture.vocab_size * architecture.hidden_size
+    gradients = 3 if architecture.tie_word_embeddings else 1  # tied: of both uses, and their sum
     moments.append(
         _moment(
             "embedding",
             states,
             gradients=max(accumulated, 4 * (layers * layer + rest - embedding / 4) / shards),
-            temporaries=embedding * (2 if architecture.tie_word_embeddings else 1)
-            + tokens * unit_of(shape) * architecture.hidden_size * 2,
+            temporaries=gradients * embedding + 2 * tokens * unit_of(shape) * architecture.hidden_size,
             buffers=states.buffers,
         )
     )
@@ -274,23 +274,27 @@ def _in_optimizer(architecture: Architecture, shape: Shape, layout: Layout) -> M
     states = states_of(architecture, shape, layout)
     temporaries = 0.0
     if shape.optimizer == "muon":
-        temporaries = max(_polar_bytes(architecture, layout), 4 * architecture.head_matrix / layout.shards)
+        temporaries = max(_polar_bytes(architecture), 4 * architecture.head_matrix / layout.shards)
     buffers = states.buffers if layout.sharding == "ddp" else 0.0
     return _moment("optimizer", states, gradients=states.gradients, temporaries=temporaries, buffers=buffers)
 
 
-def _polar_bytes(architecture: Architecture, layout: Layout) -> float:
-    """Temporaries of Muon's products over the matrices of one shape: gradients averaged, stacked, and iterates."""
-    a, layers = architecture, architecture.num_hidden_layers
-    shapes = Counter([(a.query_width, a.hidden_size), (a.hidden_size, a.query_width)])
+def _polar_bytes(architecture: Architecture) -> float:
+    """Temporaries of Muon's products, over the matrices of one shape at a time: averaged gradients, iterates and Gram
+    matrices, and the factors of the shape before."""
+    a = architecture
+    shapes: Counter[tuple[int, int]] = Counter()  # in the order of the parameters
+    shapes[(a.query_width, a.hidden_size)] += 1
     shapes[(a.key_value_width, a.hidden_size)] += 2
+    shapes[(a.hidden_size, a.query_width)] += 1
     shapes[(a.intermediate_size, a.hidden_size)] += 2 if a.gated else 1
     shapes[(a.hidden_size, a.intermediate_size)] += 1
-    most = 0.0
+    most, before = 0.0, 0.0
     for (rows, columns), count in shapes.items():
-        size = rows * columns
-        batch = min(layers * count, max(1, POLAR_BATCH // size))
-        most = max(most, batch * (size * (4 + 4 + 2 + 2 + 2) + 3 * 2 * min(rows, columns) ** 2))
+        size, gram = rows * columns, min(rows, columns) ** 2
+        batch = min(a.num_hidden_layers * count, max(1, POLAR_BATCH // size))
+        most = max(most, batch * max(14 * size + 2 * gram, 10 * size + 8 * gram) + before)
+        before = 2.0 * batch * size
     return most
 
 

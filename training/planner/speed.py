@@ -54,9 +54,9 @@ def step_time(
 ) -> Estimate:
     """Seconds of an optimizer step.
 
-    Without a calibration: model operations at the utilisations that published runs reach (PaLM's convention, in which
-    recomputation does not count as useful), on the device's best rate. With one: the measured rates of layers, ends and
-    optimizer. Muon's products and the passes of the optimizer over its states are added to both.
+    Without a calibration: operations (PaLM's convention, recomputation added) at the utilisations that published runs
+    reach, on the device's best rate, and in addition Muon's products and the optimizer's passes over its states. With
+    one: the measured rates of layers, ends and optimizer.
     """
     layers, ends = operations(architecture, shape)
     tokens = shape.tokens_per_step / layout.devices

@@ -1,7 +1,8 @@
-"""The style of all plots: colours, marks, names, legends, tick labels; setting matplotlib up, and writing a figure."""
+"""The style of all plots: colours, marks, names, captions, legends, ticks; matplotlib set up; a figure written."""
 
 import contextlib
 import os
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ STYLE = {
 }
 _UNDATED = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 _CHARACTERS = 11  # in an inch of text of this size
+_CAPTION_CHARACTERS = 13.5  # in an inch of a caption
 
 
 @contextlib.contextmanager
@@ -88,6 +90,31 @@ def legend_below(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> N
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
+def label_ends(axes: Any, labels: Sequence[tuple[float, str, str]], apart: float = 0.1) -> None:
+    """Name curves to the right of the axes, each at the height of its end, or as near as the others leave room.
+
+    Args:
+        labels: end on the vertical axis, name and colour of each curve.
+        apart: least distance of two names, as a share of the height. The limits of the axis must be set before.
+    """
+    low, high = axes.get_ylim()
+    place = 1.0 + apart
+    placed = sorted(labels, key=lambda label: -label[0])
+    for number, (end, name, colour) in enumerate(placed):
+        height = (end - low) / (high - low)
+        room_below = apart * (len(placed) - 1 - number)
+        place = min(max(height, room_below), place - apart)
+        style = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center", "fontsize": 8.5}
+        axes.annotate(name, (1, place), (5, 0), color=colour, annotation_clip=False, **style)
+
+
+def caption(figure: Any, sentence: str) -> None:
+    """Write a sentence below a figure or subfigure that says what to look for."""
+    width = figure.bbox.width / figure.figure.dpi
+    lines = textwrap.wrap(sentence, int(width * _CAPTION_CHARACTERS))
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=9, color=INK)
+
+
 def short_name(name: str, limit: int = 32) -> str:
     """A name on one line, with its middle left out if it is longer than `limit`."""
     name = " ".join(name.split())
@@ -107,3 +134,8 @@ def short_count(count: float, _: int) -> str:
         if count >= unit:
             return f"{count / unit:g}{name}"
     return f"{count:g}"
+
+
+def rounded_count(count: float) -> str:
+    """A count with two digits, such as 32M."""
+    return short_count(float(f"{count:.2g}"), 0)

@@ -12,46 +12,31 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import NoneType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from training.common.errors import writing_to
 from training.common.files import sha256, sync
 from training.common.json_files import read_json
 from training.common.metrics import LOGS
+from training.insight.record import INSIGHT, copy_record
 from training.optim.schedule import learning_rate_factor
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
+from training.stages.checkpoints import (
+    CHECKPOINTS,
+    MARKER,
+    PROGRESS,
+    Checkpoint,
+    read_checkpoint,
+    read_checkpoints,
+)
 from training.stages.flags import flatten
 from training.stages.provenance import essential_recipe, read_provenance
 
-CHECKPOINTS, MARKER = "checkpoints", "complete.json"  # the folder in the output, and the file in each checkpoint
-_PROGRESS = {"step": int, "validation_loss": (int, float, NoneType)}  # at least
 Write = Callable[[Path], None]  # writes the files of a checkpoint into an empty folder
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A complete checkpoint.
-
-    Args:
-        progress: as given to `Checkpoints.save`.
-    """
-
-    folder: Path
-    progress: dict[str, Any] = field(hash=False)
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps done."""
-        return self.progress["step"]
-
-    @property
-    def validation_loss(self) -> float | None:
-        """In nats per token; None if the step was not validated."""
-        return self.progress["validation_loss"]
 
 
 class Checkpoints:
@@ -95,7 +80,7 @@ class Checkpoints:
         for folder in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
             damage = _damage(folder)
             if damage is None:
-                return _read(folder)
+                return read_checkpoint(folder)
             print(f"pretrain: warning: {folder} is damaged ({damage}), skipped")
             aside = folder.with_name(folder.name + ".damaged")
             shutil.rmtree(aside, ignore_errors=True)
@@ -200,28 +185,15 @@ class Checkpoints:
                 shutil.rmtree(aside)
 
 
-def read_checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints in a folder by their markers, sorted by step. Whether their files match is not checked."""
-    return [checkpoint for path in sorted(folder.glob("step-*[0-9]")) if (checkpoint := _read(path))]
-
-
 def _staging_dir(folder: Path) -> Path:
     """The name of a checkpoint that is being written or deleted; `newest` removes such folders."""
     return folder.with_name(folder.name + ".tmp")
 
 
-def _read(folder: Path) -> Checkpoint | None:
-    """The checkpoint by its marker, or None if the marker cannot be read."""
-    try:
-        return Checkpoint(folder, read_json(folder / MARKER, {"progress": _PROGRESS})["progress"])
-    except (OSError, ValueError):
-        return None
-
-
 def _damage(folder: Path) -> str | None:
     """Short description of a checkpoint's damage, or None."""
     try:
-        content = read_json(folder / MARKER, {"sha256": str, "files": {str: str}, "progress": _PROGRESS})
+        content = read_json(folder / MARKER, {"sha256": str, "files": {str: str}, "progress": PROGRESS})
         seal = content.pop("sha256")
         if seal != _seal(content):
             return f"{MARKER} has changed"
@@ -283,6 +255,7 @@ class Continuation:
         for log in LOGS:
             if (self.folder / log).is_file():
                 shutil.copyfile(self.folder / log, folder / log)
+        copy_record(self.folder / INSIGHT, folder / INSIGHT)
         for checkpoint in added:
             name = checkpoint.folder.name
             temporary = target / f"{name}.tmp"  # which `Checkpoints.newest` removes

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from training.data.curriculum import Curriculum
 from training.data.mixture import Mixture
+from training.insight.config import InsightConfig
 from training.optim.config import OptimizerConfig
 from training.stages.recipe import PathText, option, required
 
@@ -30,6 +31,7 @@ RUNTIME_KEYS = frozenset(
         "sample_tokens",
         "report_to",
         "profile",
+        "insight",
         "on_nonfinite",  # the reaction to a bad step: a run stopped by one may resume with another
     }
 )
@@ -161,6 +163,7 @@ class PretrainConfig:
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = option(
         list, "trackers that also receive the records of metrics.jsonl", group="Checkpoints and logs"
     )
+    insight: InsightConfig = option(InsightConfig, "Attention during training")
     seed: int = option(
         0, "seed of the initial weights, the data order and dropout", at_least=0, below=2**32, group="Reproducibility"
     )

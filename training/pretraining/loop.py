@@ -23,11 +23,14 @@ from training.common.errors import UserError
 from training.common.metrics import LOGS
 from training.common.signals import Interrupted, StopSignals
 from training.data.loader import Batch, TokenLoader
+from training.insight.capture import Capture
+from training.insight.record import HEADS, INSIGHT, STEPS
+from training.insight.run_capture import SHARDED, RunCapture
 from training.model_io.tensor_parallel import divide_matrices, group_size
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
 from training.pretraining.accelerator import prepare, share_of_batch, shares_of_batch
-from training.pretraining.checkpoint import CHECKPOINTS, Checkpoints, reusable_steps
+from training.pretraining.checkpoint import Checkpoints, reusable_steps
 from training.pretraining.config import PretrainConfig
 from training.pretraining.guards import MOST_SKIPPED, LossSpikes, check_initial_loss
 from training.pretraining.model import build_model
@@ -38,6 +41,7 @@ from training.pretraining.state import TrainingState, check_layout, is_sharded, 
 from training.pretraining.thread_log import ThreadLog
 from training.pretraining.throughput import Throughput, operations_per_token
 from training.pretraining.validation import readable_prompts, samples, validate
+from training.stages.checkpoints import CHECKPOINTS
 from training.stages.stage import Stage
 
 # Validations and samples have other shapes than training. Compiling for them takes longer than running them, and would
@@ -74,6 +78,8 @@ class Pretrainer:
         model = self.build_model()
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.num_tokens = config.max_steps * self.throughput.tokens_per_step  # of the whole run
+        self.sharded = is_sharded(accelerator)
+        self.insight = self.build_insight(model)
         self.model, self.optimizer = prepare(accelerator, model, build_optimizer(model, config.optimizer))
         self.prompts = readable_prompts(config.sample_prompts, tokenizer, config.sequence_length)
         self.step = 0  # optimizer steps done
@@ -83,9 +89,9 @@ class Pretrainer:
         self.spikes, self.skipped = LossSpikes(), 0
         self.stop = StopSignals()
         self.stopped_by: int | None = None  # the signal on which all processes stop after this step
-        self.sharded = is_sharded(accelerator)
         asynchronous = config.async_save and not self.sharded
         logs = [folder / name for name in LOGS]
+        logs += [folder / INSIGHT / name for name in (STEPS, HEADS) if self.insight]
         kept = config.keep_last, config.keep_best, reusable_steps(config)
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, *kept, asynchronous, logs)
         if not self.sharded:
@@ -134,6 +140,23 @@ class Pretrainer:
             span_parts(model, self.span)
         return model
 
+    def build_insight(self, model: ScratchForCausalLM) -> RunCapture | None:
+        """The captures of attention, if the recipe asks for them. Raises UserError: its keys do not fit the model."""
+        if not self.config.insight.enabled:
+            return None
+        if self.sharded:
+            self.accelerator.print(f"pretrain: {SHARDED}")
+            return None
+        capture = Capture(
+            model,
+            self.tokenizer,
+            self.config.insight,
+            self.validation_data,
+            self.config.seed,
+            self.throughput.tokens_per_step,
+        )
+        return RunCapture(self.accelerator, capture, self.config.insight.steps(self.config.max_steps))
+
     def resume(self) -> None:
         """Restore the newest complete checkpoint, if there is one.
 
@@ -171,6 +194,7 @@ class Pretrainer:
                 self.checkpoints.check()
                 self.log_if_due()
                 self.validate_if_due()
+                self.capture_if_due()
                 self.save_if_due(stage)
                 self.profile_step()
                 self.stop_if_asked(stage)
@@ -186,6 +210,8 @@ class Pretrainer:
         self.threads.follow_load()
         if self.step == 0:
             self.check_start()
+        if self.insight:
+            self.insight.begin(self.folder / INSIGHT, self.model, self.step)
         if self.config.profile and self.accelerator.is_main_process:
             self.profiler = Profiler(self.folder / "profile", self.span)
         self.throughput.start(self.step)
@@ -215,6 +241,12 @@ class Pretrainer:
         if self.is_due(self.config.eval_steps):
             with self.span("evaluation"), self.throughput.paused():
                 self.validate()
+
+    def capture_if_due(self) -> None:
+        """Capture attention at the steps that the recipe's `insight` names."""
+        if self.insight and self.insight.is_due(self.step):
+            with self.span("insight"), self.throughput.paused():
+                self.insight.capture(self.model, self.step)
 
     def save_if_due(self, stage: Stage) -> None:
         """Write a checkpoint. A signal to stop makes one due as well."""
@@ -380,12 +412,12 @@ class Pretrainer:
         """Measure the loss on the validation split and print samples."""
         self.validation_loss, by_folder = self.validation_losses()
         self.validated_step = self.step
-        text = ""
+        written = []
         if self.accelerator.is_main_process and not self.sharded:  # a single process cannot run a sharded model
             model, config = self.accelerator.unwrap_model(self.model), self.config
             with without_compiling():
-                text = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
-        self.log.validation(self.step, self.validation_loss, by_folder, text)
+                written = samples(model, self.tokenizer, self.prompts, config.sample_tokens, config.seed)
+        self.log.validation(self.step, self.validation_loss, by_folder, written)
 
     def validation_losses(self) -> tuple[float, dict[str, float]]:
         """The mean validation loss over the mixture, weighted by its shares, and the loss of each folder."""

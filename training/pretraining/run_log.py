@@ -1,4 +1,4 @@
-"""The log of a pretraining run: progress on the terminal, metrics.jsonl, incidents.jsonl and trackers."""
+"""The log of a pretraining run: progress on the terminal; metrics, incidents and samples in files; trackers."""
 
 import math
 from pathlib import Path
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from training.common.metrics import INCIDENTS, LOGS, MetricsLog, as_duration, in_words
 from training.common.progress import progress_bar
 from training.pretraining.throughput import Throughput
+from training.pretraining.validation import Sample
 
 
 class RunLog:
@@ -34,7 +35,7 @@ class RunLog:
         self.nats_per_bit = {split: size * math.log(2) for split, size in bytes_per_token.items()}
         self.main = accelerator.is_main_process
         if self.main:
-            self.metrics, self.incidents = (MetricsLog(folder / name, step) for name in LOGS)
+            self.metrics, self.incidents, self.samples = (MetricsLog(folder / name, step) for name in LOGS)
         self.bar = progress_bar(total=max_steps, initial=step, unit="step", disable=None if self.main else True)
 
     def step(self) -> None:
@@ -61,18 +62,21 @@ class RunLog:
                 left = as_duration(self.throughput.time_left(step, self.max_steps))
                 self.print(f"step {step}/{self.max_steps}: {in_words(record)}, {left} left")
 
-    def validation(self, step: int, loss: float, by_folder: dict[str, float], samples: str) -> None:
-        """Write a validation record.
+    def validation(self, step: int, loss: float, by_folder: dict[str, float], samples: list[Sample]) -> None:
+        """Write a validation record, and the samples.
 
         Args:
             loss: mean over the mixture, in nats per token.
             by_folder: the loss of each folder of shards.
-            samples: lines to print below it.
+            samples: empty in all processes but the main one.
         """
         bits = loss / self.nats_per_bit["validation"]
         members = {f"validation_loss/{folder}": member for folder, member in by_folder.items() if len(by_folder) > 1}
         self._write(step, {"validation_loss": loss, "validation_bits_per_byte": bits} | members)
-        self.print(f"step {step}: validation loss {loss:.3f}, {bits:.3f} bits/byte{samples}")
+        for sample in samples:
+            self.samples.write({"step": step, "prompt": sample.prompt, "text": sample.text})
+        below = "".join(map(str, samples))
+        self.print(f"step {step}: validation loss {loss:.3f}, {bits:.3f} bits/byte{below}")
 
     def incident(self, kind: str, sentence: str, **details: Any) -> None:
         """Write an incident (see `training.pretraining.guards`) and print it as a sentence."""

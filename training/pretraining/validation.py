@@ -1,12 +1,25 @@
 """Validation during pretraining: the loss on held-out text, and samples of what the model writes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.data.loader import Batch, TokenLoader
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model wrote: `text` is the prompt and its continuation."""
+
+    prompt: str
+    text: str
+
+    def __str__(self) -> str:
+        """Lines to print below others."""
+        return "\n" + "\n".join(f"    | {line}" for line in self.text.splitlines())
 
 
 @torch.no_grad()
@@ -38,18 +51,17 @@ def validate(
 @torch.no_grad()
 def samples(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[str], new_tokens: int, seed: int
-) -> str:
-    """Continuations of the prompts, as lines to print. Every call draws the same random numbers, from `seed`."""
-    text = ""
+) -> list[Sample]:
+    """Continuations of the prompts. Every call draws the same random numbers, from `seed`."""
+    written = []
     torch.manual_seed(seed)  # the next training step seeds again
     for prompt in prompts:
         inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
         room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
         length = min(new_tokens, room)
         output = model.generate(**inputs, do_sample=True, temperature=0.8, top_k=50, max_new_tokens=length)
-        lines = tokenizer.decode(output[0], skip_special_tokens=True).splitlines()
-        text += "\n" + "\n".join(f"    | {line}" for line in lines)
-    return text
+        written.append(Sample(prompt, tokenizer.decode(output[0], skip_special_tokens=True)))
+    return written
 
 
 def readable_prompts(prompts: list[str], tokenizer: PreTrainedTokenizerFast, context: int) -> list[str]:

@@ -21,14 +21,16 @@ import shutil
 import time
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.common.errors import UserError, writing_to
 from training.common.files import find_damage, follow_umask, list_files, write_whole
+from training.common.metrics import LOGS
 from training.common.processes import rank
 from training.common.shipped import with_shipped
 from training.stages.flags import flatten, recipe_file, split_restart
 from training.stages.help import command_line, commented_yaml, plain_yaml
+from training.stages.lock import LOCK, take_lock
 from training.stages.provenance import (
     PROVENANCE,
     RECIPE,
@@ -49,12 +51,6 @@ from training.stages.provenance import (
 from training.stages.recipe import STAGES
 from training.stages.yaml_values import read_yaml
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-LOCK = ".lock"
 TEMPORARY = ("work", "trainer")  # folders that only an unfinished stage needs, with what it resumes from
 OWNED = "SCRATCH_RUN"  # set in the environment of a stage by `scratch run`, which owns the outputs of its recipes
 
@@ -276,17 +272,13 @@ class Stage:
 
     def _lock(self) -> None:
         """Keep a second process out of the folder, such as a worker that outlived its launcher, until this one ends."""
-        self.lock = (self.folder / LOCK).open("w")
         try:
-            if fcntl:
-                fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            self.lock = take_lock(self.folder)
+        except BlockingIOError:
             raise UserError(
                 f"'output_dir': another process is writing {self.output_dir}; wait for it, stop it, or choose "
                 "another folder"
             ) from None
-        except OSError:  # a file system without locks
-            pass
 
     def describe_stop(self, step: int) -> str:
         """A line for a run that a signal stopped, with `step` training steps saved."""
@@ -299,16 +291,17 @@ class Stage:
         self._write({})
 
     @staticmethod
-    def note_mistake() -> None:
-        """Record that the stage of this process failed through a mistake of the user, so that no later run needs it.
+    def note_end(kind: Literal["mistake", "failure", "stopped"], reason: str) -> None:
+        """Record why the stage of this process ends unfinished, if it has begun, for those who look at the run.
 
-        Without it, its unfinished work would have to be discarded by hand once the recipe is corrected. What was saved
-        before the mistake stays protected.
+        Work that a mistake of the user ended needs no later run, unless something had been saved: otherwise it would
+        have to be discarded by hand once the recipe is corrected.
         """
         stage = Stage.begun
-        if stage and not stage.saved:
+        if stage:
+            worthless = {"failed": True} if kind == "mistake" and not stage.saved else {}
             with contextlib.suppress(OSError):
-                stage._write({}, failed=True)
+                stage._write({}, ended={"kind": kind, "reason": reason}, **worthless)
 
     def finish(
         self, metrics: dict[str, Any], wrote: str, unlisted: Set[str] = frozenset(), uses: Sequence[str] = ()
@@ -324,9 +317,9 @@ class Stage:
         """
         follow_umask(self.folder)
         files = list_files(self.folder, {PROVENANCE, RECIPE, LOCK, *TEMPORARY, *unlisted})
+        Stage.begun = None  # its record must not be replaced any more
         self._write(metrics, complete=True, files=files)  # if this process dies from here on, see `is_current`
         self._move()
-        Stage.begun = None
         self.lock.close()
         print(f"{self.name}: wrote {self.output_dir} ({wrote})")
         following = [*filter(None, [self._next_command()]), *uses]
@@ -397,8 +390,9 @@ def _record_files(folder: Path) -> set[Path]:
 
 
 def _holds_work(folder: Path) -> bool:
-    """Whether an unfinished stage has written more than its records."""
-    others = (path for path in folder.rglob("*") if path not in _record_files(folder) | {folder / PROVENANCE})
+    """Whether an unfinished stage has written more than its records and logs."""
+    records = _record_files(folder) | {folder / name for name in (PROVENANCE, *LOGS)}
+    others = (path for path in folder.rglob("*") if path not in records)
     return any(path.is_file() and path.stat().st_size for path in others)
 
 

@@ -12,8 +12,6 @@ from training.tuning.preference_checks import PreferenceChecks
 class ScratchDPOTrainer(PreferenceChecks, ExactAccumulation, DPOTrainer):
     """TRL's DPOTrainer (Rafailov et al., https://arxiv.org/abs/2305.18290). For errors see `PreferenceChecks`."""
 
-    progress_figures = {"rewards/margins": "margin {:.3f}", "rewards/accuracies": "accuracy {:.0%}"}
-
     def count(self, batch: dict[str, torch.Tensor]) -> list[float]:
         """Tokens of the chosen answers, over which the loss `sft` is a mean, and pairs."""
         mask = batch["completion_mask"]  # (2 * pairs, seq), the chosen answers first

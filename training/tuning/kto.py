@@ -8,5 +8,3 @@ from training.tuning.preference_checks import PreferenceChecks
 
 class ScratchKTOTrainer(PreferenceChecks, ExactMean, KTOTrainer):
     """TRL's KTOTrainer (Ethayarajh et al., https://arxiv.org/abs/2402.01306). For errors see `PreferenceChecks`."""
-
-    progress_figures = {"rewards/margins": "margin {:.3f}", "kl": "KL {:.3f}"}

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from training.common.errors import UserError, one_line
+from training.common.metrics import SAMPLES
 from training.model_io.context_length import context_length
 from training.model_io.conversations import encode_answers, encode_prompt
 from training.model_io.tokenizers import UnknownCharacter
@@ -22,8 +23,6 @@ from training.pretraining.config import largest_divisor
 from training.tuning.dataset_formats import NUMBER
 from training.tuning.encoding import check_lengths, report_spelled, spelled_token
 from training.tuning.reward_functions import find_rewards
-
-SAMPLES = "samples.jsonl"
 
 
 def batch_defaults(given: dict[str, Any], defaults: dict[str, Any], processes: int) -> dict[str, int]:
@@ -94,11 +93,6 @@ class OnlineTrainer:
         UserError: prompts whose completions would exceed the model's positions, or a reward that is not finite.
     """
 
-    progress_figures = {
-        "reward": "reward {:.3f}",
-        "kl": "KL {:.3f}",
-        "completions/mean_length": "{:.1f} tokens per completion",
-    }
     loss_label = "policy loss (does not measure progress)"
 
     def __init__(self, *, model: Any, **others: Any):

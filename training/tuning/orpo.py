@@ -28,7 +28,6 @@ class ScratchORPOTrainer(ExactAccumulation, ORPOTrainer):
         UserError: no record is left after truncation, or some exceed the model's positions.
     """
 
-    progress_figures = {"rewards/margins": "margin {:.3f}", "rewards/accuracies": "accuracy {:.0%}"}
     loss_label = "ORPO loss (lower is better)"
 
     def __init__(

@@ -24,7 +24,6 @@ class ScratchRewardTrainer(ExactMean, RewardTrainer):
         UserError: no pair is left, or some exceed the model's positions.
     """
 
-    progress_figures = {"margin": "margin {:.3f}", "accuracy": "accuracy {:.0%}"}
     loss_label = "Bradley-Terry loss (nats per pair; lower is better)"
 
     def __init__(self, *, model: Any, **others: Any):

@@ -33,7 +33,6 @@ class ScratchSFTTrainer(SFTTrainer):
             not mark the answers though they alone are to be scored, or packed samples would attend to each other.
     """
 
-    progress_figures = {"mean_token_accuracy": "token accuracy {:.0%}"}
     loss_label = NATS
 
     def __init__(self, *, model: Any, args: SFTConfig, train_dataset: Any, processing_class: Any, **others: Any):

@@ -168,7 +168,7 @@ def test_prose_needs_no_chat_template(place):
 def refuse(place: Path, match: str, **overrides: object) -> None:
     with pytest.raises(UserError, match=match):
         prepare.main(arguments(place, **overrides))
-    Stage.note_mistake()  # as the command line does
+    Stage.note_end("mistake", "")  # as the command line does
     assert not (place / "data").exists()
     shutil.rmtree(place / "data.partial", ignore_errors=True)  # which the next recipe may not discard
 

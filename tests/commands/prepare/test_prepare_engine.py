@@ -225,7 +225,7 @@ def test_what_goes_wrong_on_slurm_is_one_line(place, slurm, monkeypatch):
         data = {"sources": {"a": {"path": "a", "max_broken": 0.5}, "b": {"path": "b"} | options}}
         with pytest.raises(UserError, match=match) as caught:
             prepare.main(recipe(place, "spread", data, engine=ENGINE))
-        Stage.note_mistake()  # as the command line does
+        Stage.note_end("mistake", "")  # as the command line does
         assert "\n" not in str(caught.value) and not (place / "spread").exists()
 
     (slurm / "refuse").touch()

@@ -22,7 +22,7 @@ from transformers import (
 import modeling_scratch  # noqa: F401  (registers our classes with the Auto classes)
 from training.common.device import has_bf16, pick_device
 from training.common.errors import UserError
-from training.common.metrics import METRICS, json_line
+from training.common.metrics import METRICS
 from training.corpus.examples.labelled import Labelled
 from training.machine.callback import FollowLoad
 from training.model_io.model_folder import quiet_loading
@@ -32,7 +32,6 @@ from training.plots.losses import plot_losses, trainer_curves
 from training.stages.recipe import nearest
 from training.tuning.classification.scores import ClassificationScores
 
-PROGRESS_FIGURES = {"accuracy": "accuracy {:.1%}", "f1": "F1 {:.3f}"}
 LOSS = "cross-entropy (nats per text; lower is better)"
 
 
@@ -191,8 +190,7 @@ def predict(trainer: Trainer, examples: list[dict[str, Any]]) -> Any:
 def save_results(
     folder: Path, trainer: Trainer, test: Labelled, logits: np.ndarray, scores: ClassificationScores
 ) -> list[str]:
-    """Write predictions.jsonl, metrics.jsonl, labels.csv, confusion.csv, confusion.png and, if there are losses,
-    loss.png.
+    """Write predictions.jsonl, labels.csv, confusion.csv, confusion.png and, if there are losses, loss.png.
 
     Args:
         test, logits, scores: the test split, the predictions for it, (texts, labels), and their scores.
@@ -202,9 +200,7 @@ def save_results(
     """
     labels = [row.label for row in scores.labels]
     write_predictions(folder / "predictions.jsonl", test.texts, test.labels, logits, labels)
-    history = trainer.state.log_history
-    (folder / METRICS).write_text("".join(map(json_line, history)))
-    drawn = plot_losses(trainer_curves(history), folder / "loss.png", "classify", "step", LOSS)
+    drawn = plot_losses(trainer_curves(trainer.state.log_history), folder / "loss.png", "classify", "step", LOSS)
     draw_confusion(folder / "confusion.png", scores.confusion, labels)
     return ["predictions.jsonl", METRICS, *scores.write(folder), *drawn, "confusion.png"]
 

@@ -1,7 +1,8 @@
-"""Progress of a Trainer: one line per logging step instead of its dictionaries, which go to metrics.jsonl only."""
+"""Progress of a Trainer: one line per logging step; its dictionaries go to metrics.jsonl, as they come."""
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -9,6 +10,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.utils import logging
 
+from training.common.files import write_whole
+from training.common.metrics import json_line
 from training.common.progress import TrainingProgress, progress_bar
 
 
@@ -33,6 +36,27 @@ class LogLastStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step >= state.max_steps and args.logging_strategy != "no":
             control.should_log = True
+
+
+class MetricsFile(TrainerCallback):
+    """Writes what a Trainer logs to a file of JSON lines, as it is logged. Only the first process writes.
+
+    A resumed run begins with the lines up to its checkpoint.
+    """
+
+    def __init__(self, file: Path):
+        self.file, self.written = file, 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            write_whole(self.file, "".join(map(json_line, state.log_history)))
+            self.written = len(state.log_history)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            with self.file.open("a") as stream:
+                stream.writelines(map(json_line, state.log_history[self.written :]))
+            self.written = len(state.log_history)
 
 
 class ProgressLines(TrainerCallback):

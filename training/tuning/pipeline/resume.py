@@ -7,9 +7,12 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.common.json_files import read_json
+from training.common.metrics import METRICS
 from training.common.processes import end_training
 from training.common.signals import Interrupted, StopSignals
+from training.stages.help import command_line
 from training.stages.stage import Stage
+from training.tuning.pipeline.progress import MetricsFile
 
 _STATE = {"global_step": int, "max_steps": int}
 
@@ -17,15 +20,20 @@ _STATE = {"global_step": int, "max_steps": int}
 def train(stage: Stage, trainer: Trainer) -> None:
     """Train to the last step, from the newest complete checkpoint if there is one. Every process calls this.
 
+    What the Trainer logs goes to `metrics.jsonl` in the stage's folder.
+
     Raises:
         Interrupted: a signal stopped the run, with its last step saved.
     """
     checkpoint = newest_checkpoint(Path(trainer.args.output_dir), trainer.args.world_size)
-    if checkpoint and trainer.is_world_process_zero():
-        print(f"{stage.name}: resuming from {checkpoint}")
+    if trainer.is_world_process_zero():
+        print(f"{stage.name}: {command_line('watch', stage.output_dir)} shows this run in another terminal")
+        if checkpoint:
+            print(f"{stage.name}: resuming from {checkpoint}")
     if checkpoint and all_steps_done(Path(checkpoint)):
         # The Trainer looks at the number of steps only after one: it would train one too many.
         trainer._run_epoch = lambda **_: None
+    trainer.add_callback(MetricsFile(stage.folder / METRICS))
     with StopSignals() as stop:
         trainer.add_callback(SaveOnSignal(stage, stop, trainer.accelerator))
         try:

@@ -13,13 +13,14 @@ from transformers import PreTrainedTokenizerBase, Trainer, get_scheduler
 from trl import get_peft_config
 
 from training.common.errors import UserError, one_line
-from training.common.metrics import METRICS, finite, json_line
+from training.common.metrics import METRICS, finite
 from training.common.processes import end_training
 from training.machine.callback import FollowLoad
 from training.model_io.model_folder import save_model, save_tokenizer
 from training.plots.losses import plot_losses, trainer_curves
 from training.stages.stage import Stage
 from training.tuning.adapters import save_adapter
+from training.tuning.figures import FIGURES
 from training.tuning.pipeline.datasets import Splits
 from training.tuning.pipeline.model import merge_trained_adapter
 from training.tuning.pipeline.progress import show_progress
@@ -56,7 +57,7 @@ def build_trainer(
     check_optimizer(trainer, recipe.where)
     trainer.add_callback(SeedSamplerByEpoch())
     trainer.add_callback(FollowLoad())
-    show_progress(trainer, getattr(trainer_class, "progress_figures", {}))
+    show_progress(trainer, FIGURES[recipe.stage])
     return trainer
 
 
@@ -97,8 +98,9 @@ def train_and_save(stage: Stage, recipe: TrlRecipe, trainer: Any) -> None:
     """Train, save, and finish the stage. Every process calls this.
 
     1. Begin the stage's folder; the trainer's checkpoints go to `trainer/` in it.
-    2. Train, from the newest complete checkpoint if an interrupted run left one; Ctrl-C and SIGTERM save and stop.
-    3. Save the model (an adapter merged in, and beside it), `metrics.jsonl` and, if there are losses, `loss.png`.
+    2. Train, from the newest complete checkpoint if an interrupted run left one, and write `metrics.jsonl` meanwhile;
+       Ctrl-C and SIGTERM save and stop.
+    3. Save the model (an adapter merged in, and beside it) and, if there are losses, `loss.png`.
     4. Call `trainer.after_training(folder)` if it has that method: in every process, it returns figures for the
        provenance, and the names of the files it wrote. If it fails, the weights are safe.
     5. Keep the logs of TensorBoard, delete the checkpoints, and put the folder in its place.
@@ -144,7 +146,6 @@ def _save(recipe: TrlRecipe, trainer: Any, folder: Path) -> list[str]:
     save_model(model, start, folder, state_dict, recipe.model.model_revision)
     if any(getattr(recipe.training, key, None) for key in ("chat_template_path", "eos_token", "pad_token")):
         save_tokenizer(trainer.processing_class, folder, model)
-    history = trainer.state.log_history
-    (folder / METRICS).write_text("".join(map(json_line, history)))
-    drawn = plot_losses(trainer_curves(history), folder / "loss.png", recipe.stage, "step", trainer.loss_label)
+    curves = trainer_curves(trainer.state.log_history)
+    drawn = plot_losses(curves, folder / "loss.png", recipe.stage, "step", trainer.loss_label)
     return [*wrote, METRICS, *drawn]
