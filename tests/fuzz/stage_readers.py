@@ -16,7 +16,7 @@ from training.common.metrics import MetricsLog
 from training.data.shards import check_hashes, check_tokenizer, open_shards
 from training.eval.results.comparison import compare_folders
 from training.eval.results.summary import write_summary
-from training.planner.predictions import compare
+from training.planner.recipes.predictions import compare
 from training.pretraining.config import PretrainConfig
 from training.stages.flags import parse
 from training.stages.provenance import check_stage, digest

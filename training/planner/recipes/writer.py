@@ -8,10 +8,10 @@ from pathlib import Path
 
 from training.common.errors import UserError
 from training.planner.plan import Plan
-from training.planner.predictions import PLAN, predictions
 from training.planner.recipes.launch_files import launch_files
 from training.planner.recipes.lines import line
 from training.planner.recipes.mixtures import suites
+from training.planner.recipes.predictions import PLAN, predictions
 from training.planner.recipes.pretraining import pretrain
 from training.planner.recipes.readme import readme
 from training.planner.recipes.text import data_lines, downloads, needs_download
