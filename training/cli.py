@@ -22,7 +22,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "plan": ("plan", "predict parameters, memory, time and cost of a run before it starts"),
     },
     "Data": {
-        "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer on documents, or compare tokenizers"),
+        "tokenizer": ("tokenizer", "train a byte-pair (or character) tokenizer, compare several, or show one at work"),
         "prepare": ("prepare", "clean, split and tokenize documents; write shards, and examples for later stages"),
     },
     "Train": {

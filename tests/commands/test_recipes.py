@@ -47,6 +47,7 @@ def test_every_file_is_of_a_known_kind():
         "shakespeare",
         "tinystories",
         "arithmetic",
+        "induction",
         "assistant",
         "10m",
         "124m",
@@ -190,6 +191,7 @@ NARROW = {"model.intermediate_size": 48}
 MODELS = {
     "shakespeare": {},
     "shakespeare (BPE)": {"tokenizer.kind": "bpe"},
+    "induction": {"pretrain.insight.tokens": 16},
     "tinystories": {},
     "124m": NARROW,
     "1b": NARROW | {"model.num_key_value_heads": 1},

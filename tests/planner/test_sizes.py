@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM, loss_scratch
 from training.planner import activations, architecture
 from training.planner.architecture import Architecture
-from training.planner.config_files import read_config
 from training.planner.facts.laws import OWN_TOKENS_PER_PARAMETER
 from training.planner.flops import flops_per_token
 from training.planner.memory import POLAR_BATCH
+from training.planner.requests.config_files import read_config
 from training.planner.sizes import architecture_of_size
 from training.pretraining import scaling
 from training.pretraining.throughput import matrix_parameters, operations_per_token

@@ -255,6 +255,58 @@ def ablation(layers: int, heads: int, held_out: bool = True):
     return draw
 
 
+# tokens.png of `scratch tokenizer --show`
+
+
+def merges(text: str) -> Callable[[Path], None]:
+    """Each pair of letters is a merge, and each two of these."""
+
+    def draw(file: Path) -> None:
+        from training.model_io.token_merges import CutText, Merge, Word
+        from training.plots.merges import draw_merges
+
+        words = []
+        for word in text.split():
+            state, made = list(word), []
+            while len(state) > 1:
+                place = len(made) % (len(state) - 1)
+                left, right = state[place : place + 2]
+                made.append(Merge(4000 + len(made), place, left, right, left + right))
+                state[place : place + 2] = [left + right]
+            words.append(Word(word, list(word), made, state, [0]))
+        draw_merges(file, CutText(text, "BPE", words), f"Tokens of {LONG}/{LONG}")
+
+    return draw
+
+
+# pictures of embeddings
+
+
+def neighbours(tokens: list[str], steps: int) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        from training.insight.embeddings import Neighbours
+        from training.plots.embeddings import draw_neighbours
+
+        nearest = [("·elif", 0.98), (LONG, 0.7), ("\\n\\n", 0.31), ("$x$", -0.2)]
+        found = [Neighbours(10**step, token, nearest) for token in tokens for step in range(steps)]
+        draw_neighbours(file, found, LONG)
+
+    return draw
+
+
+def positions(kinds: list[str], count: int = 64) -> Callable[[Path], None]:
+    def draw(file: Path) -> None:
+        import numpy as np
+
+        from training.insight.embeddings import Positions
+        from training.plots.embeddings import draw_positions
+
+        waves = np.sin(np.arange(count)[:, None] / 2.0 ** np.arange(8))
+        draw_positions(file, [Positions(kind, waves) for kind in kinds], ODD)
+
+    return draw
+
+
 THREE = ["base", "sft", "dpo"]
 SIX = ["base", "sft", "reward", "dpo", "kto", "orpo"]
 CASES: dict[str, Callable[[Path], None]] = {
@@ -298,6 +350,12 @@ CASES: dict[str, Callable[[Path], None]] = {
     "comparison_not_finite": comparison(THREE, ["quiz"], stderr=math.nan, quiz=math.nan),
     "comparison_long": comparison(names(4, long=True), names(6, long=True)),
     "comparison_57": comparison(SIX, names(57)),
+    "merges": merges("the cat sat under another table"),
+    "merges_long": merges("another table " * 60 + "under" * 30),
+    "neighbours": neighbours(["def", "·if"], 3),
+    "neighbours_many": neighbours([ODD, *names(5, long=True)], 30),
+    "positions": positions(["learned", "sinusoidal", "rope"]),
+    "positions_two": positions(["learned"], 2),
     "leaderboard": leaderboard(THREE, 9),
     "leaderboard_long": leaderboard([ODD, *names(5, long=True)], 9),
     "leaderboard_30": leaderboard(names(30), 9),

@@ -59,7 +59,8 @@ class Selection:
         if len(self.heads) < heads:
             found.append(f"Maps of {len(self.heads)} of {heads} heads are shown: the strongest by each measure.")
         if len(self.vectors) < len(record.vectors):
-            found.append(f"Q, K and V of {len(self.vectors) or "none"} of the {len(record.vectors)} recorded heads are shown.")
+            shown = len(self.vectors) or "none"
+            found.append(f"Q, K and V of {shown} of the {len(record.vectors)} recorded heads are shown.")
         if self.vectors and len(self.vector_steps) < len(self.steps):
             found.append(f"Q, K and V are shown for {len(self.vector_steps)} of these steps.")
         return found

@@ -1,12 +1,15 @@
-"""scratch tokenizer: train a tokenizer on text and save it as a folder that AutoTokenizer opens, or compare tokenizers.
+"""scratch tokenizer: train a tokenizer on text and save it as a folder that AutoTokenizer opens, compare tokenizers, or
+show how one cuts a text.
 
     scratch tokenizer --config recipes/quickstart/tokenizer.yaml
     scratch tokenizer --compare FOLDER FOLDER [...] [--data.path FILE]
+    scratch tokenizer --show TEXT --tokenizer FOLDER [--output tokens.png]
 
 --kind bpe learns byte-level byte-pair encoding with the implementation in modeling_scratch/tokenization_scratch.py;
 --kind character gives every character of the text its own token, and one token to all others. --compare trains nothing:
 it takes tokenizer or model folders, or Hub names, and prints bytes per token by kind of text; with --data.path, for
-your own text too.
+your own text too. --show prints the words of a text, the merges inside each word with their ranks, and the tokens, and
+draws them; it takes a tokenizer or model folder, a name on the Hub, or a tokenizer.json.
 """
 
 import tempfile
@@ -87,6 +90,20 @@ class CompareConfig:
     data: ComparedText = option(ComparedText, "Your own text")
 
 
+@dataclass
+class ShowConfig:
+    """Options of `scratch tokenizer --show`."""
+
+    show: str = required("text to cut and merge")
+    tokenizer: PathText = required("tokenizer folder, name on the Hub, or tokenizer.json")
+    output: PathText = option("tokens.png", "image file to write: .png, .svg or .pdf")
+
+    def __post_init__(self):
+        output = Path(self.output)
+        if output.suffix not in (".png", ".svg", ".pdf") or not output.absolute().parent.is_dir():
+            raise ValueError(f"'output': {output} is not a .png, .svg or .pdf file in an existing folder")
+
+
 def inputs(config: TokenizerConfig) -> dict[str, str]:
     """The digest of all that the documents are made from. Raises UserError: a file is missing."""
     from training.corpus.curation.fingerprint import corpus_digest
@@ -96,7 +113,7 @@ def inputs(config: TokenizerConfig) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Train a tokenizer, or compare several (`--compare`).
+    """Train a tokenizer, compare several (`--compare`), or show what one does to a text (`--show`).
 
     1. Read the recipe; skip everything if the output is up to date.
     2. Curate the text, so that validation text and evaluation items stay unseen.
@@ -105,6 +122,9 @@ def main(arguments: list[str]) -> None:
     """
     if has_flag(arguments, "compare") and not has_flag(arguments, "help"):
         print_comparison(arguments)
+        return
+    if has_flag(arguments, "show") and not has_flag(arguments, "help"):
+        show_merges(arguments)
         return
     config = parse(TokenizerConfig, arguments, __doc__)
 
@@ -155,6 +175,21 @@ def print_comparison(arguments: list[str]) -> None:
             corpus = Curation(data, Path(folder)).run()
             kinds[text.path] = [document.text for split in SPLITS for document in corpus.documents(split)]
     print(compare(tokenizers, kinds_of_text() | kinds))
+
+
+def show_merges(arguments: list[str]) -> None:
+    """Print and draw how a text is cut into words and merged into tokens."""
+    config = parse(ShowConfig, arguments, __doc__, recipe=False)
+
+    from training.model_io.token_merges import cut, describe, open_backend
+    from training.plots.merges import draw_merges
+
+    found = cut(open_backend(config.tokenizer, "tokenizer"), config.show)
+    print(describe(found))
+    if found.model != "BPE":
+        print(f"tokenizer: {config.tokenizer} is a {found.model} model, which has no merges")
+    draw_merges(Path(config.output), found, f"Tokens of {config.tokenizer}")
+    print(f"tokenizer: wrote {config.output}")
 
 
 def train_bpe(corpus: "Corpus", config: TokenizerConfig) -> "ScratchTokenizer":

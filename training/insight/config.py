@@ -8,7 +8,7 @@ from training.stages.recipe import option
 
 @dataclass
 class InsightConfig:
-    """What is recorded of a model's attention, and at which steps.
+    """The recorded part of a model's attention, and the steps at which it is recorded.
 
     Raises:
         ValueError: a head that is not written as LAYER.HEAD.

@@ -18,7 +18,7 @@ TOKENS_AT_ONCE = 1024  # in a forward pass, so that the logits of a large vocabu
 
 @dataclass(frozen=True)
 class Observation:
-    """What is seen of a model on some sequences.
+    """Measures, losses and maps of a model on some sequences.
 
     Attributes:
         measures: means over all sequences, (measures, layers, heads), in the order of `OF_ATTENTION`; NaN for a measure

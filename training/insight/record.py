@@ -102,7 +102,7 @@ class StepScores:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is drawn of a step; each list has an item for each probe.
+    """The maps of a step, for drawing; each list has an item for each probe.
 
     Attributes:
         attention: (layers, heads, tokens, tokens) uint8, query by key; `probability` converts it.
@@ -119,7 +119,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a record holds for each step.
+    """The sizes of a model, and the sequences and heads that its record holds for each step.
 
     Attributes:
         sequence_length: tokens of the sequences that are measured; the probes may be shorter.

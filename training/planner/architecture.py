@@ -92,7 +92,7 @@ class Architecture:
 
     @property
     def windows(self) -> list[int | None]:
-        """Of each layer, the positions that it attends to; None for all."""
+        """The positions that each layer attends to; None for all."""
         kinds = self.layer_types or ["full_attention"] * self.num_hidden_layers
         return [self.sliding_window if kind == "sliding_attention" else None for kind in kinds]
 

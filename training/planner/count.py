@@ -36,7 +36,7 @@ class Peaks:
 
     @property
     def peak(self) -> int:
-        """Of the whole step."""
+        """The highest number of bytes of the whole step."""
         return max(self.by_phase.values())
 
 

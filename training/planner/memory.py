@@ -63,6 +63,11 @@ class Memory:
         states = self.weights + self.gradients + self.optimizer
         return states + self.activations + self.logits + self.buffers + self.temporaries
 
+    @property
+    def needed(self) -> float:
+        """Bytes that the device must have: the expected peak of a step, or that of loading or saving."""
+        return max(self.peak.expected, self.loading, self.saving)
+
 
 @dataclass(frozen=True)
 class States:
@@ -126,6 +131,8 @@ def peak_memory(architecture: Architecture, shape: Shape, layout: Layout) -> Mem
     The peak is the highest of four moments: inside the loss, when all activations exist; at the first or the last
     layer of the backward pass; at the gradient of the embedding; in the optimizer step.
     """
+    if layout.computes_logits:
+        shape = replace(shape, chunked_loss=False)
     phases = [
         _in_loss(architecture, shape, layout),
         _in_final_norm(architecture, shape, layout),
@@ -141,12 +148,15 @@ def peak_memory(architecture: Architecture, shape: Shape, layout: Layout) -> Mem
     own = states_of(architecture, shape, layout)
     held = own.weights + own.optimizer
     gathered = 4 * architecture.layer_parameters if layout.sharding in ("fsdp2", "zero3") else 0
+    layer, rest = local_parameters(architecture, layout)
+    # Each process moves its model to the device before an engine divides it; tensor parallelism divides it earlier.
+    loaded = 4 * (architecture.num_hidden_layers * layer + rest)
     copy = 0 if layout.shards > 1 else held  # checkpoints are written from a copy in main memory
     return replace(
         phase,
         overhead=overhead.expected,
         peak=Estimate.exact(phase.allocated) + overhead,
-        loading=(own.weights + gathered if layout.shards > 1 else own.weights) + base.expected,
+        loading=loaded + base.expected,
         saving=held + gathered + (copy if layout.device.cpu else 0) + base.expected,
         host=0 if layout.device.cpu else OVERHEAD_CPU.expected + whole + copy,
     )
@@ -307,7 +317,7 @@ def largest_micro_batch(architecture: Architecture, shape: Shape, layout: Layout
     room = margin * layout.device.memory
 
     def fits(size: int) -> bool:
-        return peak_memory(architecture, replace(shape, micro_batch=size), layout).peak.expected <= room
+        return peak_memory(architecture, replace(shape, micro_batch=size), layout).needed <= room
 
     if not fits(1):
         return 0

@@ -12,7 +12,7 @@ Curve = tuple[Sequence[float], Sequence[float]]  # values on the horizontal and 
 
 @dataclass(frozen=True)
 class PlanCurves:
-    """What `draw_plan` draws.
+    """Curves and marks of the three panels.
 
     Attributes:
         memory: by sequences at once: tokens per sequence, and GiB of a device.

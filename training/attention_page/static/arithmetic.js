@@ -1,5 +1,6 @@
 // The arithmetic of attention: scores, shares and outputs from Q, K and V; that of a single cell in words.
 import { percent, quoted, short } from "./canvas.js";
+import { probability } from "./data.js";
 
 // Dot products of all queries with all keys: (tokens * tokens), query by key, before the mask.
 export function dotProducts(q, k, tokens, size) {
@@ -36,6 +37,17 @@ export function softmax(products, triangle, tokens, factor) {
     for (let key = 0; key <= query; key++) shares[row + key] /= sums[query];
   }
   return { shares, highest, sums };
+}
+
+// The largest difference between these shares and the stored map: large where a model changes its scores after the scale.
+export function difference(shares, triangle, tokens) {
+  let largest = 0;
+  for (let query = 0, place = 0; query < tokens; query++) {
+    for (let key = 0; key <= query; key++, place++) {
+      largest = Math.max(largest, Math.abs(shares[query * tokens + key] - probability(triangle[place])));
+    }
+  }
+  return largest;
 }
 
 // Means of the values, weighted by the shares: (tokens * size).

@@ -1,12 +1,13 @@
 // Q, K and V as matrices: the map is their product, row by row; the arithmetic of a cell is spelt out below.
-import { allowed, dotProducts, outputs, softmax, spellCell, spellOutput, spellVector } from "./arithmetic.js";
+import { allowed, difference, dotProducts, outputs, softmax, spellCell, spellOutput, spellVector } from "./arithmetic.js";
 import { SHARES, bitmap, signed, variable } from "./colours.js";
-import { begin, clipped, onArrows, onPoint, outline, text, widthFor, within } from "./canvas.js";
+import { begin, clipped, onArrows, onPoint, outline, percent, text, widthFor, within } from "./canvas.js";
 import { button, element, find } from "./dom.js";
 import { change, isChosen, picture, state } from "./state.js";
 
 const MARGIN = 76, NARROW = 600, TITLE = 20, GAP = 14, FINEST = 0.8, COARSEST = 7, LABEL = 11; // pixels
 const ROOM = [340, 260], TICK = 120; // pixels that the arithmetic needs; milliseconds for a row
+const ROUNDING = 0.04; // of shares, by the rounding of vectors and maps
 const STAGES = { dot: "1 dot products", scaled: "2 scaled and masked", shares: "3 softmax: shares" };
 const KEYS = ["frame", "probe", "head"];
 
@@ -34,12 +35,14 @@ export function addProduct(record) {
       return;
     }
     const vectors = record.vectorsOf(state.frame, state.probe, head);
-    find("#product_note").textContent = describe(record, head, vectors.step);
     const triangle = record.triangle(record.map_steps.indexOf(vectors.step), state.probe, head);
     const products = dotProducts(vectors.q, vectors.k, tokens().length, size);
     const weights = softmax(products, triangle, tokens().length, record.scale);
     const means = outputs(weights.shares, vectors.v, tokens().length, size);
     all = { ...vectors, head, triangle, products, weights, means };
+    const off = difference(weights.shares, triangle, tokens().length);
+    find("#product_note").textContent = describe(record, head, vectors.step) + (off < ROUNDING ? "" :
+      ` The recorded map differs by up to ${percent(off)}: this model changes scores further, as by a soft cap or a sink.`);
   });
 
   function paint() {

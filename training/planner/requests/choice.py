@@ -25,7 +25,7 @@ MOST_AT_ONCE = 64  # sequences per device and forward pass; more is no faster
 
 @dataclass
 class Choices:
-    """What a plan is made of beside a request: given on the command line or by a recipe; None: to be chosen.
+    """Parts of a plan that the command line or a recipe gives, beside the request; None: to be chosen.
 
     Attributes:
         architecture: the model, from a recipe, a preset or a config.json.
@@ -122,7 +122,7 @@ def place(architecture: Architecture, request: Request, choices: Choices, device
     """The cheapest layout that fits: DDP, then FSDP2, then with tensor parallelism; each without checkpointing first.
 
     A layout of the user's is kept, and so is his micro-batch. Without a number of devices, one, or as many whole
-    machines as the model needs.
+    machines as the model needs. If nothing fits, the layout that needs the least.
     """
     shape = choices.shape
     counts = [request.devices] if request.devices else [1, *(GPUS_PER_MACHINE * 2**power for power in range(9))]
@@ -132,7 +132,7 @@ def place(architecture: Architecture, request: Request, choices: Choices, device
             for checkpointing in (False, True):
                 tried = shape if choices.keeps_batch else replace(shape, checkpointing=checkpointing)
                 most = largest_micro_batch(architecture, tried, layout)
-                last = last or (replace(tried, micro_batch=shape.micro_batch), layout)
+                last = replace(tried, micro_batch=shape.micro_batch), layout
                 if choices.keeps_batch and most >= shape.micro_batch:
                     return tried, layout
                 if not choices.keeps_batch and most:
