@@ -23,8 +23,11 @@ def write_recipe(plan: Plan, folder: Path) -> list[str]:
     """Write the recipe folder of a plan; return the names of its files.
 
     Raises:
-        UserError: the folder exists, the architecture is not one of ours, or Accelerate has no such layout.
+        UserError: the folder exists, the plan does not fit, the architecture is not one of ours, or Accelerate has no
+            such layout.
     """
+    if not plan.fits:
+        raise UserError(f"'output_dir': the plan does not fit into memory; first {plan.remedy}")
     if folder.exists():
         raise UserError(f"'output_dir': {folder} exists; name a new folder")
     files = recipe_files(plan, folder)
