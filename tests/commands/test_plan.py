@@ -30,6 +30,11 @@ def test_a_recipe_on_other_devices(capsys):
     assert found["shape"]["global_batch"] == 512
 
 
+def test_the_batch_of_a_recipe_is_shared(capsys):
+    found = planned(capsys, "recipes/quickstart", "4 x 4090")
+    assert (found["shape"]["global_batch"], found["shape"]["micro_batch"]) == (16, 4)
+
+
 def test_a_config_json(capsys, tmp_path):
     ScratchConfig.from_preset("llama", **SIZES).save_pretrained(tmp_path)
     found = planned(capsys, str(tmp_path / "config.json"), "CPU", "--max_steps", "10", "--global_batch_size", "4")
@@ -60,7 +65,7 @@ def test_own_prices_and_options(capsys, tmp_path):
 
 
 def test_what_does_not_fit_has_a_first_remedy(capsys):
-    found = planned(capsys, "7B on T4", "--per_device_train_batch_size", "8")
+    found = planned(capsys, "7B on 1 x T4", "--per_device_train_batch_size", "8")
     assert not found["fits"] and "fsdp2" in found["remedy"]
 
 
@@ -103,8 +108,12 @@ def test_questions_at_a_keyboard(capsys, monkeypatch):
         (["recipes/quickstart", "--preset", "llama"], "preset", []),
         (["7B on 6 x H100", "--tensor_parallel", "4", "--sharding", "fsdp2"], "devices", ["6", "8"]),
         (["7B on 8 x H100", "--count"], "count", []),
+        (["recipes/quickstart", "3 x 4090"], "global_batch_size", ["16", "3", "18"]),
     ],
-    ids=["nothing", "folder", "no-recipe", "file", "table", "plot", "price", "model", "both", "layout", "count"],
+    ids=[
+        *("nothing", "folder", "no-recipe", "file", "table", "plot"),
+        *("price", "model", "both", "layout", "count", "shares"),
+    ],
 )
 def test_bad_input(arguments, key, facts, monkeypatch):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)

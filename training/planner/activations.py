@@ -100,7 +100,8 @@ def loss_bytes(architecture: Architecture, shape: Shape, cpu: bool) -> float:
     hidden = unit * width * tokens
     lowered = 2 * vocab * width if shape.bf16 else 0  # the output matrix in bf16
     if not shape.chunked_loss:  # the logarithm of the softmax, its gradient and that of the logits, all in fp32
-        return 12 * vocab * tokens + hidden + lowered
+        capped = unit if architecture.final_logit_softcapping else 0  # the tanh of the soft cap
+        return (12 + capped) * vocab * tokens + hidden + lowered
     rows = min(tokens, BLOCK_ON_CPU if cpu else BLOCK_ON_GPU)
     block = unit * rows * vocab
     product = unit * min(vocab, PART) * width
