@@ -18,9 +18,7 @@ PLAN = "plan.json"
 _TRAINING = {"tokens", "seconds", "tokens_per_second"}  # of a record of training
 _ESTIMATE = [(int, float)]
 _FIELDS = {
-    "layout": str,
     "devices": int,
-    "steps": int,
     "tokens_per_step": int,
     "step_seconds": _ESTIMATE,
     "memory_bytes": _ESTIMATE,
