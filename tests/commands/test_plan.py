@@ -1,5 +1,6 @@
 """`scratch plan`: tables, JSON, plots; recipes, presets, config.json and requests; questions at a keyboard."""
 
+import functools
 import json
 import sys
 
@@ -10,6 +11,7 @@ from tiny_model import SIZES
 
 from modeling_scratch import ScratchConfig
 from training.commands import plan
+from training.planner import calibration
 
 
 def planned(capsys, *arguments: str) -> dict:
@@ -75,6 +77,8 @@ def test_the_plot(capsys, tmp_path):
 
 
 def test_counted_and_calibrated(capsys, tmp_path, monkeypatch):
+    quick = functools.partial(calibration.calibrate, budget=0.1)
+    monkeypatch.setattr(calibration, "calibrate", quick)
     ScratchConfig.from_preset("llama", **SIZES).save_pretrained(tmp_path)
     run = ["--max_steps", "2", "--global_batch_size", "2", "--per_device_train_batch_size", "2"]
     found = planned(capsys, str(tmp_path), "CPU", *run, "--count", "--calibrate")

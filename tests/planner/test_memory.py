@@ -22,6 +22,7 @@ CASES = {
     "recomputed": ("llama", {}, {"checkpointing": True, "optimizer": "adamw"}),
     "eager": ("gpt2", {}, {"attention": "eager"}),
     "soft cap": ("scratch", {}, {"checkpointing": True}),
+    "window": ("qwen3", {"sliding_window": 64}, {}),
     "logits": ("gpt2", {}, {"chunked_loss": False}),
     "accumulated": ("llama", {}, {"global_batch": 8}),
 }
