@@ -285,12 +285,12 @@ def merges(text: str) -> Callable[[Path], None]:
 
 def neighbours(tokens: list[str], steps: int) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
-        from training.insight.embeddings import Neighbours
+        from training.model_io.embeddings import Neighbours
         from training.plots.embeddings import draw_neighbours
 
         nearest = [("·elif", 0.98), (LONG, 0.7), ("\\n\\n", 0.31), ("$x$", -0.2)]
         found = [Neighbours(10**step, token, nearest) for token in tokens for step in range(steps)]
-        draw_neighbours(file, found, LONG)
+        draw_neighbours(found, [file], LONG)
 
     return draw
 
@@ -299,11 +299,11 @@ def positions(kinds: list[str], count: int = 64) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
         import numpy as np
 
-        from training.insight.embeddings import Positions
+        from training.model_io.embeddings import Positions
         from training.plots.embeddings import draw_positions
 
         waves = np.sin(np.arange(count)[:, None] / 2.0 ** np.arange(8))
-        draw_positions(file, [Positions(kind, waves) for kind in kinds], ODD)
+        draw_positions([Positions(kind, waves) for kind in kinds], [file], ODD)
 
     return draw
 

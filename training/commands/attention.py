@@ -3,6 +3,7 @@
     scratch attention RUN [--head 1.3] [--text "a sentence"] [--output_dir FOLDER]
     scratch attention RUN --without 1.3
     scratch attention RUN --without all
+    scratch attention RUN --neighbours def " if" --positions
 
 RUN is the output folder of `scratch pretrain`, finished or not, or of a whole run. Without a record of its attention
 (`insight` in its recipe), its checkpoints are recorded. RUN may also be the folder of any causal language model, or its
@@ -10,7 +11,8 @@ name on the Hub, of which one moment is recorded. The run's own files stay as th
 
 Written are an interactive page (attention.html), the four strips of a phase change, an animation of one head with a
 strip of its frames, and two pages that explain Q, K and V with numbers of the model. With --without, heads are knocked
-out, and the table and picture say how much worse the model becomes. A head is named LAYER.HEAD, both from 0.
+out, and the table and picture say how much worse the model becomes. A head is named LAYER.HEAD, both from 0. With
+--neighbours and --positions, embeddings are drawn instead: the closest tokens at every checkpoint, and positions.
 """
 
 import json
@@ -49,6 +51,8 @@ class AttentionConfig:
     )
     text: str | None = option(None, "text to explain (default: held-out text with strong attention)")
     tokens: int = option(64, "tokens of each sequence that is drawn, where the run has no record", at_least=8)
+    neighbours: list[str] = option(list, "tokens whose closest tokens in the embedding are drawn", several=True)
+    positions: bool = option(False, "draw the position embeddings of the model")
     without: list[str] = option(list, "heads to knock out together, such as 1.3; all: each by itself", several=True)
 
 
@@ -72,7 +76,7 @@ class Source:
 
 
 def main(arguments: list[str]) -> None:
-    """Draw the pictures of a run, or knock heads out.
+    """Draw the pictures of a run or of its embeddings, or knock heads out.
 
     Raises:
         UserError: nothing to draw there, a head that does not exist, a text that is too long, attention that cannot be
@@ -84,12 +88,17 @@ def main(arguments: list[str]) -> None:
     if stage := written_by(folder):
         raise UserError(f"'output_dir': {folder} holds the output of '{stage}'; choose another folder")
     with open_folder(folder) as work:
-        lines = knock_out(config, source, work) if config.without else draw(config, source, work)
+        if config.without:
+            lines = knock_out(config, source, work)
+        elif config.neighbours or config.positions:
+            lines = draw_embeddings(config, source, work)
+        else:
+            lines = draw(config, source, work)
         names = sorted(path.name for path in work.iterdir())
     for line in lines:
         print(line)
     print(f"attention: wrote {', '.join(names)} in {folder}")
-    if not config.without:
+    if "attention.html" in names:
         ablation = command_line("attention", config.run, "--without", "all")
         print(f"next: open {folder / 'attention.html'} in a browser, or run {ablation}")
 
@@ -270,6 +279,32 @@ def default_text(record: "Record", head: "Head", tokenizer: "PreTrainedTokenizer
     if texts:
         return texts[0]
     return striking_text(record, head) or tokenizer(TEXT, add_special_tokens=False)["input_ids"][:MOST_TOKENS]
+
+
+def draw_embeddings(config: AttentionConfig, source: Source, work: Path) -> list[str]:
+    """Draw the neighbours of tokens through training, and the positions; returns the table of neighbours.
+
+    Raises:
+        UserError: no weights, a text that is not one token, or a model without positions that can be drawn.
+    """
+    from training.model_io.embeddings import neighbours_through_training, position_vectors
+    from training.model_io.language_model import open_language_model
+    from training.plots.embeddings import draw_neighbours, draw_positions
+
+    if source.model is None:
+        raise UserError(f"'run': {source.folder} has no weights yet; wait for its first checkpoint")
+    lines = []
+    if config.neighbours:
+        found = neighbours_through_training(source.folder, config.neighbours)
+        draw_neighbours(found, images(work, "neighbours"), config.run)
+        for one in found:
+            step = "" if one.step is None else f" at step {one.step:,}"
+            nearest = ", ".join(f"{token} {cosine:.2f}" for token, cosine in one.nearest)
+            lines.append(f"{one.token}{step}: {nearest}")
+    if config.positions:
+        model, _ = open_language_model(source.model)
+        draw_positions([position_vectors(model)], images(work, "positions"), config.run)
+    return lines
 
 
 def knock_out(config: AttentionConfig, source: Source, work: Path) -> list[str]:

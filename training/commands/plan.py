@@ -25,7 +25,7 @@ from training.planner.architecture import Architecture
 from training.planner.facts.devices import Market, read_market
 from training.planner.layout import Shape
 from training.planner.plan import Plan, make_plan
-from training.planner.predictions import compare
+from training.planner.recipes.predictions import compare
 from training.planner.recipes.writer import write_recipe
 from training.planner.report import as_json, as_report, describe
 from training.planner.requests.choice import Choices, choose
