@@ -73,7 +73,7 @@ class LiveStorages(TorchDispatchMode):
 
 
 def _converted_bytes(func: Any, args: Any) -> int:
-    """Bytes of the copy that a CPU makes of an addend in another dtype than the sum's. A GPU's kernel converts it."""
+    """Bytes of the copy that a CPU makes of an addend in another dtype than the sum's. A GPU makes none."""
     if func is not torch.ops.aten.add_.Tensor or args[0].device.type != "cpu":
         return 0
     total, addend = args
