@@ -26,8 +26,8 @@ def character_tokenizer(text: str, rows: int) -> PreTrainedTokenizerFast:
         with file.open(encoding="utf-8") as stream:
             while part := stream.read(1 << 20):
                 characters.update(part)
-    except UnicodeDecodeError as error:
-        raise UserError(f"'characters': {text} is not UTF-8 text (byte {error.start}); convert it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"'characters': {text} is not UTF-8 text; convert it, or give another file") from None
     if len(characters) != rows:
         raise UserError(
             f"'characters': {text} has {len(characters)} different characters, but the model has {rows} tokens; give "

@@ -1,5 +1,7 @@
 """The projects whose checkpoints `scratch import` reads, told apart by the names of their tensors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
@@ -45,7 +47,8 @@ def read_foreign(file: Path, sizes: Sizes) -> StockModel:
     checkpoint = _open(file)
     for project in PROJECTS:
         if project.matches(checkpoint):
-            return project.read(checkpoint, sizes)
+            with _naming(file):
+                return project.read(checkpoint, sizes)
     names = checkpoint.names()
     shares = {project.NAME: names & project.KEYS for project in PROJECTS}
     nearest = max(PROJECTS, key=lambda project: len(shares[project.NAME]) / len(project.KEYS))
@@ -80,7 +83,14 @@ def to_scratch(checkpoint: Path, stock: StockModel) -> ScratchForCausalLM:
     Raises:
         UserError: a value that no model here takes.
     """
-    try:
+    with _naming(checkpoint):
         return from_stock(stock.config, stock.weights)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Raise the errors of configurations, ours and transformers', with the file that holds the value."""
+    try:
+        yield
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise UserError(f"'model': {checkpoint}: {one_line(error.__cause__ or error)}") from None
+        raise UserError(f"'model': {file}: {one_line(error.__cause__ or error)}") from None
