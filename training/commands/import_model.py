@@ -45,7 +45,7 @@ class ImportConfig:
     characters: PathText | None = option(
         None, "text that a character-level model was trained on; its sorted characters are the tokens", group=_FOREIGN
     )
-    heads: int | None = option(None, "attention heads, if the checkpoint does not hold it", group=_FOREIGN, at_least=1)
+    heads: int | None = option(None, "number of attention heads, if the checkpoint does not hold it", group=_FOREIGN, at_least=1)
     context: int | None = option(
         None, "longest sequence in tokens, if the checkpoint does not hold it", group=_FOREIGN, at_least=1
     )
@@ -87,13 +87,14 @@ def main(arguments: list[str]) -> None:
 
 def import_checkpoint(checkpoint: Path, config: ImportConfig, arguments: list[str]) -> None:
     """Import a checkpoint of another project."""
-    from training.foreign.projects import read_foreign, to_scratch
+    from training.foreign.projects import read_foreign, settings_beside, to_scratch
     from training.foreign.sizes import Sizes
     from training.foreign.tokenizer import attach, find_tokenizer
     from training.model_io.model_folder import no_progress_bars, write_model
 
     inputs = {"model": digest(config.model, "model")}
     inputs |= {key: digest(value, key) for key in ("tokenizer", "characters") if (value := getattr(config, key))}
+    inputs |= {file.name: digest(file, "model") for file in settings_beside(checkpoint)}
     stock = read_foreign(checkpoint, Sizes(config.heads, config.context, config.rope_parameters))
     tokenizer = find_tokenizer(stock, config.tokenizer, config.characters)
     stage = Stage("import", config.output_dir, config, inputs, arguments)

@@ -37,6 +37,12 @@ def find_checkpoint(model: str) -> Path | None:
     return path / found[0] if found else None
 
 
+def settings_beside(file: Path) -> list[Path]:
+    """The files of settings that a project may have written beside a checkpoint."""
+    places = (file.with_name(name) for name in (mingpt.SETTINGS, litgpt.SETTINGS))
+    return [place for place in places if place.is_file()]
+
+
 def read_foreign(file: Path, sizes: Sizes) -> StockModel:
     """A checkpoint of another project in transformers' layout.
 

@@ -9,7 +9,7 @@ from training.foreign.checkpoint import Checkpoint
 
 @dataclass
 class Sizes:
-    """What the user gave on the command line."""
+    """Sizes from the command line; None for those that were not given."""
 
     heads: int | None = None
     context: int | None = None
