@@ -78,7 +78,7 @@ def book_gpt(stock, biases=True):
                 "mlp.c_fc": "ff.layers.0",
                 "mlp.c_proj": "ff.layers.2",
             }.items():
-                tensors[f"{there}.{place}.{kind}"] = ours[f"{here}.{name}.{kind}"].T.contiguous()
+                tensors[f"{there}.{place}.{kind}"] = ours[f"{here}.{name}.{kind}"].t().contiguous()
         tensors[f"{there}.att.mask"] = torch.ones(CONTEXT, CONTEXT)
     norms = {f"transformer.h.{n}.ln_{i}": f"trf_blocks.{n}.norm{i}" for n in range(LAYERS) for i in (1, 2)}
     for name, place in (norms | {"transformer.ln_f": "final_norm"}).items():

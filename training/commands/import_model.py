@@ -45,7 +45,9 @@ class ImportConfig:
     characters: PathText | None = option(
         None, "text that a character-level model was trained on; its sorted characters are the tokens", group=_FOREIGN
     )
-    heads: int | None = option(None, "number of attention heads, if the checkpoint does not hold it", group=_FOREIGN, at_least=1)
+    heads: int | None = option(
+        None, "number of attention heads, if the checkpoint does not hold it", group=_FOREIGN, at_least=1
+    )
     context: int | None = option(
         None, "longest sequence in tokens, if the checkpoint does not hold it", group=_FOREIGN, at_least=1
     )
