@@ -16,12 +16,14 @@ from training.common.metrics import MetricsLog
 from training.data.shards import check_hashes, check_tokenizer, open_shards
 from training.eval.results.comparison import compare_folders
 from training.eval.results.summary import write_summary
+from training.planner.recipes.predictions import compare
 from training.pretraining.config import PretrainConfig
 from training.stages.flags import parse
 from training.stages.provenance import check_stage, digest
 from training.stages.stage import Stage
 from training.tuning.keys.trl_options import read_values
 from training.tuning.pipeline.resume import newest_checkpoint
+from training.watching import screen, watch, words
 
 
 def put_stages() -> None:
@@ -56,6 +58,25 @@ METRICS = [
 
 
 METRICS.append({"step": 5, "tokens": 500, "seconds": 8.0, "validation_loss": 4.0, "validation_bits_per_byte": 1.5})
+
+
+def put_watched() -> None:
+    stage = Stage("pretrain", "run", {"max_steps": 9, "num_train_epochs": 2}, {}, [])
+    put(f"{stage.begin()}/metrics.jsonl", METRICS)
+    put(f"{stage.folder}/samples.jsonl", [{"step": 5, "prompt": "The", "text": "The cat\tsat\nand left."}] * 2)
+    put(f"{stage.folder}/incidents.jsonl", [{"step": 4, "incident": "spike", "loss": 9.0}])
+    head = {"step": 4, "layer": 0, "head": 1, "probe": "repeated", "induction": 0.5, "copying": 0.2}
+    put(f"{stage.folder}/insight/heads.jsonl", [head, head | {"head": 2}])
+    stage.finish({}, wrote="model")
+
+
+def watch_run() -> None:
+    found = watch.Watch.open(["run"])
+    for size in ((40, 10), (100, 40)):
+        screen.compose(found.runs, *size)
+    for followed in found.runs.values():
+        words.last_line(followed)
+        [words.line_of(followed, record) for record in followed.new]
 
 
 def read_plot() -> None:
@@ -228,6 +249,22 @@ def read_adapter() -> None:
     check_adapter("adapter", "model", "adapter")
 
 
+PREDICTED = {
+    "layout": "CPU",
+    "devices": 1,
+    "steps": 5,
+    "tokens_per_step": 100,
+    "step_seconds": [0.1, 0.2, 0.4],
+    "memory_bytes": [1000, 2000, 3000],
+    "dollars_per_device_hour": 2.5,
+}
+
+
+def put_predicted() -> None:
+    put_pretrained("run")
+    put("run/plan.json", PREDICTED)
+
+
 def read_attention() -> None:
     from training.insight.record import Record
 
@@ -241,6 +278,9 @@ def put_attention() -> None:
 
 
 READERS = {
+    "plan of a run": Reader(
+        put_predicted, ("run/plan.json", "run/metrics.jsonl", "run/provenance.json"), lambda: compare(Path("run"))
+    ),
     "recipe prepare": Reader(
         putting({"a.yaml": PREPARE}), ("a.yaml",), lambda: parse(PrepareConfig, ["--config", "a.yaml"], "")
     ),
@@ -301,6 +341,11 @@ READERS = {
     ),
     "provenance": Reader(lambda: put_pretrained("run"), ("run/provenance.json", "run/metrics.jsonl"), read_stage),
     "metrics": Reader(lambda: put_pretrained("run"), ("run/metrics.jsonl", "run/provenance.json"), read_plot),
+    "watch": Reader(
+        put_watched,
+        tuple(f"run/{file}" for file in ("metrics.jsonl", "samples.jsonl", "incidents.jsonl", "insight/heads.jsonl")),
+        watch_run,
+    ),
     "plot": Reader(lambda: put_pretrained("run"), ("run/metrics.jsonl", "run/provenance.json"), draw_plot, slow=40),
     "report": Reader(
         put_run,

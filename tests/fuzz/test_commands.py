@@ -75,6 +75,7 @@ VALID: dict[str, tuple[list[str], dict[str, Any]]] = {
     "arena": (["store.sqlite", "--import", "votes.jsonl"], {"leaderboard": False}),
     "serve": (["model"], {"port": 0}),
     "plot": (["pretrained"], {"x": "step", "y": "loss", "output": "plot.svg"}),
+    "watch": (["pretrained"], {}),
     "report": (["runs"], {}),
 }
 LINES = [

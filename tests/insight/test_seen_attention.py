@@ -4,6 +4,7 @@ import pytest
 import torch
 from messages import refused
 from tiny_model import ARCHITECTURES, build, logits, tokens
+from torch._dynamo.utils import counters
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.insight.attention import (
@@ -13,6 +14,7 @@ from training.insight.attention import (
     seen_attention,
     written_out,
 )
+from training.insight.copying import copying, output_weight, value_weight
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64}
@@ -96,6 +98,23 @@ def test_the_model_is_left_as_it_was():
     assert [module.training for module in model.modules()] == modes and torch.equal(torch.get_rng_state(), state)
 
 
+def test_compiled_code_stays():
+    """A capture neither uses nor adds any, and what is compiled is used again afterwards."""
+    model, input_ids = build("qwen3"), tokens(2, 12)
+    expected = maps(model, input_ids)
+    counters.clear()
+    for layer in model.model.layers:
+        layer.compile(backend="eager")
+    before = logits(model, input_ids, use_cache=False)
+    graphs = counters["stats"]["unique_graphs"]
+    found = maps(model, input_ids)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        after = logits(model, input_ids, use_cache=False)
+    assert torch.equal(before, after) and counters["stats"]["unique_graphs"] == graphs > 0
+    assert all(torch.equal(one, other) for one, other in zip(found[0], expected[0], strict=True))
+    torch.testing.assert_close(found[1], before, atol=1e-5, rtol=1e-5)
+
+
 def test_another_function_can_knock_out_a_head():
     model, input_ids = build("llama"), tokens(1, 12)
 
@@ -146,3 +165,34 @@ def _biased(forward):
 
     changed.config = forward.__self__.config
     return changed
+
+
+@pytest.mark.parametrize("kind", ["llama", *FOREIGN])
+def test_value_and_output_weights_are_found(kind):
+    """By what the module computes: differences between places do not depend on biases."""
+    model = build("llama") if kind == "llama" else foreign(kind)
+    sizes, seen, modules = attention_sizes(model), [], {}
+    with torch.no_grad(), seen_attention(model, seen.append):
+        for module in model.modules():
+            module.register_forward_pre_hook(_keep_input(modules), with_kwargs=True)
+            module.register_forward_hook(lambda module, _, output: modules.setdefault((module, "output"), output))
+        model(tokens(1, 6) % 64, use_cache=False)
+    for attention in seen:
+        entered, (left, _) = modules[attention.module], modules[attention.module, "output"]
+        value = value_weight(attention.module, sizes)  # (kv_heads, head_dim, hidden)
+        expected = torch.einsum("gdh,bsh->bgsd", value, entered)
+        torch.testing.assert_close(attention.value.diff(dim=2), expected.diff(dim=2), atol=1e-4, rtol=1e-4)
+        keys = attention.value.repeat_interleave(sizes.heads // sizes.key_value_heads, dim=1)
+        attended = (attention.probabilities @ keys).transpose(1, 2).flatten(2)  # (batch, seq, heads * head_dim)
+        expected = attended @ output_weight(attention.module).T
+        torch.testing.assert_close(left.diff(dim=1), expected.diff(dim=1), atol=1e-4, rtol=1e-4)
+    assert copying(model, [attention.module for attention in seen], sizes).isfinite().all()
+
+
+def _keep_input(modules):
+    """A hook that keeps the hidden states which a module gets, by position or by name."""
+
+    def keep(module, arguments, options):
+        modules[module] = arguments[0] if arguments else options.get("hidden_states")
+
+    return keep

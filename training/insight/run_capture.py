@@ -29,22 +29,25 @@ class RunCapture:
         self.accelerator, self.of_model = accelerator, capture
         self.steps = frozenset(steps if accelerator.is_main_process else ())
 
-    def begin(self, folder: Path, model: Any, step: int) -> None:
+    def begin(self, folder: Path, model: Any, step: int) -> str:
         """Open the record of the run. It begins with this step if no earlier one is recorded.
 
         Args:
             folder: of the record.
             model: as Accelerate prepared it.
             step: the step that the run starts or resumes from.
+
+        Returns:
+            A line to print, which is empty in a run as usual.
         """
         if not self.accelerator.is_main_process:
-            return
+            return ""
         record = self.of_model.begin(folder, step)
-        if record.empty:
-            if step:
-                why = "its probes or heads have changed" if record.forgot else "it was off before"
-                print(f"pretrain: insight: the record begins at step {step}, because {why}")
-            self.capture(model, step)
+        if not record.empty:
+            return ""
+        self.capture(model, step)
+        why = "its probes or heads have changed" if record.forgot else "it was off before"
+        return f"pretrain: insight: the record begins at step {step}, because {why}" if step else ""
 
     def is_due(self, step: int) -> bool:
         """Whether a step is captured, by this process."""

@@ -1,4 +1,4 @@
-"""How a tokenizer cuts a text: its words, the merges inside each word by rank, and the tokens that are left."""
+"""Text cut by a tokenizer: its words, the merges inside each word by rank, and the tokens that are left.
 
 import json
 import re

@@ -227,11 +227,13 @@ class Continuation:
         folder: the finished output.
         checkpoints: those in common, by step.
         obstacle: why there are none, although only steps are added; in words.
+        captures: whether the other run goes on with captures of attention.
     """
 
     folder: Path
     checkpoints: tuple[Checkpoint, ...] = ()
     obstacle: str = ""
+    captures: bool = False
 
     def describe(self) -> str:
         """The steps taken over, in words; empty for none."""
@@ -255,7 +257,8 @@ class Continuation:
         for log in LOGS:
             if (self.folder / log).is_file():
                 shutil.copyfile(self.folder / log, folder / log)
-        copy_record(self.folder / INSIGHT, folder / INSIGHT)
+        if self.captures:
+            copy_record(self.folder / INSIGHT, folder / INSIGHT)
         for checkpoint in added:
             name = checkpoint.folder.name
             temporary = target / f"{name}.tmp"  # which `Checkpoints.newest` removes
@@ -285,7 +288,8 @@ def find_continuation(config: PretrainConfig, inputs: dict[str, str]) -> Continu
     common = common_steps(config, done)
     checkpoints = tuple(kept for kept in read_checkpoints(folder / CHECKPOINTS) if kept.step <= common)
     obstacle = f"the two runs differ from step {common} on, and no checkpoint from before is kept"
-    return Continuation(folder, checkpoints, "" if checkpoints or done == config.max_steps else obstacle)
+    obstacle = "" if checkpoints or done == config.max_steps else obstacle
+    return Continuation(folder, checkpoints, obstacle, config.insight.enabled)
 
 
 def common_steps(config: PretrainConfig, done: int) -> int:

@@ -142,20 +142,14 @@ class Pretrainer:
 
     def build_insight(self, model: ScratchForCausalLM) -> RunCapture | None:
         """The captures of attention, if the recipe asks for them. Raises UserError: its keys do not fit the model."""
-        if not self.config.insight.enabled:
-            return None
-        if self.sharded:
+        insight = self.config.insight
+        if insight.enabled and self.sharded:
             self.accelerator.print(f"pretrain: {SHARDED}")
+        if not insight.enabled or self.sharded:
             return None
-        capture = Capture(
-            model,
-            self.tokenizer,
-            self.config.insight,
-            self.validation_data,
-            self.config.seed,
-            self.throughput.tokens_per_step,
-        )
-        return RunCapture(self.accelerator, capture, self.config.insight.steps(self.config.max_steps))
+        held_out, seed, tokens = self.validation_data, self.config.seed, self.throughput.tokens_per_step
+        capture = Capture(model, self.tokenizer, insight, held_out, seed, tokens)
+        return RunCapture(self.accelerator, capture, insight.steps(self.config.max_steps))
 
     def resume(self) -> None:
         """Restore the newest complete checkpoint, if there is one.
@@ -211,7 +205,7 @@ class Pretrainer:
         if self.step == 0:
             self.check_start()
         if self.insight:
-            self.insight.begin(self.folder / INSIGHT, self.model, self.step)
+            self.log.print(self.insight.begin(self.folder / INSIGHT, self.model, self.step))
         if self.config.profile and self.accelerator.is_main_process:
             self.profiler = Profiler(self.folder / "profile", self.span)
         self.throughput.start(self.step)

@@ -86,6 +86,8 @@ def at_work(folder: Path) -> Iterator[None]:
 
 def find_holder(folder: Path) -> Holder | None:
     """The process that took the lock of a folder last; None if there is no lock, or nothing is written in it."""
+    if not (folder / LOCK).is_file():
+        return None
     try:
         pid, host = (folder / LOCK).read_text(encoding="utf-8").split(maxsplit=1)
         since, host = (folder / LOCK).stat().st_mtime, host.strip()

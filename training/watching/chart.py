@@ -1,13 +1,12 @@
 """Charts of characters: curves of Braille dots, two columns and four rows to a character."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
 
 from training.plots.style import short_count
-from training.watching.figures import Points
+from training.watching.figures import Points, thin
 
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bits of U+2800, by column and row
 _LABEL = 7  # characters of a label of the vertical axis
@@ -45,8 +44,7 @@ def draw(series: Sequence[Series], width: int, height: int, ascii_only: bool = F
 
     def place(step: float, value: float) -> tuple[int, int]:
         """The dot of a point, from the upper left corner."""
-        x = (step - left) / (right - left) if right > left else 0.0
-        y = (min(max(value, low), high) / 2 - low / 2) / (high / 2 - low / 2)  # halves, so that nothing overflows
+        x, y = _share(step, left, right), _share(min(max(value, low), high), low, high)
         return round(x * (2 * columns - 1)), round((1 - y) * (4 * rows - 1))
 
     for each in series:
@@ -55,13 +53,13 @@ def draw(series: Sequence[Series], width: int, height: int, ascii_only: bool = F
                 x, y = place(*point)
                 cells[y // 4][x // 2] = (each.mark, each.style)
             continue
-        for x, y in _line([place(*point) for point in _thin(each.points, 2 * columns)]):
+        for x, y in _line([place(*point) for point in thin(each.points, 2 * columns)]):
             found, _ = cells[y // 4][x // 2]
             if isinstance(found, int):
                 cells[y // 4][x // 2] = (found | _DOTS[x % 2][y % 4], each.style)
 
     middle = (rows - 1) // 2
-    labels = {middle: high - (high - low) * middle / (rows - 1), 0: high, rows - 1: low}
+    labels = {middle: high - (high / 2 - low / 2) * (2 * middle / (rows - 1)), 0: high, rows - 1: low}
     lines = []
     for row, line in enumerate(cells):
         label = _short(labels[row]) if row in labels else ""
@@ -85,13 +83,9 @@ def _range(series: Sequence[Series]) -> tuple[float, float]:
     return (low, high) if high > low else (low - margin, high + margin)
 
 
-def _thin(points: Points, most: int) -> Points:
-    """At most so many points: means of neighbours."""
-    size = math.ceil(len(points) / most)
-    if size <= 1:
-        return points
-    groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [tuple(sum(column) / len(group) for column in zip(*group, strict=True)) for group in groups]
+def _share(value: float, low: float, high: float) -> float:
+    """The place of a value between two others, from 0 to 1. Of halves, so that nothing overflows."""
+    return (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.0
 
 
 def _line(dots: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """The figures of a training run, collected from the records of its metrics.jsonl as they come."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,17 @@ from typing import Any
 from training.watching.growing import number
 
 Points = list[tuple[float, float]]  # (step, value)
+_MOST_POINTS = 4000  # of a curve, more than any terminal shows
 _MARKS = 30  # arrivals of records over which the pace is a mean
+
+
+def thin(points: Points, most: int) -> Points:
+    """At most so many points: means of neighbours."""
+    size = math.ceil(len(points) / most)
+    if size <= 1:
+        return points
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [tuple(sum(column) / len(group) for column in zip(*group, strict=True)) for group in groups]
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,8 @@ class Figures:
             self.newest |= figures
             if "loss" in figures:
                 self.losses.append((step, figures["loss"]))
+                if len(self.losses) == _MOST_POINTS:
+                    self.losses = thin(self.losses, _MOST_POINTS // 2)
             validation = figures.get("validation_loss", figures.get("eval_loss"))
             if validation is not None:
                 self.validations.append((step, validation))
@@ -65,7 +78,8 @@ class Figures:
         if max_steps and max_steps > 0:
             return max_steps
         done = self.newest.get("epoch")
-        return max(self.step, round(self.step / done * epochs)) if done and epochs else None
+        total = self.step / done * epochs if done and epochs else math.inf
+        return max(self.step, round(total)) if math.isfinite(total) else None
 
     def seconds_per_step(self) -> float | None:
         """Seconds per step, pauses included, while the run was watched; before that, those of training alone."""
@@ -85,7 +99,8 @@ class Figures:
         pace = self.seconds_per_step()
         if pace is None or total is None or not self.marks:
             return None
-        return max(0.0, pace * (total - self.step) - max(0.0, now - self.marks[-1].when))
+        left = max(0.0, pace * (total - self.step) - max(0.0, now - self.marks[-1].when))
+        return left if math.isfinite(left) else None
 
     def tokens_per_second(self) -> float | None:
         """Tokens per second as the run reports them, or as they came while it was watched."""

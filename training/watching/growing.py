@@ -24,6 +24,8 @@ class GrowingFile:
         Lines that are not a mapping in JSON are left out.
         """
         try:
+            if not file.is_file():  # a pipe or a device would never end
+                return False, []
             with file.open("rb") as stream:
                 stream.seek(self._reached - len(self._before))
                 replaced = stream.read(len(self._before)) != self._before

@@ -100,7 +100,7 @@ def _bar(run: Run, width: int, now: float, ascii_only: bool) -> Text:
     if not total or columns < 8:
         return Text(said)
     full, empty = ("#", "-") if ascii_only else ("━", "─")
-    done = min(columns, columns * run.figures.step // total)
+    done = max(0, min(columns, columns * run.figures.step // total))
     return Text(f"{said}  ").append(full * done, "green").append(empty * (columns - done), "dim")
 
 
