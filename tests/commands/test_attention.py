@@ -89,6 +89,15 @@ def test_knocking_out_all_heads(runs, capsys):
     assert figures["loss"] is None and "no held-out text" in capsys.readouterr().out
 
 
+def test_embeddings_of_a_run(runs, capsys):
+    output = run(runs, "kept", "--neighbours", "c", " another", "--positions")
+    names = {f"{stem}.{ending}" for stem in ("neighbours", "positions") for ending in ("png", "pdf")}
+    assert {path.name for path in output.iterdir()} == names
+    lines = capsys.readouterr().out.splitlines()
+    beginnings = ["c at step 2: ", "c at step 4: ", "·another at step 2: ", "·another at step 4: "]
+    assert all(line.startswith(beginning) for line, beginning in zip(lines, beginnings, strict=False))
+
+
 def test_checkpoints_are_recorded(runs, tmp_path):
     source = find_source(str(runs / "kept"))
     assert (source.record, source.checkpoints, source.model) == (None, 2, str(runs / "kept"))
@@ -122,6 +131,8 @@ BAD = [
     ("kept", ["--head", "2.0"], "head", "0.0 to 1.1"),
     ("gpt2", ["--head", "x", "--tokens", "16"], "head", "1.0"),
     ("recorded", ["--without", "9.9"], "without", "0.0 to 1.1"),
+    ("kept", ["--neighbours", "another another"], "neighbours", "tokens"),
+    ("gpt2", ["--positions"], "positions", "GPT2LMHeadModel"),
     ("recorded", ["--text", "cat " * 90], "text", "2 to 24 tokens"),
     ("gpt2", [], "tokens", "context of 32"),
     ("kept", ["--output_dir", "bare"], "output_dir", "pretrain"),

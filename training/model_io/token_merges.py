@@ -1,4 +1,4 @@
-"""Text cut by a tokenizer: its words, the merges inside each word by rank, and the tokens that are left.
+"""Text cut by a tokenizer: its words, the merges inside each word by rank, and the tokens that are left."""
 
 import json
 import re
@@ -210,11 +210,12 @@ class _Replay:
         if state != tokens:
             pieces, merges = tokens, []
         shown = [self.readable(piece) for piece in pieces]
-        text = self.readable("".join(symbols)) if self.byte_level else "".join(shown)
+        whole = "".join(symbols)  # in which the bytes of a character are together again
+        text = self.readable(whole) if self.byte_level and set(whole) <= _BYTES.keys() else "".join(shown)
         return Word(text, shown, merges, [self.readable(token) for token in tokens], ids)
 
     def symbols(self, tokens: list[str]) -> list[str]:
-        """What merging begins with: the characters of the vocabulary that the tokens of a word are made of."""
+        """The characters of the vocabulary that the tokens of a word are made of, with which merging begins."""
         symbols: list[str] = []
         for place, token in enumerate(tokens):
             last = self.suffix if place == len(tokens) - 1 and token.endswith(self.suffix) else ""
