@@ -49,8 +49,8 @@ MODELS = {
     },
     "gpt2": {"num_key_value_heads": 2, "intermediate_size": 96},
 }
-# Largest difference of a log-probability. llama.cpp takes GELU from a table in half precision.
-TOLERANCE = {"llama": 2e-5, "qwen3": 2e-5, "gpt2": 1e-2}
+# Largest difference of a logit. llama.cpp takes GELU from a table in half precision.
+TOLERANCE = {"llama": 1e-5, "qwen3": 1e-5, "gpt2": 5e-3}
 
 # Letters and digits that llama.cpp's tables (Unicode 15.1) lack.
 NEW_IN_UNICODE_16 = """
@@ -122,7 +122,9 @@ def test_logits(both):
     expected = log_probabilities(model, ids)
     for length in (1, 2, 3, 7, 20, len(ids)):
         found = engine.log_probabilities(ids[:length], ROWS)
-        np.testing.assert_allclose(found, expected[length - 1], rtol=0, atol=TOLERANCE[name])
+        # Logits up to a constant, which log-probabilities do not have.
+        difference = found - expected[length - 1]
+        assert np.abs(difference - np.median(difference)).max() <= TOLERANCE[name]
 
 
 def test_greedy_tokens(both):
