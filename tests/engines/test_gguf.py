@@ -319,8 +319,9 @@ DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
         ("llama", {"embedding_shortcut": True}, ["llama", "embedding_shortcut"]),
         ("scratch", {}, ["final_logit_softcapping", "15.0"]),
         ("llama", {"rope_parameters": DYNAMIC}, ["dynamic", "llama3"]),
+        ("gpt2", {"mlp_type": "gelu_exact", "num_key_value_heads": 2}, ["gelu_exact", "tanh"]),
     ],
-    ids=["bias", "window", "shortcut", "softcap", "rotation"],
+    ids=["bias", "window", "shortcut", "softcap", "rotation", "exact GELU"],
 )
 def test_refuses_a_network_that_llama_cpp_lacks(wide, tmp_path, preset, dials, facts):
     write_model(tmp_path / "model", wide / "tokenizer", preset=preset, dials=dials)

@@ -73,6 +73,8 @@ def check_network(config: PreTrainedConfig, precision: str) -> PreTrainedConfig:
         raise ValueError("attention_bias is True, which llama.cpp's qwen3 lacks; its llama has it (qk_norm: false)")
     if kind == "qwen3" and "sliding_attention" in config.layer_types:
         raise ValueError(f"sliding_window is {config.sliding_window}; llama.cpp's qwen3 attends to the whole sequence")
+    if kind == "gpt2" and config.activation_function == "gelu":
+        raise ValueError("mlp_type is 'gelu_exact'; llama.cpp's gpt2 has the tanh approximation alone")
     if kind != "gpt2":
         rotations = ("default", "linear", "llama3") if kind == "llama" else ("default", "linear")
         if config.rope_parameters["rope_type"] not in rotations:
