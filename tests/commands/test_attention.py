@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from training.commands.attention import AttentionConfig, default_folder, explain, find_source, main, open_record
 from training.insight.record import INSIGHT, Record
 from training.insight.walkthrough import NotPlain
+from training.model_io.language_model import open_language_model
 from training.model_io.model_folder import copy_tokenizer
 from training.stages.checkpoints import CHECKPOINTS, MARKER
 
@@ -161,10 +162,11 @@ def test_attention_that_is_not_explained(runs, tmp_path, monkeypatch):
     config = AttentionConfig(str(runs / "recorded"))
     source = find_source(config.run)
     record = Record.open(source.record)
-    (line,) = explain(config, source, record, (1, 0), None, tmp_path)
+    opened = open_language_model(source.model)
+    (line,) = explain(config, *opened, record, (1, 0), None, tmp_path)
     assert "soft caps" in line and not list(tmp_path.iterdir())
     with refused("model", "soft caps"):
-        explain(config, source, record, (1, 0), [5, 6], tmp_path)
+        explain(config, *opened, record, (1, 0), [5, 6], tmp_path)
 
 
 @pytest.mark.parametrize(
