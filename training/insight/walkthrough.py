@@ -12,6 +12,7 @@ from training.insight.attention import Attention, attention_modules, seen_attent
 from training.insight.copying import output_weight
 from training.insight.heads import Head
 from training.insight.record import Record, probability
+from training.model_io.token_merges import token_text
 from training.model_io.tokenizers import naming_unknown
 
 MOST_TOKENS = 24  # that a page has room for
@@ -135,7 +136,7 @@ def walk_through(
         sharing=sharing,
         heads=attention.query.shape[1],
         turned=_turned(model, module),
-        tokens=[tokenizer.decode([token]) for token in token_ids],
+        tokens=[token_text(token, tokenizer) for token in token_ids],
         token_ids=token_ids,
         embedding=_array(model.get_input_embeddings()(ids)[0]),
         stream=_array(output.hidden_states[layer][0]),
