@@ -11,11 +11,22 @@ from insight import CAPTURED, HEAD_DIM, PERIOD, TOKENS, VECTORS, write_record
 
 from training.attention_page.page import write_page
 from training.insight.measures import MEASURES
-from training.insight.record import Layout, Probe, Record, RecordWriter, Snapshot, StepScores, as_stored, probability
+from training.insight.record import (
+    Layout,
+    Probe,
+    Record,
+    RecordWriter,
+    Snapshot,
+    StepScores,
+    Vectors,
+    as_stored,
+    probability,
+)
 
 pytestmark = pytest.mark.slow
 HOSTILE = ["</script><script>hacked=1</script>", "<img src=x onerror=hacked=1>", "{{maps}}", "\u2028"]
 SHARE = re.compile(r"\(token (\d+)\) reads ([\d.]+) % from .* \(token (\d+)\)")
+MORE = [(0, 1), (1, 1)]  # heads with vectors of the last step alone; those of the record's heads, exchanged
 LEFT, TOP = 82, 70  # of the map in its canvas, see static/heatmap.js
 
 
@@ -36,7 +47,11 @@ def window():
 @pytest.fixture(scope="module")
 def page(record, window, tmp_path_factory):
     file = tmp_path_factory.mktemp("page") / "attention.html"
-    write_page(record, file, "run <b>1</b> {{figures}}")
+    last = record.snapshot(CAPTURED[-1])
+    drawn = zip(last.query, last.key, last.value, strict=True)
+    query, key, value = zip(*([tensor[::-1] for tensor in of_probe] for of_probe in drawn), strict=True)
+    more = Vectors(MORE, Snapshot(last.step, last.attention, query, key, value))
+    write_page(record, file, "run <b>1</b> {{figures}}", more)
     return open_page(window, file)
 
 
@@ -130,7 +145,7 @@ def test_measures_are_those_of_the_record(page, record):
 
 def test_the_arithmetic_of_a_cell(page, record):
     choose(page, "probe", 1)
-    for place, (layer, head) in enumerate(VECTORS):
+    for place, (layer, head) in [*enumerate(VECTORS), (1, MORE[0]), (0, MORE[1])]:
         choose(page, "head", f"{layer},{head}")
         choose(page, "step", 3)
         snapshot = record.snapshot(CAPTURED[3])
@@ -175,10 +190,10 @@ def test_pictures_answer_keys_and_clicks(page):
     assert MEASURES["entropy"] in text(page, "scatter_help")
 
 
-def test_a_head_without_vectors(page):
+def test_a_head_with_vectors_of_another_step(page):
     choose(page, "head", "0,1")
-    assert "not of 0.1" in text(page, "product_note")
-    assert page.find_element("id", "arithmetic").is_displayed()
+    choose(page, "step", 1)
+    assert f"at step {CAPTURED[-1]}." in text(page, "product_note")
 
 
 def test_every_picture_has_words_for_a_screen_reader(page):
@@ -219,6 +234,14 @@ def test_nothing_is_requested_and_nothing_fails(page):
     messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     urls = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
     assert urls and all(url.startswith(("file:", "data:")) for url in urls)
+
+
+def test_a_head_without_vectors(record, window, tmp_path):
+    write_page(record, tmp_path / "page.html", "run")
+    page = open_page(window, tmp_path / "page.html")
+    choose(page, "head", "0,1")
+    assert "not of 0.1" in text(page, "product_note")
+    assert page.find_element("id", "arithmetic").is_displayed()
 
 
 def test_512_tokens(window, tmp_path):

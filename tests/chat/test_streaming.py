@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_scratch.tokenization_scratch import ScratchTokenizer, byte_characters
-from training.chat.streaming import PENDING, UNDECODED, CharacterStreamer
+from training.chat.streaming import PENDING, CharacterStreamer
+from training.model_io.tokenizers import UNDECODED
 
 # Characters of two, three and four bytes; one of seven code points; a mark on its own; scripts without spaces.
 TEXT = "naïve 中文字、カタカナ 한국어 ไทย 👩‍👩‍👧‍👦🇪🇺 e\u0301 𝔘\n\tend"

@@ -14,7 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from training.commands.attention import AttentionConfig, default_folder, explain, find_source, main, open_record
 from training.insight.record import INSIGHT, Record
+from training.insight.recording import last_vectors
 from training.insight.walkthrough import NotPlain
+from training.model_io.language_model import open_language_model
 from training.model_io.model_folder import copy_tokenizer
 from training.stages.checkpoints import CHECKPOINTS, MARKER
 
@@ -69,6 +71,22 @@ def test_all_pictures_of_a_record(runs, capsys):
     assert lines[-1].startswith("next: open ") and "attention.html" in lines[-1] and "--without all" in lines[-1]
     text = (output / "explanation.md").read_text()
     assert "head 1.0" in text and all((output / name).is_file() for name in re.findall(r"\]\((.*?)\)", text))
+
+
+def test_vectors_of_the_last_step(runs, tmp_path):
+    """Those of heads that the record leaves out, from the weights; none from weights with other maps."""
+    source = find_source(str(runs / "kept"))
+    record, _ = open_record(AttentionConfig(str(runs / "kept"), head="1.0"), source, tmp_path)
+    model, _ = open_language_model(source.model)
+    found = last_vectors(record, model, [(0, 1), (1, 0)])
+    last = record.snapshot(4)
+    assert found.snapshot.step == 4
+    for probe, kept in enumerate(last.query):
+        assert (found.snapshot.query[probe][1] == kept[0]).all()
+        assert found.snapshot.key[probe].shape == found.snapshot.value[probe].shape == (2, *kept.shape[1:])
+    with torch.no_grad():
+        model.get_input_embeddings().weight.normal_(std=9)
+    assert last_vectors(record, model, [(0, 1)]) is None
 
 
 def test_knocking_out_one_head(runs, capsys):
@@ -161,10 +179,11 @@ def test_attention_that_is_not_explained(runs, tmp_path, monkeypatch):
     config = AttentionConfig(str(runs / "recorded"))
     source = find_source(config.run)
     record = Record.open(source.record)
-    (line,) = explain(config, source, record, (1, 0), None, tmp_path)
+    opened = open_language_model(source.model)
+    (line,) = explain(config, *opened, record, (1, 0), None, tmp_path)
     assert "soft caps" in line and not list(tmp_path.iterdir())
     with refused("model", "soft caps"):
-        explain(config, source, record, (1, 0), [5, 6], tmp_path)
+        explain(config, *opened, record, (1, 0), [5, 6], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from training.data.loader import Batch
-from training.insight.ablation import Texts, ablate, attention_modules, measure, without_heads
+from training.insight.ablation import Texts, ablate, measure, without_heads
+from training.insight.attention import attention_modules
 from training.insight.capture import with_labels
 from training.insight.sequences import Repeated
 

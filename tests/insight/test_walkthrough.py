@@ -20,7 +20,7 @@ class Words:
     def __call__(self, text, add_special_tokens):
         return {"input_ids": [len(word) for word in text.split()]}
 
-    def decode(self, ids):
+    def decode(self, ids, clean_up_tokenization_spaces):
         return f" w{ids[0]}"
 
 

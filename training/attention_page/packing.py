@@ -6,7 +6,8 @@ The blocks, which static/data.js unpacks, are zlib streams of arrays in C order:
               65535 stands where there is none
     maps      uint8 (heads, steps, cells) of each probe in turn: lower triangles, row by row; from the second step on
               the difference from the step before, modulo 256
-    vectors   int8 (tokens, head_dim) of each step, head, probe, and of queries, keys and values: divided by their scale
+    vectors   int8 (tokens, head_dim) of each of `vector_moments` (step and head), each probe, and of queries, keys and
+              values: divided by their scale
     scales    float32 (tokens,) in the same order
 """
 
@@ -19,9 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from training.attention_page.selection import BASE64, KINDS, Selection, cells, compression, probe_lengths, select
+from training.attention_page.selection import (
+    BASE64,
+    KINDS,
+    MAP_SHARE,
+    Selection,
+    cells,
+    compression,
+    probe_lengths,
+    select,
+    vector_bytes,
+)
+from training.insight.heads import Head
 from training.insight.measures import MEASURES
-from training.insight.record import Record
+from training.insight.record import Record, Snapshot, Vectors
 
 _ABSENT = 65535
 _ATTEMPTS, _FULL, _AIM = 5, 0.92, 0.96  # selections are tried until `_FULL` of the room is used; each aims at `_AIM`
@@ -41,16 +53,23 @@ class Packed:
     left_out: list[str]
 
 
-def pack(record: Record, room: int) -> Packed:
-    """A record in at most `room` bytes, unless a single map is larger."""
+def pack(record: Record, room: int, last: Vectors | None = None) -> Packed:
+    """A record in at most `room` bytes, unless a single map is larger.
+
+    Args:
+        last: queries, keys and values that are shown beside those of the record, as far as there is room.
+    """
     ratio, fixed = compression(record), 0  # an estimate, corrected by what comes of it
     best, smallest, before = None, math.inf, None
     for _ in range(_ATTEMPTS):
         selection = select(record, int(_AIM * (room - fixed)), ratio)
         if selection == before:
             break
-        blocks, before = _pack_blocks(record, selection), selection
-        fixed = len(blocks["figures"]) + len(blocks["scores"])
+        size = BASE64 * vector_bytes(record, selection.tokens)
+        heads = [head for head in last.heads if head in selection.heads] if last else []
+        heads = heads[: max(0, int((1 - MAP_SHARE) * room / size))]
+        blocks, before = _pack_blocks(record, selection, last, heads), selection
+        fixed = len(blocks["figures"]) + len(blocks["scores"]) + int(size * len(heads))
         used, left_out = sum(map(len, blocks.values())), selection.left_out(record)
         if smallest > room or used <= room:
             best, smallest = Packed(blocks, left_out), used
@@ -60,10 +79,12 @@ def pack(record: Record, room: int) -> Packed:
     return best
 
 
-def _pack_blocks(record: Record, selection: Selection) -> dict[str, str]:
+def _pack_blocks(record: Record, selection: Selection, last: Vectors | None, heads: list[Head]) -> dict[str, str]:
+    """All blocks; `heads` are those of `last` for which there is room."""
     scores, ranges = _pack_scores(record, selection)
-    blocks = {"figures": _json(_figures(record, selection) | {"ranges": ranges}), "scores": scores}
-    return blocks | {"maps": _pack_maps(record, selection), **_pack_vectors(record, selection)}
+    moments, vectors = _pack_vectors(record, selection, last, heads)
+    figures = _figures(record, selection) | {"ranges": ranges, "vector_moments": moments}
+    return {"figures": _json(figures), "scores": scores, "maps": _pack_maps(record, selection), **vectors}
 
 
 def _figures(record: Record, selection: Selection) -> dict[str, Any]:
@@ -82,8 +103,6 @@ def _figures(record: Record, selection: Selection) -> dict[str, Any]:
         "model": {name: [_finite(getattr(scores, name)) for scores in steps] for name in _MODEL_FIGURES},
         "map_steps": selection.steps,
         "map_heads": selection.heads,
-        "vector_steps": selection.vector_steps,
-        "vector_heads": [record.vectors[place] for place in selection.vectors],
         "probes": [
             {
                 "name": probe.name,
@@ -128,18 +147,28 @@ def _pack_maps(record: Record, selection: Selection) -> str:
     return _block(*(np.diff(triangles, axis=1, prepend=np.uint8(0)) for triangles in maps))
 
 
-def _pack_vectors(record: Record, selection: Selection) -> dict[str, str]:
-    vectors, scales = [], []
+def _pack_vectors(
+    record: Record, selection: Selection, last: Vectors | None, heads: list[Head]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The step and head of all vectors, those of `last` first; and the blocks `vectors` and `scales`."""
+    moments, vectors, scales = [], [], []
+
+    def add(snapshot: Snapshot, head: Head, place: int) -> None:
+        moments.append({"step": snapshot.step, "head": head})
+        for of_probe in zip(snapshot.query, snapshot.key, snapshot.value, strict=True):
+            for tensor in of_probe:
+                values = tensor[place][: selection.tokens].astype(np.float32)  # (tokens, head_dim)
+                scale = np.abs(values).max(axis=1, keepdims=True) / 127
+                vectors.append(np.rint(values / np.where(scale > 0, scale, 1)).astype(np.int8))
+                scales.append(scale)
+
+    for head in heads:
+        add(last.snapshot, head, last.heads.index(head))
     for step in selection.vector_steps:
         snapshot = record.snapshot(step)
-        for head in selection.vectors:
-            for of_probe in zip(snapshot.query, snapshot.key, snapshot.value, strict=True):
-                for tensor in of_probe:
-                    values = tensor[head][: selection.tokens].astype(np.float32)  # (tokens, head_dim)
-                    scale = np.abs(values).max(axis=1, keepdims=True) / 127
-                    vectors.append(np.rint(values / np.where(scale > 0, scale, 1)).astype(np.int8))
-                    scales.append(scale)
-    return {"vectors": _block(*vectors), "scales": _block(*scales)}
+        for place in selection.vectors:
+            add(snapshot, record.vectors[place], place)
+    return moments, {"vectors": _block(*vectors), "scales": _block(*scales)}
 
 
 def _block(*arrays: np.ndarray) -> str:

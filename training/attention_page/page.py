@@ -18,7 +18,7 @@ from pathlib import Path
 
 from training.attention_page.packing import pack
 from training.common.files import write_whole
-from training.insight.record import Record
+from training.insight.record import Record, Vectors
 
 LIMIT = 3_000_000  # bytes
 STYLES = ("training.web/base.css", "training.attention_page/page.css")
@@ -47,17 +47,18 @@ class Page:
     left_out: list[str]
 
 
-def write_page(record: Record, path: Path, title: str, limit: int = LIMIT) -> Page:
+def write_page(record: Record, path: Path, title: str, last: Vectors | None = None, limit: int = LIMIT) -> Page:
     """Write the page of a record, whole or not at all.
 
     Args:
         title: such as the name of the run.
+        last: queries, keys and values of more heads at the last step, the most interesting first.
         limit: bytes of the file. A page with a single map is written even if it is larger.
     """
     style, script = "".join(map(_static, STYLES)), _bundle(SCRIPTS)
     values = {"title": html.escape(title), "style": style, "script": script, "policy": _policy(style, script)}
     template = _static("training.attention_page/page.html")
-    packed = pack(record, limit - len(_fill(template, values).encode()))
+    packed = pack(record, limit - len(_fill(template, values).encode()), last)
     text = _fill(template, values | packed.blocks)
     write_whole(path, text)
     return Page(path, len(text.encode()), packed.left_out)

@@ -43,7 +43,7 @@ class Selection:
         """Bytes of the maps and vectors before compression."""
         lengths = probe_lengths(record, self.tokens)
         maps = len(self.steps) * len(self.heads) * cells(lengths)
-        return maps + len(self.vector_steps) * len(self.vectors) * 3 * record.head_dim * sum(lengths)
+        return maps + len(self.vector_steps) * len(self.vectors) * vector_bytes(record, self.tokens)
 
     def left_out(self, record: Record) -> list[str]:
         """A sentence for each kind of thing that is not in the page."""
@@ -92,8 +92,7 @@ def select(record: Record, room: int, ratio: float) -> Selection:
     maps = Selection(steps, chosen, sorted(heads[:kept]), tokens, [], [])
 
     vectors = [record.vectors.index(head) for head in heads[:kept] if head in record.vectors]
-    one = 3 * record.head_dim * sum(probe_lengths(record, tokens))  # bytes of a head at a step
-    units = max(0, int((raw - maps.raw_bytes(record)) / one))  # of them that fit
+    units = max(0, int((raw - maps.raw_bytes(record)) / vector_bytes(record, tokens)))  # heads at a step that fit
     vectors = vectors[: units // min(FEWEST_VECTOR_STEPS, len(chosen))]
     vector_steps = evenly(chosen, units // len(vectors)) if vectors else []
     return replace(maps, vectors=vectors, vector_steps=vector_steps)
@@ -107,6 +106,11 @@ def probe_lengths(record: Record, most: int = sys.maxsize) -> list[int]:
 def cells(lengths: list[int]) -> int:
     """Cells of the lower triangles of maps of these lengths."""
     return sum(length * (length + 1) // 2 for length in lengths)
+
+
+def vector_bytes(record: Record, tokens: int) -> int:
+    """Bytes of the queries, keys and values of one head at one step, of all probes up to so many tokens."""
+    return 3 * record.head_dim * sum(probe_lengths(record, tokens))
 
 
 def ranked_heads(record: Record) -> list[tuple[int, int]]:

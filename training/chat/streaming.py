@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-UNDECODED = "\ufffd"  # replaces bytes that are not, or not yet, a character
+from training.model_io.tokenizers import UNDECODED
+
 PENDING = 3  # at most so many at the end of a text may still become a character: UTF-8 uses up to four bytes
 
 

@@ -30,7 +30,7 @@ from training.stages.provenance import beside, read_provenance, staging_dir, wri
 from training.stages.recipe import PathText, option, positional
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from training.insight.ablation import Ablations
     from training.insight.heads import Head
@@ -143,7 +143,9 @@ def find_source(run: str) -> Source:
 def draw(config: AttentionConfig, source: Source, work: Path) -> list[str]:
     """Write the page and all pictures into a folder; returns remarks for the terminal."""
     from training.attention_page.page import write_page
-    from training.insight.heads import head_name, head_to_draw, read_head
+    from training.insight.heads import head_name, head_to_draw, read_head, strongest_head
+    from training.insight.recording import last_vectors
+    from training.model_io.language_model import open_language_model
     from training.plots.insight.film import HeadFilm, draw_film, draw_frames, draw_moment
 
     ids = encode(config.text, source) if config.text is not None else None
@@ -154,7 +156,10 @@ def draw(config: AttentionConfig, source: Source, work: Path) -> list[str]:
     else:
         lines.append(f"attention: drew head {head_name(head)}: its {measure.replace('_', '-')} score is the highest")
     title = f"Head {head_name(head)} of {config.run}"
-    page = write_page(record, work / "attention.html", config.run)
+    model, tokenizer = open_language_model(source.model) if source.model else (None, None)
+    wanted = dict.fromkeys([head, strongest_head(record, "previous_token")])
+    last = last_vectors(record, model, [one for one in wanted if one not in record.vectors]) if model else None
+    page = write_page(record, work / "attention.html", config.run, last)
     lines += [f"attention: attention.html: {sentence}" for sentence in page.left_out]
     film = HeadFilm(record, head, measure)
     draw_maps = draw_frames if len(record.steps) > 1 else draw_moment
@@ -162,8 +167,8 @@ def draw(config: AttentionConfig, source: Source, work: Path) -> list[str]:
     if len(record.steps) > 1:
         draw_film(film, work, title)
         draw_phase_change(record, source, work, config.run)
-    if source.model:
-        lines += explain(config, source, record, head, ids, work)
+    if model:
+        lines += explain(config, model, tokenizer, record, head, ids, work)
     else:
         lines.append(f"attention: no explanation of Q, K and V: {source.folder} has no weights yet")
     return lines
@@ -243,7 +248,13 @@ def draw_phase_change(record: "Record", source: Source, work: Path, title: str) 
 
 
 def explain(
-    config: AttentionConfig, source: Source, record: "Record", head: "Head", ids: list[int] | None, work: Path
+    config: AttentionConfig,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    record: "Record",
+    head: "Head",
+    ids: list[int] | None,
+    work: Path,
 ) -> list[str]:
     """Write the explanation of Q, K and V, as a PDF of two pages and as Markdown; returns remarks.
 
@@ -254,11 +265,9 @@ def explain(
         NotPlain: the user gives a text, and the attention of this architecture is not explained.
     """
     from training.insight.walkthrough import NotPlain, walk_through
-    from training.model_io.language_model import open_language_model
     from training.plots.insight.explanation import as_page
     from training.plots.insight.explanation_pages import draw_explanation
 
-    model, tokenizer = open_language_model(source.model)
     try:
         walk = walk_through(model, tokenizer, ids or default_text(record, head, tokenizer), head, config.run)
     except NotPlain as reason:

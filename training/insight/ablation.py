@@ -21,7 +21,7 @@ from modeling_scratch.loss_scratch import IGNORE_INDEX
 from training.common.estimates import Difference, Estimate, mean_with_stderr, paired_difference
 from training.common.progress import progress_bar
 from training.data.loader import Batch, TokenLoader
-from training.insight.attention import Attention, replaced_attention, seen_attention, written_out
+from training.insight.attention import attention_modules, replaced_attention, written_out
 from training.insight.capture import with_labels
 from training.insight.heads import Head, head_name
 from training.insight.sequences import LONGEST, Repeated, draw_repeated
@@ -141,14 +141,6 @@ def ablate(model: PreTrainedModel, texts: Texts, groups: Sequence[tuple[Head, ..
         effects.append(Ablation(group, loss, _bits(loss, texts), copying))
     loss = mean_with_stderr(before.loss, weights) if before.loss else None
     return Ablations(loss, _bits(loss, texts), mean_with_stderr(before.copying), effects)
-
-
-def attention_modules(model: PreTrainedModel) -> list[nn.Module]:
-    """The attention of each layer, (layers,)."""
-    seen: list[Attention] = []
-    with seen_attention(model, seen.append), torch.no_grad():
-        model(torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
-    return [attention.module for attention in seen]
 
 
 @contextmanager

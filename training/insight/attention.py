@@ -159,7 +159,11 @@ def seen_attention(model: PreTrainedModel, see: Callable[[Attention], None]) -> 
         yield
 
 
-@torch.no_grad()
+def attention_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """The attention of each layer, (layers,)."""
+    return [attention.module for attention in _of_two_tokens(model)]
+
+
 def attention_sizes(model: PreTrainedModel) -> Sizes:
     """The sizes of a model's attention, from a forward pass over two tokens.
 
@@ -167,9 +171,7 @@ def attention_sizes(model: PreTrainedModel) -> Sizes:
         UserError: not every layer has attention that transformers can replace, or the layers differ in size.
     """
     name, layers = type(model).__name__, model.config.get_text_config().num_hidden_layers
-    seen: list[Attention] = []
-    with seen_attention(model, seen.append):
-        model(torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+    seen = _of_two_tokens(model)
     if len(seen) != layers:
         raise UserError(
             f"'model': {len(seen)} of the {layers} layers of {name} have attention that can be recorded; choose a "
@@ -179,6 +181,15 @@ def attention_sizes(model: PreTrainedModel) -> Sizes:
     if len(sizes) > 1:
         raise UserError(f"'model': the layers of {name} differ in their heads, which cannot be drawn in one grid")
     return Sizes(layers, *sizes.pop())
+
+
+@torch.no_grad()
+def _of_two_tokens(model: PreTrainedModel) -> list[Attention]:
+    """The attention of every layer in a forward pass over two tokens."""
+    seen: list[Attention] = []
+    with seen_attention(model, seen.append):
+        model(torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+    return seen
 
 
 @torch.no_grad()

@@ -38,16 +38,24 @@ def head_to_draw(record: Record) -> tuple[Head, Literal["induction", "previous_t
 
     Without an induction head, it is the head with the highest previous-token score.
     """
-    step = record.steps[-1].step
-    last = [scores for scores in record.head_scores if scores.step == step and scores.probe == "repeated"]
-    measure = "induction" if any(scores.induction >= FORMED for scores in last) else "previous_token"
-    best = max(last, key=lambda scores: _finite(getattr(scores, measure)))
-    return (best.layer, best.head), measure
+    measure = "induction" if any(scores.induction >= FORMED for scores in _last_scores(record)) else "previous_token"
+    return strongest_head(record, measure), measure
+
+
+def strongest_head(record: Record, measure: str) -> Head:
+    """The head with the highest score of a measure on repeated sequences at the end."""
+    best = max(_last_scores(record), key=lambda scores: _finite(getattr(scores, measure)))
+    return best.layer, best.head
 
 
 def scores_of(record: Record, head: Head, probe: str) -> list[HeadScores]:
     """The measures of a head on a kind of sequences, in the order of training."""
     return [scores for scores in record.head_scores if (scores.layer, scores.head, scores.probe) == (*head, probe)]
+
+
+def _last_scores(record: Record) -> list[HeadScores]:
+    step = record.steps[-1].step
+    return [scores for scores in record.head_scores if scores.step == step and scores.probe == "repeated"]
 
 
 def _finite(score: float) -> float:

@@ -118,6 +118,19 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """Queries, keys and values of some heads at one step, beside those that a record holds.
+
+    Attributes:
+        heads: (layer, head), in the order of the vectors in the snapshot.
+        snapshot: with the attention of all heads.
+    """
+
+    heads: list[tuple[int, int]]
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
 class Layout:
     """The sizes of a model, and the sequences and heads that its record holds for each step.
 

@@ -3,17 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
 from training.common.errors import UserError
 from training.data.curriculum import Curriculum
 from training.data.loader import TokenLoader
 from training.data.mixture import Mixture
 from training.insight.attention import check_written_out
-from training.insight.capture import Capture
+from training.insight.capture import Capture, with_labels
 from training.insight.config import InsightConfig
-from training.insight.record import Record
+from training.insight.heads import Head
+from training.insight.observation import observe
+from training.insight.record import Record, Snapshot, Vectors, probability
 from training.model_io.language_model import open_language_model
 from training.stages.checkpoints import CHECKPOINTS, read_checkpoints
 from training.stages.provenance import read_provenance
+
+MOST_DIFFERENCE = 0.04  # of attention, between the precision of training and that of a model that is opened
 
 
 def record_from_checkpoints(run: str | Path, folder: str | Path, config: InsightConfig) -> Record:
@@ -70,6 +78,22 @@ def record_from_model(
     capture.begin(Path(folder))
     capture.write(model, step=0)
     return Record.open(folder)
+
+
+def last_vectors(record: Record, model: PreTrainedModel, heads: list[Head]) -> Vectors | None:
+    """Queries, keys and values of some heads at the last step of a record, from the weights of that step.
+
+    Returns:
+        None if the maps of this model are not those of the record, so that it is of another step.
+    """
+    last = record.snapshot(record.steps[-1].step)
+    drawn = []
+    for probe, recorded in zip(record.probes, last.attention, strict=True):
+        ids = torch.tensor([probe.token_ids])
+        drawn += observe(model, with_labels(ids), [len(probe.token_ids)], heads).drawn
+        if np.abs(probability(drawn[-1][0]) - probability(recorded)).max() > MOST_DIFFERENCE:
+            return None
+    return Vectors(heads, Snapshot(last.step, *map(list, zip(*drawn, strict=True))))
 
 
 def validation_loader(recipe: dict[str, Any]) -> TokenLoader:

@@ -10,6 +10,7 @@ from training.common.errors import UserError
 from training.data.loader import Batch, TokenLoader
 from training.insight.config import InsightConfig
 from training.insight.record import Probe
+from training.model_io.token_merges import token_text
 from training.model_io.tokenizers import naming_unknown
 
 REPEATED, HELD_OUT = 8, 3  # sequences that are measured
@@ -116,4 +117,4 @@ def _probe(
     name: str, kind: str, ids: torch.LongTensor, tokenizer: PreTrainedTokenizerBase, period: int | None = None
 ) -> Probe:
     token_ids = ids.tolist()
-    return Probe(name, kind, token_ids, [tokenizer.decode([token]) for token in token_ids], period)
+    return Probe(name, kind, token_ids, [token_text(token, tokenizer) for token in token_ids], period)

@@ -8,10 +8,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.errors import UserError
-from training.insight.attention import Attention, seen_attention
+from training.insight.attention import Attention, attention_modules, seen_attention
 from training.insight.copying import output_weight
 from training.insight.heads import Head
 from training.insight.record import Record, probability
+from training.model_io.token_merges import token_text
 from training.model_io.tokenizers import naming_unknown
 
 MOST_TOKENS = 24  # that a page has room for
@@ -108,10 +109,7 @@ def walk_through(
     def note_input(module, arguments, options):
         read[module] = arguments[0] if arguments else options["hidden_states"]
 
-    with seen_attention(model, seen.append):
-        model(torch.tensor([token_ids[:2]], device=model.device), use_cache=False)  # to find the module of the layer
-    module = seen[layer].module
-    seen.clear()
+    module = attention_modules(model)[layer]
     hook = module.register_forward_pre_hook(note_input, with_kwargs=True)
     try:
         ids = torch.tensor([token_ids], device=model.device)
@@ -138,7 +136,7 @@ def walk_through(
         sharing=sharing,
         heads=attention.query.shape[1],
         turned=_turned(model, module),
-        tokens=[tokenizer.decode([token]) for token in token_ids],
+        tokens=[token_text(token, tokenizer) for token in token_ids],
         token_ids=token_ids,
         embedding=_array(model.get_input_embeddings()(ids)[0]),
         stream=_array(output.hidden_states[layer][0]),

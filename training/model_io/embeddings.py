@@ -1,5 +1,4 @@
-"""Embeddings seen from outside: the nearest neighbours of tokens through training, and the position vectors of a model.
-"""
+"""Embeddings: the nearest neighbours of tokens through training, and the position vectors of a model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from modeling_scratch.modeling_scratch import sinusoidal_embedding
 from training.common.errors import UserError
 from training.model_io.language_model import open_language_model
-from training.model_io.token_merges import readable
+from training.model_io.token_merges import readable, token_text
 from training.model_io.tokenizers import naming_unknown, open_tokenizer
 from training.stages.checkpoints import CHECKPOINTS, read_checkpoints
-
-UNDECODED = "\ufffd"  # a token that is not whole characters
 
 
 @dataclass(frozen=True)
@@ -139,8 +136,5 @@ def _single_token(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _name(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A token, readable, also if it is part of a character."""
-    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    if UNDECODED in text:
-        return readable(tokenizer.convert_ids_to_tokens(token), byte_level=True)
-    return readable(text, byte_level=False)
+    """A token with its spaces and line breaks visible."""
+    return readable(token_text(token, tokenizer), byte_level=False)

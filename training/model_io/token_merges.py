@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from training.common.errors import UserError, one_line
-from training.model_io.tokenizers import open_tokenizer
+from training.model_io.tokenizers import UNDECODED, open_tokenizer
 
 MOST_CHARACTERS = 2000  # of a text whose merges are listed
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level tokenizers, as GPT-2's
@@ -134,6 +135,12 @@ def readable(token: str, byte_level: bool) -> str:
     if byte_level and set(token) <= _BYTES.keys():
         token = bytes(_BYTES[character] for character in token).decode("utf-8", errors="backslashreplace")
     return token.replace("▁", " ").translate(_VISIBLE)
+
+
+def token_text(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a token; of one that is not whole characters, its bytes as `\\xe2`."""
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    return readable(tokenizer.convert_ids_to_tokens(token), byte_level=True) if UNDECODED in text else text
 
 
 def describe(found: CutText) -> str:

@@ -16,6 +16,8 @@ from training.common.hub_names import is_hub_name
 from training.model_io.model_folder import SENTENCEPIECE, TEKKEN, TOKENIZER_FILES, quiet_loading
 from training.stages.provenance import digest, read_provenance, written_by
 
+UNDECODED = "\ufffd"  # in decoded text, for bytes that are not, or not yet, a character
+
 
 class UnknownCharacter(UserError, ValueError):
     """A character that a tokenizer without a token for unknown characters does not have."""

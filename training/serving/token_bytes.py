@@ -5,7 +5,7 @@ import re
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from training.chat.streaming import UNDECODED
+from training.model_io.tokenizers import UNDECODED
 
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level tokenizers, as GPT-2's
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # of SentencePiece's byte fallback

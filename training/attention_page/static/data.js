@@ -28,6 +28,8 @@ class RecordOfRun {
     this.maps = maps;
     this.vectors = new Int8Array(vectors.buffer);
     this.scales = new Float32Array(scales.buffer);
+    this.vector_heads = []; // those of `vector_moments`, each once
+    for (const { head } of this.vector_moments) if (!this.vector_heads.some(same(head))) this.vector_heads.push(head);
     this.starts = [0]; // of each probe in `maps`
     for (const { tokens } of this.probes) {
       const length = cells(tokens.length);
@@ -51,12 +53,12 @@ class RecordOfRun {
 
   // Queries, keys and values of one of `vector_heads`, at the step nearest to a frame: each (tokens * head_dim).
   vectorsOf(frame, probe, head) {
-    const place = this.vector_heads.findIndex(same(head));
-    const at = nearest(this.vector_steps, this.map_steps[frame]);
+    const moments = this.vector_moments.filter((moment) => same(head)(moment.head));
+    const moment = moments[nearest(moments.map(({ step }) => step), this.map_steps[frame])];
     const all = this.probes.reduce((sum, { tokens }) => sum + tokens.length, 0);
     const before = this.probes.slice(0, probe).reduce((sum, { tokens }) => sum + tokens.length, 0);
     const tokens = this.probes[probe].tokens.length;
-    const start = 3 * ((at * this.vector_heads.length + place) * all + before);
+    const start = 3 * (this.vector_moments.indexOf(moment) * all + before);
     const [q, k, v] = [0, 1, 2].map((matrix) => {
       const first = start + matrix * tokens;
       const values = new Float32Array(tokens * this.head_dim);
@@ -66,7 +68,7 @@ class RecordOfRun {
       }
       return values;
     });
-    return { step: this.vector_steps[at], q, k, v };
+    return { step: moment.step, q, k, v };
   }
 
   // A measure of a head at a step (its place in `steps`); null if there is none.
