@@ -7,7 +7,7 @@ from training.common.errors import UserError
 from training.planner.architecture import Architecture
 from training.planner.facts.devices import Device, Market, median_price
 from training.planner.facts.laws import EPOCH
-from training.planner.layout import Layout, Shape
+from training.planner.layout import MACHINE, Layout, Shape, check_layout, indivisible
 from training.planner.memory import largest_micro_batch
 from training.planner.plan import BESIDE_STEPS, Plan, check_fits, make_plan
 from training.planner.requests.request import Request
@@ -18,7 +18,6 @@ from training.pretraining.config import largest_divisor, next_multiple
 
 TOKENS_PER_PARAMETER = 20  # where neither tokens nor time are given: about Epoch's correction of Chinchilla
 DEFAULT_DEVICE = "H100 SXM"
-GPUS_PER_MACHINE = 8
 SMALLEST_MODEL, LARGEST_MODEL = 1e6, 2e12
 SMALLEST_STATES = 8  # bytes a parameter that training needs at the very least, on all devices together
 MOST_AT_ONCE = 64  # sequences per device and forward pass; more is no faster
@@ -32,6 +31,7 @@ class Choices:
         architecture: the model, from a recipe, a preset or a config.json.
         shape: batch, precision, optimizer and so on.
         keeps_batch: whether `shape.micro_batch` and `shape.checkpointing` are the user's, and are not adjusted.
+        keeps_optimizer: whether `shape.optimizer` is the user's; else AdamW replaces Muon where Muon cannot run.
         keeps_steps: whether `shape.steps` and `shape.global_batch` are the user's.
         sharding, tensor_parallel, replicas: of the layout.
         price: US dollars per device and hour.
@@ -40,6 +40,7 @@ class Choices:
     architecture: Architecture | None = None
     shape: Shape = field(default_factory=Shape)
     keeps_batch: bool = False
+    keeps_optimizer: bool = False
     keeps_steps: bool = False
     preset: str = "llama"
     vocab_size: int | None = None
@@ -83,9 +84,14 @@ def candidates(request: Request, market: Market) -> list[Device]:
     """The devices that a request may mean: the one it names, or all with the memory that it names.
 
     Raises:
-        UserError: no known device has so much memory.
+        UserError: no known device has so much memory, or the one that is named has another.
     """
     if request.device is not None:
+        if request.memory_gb is not None and abs(request.device.memory_gb - request.memory_gb) >= 0.5:
+            raise UserError(
+                f"'request': {request.device.name} has {request.device.memory_gb:g} GB, not {request.memory_gb:g} GB; "
+                "leave one of them out"
+            )
         return [request.device]
     if request.memory_gb is None:
         return [market.find(DEFAULT_DEVICE)]
@@ -128,12 +134,15 @@ def place(architecture: Architecture, request: Request, choices: Choices, device
     shape = choices.shape
     counts = [request.devices or 1]
     if request.devices is None and not device.cpu:
-        counts += [GPUS_PER_MACHINE * 2**power for power in range(9)]
+        counts += [MACHINE * 2**power for power in range(9)]
     last = None
     for count in counts:
-        for layout in _layouts(device, count, choices):
+        for layout in _layouts(architecture, device, count, choices):
+            adamw = layout.divides_matrices and not choices.keeps_optimizer
+            trainable = replace(shape, optimizer="adamw") if adamw else shape
+            check_layout(architecture, trainable, layout)
             for checkpointing in (False, True):
-                tried = shape if choices.keeps_batch else replace(shape, checkpointing=checkpointing)
+                tried = trainable if choices.keeps_batch else replace(trainable, checkpointing=checkpointing)
                 if choices.keeps_steps:
                     tried = replace(tried, micro_batch=_share(shape, layout))
                 most = largest_micro_batch(architecture, tried, layout)
@@ -160,14 +169,17 @@ def _share(shape: Shape, layout: Layout) -> int:
     return largest_divisor(shape.global_batch // groups, shape.micro_batch)
 
 
-def _layouts(device: Device, count: int, choices: Choices) -> list[Layout]:
+def _layouts(architecture: Architecture, device: Device, count: int, choices: Choices) -> list[Layout]:
     if choices.sharding:
         return [Layout(device, count, choices.sharding, choices.tensor_parallel, choices.replicas)]
     if count == choices.tensor_parallel:
         return [Layout(device, count, "none", choices.tensor_parallel)]
     layouts = [Layout(device, count, kind, choices.tensor_parallel) for kind in ("ddp", "fsdp2")]
-    if choices.tensor_parallel == 1 and count % GPUS_PER_MACHINE == 0:
-        layouts.append(Layout(device, count, "fsdp2", GPUS_PER_MACHINE))
+    # Accelerate starts tensor parallelism only beside FSDP2 over two groups or more.
+    divides = choices.tensor_parallel == 1 and count > MACHINE and count % MACHINE == 0
+    muon = choices.keeps_optimizer and choices.shape.optimizer == "muon"
+    if divides and not muon and indivisible(architecture, MACHINE) is None:
+        layouts.append(Layout(device, count, "fsdp2", MACHINE))
     return layouts
 
 
@@ -261,6 +273,6 @@ def _check_limits(plan: Plan, request: Request, choices: Choices, market: Market
         instead += f", or {devices} x {plan.layout.device.name}"
     smaller = plan.architecture.num_parameters * share
     raise UserError(
-        f"'request': {plan.architecture.name} on {as_count(plan.shape.tokens)} tokens takes "
+        f"'request': {plan.architecture.describe()} on {as_count(plan.shape.tokens)} tokens takes "
         f"{' and '.join(text for text, _ in over)}; possible: {instead}, or a model of {as_count(smaller)} parameters"
     )
