@@ -10,6 +10,7 @@ from training.planner.layout import Shape, check_layout
 from training.planner.requests.choice import Choices, choose
 from training.planner.requests.curves import curves_of
 from training.planner.requests.request import Request, read_request
+from training.planner.sizes import architecture_of_size
 from training.planner.units import DAY, HOUR
 
 MARKET = read_market()
@@ -106,6 +107,19 @@ def test_what_is_chosen_can_be_trained(text):
     plan = choose(read_request(text, MARKET), Choices(shape=Shape(sequence_length=2048)), MARKET)
     assert plan.fits and plan.layout.tensor_parallel == 8 and plan.shape.optimizer == "adamw"
     check_layout(plan.architecture, plan.shape, plan.layout)
+
+
+def test_the_largest_micro_batch_fits_with_the_gradients_of_those_before():
+    """Whether gradients are kept between micro-batches depends on the batch, which is chosen later."""
+    architecture = architecture_of_size(7.6e9)
+    choices = Choices(architecture, Shape(sequence_length=8192))
+    assert choose(read_request("8 x H100", MARKET), choices, MARKET).fits
+
+
+def test_a_global_batch_of_the_users_is_kept():
+    choices = Choices(shape=Shape(sequence_length=2048, global_batch=48), keeps_global_batch=True)
+    plan = choose(read_request("1B on 8 x H100", MARKET), choices, MARKET)
+    assert (plan.shape.global_batch, plan.shape.micro_batch) == (48, 6)
 
 
 def test_muon_that_the_user_names_is_kept():

@@ -198,6 +198,7 @@ def _choices(options: PlanConfig, path: Path | None) -> Choices:
         with_options(shape, given),
         keeps_batch=is_recipe or options.per_device_train_batch_size is not None,
         keeps_optimizer=is_recipe or options.optimizer is not None,
+        keeps_global_batch=is_recipe or options.global_batch_size is not None,
         keeps_steps=is_recipe or options.max_steps is not None,
         preset=options.preset or "llama",
         sharding=options.sharding,

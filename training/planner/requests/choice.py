@@ -20,6 +20,7 @@ TOKENS_PER_PARAMETER = 20  # where neither tokens nor time are given: about Epoc
 DEFAULT_DEVICE = "H100 SXM"
 SMALLEST_MODEL, LARGEST_MODEL = 1e6, 2e12
 SMALLEST_STATES = 8  # bytes a parameter that training needs at the very least, on all devices together
+ACCUMULATED = 2**40  # sequences of a batch that no micro-batch holds: where it is open, gradients are kept between them
 MOST_AT_ONCE = 64  # sequences per device and forward pass; more is no faster
 
 
@@ -33,6 +34,7 @@ class Choices:
         keeps_batch: whether `shape.micro_batch` and `shape.checkpointing` are the user's, and are not adjusted.
         keeps_optimizer: whether `shape.optimizer` is the user's; else AdamW replaces Muon where Muon cannot run.
         keeps_steps: whether `shape.steps` and `shape.global_batch` are the user's.
+        keeps_global_batch: whether `shape.global_batch` is, whatever the steps are.
         sharding, tensor_parallel, replicas: of the layout.
         price: US dollars per device and hour.
     """
@@ -42,6 +44,7 @@ class Choices:
     keeps_batch: bool = False
     keeps_optimizer: bool = False
     keeps_steps: bool = False
+    keeps_global_batch: bool = False
     preset: str = "llama"
     vocab_size: int | None = None
     sharding: str | None = None
@@ -115,8 +118,8 @@ def _plan_on(
     shape, layout = place(architecture, request, choices, device)
     if not choices.keeps_steps:
         tokens = request.tokens or _tokens_possible(architecture, shape, layout, request, choices, market)
-        batch = sequences_per_step(tokens, shape, layout)
-        shape = replace(shape, global_batch=batch)
+        if not choices.keeps_global_batch:
+            shape = replace(shape, global_batch=sequences_per_step(tokens, shape, layout))
         shape = replace(shape, steps=max(1, math.ceil(tokens / shape.tokens_per_step)))
     elif request.tokens:
         shape = replace(shape, steps=max(1, math.ceil(request.tokens / shape.tokens_per_step)))
@@ -135,7 +138,7 @@ def place(architecture: Architecture, request: Request, choices: Choices, device
     counts = [request.devices or 1]
     if request.devices is None and not device.cpu:
         counts += [MACHINE * 2**power for power in range(9)]
-    last = None
+    fixed, last = choices.keeps_steps or choices.keeps_global_batch, None
     for count in counts:
         for layout in _layouts(architecture, device, count, choices):
             adamw = layout.divides_matrices and not choices.keeps_optimizer
@@ -143,14 +146,19 @@ def place(architecture: Architecture, request: Request, choices: Choices, device
             check_layout(architecture, trainable, layout)
             for checkpointing in (False, True):
                 tried = trainable if choices.keeps_batch else replace(trainable, checkpointing=checkpointing)
-                if choices.keeps_steps:
+                if fixed:
                     tried = replace(tried, micro_batch=_share(shape, layout))
+                else:
+                    tried = replace(tried, global_batch=ACCUMULATED)
                 most = largest_micro_batch(architecture, tried, layout)
                 last = tried, layout
                 if choices.keeps_batch and most >= tried.micro_batch:
                     return tried, layout
                 if not choices.keeps_batch and most:
-                    return replace(tried, micro_batch=_power_of_two_below(min(most, MOST_AT_ONCE))), layout
+                    most = min(most, MOST_AT_ONCE)
+                    share = shape.global_batch // layout.data_parallel
+                    size = largest_divisor(share, most) if fixed else _power_of_two_below(most)
+                    return replace(tried, micro_batch=size), layout
     return last
 
 
