@@ -6,6 +6,7 @@ import pytest
 from messages import refused
 
 from training.planner.facts.devices import read_market
+from training.planner.facts.laws import EPOCH
 from training.planner.layout import Shape, check_layout
 from training.planner.requests.choice import Choices, choose
 from training.planner.requests.curves import curves_of
@@ -141,7 +142,8 @@ def test_the_best_model_uses_the_budget_and_fits():
     assert plan.fits and plan.layout.device.memory_gb == 24
     assert plan.run_seconds.expected == pytest.approx(2 * DAY, rel=0.05)
     assert plan.dollars.expected < 50
-    assert 10 < plan.shape.tokens / plan.architecture.num_parameters < 60
+    parameters, tokens = plan.architecture.num_parameters, plan.shape.tokens
+    assert parameters == pytest.approx(EPOCH.optimum(6 * parameters * tokens)[0], rel=0.25)
 
 
 def test_limits_bound_the_tokens_of_a_given_size():

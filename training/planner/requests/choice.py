@@ -21,6 +21,7 @@ DEFAULT_DEVICE = "H100 SXM"
 SMALLEST_MODEL, LARGEST_MODEL = 1e6, 2e12
 SMALLEST_STATES = 8  # bytes a parameter that training needs at the very least, on all devices together
 ACCUMULATED = 2**40  # sequences of a batch that no micro-batch holds: where it is open, gradients are kept between them
+CLEARLY_WORSE = 1.01  # times the lowest loss; micro-batches and steps of size change it by less
 MOST_AT_ONCE = 64  # sequences per device and forward pass; more is no faster
 
 
@@ -249,13 +250,15 @@ def _best_model(request: Request, choices: Choices, market: Market, device: Devi
     optimum = min(LARGEST_MODEL, EPOCH.optimum(budget)[0] if budget < math.inf else LARGEST_MODEL)
     best = None
     parameters = min(2 * optimum, asked.devices * device.memory / SMALLEST_STATES)
-    while parameters >= SMALLEST_MODEL:  # downwards: past the optimum every smaller model is worse
+    while parameters >= SMALLEST_MODEL:  # downwards: past the optimum smaller models are ever worse
         architecture = architecture_of_size(parameters, choices.preset, choices.vocab_size)
         plan = _plan_on(architecture, asked, choices, market, device)
         if plan.fits and plan.shape.steps > 1:
-            if best is not None and expected_loss(plan) > expected_loss(best):
+            loss = expected_loss(plan)
+            if best is None or loss < expected_loss(best):
+                best = plan
+            elif loss > CLEARLY_WORSE * expected_loss(best):
                 break
-            best = plan
         parameters /= 1.25
     return best
 
