@@ -14,6 +14,7 @@ ROOMS = (
     "training.stages",
     "training.machine",
     "training.model_io",
+    "training.foreign",
     "training.sandbox",
     "training.optim",
     "training.data",

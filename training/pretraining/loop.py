@@ -33,7 +33,7 @@ from training.pretraining.accelerator import prepare, share_of_batch, shares_of_
 from training.pretraining.checkpoint import Checkpoints, reusable_steps
 from training.pretraining.config import PretrainConfig
 from training.pretraining.guards import MOST_SKIPPED, LossSpikes, check_initial_loss
-from training.pretraining.model import build_model
+from training.pretraining.model import build_model, checkpoint_activations
 from training.pretraining.profile import Profiler, Spans, span_parts
 from training.pretraining.randomness import seed_step
 from training.pretraining.run_log import RunLog
@@ -115,7 +115,7 @@ class Pretrainer:
         config, device = self.config, self.accelerator.device
         model = build_model(config, self.tokenizer)
         if config.activation_checkpointing:
-            model.activation_checkpointing_enable()
+            checkpoint_activations(model)
         divided = group_size(self.accelerator) > 1
         if divided:  # before the device is asked to hold the whole model
             divide_matrices(model, self.accelerator)

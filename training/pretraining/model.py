@@ -6,7 +6,7 @@ from typing import Any
 
 from accelerate.utils import set_seed
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.errors import UserError, one_line
@@ -46,6 +46,13 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     model = ScratchForCausalLM._from_config(network, attn_implementation=config.attn_implementation)
     model.generation_config = generation_config(tokenizer, network.vocab_size)  # for the samples
     return model.float()
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute the activations of every layer in its backward pass, instead of keeping them."""
+    # transformers 5.17 has only the older name, of which later releases warn.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def _explain(error: Exception, options: dict[str, Any]) -> str:
