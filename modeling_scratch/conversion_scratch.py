@@ -219,6 +219,11 @@ def _differences(config: ScratchConfig, to: str) -> list[str]:
     return found
 
 
+def nearest_architecture(config: ScratchConfig) -> str:
+    """The stock architecture that differs in the fewest options, in none if the network is of that architecture."""
+    return min(ARCHITECTURES, key=lambda name: len(_differences(config, name)))
+
+
 def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
     """Our configuration of the network that a stock configuration describes.
 

@@ -46,6 +46,7 @@ ROOMS = (
     "training.web",
     "training.attention_page",
     "training.publishing",
+    "training.engines",
     "training.watching",
     "training.commands",
     "training.cli",
