@@ -54,6 +54,7 @@ def test_tables_name_every_part(capsys):
     text = capsys.readouterr().out
     for word in ("attention", "PaLM", "causal", "activations", "zero3", "tensor parallel", "MFU", "Epoch", "MQA"):
         assert word in text
+    assert text.splitlines()[2].startswith("Fits") and "days" in text.splitlines()[3]
     assert "2026-05" in text  # the date of the prices
 
 

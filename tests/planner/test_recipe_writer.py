@@ -15,7 +15,7 @@ from training.planner.plan import make_plan
 from training.planner.recipes.shipped import SHIPPED, shipped_plan
 from training.planner.recipes.writer import recipe_files, write_recipe
 
-TINY = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,17 @@
 """Requests in words: what they mean, what they leave open, and what is rejected in one line."""
 
+from dataclasses import replace
+
 import pytest
 from messages import refused
 
 from training.planner.facts.devices import read_market
-from training.planner.layout import Shape
+from training.planner.facts.laws import EPOCH
+from training.planner.layout import Shape, check_layout
 from training.planner.requests.choice import Choices, choose
+from training.planner.requests.curves import curves_of
 from training.planner.requests.request import Request, read_request
+from training.planner.sizes import architecture_of_size
 from training.planner.units import DAY, HOUR
 
 MARKET = read_market()
@@ -24,6 +29,7 @@ CHOICES = Choices(shape=Shape(sequence_length=2048, optimizer="adamw"))
         ("24 GB, 2 days, 50 dollars", Request(memory_gb=24, seconds=2 * DAY, dollars=50)),
         ("4 x 24GB, 36 h, $50", Request(devices=4, memory_gb=24, seconds=36 * HOUR, dollars=50)),
         ("1.1B, 300B tokens", Request(parameters=1.1e9, tokens=300e9)),
+        ("7B on 64 A100", Request(parameters=7e9, devices=64, device=MARKET.find("A100"))),
         ("10M parameters, 5e9 tokens, 4090", Request(parameters=10e6, tokens=5e9, device=MARKET.find("RTX 4090"))),
     ],
 )
@@ -39,13 +45,17 @@ def test_what_a_request_means(text, request_):
         ("24 parsecs", "request", ["parsecs", "hours"]),
         ("1B, 2B", "request", ["parameters"]),
         ("0 days", "request", ["0 days"]),
+        ("-1B", "request", ["-1B", "above 0"]),
         ("1.2.3 days", "request", ["1.2.3"]),
         ("0 x H100", "request", ["0"]),
         ("8 x H1000", "device", ["H100 SXM", "--devices", "teraflops"]),
         ("a big one", "device", ["a big one"]),
         ("9" * 40 + "B", "request", ["1e18"]),
     ],
-    ids=["empty", "no-unit", "unit", "twice", "zero", "number", "no-device", "accelerator", "words", "huge"],
+    ids=[
+        *("empty", "no-unit", "unit", "twice", "zero", "negative"),
+        *("number", "no-device", "accelerator", "words", "huge"),
+    ],
 )
 def test_a_request_that_is_not_understood(text, key, facts):
     with refused(key, *facts):
@@ -75,6 +85,11 @@ def test_memory_that_no_device_has():
         choose(read_request("23 GB", MARKET), CHOICES, MARKET)
 
 
+def test_memory_that_the_named_device_has_not():
+    with refused("request", "80 GB", "24 GB"):
+        choose(read_request("24 GB on H100", MARKET), CHOICES, MARKET)
+
+
 def test_a_size_alone_gets_tokens_batch_and_a_device():
     plan = choose(read_request("1B", MARKET), CHOICES, MARKET)
     assert plan.fits and plan.layout.devices == 1
@@ -84,6 +99,42 @@ def test_a_size_alone_gets_tokens_batch_and_a_device():
 def test_a_large_model_is_sharded_over_whole_machines():
     plan = choose(read_request("70B", MARKET), CHOICES, MARKET)
     assert plan.fits and plan.layout.devices % 8 == 0 and plan.layout.sharding == "fsdp2"
+    assert curves_of(plan, MARKET).costs
+
+
+@pytest.mark.parametrize("text", ["34B", "70B", "100B", "70B on 64 x H100"])
+def test_what_is_chosen_can_be_trained(text):
+    """Tensor parallelism divides the heads of the chosen size, and gets AdamW instead of the default, Muon."""
+    plan = choose(read_request(text, MARKET), Choices(shape=Shape(sequence_length=2048)), MARKET)
+    assert plan.fits and plan.layout.tensor_parallel == 8 and plan.shape.optimizer == "adamw"
+    check_layout(plan.architecture, plan.shape, plan.layout)
+
+
+def test_the_largest_micro_batch_fits_with_the_gradients_of_those_before():
+    """Whether gradients are kept between micro-batches depends on the batch, which is chosen later."""
+    architecture = architecture_of_size(7.6e9)
+    choices = Choices(architecture, Shape(sequence_length=8192))
+    assert choose(read_request("8 x H100", MARKET), choices, MARKET).fits
+
+
+def test_a_global_batch_of_the_users_is_kept():
+    choices = Choices(shape=Shape(sequence_length=2048, global_batch=48), keeps_global_batch=True)
+    plan = choose(read_request("1B on 8 x H100", MARKET), choices, MARKET)
+    assert (plan.shape.global_batch, plan.shape.micro_batch) == (48, 6)
+
+
+def test_muon_that_the_user_names_is_kept():
+    choices = Choices(shape=Shape(sequence_length=2048, optimizer="muon"), keeps_optimizer=True)
+    plan = choose(read_request("70B on 16 x H100", MARKET), choices, MARKET)
+    assert plan.shape.optimizer == "muon" and "adamw" in plan.remedy
+    with refused("optimizer", "zero3", "adamw"):
+        choose(read_request("1B on 16 x H100", MARKET), replace(choices, sharding="zero3"), MARKET)
+
+
+def test_heads_that_the_devices_cannot_share():
+    choices = replace(CHOICES, tensor_parallel=8)
+    with refused("tensor_parallel", "8", "num_key_value_heads"):
+        choose(read_request("1B on 16 x H100", MARKET), choices, MARKET)
 
 
 def test_the_best_model_uses_the_budget_and_fits():
@@ -91,7 +142,8 @@ def test_the_best_model_uses_the_budget_and_fits():
     assert plan.fits and plan.layout.device.memory_gb == 24
     assert plan.run_seconds.expected == pytest.approx(2 * DAY, rel=0.05)
     assert plan.dollars.expected < 50
-    assert 10 < plan.shape.tokens / plan.architecture.num_parameters < 60
+    parameters, tokens = plan.architecture.num_parameters, plan.shape.tokens
+    assert parameters == pytest.approx(EPOCH.optimum(6 * parameters * tokens)[0], rel=0.25)
 
 
 def test_limits_bound_the_tokens_of_a_given_size():

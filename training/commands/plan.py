@@ -59,7 +59,9 @@ class PlanConfig:
         group="Run",
     )
     max_steps: int | None = option(None, "optimizer steps", at_least=1, group="Run")
-    optimizer: Literal["adamw", "muon"] | None = option(None, "optimizer (default: muon)", group="Run")
+    optimizer: Literal["adamw", "muon"] | None = option(
+        None, "optimizer (default: muon; adamw with ZeRO and tensor parallelism)", group="Run"
+    )
     bf16: bool | None = option(None, "bfloat16 mixed precision (default: true)", group="Run")
     activation_checkpointing: bool | None = option(
         None, "recompute activations (default: only where nothing else fits)", group="Run"
@@ -195,6 +197,8 @@ def _choices(options: PlanConfig, path: Path | None) -> Choices:
         architecture,
         with_options(shape, given),
         keeps_batch=is_recipe or options.per_device_train_batch_size is not None,
+        keeps_optimizer=is_recipe or options.optimizer is not None,
+        keeps_global_batch=is_recipe or options.global_batch_size is not None,
         keeps_steps=is_recipe or options.max_steps is not None,
         preset=options.preset or "llama",
         sharding=options.sharding,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from training.common.errors import UserError, nearest
+from training.planner.units import as_count
 from training.stages.recipe import build
 
 # What a preset of `modeling_scratch.PRESETS` says about sizes. A test holds the two together: that module imports
@@ -80,6 +81,10 @@ class Architecture:
                 f"'layer_types': takes {' or '.join(sorted(_KINDS))} for each of {self.num_hidden_layers} layers; "
                 "correct it or leave it out"
             )
+
+    def describe(self) -> str:
+        """Name and size in words, such as `llama of 6.92B parameters`."""
+        return f"{self.name} of {as_count(self.num_parameters)} parameters"
 
     @property
     def gated(self) -> bool:

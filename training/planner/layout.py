@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from training.common.errors import UserError
+from training.planner.architecture import Architecture
 from training.planner.facts.devices import Device
 
 Sharding = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
+MACHINE = 8  # devices of one
+# Sizes that the devices of a tensor-parallel group must share evenly; training/model_io/tensor_parallel.py.
+_SHARED = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,11 @@ class Layout:
         """Whether the loss needs all logits: engines that gather or divide the output matrix hook its module."""
         return self.sharding in ("zero2", "zero3", "fsdp2") or self.tensor_parallel > 1
 
+    @property
+    def divides_matrices(self) -> bool:
+        """Whether no device has whole matrices in its optimizer step, as Muon needs them."""
+        return self.sharding in ("zero2", "zero3") or self.tensor_parallel > 1
+
     def accumulation_steps(self, shape: Shape) -> int:
         """Forward and backward passes of a device per optimizer step, rounded up."""
         return max(1, -(-shape.global_batch // (shape.micro_batch * self.data_parallel)))
@@ -108,3 +117,20 @@ class Layout:
         parts += [f"tensor parallel {self.tensor_parallel}"] if self.tensor_parallel > 1 else []
         parts += [f"{self.replicas} replicas"] if self.replicas > 1 else []
         return ", ".join(parts)
+
+
+def indivisible(architecture: Architecture, tensor_parallel: int) -> str | None:
+    """Name of the first size that a tensor-parallel group cannot share evenly; None if it can share all."""
+    return next((name for name in _SHARED if getattr(architecture, name) % tensor_parallel), None)
+
+
+def check_layout(architecture: Architecture, shape: Shape, layout: Layout) -> None:
+    """Raise UserError if `scratch pretrain` cannot train in this layout, whatever memory there is."""
+    if shape.optimizer == "muon" and layout.divides_matrices:
+        raise UserError(f"'optimizer': muon needs whole matrices, which {layout.describe()} divides; use adamw")
+    name = indivisible(architecture, layout.tensor_parallel)
+    if name is not None:
+        raise UserError(
+            f"'tensor_parallel': {layout.tensor_parallel} devices cannot share {getattr(architecture, name):,} "
+            f"({name}) evenly; use a divisor"
+        )

@@ -8,7 +8,7 @@ from training.planner.architecture import Architecture
 from training.planner.facts.devices import Market, Price, median_price, read_market
 from training.planner.flops import Flops, flops_per_token
 from training.planner.inference import Inference, plan_inference
-from training.planner.layout import Layout, Shape
+from training.planner.layout import Layout, Shape, indivisible
 from training.planner.memory import Memory, largest_micro_batch, peak_memory
 from training.planner.speed import Calibration, step_time
 from training.planner.units import HOUR, Estimate
@@ -164,11 +164,14 @@ def first_remedy(architecture: Architecture, shape: Shape, layout: Layout) -> st
     devices = max(2, layout.devices)
     while devices <= 4096:
         for parallel in (1, 8):
-            if devices % parallel:
+            groups = devices // parallel  # Accelerate starts tensor parallelism only beside two or more
+            if devices % parallel or groups < 2 or indivisible(architecture, parallel):
                 continue
             sharded = Layout(layout.device, devices, "fsdp2", tensor_parallel=parallel)
-            if fits(recomputed, sharded):
-                return f"train on {sharded.describe()}, with activation_checkpointing"
+            trainable = replace(recomputed, optimizer="adamw") if sharded.divides_matrices else recomputed
+            if fits(trainable, sharded):
+                adamw = " and adamw" if trainable.optimizer != shape.optimizer else ""
+                return f"train on {sharded.describe()}, with activation_checkpointing{adamw}"
         devices *= 2
     return ""
 
@@ -180,9 +183,9 @@ def check_fits(plan: Plan) -> None:
     needed = plan.memory.needed / 2**30
     moment = "to load" if plan.memory.needed == plan.memory.loading else "at its peak"
     raise UserError(
-        f"'devices': {plan.architecture.name} needs {needed:,.0f} GiB {moment} on each {plan.layout.device.name} "
-        f"({plan.layout.device.memory_gb:g} GiB), and no layout of up to 4,096 makes it fit; plan a smaller model or "
-        "sequence_length"
+        f"'devices': {plan.architecture.describe()} needs {needed:,.0f} GiB {moment} on each {plan.layout.device.name} "
+        f"({plan.layout.device.memory_gb:g} GiB), and no layout of up to 4,096 devices makes it fit; plan a smaller "
+        "model or sequence_length"
     )
 
 

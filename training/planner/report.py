@@ -5,7 +5,7 @@ from typing import Any
 
 from training.common.tables import Row, as_text
 from training.planner.facts.laws import CHINCHILLA, EPOCH, LAWS, recommended
-from training.planner.layout import Layout
+from training.planner.layout import MACHINE, Layout, indivisible
 from training.planner.memory import peak_memory
 from training.planner.plan import Plan
 from training.planner.units import (
@@ -16,13 +16,14 @@ from training.planner.units import (
     as_decimal_bytes,
     as_dollars,
     as_time,
+    three_digits,
 )
 
 
 def as_report(plan: Plan) -> str:
     """All tables of a plan, each below its title."""
     parts = [f"{title}\n\n{as_text(table)}" for title, table in tables(plan)]
-    return "\n".join([describe(plan), "", *parts, *remarks(plan)])
+    return "\n".join([describe(plan), *summary(plan), "", *parts, *remarks(plan)])
 
 
 def describe(plan: Plan) -> str:
@@ -41,6 +42,24 @@ def describe(plan: Plan) -> str:
         f"{', activation checkpointing' if shape.checkpointing else ''}, on {plan.layout.describe()}"
     )
     return f"{model}\n{run}"
+
+
+def summary(plan: Plan) -> list[str]:
+    """Sentences that answer first: whether it fits, and if not what would; how long it takes and what it costs."""
+    memory, room = plan.memory, plan.layout.device.memory
+    peak = memory.peak
+    needed = f"{as_bytes(peak.expected)} ({as_bytes(peak.low)} to {as_bytes(peak.high)}) of {as_bytes(room)} in a step"
+    if memory.loading > peak.expected:
+        needed += f", {as_bytes(memory.loading)} while loading"
+    if plan.remedy:
+        fit = f"Does not fit: {needed}. First change that makes it fit: {plan.remedy}."
+    else:
+        fit = f"{'Fits' if peak.high <= room else 'Fits by the expected value, not by the high one'}: {needed}."
+    run, dollars = plan.run_seconds, plan.dollars
+    takes = f"Takes {as_time(run.expected)} ({as_time(run.low)} to {as_time(run.high)})"
+    if dollars:
+        takes += f" and {as_dollars(dollars.expected)} ({as_dollars(dollars.low)} to {as_dollars(dollars.high)})"
+    return [fit, f"{takes}."]
 
 
 def tables(plan: Plan) -> list[tuple[str, list[Row]]]:
@@ -80,27 +99,33 @@ def _memory(plan: Plan) -> list[Row]:
     rows.append(["peak while loading", as_bytes(memory.loading)])
     rows.append(["peak while saving", as_bytes(memory.saving)])
     if memory.host:
-        rows.append(["main memory of the host, per process", as_bytes(memory.host)])
+        processes = min(plan.layout.devices, MACHINE)
+        several = f" with {processes} devices" if processes > 1 else ""
+        rows.append([f"main memory of a host{several}", as_bytes(processes * memory.host)])
     rows.append(["the device has", as_bytes(plan.layout.device.memory)])
     rows.append(["largest micro-batch that fits", f"{plan.micro_batch:,}"])
     return rows
 
 
 def _layouts(plan: Plan) -> list[Row]:
-    """The same model and micro-batch under every kind of layout, with and without activation checkpointing."""
+    """The same model and micro-batch under every kind of layout, with and without activation checkpointing.
+
+    With AdamW where a layout cannot run Muon.
+    """
     count = plan.layout.devices if plan.layout.devices > 1 else 8
     device = plan.layout.device
     rows = [["layout", "states", "peak", "peak if recomputed"]]
     layouts = [Layout(device)] + [Layout(device, count, kind) for kind in ("ddp", "zero2", "zero3", "fsdp2")]
     for parallel in (2, 8):
-        if count % parallel == 0 and plan.architecture.num_attention_heads % parallel == 0:
+        if count % parallel == 0 and indivisible(plan.architecture, parallel) is None:
             kind = "fsdp2" if count > parallel else "none"
             layouts.append(Layout(device, count, kind, tensor_parallel=parallel))
     if count > 8 and count % 8 == 0:
         layouts.append(Layout(device, count, "fsdp2", replicas=count // 8))
     for layout in layouts:
+        shape = replace(plan.shape, optimizer="adamw") if layout.divides_matrices else plan.shape
         plain, recomputed = (
-            peak_memory(plan.architecture, replace(plan.shape, checkpointing=value), layout) for value in (False, True)
+            peak_memory(plan.architecture, replace(shape, checkpointing=value), layout) for value in (False, True)
         )
         states = plain.weights + plain.optimizer + plain.gradients
         rows.append(
@@ -121,15 +146,15 @@ def _run(plan: Plan) -> list[Row]:
         row("one step", plan.step_seconds, as_time),
         row("tokens per second", plan.tokens_per_second, as_count),
         row("the run", plan.run_seconds, as_time),
-        row("device-hours", plan.device_hours, lambda hours: f"{hours:,.1f}"),
+        row("device-hours", plan.device_hours, three_digits),
         row("cost", plan.dollars, as_dollars),
-        row("energy", plan.kilowatt_hours, lambda value: f"{value:,.1f} kWh"),
+        row("energy", plan.kilowatt_hours, lambda value: f"{three_digits(value)} kWh"),
         ["MFU, PaLM's convention", "", f"{plan.mfu_palm:.1%}", ""],
         ["MFU, causal convention", "", f"{plan.mfu_causal:.1%}", ""],
         row("one checkpoint", exact(plan.checkpoint_bytes), as_decimal_bytes),
         row("disk: checkpoints, model, shards", exact(plan.disk_bytes), as_decimal_bytes),
         row("text to read once", plan.text_bytes, as_decimal_bytes),
-        row("scratch prepare, core-hours", plan.prepare_core_seconds / HOUR, lambda hours: f"{hours:,.2f}"),
+        row("scratch prepare, core-hours", plan.prepare_core_seconds / HOUR, three_digits),
     ]
 
 
@@ -165,10 +190,8 @@ def _inference(plan: Plan) -> list[Row]:
 
 
 def remarks(plan: Plan) -> list[str]:
-    """Sentences below the tables: whether it fits, what the price is from, what the laws are known to miss."""
-    lines = []
-    if plan.remedy:
-        lines.append(f"It does not fit as it is. First change that makes it fit: {plan.remedy}.")
+    """Sentences below the tables: what bounds mean, what the price is from, what the laws say about loss and rates."""
+    lines = ["Low and high are the bounds of what is estimated; docs/planning.md has their sources."]
     if plan.prices:
         dates = sorted(price.date for price in plan.prices)
         hint = ", second-hand" if all(price.hint for price in plan.prices) else ""

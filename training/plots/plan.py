@@ -53,7 +53,7 @@ def _draw_memory(figure: Any, curves: PlanCurves) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     _label_ticks(axes.xaxis, lambda value, _: f"{value:,.0f}")
-    _label_ticks(axes.yaxis, lambda value, _: f"{value:,.0f}")
+    _label_ticks(axes.yaxis, lambda value, _: f"{value:,g}")
     axes.tick_params(axis="x", rotation=30)
     axes.set(title="Peak memory of a device", xlabel="tokens per sequence", ylabel="GiB")
     legend_below(figure, *axes.get_legend_handles_labels())

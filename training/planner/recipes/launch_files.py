@@ -1,10 +1,9 @@
 """Accelerate launch files of a recipe that the planner writes: pretraining as planned, tuning on as few devices."""
 
 from training.common.errors import UserError
-from training.planner.layout import Layout
+from training.planner.layout import MACHINE, Layout, check_layout
 from training.planner.plan import Plan
 
-MACHINE = 8  # devices of one
 _STATES = 18  # bytes per parameter of weights, gradients and AdamW, with bf16
 _KINDS = {"ddp": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
 
@@ -42,13 +41,12 @@ def launch_files(plan: Plan) -> dict[str, str]:
     layout = plan.layout
     if layout.devices == 1:
         return {}
-    if plan.shape.optimizer == "muon" and (layout.tensor_parallel > 1 or layout.sharding in ("zero2", "zero3")):
-        raise UserError(f"'optimizer': muon needs whole matrices, which {layout.describe()} divides; use adamw")
     if layout.tensor_parallel > 1 and (layout.sharding != "fsdp2" or layout.shards == 1):
         raise UserError(
             f"'tensor_parallel': Accelerate starts it only beside FSDP2 over two or more groups, not "
             f"{layout.describe()}; use fsdp2, and at least {2 * layout.tensor_parallel} devices"
         )
+    check_layout(plan.architecture, plan.shape, layout)
     tuning = Layout(layout.device, tuning_devices(plan), layout.sharding)
     whole = Layout(layout.device, tuning.devices, "ddp")
     return {

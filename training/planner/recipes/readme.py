@@ -8,7 +8,7 @@ from training.planner.plan import Plan
 from training.planner.recipes.launch_files import launch_files
 from training.planner.recipes.mixtures import PREFERENCES, conversations, suites
 from training.planner.recipes.text import sources_of
-from training.planner.report import describe, remarks, tables
+from training.planner.report import describe, remarks, summary, tables
 from training.planner.units import as_count, as_decimal_bytes
 
 
@@ -46,7 +46,8 @@ the suites {", ".join(suites(plan.architecture.num_parameters))}.
 
 
 def _described(plan: Plan) -> str:
-    return "\n\n".join(f"{_wrapped(line)}." for line in describe(plan).splitlines())
+    sentences = [*(f"{line}." for line in describe(plan).splitlines()), " ".join(summary(plan))]
+    return "\n\n".join(map(_wrapped, sentences))
 
 
 def _plan(plan: Plan) -> str:

@@ -24,7 +24,7 @@ _SIZES = {
 }
 _LARGE = {"optimizer": "adamw", "checkpointing": True}
 _SHAPES = {
-    "10m": Shape(512, 16, 64, 1500),
+    "10m": Shape(512, 16, 64, 2500),
     "124m": Shape(1024, 32, 512, 4800),
     "1b": Shape(2048, 8, 512, 21_500, optimizer="adamw"),
     "7b": Shape(4096, 4, 1024, 36_000, **_LARGE),

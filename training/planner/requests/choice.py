@@ -7,7 +7,7 @@ from training.common.errors import UserError
 from training.planner.architecture import Architecture
 from training.planner.facts.devices import Device, Market, median_price
 from training.planner.facts.laws import EPOCH
-from training.planner.layout import Layout, Shape
+from training.planner.layout import MACHINE, Layout, Shape, check_layout, indivisible
 from training.planner.memory import largest_micro_batch
 from training.planner.plan import BESIDE_STEPS, Plan, check_fits, make_plan
 from training.planner.requests.request import Request
@@ -18,9 +18,10 @@ from training.pretraining.config import largest_divisor, next_multiple
 
 TOKENS_PER_PARAMETER = 20  # where neither tokens nor time are given: about Epoch's correction of Chinchilla
 DEFAULT_DEVICE = "H100 SXM"
-GPUS_PER_MACHINE = 8
 SMALLEST_MODEL, LARGEST_MODEL = 1e6, 2e12
 SMALLEST_STATES = 8  # bytes a parameter that training needs at the very least, on all devices together
+ACCUMULATED = 2**40  # sequences of a batch that no micro-batch holds: where it is open, gradients are kept between them
+CLEARLY_WORSE = 1.01  # times the lowest loss; micro-batches and steps of size change it by less
 MOST_AT_ONCE = 64  # sequences per device and forward pass; more is no faster
 
 
@@ -32,7 +33,9 @@ class Choices:
         architecture: the model, from a recipe, a preset or a config.json.
         shape: batch, precision, optimizer and so on.
         keeps_batch: whether `shape.micro_batch` and `shape.checkpointing` are the user's, and are not adjusted.
+        keeps_optimizer: whether `shape.optimizer` is the user's; else AdamW replaces Muon where Muon cannot run.
         keeps_steps: whether `shape.steps` and `shape.global_batch` are the user's.
+        keeps_global_batch: whether `shape.global_batch` is, whatever the steps are.
         sharding, tensor_parallel, replicas: of the layout.
         price: US dollars per device and hour.
     """
@@ -40,7 +43,9 @@ class Choices:
     architecture: Architecture | None = None
     shape: Shape = field(default_factory=Shape)
     keeps_batch: bool = False
+    keeps_optimizer: bool = False
     keeps_steps: bool = False
+    keeps_global_batch: bool = False
     preset: str = "llama"
     vocab_size: int | None = None
     sharding: str | None = None
@@ -83,9 +88,14 @@ def candidates(request: Request, market: Market) -> list[Device]:
     """The devices that a request may mean: the one it names, or all with the memory that it names.
 
     Raises:
-        UserError: no known device has so much memory.
+        UserError: no known device has so much memory, or the one that is named has another.
     """
     if request.device is not None:
+        if request.memory_gb is not None and abs(request.device.memory_gb - request.memory_gb) >= 0.5:
+            raise UserError(
+                f"'request': {request.device.name} has {request.device.memory_gb:g} GB, not {request.memory_gb:g} GB; "
+                "leave one of them out"
+            )
         return [request.device]
     if request.memory_gb is None:
         return [market.find(DEFAULT_DEVICE)]
@@ -109,8 +119,8 @@ def _plan_on(
     shape, layout = place(architecture, request, choices, device)
     if not choices.keeps_steps:
         tokens = request.tokens or _tokens_possible(architecture, shape, layout, request, choices, market)
-        batch = sequences_per_step(tokens, shape, layout)
-        shape = replace(shape, global_batch=batch)
+        if not choices.keeps_global_batch:
+            shape = replace(shape, global_batch=sequences_per_step(tokens, shape, layout))
         shape = replace(shape, steps=max(1, math.ceil(tokens / shape.tokens_per_step)))
     elif request.tokens:
         shape = replace(shape, steps=max(1, math.ceil(request.tokens / shape.tokens_per_step)))
@@ -128,20 +138,28 @@ def place(architecture: Architecture, request: Request, choices: Choices, device
     shape = choices.shape
     counts = [request.devices or 1]
     if request.devices is None and not device.cpu:
-        counts += [GPUS_PER_MACHINE * 2**power for power in range(9)]
-    last = None
+        counts += [MACHINE * 2**power for power in range(9)]
+    fixed, last = choices.keeps_steps or choices.keeps_global_batch, None
     for count in counts:
-        for layout in _layouts(device, count, choices):
+        for layout in _layouts(architecture, device, count, choices):
+            adamw = layout.divides_matrices and not choices.keeps_optimizer
+            trainable = replace(shape, optimizer="adamw") if adamw else shape
+            check_layout(architecture, trainable, layout)
             for checkpointing in (False, True):
-                tried = shape if choices.keeps_batch else replace(shape, checkpointing=checkpointing)
-                if choices.keeps_steps:
+                tried = trainable if choices.keeps_batch else replace(trainable, checkpointing=checkpointing)
+                if fixed:
                     tried = replace(tried, micro_batch=_share(shape, layout))
+                else:
+                    tried = replace(tried, global_batch=ACCUMULATED)
                 most = largest_micro_batch(architecture, tried, layout)
                 last = tried, layout
                 if choices.keeps_batch and most >= tried.micro_batch:
                     return tried, layout
                 if not choices.keeps_batch and most:
-                    return replace(tried, micro_batch=_power_of_two_below(min(most, MOST_AT_ONCE))), layout
+                    most = min(most, MOST_AT_ONCE)
+                    share = shape.global_batch // layout.data_parallel
+                    size = largest_divisor(share, most) if fixed else _power_of_two_below(most)
+                    return replace(tried, micro_batch=size), layout
     return last
 
 
@@ -160,14 +178,17 @@ def _share(shape: Shape, layout: Layout) -> int:
     return largest_divisor(shape.global_batch // groups, shape.micro_batch)
 
 
-def _layouts(device: Device, count: int, choices: Choices) -> list[Layout]:
+def _layouts(architecture: Architecture, device: Device, count: int, choices: Choices) -> list[Layout]:
     if choices.sharding:
         return [Layout(device, count, choices.sharding, choices.tensor_parallel, choices.replicas)]
     if count == choices.tensor_parallel:
         return [Layout(device, count, "none", choices.tensor_parallel)]
     layouts = [Layout(device, count, kind, choices.tensor_parallel) for kind in ("ddp", "fsdp2")]
-    if choices.tensor_parallel == 1 and count % GPUS_PER_MACHINE == 0:
-        layouts.append(Layout(device, count, "fsdp2", GPUS_PER_MACHINE))
+    # Accelerate starts tensor parallelism only beside FSDP2 over two groups or more.
+    divides = choices.tensor_parallel == 1 and count > MACHINE and count % MACHINE == 0
+    muon = choices.keeps_optimizer and choices.shape.optimizer == "muon"
+    if divides and not muon and indivisible(architecture, MACHINE) is None:
+        layouts.append(Layout(device, count, "fsdp2", MACHINE))
     return layouts
 
 
@@ -229,13 +250,15 @@ def _best_model(request: Request, choices: Choices, market: Market, device: Devi
     optimum = min(LARGEST_MODEL, EPOCH.optimum(budget)[0] if budget < math.inf else LARGEST_MODEL)
     best = None
     parameters = min(2 * optimum, asked.devices * device.memory / SMALLEST_STATES)
-    while parameters >= SMALLEST_MODEL:  # downwards: past the optimum every smaller model is worse
+    while parameters >= SMALLEST_MODEL:  # downwards: past the optimum smaller models are ever worse
         architecture = architecture_of_size(parameters, choices.preset, choices.vocab_size)
         plan = _plan_on(architecture, asked, choices, market, device)
         if plan.fits and plan.shape.steps > 1:
-            if best is not None and expected_loss(plan) > expected_loss(best):
+            loss = expected_loss(plan)
+            if best is None or loss < expected_loss(best):
+                best = plan
+            elif loss > CLEARLY_WORSE * expected_loss(best):
                 break
-            best = plan
         parameters /= 1.25
     return best
 
@@ -261,6 +284,6 @@ def _check_limits(plan: Plan, request: Request, choices: Choices, market: Market
         instead += f", or {devices} x {plan.layout.device.name}"
     smaller = plan.architecture.num_parameters * share
     raise UserError(
-        f"'request': {plan.architecture.name} on {as_count(plan.shape.tokens)} tokens takes "
+        f"'request': {plan.architecture.describe()} on {as_count(plan.shape.tokens)} tokens takes "
         f"{' and '.join(text for text, _ in over)}; possible: {instead}, or a model of {as_count(smaller)} parameters"
     )

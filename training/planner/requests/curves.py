@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from training.planner.facts.devices import Market, median_price
 from training.planner.facts.laws import CHINCHILLA, EPOCH
-from training.planner.layout import Layout
+from training.planner.layout import Layout, indivisible
 from training.planner.memory import largest_micro_batch, peak_memory
 from training.planner.plan import BESIDE_STEPS, Plan
 from training.planner.speed import step_time
@@ -50,7 +50,7 @@ def _losses(plan: Plan, budget: float) -> dict[str, tuple[list[float], list[floa
 
 
 def _costs(plan: Plan, market: Market) -> dict[str, tuple[list[float], list[float]]]:
-    """Days and dollars of the run on each priced device, for every count on which it fits."""
+    """Days and dollars of the run on each priced device, for every count on which it fits and takes a minute."""
     curves = {}
     for device in market.devices:
         prices = market.prices_of(device)
@@ -58,11 +58,15 @@ def _costs(plan: Plan, market: Market) -> dict[str, tuple[list[float], list[floa
         for count in COUNTS if prices else ():
             layout = Layout(device, count, "fsdp2" if count > 1 else "none")
             most = largest_micro_batch(plan.architecture, plan.shape, layout)
+            if not most and count > 8 and indivisible(plan.architecture, 8) is None:
+                layout = Layout(device, count, "fsdp2", tensor_parallel=8)
+                most = largest_micro_batch(plan.architecture, plan.shape, layout)
             if not most:
                 continue
             shape = replace(plan.shape, micro_batch=min(most, plan.shape.micro_batch))
             seconds = plan.shape.steps * step_time(plan.architecture, shape, layout).expected * BESIDE_STEPS.expected
-            points.append((seconds / DAY, seconds / HOUR * count * median_price(prices)))
+            if seconds >= 60:
+                points.append((seconds / DAY, seconds / HOUR * count * median_price(prices)))
         if points:
             curves[device.name] = ([days for days, _ in points], [dollars for _, dollars in points])
     return curves

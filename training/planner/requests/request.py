@@ -1,7 +1,7 @@
 """Requests in words: "7B on 8 x H100", "24 GB, 2 days, 50 dollars", "1B, 20B tokens", read strictly."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from training.common.errors import UserError
@@ -68,6 +68,11 @@ def _read_part(part: str, market: Market) -> dict[str, Any]:
         return {"devices": count, "device": market.find(several[2])}
     if part.lower() in (key.lower() for key in _spellings(market)):
         return {"device": market.find(part)}
+    spaced = re.fullmatch(r"(\d+)\s+(\S.*)", part)
+    if spaced and spaced[2].lower() in (name.lower() for name in _spellings(market)):
+        return _read_part(f"{spaced[1]} x {spaced[2]}", market)
+    if re.match(r"-\s*\d", part):
+        raise UserError(f"'request': '{part}' must be above 0 and below 1e18; correct the number")
     dollars = re.fullmatch(r"\$\s*([\d_,.]+)", part)
     if dollars:
         return {"dollars": _positive(dollars[1], part)}
@@ -95,7 +100,8 @@ def _read_quantity(part: str, digits: str, scale: str, unit: str) -> dict[str, A
     if not rest:
         raise UserError(f"'request': '{part}' has no unit; write 1B, 20B tokens, 24 GB, 2 days or 50 dollars")
     raise UserError(
-        f"'request': unknown unit '{rest}' in '{part}'; use M or B (parameters), tokens, GB, hours, days or dollars"
+        f"'request': unknown unit '{rest}' in '{part}'; use M or B (parameters), tokens, GB, hours, days or dollars, "
+        "and commas between parts"
     )
 
 
@@ -111,8 +117,3 @@ def _positive(digits: str, part: str) -> float:
 
 def _spellings(market: Market) -> list[str]:
     return [name for device in market.devices for name in (device.name, *device.aliases)]
-
-
-def is_given(request: Request) -> list[str]:
-    """Names of what a request says."""
-    return [field.name for field in fields(request) if getattr(request, field.name) is not None]
