@@ -142,6 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{command}: interrupted; {advice}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
+        Stage.note_end("stopped", "the program that read its output has ended")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
