@@ -48,6 +48,7 @@ from training.planner.flops import flops_per_token
 from training.planner.layout import Layout, Shape
 from training.planner.memory import peak_memory
 from training.planner.speed import step_time
+from training.pretraining.model import checkpoint_activations
 from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -202,7 +203,7 @@ def build_step(variant: Case, device: torch.device) -> Callable[[], None]:
     with device:
         model = ScratchForCausalLM._from_config(variant.config, attn_implementation=shape.attention).float()
     if shape.checkpointing:
-        model.activation_checkpointing_enable()
+        checkpoint_activations(model)
     optimizer = build_optimizer(model.train(), OptimizerConfig(name=shape.optimizer))
     input_ids = torch.randint(variant.config.vocab_size, (shape.micro_batch, shape.sequence_length), device=device)
     position_ids = torch.arange(shape.sequence_length, device=device).expand_as(input_ids)

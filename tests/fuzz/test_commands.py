@@ -29,7 +29,7 @@ from tiny_stages import MODEL, write_data, write_model, write_text, write_tokeni
 
 from training.chat.commands import COMMANDS as CHAT_COMMANDS
 from training.cli import COMMANDS, main
-from training.commands import run, serve
+from training.commands import attention, run, serve
 from training.machine.resources import Machine
 from training.stages.recipe import STAGES
 from training.stages.stage import Stage
@@ -76,6 +76,8 @@ VALID: dict[str, tuple[list[str], dict[str, Any]]] = {
     "serve": (["model"], {"port": 0}),
     "plot": (["pretrained"], {"x": "step", "y": "loss", "output": "plot.svg"}),
     "watch": (["pretrained"], {}),
+    "attention": (["model"], {"output_dir": "new", "tokens": 16}),
+    "plan": (["1B on 8 x H100"], {"max_steps": 1000, "sharding": "fsdp2"}),
     "report": (["runs"], {}),
 }
 LINES = [
@@ -182,7 +184,7 @@ def _end(arguments: list[str]) -> int:
     def stop(*_: object) -> None:
         raise Begun(0)
 
-    Stage.begin = serve.introduce = stop
+    Stage.begin = serve.introduce = attention.open_folder = stop
     run.run_stage = lambda *_: 0
     run.measure = lambda: MACHINE
     return main(arguments)

@@ -210,7 +210,8 @@ class _Replay:
         if state != tokens:
             pieces, merges = tokens, []
         shown = [self.readable(piece) for piece in pieces]
-        text = self.readable("".join(symbols)) if self.byte_level else "".join(shown)
+        whole = "".join(symbols)  # in which the bytes of a character are together again
+        text = self.readable(whole) if self.byte_level and set(whole) <= _BYTES.keys() else "".join(shown)
         return Word(text, shown, merges, [self.readable(token) for token in tokens], ids)
 
     def symbols(self, tokens: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from training.optim.optimizer import build_optimizer
 from training.planner.architecture import Architecture
 from training.planner.layout import Shape
 from training.planner.speed import Calibration, operations
+from training.pretraining.model import checkpoint_activations
 
 
 def calibrate(architecture: Architecture, shape: Shape, budget: float = 5.0) -> Calibration:
@@ -61,7 +62,7 @@ def _shortened(architecture: Architecture, layers: int) -> Architecture:
 def _build(config: ScratchConfig, shape: Shape) -> ScratchForCausalLM:
     model = ScratchForCausalLM._from_config(config, attn_implementation=shape.attention, dtype=torch.float32)
     if shape.checkpointing:
-        model.activation_checkpointing_enable()
+        checkpoint_activations(model)
     return model.to(pick_device()).train()
 
 

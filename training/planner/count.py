@@ -20,6 +20,7 @@ from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.optim.config import OptimizerConfig
 from training.optim.optimizer import build_optimizer
 from training.planner.layout import Shape
+from training.pretraining.model import checkpoint_activations
 
 
 @dataclass
@@ -93,7 +94,7 @@ def count_step(config: ScratchConfig, shape: Shape, device: str = "cpu") -> Peak
         model._loss_is_plain = lambda: True  # it is, but the class of fake weights looks like a change
         _skip_needless_masks(model, shape)
         if shape.checkpointing:
-            model.activation_checkpointing_enable()
+            checkpoint_activations(model)
         model.train()
         optimizer = build_optimizer(model, OptimizerConfig(name=shape.optimizer))
         _mark_phases(model, storages)

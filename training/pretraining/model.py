@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
 from training.common.device import pick_attention, worth_compiling
@@ -51,6 +51,13 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> S
     return model.float()
 
 
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute the activations of every layer in its backward pass, instead of keeping them."""
+    # transformers 5.17 has only the older name, of which later releases warn.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+
+
 def place_model(
     model: ScratchForCausalLM, config: PretrainConfig, accelerator: Accelerator, operations_per_step: int
 ) -> bool:
@@ -67,7 +74,7 @@ def place_model(
     """
     device = accelerator.device
     if config.activation_checkpointing:
-        model.activation_checkpointing_enable()
+        checkpoint_activations(model)
     divided = group_size(accelerator) > 1
     if divided:  # before the device is asked to hold the whole model
         divide_matrices(model, accelerator)
