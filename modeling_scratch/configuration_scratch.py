@@ -93,7 +93,8 @@ class ScratchConfig(PreTrainedConfig):
         norm_eps: added to the variance.
         position_type: `rope` ([RoPE](https://arxiv.org/abs/2104.09864)), `learned`, `sinusoidal` or `none`.
         rope_parameters: transformers' mapping of `rope_type`, `rope_theta` and the keys of the type. Only for `rope`.
-        mlp_type: `swiglu` ([GLU variants](https://arxiv.org/abs/2002.05202)), `gelu` (tanh approximation) or `relu2`
+        mlp_type: `swiglu` ([GLU variants](https://arxiv.org/abs/2002.05202)), `gelu` (tanh approximation, transformers'
+            `gelu_new`), `gelu_exact` (by the error function, transformers' `gelu`) or `relu2`
             ([squared ReLU](https://arxiv.org/abs/2109.08668)).
         qk_norm: normalise each query and key head before the rotation.
         attention_bias, mlp_bias: whether the projections of attention and MLP have biases.
@@ -215,7 +216,7 @@ class ScratchConfig(PreTrainedConfig):
         for name, kinds in {
             "norm_type": ("rms", "layer"),
             "position_type": ("rope", "learned", "sinusoidal", "none"),
-            "mlp_type": ("swiglu", "gelu", "relu2"),
+            "mlp_type": ("swiglu", "gelu", "gelu_exact", "relu2"),
         }.items():
             if getattr(self, name) not in kinds:
                 raise ValueError(f"{name} must be one of {', '.join(kinds)}, not '{getattr(self, name)}'")

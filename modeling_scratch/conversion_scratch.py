@@ -66,6 +66,8 @@ class Architecture:
         names: our option to theirs.
         fixed: our options that the architecture lacks, and the value that it implies.
         known: their options that we lack, and the values for which the network is ours.
+        activation: their option that names the activation of the MLP.
+        activations: our `mlp_type` to its values. They are names of one function; the first one is written.
         ignored: pattern of tensors in a checkpoint that are computed, not learned.
     """
 
@@ -75,6 +77,8 @@ class Architecture:
     names: dict[str, str]
     fixed: dict[str, Any]
     known: dict[str, tuple]
+    activation: str
+    activations: dict[str, tuple[str, ...]]
     ignored: re.Pattern
 
 
@@ -82,11 +86,10 @@ class Architecture:
 _LLAMA_FIXED = {
     "norm_type": "rms",
     "position_type": "rope",
-    "mlp_type": "swiglu",
     "final_logit_softcapping": None,
     "embedding_shortcut": False,
 }
-_LLAMA_KNOWN = {"hidden_act": ("silu", "swish")}  # two names of one function
+_LLAMA_ACTIVATIONS = {"swiglu": ("silu", "swish")}
 _INVERSE_FREQUENCIES = re.compile(r"rotary_emb\.inv_freq$")
 
 ARCHITECTURES = {
@@ -96,7 +99,9 @@ ARCHITECTURES = {
         LlamaForSequenceClassification,
         {name: name for name in (*_SAME_NAMES, *_LLAMA_NAMES, "mlp_bias")} | {"norm_eps": "rms_norm_eps"},
         _LLAMA_FIXED | {"qk_norm": False},
-        _LLAMA_KNOWN,
+        {},
+        "hidden_act",
+        _LLAMA_ACTIVATIONS,
         _INVERSE_FREQUENCIES,
     ),
     "qwen3": Architecture(
@@ -106,7 +111,9 @@ ARCHITECTURES = {
         {name: name for name in (*_SAME_NAMES, *_LLAMA_NAMES, "sliding_window", "layer_types")}
         | {"norm_eps": "rms_norm_eps"},
         _LLAMA_FIXED | {"qk_norm": True, "mlp_bias": False},
-        _LLAMA_KNOWN,
+        {},
+        "hidden_act",
+        _LLAMA_ACTIVATIONS,
         _INVERSE_FREQUENCIES,
     ),
     "gpt2": Architecture(
@@ -127,7 +134,6 @@ ARCHITECTURES = {
         {
             "norm_type": "layer",
             "position_type": "learned",
-            "mlp_type": "gelu",
             "qk_norm": False,
             "attention_bias": True,
             "mlp_bias": True,
@@ -135,12 +141,13 @@ ARCHITECTURES = {
             "embedding_shortcut": False,
         },
         {
-            "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
             "scale_attn_weights": (True,),
             "scale_attn_by_inverse_layer_idx": (False,),
             "reorder_and_upcast_attn": (False,),
             "add_cross_attention": (False,),
         },
+        "activation_function",
+        {"gelu": ("gelu_new", "gelu_pytorch_tanh"), "gelu_exact": ("gelu",)},
         re.compile(r"\.attn\.(masked_)?bias$"),  # the causal mask, which old checkpoints carry
     ),
 }
@@ -177,6 +184,7 @@ def stock_config(config: ScratchConfig, to: str) -> PreTrainedConfig:
         raise ValueError(f"this model is not a {to}: {', '.join(differences)}{''.join(fitting)}")
     architecture = ARCHITECTURES[to]
     options = {theirs: copy.deepcopy(getattr(config, ours)) for ours, theirs in architecture.names.items()}
+    options[architecture.activation] = architecture.activations[config.mlp_type][0]
     if to == "qwen3":
         options["use_sliding_window"] = config.sliding_window is not None
     if to == "gpt2":
@@ -192,6 +200,9 @@ def _differences(config: ScratchConfig, to: str) -> list[str]:
         for option, value in ARCHITECTURES[to].fixed.items()
         if getattr(config, option) != value
     ]
+    activations = ARCHITECTURES[to].activations
+    if config.mlp_type not in activations:
+        found.append(f"mlp_type is {config.mlp_type!r} ({to} has {' or '.join(map(repr, activations))})")
     if to != "gpt2" and config.hidden_dropout:
         found.append(
             f"hidden_dropout is {config.hidden_dropout} ({to} has none; it acts in training only, so set it to 0)"
@@ -206,6 +217,11 @@ def _differences(config: ScratchConfig, to: str) -> list[str]:
     if to == "llama" and config.hidden_size % config.num_attention_heads:
         found.append(f"hidden_size is {config.hidden_size} ({to} has a multiple of num_attention_heads)")
     return found
+
+
+def nearest_architecture(config: ScratchConfig) -> str:
+    """The stock architecture that differs in the fewest options, in none if the network is of that architecture."""
+    return min(ARCHITECTURES, key=lambda name: len(_differences(config, name)))
 
 
 def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
@@ -223,6 +239,11 @@ def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
     for option, values in architecture.known.items():
         if getattr(config, option) not in values:
             raise ValueError(f"{option} is {getattr(config, option)!r}; scratch only has {values[0]!r}")
+    activation, kinds = getattr(config, architecture.activation), architecture.activations
+    mlp_type = next((ours for ours, theirs in kinds.items() if activation in theirs), None)
+    if mlp_type is None:
+        only = " and ".join(repr(theirs[0]) for theirs in kinds.values())
+        raise ValueError(f"{architecture.activation} is {activation!r}; scratch only has {only}")
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError("quantization_config: the weights are quantized; convert the unquantized checkpoint")
     if kind == "gpt2" and config.embd_pdrop != config.resid_pdrop:
@@ -231,7 +252,8 @@ def scratch_config(config: PreTrainedConfig) -> ScratchConfig:
             "scratch has one hidden_dropout for both"
         )
     fixed = {option: value for option, value in architecture.fixed.items() if option not in architecture.names}
-    options = fixed | {ours: copy.deepcopy(getattr(config, theirs)) for ours, theirs in architecture.names.items()}
+    options = {ours: copy.deepcopy(getattr(config, theirs)) for ours, theirs in architecture.names.items()}
+    options |= fixed | {"mlp_type": mlp_type}
     if kind == "gpt2" and config.n_inner is None:
         options["intermediate_size"] = 4 * config.n_embd
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):

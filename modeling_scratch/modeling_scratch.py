@@ -259,6 +259,8 @@ class ScratchMLP(nn.Module):
             return nn.functional.silu(gate) * inner
         if self.mlp_type == "gelu":
             return nn.functional.gelu(inner, approximate="tanh")
+        if self.mlp_type == "gelu_exact":
+            return nn.functional.gelu(inner)
         return nn.functional.relu(inner).square()
 
 

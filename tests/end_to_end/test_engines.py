@@ -1,12 +1,8 @@
 """Programs that share no code with transformers' models open what `export --to` writes, and say the same.
 
-CTranslate2 is in the extra `engines`. For llama.cpp install llama-cpp-python and gguf, and let the variable LLAMA_CPP
-name a copy of llama.cpp's source, for its converter.
+CTranslate2 is in the extra `engines`. Of llama.cpp see tests/engines.
 """
 
-import json
-import os
-import sys
 from pathlib import Path
 
 import numpy
@@ -20,33 +16,6 @@ from training.commands.export import main as export
 TEXT = "the cat sat\n    on a mat  and looked 123\n"
 LENGTH = 64
 ATOL = 1e-4  # of logits up to 6, in fp32: other kernels add in another order
-
-# The converter recognizes a split pattern by the tokens of one text, so not that of a new vocabulary. Ours is this one.
-# It ends a piece at a line break where ours goes on over the indentation, so the ids come from our own tokenizer here.
-CONVERT = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-import convert_hf_to_gguf
-from conversion.base import TextModel
-TextModel.get_vocab_base_pre = lambda self, tokenizer: "llama-bpe"
-convert_hf_to_gguf.main()
-"""
-# In a process of its own, which speaks of nothing but the result.
-LLAMA_CPP = """
-import json, sys
-import numpy, llama_cpp
-model, ids, length = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-f32 = llama_cpp.GGML_TYPE_F32
-engine = llama_cpp.Llama(model, n_ctx=256, n_threads=1, logits_all=True, type_k=f32, type_v=f32, verbose=False)
-engine.eval(ids)
-logits = numpy.array(engine.scores[: len(ids)])
-tokens = []
-for _ in range(length):
-    tokens.append(int(engine.scores[engine.n_tokens - 1].argmax()))
-    engine.eval(tokens[-1:])
-engine.close()
-print(json.dumps([logits.tolist(), tokens]))
-"""
 
 DIALS = {"llama": {"vocab_size": 283}, "qwen3": {"tie_word_embeddings": True, "head_dim": 32}}
 
@@ -81,18 +50,3 @@ def test_ctranslate2(folder, tmp_path):
     words = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(ids)
     greedy = {"max_length": LENGTH, "min_length": LENGTH, "sampling_topk": 1, "include_prompt_in_result": False}
     assert engine.generate_batch([words], **greedy)[0].sequences_ids[0] == tokens
-
-
-def test_llama_cpp(folder, terminal, tmp_path):
-    for package in ("llama_cpp", "gguf"):
-        pytest.importorskip(package, reason="pip install llama-cpp-python gguf")
-    if "LLAMA_CPP" not in os.environ:
-        pytest.skip("LLAMA_CPP names no copy of llama.cpp, whose converter this takes")
-    out = tmp_path / "model.gguf"
-    options = ["--outtype", "f32", "--outfile", out]
-    terminal.run([sys.executable, "-c", CONVERT, os.environ["LLAMA_CPP"], folder, *options], tmp_path)
-    ids, logits, tokens = expected(folder)
-    done = terminal.run([sys.executable, "-c", LLAMA_CPP, out, str(ids), LENGTH], tmp_path)
-    found, continued = json.loads(done.stdout.splitlines()[-1])
-    torch.testing.assert_close(torch.tensor(found), logits, rtol=0, atol=ATOL)
-    assert continued == tokens

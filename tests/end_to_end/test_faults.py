@@ -178,8 +178,14 @@ class Trial:
         else:
             assert not find_damage(self.output, record["files"]), report
             if record["fingerprint"] != self.old or outcome.code == 0:
-                assert content(self.output) == self.result, report
+                assert not self.differences(), f"{self.differences()}\n{report}"
         return "killed" if killed else "failed" if outcome.code else "finished"
+
+    def differences(self) -> list[str]:
+        """The files of the output that are not those of the undisturbed run."""
+        found, absent = content(self.output), object()
+        names = sorted(found.keys() | self.result.keys())
+        return [name for name in names if found.get(name, absent) != self.result.get(name, absent)]
 
     def finish(self) -> None:
         """Run undisturbed: nothing is missing, nothing is left over, and no checkpoint was made in vain."""
@@ -187,7 +193,7 @@ class Trial:
         outcome = self.run()
         report = "\n".join(self.history)
         assert outcome.code == 0, f"{report}\n{outcome.said}"
-        assert content(self.output) == self.result, report
+        assert not self.differences(), f"{self.differences()}\n{report}"
         assert os.listdir(self.folder) == ["new"], report
         if saved:
             assert "resum" in outcome.said or "in place" in outcome.said, f"{report}\n{outcome.said}"

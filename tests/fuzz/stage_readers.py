@@ -243,6 +243,24 @@ def import_stock() -> None:
     read_weights("stock")
 
 
+def put_foreign() -> None:
+    import foreign_checkpoints as foreign
+
+    foreign.write("ckpt.pt", foreign.nanogpt(foreign.stock_gpt2("gelu")))
+    foreign.write("model.bin", foreign.llama2c_binary(foreign.stock_llama(), 0, tied=False))
+    settings = {"model_config.yaml": foreign.litgpt_settings()}
+    foreign.write("lit/lit_model.pth", foreign.litgpt(foreign.stock_llama()), settings)
+
+
+def import_foreign() -> None:
+    from training.foreign.projects import find_checkpoint, read_foreign, to_scratch
+    from training.foreign.sizes import Sizes
+
+    for name in ("ckpt.pt", "model.bin", "lit"):
+        if file := find_checkpoint(name):
+            to_scratch(file, read_foreign(file, Sizes()))
+
+
 def read_adapter() -> None:
     from training.tuning.adapters import check_adapter
 
@@ -321,6 +339,12 @@ READERS = {
         slow=4,
     ),
     "import": Reader(put_stock, ("stock/config.json", "stock/model.safetensors"), import_stock, slow=4),
+    "foreign checkpoint": Reader(
+        put_foreign,
+        ("ckpt.pt", "model.bin", "lit/lit_model.pth", "lit/model_config.yaml"),
+        import_foreign,
+        slow=2,
+    ),
     "checkpoint": Reader(
         put_checkpoint, ("checkpoints/step-00000003/complete.json", "metrics.jsonl"), open_checkpoint, slow=4
     ),

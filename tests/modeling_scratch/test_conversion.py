@@ -72,6 +72,7 @@ def grid() -> dict[str, tuple[str, dict]]:
     cases["qwen3-yarn"] = "qwen3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0} | ROPES["yarn"]}
     cases["qwen3-sliding"] = "qwen3", SLIDING
     cases["gpt2-tied"] = "gpt2", {}
+    cases["gpt2-exact"] = "gpt2", {"mlp_type": "gelu_exact"}
     cases["gpt2"] = "gpt2", {"tie_word_embeddings": False, "norm_eps": 0.1}
     cases["gpt2-single-head"] = "gpt2", {"num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 30}
     return cases

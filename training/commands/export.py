@@ -5,12 +5,14 @@
 
 MODEL is any folder that transformers opens: the output of a stage, a checkpoint, the output of `trl`, a classifier or a
 reward model. With --to llama, qwen3 or gpt2 a model of that architecture is converted to transformers' own class: the
-logits are the same, the folder holds no code, and any program that opens a Llama opens it. With --adapter a PEFT
-adapter of the model, as `trl sft` writes it, is merged first.
+logits are the same, the folder holds no code, and any program that opens a Llama opens it. With --to gguf such a model
+becomes one file for llama.cpp and Ollama, with a Modelfile beside it. With --adapter a PEFT adapter of the model, as
+`trl sft` writes it, is merged first.
 """
 
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +28,8 @@ from training.stages.stage import Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from training.publishing.model_card import EngineFile
+
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
@@ -36,8 +40,19 @@ class ExportConfig:
     output_dir: PathText = required("folder to publish")
     model: PathText = required("folder of the model to publish: output of a stage or of transformers, or a checkpoint")
     adapter: PathText | None = option(None, "folder of a PEFT adapter trained on the model, to merge into it")
-    to: Literal["scratch", "llama", "qwen3", "gpt2"] = option(
-        "scratch", "class of the exported model: scratch (ours, with its code), or one of transformers"
+    to: Literal["scratch", "llama", "qwen3", "gpt2", "gguf"] = option(
+        "scratch",
+        "class of the exported model: scratch (ours, with its code), or one of transformers; or gguf, a file for "
+        "llama.cpp",
+    )
+    precision: Literal["f32", "f16", "bf16", "q8_0"] = option(
+        "f32", "numbers in the matrices; only f32 gives the tokens of the original", group="GGUF"
+    )
+    held_out: PathText | None = option(
+        None,
+        "folder of `scratch prepare` whose validation split measures the loss of precision; default: that of the "
+        "pretraining",
+        group="GGUF",
     )
     name: str = option("scratch-model", "name of the model, the title of the card", group="Model card")
     description: str = option("", "one paragraph on training data and purpose", group="Model card")
@@ -50,6 +65,9 @@ class ExportConfig:
     def __post_init__(self):
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"'name': '{self.name}' cannot name a repository; use letters, digits, '.', '-' and '_'")
+        for name in ("precision", "held_out"):
+            if self.to != "gguf" and getattr(self, name) != self.__dataclass_fields__[name].default:
+                raise ValueError(f"'{name}' is an option of --to gguf; add that, or leave '{name}' out")
 
 
 CONFIG = ExportConfig
@@ -70,6 +88,10 @@ def inputs(config: ExportConfig) -> dict[str, str]:
     digests = {"model": digest(config.model, "model")}
     if config.adapter:
         digests["adapter"] = digest(config.adapter, "adapter")
+    held_out = held_out_corpus(config)
+    if held_out:
+        check_stage(held_out, "prepare", key="held_out")
+        digests["held_out"] = digest(held_out, "held_out")
     if config.evaluation:
         check_stage(config.evaluation, "evaluate", key="evaluation")
         digests["evaluation"] = digest(config.evaluation, "evaluation")
@@ -81,34 +103,46 @@ def main(arguments: list[str]) -> None:
 
     1. Check that model, tokenizer and adapter belong together, and that the architecture is the requested one.
     2. Load the model, merge the adapter, convert the class.
-    3. Save it with its tokenizer and model card.
-    4. For a stock class: compare the logits of both folders.
+    3. Write it: a folder for transformers, or a GGUF file.
 
     Raises:
         UserError: one of the checks fails.
     """
     config = parse(ExportConfig, arguments, __doc__)
     digests, source = inputs(config), model_kind(config.model, key="model")
-    check_model(config)
+    check_model(config, source)
     evaluated_as = names_in_evaluation(config, digests["model"])
     stage = Stage("export", config.output_dir, config, digests, arguments)
     if stage.is_current():
         return
 
-    from training.model_io.model_folder import save_model, save_tokenizer
-    from training.model_io.parity import check_parity
-    from training.model_io.tokenizers import has_tokenizer
     from training.model_io.weights import check_weights
 
     check_weights(config.model, "model", model_class=source.auto_model())
     model = load_model(config, source.auto_model())
+    write = write_gguf if config.to == "gguf" else write_model
+    write(config, model, source, evaluated_as, stage)
+
+
+def write_model(
+    config: ExportConfig, model: "PreTrainedModel", source: ModelKind, evaluated_as: tuple[str, ...], stage: Stage
+) -> None:
+    """Save the model with its tokenizer and model card. For a stock class, compare the logits of both folders.
+
+    Raises:
+        UserError: the logits differ, or the tokenizer of the adapter does not fit.
+    """
+    from training.model_io.model_folder import save_model, save_tokenizer
+    from training.model_io.parity import check_parity
+    from training.model_io.tokenizers import has_tokenizer
+
     kind = kind_of([type(model).__name__], model.config.num_labels)
     tokenizer = adapted_tokenizer(config, model)
     folder = stage.begin()
     save_model(model, config.model, folder)
     if tokenizer:
         save_tokenizer(tokenizer, folder, model)
-    write_card(config, model, kind, evaluated_as, folder)
+    write_card(config, model, kind, evaluated_as, folder, is_chat_model(config, folder))
     code = ", code" if model.config.model_type == "scratch" else ""
     metrics, wrote = {"parameters": model.num_parameters()}, f"model, tokenizer{code}, model card"
     del model
@@ -122,8 +156,42 @@ def main(arguments: list[str]) -> None:
     stage.finish(metrics, wrote, uses=[*chat, push])
 
 
-def check_model(config: ExportConfig) -> None:
+def write_gguf(
+    config: ExportConfig, model: "PreTrainedModel", source: ModelKind, evaluated_as: tuple[str, ...], stage: Stage
+) -> None:
+    """Write the GGUF file with its Modelfile and model card. Below F32, measure what the precision loses.
+
+    Raises:
+        UserError: no held-out text to measure it on.
+    """
+    from training.engines.gguf_agreement import held_out_tokens, measure_agreement
+    from training.engines.gguf_folder import describe_gguf, write_gguf_folder
+    from training.engines.modelfile import NAME
+    from training.model_io.tokenizers import open_model_tokenizer
+
+    agreement = None
+    if config.precision != "f32":
+        tokens = held_out_tokens(held_out_corpus(config), config.model)
+        agreement = measure_agreement(model, config.precision, tokens)
+    tokenizer, chat = open_model_tokenizer(config.model, "model"), is_chat_model(config, Path(config.model))
+    folder = stage.begin()
+    file, vocabulary = write_gguf_folder(folder, config.name, model, tokenizer, config.precision, chat)
+    engine = describe_gguf(config.name, file, vocabulary, config.precision, agreement)
+    write_card(config, model, source, evaluated_as, folder, chat, engine)
+    metrics, wrote = {"parameters": model.num_parameters()}, f"{file}, {NAME}, model card"
+    if agreement:
+        metrics |= asdict(agreement)
+        wrote += f"; the most likely token is the original's at {agreement.same_token:.1%} of the positions"
+    ollama = shlex.join(["ollama", "create", config.name, "-f", str(Path(config.output_dir) / NAME)])
+    push = command_line("push", config.output_dir, f"YOUR_NAME/{config.name}")
+    stage.finish(metrics, wrote, uses=[ollama, push])
+
+
+def check_model(config: ExportConfig, source: ModelKind) -> None:
     """Reject a model that cannot be exported as requested, before any work.
+
+    Args:
+        source: kind of the model.
 
     Raises:
         UserError: a damaged model, another architecture, or an adapter of another model.
@@ -133,7 +201,9 @@ def check_model(config: ExportConfig) -> None:
 
     if has_tokenizer(config.model):
         open_model_tokenizer(config.model, "model")
-    if config.to != "scratch":
+    if config.to == "gguf":
+        check_gguf(config, source)
+    elif config.to != "scratch":
         check_architecture(config)
     if config.adapter:
         if config.to != "scratch":
@@ -164,9 +234,61 @@ def check_architecture(config: ExportConfig) -> None:
         raise UserError(f"'to': {config.model}: {error}") from None
 
 
+def check_gguf(config: ExportConfig, source: ModelKind) -> None:
+    """Reject a model that llama.cpp would run differently, or not at all, and a precision without text to measure it.
+
+    Raises:
+        UserError: names the option of the model, or what is special in its tokenizer.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    from training.engines.gguf_file import check_network
+    from training.engines.gguf_vocabulary import read_vocabulary
+    from training.model_io.model_folder import GENERATION_CONFIG, check_generation_config
+    from training.model_io.tokenizers import has_tokenizer, open_model_tokenizer
+
+    if source is not LANGUAGE_MODEL:
+        raise UserError(f"'to': {config.model} is a {source.name}; only language models can be exported to gguf")
+    if not has_tokenizer(config.model):
+        raise UserError(f"'to': {config.model} has no tokenizer, and a GGUF file holds it; copy tokenizer.json there")
+    check_generation_config(config.model, "model")
+    network, tokenizer = AutoConfig.from_pretrained(config.model), open_model_tokenizer(config.model, "model")
+    settings = GenerationConfig.from_model_config(network)
+    if (Path(config.model) / GENERATION_CONFIG).is_file():
+        settings = GenerationConfig.from_pretrained(config.model)
+    try:
+        check_network(network, config.precision)
+        read_vocabulary(tokenizer, settings, network.vocab_size, chat=False)
+    except ValueError as error:
+        raise UserError(f"'to': {config.model}: {error}") from None
+
+
+def held_out_corpus(config: ExportConfig) -> str | None:
+    """The corpus to measure a precision on: that of the recipe, or one that the model was trained on; None for F32.
+
+    Raises:
+        UserError: there is none.
+    """
+    if config.precision == "f32" or config.held_out:
+        return config.held_out
+    from training.data.shards import MANIFEST
+    from training.publishing.lineage import made_from
+
+    for record in made_from({"model": config.model}):
+        data = record["recipe"].get("data")
+        for folder in [data] if isinstance(data, str) else data or ():
+            if record["stage"] == "pretrain" and (Path(folder) / MANIFEST).is_file():
+                return folder
+    raise UserError(
+        f"'held_out': {config.precision} is measured on held-out text, and the corpus of {config.model} is not here; "
+        "name an output of `scratch prepare` with its tokenizer"
+    )
+
+
 def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
     """The model to export, opened by an Auto class, with the adapter merged and in the requested class."""
-    from modeling_scratch.conversion_scratch import to_stock
+    from modeling_scratch import ScratchConfig
+    from modeling_scratch.conversion_scratch import nearest_architecture, to_stock
     from training.model_io.model_folder import no_progress_bars
     from training.tuning.adapters import merge_adapter, open_base
 
@@ -175,7 +297,9 @@ def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
             base = open_base(config.model, config.adapter, auto_class, "adapter")
             return merge_adapter(base, config.adapter, "adapter")
         model = auto_class.from_pretrained(config.model)
-        return to_stock(model, config.to) if config.to != "scratch" else model
+        if config.to == "scratch" or not isinstance(model.config, ScratchConfig):
+            return model
+        return to_stock(model, nearest_architecture(model.config) if config.to == "gguf" else config.to)
 
 
 def adapted_tokenizer(config: ExportConfig, model: "PreTrainedModel") -> "PreTrainedTokenizerBase | None":
@@ -229,17 +353,39 @@ def names_in_evaluation(config: ExportConfig, model: str) -> tuple[str, ...]:
     return names
 
 
+def is_chat_model(config: ExportConfig, folder: Path) -> bool:
+    """Whether the model answers messages: its tokenizer has a chat template, and it was trained after pretraining.
+
+    Args:
+        folder: holds the tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    from training.model_io.tokenizers import has_tokenizer
+    from training.publishing.lineage import made_from
+
+    records = made_from({"model": config.model, "adapter": config.adapter})
+    has_template = has_tokenizer(folder) and AutoTokenizer.from_pretrained(folder).chat_template is not None
+    trained_by = [record["stage"] for record in records if record["stage"] not in ("export", "import")]
+    # The tokenizer of a base model has our template too.
+    return has_template and (bool(config.adapter) or trained_by[-1:] != ["pretrain"])
+
+
 def write_card(
-    config: ExportConfig, model: "PreTrainedModel", kind: ModelKind, evaluated_as: tuple[str, ...], folder: Path
+    config: ExportConfig,
+    model: "PreTrainedModel",
+    kind: ModelKind,
+    evaluated_as: tuple[str, ...],
+    folder: Path,
+    chat: bool,
+    engine: "EngineFile | None" = None,
 ) -> None:
     """Write README.md: the model, how to use it, its results and data, and how it was made.
 
     Args:
         evaluated_as: see `names_in_evaluation`.
+        chat, engine: see `model_card`.
     """
-    from transformers import AutoTokenizer
-
-    from training.model_io.tokenizers import has_tokenizer
     from training.publishing.lineage import made_from
     from training.publishing.model_card import CardOptions, model_card
 
@@ -247,11 +393,8 @@ def write_card(
         config.name, config.description, config.license, config.language, config.evaluation, evaluated_as
     )
     records = made_from({"model": config.model, "adapter": config.adapter})
-    has_template = has_tokenizer(folder) and AutoTokenizer.from_pretrained(folder).chat_template is not None
-    trained_by = [record["stage"] for record in records if record["stage"] not in ("export", "import")]
-    # The tokenizer of a base model has our template too.
-    chat = has_template and (bool(config.adapter) or trained_by[-1:] != ["pretrain"])
-    (folder / "README.md").write_text(model_card(options, model, kind, records, chat), encoding="utf-8")
+    text = model_card(options, model, kind, records, chat, engine)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def name_bos_token(folder: Path) -> None:

@@ -1,17 +1,21 @@
-"""Convert a Llama, Qwen3 or GPT-2 checkpoint of transformers to a scratch model.
+"""Convert a Llama, Qwen3 or GPT-2 of transformers, or a checkpoint of another project, to a scratch model.
 
     scratch import --model FOLDER --output_dir runs/mine
+    scratch import --model out/ckpt.pt --characters input.txt --output_dir runs/mine
 
 The network is the same, logit for logit; `scratch sft`, `evaluate` and `export` take the result. FOLDER is a local
 folder or a Hub name, with weights as safetensors: a language model, a classifier or a reward model. The tokenizer and
 the generation settings are copied.
+
+Checkpoints of nanoGPT, minGPT, llama2.c (.pt and .bin), LLMs-from-scratch and litgpt are recognised by their tensors.
+No code that such a file may hold is run.
 """
 
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
@@ -19,38 +23,110 @@ from training.model_io.model_kinds import describe_adapter, is_adapter, kind_of
 from training.stages.flags import parse
 from training.stages.help import command_line
 from training.stages.provenance import digest
-from training.stages.recipe import PathText, required
+from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+_FOREIGN = "Checkpoint of another project"
 
 
 @dataclass
 class ImportConfig:
     """Recipe of `scratch import`."""
 
-    model: PathText = required("folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors")
+    model: PathText = required(
+        "folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors; or a checkpoint of another "
+        "project, or its folder"
+    )
     output_dir: PathText = required("folder for the model")
+    tokenizer: PathText | None = option(None, "folder of its tokenizer, with tokenizer.json", group=_FOREIGN)
+    characters: PathText | None = option(
+        None, "text that a character-level model was trained on; its sorted characters are the tokens", group=_FOREIGN
+    )
+    heads: int | None = option(
+        None, "number of attention heads, if the checkpoint does not hold it", group=_FOREIGN, at_least=1
+    )
+    context: int | None = option(
+        None, "longest sequence in tokens, if the checkpoint does not hold it", group=_FOREIGN, at_least=1
+    )
+    rope_parameters: dict[str, Any] | None = option(
+        None, "rotation as in transformers, if the checkpoint does not hold it", group=_FOREIGN
+    )
+
+    def __post_init__(self):
+        if self.tokenizer and self.characters:
+            raise ValueError("'tokenizer' and 'characters' are both given; leave one out")
+
+    def foreign_keys(self) -> list[str]:
+        """The given keys that only checkpoints of other projects have."""
+        keys = ("tokenizer", "characters", "heads", "context", "rope_parameters")
+        return [key for key in keys if getattr(self, key) is not None]
 
 
 def main(arguments: list[str]) -> None:
     """Import a model.
 
-    1. Find the folder, or download it; check its architecture and tokenizer.
+    1. Find the folder, or download it; check its architecture and tokenizer. Or recognise another project's checkpoint.
     2. Convert configuration and weights, and save them with the tokenizer.
-    3. Compare the logits of both folders.
+    3. Compare the logits of both folders, if transformers opens the original.
 
     Raises:
-        UserError: no such model, another architecture, a damaged file, or different logits.
+        UserError: no such model, another architecture, a damaged file, a size that is neither in the checkpoint nor
+            given, or different logits.
     """
     config = parse(ImportConfig, arguments, __doc__)
 
+    from training.foreign.projects import find_checkpoint
+
+    checkpoint = None if is_hub_name(config.model) else find_checkpoint(config.model)
+    if checkpoint:
+        import_checkpoint(checkpoint, config, arguments)
+    else:
+        import_stock(config, arguments)
+
+
+def import_checkpoint(checkpoint: Path, config: ImportConfig, arguments: list[str]) -> None:
+    """Import a checkpoint of another project."""
+    from training.foreign.projects import read_foreign, settings_beside, to_scratch
+    from training.foreign.sizes import Sizes
+    from training.foreign.tokenizer import attach, find_tokenizer
+    from training.model_io.model_folder import no_progress_bars, write_model
+
+    inputs = {"model": digest(config.model, "model")}
+    inputs |= {key: digest(value, key) for key in ("tokenizer", "characters") if (value := getattr(config, key))}
+    inputs |= {file.name: digest(file, "model") for file in settings_beside(checkpoint)}
+    stock = read_foreign(checkpoint, Sizes(config.heads, config.context, config.rope_parameters))
+    tokenizer = find_tokenizer(stock, config.tokenizer, config.characters)
+    stage = Stage("import", config.output_dir, config, inputs, arguments)
+    if stage.is_current():
+        return
+    with no_progress_bars():
+        model = to_scratch(checkpoint, stock)
+
+    folder = stage.begin()
+    parameters = model.num_parameters()
+    if tokenizer:
+        attach(tokenizer, model, folder, stock.begins)
+    else:
+        write_model(model, folder)
+    text = "with tokenizer" if tokenizer else "without tokenizer: add --tokenizer or --characters to generate text"
+    stage.finish(
+        {"parameters": parameters},
+        f"{stock.project}, {parameters / 1e6:.1f}M parameters, {text}",
+        uses=[command_line("complete", config.output_dir)] if tokenizer else [],
+    )
+
+
+def import_stock(config: ImportConfig, arguments: list[str]) -> None:
+    """Import a model of transformers."""
     from modeling_scratch.conversion_scratch import from_stock
     from training.model_io.model_folder import (
         GENERATION_CONFIG,
         check_generation_config,
         copy_tokenizer,
+        name_tokenizer_class,
         no_progress_bars,
         read_weights,
         write_model,
@@ -58,6 +134,11 @@ def main(arguments: list[str]) -> None:
     from training.model_io.parity import check_parity
     from training.model_io.tokenizers import has_tokenizer, open_model_tokenizer
 
+    if config.foreign_keys():
+        raise UserError(
+            f"'{config.foreign_keys()[0]}': only a checkpoint of another project takes it, and {config.model} is none; "
+            "leave it out"
+        )
     source, identity = find(config.model)
     network = read_config(source, config.model)
     kind = kind_of(network.architectures, network.num_labels)
@@ -155,14 +236,3 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
         cause = one_line(error.__cause__ or error)
         raise UserError(f"'model': {model}: {cause}") from None
     return network
-
-
-def name_tokenizer_class(source: Path, folder: Path) -> None:
-    """Name the tokenizer's class in its settings, where a folder leaves it to the kind of model, as GPT-2's does."""
-    from transformers import AutoTokenizer
-
-    from training.model_io.model_folder import set_tokenizer_options
-
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    if "tokenizer_class" not in settings:
-        set_tokenizer_options(folder, tokenizer_class=type(AutoTokenizer.from_pretrained(source)).__name__)

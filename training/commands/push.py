@@ -103,7 +103,8 @@ def check_model(folder: str) -> None:
     if is_adapter(folder):
         check_base(folder)
         return
-    model_kind(folder, *MODEL_STAGES, key="folder")
+    if not list(Path(folder).glob("*.gguf")):
+        model_kind(folder, *MODEL_STAGES, key="folder")
     if written_by(folder) not in (None, "export") or not (Path(folder) / CARD).is_file():
         export = shlex.join(["scratch", "export", "--model", folder, "--output_dir", f"{folder.rstrip('/')}-export"])
         raise UserError(f"{folder} has no model card; write a folder to publish with `{export}`, and push that")

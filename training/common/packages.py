@@ -26,6 +26,7 @@ EXTRAS = {
     "httpx2": "serve",
     "filelock": "serve",
     "starlette": "serve",
+    "gguf": "gguf",
     "ctranslate2": "engines",
     "deepspeed": "deepspeed",
     "tensorboard": "track",

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from modeling_scratch.tokenization_base import use_version_4_names
@@ -145,6 +145,13 @@ def copy_tokenizer(source: str | Path, folder: str | Path, model: PreTrainedMode
     if found:
         _fit_tokenizer(folder, model)
     return found
+
+
+def name_tokenizer_class(source: Path, folder: Path) -> None:
+    """Name the tokenizer's class in its settings, where a folder leaves it to the kind of model, as GPT-2's does."""
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if "tokenizer_class" not in settings:
+        set_tokenizer_options(folder, tokenizer_class=type(AutoTokenizer.from_pretrained(source)).__name__)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path, model: PreTrainedModel) -> None:

@@ -78,7 +78,7 @@ def backward_bytes(architecture: Architecture, shape: Shape, parts: int = 1) -> 
     """Bytes per token that the backward pass of a layer needs at its peak, beyond what the layer keeps."""
     unit = unit_of(shape)
     inner = unit * architecture.intermediate_size / parts
-    copies = {"swiglu": 2, "geglu": 2, "gelu": 1, "relu2": 3}[architecture.mlp_type]
+    copies = {"swiglu": 2, "geglu": 2, "gelu": 1, "gelu_exact": 1, "relu2": 3}[architecture.mlp_type]
     peak = copies * inner
     if shape.attention == "eager":  # gradients of the scores; by then the MLP's activations are freed
         scores = (6 if shape.bf16 else 8) * shape.sequence_length * architecture.num_attention_heads / parts

@@ -53,7 +53,7 @@ class Architecture:
     max_position_embeddings: int = 2048
     norm_type: Literal["rms", "layer"] = "rms"
     position_type: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
-    mlp_type: Literal["swiglu", "geglu", "gelu", "relu2"] = "swiglu"
+    mlp_type: Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu2"] = "swiglu"
     qk_norm: bool = False
     attention_bias: bool = False
     output_bias: bool = False

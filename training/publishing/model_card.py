@@ -45,14 +45,38 @@ class CardOptions:
     evaluated_as: tuple[str, ...] = ()
 
 
+@dataclass
+class EngineFile:
+    """A model as one file for an engine other than transformers, as its card describes it.
+
+    Attributes:
+        library, tag: the Hub's names of the engine and of the format.
+        nature: half a sentence.
+        commands: that run it, one per line.
+        sections: further paragraphs of the card.
+    """
+
+    library: str
+    tag: str
+    nature: str
+    commands: str
+    sections: list[str]
+
+
 def model_card(
-    options: CardOptions, model: "PreTrainedModel", kind: ModelKind, records: list[dict[str, Any]], chat: bool
+    options: CardOptions,
+    model: "PreTrainedModel",
+    kind: ModelKind,
+    records: list[dict[str, Any]],
+    chat: bool,
+    engine: EngineFile | None = None,
 ) -> str:
     """The text of README.md.
 
     Args:
         records: of the stages that made the model, see `lineage`.
         chat: whether it answers messages.
+        engine: what the folder holds instead of a model for transformers.
     """
     from huggingface_hub import ModelCardData
 
@@ -62,9 +86,14 @@ def model_card(
     stages = [record["stage"] for record in records]
     data = training_data(records)
     metadata = ModelCardData(
-        library_name="transformers",
+        library_name=engine.library if engine else "transformers",
         pipeline_tag=kind.task,
-        tags=["scratch", *(["custom_code"] if ours else []), *(["reward-model"] if kind is REWARD_MODEL else [])],
+        tags=[
+            "scratch",
+            *([engine.tag] if engine else []),
+            *(["custom_code"] if ours else []),
+            *(["reward-model"] if kind is REWARD_MODEL else []),
+        ],
         license=options.license,
         language=options.language,
         base_model=base_model(records),
@@ -73,13 +102,17 @@ def model_card(
     nature = "The model code is in this directory and needs only transformers"
     if not ours:
         nature = f"A stock {type(model).__name__}, so this directory holds no code"
+    code = f"```python\n{usage(options.name, kind, chat, ', trust_remote_code=True' if ours else '')}\n```"
+    if engine:
+        nature, code = engine.nature, f"```bash\n{engine.commands}\n```"
     size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     sections = [
         f"---\n{metadata.to_yaml()}\n---",
         f"# {options.name}",
         options.description or describe(model, kind, stages, base_model(records), chat),
         f"{size}. {nature}:",
-        f"```python\n{usage(options.name, kind, chat, ', trust_remote_code=True' if ours else '')}\n```",
+        code,
+        *(engine.sections if engine else []),
         *_evaluation(options, kind, records),
     ]
     if data:

@@ -1,0 +1,369 @@
+"""`scratch export --to gguf`: llama.cpp gives the ids, logits and answers of transformers."""
+
+import inspect
+import json.decoder
+import textwrap
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from llama_cpp import running
+from messages import refused
+from tiny_stages import LINES, MODEL, flags, write_data, write_model, write_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from modeling_scratch.conversion_scratch import to_stock
+from modeling_scratch.tokenization_scratch import ScratchTokenizer
+from training.commands.export import main
+from training.commands.push import check_model
+from training.engines.gguf_agreement import round_model
+from training.engines.modelfile import modelfile
+from training.stages.provenance import read_provenance
+
+PROSE = "Größe, naïve café — Привет! 你好，世界。 こんにちは مرحبا नमस्ते ١٢٣ ½ don't WE'LL 12345 \u00a0\u3000 🙂\r\n\n"
+CODE = inspect.getsource(json.decoder) + inspect.getsource(textwrap)
+TEXT = "def main():\n    print('hello 12345')\n\n\n  I'm — ünïcode 你好 \t\t x"
+ROWS = 1000  # of the embedding; the tokenizer has fewer tokens
+LENGTH = 64  # greedy tokens
+# Each with what only its architecture can have: rows without a token, biases, scaled rotations, a tied head.
+MODELS = {
+    "llama": {
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 1000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        },
+    },
+    "qwen3": {
+        "tie_word_embeddings": True,
+        "head_dim": 32,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0},
+    },
+    "gpt2": {"num_key_value_heads": 2, "intermediate_size": 96},
+}
+# Largest difference of a logit. llama.cpp takes GELU from a table in half precision.
+TOLERANCE = {"llama": 1e-5, "qwen3": 1e-5, "gpt2": 5e-3}
+
+# Letters and digits that llama.cpp's tables (Unicode 15.1) lack.
+NEW_IN_UNICODE_16 = """
+1C89-1C8A A7CB-A7CD A7DA-A7DC 105C0-105F3 10D40-10D65 10D6F-10D85 10EC2-10EC4 11380-11389 1138B-1138B 1138E-1138E
+11390-113B5 113B7-113B7 113D1-113D1 113D3-113D3 116D0-116E3 11BC0-11BE0 11BF0-11BF9 13460-143FA 16100-1611D
+16130-16139 16D40-16D6C 16D70-16D79 18CFF-18CFF 1CCF0-1CCF9 1E5D0-1E5ED 1E5F0-1E5FA
+"""
+NEW = {
+    code
+    for first, last in (map(lambda end: int(end, 16), part.split("-")) for part in NEW_IN_UNICODE_16.split())
+    for code in range(first, last + 1)
+}
+CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF and code not in NEW]
+PLACES = ("{}", "a{}b", "1{}2", " {}", "{} ", "  {}x", "\n{}", "{}\n ", "'{}")
+
+
+def train_tokenizer(folder, digits=3):
+    ScratchTokenizer.train([*LINES, CODE, PROSE * 3], ROWS - 20, digits=digits).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tokenizer, a chat model of each architecture, and its GGUF file in F32."""
+    place = tmp_path_factory.mktemp("gguf")
+    train_tokenizer(place / "tokenizer")
+    for preset, dials in MODELS.items():
+        model = write_model(
+            place / preset, place / "tokenizer", "sft", preset=preset, dials={"vocab_size": ROWS} | dials
+        )
+        suppress_foreign_letters(model)
+        export(place, model=preset, output_dir=f"{preset}-f32")
+    return place
+
+
+def suppress_foreign_letters(folder):
+    """Generate text that every program prints alike: random weights draw half characters."""
+    tokenizer, settings = ScratchTokenizer.load(folder), GenerationConfig.from_pretrained(folder)
+    foreign = [index for index in range(8, len(tokenizer)) if not tokenizer.decode([index]).isprintable()]
+    foreign += [index for index in range(8, len(tokenizer)) if not tokenizer.decode([index]).isascii()]
+    settings.suppress_tokens = sorted({*settings.suppress_tokens, *foreign})
+    settings.save_pretrained(folder)
+
+
+def export(place, model, output_dir, **options):
+    main(
+        flags({"model": place / model, "output_dir": place / output_dir, "name": "tiny", "to": "gguf"} | options)
+    )
+    return place / output_dir
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def both(request, place):
+    """A model with its tokenizer in transformers, and its file in llama.cpp."""
+    model = AutoModelForCausalLM.from_pretrained(place / request.param).eval()
+    tokenizer = AutoTokenizer.from_pretrained(place / request.param)
+    with running(place / f"{request.param}-f32" / "tiny-F32.gguf", MODEL["max_position_embeddings"]) as engine:
+        yield request.param, model, tokenizer, engine
+
+
+def log_probabilities(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
+
+
+def test_logits(both):
+    name, model, tokenizer, engine = both
+    ids = tokenizer(TEXT)["input_ids"]
+    expected = log_probabilities(model, ids)
+    for length in (1, 2, 3, 7, 20, len(ids)):
+        found = engine.log_probabilities(ids[:length], ROWS)
+        # Logits up to a constant, which log-probabilities do not have.
+        difference = found - expected[length - 1]
+        assert np.abs(difference - np.median(difference)).max() <= TOLERANCE[name]
+
+
+def test_greedy_tokens(both):
+    """None of them without a token, or suppressed by the settings of the model."""
+    _, model, tokenizer, engine = both
+    ids = tokenizer(TEXT)["input_ids"]
+    settings = model.generation_config
+    never = [*settings.suppress_tokens, *settings.eos_token_id]
+    options = {"do_sample": False, "max_new_tokens": LENGTH, "suppress_tokens": never, "eos_token_id": None}
+    expected = model.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist()
+    assert len(expected) == LENGTH and engine.greedy(ids, LENGTH) == expected
+
+
+def test_a_row_without_a_token_is_never_drawn(place, tmp_path):
+    """Although it is the most likely one."""
+    source = write_model(tmp_path / "model", place / "tokenizer", "sft", dials={"vocab_size": ROWS})
+    model = AutoModelForCausalLM.from_pretrained(source)
+    with torch.no_grad():
+        model.lm_head.weight[ROWS - 1] = 100 * model.lm_head.weight[:50].sum(0)
+    model.save_pretrained(source)
+    export(tmp_path, "model", "out")
+    with running(tmp_path / "out" / "tiny-F32.gguf", 128) as engine:
+        assert any(engine.log_probabilities([index], ROWS).argmax() == ROWS - 1 for index in range(20, 30))
+        assert ROWS - 1 not in [token for index in range(20, 30) for token in engine.greedy([index], 4)]
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_chat(both, system):
+    """The answer of llama.cpp's OpenAI-shaped server, by the chat template in the file."""
+    _, model, tokenizer, engine = both
+    messages = [{"role": "user", "content": "the cat"}]
+    messages = [{"role": "system", "content": "sat on\na mat"}, *messages] if system else messages
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    answer = model.generate(**inputs, do_sample=False, max_new_tokens=24)[0, length:]
+    found = engine.post("/v1/chat/completions", messages=messages, temperature=0, max_tokens=24)
+    assert found["usage"]["prompt_tokens"] == length
+    # llama.cpp's parser of answers takes whitespace off their beginning.
+    assert found["choices"][0]["message"]["content"] == tokenizer.decode(answer, skip_special_tokens=True).lstrip()
+
+
+@pytest.fixture(scope="module", params=["llama-bpe", "qwen2"])
+def tokenizers(request, place, tmp_path_factory):
+    """Our tokenizer with each number of digits that llama.cpp has, there and in transformers."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer = train_tokenizer(folder / "tokenizer", {"llama-bpe": 3, "qwen2": 1}[request.param])
+    write_model(folder / "model", tokenizer, "sft", dials={"vocab_size": ROWS})
+    extended = AutoTokenizer.from_pretrained(folder / "model")
+    extended.add_tokens(["<|tool|>"], special_tokens=True)
+    extended.add_tokens(["<thought>", "<think>\n"])
+    extended.save_pretrained(folder / "model")
+    (folder / "model" / "provenance.json").unlink()
+    file = export(folder, "model", "out") / "tiny-F32.gguf"
+    assert gguf.GGUFReader(file).fields["tokenizer.ggml.pre"].contents() == request.param
+    with running(file, 128) as engine:
+        yield AutoTokenizer.from_pretrained(folder / "model"), engine
+
+
+def check_texts(tokenizers, texts, special):
+    """Compare the ids; name the first text that differs.
+
+    Args:
+        special: whether special tokens in a text are found.
+    """
+    tokenizer, engine = tokenizers
+    tokenizer.backend_tokenizer.encode_special_tokens = not special
+    expected = [item.ids for item in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=True)]
+    if engine.tokenize(texts, special) != [token for ids in expected for token in ids]:
+        for text, ids in zip(texts, expected):
+            assert engine.tokenize(text, special) == ids, repr(text)
+
+
+awkward = st.sampled_from(
+    [" ", "  ", "\n", "\r\n", "\t", "'s", "'LL", "'", "ſ", "1", "12345", "٣", "Ⅷ", "a", "É", "e\u0301", "न\u093f"]
+    + ["<|im_start|>", "<|im_start|>user\n", "<|im_end|>", "<|endoftext|>", "<|", "|>", "<|tool|>", "<thought>"]
+    + ["<think>\n", "<think>", "\0", "\u2028", "\u00a0", "\u3000", "你", "🙂", "👍🏽", "_", "==", "\ufeff", "[PAD990]"]
+)
+known = st.characters(codec="utf-8").filter(lambda character: ord(character) not in NEW)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.one_of(awkward, known), max_size=12).map("".join), min_size=1, max_size=20), st.booleans())
+@example([TEXT, CODE, PROSE, "A" * 30_000, " " * 30_000, "1" * 30_000, "." * 30_000], True)
+def test_ids_of_any_text(tokenizers, texts, special):
+    check_texts(tokenizers, texts, special)
+
+
+def test_ids_of_some_code_points(tokenizers):
+    check_code_points(tokenizers, CODE_POINTS[:0x250] + CODE_POINTS[0x250::1009])
+
+
+@pytest.mark.release
+def test_ids_of_all_code_points(tokenizers):
+    check_code_points(tokenizers, CODE_POINTS)
+
+
+def check_code_points(tokenizers, codes):
+    for place in PLACES:
+        for start in range(0, len(codes), 20_000):
+            check_texts(tokenizers, [place.format(chr(code)) for code in codes[start : start + 20_000]], special=False)
+
+
+def test_what_the_file_says(place):
+    reader = gguf.GGUFReader(place / "qwen3-f32" / "tiny-F32.gguf")
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    tokenizer = ScratchTokenizer.load(place / "qwen3")
+    size = len(tokenizer)
+    assert fields["general.architecture"] == "qwen3" and fields["general.file_type"] == 0
+    assert fields["tokenizer.ggml.bos_token_id"] == fields["tokenizer.ggml.eos_token_id"] == 0
+    assert fields["tokenizer.ggml.eot_token_id"] == tokenizer.vocab["<|im_end|>"]
+    assert fields["tokenizer.ggml.add_bos_token"] is False
+    assert fields["tokenizer.ggml.tokens"][:size] == tokenizer.tokens
+    assert fields["tokenizer.ggml.token_type"] == [3] * 8 + [1] * (size - 8) + [5] * (ROWS - size)
+    assert set(range(size, ROWS)) < set(fields["tokenizer.ggml.suppress_tokens"])
+    assert "generation %" not in fields["tokenizer.chat_template"]
+
+
+def test_a_modelfile(place):
+    text = (place / "qwen3-f32" / "Modelfile").read_text()
+    assert text.startswith('FROM ./tiny-F32.gguf\nTEMPLATE """{{- range .Messages }}<|im_start|>{{ .Role }}\n')
+    for line in ('stop "<|im_end|>"', "num_ctx 128", "temperature 0.8", "top_k 50", "top_p 1.0", "num_predict 256"):
+        assert f"PARAMETER {line}\n" in text
+
+
+def test_a_modelfile_of_a_template_that_is_not_ours():
+    text = modelfile("a.gguf", GenerationConfig(do_sample=False), 64, "{{ messages }}")
+    assert "TEMPLATE" not in text and "PARAMETER temperature 0\n" in text
+
+
+def test_a_base_model_continues_text(place, tmp_path):
+    write_model(tmp_path / "base", place / "tokenizer", dials={"vocab_size": ROWS})
+    folder = export(tmp_path, "base", "out")
+    assert 'TEMPLATE """{{ .Prompt }}"""' in (folder / "Modelfile").read_text()
+    assert "tokenizer.chat_template" not in gguf.GGUFReader(folder / "tiny-F32.gguf").fields
+    assert "llama-completion -m tiny-F32.gguf" in (folder / "README.md").read_text()
+
+
+def test_the_card(place):
+    text = (place / "llama-f32" / "README.md").read_text()
+    assert "library_name: llama.cpp" in text and "- gguf\n" in text and "trust_remote_code" not in text
+    assert "```bash\nllama-server -m tiny-F32.gguf\nollama create tiny -f Modelfile\nollama run tiny\n```" in text
+    assert "Agreement" not in text
+    check_model(str(place / "llama-f32"))  # `scratch push` takes the folder
+
+
+KINDS = {"f16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model whose sizes all divide into blocks of Q8_0, and the corpus of its pretraining."""
+    place = tmp_path_factory.mktemp("wide")
+    data = write_data(place / "data", write_tokenizer(place / "tokenizer"))
+    write_model(
+        place / "pretrain", place / "tokenizer", preset="gpt2", data=str(data),
+        dials={"hidden_size": 64, "intermediate_size": 96, "num_key_value_heads": 2},
+    )  # fmt: skip
+    return place
+
+
+@pytest.mark.parametrize("precision", KINDS)
+def test_a_precision_is_measured(wide, precision):
+    """Nearer to llama.cpp's arithmetic than the original is, in the records and on the card."""
+    folder = export(wide, "pretrain", precision, precision=precision)
+    file = folder / f"tiny-{precision.upper()}.gguf"
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
+    assert kinds["token_embd.weight"] == kinds["blk.1.attn_qkv.weight"] == KINDS[precision]
+    assert kinds["position_embd.weight"] == kinds["output_norm.weight"] == "F32"
+    metrics = read_provenance(folder)["metrics"]
+    text = (folder / "README.md").read_text()
+    assert metrics["tokens"] > 100 and 0.5 < metrics["same_token"] <= 1
+    assert metrics["perplexity"] == pytest.approx(metrics["original_perplexity"], rel=0.1)
+    assert f"| {precision.upper()} | {metrics['perplexity']:.3f} | {metrics['same_token']:.2%} |" in text
+    model = to_stock(AutoModelForCausalLM.from_pretrained(wide / "pretrain"), "gpt2").eval()
+    ids = list(range(10, 40))
+    with running(file, 128) as engine:
+        found = np.array([engine.log_probabilities(ids[:length], 280) for length in range(1, 30, 4)])
+    rounded, original = (
+        np.abs(found - log_probabilities(each, ids)[0:29:4]).mean() for each in (round_model(model, precision), model)
+    )
+    assert rounded < original
+
+
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    "preset, dials, facts",
+    [
+        ("qwen3", {"attention_bias": True}, ["attention_bias", "qwen3"]),
+        ("qwen3", {"sliding_window": 8}, ["sliding_window", "8"]),
+        ("llama", {"embedding_shortcut": True}, ["llama", "embedding_shortcut"]),
+        ("scratch", {}, ["final_logit_softcapping", "15.0"]),
+        ("llama", {"rope_parameters": DYNAMIC}, ["dynamic", "llama3"]),
+        ("gpt2", {"mlp_type": "gelu_exact", "num_key_value_heads": 2}, ["gelu_exact", "tanh"]),
+    ],
+    ids=["bias", "window", "shortcut", "softcap", "rotation", "exact GELU"],
+)
+def test_refuses_a_network_that_llama_cpp_lacks(wide, tmp_path, preset, dials, facts):
+    write_model(tmp_path / "model", wide / "tokenizer", preset=preset, dials=dials)
+    with refused("to", tmp_path / "model", *facts):
+        export(tmp_path, "model", "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options, nearest",
+    [
+        ({"digits": 2}, "llama-bpe (digits: 3, whitespace: runs)"),
+        ({"digits": 1, "whitespace": "single"}, "qwen2 (digits: 1, whitespace: runs)"),
+        ({"digits": 3, "whitespace": "single"}, "llama-bpe (digits: 3, whitespace: runs)"),
+    ],
+    ids=["two digits", "digits and single", "single"],
+)
+def test_refuses_a_pattern_that_llama_cpp_lacks(tmp_path, options, nearest):
+    ScratchTokenizer.train(LINES, 280, **options).save(tmp_path / "tokenizer")
+    write_model(tmp_path / "model", tmp_path / "tokenizer")
+    with refused("to", tmp_path / "model", "pattern", nearest):
+        export(tmp_path, "model", "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_refuses_a_width_that_is_no_multiple_of_a_block(wide, tmp_path):
+    write_model(tmp_path / "model", wide / "tokenizer")
+    with refused("to", "intermediate_size", 48, 32, "f16"):
+        export(tmp_path, "model", "out", precision="q8_0", held_out=wide / "data")
+    assert not (tmp_path / "out").exists()
+
+
+def test_refuses_options_that_do_not_fit(wide, tmp_path):
+    write_model(tmp_path / "model", wide / "tokenizer", "sft")
+    with refused("held_out", "f16", "scratch prepare"):
+        export(tmp_path, "model", "out", precision="f16")
+    with refused("precision", "gguf"):
+        export(tmp_path, "model", "out", precision="f16", to="llama")
+    with refused("held_out", wide / "tokenizer"):
+        export(tmp_path, "model", "out", precision="f16", held_out=wide / "tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "provenance.json"):
+        (tmp_path / "model" / name).unlink()
+    with refused("to", tmp_path / "model", "tokenizer"):
+        export(tmp_path, "model", "out")
+    assert not (tmp_path / "out").exists()

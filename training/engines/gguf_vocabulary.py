@@ -1,0 +1,166 @@
+"""Vocabulary of a GGUF file: a byte-level BPE tokenizer in llama.cpp's terms, with the same ids for every text.
+
+llama.cpp takes no split pattern from a file. It has a list of patterns by name, so a tokenizer with another pattern
+cannot be written; it is rejected, with the nearest one. Letters and digits that Unicode 16 added are unknown to
+llama.cpp's tables (Unicode 15.1), so text in Garay, Todhri and the other new scripts may be split differently there.
+"""
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gguf import TokenType
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from modeling_scratch.tokenization_scratch import split_pattern
+
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Of llama.cpp's patterns, those for which it has a scanner of its own: the others pass through std::regex, which
+# overflows the stack on long runs of one character.
+PATTERNS = {
+    split_pattern(3): "llama-bpe",
+    split_pattern(1): "qwen2",
+    _QWEN35: "qwen35",
+    _GPT2: "gpt-2",
+}
+_OPTIONS = {"llama-bpe": "digits: 3, whitespace: runs", "qwen2": "digits: 1, whitespace: runs"}  # of `scratch prepare`
+_IGNORES_MERGES = ("llama-bpe",)  # a word that is a token becomes that token
+# Blocks that only instruction tuning reads. Older engines do not know them, and these render alike.
+_GENERATION = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
+
+
+@dataclass
+class Vocabulary:
+    """The tokenizer as a GGUF file stores it.
+
+    Attributes:
+        pre: llama.cpp's name of the split pattern.
+        tokens, types: of each row of the embedding; rows without a token have the type UNUSED.
+        merges: in the order in which they were learned, such as `t h`.
+        bos, eos, eot, pad: ids; `eot` ends a turn, or is `eos`.
+        suppressed: ids that are never drawn.
+        chat_template: None for a model that does not answer messages.
+    """
+
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    bos: int
+    eos: int
+    eot: int
+    pad: int | None
+    suppressed: list[int]
+    chat_template: str | None
+
+
+def read_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, rows: int, chat: bool
+) -> Vocabulary:
+    """The vocabulary of a tokenizer.
+
+    Args:
+        generation: of the model: its ends, and the tokens that it suppresses.
+        rows: of the model's embedding, at least as many as tokens.
+        chat: whether the model answers messages.
+
+    Raises:
+        ValueError: llama.cpp would give other ids for some text; names the reason.
+    """
+    backend = tokenizer.backend_tokenizer
+    content = json.loads(backend.to_str())
+    pre = pattern_name(content)
+    _check_model(content["model"], backend, pre)
+    _check_added(content["added_tokens"])
+    special = {token["id"]: token["special"] for token in content["added_tokens"]}
+    names = {index: token for token, index in tokenizer.get_vocab().items()}
+    kinds = {True: TokenType.CONTROL, False: TokenType.USER_DEFINED, None: TokenType.NORMAL}
+    tokens = [names.get(index, f"[PAD{index}]") for index in range(rows)]
+    if len(set(tokens)) < rows:
+        raise ValueError("two tokens have the same text")
+    types = [int(kinds[special.get(index)] if index in names else TokenType.UNUSED) for index in range(rows)]
+    ends = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise ValueError("its tokenizer has no eos_token, for which llama.cpp would take token 11")
+    others = [end for end in ends if end not in (eos, None)]
+    if len(others) > 1:
+        raise ValueError(f"generation ends at {len(others) + 1} tokens; a GGUF file names two (eos, eot)")
+    empty = {index for index in range(rows) if index not in names}
+    return Vocabulary(
+        pre,
+        tokens,
+        types,
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]],
+        bos=eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
+        eos=eos,
+        eot=others[0] if others else eos,
+        pad=tokenizer.pad_token_id,
+        suppressed=sorted(empty.union(generation.suppress_tokens or ())),
+        chat_template=_GENERATION.sub(_as_condition, tokenizer.chat_template or "") or None if chat else None,
+    )
+
+
+def _as_condition(block: re.Match) -> str:
+    left, end, right = block.groups()
+    return f"{{%{left} {'endif' if end else 'if true'} {right}%}}"
+
+
+def pattern_name(content: dict[str, Any]) -> str:
+    """llama.cpp's name of the split pattern in a `tokenizer.json`.
+
+    Raises:
+        ValueError: it has none; names the nearest.
+    """
+    steps = content["pre_tokenizer"] or {}
+    steps = steps.get("pretokenizers", [steps])
+    kinds = [step.get("type") for step in steps]
+    if kinds not in (["Split", "ByteLevel"], ["ByteLevel"]) or content["model"]["type"] != "BPE":
+        raise ValueError("its tokenizer is not byte-level BPE with one split pattern, the only kind that gguf has here")
+    if content["normalizer"]:
+        kind = content["normalizer"]["type"]
+        raise ValueError(f"its tokenizer normalizes text ({kind}) before it splits it, and llama.cpp does not")
+    if steps[-1]["add_prefix_space"] or steps[-1]["use_regex"] is not (kinds == ["ByteLevel"]):
+        raise ValueError("its tokenizer adds a space before a text, or splits twice, and llama.cpp does not")
+    pattern = _GPT2
+    if kinds[0] == "Split":
+        pattern = steps[0]["pattern"].get("Regex", "")
+        if steps[0]["behavior"] != "Isolated" or steps[0]["invert"]:
+            raise ValueError("its split pattern matches separators, and those of llama.cpp match words")
+    if pattern not in PATTERNS:
+        (closest,) = difflib.get_close_matches(pattern, PATTERNS, n=1, cutoff=0)
+        name = PATTERNS[closest]
+        options = f" ({_OPTIONS[name]})" if name in _OPTIONS else ""
+        raise ValueError(
+            f"llama.cpp has no counterpart of its split pattern {pattern}; the nearest is {name}{options}; train a "
+            "tokenizer with that, and the model again"
+        )
+    return PATTERNS[pattern]
+
+
+def _check_model(model: dict[str, Any], backend: Tokenizer, pre: str) -> None:
+    """Reject options of BPE with which llama.cpp would merge differently. Raises ValueError."""
+    options = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+    used = [name for name in options if model.get(name)]
+    if used:
+        raise ValueError(f"its tokenizer has {used[0]}, and llama.cpp's byte-level BPE does not")
+    if (pre in _IGNORES_MERGES) != bool(model.get("ignore_merges")):
+        added = {token.content for token in backend.get_added_tokens_decoder().values()}
+        for token in model["vocab"]:
+            if token not in added and len(backend.model.tokenize(token)) > 1:
+                raise ValueError(f"no merges lead to its token {token!r}; llama.cpp's {pre} has another rule for these")
+
+
+def _check_added(added: list[dict[str, Any]]) -> None:
+    """Reject added tokens that llama.cpp would find elsewhere. Raises ValueError."""
+    for token in added:
+        used = [name for name in ("single_word", "lstrip", "rstrip") if token[name]]
+        if used:
+            raise ValueError(f"its added token {token['content']!r} has {used[0]}, and llama.cpp has no such option")
