@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from typing import Literal
 
 from training.common.errors import UserError, caused_by, disk_full, nearest, one_line
 from training.common.packages import DISTRIBUTION, how_to_install
@@ -13,7 +14,6 @@ from training.common.processes import print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
 from training.machine.threads import use_reproducible_products
 from training.stages.flags import split_restart
-from training.stages.stage import Stage
 
 # Group: command: (module below training.commands, what it does).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -105,6 +105,13 @@ def explain(error: Exception) -> str | None:
     return None
 
 
+def note_end(kind: Literal["mistake", "failure", "stopped"], reason: str) -> None:
+    """Record why the stage of this process ends unfinished, see `Stage.note_end`."""
+    from training.stages.stage import Stage  # which help need not wait for
+
+    Stage.note_end(kind, reason)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
@@ -127,26 +134,27 @@ def main(arguments: list[str] | None = None) -> int:
         with no_interrupt_lost(), rank_zero_stdout():
             importlib.import_module(COMMANDS[command][0]).main(rest)
     except UserError as error:
-        Stage.note_end("mistake", str(error))
+        note_end("mistake", str(error))
         print_error(str(error))
         return 2
     except Interrupted as stopped:
-        Stage.note_end("stopped", str(stopped))
+        note_end("stopped", str(stopped))
         if rank() == 0:
             print(f"{command}: {stopped}", file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        Stage.note_end("stopped", "interrupted")
+        note_end("stopped", "interrupted")
         again = "the same command without --restart" if split_restart(rest)[0] else "the same command"
         advice = f"run {again} to resume or start again, earlier outputs are intact"
         print(f"{command}: interrupted; {advice}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
+        note_end("stopped", "the program that read its output has ended")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         line = explain(error)
-        Stage.note_end("failure", line or one_line(f"{type(error).__name__}: {error}"))
+        note_end("failure", line or one_line(f"{type(error).__name__}: {error}"))
         if line is None:
             raise
         print_error(line)

@@ -154,7 +154,8 @@ def sharded(terminal, pretrain, inputs, tmp_path_factory):
     matrices, `divided` from these on one.
     """
     folder, runs = tmp_path_factory.mktemp("sharded"), pretrain.folder
-    widens, divided = {"widens": pretrain("widens", **EVEN)}, {"divided": pretrain("divided", **EVEN)}
+    widens = {"widens": pretrain("widens", **EVEN)}
+    divided = {"divided": pretrain("divided", activation_checkpointing="true", **EVEN)}
     grows, shrinks = {"grows": pretrain("grows", **ADAMW)}, {"shrinks": pretrain("shrinks")}
     launch(terminal, "fsdp2", 1, grows | widens, folder / "1", **SHARDED)
     interrupt(runs / "grows")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_stages import MODEL, flags, forget_accelerate, write_data, write_tokenizer
 
 from training.cli import main
-from training.pretraining import loop
+from training.pretraining import loop, model
 from training.pretraining.checkpoint import Checkpoints
 
 OPTIONS = {
@@ -104,7 +104,7 @@ def test_to_start_over_is_said(interrupted, finished, capfd):
 
 
 def test_what_does_not_change_what_is_learnt_may_differ(interrupted, finished, capfd, monkeypatch):
-    monkeypatch.setattr(loop, "worth_compiling", lambda *_: True)  # on another machine; it stays as it was
+    monkeypatch.setattr(model, "worth_compiling", lambda *_: True)  # on another machine; it stays as it was
     shutil.rmtree("new.partial/checkpoints/step-00000004")
     Path("tokenizer").rename("elsewhere")
     options = {"save_steps": 1, "keep_last": 3, "async_save": "false", "logging_steps": 2, "eval_steps": 1}
@@ -121,11 +121,11 @@ def test_more_steps_continue_a_finished_run(copied, capfd, monkeypatch):
 
     More steps may make compiling worthwhile, which would change the last bits.
     """
-    monkeypatch.setattr(loop, "worth_compiling", lambda *_: True)
+    monkeypatch.setattr(model, "worth_compiling", lambda *_: True)
     assert pretrain(max_steps=6) == 0
     said = capfd.readouterr().out
     assert "compiled" not in said
-    monkeypatch.setattr(loop, "worth_compiling", lambda *_: False)
+    monkeypatch.setattr(model, "worth_compiling", lambda *_: False)
     assert "pretrain: continues new (max_steps: 4 -> 6) and keeps its first 2 steps" in said
     assert "resuming from step 2 (new.partial/checkpoints/step-00000002)" in said
     assert pretrain(max_steps=6, output_dir="whole") == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,14 @@ def test_a_killed_run_and_its_resumption(tmp_path):
     log(stage.folder, RECORD | {"step": 1, "loss": 1.0})
     run.refresh()
     assert run.state is State.RUNNING and run.figures.losses == [(1, 1.0)]
+
+
+def test_a_run_that_was_deleted_has_not_finished(tmp_path):
+    begin(tmp_path / "run")
+    watch = Watch.open([str(tmp_path / "run")])
+    shutil.rmtree(tmp_path / "run.partial")
+    watch.refresh()
+    assert watch.over and not watch.runs and not watch.succeeded
 
 
 def test_a_run_on_another_machine(tmp_path):

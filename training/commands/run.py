@@ -6,10 +6,9 @@
 
 Every `STAGE.yaml` in the folder is a stage. Stages whose recipe and inputs are unchanged are skipped; an interrupted
 one resumes where it stopped. Accelerate starts a stage that has a launch file, `accelerate/STAGE.yaml` in the folder.
-
-An override applies to every recipe that has the key (`--data.path my.txt`), or to one
-stage if its name comes first (`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept
-out of the training text. At the end, a table and a plot of the whole run are written.
+An override applies to every recipe that has the key (`--data.path my.txt`), or to one stage if its name comes first
+(`--pretrain.max_steps 200`). Items of the local lm-eval tasks in evaluate.yaml are kept out of the training text. At
+the end, a table and a plot of the whole run are written.
 
 Recipes come with the package: a folder of `recipes` that does not exist here is taken from there, also where a command
 or a recipe names a file in it. `scratch run recipes --copy_to recipes` copies all, and the files for accelerate launch.
@@ -167,22 +166,10 @@ def check_recipes(recipes: dict[str, Path], overrides: dict[str, list[str]]) -> 
     for stage, values in resolve(recipes, overrides).items():
         where = str(recipes[stage])
         if stage in trl_options.CONFIGURATIONS:
-            configs[stage] = check_trl_recipe(stage, values, where)
+            configs[stage] = trl_options.check_recipe(stage, values, where)
         else:
             configs[stage] = build(command_of(stage).CONFIG, values, where)
     return configs
-
-
-def check_trl_recipe(stage: str, values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The values of a recipe for TRL, checked if the table of its options is of the installed version."""
-    try:
-        values = trl_options.check_values(stage, values, where)
-    except UserError:
-        if trl_options.is_complete():
-            raise
-        values = trl_options.expand_paths(values)  # the installed TRL may know the key, which its stage checks
-    trl_options.check_required(values, where)
-    return values
 
 
 def keep_out_evaluation(

@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> None:
         return
     for name, run in watch.runs.items():
         print(f"{name}: {last_line(run)}", flush=True)
+    if not watch.runs:
+        print("no training run is left in the folder", flush=True)
     raise SystemExit(0 if watch.succeeded else 1)
 
 

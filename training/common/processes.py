@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-ERROR_DELAY = 5  # seconds
+ERROR_DELAY = 20  # seconds, in which the first process ends and its launcher notices, also on a busy machine
 
 
 def rank() -> int:

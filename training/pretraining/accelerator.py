@@ -30,8 +30,8 @@ def build_accelerator(config: PretrainConfig) -> Accelerator:
         project_config=ProjectConfiguration(logging_dir=str(staging_dir(config.output_dir) / "trackers")),
     )
     try:
-        shares = shares_of_batch(accelerator)
-        at_once = config.sequences_at_once(shares)
+        shares, divided = shares_of_batch(accelerator), group_size(accelerator) > 1
+        at_once = config.sequences_at_once(shares, "tensor-parallel groups" if divided else "processes")
     except ValueError as error:
         raise UserError(str(error)) from None
     if config.on_nonfinite == "skip" and accelerator.distributed_type == DistributedType.DEEPSPEED:

@@ -168,15 +168,19 @@ class PretrainConfig:
         0, "seed of the initial weights, the data order and dropout", at_least=0, below=2**32, group="Reproducibility"
     )
 
-    def sequences_at_once(self, processes: int) -> int:
+    def sequences_at_once(self, processes: int, readers: str = "processes") -> int:
         """Sequences per process and forward pass: `per_device_train_batch_size`, or its default.
+
+        Args:
+            processes: that read different sequences.
+            readers: what the error message calls them.
 
         Raises:
             ValueError: the batch cannot be divided into so many for each process.
         """
         size, unit = self.per_device_train_batch_size, (self.per_device_train_batch_size or 1) * processes
         if self.global_batch_size % unit:
-            divisor = f"per_device_train_batch_size ({size}) x processes" if size else "the number of processes"
+            divisor = f"per_device_train_batch_size ({size}) x {readers}" if size else f"the number of {readers}"
             raise ValueError(
                 f"'global_batch_size': {self.global_batch_size} is not a multiple of {divisor} ({processes}); set it "
                 f"to {next_multiple(self.global_batch_size, unit)}"

@@ -18,7 +18,6 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchForCausalLM
-from training.common.device import matrix_product_rate, pick_attention, worth_compiling
 from training.common.errors import UserError
 from training.common.metrics import LOGS
 from training.common.signals import Interrupted, StopSignals
@@ -26,20 +25,19 @@ from training.data.loader import Batch, TokenLoader
 from training.insight.capture import Capture
 from training.insight.record import HEADS, INSIGHT, STEPS
 from training.insight.run_capture import SHARDED, RunCapture
-from training.model_io.tensor_parallel import divide_matrices, group_size
 from training.optim.optimizer import build_optimizer
 from training.optim.schedule import learning_rate_factor
 from training.pretraining.accelerator import prepare, share_of_batch, shares_of_batch
 from training.pretraining.checkpoint import Checkpoints, reusable_steps
 from training.pretraining.config import PretrainConfig
 from training.pretraining.guards import MOST_SKIPPED, LossSpikes, check_initial_loss
-from training.pretraining.model import build_model, checkpoint_activations
+from training.pretraining.model import build_model, place_model
 from training.pretraining.profile import Profiler, Spans, span_parts
 from training.pretraining.randomness import seed_step
 from training.pretraining.run_log import RunLog
 from training.pretraining.state import TrainingState, check_layout, is_sharded, load_sharded, save_sharded
 from training.pretraining.thread_log import ThreadLog
-from training.pretraining.throughput import Throughput, operations_per_token
+from training.pretraining.throughput import build_throughput
 from training.pretraining.validation import readable_prompts, samples, validate
 from training.stages.checkpoints import CHECKPOINTS
 from training.stages.stage import Stage
@@ -111,31 +109,11 @@ class Pretrainer:
         )
 
     def build_model(self) -> ScratchForCausalLM:
-        """The network with random weights, on its device, compiled if asked; sets `throughput` and `compiled`."""
-        config, device = self.config, self.accelerator.device
+        """The network with random weights, on its device; sets `throughput` and `compiled`."""
+        config, accelerator = self.config, self.accelerator
         model = build_model(config, self.tokenizer)
-        if config.activation_checkpointing:
-            checkpoint_activations(model)
-        divided = group_size(self.accelerator) > 1
-        if divided:  # before the device is asked to hold the whole model
-            divide_matrices(model, self.accelerator)
-        model.to(device)
-        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
-        self.throughput = Throughput(
-            device,
-            tokens_per_step=config.global_batch_size * config.sequence_length,
-            operations_per_token=operations_per_token(model, model.config, config.sequence_length),
-            rate=matrix_product_rate(device, dtype) * self.accelerator.num_processes,
-        )
-        self.compiled = config.torch_compile
-        if self.compiled is None:
-            own_engine = self.accelerator.distributed_type == DistributedType.DEEPSPEED  # hooks every module
-            operations = config.max_steps * self.throughput.operations_per_step
-            self.compiled = not own_engine and not divided and worth_compiling(device, operations)
-        if config.attn_implementation is None:
-            model.set_attn_implementation(pick_attention(device, config.sequence_length, self.compiled))
-        if self.compiled:
-            model.compile_regions()
+        self.throughput = build_throughput(config, model, accelerator)
+        self.compiled = place_model(model, config, accelerator, self.throughput.operations_per_step)
         if config.profile:
             span_parts(model, self.span)
         return model

@@ -1,16 +1,19 @@
-"""The model of a pretraining recipe: its configuration, checked, and the network with random weights."""
+"""The model of a pretraining recipe: its configuration, checked; the network with random weights; on its device."""
 
 import math
 import re
 from typing import Any
 
-from accelerate.utils import set_seed
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from training.common.device import pick_attention, worth_compiling
 from training.common.errors import UserError, one_line
 from training.model_io.model_folder import generation_config, special_token_ids
+from training.model_io.tensor_parallel import divide_matrices, group_size
 from training.pretraining.config import PretrainConfig
 
 
@@ -53,6 +56,39 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     # transformers 5.17 has only the older name, of which later releases warn.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
+
+
+def place_model(
+    model: ScratchForCausalLM, config: PretrainConfig, accelerator: Accelerator, operations_per_step: int
+) -> bool:
+    """Prepare the network for training, and put it on its device: divided, with its attention, compiled if asked.
+
+    Args:
+        operations_per_step: floating-point operations. If the recipe does not say so, long runs are compiled.
+
+    Returns:
+        Whether the layers are compiled.
+
+    Raises:
+        UserError: the tensor-parallel processes cannot divide the model evenly.
+    """
+    device = accelerator.device
+    if config.activation_checkpointing:
+        checkpoint_activations(model)
+    divided = group_size(accelerator) > 1
+    if divided:  # before the device is asked to hold the whole model
+        divide_matrices(model, accelerator)
+    model.to(device)
+    compiled = config.torch_compile
+    if compiled is None:
+        own_engine = accelerator.distributed_type == DistributedType.DEEPSPEED  # hooks every module
+        operations = config.max_steps * operations_per_step
+        compiled = not own_engine and not divided and worth_compiling(device, operations)
+    if config.attn_implementation is None:
+        model.set_attn_implementation(pick_attention(device, config.sequence_length, compiled))
+    if compiled:
+        model.compile_regions()
+    return compiled
 
 
 def _explain(error: Exception, options: dict[str, Any]) -> str:

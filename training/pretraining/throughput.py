@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from modeling_scratch import ScratchConfig
-from training.common.device import synchronize
+from modeling_scratch import ScratchConfig, ScratchForCausalLM
+from training.common.device import matrix_product_rate, synchronize
 from training.common.operations import attention_operations, matrix_operations, positions_seen
+from training.pretraining.config import PretrainConfig
 
 
 def matrix_parameters(model: nn.Module) -> int:
@@ -89,3 +91,14 @@ class Throughput:
     def time_left(self, step: int, max_steps: int) -> float:
         """Seconds to the end, at the average speed of this process so far, pauses included."""
         return (time.monotonic() - self.started) / max(1, step - self.first_step) * (max_steps - step)
+
+
+def build_throughput(config: PretrainConfig, model: ScratchForCausalLM, accelerator: Accelerator) -> Throughput:
+    """The clock of a run, with the rate of matrix products measured on this machine's device."""
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    return Throughput(
+        accelerator.device,
+        tokens_per_step=config.global_batch_size * config.sequence_length,
+        operations_per_token=operations_per_token(model, model.config, config.sequence_length),
+        rate=matrix_product_rate(accelerator.device, dtype) * accelerator.num_processes,
+    )

@@ -14,12 +14,14 @@ def launcher_of(stage: str, path: Path) -> list[str]:
         path: of the stage's recipe.
 
     Raises:
-        UserError: the file is for several machines.
+        UserError: the file is for several machines, or does not give their number as one.
     """
     file = with_shipped(path.parent / "accelerate" / f"{stage}.yaml")
     if not file.is_file():
         return []
     machines = read_yaml(file).get("num_machines", 1)
+    if not isinstance(machines, int):
+        raise UserError(f"'num_machines': {file}: {machines!r} is not a whole number; set it to 1, or leave it out")
     if machines > 1:
         raise UserError(
             f"'{stage}': {file} is for {machines} machines; start it on each with accelerate launch (docs/cluster.md), "

@@ -53,8 +53,8 @@ class Watch:
 
     @property
     def succeeded(self) -> bool:
-        """Whether all runs are finished."""
-        return all(run.state is State.FINISHED for run in self.runs.values())
+        """Whether all runs are finished. False if none is left: no stage had begun, or its folder was deleted."""
+        return bool(self.runs) and all(run.state is State.FINISHED for run in self.runs.values())
 
     def _check(self, path: Path) -> None:
         target = _target(path)

@@ -203,6 +203,22 @@ def check_values(stage: str, values: dict[str, Any], where: str) -> dict[str, An
     return values
 
 
+def check_recipe(stage: str, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a recipe before its stage runs, checked if the table is of the installed TRL.
+
+    Raises:
+        UserError: see `check_values` and `check_required`.
+    """
+    try:
+        values = check_values(stage, values, where)
+    except UserError:
+        if is_complete():
+            raise
+        values = expand_paths(values)  # the installed TRL may know the key, which its stage checks
+    check_required(values, where)
+    return values
+
+
 def check_required(values: dict[str, Any], where: str) -> None:
     """Reject a recipe without an output, a model or data.
 
