@@ -182,7 +182,8 @@ def main() -> None:
     missing = [section.key for section in all_sections if section.key not in report.results]
     for problem in [*report.problems(), *(f"{key}: not run yet" for key in missing)]:
         print(problem)
-    print(f"wrote {options.folder}/gpu.md and gpu.json")
+    if report.results:
+        print(f"wrote {options.folder}/gpu.md and gpu.json")
     raise SystemExit(bool(report.problems() or missing))
 
 

@@ -60,7 +60,7 @@ def models(setting: Setting) -> dict[str, Model]:
 
 def lengths(setting: Setting) -> tuple[int, ...]:
     """Their training sequences, in tokens."""
-    return (32, 64) if setting.small else (1024, 4096, 16384)
+    return (32,) if setting.small else (1024, 4096, 16384)
 
 
 def batches(setting: Setting) -> tuple[int, ...]:

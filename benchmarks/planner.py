@@ -8,8 +8,8 @@
 - FLOPs: of forward and backward, against torch's counter (torch.utils.flop_counter), which sees the whole square of
   attention.
 - Memory: each case trains two steps in a process of its own. `tensors` is the most bytes that tensors take at once, by
-  the profiler's record. `resident` is the growth of the process, from after a step of a tiny model to its maximum. It
-  includes what the C library's allocator and oneDNN keep for themselves.
+  the profiler's record. `process` is resident memory, as a user sees it: that of a process with the imports of `scratch
+  pretrain`, and the growth by the steps. It includes what the C library and oneDNN keep for themselves.
 - Time: an optimizer step, median over rounds in which the cases take turns, against the prediction after a calibration
   of five seconds.
 
@@ -21,6 +21,8 @@ import json
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,11 +42,12 @@ from training.common.tables import as_markdown
 from training.optim.config import OptimizerConfig
 from training.optim.optimizer import build_optimizer
 from training.planner.architecture import Architecture
+from training.planner.calibration import calibrate
 from training.planner.facts.devices import read_market
 from training.planner.flops import flops_per_token
 from training.planner.layout import Layout, Shape
 from training.planner.memory import peak_memory
-from training.planner.speed import calibrate, step_time
+from training.planner.speed import step_time
 from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -249,15 +252,32 @@ def check_memory(cases: list[Case], layout: Layout) -> list[Row]:
     """Peak memory of training by the planner, of the tensors and of the process. On Linux, whose /proc it reads."""
     server = multiprocessing.get_context("forkserver")  # imports once, and forks processes that have done nothing
     server.set_forkserver_preload(["benchmarks.planner"])
-    rows = []
+    imported, rows = imported_bytes(), []
     for variant in tqdm(cases, unit="case", disable=None):
         results = server.Queue()
         process = server.Process(target=measure_in_process, args=(variant, results))
         process.start()
         resident, tensors = results.get(timeout=600)
         process.join()
-        rows.append(memory_row(variant, layout, tensors) | {"resident (MB)": resident / MB})
+        rows.append(process_row(variant, layout, tensors, resident + imported))
     return rows
+
+
+def imported_bytes() -> float:
+    """Resident memory of a process with the imports of `scratch pretrain`."""
+    script = "import training.pretraining.loop; print(open('/proc/self/status').read())"
+    status = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def process_row(variant: Case, layout: Layout, tensors: float, resident: float) -> Row:
+    """Predictions of the bytes of tensors and of the whole process, beside what was measured."""
+    planned = peak_memory(variant.architecture, variant.shape, layout).peak.expected
+    return memory_row(variant, layout, tensors) | {
+        "predicted process (MB)": planned / MB,
+        "process (MB)": resident / MB,
+        "process error": relative(planned, resident),
+    }
 
 
 def memory_row(variant: Case, layout: Layout, measured: float) -> Row:
@@ -293,7 +313,7 @@ def check_time(cases: list[Case], layout: Layout, rounds: int) -> list[Row]:
 
 def as_cell(key: str, value: Any) -> str:
     """A figure for a table; errors as percentages."""
-    if key == "error":
+    if key.endswith("error"):
         return f"{value:+.1%}"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -309,8 +329,9 @@ def print_table(title: str, rows: list[Row]) -> None:
     if rows:
         table = [list(rows[0]), *([as_cell(key, value) for key, value in row.items()] for row in rows)]
         print(f"\n{title}\n\n{as_markdown(table)}")
-    if rows and "error" in rows[0]:
-        print(f"largest error {max(abs(row['error']) for row in rows):.1%}")
+    for key in rows[0] if rows else ():
+        if key.endswith("error"):
+            print(f"largest {key} {max(abs(row[key]) for row in rows):.1%}")
 
 
 def main() -> None:

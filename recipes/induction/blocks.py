@@ -3,7 +3,7 @@
 Random symbols that can be predicted only by copying: a block of 16 to 32 different symbols, repeated until the document
 has 63. Blocks of different lengths, so that no fixed distance leads to the earlier occurrence. With the token that ends
 a document, each is one sequence of 64 tokens. Writes to runs/induction/blocks:
-    text.jsonl    24,000 documents
+    text.jsonl    34,000 documents
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     draw, folder = random.Random(options.seed), options.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps({"text": draw_document(draw)}) + "\n" for _ in range(24_000))
+    lines = (json.dumps({"text": draw_document(draw)}) + "\n" for _ in range(34_000))
     (folder / "text.jsonl").write_text("".join(lines), encoding="utf-8")
     print(f"wrote text.jsonl in {folder}; next: scratch run recipes/induction")
 

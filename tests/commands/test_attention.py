@@ -12,8 +12,9 @@ from messages import refused
 from tiny_stages import write_data, write_model, write_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from training.commands.attention import AttentionConfig, find_source, main, open_record
-from training.insight.record import INSIGHT
+from training.commands.attention import AttentionConfig, default_folder, explain, find_source, main, open_record
+from training.insight.record import INSIGHT, Record
+from training.insight.walkthrough import NotPlain
 from training.model_io.model_folder import copy_tokenizer
 from training.stages.checkpoints import CHECKPOINTS, MARKER
 
@@ -88,6 +89,15 @@ def test_knocking_out_all_heads(runs, capsys):
     assert figures["loss"] is None and "no held-out text" in capsys.readouterr().out
 
 
+def test_embeddings_of_a_run(runs, capsys):
+    output = run(runs, "kept", "--neighbours", "c", " another", "--positions")
+    names = {f"{stem}.{ending}" for stem in ("neighbours", "positions") for ending in ("png", "pdf")}
+    assert {path.name for path in output.iterdir()} == names
+    lines = capsys.readouterr().out.splitlines()
+    beginnings = ["c at step 2: ", "c at step 4: ", "·another at step 2: ", "·another at step 4: "]
+    assert all(line.startswith(beginning) for line, beginning in zip(lines, beginnings, strict=False))
+
+
 def test_checkpoints_are_recorded(runs, tmp_path):
     source = find_source(str(runs / "kept"))
     assert (source.record, source.checkpoints, source.model) == (None, 2, str(runs / "kept"))
@@ -118,7 +128,11 @@ BAD = [
     ("data", [], "run", "no record of attention"),
     ("early", [], "run", "insight.enabled: true"),
     ("recorded", ["--head", "9.9"], "head", "0.0 to 1.1"),
+    ("kept", ["--head", "2.0"], "head", "0.0 to 1.1"),
+    ("gpt2", ["--head", "x", "--tokens", "16"], "head", "1.0"),
     ("recorded", ["--without", "9.9"], "without", "0.0 to 1.1"),
+    ("kept", ["--neighbours", "another another"], "neighbours", "tokens"),
+    ("gpt2", ["--positions"], "positions", "GPT2LMHeadModel"),
     ("recorded", ["--text", "cat " * 90], "text", "2 to 24 tokens"),
     ("gpt2", [], "tokens", "context of 32"),
     ("kept", ["--output_dir", "bare"], "output_dir", "pretrain"),
@@ -135,6 +149,32 @@ def test_bad_input_is_one_line_and_writes_nothing(runs, monkeypatch, name, optio
     with refused(key, fact):
         main([name, *options])
     assert content(runs) == before and not list(runs.glob("*.tmp"))
+
+
+def test_attention_that_is_not_explained(runs, tmp_path, monkeypatch):
+    """A remark, unless the user asked for a text."""
+
+    def refuse(*arguments):
+        raise NotPlain("'model': it has soft caps")
+
+    monkeypatch.setattr("training.insight.walkthrough.walk_through", refuse)
+    config = AttentionConfig(str(runs / "recorded"))
+    source = find_source(config.run)
+    record = Record.open(source.record)
+    (line,) = explain(config, source, record, (1, 0), None, tmp_path)
+    assert "soft caps" in line and not list(tmp_path.iterdir())
+    with refused("model", "soft caps"):
+        explain(config, source, record, (1, 0), [5, 6], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("runs/mine/pretrain", "runs/mine/pretrain-attention"), ("owner/model", "model-attention")],
+)
+def test_the_folder_of_the_pictures(name, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_folder(name) == Path(folder)
+    assert default_folder(".") == tmp_path.with_name(f"{tmp_path.name}-attention")
 
 
 def test_an_architecture_without_attention_modules(runs, tmp_path):

@@ -12,7 +12,7 @@ SCRIPT = ROOT / "recipes" / "induction" / "blocks.py"
 def test_every_document_is_a_block_repeated(tmp_path):
     subprocess.run([sys.executable, SCRIPT, "--output_dir", tmp_path], check=True)
     texts = [json.loads(line)["text"] for line in (tmp_path / "text.jsonl").read_text().splitlines()]
-    assert len(texts) == len(set(texts)) == 24_000
+    assert len(texts) == len(set(texts)) == 34_000
     symbols, periods = set(), set()
     for text in texts:
         period = text.index(text[0], 1)

@@ -14,7 +14,7 @@ from training.common.packages import DISTRIBUTION, EXTRAS, how_to_install
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "lm_eval": "lm-eval"}
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "lm_eval": "lm-eval"}
 OURS = {"training", "modeling_scratch"}
 # Not imported in our files: exports to other engines and Accelerate need these.
 INDIRECT = {"ctranslate2", "deepspeed", "tensorboard", "trackio"}

@@ -16,6 +16,7 @@ from training.common.metrics import MetricsLog
 from training.data.shards import check_hashes, check_tokenizer, open_shards
 from training.eval.results.comparison import compare_folders
 from training.eval.results.summary import write_summary
+from training.planner.recipes.predictions import compare
 from training.pretraining.config import PretrainConfig
 from training.stages.flags import parse
 from training.stages.provenance import check_stage, digest
@@ -248,6 +249,22 @@ def read_adapter() -> None:
     check_adapter("adapter", "model", "adapter")
 
 
+PREDICTED = {
+    "layout": "CPU",
+    "devices": 1,
+    "steps": 5,
+    "tokens_per_step": 100,
+    "step_seconds": [0.1, 0.2, 0.4],
+    "memory_bytes": [1000, 2000, 3000],
+    "dollars_per_device_hour": 2.5,
+}
+
+
+def put_predicted() -> None:
+    put_pretrained("run")
+    put("run/plan.json", PREDICTED)
+
+
 def read_attention() -> None:
     from training.insight.record import Record
 
@@ -261,6 +278,9 @@ def put_attention() -> None:
 
 
 READERS = {
+    "plan of a run": Reader(
+        put_predicted, ("run/plan.json", "run/metrics.jsonl", "run/provenance.json"), lambda: compare(Path("run"))
+    ),
     "recipe prepare": Reader(
         putting({"a.yaml": PREPARE}), ("a.yaml",), lambda: parse(PrepareConfig, ["--config", "a.yaml"], "")
     ),

@@ -1,5 +1,7 @@
 """The steps of one head: every number is the model's, and they lead from one to the next."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -90,5 +92,14 @@ def test_a_text_too_short_or_too_long(words, context, most):
 
 
 def test_the_piece_of_text_ends_where_a_head_is_sure(tmp_path):
+    """A previous-token head, a head that looks 5 back at one place, and no held-out text."""
     record = write_record(tmp_path)
-    assert striking_text(record, (0, 0)) == record.probes[1].token_ids[:PIECE]
+    ids = record.probes[1].token_ids
+    assert striking_text(record, (0, 0)) == ids[:PIECE]
+    snapshot = record.snapshot(64)
+    snapshot.attention[1][0, 1, 20, 15] = 255
+    record = dataclasses.replace(record)
+    object.__setattr__(record, "snapshot", lambda step: snapshot)
+    assert striking_text(record, (0, 1)) == ids[21 - PIECE : 21]
+    del record.probes[1:], snapshot.attention[1:]
+    assert striking_text(record, (0, 1)) is None

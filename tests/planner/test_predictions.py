@@ -5,7 +5,7 @@ import json
 import pytest
 from messages import refused
 
-from training.planner.predictions import PLAN, compare
+from training.planner.recipes.predictions import PLAN, compare
 
 PREDICTED = {
     "layout": "2 x H100 SXM, ddp",

@@ -84,6 +84,10 @@ def test_what_cannot_be_written_is_refused(plans, tmp_path):
     plan = tiny_plan(plans)
     with refused("output_dir", tmp_path, "new folder"):
         write_recipe(plan, tmp_path)
+    small = dataclasses.replace(plan.layout.device, memory_gb=0.5)
+    with refused("output_dir", "does not fit"):
+        layout = dataclasses.replace(plan.layout, device=small)
+        write_recipe(make_plan(plan.architecture, plan.shape, layout), tmp_path / "large")
     other = dataclasses.replace(plan, architecture=dataclasses.replace(plan.architecture, mlp_type="geglu"))
     with refused("output_dir", "no preset"):
         write_recipe(other, tmp_path / "geglu")

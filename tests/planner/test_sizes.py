@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM, loss_scratch
 from training.planner import activations, architecture
 from training.planner.architecture import Architecture
-from training.planner.config_files import read_config
 from training.planner.facts.laws import OWN_TOKENS_PER_PARAMETER
 from training.planner.flops import flops_per_token
 from training.planner.memory import POLAR_BATCH
+from training.planner.requests.config_files import read_config
 from training.planner.sizes import architecture_of_size
 from training.pretraining import scaling
 from training.pretraining.throughput import matrix_parameters, operations_per_token
@@ -125,8 +125,16 @@ def test_our_own_config_json(tmp_path):
         (json.dumps(COMMON | {"model_type": "llama", "num_attention_heads": 0}), "num_attention_heads", ["0"]),
         (json.dumps(COMMON | {"model_type": "llama", "num_key_value_heads": 3}), "num_attention_heads", ["3"]),
         (json.dumps(COMMON | {"model_type": "llama", "vocab_size": "many"}), "vocab_size", ["many"]),
+        (json.dumps(COMMON | {"model_type": "llama", "num_hidden_layers": 10**9}), "num_hidden_layers", ["100,000"]),
+        (json.dumps(COMMON | {"model_type": "scratch", "mlp_type": "moe"}), "mlp_type", ["moe", "relu2"]),
+        (json.dumps(COMMON | {"model_type": "scratch", "layer_types": ["full"]}), "layer_types", ["2 layers"]),
+        (json.dumps(COMMON | {"model_type": "scratch", "layer_types": 3}), "layer_types", ["3"]),
+        (json.dumps(COMMON | {"model_type": "scratch", "sliding_window": -4}), "sliding_window", ["-4"]),
     ],
-    ids=["list", "broken", "unknown", "missing", "zero", "indivisible", "text"],
+    ids=[
+        *("list", "broken", "unknown", "missing", "zero", "indivisible", "text", "layers"),
+        *("mlp", "layer-types", "no-list", "window"),
+    ],
 )
 def test_a_config_that_cannot_be_planned(content, key, facts, tmp_path):
     file = tmp_path / "config.json"

@@ -200,7 +200,7 @@ def attention_record(folder: Path, layers: int, heads: int, steps: list[int], he
 
     drawn, size = np.random.default_rng(0), 24
     probes = [Probe("repeated", "repeated", [*range(12)] * 2, [LONG[:n] for n in range(12)] * 2, 12)]
-    probes += [Probe("held out 1", "held_out", [*range(24)], [ODD] * 24)] if held_out else []
+    probes.append(Probe("text 1", "held_out" if held_out else "text", [*range(24)], [ODD] * 24))
     layout = Layout(64, 3.0, layers, heads, heads, 4, 0.5, [(0, 0)], probes)
     writer = RecordWriter(folder, layout)
     maps = np.tril(drawn.integers(0, 255, (layers, heads, size, size))).astype(np.uint8)
@@ -210,7 +210,7 @@ def attention_record(folder: Path, layers: int, heads: int, steps: list[int], he
             HeadScores(step, step * 4096, layer, head, kind, *(drawn.random(5) * step / steps[-1]), 3.0, math.nan)
             for layer in range(layers)
             for head in range(heads)
-            for kind in ("repeated", "held_out")[: len(probes)]
+            for kind in ("repeated", "held_out")[: 1 + held_out]
         ]
         losses = [3 + drawn.random() for _ in range(63)] if held_out else []
         loss = 3.0 if held_out else math.nan
@@ -231,10 +231,11 @@ def phases(layers: int, heads: int, steps: list[int], held_out: bool = True, exp
 
 def frames(steps: list[int], held_out: bool = True):
     def draw(file: Path) -> None:
-        from training.plots.insight.film import HeadFilm, draw_frames
+        from training.plots.insight.film import HeadFilm, draw_frames, draw_moment
 
         record = attention_record(file.with_suffix(""), 2, 2, steps, held_out)
-        draw_frames(HeadFilm(record, (1, 1), "induction"), [file], ODD)
+        draw_maps = draw_frames if len(steps) > 1 else draw_moment
+        draw_maps(HeadFilm(record, (1, 1), "induction"), [file], ODD)
 
     return draw
 
@@ -284,12 +285,12 @@ def merges(text: str) -> Callable[[Path], None]:
 
 def neighbours(tokens: list[str], steps: int) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
-        from training.insight.embeddings import Neighbours
+        from training.model_io.embeddings import Neighbours
         from training.plots.embeddings import draw_neighbours
 
         nearest = [("·elif", 0.98), (LONG, 0.7), ("\\n\\n", 0.31), ("$x$", -0.2)]
         found = [Neighbours(10**step, token, nearest) for token in tokens for step in range(steps)]
-        draw_neighbours(file, found, LONG)
+        draw_neighbours(found, [file], LONG)
 
     return draw
 
@@ -298,11 +299,11 @@ def positions(kinds: list[str], count: int = 64) -> Callable[[Path], None]:
     def draw(file: Path) -> None:
         import numpy as np
 
-        from training.insight.embeddings import Positions
+        from training.model_io.embeddings import Positions
         from training.plots.embeddings import draw_positions
 
         waves = np.sin(np.arange(count)[:, None] / 2.0 ** np.arange(8))
-        draw_positions(file, [Positions(kind, waves) for kind in kinds], ODD)
+        draw_positions([Positions(kind, waves) for kind in kinds], [file], ODD)
 
     return draw
 
@@ -364,7 +365,8 @@ CASES: dict[str, Callable[[Path], None]] = {
     "phases_many": phases(12, 12, [64, 100]),
     "phases_no_held_out": phases(2, 2, [1, 2], held_out=False, expected=None),
     "frames": frames([0, 1, 2, 4, 8, 16, 32, 64]),
-    "frames_one_moment": frames([1], held_out=False),
+    "frames_two": frames([1, 2]),
+    "moment": frames([1], held_out=False),
     "ablation": ablation(4, 2),
     "ablation_many": ablation(48, 25),
     "ablation_one": ablation(1, 1, held_out=False),

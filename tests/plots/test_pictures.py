@@ -19,7 +19,7 @@ ODD = """confusion_2 confusion_20_long confusion_77_long confusion_77_perfect co
 loss_not_finite runs_2_remark runs_40 runs_not_finite reward_one_step reward_not_finite funnel_nothing_dropped
 funnel_long summary_one summary_long summary_not_finite
 comparison_one comparison_long comparison_not_finite leaderboard_long
-leaderboard_no_history phases_many phases_no_held_out frames_one_moment
+leaderboard_no_history phases_many phases_no_held_out frames_two moment
 ablation_many ablation_one merges_long neighbours_many positions_two""".split()  # the script draws all
 
 

@@ -42,6 +42,7 @@ SHARDED = {**CPU, "SHARD_ON_CPU": "true"}
 STEPS = 6
 ADAMW = {"optimizer.name": "adamw", "optimizer.learning_rate": 0.001}
 BF16 = ADAMW | {"bf16": "true"}
+COMPILED = {"torch_compile": "true"}
 EVEN = ADAMW | {"model.intermediate_size": 48}  # for tensor parallelism, which divides it evenly
 # Rounding in other orders; Muon's polar factors turn a last bit of a gradient into one of bf16, where they are bf16.
 ATOL = {"adamw": 2e-5, "muon": 1e-3}
@@ -166,15 +167,16 @@ def sharded(terminal, pretrain, inputs, tmp_path_factory):
     if COMPILER:
         two["compiled"] = pretrain("compiled", activation_checkpointing="true", torch_compile="true", **ADAMW)
     done = launch(terminal, "fsdp2", 2, two | grows | shrinks, folder / "2", **SHARDED)
-    muon = {"whole": pretrain("whole")}
-    four = launch(terminal, "fsdp2-tp", 4, widens | divided | muon, folder / "4", **SHARDED)
+    refused = {"muon-parts": pretrain("muon-parts"), "compiled-parts": pretrain("compiled-parts", **EVEN, **COMPILED)}
+    four = launch(terminal, "fsdp2-tp", 4, widens | divided | refused, folder / "4", **SHARDED)
     interrupt(runs / "shrinks")
     interrupt(runs / "divided")
     done |= launch(terminal, "fsdp2", 1, shrinks | divided, folder / "3", **SHARDED)
     done |= four
     for launched, resumed in {"2": 1, "3": 2, "4": 1}.items():
         assert (folder / launched / "log").read_text().count(f"resuming from step {STEPS // 2}") == resumed
-    assert (folder / "4" / "log").read_text().count("error: 'optimizer.name': muon needs whole matrices") == 1
+    for key in ("optimizer.name", "torch_compile"):
+        assert (folder / "4" / "log").read_text().count(f"error: '{key}': ") == 1
     return done
 
 
@@ -201,9 +203,10 @@ def test_divided_matrices_equal_one_process(sharded, pretrain, expected, name):
         torch.testing.assert_close(weight, wanted[key], atol=1e-4, rtol=0, msg=key)
 
 
-def test_muon_and_tensor_parallelism_are_refused(sharded, pretrain):
-    assert sharded["whole"]["code"] == 2
-    assert not list(pretrain.folder.glob("whole*"))
+@pytest.mark.parametrize("name", ["muon-parts", "compiled-parts"])
+def test_what_tensor_parallelism_cannot_do_is_refused(sharded, pretrain, name):
+    assert sharded[name]["code"] == 2
+    assert not list(pretrain.folder.glob(f"{name}*"))
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")

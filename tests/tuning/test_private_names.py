@@ -116,6 +116,7 @@ OBJECT_ATTRIBUTES: dict[str, tuple[Callable[[], object], str]] = {
     },
     "_global_forward_hooks": (lambda: torch.nn.modules.module, "modeling_scratch/originals_scratch.py"),
     "_global_forward_pre_hooks": (lambda: torch.nn.modules.module, "modeling_scratch/originals_scratch.py"),
+    "_local_scalar_dense": (lambda: torch.ops.aten, "training/planner/count.py"),
     "_C": (lambda: torch, "modeling_scratch/originals_scratch.py"),
     "_len_torch_function_stack": (lambda: torch._C, "modeling_scratch/originals_scratch.py"),
     "_len_torch_dispatch_stack": (lambda: torch._C, "modeling_scratch/originals_scratch.py"),

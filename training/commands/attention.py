@@ -3,6 +3,7 @@
     scratch attention RUN [--head 1.3] [--text "a sentence"] [--output_dir FOLDER]
     scratch attention RUN --without 1.3
     scratch attention RUN --without all
+    scratch attention RUN --neighbours def " if" --positions
 
 RUN is the output folder of `scratch pretrain`, finished or not, or of a whole run. Without a record of its attention
 (`insight` in its recipe), its checkpoints are recorded. RUN may also be the folder of any causal language model, or its
@@ -10,7 +11,8 @@ name on the Hub, of which one moment is recorded. The run's own files stay as th
 
 Written are an interactive page (attention.html), the four strips of a phase change, an animation of one head with a
 strip of its frames, and two pages that explain Q, K and V with numbers of the model. With --without, heads are knocked
-out, and the table and picture say how much worse the model becomes. A head is named LAYER.HEAD, both from 0.
+out, and the table and picture say how much worse the model becomes. A head is named LAYER.HEAD, both from 0. With
+--neighbours and --positions, embeddings are drawn instead: the closest tokens at every checkpoint, and positions.
 """
 
 import json
@@ -18,17 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.common.errors import UserError, writing_to
+from training.common.errors import UserError
 from training.common.files import open_folder, write_whole
 from training.common.hub_names import is_hub_name
 from training.common.tables import Row, as_text
 from training.stages.flags import parse
 from training.stages.help import command_line
-from training.stages.provenance import read_provenance, staging_dir, written_by
+from training.stages.provenance import beside, read_provenance, staging_dir, written_by
 from training.stages.recipe import PathText, option, positional
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from training.insight.ablation import Ablations
     from training.insight.heads import Head
@@ -49,12 +51,14 @@ class AttentionConfig:
     )
     text: str | None = option(None, "text to explain (default: held-out text with strong attention)")
     tokens: int = option(64, "tokens of each sequence that is drawn, where the run has no record", at_least=8)
+    neighbours: list[str] = option(list, "tokens whose closest tokens in the embedding are drawn", several=True)
+    positions: bool = option(False, "draw the position embeddings of the model")
     without: list[str] = option(list, "heads to knock out together, such as 1.3; all: each by itself", several=True)
 
 
 @dataclass(frozen=True)
 class Source:
-    """What RUN holds.
+    """The contents of RUN.
 
     Attributes:
         folder: the output of pretraining, or the folder or name of a model.
@@ -72,7 +76,7 @@ class Source:
 
 
 def main(arguments: list[str]) -> None:
-    """Draw the pictures of a run, or knock heads out.
+    """Draw the pictures of a run or of its embeddings, or knock heads out.
 
     Raises:
         UserError: nothing to draw there, a head that does not exist, a text that is too long, attention that cannot be
@@ -80,22 +84,33 @@ def main(arguments: list[str]) -> None:
     """
     config = parse(AttentionConfig, arguments, __doc__, recipe=False)
     source = find_source(config.run)
-    folder = Path(config.output_dir or f"{Path(config.run).name if is_hub_name(config.run) else config.run}-attention")
+    folder = Path(config.output_dir) if config.output_dir else default_folder(config.run)
     if stage := written_by(folder):
         raise UserError(f"'output_dir': {folder} holds the output of '{stage}'; choose another folder")
-    with writing_to(folder), open_folder(folder) as work:
-        lines = knock_out(config, source, work) if config.without else draw(config, source, work)
+    with open_folder(folder) as work:
+        if config.without:
+            lines = knock_out(config, source, work)
+        elif config.neighbours or config.positions:
+            lines = draw_embeddings(config, source, work)
+        else:
+            lines = draw(config, source, work)
         names = sorted(path.name for path in work.iterdir())
     for line in lines:
         print(line)
     print(f"attention: wrote {', '.join(names)} in {folder}")
-    if not config.without:
+    if "attention.html" in names:
         ablation = command_line("attention", config.run, "--without", "all")
         print(f"next: open {folder / 'attention.html'} in a browser, or run {ablation}")
 
 
+def default_folder(run: str) -> Path:
+    """The folder of the pictures: beside a folder, or for a name on the Hub here."""
+    folder = Path(Path(run).name) if is_hub_name(run) else Path(run)
+    return beside(folder if folder.name else folder.resolve(), "-attention")
+
+
 def find_source(run: str) -> Source:
-    """What the folder of a run or of a model holds.
+    """The contents of the folder of a run or of a model.
 
     Raises:
         UserError: no such folder, or a run of pretraining that has nothing to look at yet.
@@ -129,7 +144,7 @@ def draw(config: AttentionConfig, source: Source, work: Path) -> list[str]:
     """Write the page and all pictures into a folder; returns remarks for the terminal."""
     from training.attention_page.page import write_page
     from training.insight.heads import head_name, head_to_draw, read_head
-    from training.plots.insight.film import HeadFilm, draw_film, draw_frames
+    from training.plots.insight.film import HeadFilm, draw_film, draw_frames, draw_moment
 
     ids = encode(config.text, source) if config.text is not None else None
     record, lines = open_record(config, source, work)
@@ -142,12 +157,13 @@ def draw(config: AttentionConfig, source: Source, work: Path) -> list[str]:
     page = write_page(record, work / "attention.html", config.run)
     lines += [f"attention: attention.html: {sentence}" for sentence in page.left_out]
     film = HeadFilm(record, head, measure)
-    draw_frames(film, images(work, f"head-{head_name(head)}"), title)
+    draw_maps = draw_frames if len(record.steps) > 1 else draw_moment
+    draw_maps(film, images(work, f"head-{head_name(head)}"), title)
     if len(record.steps) > 1:
         draw_film(film, work, title)
         draw_phase_change(record, source, work, config.run)
     if source.model:
-        explain(config, source, record, head, ids, work)
+        lines += explain(config, source, record, head, ids, work)
     else:
         lines.append(f"attention: no explanation of Q, K and V: {source.folder} has no weights yet")
     return lines
@@ -167,14 +183,20 @@ def encode(text: str, source: Source) -> list[int]:
     return encode_text(text, open_model_tokenizer(source.model, "run"), context_of(source))
 
 
-def context_of(source: Source) -> int:
-    """Tokens that the model has learned to read."""
+def model_config(source: Source) -> "PreTrainedConfig":
+    """The configuration of the model, of its text part if it has several."""
     from transformers import AutoConfig
 
     import modeling_scratch  # noqa: F401  makes its models known to transformers
+
+    return AutoConfig.from_pretrained(source.model).get_text_config()
+
+
+def context_of(source: Source) -> int:
+    """Tokens that the model has learned to read."""
     from training.model_io.context_length import DEFAULT_CONTEXT, context_length
 
-    context = context_length(AutoConfig.from_pretrained(source.model)) or DEFAULT_CONTEXT
+    context = context_length(model_config(source)) or DEFAULT_CONTEXT
     return min(context, source.recipe.get("sequence_length", context))
 
 
@@ -182,9 +204,10 @@ def open_record(config: AttentionConfig, source: Source, work: Path) -> tuple["R
     """The record of the run, or one that is made now, of its checkpoints or of its model; and remarks.
 
     Raises:
-        UserError: `tokens` exceeds the context, or attention that cannot be recorded.
+        UserError: `tokens` exceeds the context, no such head, or attention that cannot be recorded.
     """
     from training.insight.config import InsightConfig
+    from training.insight.heads import read_head
     from training.insight.record import INSIGHT, Record
     from training.insight.recording import record_from_checkpoints, record_from_model
 
@@ -193,6 +216,9 @@ def open_record(config: AttentionConfig, source: Source, work: Path) -> tuple["R
     context = context_of(source)
     if config.tokens > context:
         raise UserError(f"'tokens': {config.tokens} exceeds the context of {context} tokens; lower it")
+    sizes = model_config(source)
+    if config.head and hasattr(sizes, "num_attention_heads"):
+        read_head(config.head, sizes.num_hidden_layers, sizes.num_attention_heads, "head")
     insight = InsightConfig(
         tokens=config.tokens,
         heads=[config.head] if config.head else [],
@@ -218,23 +244,31 @@ def draw_phase_change(record: "Record", source: Source, work: Path, title: str) 
 
 def explain(
     config: AttentionConfig, source: Source, record: "Record", head: "Head", ids: list[int] | None, work: Path
-) -> None:
-    """Write the explanation of Q, K and V, as a PDF of two pages and as Markdown.
+) -> list[str]:
+    """Write the explanation of Q, K and V, as a PDF of two pages and as Markdown; returns remarks.
 
     Args:
         ids: of the text that the user gives.
+
+    Raises:
+        NotPlain: the user gives a text, and the attention of this architecture is not explained.
     """
-    from training.insight.walkthrough import walk_through
+    from training.insight.walkthrough import NotPlain, walk_through
     from training.model_io.language_model import open_language_model
     from training.plots.insight.explanation import as_page
     from training.plots.insight.explanation_pages import draw_explanation
 
     model, tokenizer = open_language_model(source.model)
-    ids = ids or default_text(record, head, tokenizer)
-    walk = walk_through(model, tokenizer, ids, head, config.run)
+    try:
+        walk = walk_through(model, tokenizer, ids or default_text(record, head, tokenizer), head, config.run)
+    except NotPlain as reason:
+        if ids:
+            raise
+        return [f"attention: no explanation of Q, K and V: {reason}"]
     pages = ["explanation-1.png", "explanation-2.png"]
     draw_explanation(walk, work / "explanation.pdf", [work / page for page in pages])
     write_whole(work / "explanation.md", as_page(walk, pages))
+    return []
 
 
 def default_text(record: "Record", head: "Head", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -242,8 +276,35 @@ def default_text(record: "Record", head: "Head", tokenizer: "PreTrainedTokenizer
     from training.insight.walkthrough import MOST_TOKENS, striking_text
 
     texts = [probe.token_ids for probe in record.probes if probe.kind == "text" and len(probe.token_ids) <= MOST_TOKENS]
-    sentence = tokenizer(TEXT, add_special_tokens=False)["input_ids"][:MOST_TOKENS]
-    return next(ids for ids in (*texts, striking_text(record, head), sentence) if ids)
+    if texts:
+        return texts[0]
+    return striking_text(record, head) or tokenizer(TEXT, add_special_tokens=False)["input_ids"][:MOST_TOKENS]
+
+
+def draw_embeddings(config: AttentionConfig, source: Source, work: Path) -> list[str]:
+    """Draw the neighbours of tokens through training, and the positions; returns the table of neighbours.
+
+    Raises:
+        UserError: no weights, a text that is not one token, or a model without positions that can be drawn.
+    """
+    from training.model_io.embeddings import neighbours_through_training, position_vectors
+    from training.model_io.language_model import open_language_model
+    from training.plots.embeddings import draw_neighbours, draw_positions
+
+    if source.model is None:
+        raise UserError(f"'run': {source.folder} has no weights yet; wait for its first checkpoint")
+    lines = []
+    if config.neighbours:
+        found = neighbours_through_training(source.folder, config.neighbours)
+        draw_neighbours(found, images(work, "neighbours"), config.run)
+        for one in found:
+            step = "" if one.step is None else f" at step {one.step:,}"
+            nearest = ", ".join(f"{token} {cosine:.2f}" for token, cosine in one.nearest)
+            lines.append(f"{one.token}{step}: {nearest}")
+    if config.positions:
+        model, _ = open_language_model(source.model)
+        draw_positions([position_vectors(model)], images(work, "positions"), config.run)
+    return lines
 
 
 def knock_out(config: AttentionConfig, source: Source, work: Path) -> list[str]:

@@ -22,15 +22,18 @@ from typing import Any, Literal
 from training.common.errors import UserError
 from training.common.tables import as_text
 from training.planner.architecture import Architecture
-from training.planner.facts.devices import read_market
+from training.planner.facts.devices import Market, read_market
 from training.planner.layout import Shape
-from training.planner.plan import Plan
-from training.planner.predictions import compare
+from training.planner.plan import Plan, make_plan
+from training.planner.recipes.predictions import compare
 from training.planner.recipes.writer import write_recipe
-from training.planner.report import as_json, as_report
+from training.planner.report import as_json, as_report, describe
 from training.planner.requests.choice import Choices, choose
+from training.planner.requests.curves import curves_of
 from training.planner.requests.request import EXAMPLES, Request, read_request
 from training.planner.requests.subject import read_subject, split_subject, with_options
+from training.planner.units import as_bytes
+from training.plots.plan import draw_plan
 from training.stages.flags import parse
 from training.stages.help import command_line
 from training.stages.recipe import PathText, option, positional
@@ -71,11 +74,25 @@ class PlanConfig:
     replicas: int = option(1, "groups of devices with the same states", at_least=1, group="Devices")
     devices: PathText | None = option(None, "YAML file with devices and prices of your own", group="Devices")
     price: float | None = option(None, "US dollars per device and hour", at_least=0, group="Devices")
+    calibrate: bool = option(
+        False, "time one and two real layers on this machine for about five seconds, and predict from that",
+        group="Output",
+    )
+    count: bool = option(
+        False, "count the memory of a step on fake tensors, beside the formulas; takes seconds", group="Output"
+    )
+    plot: PathText | None = option(None, "image file to write: .png, .svg or .pdf", group="Output")
     json: bool = option(False, "print JSON", group="Output")
     output_dir: PathText | None = option(None, "folder to write, a recipe for the plan", group="Output")
     check: PathText | None = option(
         None, "output of a run with a written recipe, to compare its plan with what it measured", group="Output"
     )
+
+    def __post_init__(self):
+        if self.plot is not None:
+            plot = Path(self.plot)
+            if plot.suffix not in (".png", ".svg", ".pdf") or not plot.absolute().parent.is_dir():
+                raise ValueError(f"'plot': {plot} is not a .png, .svg or .pdf file in an existing folder")
 
 
 def main(arguments: list[str]) -> None:
@@ -84,7 +101,7 @@ def main(arguments: list[str]) -> None:
     1. With `check`, print the table of predicted against measured, and return.
     2. Read the options, the devices and prices, and the subject; ask for what is missing at a keyboard.
     3. Choose what the request leaves open.
-    4. Print the tables, or JSON; write the recipe if there is an `output_dir`.
+    4. Print the tables, or JSON; draw the plot; write the recipe if there is an `output_dir`.
 
     Raises:
         UserError: a subject or request that cannot be read, contradicts itself, or fits nowhere.
@@ -95,17 +112,55 @@ def main(arguments: list[str]) -> None:
             raise UserError("'check': the run has its own plan; leave out the subject")
         print(as_text(compare(Path(options.check))), end="")
         return
-    plan = plan_of(options)
-    print(json.dumps(as_json(plan), indent=2) if options.json else as_report(plan))
+    market = read_market(Path(options.devices) if options.devices else None)
+    plan = plan_of(options, market)
+    if options.calibrate:
+        plan = calibrated(plan, options.price, market)
+    counted = counted_bytes(plan) if options.count else None
+    if options.json:
+        print(json.dumps(as_json(plan) | ({"counted_bytes": counted} if options.count else {}), indent=2))
+    else:
+        print(as_report(plan))
+        if counted is not None:
+            difference = plan.memory.allocated / counted - 1
+            print(f"Counted on fake tensors: {as_bytes(counted)} of tensors at the peak; by formula {difference:+.1%}.")
+    if options.plot:
+        draw_plan(Path(options.plot), curves_of(plan, market), describe(plan).splitlines()[0])
+        if not options.json:
+            print(f"plan: wrote {options.plot}")
     if options.output_dir:
         files = write_recipe(plan, Path(options.output_dir))
-        wrote = f"plan: wrote {options.output_dir} ({', '.join(files)})"
-        print(f"{wrote}\nnext: {command_line('run', options.output_dir)}", file=sys.stderr if options.json else None)
+        if not options.json:
+            print(f"plan: wrote {options.output_dir} ({', '.join(files)})")
+            print(f"next: {command_line('run', options.output_dir)}")
 
 
-def plan_of(options: PlanConfig) -> Plan:
+def calibrated(plan: Plan, price: float | None, market: Market) -> Plan:
+    """The same plan with the time that this machine's layers take."""
+    from training.planner.calibration import calibrate  # imports torch
+
+    measured = calibrate(plan.architecture, plan.shape)
+    return make_plan(
+        plan.architecture, plan.shape, plan.layout, price=price, calibration=measured, market=market
+    )
+
+
+def counted_bytes(plan: Plan) -> int:
+    """Peak bytes of tensors of the plan's micro-batch on one device without sharding, counted.
+
+    Raises:
+        UserError: the plan divides the model among devices.
+    """
+    if plan.layout.devices > 1:
+        raise UserError("'count': only one device can be counted; leave the devices out, or count out")
+    from training.planner.calibration import network_config
+    from training.planner.count import count_peak  # imports torch
+
+    return count_peak(network_config(plan.architecture), plan.shape)
+
+
+def plan_of(options: PlanConfig, market: Market) -> Plan:
     """The plan that a command line asks for. Raises what `main` raises."""
-    market = read_market(Path(options.devices) if options.devices else None)
     path, words = split_subject(options.subject)
     if path is None and not words and not (options.preset or options.model):
         path, words = _ask()

@@ -20,7 +20,7 @@ from training.common.shipped import with_shipped
 from training.common.signals import Interrupted
 from training.data.shards import check_hashes, check_tokenizer
 from training.insight.record import INSIGHT
-from training.planner.predictions import PLAN
+from training.planner.recipes.predictions import PLAN
 from training.pretraining.checkpoint import Continuation, find_continuation
 from training.pretraining.config import RUNTIME_KEYS, PretrainConfig
 from training.stages.checkpoints import CHECKPOINTS, read_checkpoints

@@ -48,6 +48,7 @@ from training.machine.resources import Machine, measure
 from training.machine.stage_times import SCALED, Folder, describe_times, fit_steps
 from training.stages.flags import apply_overrides, find_field, read_arguments, split_overrides, takes_no_value
 from training.stages.help import command_line
+from training.stages.launcher import launcher_of
 from training.stages.lock import at_work
 from training.stages.provenance import has_recipe
 from training.stages.recipe import PathText, build, local_path, nearest, option, positional
@@ -294,24 +295,6 @@ def run_stage(stage: str, path: Path, overrides: list[str]) -> int:
     """
     command = ["-m", "training", stage, "--config", str(path), *overrides]
     return run_child([sys.executable, *launcher_of(stage, path), *command])
-
-
-def launcher_of(stage: str, path: Path) -> list[str]:
-    """Accelerate's launcher with the launch file of a stage, `accelerate/STAGE.yaml` beside its recipe; empty without.
-
-    Raises:
-        UserError: the file is for several machines.
-    """
-    file = with_shipped(path.parent / "accelerate" / f"{stage}.yaml")
-    if not file.is_file():
-        return []
-    machines = read_yaml(file).get("num_machines", 1)
-    if machines > 1:
-        raise UserError(
-            f"'{stage}': {file} is for {machines} machines; start it on each with accelerate launch (docs/cluster.md), "
-            "then rerun this command"
-        )
-    return ["-m", "accelerate.commands.launch", "--config_file", str(file)]
 
 
 def check_exit_code(stage: str, code: int, restart: bool = False) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from training.common.errors import UserError
+from training.common.errors import UserError, writing_to
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HASHED = 100_000  # bytes up to which the content of a listed file is compared, not only its size, so that it is fast
@@ -52,18 +52,23 @@ def open_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside `folder`, whose files and folders replace those of the same names in it at the end.
 
     An error or a signal in the `with` block leaves `folder` as it was.
+
+    Raises:
+        UserError: `folder` cannot be written.
     """
     beside = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    with writing_to(folder):
+        beside.mkdir(parents=True)
     try:
         yield beside
-        folder.mkdir(exist_ok=True)
-        for path in sorted(beside.iterdir()):
-            target = folder / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            path.replace(target)
+        with writing_to(folder):
+            folder.mkdir(exist_ok=True)
+            for path in sorted(beside.iterdir()):
+                target = folder / path.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                path.replace(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -11,11 +11,17 @@ from training.common.errors import UserError
 from training.insight.attention import Attention, seen_attention
 from training.insight.copying import output_weight
 from training.insight.heads import Head
-from training.insight.record import Record
+from training.insight.record import Record, probability
+from training.model_io.tokenizers import naming_unknown
 
 MOST_TOKENS = 24  # that a page has room for
 PIECE = 12  # tokens of a text that is chosen here
+_STRIKING = 0.3  # attention
 _TOLERANCE = 1e-3  # between the probabilities of the model and the softmax of the scores here
+
+
+class NotPlain(UserError):
+    """The attention of an architecture has steps that the explanation does not have, or an unknown output matrix."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def walk_through(
         name: of the model.
 
     Raises:
-        UserError: the attention of this architecture is not the plain softmax of Q K^T, or its output matrix is not
+        NotPlain: the attention of this architecture is not the plain softmax of Q K^T, or its output matrix is not
             found.
     """
     layer, place = head
@@ -121,9 +127,9 @@ def walk_through(
     )
     weights, products = _array(attention.probabilities[0, place]), query @ key.T
     if weight is None or weight.shape[-1] != attention.query.shape[1] * value.shape[-1]:
-        raise UserError(f"'model': the output matrix of the attention of {type(model).__name__} is not found")
+        raise NotPlain(f"'model': the output matrix of the attention of {type(model).__name__} is not found")
     if np.abs(_softmax(products * attention.scale, weights > 0) - weights).max() > _TOLERANCE:
-        raise UserError(f"'model': the attention of {type(model).__name__} is not the plain softmax of Q K^T")
+        raise NotPlain(f"'model': the attention of {type(model).__name__} is not the plain softmax of Q K^T")
     mixed = weights @ value
     columns = slice(place * value.shape[-1], (place + 1) * value.shape[-1])
     return Walkthrough(
@@ -152,9 +158,10 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, context: int) -> 
     """The token ids of a text to explain.
 
     Raises:
-        UserError: it is too short or too long.
+        UserError: it is too short or too long, or the tokenizer does not know a character of it.
     """
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    with naming_unknown(tokenizer, text):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     most = min(context, MOST_TOKENS)
     if not 2 <= len(ids) <= most:
         why = f"the context of the model has {context}" if context < MOST_TOKENS else f"a page has room for {most}"
@@ -165,22 +172,28 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase, context: int) -> 
 def striking_text(record: Record, head: Head) -> list[int] | None:
     """The token ids of a piece of held-out text at whose end a head attends most to one earlier token.
 
+    That token is neither the first, often a sink, nor the one just before, unless the head attends to no other.
+
     Returns:
         At most `PIECE` ids; None without held-out text.
     """
-    found: list[tuple[int, list[int]]] = []
     maps = record.snapshot(record.steps[-1].step).attention
-    for probe, attention in zip(record.probes, maps, strict=True):
-        if probe.kind == "held_out":
-            for end in range(min(PIECE, len(probe.token_ids)), len(probe.token_ids) + 1):
-                first = max(0, end - PIECE)
-                earlier = attention[head][end - 1, first + 1 : end - 1]  # without the first token, often a sink
-                found.append((int(earlier.max(initial=0)), probe.token_ids[first:end]))
-    return max(found, key=lambda piece: piece[0])[1] if found else None
+    for nearest in (2, 1):  # tokens back
+        found: list[tuple[float, list[int]]] = []
+        for probe, attention in zip(record.probes, maps, strict=True):
+            if probe.kind == "held_out":
+                for end in range(min(PIECE, len(probe.token_ids)), len(probe.token_ids) + 1):
+                    first = max(0, end - PIECE)
+                    keys = probability(attention[head][end - 1, first + 1 : end - nearest])
+                    found.append((float(keys.max(initial=0)), probe.token_ids[first:end]))
+        best = max(found, key=lambda piece: piece[0], default=(0.0, None))
+        if best[0] >= _STRIKING:
+            break
+    return best[1]
 
 
 def _turned(model: PreTrainedModel, module: torch.nn.Module) -> list[str]:
-    """What happens to queries and keys between projection and dot product, by the names in common models."""
+    """The changes to queries and keys between projection and dot product, by the names in common models."""
     found = ["QK-norm"] if hasattr(module, "q_norm") else []
     rotates = any("rotary" in name for name, _ in model.named_modules())
     return [*found, "RoPE"] if rotates else found

@@ -1,4 +1,4 @@
-"""How a tokenizer cuts a text: its words, the merges inside each word by rank, and the tokens that are left."""
+"""Text cut by a tokenizer: its words, the merges inside each word by rank, and the tokens that are left."""
 
 import json
 import re
@@ -214,7 +214,7 @@ class _Replay:
         return Word(text, shown, merges, [self.readable(token) for token in tokens], ids)
 
     def symbols(self, tokens: list[str]) -> list[str]:
-        """What merging begins with: the characters of the vocabulary that the tokens of a word are made of."""
+        """The characters of the vocabulary that the tokens of a word are made of, with which merging begins."""
         symbols: list[str] = []
         for place, token in enumerate(tokens):
             last = self.suffix if place == len(tokens) - 1 and token.endswith(self.suffix) else ""

@@ -34,7 +34,8 @@ def layer_bytes(architecture: Architecture, shape: Shape, cpu: bool, parts: int 
         norms += (4 + unit) * (query + keys) + 4 * (query + keys) / architecture.head_dim
     if architecture.embedding_shortcut:
         norms += unit * architecture.hidden_size
-    return norms + _attention(architecture, shape, query, keys, parts) + _mlp(architecture, shape) / parts
+    attention = _attention(architecture, shape, query, keys, parts) + _window_mask(architecture, shape)
+    return norms + attention + _mlp(architecture, shape) / parts
 
 
 def _norm(architecture: Architecture, shape: Shape, cpu: bool, consumers: int) -> float:
@@ -58,6 +59,14 @@ def _attention(architecture: Architecture, shape: Shape, query: float, keys: flo
         scores = 4 + (2 if shape.bf16 else 0)  # softmax in fp32, and its copy in bf16
         return 4 * unit * query + scores * heads * length
     return 2 * unit * (query + keys) + 4 * heads
+
+
+def _window_mask(architecture: Architecture, shape: Shape) -> float:
+    """The mask of a window, which sdpa alone keeps for every layer; the mean over the layers that have one or not."""
+    windows = [window for window in architecture.windows if window is not None and window < shape.sequence_length]
+    if shape.attention != "sdpa":
+        return 0.0
+    return unit_of(shape) * shape.sequence_length * len(windows) / architecture.num_hidden_layers
 
 
 def _mlp(architecture: Architecture, shape: Shape) -> float:
@@ -100,10 +109,13 @@ def loss_bytes(architecture: Architecture, shape: Shape, cpu: bool) -> float:
     hidden = unit * width * tokens
     lowered = 2 * vocab * width if shape.bf16 else 0  # the output matrix in bf16
     if not shape.chunked_loss:  # the logarithm of the softmax, its gradient and that of the logits, all in fp32
-        return 12 * vocab * tokens + hidden + lowered
+        capped = unit if architecture.final_logit_softcapping else 0  # the tanh of the soft cap
+        return (12 + capped) * vocab * tokens + hidden + lowered
     rows = min(tokens, BLOCK_ON_CPU if cpu else BLOCK_ON_GPU)
     block = unit * rows * vocab
     product = unit * min(vocab, PART) * width
+    if shape.bf16 and cpu:  # added to the gradient in fp32; a GPU converts inside the kernel
+        product += 4 * min(vocab, PART) * width
     scores = 4 * (min(max(1, SLICE // vocab), rows) if cpu else rows) * vocab
     scores *= (1 if shape.bf16 else 0) + (2 if architecture.final_logit_softcapping else 0)
     scores += block if rows < tokens else 0  # of the last block, which is freed only after the next is computed

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from training.common.errors import UserError, nearest
+from training.stages.recipe import build
 
 # What a preset of `modeling_scratch.PRESETS` says about sizes. A test holds the two together: that module imports
 # transformers, which takes seconds.
@@ -66,13 +67,18 @@ class Architecture:
 
     def __post_init__(self):
         for name in _SIZES:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"'{name}': must be a whole number of at least 1, not {value!r}; correct it")
+            _check_size(name, getattr(self, name))
+        if self.sliding_window is not None:
+            _check_size("sliding_window", self.sliding_window)
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"'num_attention_heads': {self.num_attention_heads} is not a multiple of num_key_value_heads "
                 f"({self.num_key_value_heads}); change one of them"
+            )
+        if self.layer_types and (len(self.layer_types) != self.num_hidden_layers or set(self.layer_types) - _KINDS):
+            raise UserError(
+                f"'layer_types': takes {' or '.join(sorted(_KINDS))} for each of {self.num_hidden_layers} layers; "
+                "correct it or leave it out"
             )
 
     @property
@@ -92,7 +98,7 @@ class Architecture:
 
     @property
     def windows(self) -> list[int | None]:
-        """Of each layer, the positions that it attends to; None for all."""
+        """The positions that each layer attends to; None for all."""
         kinds = self.layer_types or ["full_attention"] * self.num_hidden_layers
         return [self.sliding_window if kind == "sliding_attention" else None for kind in kinds]
 
@@ -183,9 +189,12 @@ class Architecture:
         sizes = _DEFAULTS | {key: given[key] for key in given if key in _DEFAULTS}
         heads = given.get("num_attention_heads", sizes["num_attention_heads"])
         hidden = given.get("hidden_size", sizes["hidden_size"])
-        for key, value in {"num_attention_heads": heads, "hidden_size": hidden}.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"'{key}': must be a whole number of at least 1, not {value!r}; correct it")
+        layers, types = given.get("num_hidden_layers", sizes["num_hidden_layers"]), given.get("layer_types") or ()
+        named = {"num_attention_heads": heads, "hidden_size": hidden, "num_hidden_layers": layers}
+        for key, value in named.items():
+            _check_size(key, value)
+        if not isinstance(types, (list, tuple)):
+            raise UserError(f"'layer_types': takes a list, not {types!r}; correct it or leave it out")
         if "head_dim" not in given and hidden % heads:
             raise UserError(
                 f"'hidden_size': {hidden} is not a multiple of num_attention_heads ({heads}); change one, or give "
@@ -200,13 +209,21 @@ class Architecture:
             "output_bias": given.get("attention_bias", False),
         }
         values = sizes | derived | given
-        layers, window = values["num_hidden_layers"], values.get("sliding_window")
-        types = values.get("layer_types") or (["sliding_attention"] * layers if window else [])
-        if "sliding_attention" not in types:
+        if not types and values.get("sliding_window"):
+            types = ["sliding_attention"] * layers
+        if set(map(str, types)) <= {"full_attention"}:
             types = ()
-        return cls(**(values | {"layer_types": tuple(types), "name": name}))
+        return build(cls, values | {"layer_types": tuple(types), "name": name}, name)
 
 
+def _check_size(name: str, value: Any) -> None:
+    most = MOST_LAYERS if name == "num_hidden_layers" else MOST
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise UserError(f"'{name}': must be a whole number from 1 to {most:,}, not {value!r:.60}; correct it")
+
+
+MOST, MOST_LAYERS = 2**40, 100_000  # of sizes: beyond all reason, so that no typing error takes hours
+_KINDS = {"full_attention", "sliding_attention"}
 _SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "max_position_embeddings"),

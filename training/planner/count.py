@@ -36,7 +36,7 @@ class Peaks:
 
     @property
     def peak(self) -> int:
-        """Of the whole step."""
+        """The highest number of bytes of the whole step."""
         return max(self.by_phase.values())
 
 
@@ -55,7 +55,7 @@ class LiveStorages(TorchDispatchMode):
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self.note(leaf.untyped_storage())
-        self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), self.live)
+        self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), self.live + _converted_bytes(func, args))
         return out
 
     def note(self, storage: torch.UntypedStorage) -> None:
@@ -70,6 +70,15 @@ class LiveStorages(TorchDispatchMode):
 
         self.known[key] = weakref.ref(storage, free)
         self.live += size
+
+
+def _converted_bytes(func: Any, args: Any) -> int:
+    """Bytes of the copy that a CPU makes of an addend in another dtype than the sum's. A GPU makes none."""
+    if func is not torch.ops.aten.add_.Tensor or args[0].device.type != "cpu":
+        return 0
+    total, addend = args
+    differs = isinstance(addend, torch.Tensor) and addend.dtype != total.dtype
+    return addend.numel() * total.element_size() if differs else 0
 
 
 def count_step(config: ScratchConfig, shape: Shape, device: str = "cpu") -> Peaks:

@@ -27,7 +27,7 @@ class Flops:
 
     @property
     def matrices(self) -> int:
-        """Of all products with weights."""
+        """Operations of all products with weights."""
         return self.attention_matrices + self.mlp + self.output_matrix
 
     @property

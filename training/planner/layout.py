@@ -11,7 +11,7 @@ Sharding = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
 
 @dataclass(frozen=True)
 class Shape:
-    """How a model is trained, whatever it is trained on.
+    """The batch, length and numerics of a run, on whatever devices.
 
     Attributes:
         sequence_length: tokens per sequence.
@@ -22,7 +22,7 @@ class Shape:
         optimizer: `muon` uses AdamW for embeddings, output matrix and scalars, as `training.optim` does.
         checkpointing: activations of a layer are recomputed in its backward pass.
         attention: `eager` holds the (seq, seq) scores of every head; the others do not.
-        chunked_loss: the loss without logits (`skip_logits`); False: the logits of all tokens exist.
+        chunked_loss: the loss without logits (`skip_logits`), where the layout allows it; False: all logits exist.
     """
 
     sequence_length: int = 1024
@@ -91,6 +91,11 @@ class Layout:
     def shards(self) -> int:
         """Parts into which weights, gradients or optimizer states are divided, beside tensor parallelism."""
         return 1 if self.sharding in ("none", "ddp") else self.data_parallel // self.replicas
+
+    @property
+    def computes_logits(self) -> bool:
+        """Whether the loss needs all logits: engines that gather or divide the output matrix hook its module."""
+        return self.sharding in ("zero2", "zero3", "fsdp2") or self.tensor_parallel > 1
 
     def accumulation_steps(self, shape: Shape) -> int:
         """Forward and backward passes of a device per optimizer step, rounded up."""

@@ -19,11 +19,15 @@ POLAR_BATCH = 2**26  # elements that Muon multiplies together, of training/optim
 DDP_BUCKETS = 4  # bytes a parameter: gradients are copied into buckets (torch's default, gradient_as_bucket_view=False)
 DEEPSPEED_BUCKET = 5 * 10**8  # elements; DeepSpeed's default reduce_bucket_size
 DEEPSPEED_LIVE = 10**9  # parameters gathered at once; DeepSpeed's default stage3_max_live_parameters
-# Of the process: libraries and context. On a CPU, resident memory after importing torch and transformers.
+# Of the process: libraries and context. On a CPU, resident memory after importing torch and transformers and a step of
+# a tiny model.
 OVERHEAD_GPU = Estimate(0.4e9, 0.7e9, 1.5e9)
-OVERHEAD_CPU = Estimate(0.5e9, 0.65e9, 0.9e9)
+OVERHEAD_CPU = Estimate(0.42e9, 0.45e9, 0.6e9)
 # What an allocator loses between tensors, as a share of what is not weights, gradients or optimizer states.
-FRAGMENTATION = Estimate(0.0, 0.03, 0.12)
+FRAGMENTATION_GPU = Estimate(0.0, 0.03, 0.12)
+# On a CPU, of activations and temporaries: the C library keeps freed tensors below 32 MiB (measured in
+# docs/planning.md).
+FRAGMENTATION_CPU = Estimate(0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class Memory:
         """Bytes of tensors alone, at the peak: what torch's `max_memory_allocated` reports."""
         states = self.weights + self.gradients + self.optimizer
         return states + self.activations + self.logits + self.buffers + self.temporaries
+
+    @property
+    def needed(self) -> float:
+        """Bytes that the device must have: the expected peak of a step, or that of loading or saving."""
+        return max(self.peak.expected, self.loading, self.saving)
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,8 @@ def peak_memory(architecture: Architecture, shape: Shape, layout: Layout) -> Mem
     The peak is the highest of four moments: inside the loss, when all activations exist; at the first or the last
     layer of the backward pass; at the gradient of the embedding; in the optimizer step.
     """
+    if layout.computes_logits:
+        shape = replace(shape, chunked_loss=False)
     phases = [
         _in_loss(architecture, shape, layout),
         _in_final_norm(architecture, shape, layout),
@@ -133,20 +144,25 @@ def peak_memory(architecture: Architecture, shape: Shape, layout: Layout) -> Mem
         _in_optimizer(architecture, shape, layout),
     ]
     phase = max(phases, key=lambda memory: memory.allocated)
-    states = phase.weights + phase.gradients + phase.optimizer
-    moving = phase.allocated - states
-    base = OVERHEAD_CPU if layout.device.cpu else OVERHEAD_GPU
-    overhead = base + FRAGMENTATION * moving
+    if layout.device.cpu:
+        base, lost = OVERHEAD_CPU, FRAGMENTATION_CPU * (phase.activations + phase.temporaries)
+    else:
+        states = phase.weights + phase.gradients + phase.optimizer
+        base, lost = OVERHEAD_GPU, FRAGMENTATION_GPU * (phase.allocated - states)
+    overhead = base + lost
     whole = 4 * architecture.num_parameters
     own = states_of(architecture, shape, layout)
     held = own.weights + own.optimizer
     gathered = 4 * architecture.layer_parameters if layout.sharding in ("fsdp2", "zero3") else 0
+    layer, rest = local_parameters(architecture, layout)
+    # Each process moves its model to the device before an engine divides it; tensor parallelism divides it earlier.
+    loaded = 4 * (architecture.num_hidden_layers * layer + rest)
     copy = 0 if layout.shards > 1 else held  # checkpoints are written from a copy in main memory
     return replace(
         phase,
         overhead=overhead.expected,
         peak=Estimate.exact(phase.allocated) + overhead,
-        loading=(own.weights + gathered if layout.shards > 1 else own.weights) + base.expected,
+        loading=loaded + base.expected,
         saving=held + gathered + (copy if layout.device.cpu else 0) + base.expected,
         host=0 if layout.device.cpu else OVERHEAD_CPU.expected + whole + copy,
     )
@@ -307,7 +323,7 @@ def largest_micro_batch(architecture: Architecture, shape: Shape, layout: Layout
     room = margin * layout.device.memory
 
     def fits(size: int) -> bool:
-        return peak_memory(architecture, replace(shape, micro_batch=size), layout).peak.expected <= room
+        return peak_memory(architecture, replace(shape, micro_batch=size), layout).needed <= room
 
     if not fits(1):
         return 0

@@ -69,8 +69,8 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the expected peak fits into a device."""
-        return self.memory.peak.expected <= self.layout.device.memory
+        """Whether the expected peaks of steps, loading and saving fit into a device."""
+        return self.memory.needed <= self.layout.device.memory
 
     @property
     def device_hours(self) -> Estimate:
@@ -146,7 +146,7 @@ def first_remedy(architecture: Architecture, shape: Shape, layout: Layout) -> st
     """The first change, in the order of what it costs, that makes the run fit; empty if it fits as it is."""
 
     def fits(changed: Shape, placed: Layout) -> bool:
-        return peak_memory(architecture, changed, placed).peak.expected <= placed.device.memory
+        return peak_memory(architecture, changed, placed).needed <= placed.device.memory
 
     if fits(shape, layout):
         return ""
@@ -156,7 +156,7 @@ def first_remedy(architecture: Architecture, shape: Shape, layout: Layout) -> st
     one = replace(shape, micro_batch=1)
     without_logits = replace(one, chunked_loss=True)
     recomputed = replace(without_logits, checkpointing=True)
-    if not shape.chunked_loss and fits(without_logits, layout):
+    if not (shape.chunked_loss or layout.computes_logits) and fits(without_logits, layout):
         return "use the loss without logits, with per_device_train_batch_size 1"
     if fits(recomputed, layout):
         most = largest_micro_batch(architecture, recomputed, layout)
@@ -177,9 +177,10 @@ def check_fits(plan: Plan) -> None:
     """Raise UserError if the run fits nowhere, with what would be needed."""
     if plan.fits or plan.remedy:
         return
-    needed = plan.memory.peak.expected / 2**30
+    needed = plan.memory.needed / 2**30
+    moment = "to load" if plan.memory.needed == plan.memory.loading else "at its peak"
     raise UserError(
-        f"'devices': {plan.architecture.name} needs {needed:,.0f} GiB on each {plan.layout.device.name} "
+        f"'devices': {plan.architecture.name} needs {needed:,.0f} GiB {moment} on each {plan.layout.device.name} "
         f"({plan.layout.device.memory_gb:g} GiB), and no layout of up to 4,096 makes it fit; plan a smaller model or "
         "sequence_length"
     )

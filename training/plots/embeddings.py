@@ -5,19 +5,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from training.insight.embeddings import Neighbours, Positions
-from training.plots.style import COLOURS, FAINT, INK, drawing, save, short_name
+from training.model_io.embeddings import Neighbours, Positions
+from training.plots.style import COLOURS, FAINT, INK, caption, drawing, save, short_name
 
 MOST_STEPS = 12  # columns of a token; a run with more checkpoints is thinned
 _NAMES = {"learned": "learned", "sinusoidal": "sinusoidal", "rope": "RoPE"}
-NEIGHBOURS = "A column for each checkpoint, the closest token on top.\nThe darker, the closer (cosine)."
-POSITIONS = (
+_NEIGHBOURS = "A column for each checkpoint, the closest token on top. The darker, the closer (cosine)."
+_POSITIONS = (
     "Left: the vectors. Middle: their dot products; a dark red band along the diagonal means that near positions "
-    "resemble each other.\nRight: the same by distance; a curve that falls steadily tells distances apart."
+    "resemble each other. Right: the same by distance; a curve that falls steadily tells distances apart."
 )
 
 
-def draw_neighbours(file: Path, found: Sequence[Neighbours], title: str) -> None:
+def draw_neighbours(found: Sequence[Neighbours], files: Sequence[Path], title: str) -> None:
     """Draw the nearest neighbours of each token at each step as a table with shaded cells.
 
     Args:
@@ -32,8 +32,9 @@ def draw_neighbours(file: Path, found: Sequence[Neighbours], title: str) -> None
         for axes, table in zip(grid[:, 0], tables, strict=True):
             _draw_table(axes, table, columns)
         figure.suptitle(short_name(title, 50), x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.supxlabel(NEIGHBOURS, x=0.01, ha="left", fontsize=8.5)
-        save(figure, file)
+        caption(figure, _NEIGHBOURS)
+        for file in files:
+            save(figure, file)
 
 
 def _thinned(table: list[Neighbours]) -> list[Neighbours]:
@@ -61,7 +62,7 @@ def _draw_table(axes: Any, table: list[Neighbours], columns: int) -> None:
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
 
 
-def draw_positions(file: Path, found: Sequence[Positions], title: str) -> None:
+def draw_positions(found: Sequence[Positions], files: Sequence[Path], title: str) -> None:
     """Draw position vectors, their dot products, and these by distance: a line of three panels for each kind."""
     import numpy as np
 
@@ -83,5 +84,6 @@ def draw_positions(file: Path, found: Sequence[Positions], title: str) -> None:
             for axes in (vectors, products):
                 axes.tick_params(length=2)
         figure.suptitle(short_name(title, 80), x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.supxlabel(POSITIONS, x=0.01, ha="left", fontsize=8.5)
-        save(figure, file)
+        caption(figure, _POSITIONS)
+        for file in files:
+            save(figure, file)

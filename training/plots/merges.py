@@ -9,7 +9,7 @@ from typing import Any
 from training.model_io.token_merges import CutText, Word
 from training.plots.style import COLOURS, FAINT, INK, drawing, save, short_name
 
-_LINE = 44.0  # units of a line; the box of a character is one unit wide
+_LINE, _NARROWEST = 44.0, 27.0  # units of the longest line, and of the picture; the box of a character is one wide
 _UNIT, _LEVEL = 0.3, 0.34  # inches: width of a unit, height of a level
 _TALLEST = 40  # levels of all lines together
 _DEEPEST = 12  # levels of a token
@@ -47,11 +47,12 @@ def draw_merges(file: Path, found: CutText, title: str) -> int:
     """
     lines, left_out = _lay_out(found.words)
     heights = [1 + max(box.level for _, box in line) + _SPACE for line in lines]
-    width, height = _LINE * _UNIT + 2 * _MARGIN, sum(heights) * _LEVEL + _TITLE
+    longest = max(_NARROWEST, *(start + box.width for line in lines for start, box in line))
+    width, height = longest * _UNIT + 2 * _MARGIN, sum(heights) * _LEVEL + _TITLE
     with drawing() as pyplot:
         figure = pyplot.figure(figsize=(width, height), layout="none")
-        axes = figure.add_axes((_MARGIN / width, 0, _LINE * _UNIT / width, 1 - _TITLE / height))
-        axes.set(xlim=(0, _LINE), ylim=(-sum(heights), 0))
+        axes = figure.add_axes((_MARGIN / width, 0, longest * _UNIT / width, 1 - _TITLE / height))
+        axes.set(xlim=(0, longest), ylim=(-sum(heights), 0))
         axes.axis("off")
         bottom, number = 0.0, 0
         for line, line_height in zip(lines, heights, strict=True):
@@ -61,7 +62,7 @@ def draw_merges(file: Path, found: CutText, title: str) -> int:
                 number += 1
         lost = f"; {left_out} more tokens are not drawn" if left_out else ""
         top = {"x": _MARGIN / width, "va": "top"}
-        figure.text(y=1 - 0.12 / height, s=short_name(title, 80) + lost, fontsize=11, fontweight="bold", **top)
+        figure.text(y=1 - 0.12 / height, s=short_name(title, 56) + lost, fontsize=11, fontweight="bold", **top)
         figure.text(y=1 - 0.36 / height, s=_LOOK_FOR, fontsize=8.5, color=INK, **top)
         save(figure, file)
     return left_out

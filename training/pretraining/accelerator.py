@@ -66,11 +66,8 @@ def prepare(
 
 def _configure_fsdp(accelerator: Accelerator, config: PretrainConfig) -> None:
     plugin = accelerator.state.fsdp_plugin
-    if config.optimizer.name == "muon" and group_size(accelerator) > 1:
-        raise UserError(
-            "'optimizer.name': muon needs whole matrices, which tensor parallelism divides; use adamw, or FSDP2 alone "
-            "(recipes/accelerate/fsdp2.yaml)"
-        )
+    if group_size(accelerator) > 1:
+        _check_tensor_parallel(config)
     if plugin.fsdp_version != 2:
         raise UserError("'fsdp_config.fsdp_version': must be 2; see recipes/accelerate/fsdp2.yaml")
     if plugin.mixed_precision_policy:
@@ -78,6 +75,16 @@ def _configure_fsdp(accelerator: Accelerator, config: PretrainConfig) -> None:
         plugin.mixed_precision_policy = replace(
             plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
         )
+
+
+def _check_tensor_parallel(config: PretrainConfig) -> None:
+    if config.optimizer.name == "muon":
+        raise UserError(
+            "'optimizer.name': muon needs whole matrices, which tensor parallelism divides; use adamw, or FSDP2 alone "
+            "(recipes/accelerate/fsdp2.yaml)"
+        )
+    if config.torch_compile:  # tried with torch 2.13: the losses differ from the second step on
+        raise UserError("'torch_compile': compiled layers get wrong gradients with tensor parallelism; leave it out")
 
 
 def _configure_deepspeed(accelerator: Accelerator, config: PretrainConfig, at_once: int) -> None:

@@ -35,7 +35,8 @@ class Polls:
 
     def open(self) -> None:
         """Enter the contestants in the store, and read their votes of earlier runs."""
-        self.store.add(self.contestants, [], [])
+        for each in self.contestants:
+            self.store.add_contestant(each)
         self._matchmaker.read(self.store, "human")
 
     def next_pair(self, waiting: list[battles.Battle]) -> tuple[battles.Contestant, battles.Contestant]:

@@ -52,7 +52,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What a provider asked for a device, on a day.
+    """A provider's price of a device, on a day.
 
     Attributes:
         dollars: US dollars per device and hour, on demand.

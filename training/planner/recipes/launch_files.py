@@ -49,13 +49,12 @@ def launch_files(plan: Plan) -> dict[str, str]:
             f"'tensor_parallel': Accelerate starts it only beside FSDP2 over two or more groups, not "
             f"{layout.describe()}; use fsdp2, and at least {2 * layout.tensor_parallel} devices"
         )
-    tuning = Layout(layout.device, tuning_devices(plan), "fsdp2" if layout.sharding == "fsdp2" else layout.sharding)
+    tuning = Layout(layout.device, tuning_devices(plan), layout.sharding)
+    whole = Layout(layout.device, tuning.devices, "ddp")
     return {
         "pretrain": _launch_file("pretraining", layout),
         "sft": _launch_file("SFT of all weights", tuning),
-        "dpo": _launch_file("DPO with LoRA", Layout(layout.device, tuning.devices, "ddp"))
-        if adapts(plan)
-        else _launch_file("DPO of all weights", tuning),
+        "dpo": _launch_file("DPO with LoRA", whole) if adapts(plan) else _launch_file("DPO of all weights", tuning),
     }
 
 
@@ -72,13 +71,8 @@ def tuning_devices(plan: Plan) -> int:
     return min(devices, plan.layout.devices)
 
 
-def machines(devices: int) -> int:
-    """The number of machines that hold so many devices."""
-    return -(-devices // MACHINE)
-
-
 def _launch_file(work: str, layout: Layout) -> str:
-    count = machines(layout.devices)
+    count = -(-layout.devices // MACHINE)  # machines
     several = f", {count} machines" * (count > 1)
     head = [f"# Launch file of {work}: {layout.describe()}{several}."]
     if count > 1:

@@ -22,12 +22,11 @@ _SIZES = {
     "7b": ("llama", 65536, 4096, 14336, 32, 32, 8),
     "70b": ("llama", 131072, 8192, 28672, 80, 64, 8),
 }
-_SHARDED = {"optimizer": "adamw", "chunked_loss": False}  # FSDP2's hooks on the output matrix need the logits
-_LARGE = _SHARDED | {"checkpointing": True}
+_LARGE = {"optimizer": "adamw", "checkpointing": True}
 _SHAPES = {
     "10m": Shape(512, 16, 64, 1500),
     "124m": Shape(1024, 32, 512, 4800),
-    "1b": Shape(2048, 8, 512, 21_500, **_SHARDED),
+    "1b": Shape(2048, 8, 512, 21_500, optimizer="adamw"),
     "7b": Shape(4096, 4, 1024, 36_000, **_LARGE),
     "70b": Shape(8192, 1, 1024, 168_000, **_LARGE),
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from training.common.errors import UserError
 from training.planner.plan import Plan
-from training.planner.predictions import PLAN, predictions
 from training.planner.recipes.launch_files import launch_files
 from training.planner.recipes.lines import line
 from training.planner.recipes.mixtures import suites
+from training.planner.recipes.predictions import PLAN, predictions
 from training.planner.recipes.pretraining import pretrain
 from training.planner.recipes.readme import readme
 from training.planner.recipes.text import data_lines, downloads, needs_download
@@ -23,8 +23,11 @@ def write_recipe(plan: Plan, folder: Path) -> list[str]:
     """Write the recipe folder of a plan; return the names of its files.
 
     Raises:
-        UserError: the folder exists, the architecture is not one of ours, or Accelerate has no such layout.
+        UserError: the folder exists, the plan does not fit, the architecture is not one of ours, or Accelerate has no
+            such layout.
     """
+    if not plan.fits:
+        raise UserError(f"'output_dir': the plan does not fit into memory; first {plan.remedy}")
     if folder.exists():
         raise UserError(f"'output_dir': {folder} exists; name a new folder")
     files = recipe_files(plan, folder)

@@ -14,6 +14,7 @@ from training.planner.requests.request import Request
 from training.planner.sizes import architecture_of_size
 from training.planner.speed import UTILISATION, Calibration, step_time
 from training.planner.units import as_count, as_dollars, as_time
+from training.pretraining.config import largest_divisor, next_multiple
 
 TOKENS_PER_PARAMETER = 20  # where neither tokens nor time are given: about Epoch's correction of Chinchilla
 DEFAULT_DEVICE = "H100 SXM"
@@ -25,7 +26,7 @@ MOST_AT_ONCE = 64  # sequences per device and forward pass; more is no faster
 
 @dataclass
 class Choices:
-    """What a plan is made of beside a request: given on the command line or by a recipe; None: to be chosen.
+    """Parts of a plan that the command line or a recipe gives, beside the request; None: to be chosen.
 
     Attributes:
         architecture: the model, from a recipe, a preset or a config.json.
@@ -122,22 +123,41 @@ def place(architecture: Architecture, request: Request, choices: Choices, device
     """The cheapest layout that fits: DDP, then FSDP2, then with tensor parallelism; each without checkpointing first.
 
     A layout of the user's is kept, and so is his micro-batch. Without a number of devices, one, or as many whole
-    machines as the model needs.
+    machines as the model needs. If nothing fits, the layout that needs the least.
     """
     shape = choices.shape
-    counts = [request.devices] if request.devices else [1, *(GPUS_PER_MACHINE * 2**power for power in range(9))]
+    counts = [request.devices or 1]
+    if request.devices is None and not device.cpu:
+        counts += [GPUS_PER_MACHINE * 2**power for power in range(9)]
     last = None
     for count in counts:
         for layout in _layouts(device, count, choices):
             for checkpointing in (False, True):
                 tried = shape if choices.keeps_batch else replace(shape, checkpointing=checkpointing)
+                if choices.keeps_steps:
+                    tried = replace(tried, micro_batch=_share(shape, layout))
                 most = largest_micro_batch(architecture, tried, layout)
-                last = last or (replace(tried, micro_batch=shape.micro_batch), layout)
-                if choices.keeps_batch and most >= shape.micro_batch:
+                last = tried, layout
+                if choices.keeps_batch and most >= tried.micro_batch:
                     return tried, layout
                 if not choices.keeps_batch and most:
                     return replace(tried, micro_batch=_power_of_two_below(min(most, MOST_AT_ONCE))), layout
     return last
+
+
+def _share(shape: Shape, layout: Layout) -> int:
+    """The micro-batch, or the largest smaller one by which the devices can share a batch that is the user's.
+
+    Raises:
+        UserError: the batch has no equal share for each device.
+    """
+    groups = layout.data_parallel
+    if shape.global_batch % groups:
+        raise UserError(
+            f"'global_batch_size': {shape.global_batch} is not a multiple of the {groups} devices that read data; set "
+            f"it to {next_multiple(shape.global_batch, groups)}"
+        )
+    return largest_divisor(shape.global_batch // groups, shape.micro_batch)
 
 
 def _layouts(device: Device, count: int, choices: Choices) -> list[Layout]:

@@ -17,7 +17,7 @@ EXAMPLES = '"1B", "7B on 8 x H100", "1B, 20B tokens", "24 GB, 2 days, 50 dollars
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for; None where nothing is said.
+    """A model, devices and limits that a user asks for; None where nothing is said.
 
     Attributes:
         parameters: of the model.
@@ -71,7 +71,7 @@ def _read_part(part: str, market: Market) -> dict[str, Any]:
     dollars = re.fullmatch(r"\$\s*([\d_,.]+)", part)
     if dollars:
         return {"dollars": _positive(dollars[1], part)}
-    quantity = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?(?:e\d+)?)\s*([kmbt])?\s*(.*)", part, re.IGNORECASE)
+    quantity = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?(?:e\d+)?)\s*([kmbt](?![a-z]))?\s*(.*)", part, re.IGNORECASE)
     if not quantity:
         return {"device": market.find(part)}  # which names the nearest
     return _read_quantity(part, quantity[1], (quantity[2] or ""), quantity[3])

@@ -8,8 +8,8 @@ from typing import Any
 from training.common.errors import UserError
 from training.common.shipped import with_shipped
 from training.planner.architecture import Architecture
-from training.planner.config_files import read_config
 from training.planner.layout import Shape
+from training.planner.requests.config_files import read_config
 from training.pretraining.config import PretrainConfig, next_multiple
 from training.stages.recipe import build
 from training.stages.recipe_folders import find_folder, stages_in

@@ -7,6 +7,7 @@ import numpy as np
 from training.common.tables import Row, as_markdown
 from training.insight.heads import head_name
 from training.insight.walkthrough import Walkthrough
+from training.plots.insight.maps import visible
 
 TERMS = 8  # products of a dot product that are shown
 KEYS = 6  # keys of a row that are shown
@@ -201,7 +202,7 @@ def softmax_table(walk: Walkthrough) -> list[Row]:
     places = terms.places
     hidden = exponentials.sum() - exponentials[places].sum()
     return [
-        ["key", *(f"{_visible(walk.tokens[place])} ({place})" for place in places), *others, "sum"],
+        ["key", *(f"{visible(walk.tokens[place], 7)} ({place})" for place in places), *others, "sum"],
         ["score", *(number(scores[place]) for place in places), *[""] * (len(others) + 1)],
         ["e^(score − largest)", *(number(exponentials[place]) for place in places),
          *([number(hidden)] if others else []), number(exponentials.sum())],

@@ -96,13 +96,14 @@ def draw_frames(film: HeadFilm, files: Sequence[Path], title: str) -> None:
     """Draw frames of captured steps evenly spread, side by side for print.
 
     Args:
+        film: of at least two steps.
         files: images to write, such as a PNG and a PDF.
     """
     steps, count = film.record.steps, min(_PRINTED, len(film.record.steps))
     chosen = [round(place * (len(steps) - 1) / max(1, count - 1)) for place in range(count)]
     with drawing() as pyplot:
         rows = len(film.probes)
-        side = 1.75 if count > 2 else 3.2  # inches
+        side = 1.75 if count > 2 else 2.6  # inches
         size = (side * count + 1.2, (side + 0.1) * rows + 1.0)
         figure, grid = pyplot.subplots(rows, count, figsize=size, squeeze=False)
         figure.suptitle(short_name(title, int(9 * size[0])), x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -112,12 +113,33 @@ def draw_frames(film: HeadFilm, files: Sequence[Path], title: str) -> None:
                 image = draw_map(axes, attention, probe.tokens, labels=False)
                 if not column:
                     axes.set_ylabel(describe_probe(probe), fontsize=9)
-                value = film.curve("repeated" if probe.kind == "repeated" else "held_out")[place]
-                axes.set_xlabel(f"{film.name} {value:.2f}", fontsize=8.5)
-            if count > 1:
-                tokens = f"{rounded_count(steps[place].tokens)} tokens"
-                grid[0, column].set_title(tokens, fontsize=9.5, pad=5)
+                curve = film.curve(probe.kind)  # none of a text of the user's
+                if curve:
+                    axes.set_xlabel(f"{film.name} {curve[place]:.2f}", fontsize=8.5)
+            tokens = f"{rounded_count(steps[place].tokens)} tokens"
+            grid[0, column].set_title(tokens, fontsize=9.5, pad=5)
         add_scale(figure, image, grid, shrink=0.8, aspect=30)
+        caption(figure, film.sentence)
+        for file in files:
+            save(figure, file)
+
+
+def draw_moment(film: HeadFilm, files: Sequence[Path], title: str) -> None:
+    """Draw the maps of the last captured step side by side, with their tokens.
+
+    Args:
+        files: images to write, such as a PNG and a PDF.
+    """
+    with drawing() as pyplot:
+        size = (4.6 * len(film.probes) + 1.4, 5.8)
+        figure, (row,) = pyplot.subplots(1, len(film.probes), figsize=size, squeeze=False)
+        figure.suptitle(short_name(title, int(9 * size[0])), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        for axes, probe, attention in zip(row, film.probes, film.maps(film.record.steps[-1].step)):
+            image = draw_map(axes, attention, probe.tokens)
+            curve = film.curve(probe.kind)
+            score = f": {film.name} {curve[-1]:.2f}" if curve else ""
+            axes.set_title(describe_probe(probe) + score, fontsize=9.5, pad=5)
+        add_scale(figure, image, row, shrink=0.8, aspect=30)
         caption(figure, film.sentence)
         for file in files:
             save(figure, file)

@@ -195,6 +195,6 @@ def _sentence(record: Record, expected: float | None, measured: int | None) -> s
     if expected is not None:
         text += (
             f" The published law, 10^5.7·√(batch·context), expects {rounded_count(expected)} tokens"
-            + (f", {expected / last:.2g} times as many as this run has." if expected > last else ".")
+            + (f", {rounded_count(expected / last)} times as many as this run has." if expected > last else ".")
         )
     return text

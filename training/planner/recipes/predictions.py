@@ -8,18 +8,17 @@ from typing import Any
 
 from training.common.errors import UserError
 from training.common.json_files import read_json
-from training.common.metrics import METRICS, median_rate, read_metrics
+from training.common.metrics import METRICS, finite, median_rate, read_metrics
 from training.common.tables import Row
 from training.planner.plan import Plan
 from training.planner.units import HOUR, Estimate, as_bytes, as_count, as_dollars, as_time
 from training.stages.provenance import read_provenance, staging_dir
 
 PLAN = "plan.json"
+_TRAINING = {"tokens", "seconds", "tokens_per_second"}  # of a record of training
 _ESTIMATE = [(int, float)]
 _FIELDS = {
-    "layout": str,
     "devices": int,
-    "steps": int,
     "tokens_per_step": int,
     "step_seconds": _ESTIMATE,
     "memory_bytes": _ESTIMATE,
@@ -57,8 +56,9 @@ def compare(run: Path) -> list[Row]:
     """
     folder = _pretraining(run)
     plan, records = _read_plan(folder / PLAN), read_metrics(folder / METRICS)
+    records = [record for record in records if _TRAINING <= record.keys()]
     rate = median_rate(records)
-    if rate != rate:  # NaN
+    if not rate > 0:  # NaN without records
         raise UserError(f"'check': {folder}: no step was measured yet; wait for the first lines of {METRICS}")
     step_seconds, memory = (Estimate(*plan[key]) for key in ("step_seconds", "memory_bytes"))
     done, trained = records[-1]["step"], records[-1]["seconds"]
@@ -66,6 +66,7 @@ def compare(run: Path) -> list[Row]:
     size = plan["tokens_per_step"]
     rates = Estimate(*(size / value for value in reversed(plan["step_seconds"])))
     held = read_provenance(folder).get("metrics", {}).get("peak_memory_bytes")
+    held = held if isinstance(held, int) else None
     rows = [
         _row("seconds per step", step_seconds, size / rate, as_time),
         _row("tokens per second", rates, rate, as_count),
@@ -84,7 +85,9 @@ def _row(name: str, predicted: Estimate, measured: float | None, text: Any) -> R
     if measured is None:
         return [name, *bounds, "not yet", ""]
     outside = "" if predicted.low <= measured <= predicted.high else " *"
-    return [name, *bounds, text(measured), f"{measured / predicted.expected - 1:+.0%}{outside}"]
+    ratio = measured / predicted.expected
+    difference = f"{ratio - 1:+.0%}" if ratio < 10 else f"x {ratio:,.0f}"
+    return [name, *bounds, text(measured), f"{difference}{outside}"]
 
 
 def _pretraining(run: Path) -> Path:
@@ -106,6 +109,9 @@ def _read_plan(file: Path) -> dict[str, Any]:
         plan = read_json(file, _FIELDS)
     except ValueError:
         plan = {}
-    if any(len(plan.get(key, ())) != 3 for key in ("step_seconds", "memory_bytes")):
+    estimates = [plan.get(key, []) for key in ("step_seconds", "memory_bytes")]
+    numbers = [*estimates[0], *estimates[1], plan.get("tokens_per_step"), plan.get("devices")]
+    sound = all(finite(number) is not None and number > 0 for number in numbers)
+    if not sound or any(len(estimate) != 3 for estimate in estimates):
         raise UserError(f"'check': {file} is damaged; copy it again from the folder of the recipe")
     return plan

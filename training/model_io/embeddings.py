@@ -76,7 +76,7 @@ def neighbours_through_training(run: str | Path, tokens: list[str], count: int =
     """
     checkpoints = read_checkpoints(Path(run) / CHECKPOINTS)
     moments = {checkpoint.step: checkpoint.folder for checkpoint in checkpoints} or {None: Path(run)}
-    tokenizer = open_tokenizer(run if not checkpoints else checkpoints[-1].folder, "tokens")
+    tokenizer = open_tokenizer(run if not checkpoints else checkpoints[-1].folder, "neighbours")
     ids = [_single_token(text, tokenizer) for text in tokens]
     names = [_name(token, tokenizer) for token in range(len(tokenizer))]
     found: list[list[Neighbours]] = [[] for _ in ids]
@@ -134,7 +134,7 @@ def _single_token(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         parts = ", ".join(repr(_name(token, tokenizer)) for token in ids)
-        raise UserError(f"'tokens': {text!r} is {len(ids)} tokens ({parts}); name one, perhaps with a space in front")
+        raise UserError(f"'neighbours': {text!r} is {len(ids)} tokens ({parts}); name one, or put a space before it")
     return ids[0]
 
 

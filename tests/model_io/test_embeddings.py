@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_scratch import ScratchForCausalLM
 from modeling_scratch.modeling_scratch import apply_rotary_pos_emb
-from training.insight.embeddings import nearest_tokens, neighbours_through_training, position_vectors
+from training.model_io.embeddings import nearest_tokens, neighbours_through_training, position_vectors
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,11 @@ def test_what_is_added_to_the_tokens(kind):
 
 
 def test_bad_input_is_one_line(run, tmp_path):
-    with refused("tokens", "' another another'", "2 tokens"):
+    with refused("neighbours", "' another another'", "2 tokens"):
         neighbours_through_training(run, ["c", " another another"])
-    with refused("tokens", "0 tokens"):
+    with refused("neighbours", "0 tokens"):
         neighbours_through_training(run, [""])
-    with refused("tokens", "nowhere"):
+    with refused("neighbours", "nowhere"):
         neighbours_through_training(tmp_path / "nowhere", ["c"])
     with refused("positions", "without positions"):
         position_vectors(build("scratch", position_type="none"))
