@@ -150,14 +150,15 @@ def measure(voters: int, battles: int, pause: float) -> dict[str, Any]:
             server.join()
     actions = {action: times[action] for action in ACTIONS}
     actions["all"] = [seconds for each in actions.values() for seconds in each]
-    count = len(actions["all"])
-    return {
+    found = {
         action: {
             name: round(1000 * float(np.quantile(each, share)), 1)
             for name, share in (("median", 0.5), ("90%", 0.9), ("longest", 1.0))
         }
         for action, each in actions.items()
-    } | {"processor_ms": round(1000 * used / count, 3), "actions_per_second": count / seconds}
+    }
+    count = len(actions["all"])
+    return found | {"processor_ms": round(1000 * used / count, 3), "actions_per_second": round(count / seconds, 1)}
 
 
 def main() -> None:

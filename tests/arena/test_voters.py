@@ -104,14 +104,20 @@ def test_a_reward_model_votes_for_the_higher_score(scorer):
 
 @contextlib.contextmanager
 def endpoint(reply):
-    """The address of a server whose model replies with what `reply(prompt)` says, in pieces; it may be no event."""
+    """The address of a server whose model replies with what `reply(prompt)` says, in pieces; it may be no event.
+
+    An exception is an error response with its text.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             said = reply(body["messages"][0]["content"])
-            self.send_response(200 if said is not None else 500)
+            self.send_response(400 if isinstance(said, Exception) else 200 if said is not None else 500)
             self.end_headers()
+            if isinstance(said, Exception):
+                self.wfile.write(json.dumps({"error": {"message": str(said)}}).encode())
+                return
             for letter in said or "":
                 event = {"choices": [{"delta": {"content": letter}}]}
                 self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
@@ -168,6 +174,20 @@ def test_an_endpoint_that_lies_gets_no_vote(tmp_path, reply):
         tally = asyncio.run(vote_on(store, open_voter([address], [], None), reports.append))
         assert not store.votes() and tally.voted == 0 and sum(tally.without_vote.values()) == 1
     assert len(asked) == 2 and len(reports) == 1 and "referee" in reports[0]
+
+
+def test_an_endpoint_that_rejects_a_battle_is_quoted_once(tmp_path):
+    """As `scratch serve` rejects answers that are longer than the model's context."""
+    reports = []
+    with (
+        endpoint(lambda prompt: ValueError(f"the prompt has {len(prompt)} tokens;\n\x1b[2Jshorten it")) as address,
+        make_store(tmp_path / "a.sqlite") as store,
+    ):
+        store.begin(of("Because I say so.", "No."))
+        store.begin(of("No.", "No."))
+        tally = asyncio.run(vote_on(store, open_voter([address], [], None), reports.append))
+    assert tally.without_vote == {"referee: answered 400": 2} and len(reports) == 1
+    assert "referee: answered 400 (the prompt has " in reports[0] and "tokens; [2Jshorten it)" in reports[0]
 
 
 def test_a_store_is_voted_on_once(tmp_path, monkeypatch, capsys):

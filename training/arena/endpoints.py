@@ -15,10 +15,20 @@ from training.common.errors import UserError, one_line
 KEY = "ARENA_API_KEY"  # environment variable with the key of all endpoints
 SILENCE = 60.0  # seconds without a piece after which a contestant counts as hanging
 LONGEST_LINE = 1 << 20  # bytes of one event
+LONGEST_REFUSAL = 10_000  # bytes of an error response that is read
 
 
 class ContestantError(Exception):
-    """A contestant failed. The reason may name it, so it goes to the terminal, never to a page."""
+    """A contestant failed. The reason may name it, so it goes to the terminal, never to a page.
+
+    Args:
+        reason: the same for all requests that fail alike.
+        detail: the words of the endpoint, which may differ for each request.
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
 
 
 def is_address(text: str) -> bool:
@@ -84,7 +94,8 @@ class Endpoint:
                     "POST", f"{self.url}/chat/completions", json=body, headers=_headers()
                 ) as response:
                     if response.status_code != 200:
-                        raise ContestantError(f"{self.name}: answered {response.status_code}")
+                        detail = await _refusal(response.aiter_bytes())
+                        raise ContestantError(f"{self.name}: answered {response.status_code}", detail)
                     async for event in _events(response.aiter_bytes()):
                         piece = _piece(event)
                         if piece:
@@ -105,6 +116,20 @@ def _certificates() -> ssl.SSLContext:
 def _headers() -> dict[str, str]:
     key = os.environ.get(KEY)
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+async def _refusal(pieces: AsyncIterator[bytes]) -> str:
+    """The message of an error response, short and on one line; empty if it has none."""
+    body = b""
+    async for piece in pieces:
+        body += piece
+        if len(body) > LONGEST_REFUSAL:
+            return ""
+    try:
+        message = one_line(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return "".join(letter for letter in message if letter.isprintable())[:200]
 
 
 async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -28,7 +29,7 @@ class Matchmaker:
         self.models = list(models)
         self._places = {model: place for place, model in enumerate(models)}
         self._draw = np.random.default_rng(seed)
-        self._votes: list[tuple[int, int, float]] = []  # two places, score of the first
+        self._first, self._second, self._score = array("q"), array("q"), array("d")  # two places, score of the first
         self._ratings: Ratings | None = None  # of these votes
         self._changing = threading.Lock()  # guards the two
 
@@ -41,7 +42,9 @@ class Matchmaker:
         """Count a vote; one on a model that is not a contestant does not count."""
         if model_a in self._places and model_b in self._places:
             with self._changing:
-                self._votes.append((self._places[model_a], self._places[model_b], SCORES[winner]))
+                self._first.append(self._places[model_a])
+                self._second.append(self._places[model_b])
+                self._score.append(SCORES[winner])
                 self._ratings = None
 
     def next_pair(self, waiting: Iterable[tuple[str, str]]) -> tuple[str, str]:
@@ -52,9 +55,9 @@ class Matchmaker:
         """
         with self._changing:
             if self._ratings is None:
-                first, second, score = np.array(self._votes).reshape(-1, 3).T
-                sides = (first.astype(np.int64), second.astype(np.int64))
-                self._ratings = bradley_terry(Votes(len(self.models), *sides, score, np.zeros(len(score), np.int64)))
+                columns = [np.array(column) for column in (self._first, self._second, self._score)]
+                one_voter = np.zeros(len(self._score), np.int64)
+                self._ratings = bradley_terry(Votes(len(self.models), *columns, one_voter))
             ratings = self._ratings
         places = [(self._places[first], self._places[second]) for first, second in waiting]
         first, second = next_pair(ratings, places, self._draw)

@@ -207,7 +207,7 @@ class Store:
         return hmac.new(salt.encode(), voter.encode(), hashlib.sha256).hexdigest()[:32]
 
     def add_contestant(self, contestant: Contestant) -> None:
-        """Add a model; a known fingerprint keeps the name it has."""
+        """Add a model, by its name and fingerprint; a known fingerprint keeps the name it has."""
         self._write("INSERT OR IGNORE INTO contestants VALUES (?, ?)", (contestant.fingerprint, contestant.name))
 
     def contestants(self) -> list[Contestant]:

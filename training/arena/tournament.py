@@ -17,7 +17,6 @@ from training.arena.contestants import Contestant, bounded_answer, identity_word
 from training.arena.matchmaking import Matchmaker
 from training.arena.results import join_orders
 from training.arena.store import Battle, Message, Store, Vote
-from training.arena.store import Contestant as Entry
 from training.arena.voters import NoVote, Voter, as_answer
 from training.common.errors import UserError, one_line
 from training.common.progress import progress_bar
@@ -80,7 +79,7 @@ class Tournament:
     def open(self) -> None:
         """Enter the contestants in the store, and read the votes on them."""
         for each in self.contestants.values():
-            self.store.add_contestant(Entry(each.name, each.fingerprint))
+            self.store.add_contestant(each)
         self._matchmaker.read(self.store, self.voter.kind if self.voter else "human")
 
     def missing(self, battles: int) -> list[int]:
@@ -167,7 +166,7 @@ async def cast(voter: Voter, battle: Battle, tally: Tally, report: Report) -> li
     except NoVote as error:
         reason = str(error)
         if reason not in tally.without_vote:
-            report(f"no vote of {voter.rater} ({reason})")
+            report(f"no vote of {voter.rater} ({error.example})")
         tally.without_vote[reason] += 1
         return []
     tally.voted += 1

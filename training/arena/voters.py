@@ -42,7 +42,15 @@ Reply with one word: A, B or tie."""
 
 
 class NoVote(Exception):
-    """A voter cannot vote on a battle; the text says why, the same for all battles of this kind."""
+    """A voter cannot vote on a battle; the text says why, the same for all battles of this kind.
+
+    Args:
+        example: the same with the details of this battle.
+    """
+
+    def __init__(self, reason: str, example: str = ""):
+        super().__init__(reason)
+        self.example = example or reason
 
 
 class Voter(Protocol):
@@ -150,7 +158,7 @@ class Comparisons:
         try:
             pieces = [piece async for piece in bounded_answer(self.endpoint, as_question(prompt), SETTINGS)]
         except ContestantError as error:
-            raise NoVote(one_line(error)) from None
+            raise NoVote(one_line(error.reason), one_line(error)) from None
         except (ValueError, TimeoutError) as error:
             raise NoVote(f"{self.endpoint.name}: {one_line(error) or 'no reply in time'}") from None
         reply = REPLY.fullmatch("".join(pieces))

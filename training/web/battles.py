@@ -135,6 +135,8 @@ class Battles:
         self._seeds = random.Random(seed)
         self.names = names
         self.open: OrderedDict[str, Battle] = OrderedDict()
+        self._of_voter: dict[str, dict[str, Battle]] = {}  # those in `open`
+        self._unfinished: dict[str, Battle] = {}  # those in `open` without a vote or a failure
         self.recent: dict[str, list[float]] = {}
 
     def begin(self, voter: str) -> Battle:
@@ -143,19 +145,20 @@ class Battles:
         Raises:
             Rejected: every battle in memory is in use.
         """
-        own = [battle for battle in self.open.values() if battle.voter == voter]
+        own = self._of_voter.get(voter, {})
         if len(own) >= MOST_OF_A_VOTER:
-            self._forget(own[0])
+            self._forget(next(iter(own.values())))
         if len(self.open) >= MOST_OPEN:
-            idle = [battle for battle in self.open.values() if battle.idle]
-            if not idle:
+            idle = next((battle for battle in self.open.values() if battle.idle), None)
+            if idle is None:
                 raise Rejected(503, "Too many battles are open; try again in a few minutes.")
-            self._forget(idle[0])
-        pair = list(self.draw([other for other in self.open.values() if not other.idle]))
+            self._forget(idle)
+        pair = list(self.draw([other for other in self._unfinished.values() if not other.idle]))
         secrets.SystemRandom().shuffle(pair)
         sides = dict(zip(SIDES, pair, strict=True))
         battle = Battle(secrets.token_urlsafe(16), voter, sides, self.settings, self._seeds.randrange(2**31))
-        self.open[battle.id] = battle
+        self.open[battle.id] = self._unfinished[battle.id] = battle
+        self._of_voter.setdefault(voter, {})[battle.id] = battle
         return battle
 
     def find(self, name: str, voter: str) -> Battle:
@@ -184,7 +187,7 @@ class Battles:
             raise Rejected(409, "This battle has ended. Begin a new one.")
         if battle.answering:
             raise Rejected(409, "Both models are still answering.")
-        if sum(other.answering for other in self.open.values()) >= MOST_ANSWERING:
+        if sum(other.answering for other in self._unfinished.values()) >= MOST_ANSWERING:
             raise Rejected(503, "Too many battles at once; try again in a minute.")
         if len(battle.turns) >= MOST_TURNS:
             raise Rejected(409, f"A battle has at most {MOST_TURNS} turns. Vote, or begin a new one.")
@@ -239,6 +242,7 @@ class Battles:
         finally:
             battle.voting = False
         battle.state = "voted"
+        self._unfinished.pop(battle.id, None)
         if battle.leaked:
             battle.message = "An answer names a model, so this vote is kept but does not count for the rating."
 
@@ -263,6 +267,7 @@ class Battles:
 
     def _void(self, battle: Battle, message: str) -> None:
         battle.state, battle.message = "void", message
+        self._unfinished.pop(battle.id, None)
         for answer in battle.turns[-1].pair.answers.values():
             answer.failed = True
         self._cancel(battle)
@@ -276,6 +281,10 @@ class Battles:
         if battle.answering:
             self._void(battle, "A newer battle took its place.")
         del self.open[battle.id]
+        self._unfinished.pop(battle.id, None)
+        del self._of_voter[battle.voter][battle.id]
+        if not self._of_voter[battle.voter]:
+            del self._of_voter[battle.voter]
 
     def _check_rate(self, voter: str) -> None:
         now = time.monotonic()

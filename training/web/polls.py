@@ -8,7 +8,7 @@ from training.arena.answer_style import TOPICS
 from training.arena.leaderboard import Leaderboard, make_leaderboard
 from training.arena.matchmaking import Matchmaker
 from training.arena.results import Filter, read_results
-from training.arena.store import KINDS, Battle, Contestant, Store, Vote, Winner
+from training.arena.store import KINDS, Battle, Store, Vote, Winner
 from training.web import battles
 from training.web.lockstep import SIDES
 
@@ -36,7 +36,7 @@ class Polls:
     def open(self) -> None:
         """Enter the contestants in the store, and read their votes of earlier runs."""
         for each in self.contestants:
-            self.store.add_contestant(Contestant(each.name, each.fingerprint))
+            self.store.add_contestant(each)
         self._matchmaker.read(self.store, "human")
 
     def next_pair(self, waiting: list[battles.Battle]) -> tuple[battles.Contestant, battles.Contestant]:
