@@ -71,6 +71,8 @@ class Browser:
         Raises:
             RuntimeError: a status other than 200.
         """
+        if self.reader.at_eof():  # the server closes connections that are idle for some seconds
+            await self.__aenter__()
         content = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", f"host: 127.0.0.1:{self.port}", self.cookie]
         if body is not None:
