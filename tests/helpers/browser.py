@@ -9,6 +9,8 @@ import time
 import pytest
 import uvicorn
 
+from training.serving.listening import IDLE_SECONDS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 NARROWEST = 600  # pixels of a window
@@ -19,7 +21,7 @@ def serving(app):
     """The address of an application that a thread serves."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", timeout_keep_alive=IDLE_SECONDS))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

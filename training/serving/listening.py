@@ -10,6 +10,9 @@ import uvicorn
 from training.common.errors import UserError, one_line
 
 SHUTDOWN_SECONDS = 1  # for answers in progress to end
+# How long an idle connection stays open: longer than in clients (5 s in httpx). Otherwise a request may be sent on a
+# connection that the server is just closing, and fail.
+IDLE_SECONDS = 75
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -44,6 +47,12 @@ def address_of(listener: socket.socket) -> str:
 
 def serve(app: Any, listener: socket.socket) -> None:
     """Serve an ASGI application until Ctrl-C or SIGTERM."""
-    options = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+    options = uvicorn.Config(
+        app,
+        log_level="warning",
+        lifespan="off",
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again, once it has closed everything
         uvicorn.Server(options).run(sockets=[listener])
