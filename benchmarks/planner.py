@@ -294,8 +294,7 @@ def memory_row(variant: Case, layout: Layout, measured: float) -> Row:
 
 
 def check_time(cases: list[Case], layout: Layout, rounds: int) -> list[Row]:
-    """Seconds of an optimizer step by the planner after its calibration, and measured."""
-    calibration = calibrate(cases[0].architecture, cases[0].shape, CALIBRATION)
+    """Seconds of an optimizer step by the planner after a calibration for each case, and measured."""
     steps = {variant.name: build_step(variant, CPU) for variant in cases}
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -305,6 +304,7 @@ def check_time(cases: list[Case], layout: Layout, rounds: int) -> list[Row]:
             taken[name].append(seconds(steps[name], CPU))
     rows = []
     for variant in cases:
+        calibration = calibrate(variant.architecture, variant.shape, CALIBRATION)
         predicted = step_time(variant.architecture, variant.shape, layout, calibration).expected
         measured = statistics.median(taken[variant.name])
         row = {"case": variant.name, "predicted (ms)": predicted * 1000, "measured (ms)": measured * 1000}

@@ -1,8 +1,9 @@
 """Calibration: a few seconds of the real layers on this machine, from which `step_time` predicts a run."""
 
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -17,28 +18,36 @@ from training.pretraining.model import checkpoint_activations
 
 
 def calibrate(architecture: Architecture, shape: Shape, budget: float = 5.0) -> Calibration:
-    """Time one and two layers of the architecture, with their embedding, loss and optimizer, on this machine's device.
+    """Time one and three layers of the architecture, with their embedding, loss and optimizer, on the device here.
 
-    The difference of the two is a layer; what is left of one is embedding, final norm and loss.
+    Half of the difference of the two is a layer; what is left of one is embedding, final norm and loss.
 
     Args:
         shape: its micro-batch is run as it is.
         budget: seconds, imports apart; each of the two models runs at least twice, whatever that takes.
     """
-    one, two = (_shortened(architecture, layers) for layers in (1, 2))
-    short, long = (_time_passes(network_config(model), shape, budget * 0.4) for model in (one, two))
-    update = _time_optimizer(network_config(two), shape, budget * 0.2)
-    tokens = shape.micro_batch * shape.sequence_length
+    one, three = (_shortened(architecture, layers) for layers in (1, 3))
+    configs = [network_config(model) for model in (one, three)]
+    short, long = _in_turn([_passes(config, shape) for config in configs], budget * 0.7)
+    short_update, long_update = _in_turn([_update(config, shape) for config in configs], budget * 0.3)
+    layer, ends = _parts(short, long)
+    layer_update, ends_update = _parts(short_update, long_update)
+    tokens, in_layer = shape.micro_batch * shape.sequence_length, one.layer_parameters
     layer_work, ends_work = operations(one, shape)
-    layer = max(min(long) - min(short), 0.05 * min(short))
-    ends = max(min(short) - layer, 0.01 * min(short))
-    middle = sorted(long)[len(long) // 2]
     return Calibration(
         layer_rate=tokens * layer_work / layer,
         ends_rate=tokens * ends_work / ends,
-        optimizer_rate=two.num_parameters / update,
-        spread=min(middle / min(long) - 1, 0.5),
+        layer_updates=in_layer / layer_update,
+        ends_updates=(one.num_parameters - in_layer) / ends_update,
+        spread=min(statistics.median(long) / min(long) - 1, 0.5),
     )
+
+
+def _parts(one: list[float], three: list[float]) -> tuple[float, float]:
+    """The seconds of a layer and of the ends, from those of one layer with the ends and of three."""
+    short, long = statistics.median(one), statistics.median(three)
+    layer = max((long - short) / 2, 0.05 * short)
+    return layer, max(short - layer, 0.01 * short)
 
 
 def network_config(architecture: Architecture) -> ScratchConfig:
@@ -56,7 +65,8 @@ def network_config(architecture: Architecture) -> ScratchConfig:
 
 
 def _shortened(architecture: Architecture, layers: int) -> Architecture:
-    return replace(architecture, num_hidden_layers=layers, layer_types=architecture.layer_types[:layers])
+    types = (architecture.layer_types * layers)[:layers]
+    return replace(architecture, num_hidden_layers=layers, layer_types=types)
 
 
 def _build(config: ScratchConfig, shape: Shape) -> ScratchForCausalLM:
@@ -66,8 +76,8 @@ def _build(config: ScratchConfig, shape: Shape) -> ScratchForCausalLM:
     return model.to(pick_device()).train()
 
 
-def _time_passes(config: ScratchConfig, shape: Shape, budget: float) -> list[float]:
-    """Seconds of forward and backward passes of a micro-batch, the first left out."""
+def _passes(config: ScratchConfig, shape: Shape) -> Callable[[], None]:
+    """A forward and backward pass of a micro-batch."""
     model, device = _build(config, shape), pick_device()
     tokens = torch.randint(config.vocab_size, (shape.micro_batch, shape.sequence_length), device=device)
 
@@ -76,26 +86,29 @@ def _time_passes(config: ScratchConfig, shape: Shape, budget: float) -> list[flo
             loss = model(tokens, labels=tokens, shift_labels=tokens, use_cache=False, skip_logits=shape.chunked_loss)
         loss.loss.backward()
 
-    return _repeat(run, device, budget)
+    return run
 
 
-def _time_optimizer(config: ScratchConfig, shape: Shape, budget: float) -> float:
-    """Seconds of a step of the optimizer, clipping included."""
-    model, device = _build(config, shape), pick_device()
+def _update(config: ScratchConfig, shape: Shape) -> Callable[[], None]:
+    """A step of the optimizer, clipping included."""
+    model = _build(config, shape)
     optimizer = build_optimizer(model, OptimizerConfig(name=shape.optimizer))
     for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = torch.randn_like(parameter)
 
     def run() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    return min(_repeat(run, device, budget))
+    return run
 
 
-def _repeat(work: Any, device: torch.device, budget: float) -> list[float]:
-    work()  # the first call loads libraries and allocates
-    times, deadline = [seconds(work, device)], time.monotonic() + budget
-    while time.monotonic() < deadline:
-        times.append(seconds(work, device))
+def _in_turn(works: list[Callable[[], None]], budget: float) -> list[list[float]]:
+    """Seconds of each work, repeated in turn so that what else the machine does concerns all of them."""
+    for work in works:
+        work()  # the first call loads libraries and allocates
+    times, device, deadline = [[] for _ in works], pick_device(), time.monotonic() + budget
+    while not times[0] or time.monotonic() < deadline:
+        for each, work in zip(times, works, strict=True):
+            each.append(seconds(work, device))
     return times

@@ -20,13 +20,15 @@ class Calibration:
 
     Attributes:
         layer_rate, ends_rate: operations per second (full square) of the layers, and of embedding, norm and loss.
-        optimizer_rate: parameters that the optimizer updates per second.
+        layer_updates, ends_updates: parameters of each that the optimizer updates per second. Muon's products are for
+            the matrices of the layers alone.
         spread: relative spread of the repetitions, for the bounds.
     """
 
     layer_rate: float
     ends_rate: float
-    optimizer_rate: float
+    layer_updates: float
+    ends_updates: float
     spread: float = 0.1
 
 
@@ -62,8 +64,10 @@ def step_time(
     tokens = shape.tokens_per_step / layout.devices
     if calibration is not None:
         compute = tokens * (layers / calibration.layer_rate + ends / calibration.ends_rate)
-        update = architecture.num_parameters / layout.shards / calibration.optimizer_rate
-        seconds = compute + update
+        in_layers = architecture.num_hidden_layers * architecture.layer_parameters
+        in_ends = architecture.num_parameters - in_layers
+        update = in_layers / calibration.layer_updates + in_ends / calibration.ends_updates
+        seconds = compute + update / layout.shards
         margin = max(calibration.spread, 0.05)
         return Estimate(seconds * (1 - margin), seconds, seconds * (1 + 2 * margin))
     work = tokens * (layers + ends) / layout.device.rate
