@@ -16,11 +16,11 @@ from training.common.progress import TrainingProgress, progress_bar
 
 
 def show_progress(trainer: Trainer, figures: dict[str, str]) -> None:
-    """Replace the progress callback of a Trainer by `ProgressLines`, and let it log its last step."""
+    """Replace the progress callback of a Trainer by `ProgressLines`, and let it log the steps that it saves."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
     trainer.add_callback(ProgressLines(figures))
-    trainer.add_callback(LogLastStep())
+    trainer.add_callback(LogSavedSteps())
 
 
 def hide_bars_in_logs() -> None:
@@ -30,12 +30,18 @@ def hide_bars_in_logs() -> None:
         logging.disable_progress_bar()
 
 
-class LogLastStep(TrainerCallback):
-    """Logs the last step, unless nothing is logged: a run shorter than `logging_steps` would leave no loss."""
+class LogSavedSteps(TrainerCallback):
+    """Logs the last step and every step that is saved, unless nothing is logged.
+
+    A run shorter than `logging_steps` would leave no loss. A logged loss is the mean since the last one, which a
+    checkpoint does not hold: without this, a resumed run would log other means.
+    """
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+        if args.logging_strategy != "no" and (control.should_save or state.global_step >= state.max_steps):
             control.should_log = True
+
+    on_epoch_end = on_step_end
 
 
 class MetricsFile(TrainerCallback):
