@@ -9,7 +9,7 @@ INSTALL = $(BIN)/python -m pip install --constraint .ci/constraints.txt --editab
 quickstart: $(LIGHT)  ## corpus to chat model on this machine
 	$(BIN)/scratch run recipes/quickstart
 
-check: lint  ## the linter and the tests that need no whole command, under three minutes
+check: lint  ## the linter and the tests that need no whole command, about five minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not release"
 
 test: lint  ## the linter and the tests that every change must pass, about twenty minutes
