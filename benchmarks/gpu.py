@@ -1,7 +1,7 @@
 """Everything that only a GPU can show, as one report in Markdown and JSON: correctness, speed, memory, predictions.
 
     python -m benchmarks.gpu runs/gpu                # in under nine minutes on an H200
-    python -m benchmarks.gpu runs/gpu                # again: goes on, and repeats what failed
+    python -m benchmarks.gpu runs/gpu                # again: continues, and repeats what failed
     python -m benchmarks.gpu runs/gpu --small        # the same with tiny models, in a minute on a CPU
 
 Correctness: bf16 against fp32, every attention implementation, compiled layers, generation against the CPU's, and a
@@ -40,7 +40,7 @@ MINUTES = 8.0  # after which no section starts; the longest takes less than one
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report that is measured and written by itself. Those of one title share a table."""
+    """A part of the report that is measured and written separately. Those of one title share a table."""
 
     title: str
     case: str

@@ -264,7 +264,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def train(setting: Setting, folder: Path, run: str, killed_after: int | None = None) -> None:
-    """Pretrain in a process of its own, from the run's newest checkpoint. It dies by SIGKILL after `killed_after`."""
+    """Pretrain in a new process, from the run's newest checkpoint. It dies by SIGKILL after `killed_after`."""
     # A CUDA process cannot be forked; without CUDA a fork saves the seconds of the imports.
     context = multiprocessing.get_context("spawn" if setting.device.type == "cuda" else "fork")
     process = context.Process(target=pretrain, args=(folder, run, killed_after))

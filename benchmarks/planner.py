@@ -7,7 +7,7 @@
 - Parameters: of every preset, with and without each option that changes their number, and of every recipe.
 - FLOPs: of forward and backward, against torch's counter (torch.utils.flop_counter), which sees the whole square of
   attention.
-- Memory: each case trains two steps in a process of its own. `tensors` is the most bytes that tensors take at once, by
+- Memory: each case trains two steps in a new process. `tensors` is the most bytes that tensors take at once, by
   the profiler's record. `process` is resident memory, as a user sees it: that of a process with the imports of `scratch
   pretrain`, and the growth by the steps. It includes what the C library and oneDNN keep for themselves.
 - Time: an optimizer step, median over rounds in which the cases take turns, against the prediction after a calibration

@@ -1,4 +1,4 @@
-"""Show training runs in the terminal while they go on: losses, learning rate, speed, time left, samples.
+"""Show training runs in the terminal while they train: losses, learning rate, speed, time left, samples.
 
     scratch watch RUN [RUN ...]
 
