@@ -58,7 +58,5 @@ def read_gpt2(checkpoint: Checkpoint, project: str, heads: int, activation: str,
         zeros = torch.zeros(shape[0], dtype=weight.dtype)
         weights[f"{name}.bias"] = checkpoint.take(f"{name}.bias", shape[0]) if biased else zeros
         weights[f"{name}.weight"] = weight.T.contiguous() if len(shape) == 2 else weight
-    head = checkpoint.take_output("lm_head.weight", weights["transformer.wte.weight"])
-    checkpoint.finish(project)
     config = gpt2_config(vocab, context, hidden, inner, layers, heads, activation, dropout)
-    return with_output(StockModel(project, config, weights), head)
+    return with_output(StockModel(project, config, weights), checkpoint, "lm_head.weight")

@@ -111,8 +111,6 @@ def read(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
                 parts = _split(joined, heads, groups, width, interleaved=".attn.attn." in name)
                 for letter, part in zip("qkv", parts):
                     weights[f"{ours}.self_attn.{letter}_proj.{kind}"] = part
-    head = checkpoint.take_output("lm_head.weight", weights["model.embed_tokens.weight"])
-    checkpoint.finish(NAME)
     options: dict[str, Any] = {} if qk_norm else {"mlp_bias": biases["mlp"]}
     config = llama_config(
         qk_norm,
@@ -130,7 +128,7 @@ def read(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
         **options,
     )
     beside = checkpoint.file.parent if (checkpoint.file.parent / "tokenizer.json").is_file() else None
-    return with_output(StockModel(NAME, config, weights, tokenizer=beside), head)
+    return with_output(StockModel(NAME, config, weights, tokenizer=beside), checkpoint, "lm_head.weight")
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:

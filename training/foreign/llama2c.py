@@ -59,8 +59,6 @@ def read(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
             rotated = theirs in ("attention.wq", "attention.wk")
             weights[f"model.layers.{layer}.{ours}.weight"] = _to_halves(tensor, width) if rotated else tensor
     weights["model.norm.weight"] = checkpoint.take("norm.weight", hidden)
-    head = checkpoint.take_output("output.weight", weights["model.embed_tokens.weight"])
-    checkpoint.finish(NAME)
     config = llama_config(
         qk_norm=False,
         vocab_size=vocab,
@@ -74,7 +72,7 @@ def read(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
         rms_norm_eps=number(checkpoint, settings, "norm_eps", 1e-5),
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
     )
-    return with_output(StockModel(NAME, config, weights, begins=True), head)
+    return with_output(StockModel(NAME, config, weights, begins=True), checkpoint, "output.weight")
 
 
 def _to_halves(matrix: torch.Tensor, width: int) -> torch.Tensor:

@@ -58,10 +58,8 @@ def _read_gpt(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
         if biased:
             bias = torch.cat([checkpoint.take(f"{part}.bias", hidden) for part in parts])
         weights[f"{ours}.attn.c_attn.weight"], weights[f"{ours}.attn.c_attn.bias"] = joined.T.contiguous(), bias
-    head = checkpoint.take_output("out_head.weight", weights["transformer.wte.weight"])
-    checkpoint.finish(f"a GPT of {NAME}")
     config = gpt2_config(vocab, context, hidden, inner, layers, heads, "gelu_new", 0.0)
-    return with_output(StockModel(NAME, config, weights), head)
+    return with_output(StockModel(NAME, config, weights), checkpoint, "out_head.weight", f"a GPT of {NAME}")
 
 
 def _read_llama(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
@@ -103,8 +101,6 @@ def _read_llama(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
             weights[f"{ours}.{name}.weight"] = checkpoint.take(f"{theirs}.{place}.weight", *shape)
         for name, (place, size) in norms.items():
             weights[f"{ours}.{name}.weight"] = checkpoint.take(f"{theirs}.{place}.{norm}", size)
-    head = checkpoint.take_output("out_head.weight", weights["model.embed_tokens.weight"])
-    checkpoint.finish(f"a {'Qwen3' if qk_norm else 'Llama'} of {NAME}")
     config = llama_config(
         qk_norm,
         vocab_size=vocab,
@@ -118,4 +114,5 @@ def _read_llama(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
         rms_norm_eps=eps,
         rope_parameters=dict(rope),
     )
-    return with_output(StockModel(NAME, config, weights), head)
+    described = f"a {'Qwen3' if qk_norm else 'Llama'} of {NAME}"
+    return with_output(StockModel(NAME, config, weights), checkpoint, "out_head.weight", described)

@@ -50,8 +50,19 @@ def llama_config(qk_norm: bool, **options: Any) -> PreTrainedConfig:
     return (Qwen3Config if qk_norm else LlamaConfig)(**_NO_TOKENS, **options)
 
 
-def with_output(model: StockModel, head: torch.Tensor | None) -> StockModel:
-    """Add the output matrix; None: tie it to the embedding."""
+def with_output(model: StockModel, checkpoint: Checkpoint, name: str, described: str = "") -> StockModel:
+    """Add the output matrix, the last tensor of a checkpoint; without one, or if it is the embedding, tie it.
+
+    Args:
+        name: of the output matrix in the checkpoint.
+        described: the model, for errors (default: its project).
+
+    Raises:
+        UserError: the checkpoint holds a tensor that no reader took.
+    """
+    embedding = "transformer.wte" if model.config.model_type == "gpt2" else "model.embed_tokens"
+    head = checkpoint.take_output(name, model.weights[f"{embedding}.weight"])
+    checkpoint.finish(described or model.project)
     model.config.tie_word_embeddings = head is None
     if head is not None:
         model.weights["lm_head.weight"] = head

@@ -8,11 +8,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_scratch.loss_scratch import IGNORE_INDEX
-from training.common.errors import UserError
 from training.data.loader import Batch, TokenLoader
 from training.insight.attention import attention_sizes
 from training.insight.config import InsightConfig
 from training.insight.copying import copying
+from training.insight.heads import read_head
 from training.insight.measures import in_context_learning
 from training.insight.observation import Observation, observe
 from training.insight.record import HeadScores, Layout, RecordWriter, Snapshot, StepScores
@@ -53,6 +53,8 @@ class Capture:
             context = min(context, loader.packings[0].sequence_length)
         self.sequences = choose_sequences(config, tokenizer, loader, context, seed)
         self.sizes = attention_sizes(model)
+        for name in config.heads:
+            read_head(name, self.sizes.layers, self.sizes.heads, "insight.heads")
         self.layout = Layout(
             sequence_length=min(context, LONGEST),
             bytes_per_token=loader.bytes_per_token if loader else None,
@@ -60,12 +62,6 @@ class Capture:
             probes=self.sequences.probes,
             **vars(self.sizes),
         )
-        for layer, head in self.layout.vectors:
-            if layer >= self.layout.layers or head >= self.layout.heads:
-                raise UserError(
-                    f"'insight.heads': {layer}.{head} does not exist; the model has {self.layout.layers} layers of "
-                    f"{self.layout.heads} heads, 0.0 to {self.layout.layers - 1}.{self.layout.heads - 1}"
-                )
 
     def begin(self, folder: Path, step: int = 0) -> RecordWriter:
         """Open the record in a folder; see `RecordWriter` for what it keeps."""

@@ -7,8 +7,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from training.model_io.tokenizers import UNDECODED
 
-_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level tokenizers, as GPT-2's
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # of SentencePiece's byte fallback
+BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level tokenizers, as GPT-2's
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # of SentencePiece's byte fallback
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, token: int) -> tuple[str, bytes]:
@@ -17,8 +17,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, token: int) -> tuple[str, by
     if UNDECODED not in text:
         return text, text.encode()
     written = tokenizer.convert_ids_to_tokens(token)
-    if byte := _BYTE_TOKEN.fullmatch(written):
+    if byte := BYTE_TOKEN.fullmatch(written):
         return text, bytes.fromhex(byte[1])
-    if set(written) <= _BYTES.keys():
-        return text, bytes(_BYTES[character] for character in written)
+    if set(written) <= BYTES.keys():
+        return text, bytes(BYTES[character] for character in written)
     return text, text.encode()

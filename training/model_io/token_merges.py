@@ -1,7 +1,6 @@
 """Text cut by a tokenizer: its words, the merges inside each word by rank, and the tokens that are left."""
 
 import json
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from training.common.errors import UserError, one_line
+from training.model_io.token_bytes import BYTE_TOKEN, BYTES
 from training.model_io.tokenizers import UNDECODED, open_tokenizer
 
 MOST_CHARACTERS = 2000  # of a text whose merges are listed
-_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level tokenizers, as GPT-2's
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # of SentencePiece's byte fallback
 _WIDTH, _WIDEST_CELL = 110, 28  # characters of a line, and of a word or a merge in it
 _VISIBLE = str.maketrans({" ": "·", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
@@ -130,10 +127,10 @@ def cut(backend: Tokenizer, text: str) -> CutText:
 def readable(token: str, byte_level: bool) -> str:
     """A token of a vocabulary as text: a space as `·`, line breaks and tabs as in Python, bytes that are not a whole
     character as `\\xe2`."""
-    if byte := _BYTE_TOKEN.fullmatch(token):
+    if byte := BYTE_TOKEN.fullmatch(token):
         return f"\\x{byte[1].lower()}"
-    if byte_level and set(token) <= _BYTES.keys():
-        token = bytes(_BYTES[character] for character in token).decode("utf-8", errors="backslashreplace")
+    if byte_level and set(token) <= BYTES.keys():
+        token = bytes(BYTES[character] for character in token).decode("utf-8", errors="backslashreplace")
     return token.replace("▁", " ").translate(_VISIBLE)
 
 
@@ -218,7 +215,7 @@ class _Replay:
             pieces, merges = tokens, []
         shown = [self.readable(piece) for piece in pieces]
         whole = "".join(symbols)  # in which the bytes of a character are together again
-        text = self.readable(whole) if self.byte_level and set(whole) <= _BYTES.keys() else "".join(shown)
+        text = self.readable(whole) if self.byte_level and set(whole) <= BYTES.keys() else "".join(shown)
         return Word(text, shown, merges, [self.readable(token) for token in tokens], ids)
 
     def symbols(self, tokens: list[str]) -> list[str]:
@@ -227,7 +224,7 @@ class _Replay:
         for place, token in enumerate(tokens):
             last = self.suffix if place == len(tokens) - 1 and token.endswith(self.suffix) else ""
             characters = token.removeprefix(self.prefix if place else "").removesuffix(last)
-            if token == self.unknown or not characters or _BYTE_TOKEN.fullmatch(token):
+            if token == self.unknown or not characters or BYTE_TOKEN.fullmatch(token):
                 symbols.append(token)
                 continue
             symbols += [self.prefix * bool(symbols or number) + one for number, one in enumerate(characters)]

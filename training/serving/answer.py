@@ -8,9 +8,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from training.chat.streaming import CharacterStreamer
 from training.common.errors import one_line
+from training.model_io.token_bytes import token_bytes
 from training.serving.sampler import Sampler, choose
 from training.serving.settings import AnswerSettings
-from training.serving.token_bytes import token_bytes
 
 
 @dataclass(frozen=True)
