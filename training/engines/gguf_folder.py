@@ -37,19 +37,31 @@ def write_gguf_folder(
 
 
 def describe_gguf(
-    name: str, file: str, vocabulary: Vocabulary, precision: str, agreement: Agreement | None
+    name: str, file: str, vocabulary: Vocabulary, precision: str, agreement: Agreement | None, letters: str
 ) -> EngineFile:
-    """The parts of a model card that are about the file."""
+    """The parts of a model card that are about the file.
+
+    Args:
+        letters: see `unknown_letters`.
+    """
     server = "llama-server" if vocabulary.chat_template else "llama-completion"
     nature = (
         f"One GGUF file for llama.cpp and Ollama, with matrices in {precision.upper()} and the tokenizer (split "
         f"pattern `{vocabulary.pre}`)"
     )
     commands = [f"{server} -m {file}", f"ollama create {name} -f {NAME}", f"ollama run {name}"]
-    return EngineFile("llama.cpp", "gguf", nature, "\n".join(commands), _section(precision, agreement))
+    sections = [*_agreement(precision, agreement), *_letters(letters)]
+    return EngineFile("llama.cpp", "gguf", nature, "\n".join(commands), sections)
 
 
-def _section(precision: str, agreement: Agreement | None) -> list[str]:
+def _letters(letters: str) -> list[str]:
+    if not letters:
+        return []
+    text = f"llama.cpp's Unicode tables lack {letters}. Text with these letters may have other tokens there."
+    return ["## Letters that llama.cpp lacks", text]
+
+
+def _agreement(precision: str, agreement: Agreement | None) -> list[str]:
     if agreement is None:
         return []
     rows = [
