@@ -57,7 +57,9 @@ def rebuild_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerFast:
     used = {tokens[ids[name]]: ids[name] for name, is_used in (("bos", begins), ("eos", ends)) if is_used}
     if used:
         parts = [tokens[ids["bos"]] if begins else "", "$A", tokens[ids["eos"]] if ends else ""]
-        backend.post_processor = processors.TemplateProcessing(list(filter(None, parts)), special_tokens=used.items())
+        backend.post_processor = processors.TemplateProcessing(
+            list(filter(None, parts)), special_tokens=list(used.items())
+        )
     # A file without a beginning of its own names the end.
     named = {"eos_token": ids["eos"], "pad_token": ids["pad"], "bos_token": ids["bos"]}
     if ids["bos"] == ids["eos"] and not begins:
