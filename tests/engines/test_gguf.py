@@ -77,9 +77,7 @@ def suppress_foreign_letters(folder):
 
 
 def export(place, model, output_dir, **options):
-    main(
-        flags({"model": place / model, "output_dir": place / output_dir, "name": "tiny", "to": "gguf"} | options)
-    )
+    main(flags({"model": place / model, "output_dir": place / output_dir, "name": "tiny", "to": "gguf"} | options))
     return place / output_dir
 
 

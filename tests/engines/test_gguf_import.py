@@ -282,6 +282,7 @@ FIELDS = {
     "pattern": ({"tokenizer.ggml.pre": "tekken"}, ["tekken", "llama-bpe", "--tokenizer"]),
     "no pattern": ({"tokenizer.ggml.pre": None}, ["default", "--tokenizer"]),
     "end": ({"tokenizer.ggml.eos_token_id": 999}, ["eos_token_id", 999]),
+    "end without a token": ({"tokenizer.ggml.eos_token_id": 299}, ["eos_token_id", 299, 280]),
     "merges": ({"tokenizer.ggml.merges": ["a b c"]}, ["merges"]),
     "types": ({"tokenizer.ggml.token_type": [1, 1]}, ["tokens", "type"]),
     "suppressed": ({"tokenizer.ggml.suppress_tokens": [300]}, ["suppress_tokens", 300]),
@@ -308,7 +309,8 @@ def test_refuses_tensors(place, tmp_path):
         ({"blk.1.attn_v.weight": None}, "self_attn.v_proj.weight is missing"),
         ({"blk.1.ffn_gate_exps.weight": np.zeros((2, 2), np.float32)}, "ffn_gate_exps"),
         ({"rope_freqs.weight": np.linspace(1, 9, 32, dtype=np.float32)}, "Llama 3"),
-        ({"rope_freqs.weight": np.zeros(32, np.float32)}, "a.gguf"),
+        ({"rope_freqs.weight": np.zeros(32, np.float32)}, "Llama 3"),
+        ({"rope_freqs.weight": np.full(32, np.nan, np.float32)}, "Llama 3"),
     ):
         with refused("model", changed(source, file, **tensors), fact):
             imported(tmp_path, file)

@@ -129,7 +129,10 @@ def _llama3(checkpoint: Checkpoint, divisors: torch.Tensor, theta: float) -> dic
     A wave shorter than original / 4 tokens stays as it is, one longer than the original context is divided by the
     factor, and between the two the scale is linear in the frequency. So a wave in between tells the original context.
     """
+    other = checkpoint.error(f"{_DIVISORS} is not the rotation of a Llama 3, the only scaling by a tensor here")
     factor = float(divisors.max())
+    if not (divisors.isfinite().all() and divisors.min() > 0):
+        raise other
     if factor == 1:
         return {}
     waves = 2 * math.pi * theta ** (torch.arange(len(divisors), dtype=torch.float64) / len(divisors))
@@ -146,5 +149,5 @@ def _llama3(checkpoint: Checkpoint, divisors: torch.Tensor, theta: float) -> dic
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     plain = theta ** -(torch.arange(len(divisors)) / len(divisors))
     if not torch.allclose(plain / scaled, divisors, rtol=1e-5, atol=0):
-        raise checkpoint.error(f"{_DIVISORS} is not the rotation of a Llama 3, the only scaling by a tensor here")
+        raise other
     return rope

@@ -126,7 +126,7 @@ def special_ids(checkpoint: Checkpoint) -> dict[str, int | None]:
     Raises:
         UserError: one that is not of a token.
     """
-    size = len(checkpoint.beside.get("tokenizer.ggml.tokens", ()))
+    size = len(_tokens(checkpoint)[0])
     ids = {name: _setting(checkpoint, f"ggml.{key}", int, None) for name, key in _NAMES.items()}
     for name, index in ids.items():
         if index is not None and not 0 <= index < size:
