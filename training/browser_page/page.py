@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from modeling_scratch.tokenization_base import CHAT_TEMPLATE
 from training.browser_page.runtime import COMPAT_WASM, COMPAT_WORKER, MODULE, WASM
+from training.common.files import write_whole
 from training.common.progress import progress_bar
 from training.engines.sampling import sampling_settings
 from training.web.inline import bundle, content_policy, fill, read_static
@@ -41,7 +42,8 @@ _CHAT = (
 )
 # wllama's completions of a plain text fail at the first half character, and those of messages do not.
 _COMPLETION = "{{ messages[0]['content'] }}"
-_BLOCK = 3 * 2**18  # bytes; a multiple of 3 leaves no padding within base64
+_BLOCK = 2**20  # bytes
+_MODEL = "model.gguf"
 
 
 @dataclass(frozen=True)
@@ -73,25 +75,25 @@ def write_page(folder: Path, model: BrowserModel, runtime: dict[str, bytes]) -> 
     (folder / ENGINE).mkdir(exist_ok=True)
     for name, content in runtime.items():
         (folder / ENGINE / name).write_bytes(content)
-    (folder / LICENSES).write_text(read_static(f"training.browser_page/{LICENSES}"), encoding="utf-8")
-    places = {name: f"{ENGINE}/{name}" for name in runtime}
-    before, after = _halves(model, _files(places, model.gguf.name), sources="'self'", connect="'self' blob:")
-    (folder / PAGE).write_text(before + after, encoding="utf-8")
+    write_whole(folder / LICENSES, read_static(f"training.browser_page/{LICENSES}"))
+    places = {name: f"{ENGINE}/{name}" for name in runtime} | {_MODEL: model.gguf.name}
+    before, after = _halves(model, _files(places), sources="'self'", connect="'self' blob:")
+    write_whole(folder / PAGE, before + after)
 
 
 def write_single_page(page: Path, model: BrowserModel, runtime: dict[str, bytes]) -> None:
     """Write the page with engine, model and licences inside."""
-    contents = runtime | {MODULE: runtime[MODULE].replace(_WORKER, _CLASSIC_WORKER)}
-    places = {name: f"#{name.replace('.', '_')}" for name in runtime}
-    before, after = _halves(model, _files(places, "#model_gguf"), sources="data:", connect="data: blob:")
-    size = sum(map(len, contents.values())) + model.gguf.stat().st_size
+    contents = runtime | {MODULE: runtime[MODULE].replace(_WORKER, _CLASSIC_WORKER), _MODEL: model.gguf.read_bytes()}
+    places = {name: f"#{name.replace('.', '_')}" for name in contents}
+    before, after = _halves(model, _files(places), sources="data:", connect="data: blob:")
+    size = sum(map(len, contents.values()))
     with (
         page.open("w", encoding="utf-8", newline="\n") as stream,
         progress_bar(total=size, desc=page.name, unit="B", unit_scale=True, leave=False) as bar,
     ):
         stream.write(before)
-        for name, content in (*contents.items(), ("#model_gguf", model.gguf.read_bytes())):
-            stream.write(f'<script type="application/octet-stream" id="{places.get(name, name)[1:]}">')
+        for name, content in contents.items():
+            stream.write(f'<script type="application/octet-stream" id="{places[name].removeprefix("#")}">')
             for text in _packed(content):
                 stream.write(text)
             bar.update(len(content))
@@ -99,10 +101,10 @@ def write_single_page(page: Path, model: BrowserModel, runtime: dict[str, bytes]
         stream.write(after)
 
 
-def _files(places: dict[str, str], model: str) -> dict[str, str]:
-    """The files by the names that static/engine.js has for them."""
+def _files(places: dict[str, str]) -> dict[str, str]:
+    """The places of the files by the names that static/engine.js has for them."""
     names = {"module": MODULE, "wasm": WASM, "compat_worker": COMPAT_WORKER, "compat_wasm": COMPAT_WASM}
-    return {key: places[name] for key, name in names.items()} | {"model": model}
+    return {key: places[name] for key, name in (names | {"model": _MODEL}).items()}
 
 
 def _halves(model: BrowserModel, files: dict[str, str], sources: str, connect: str) -> tuple[str, str]:
@@ -131,7 +133,7 @@ def _halves(model: BrowserModel, files: dict[str, str], sources: str, connect: s
 
 
 def _about(model: BrowserModel, files: dict[str, str]) -> dict[str, Any]:
-    """What the page reads: files, the model as training/web/static/chat.js asks for it, and settings of wllama.
+    """The data that the page reads: files, the model as training/web/static/chat.js asks for it, and settings of wllama.
 
     With a cache in F32 and no flash attention, llama.cpp repeats the arithmetic of the original.
     """

@@ -134,7 +134,7 @@ def _download(package: Package, path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where the archives are kept, by the XDG base directory specification."""
+    """The folder of kept archives, by the XDG base directory specification."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratch"
 
 

@@ -61,7 +61,7 @@ def held_out_corpus(model: str, held_out: str | None) -> str:
 
 
 def measure_precision(folder: str, model: PreTrainedModel, precision: str, held_out: str | None) -> Agreement | None:
-    """What a precision loses, on held-out text; None for F32, which loses nothing.
+    """Measure what a precision loses on held-out text; None for F32, which loses nothing.
 
     Args:
         folder: of the model.

@@ -50,7 +50,7 @@ def describe_gguf(
 
 
 def agreement_section(precision: str, agreement: Agreement | None) -> list[str]:
-    """What a precision loses, for a model card; nothing for F32."""
+    """The section of a model card on what a precision loses; none for F32."""
     if agreement is None:
         return []
     rows = [
