@@ -114,7 +114,10 @@ def test_a_chat_from_a_static_host_on_a_phone(place):
 
 def test_a_completion_from_a_file(place):
     with browser(dark=True) as page:
-        page.get(f"file://{place / 'base-page' / 'base.html'}#temperature=0&max_tokens=40")
+        page.get(f"file://{place / 'base-page' / 'base.html'}")
+        page.execute_script("document.querySelector('#settings').open = true")
+        page.find_element("id", "temperature").send_keys("0")
+        page.find_element("id", "max_tokens").send_keys("40")
         first = ask(page, "the cat")
         assert whole(first) == greedy(place / "base", "the cat", 40) and whole(first) != first  # with half characters
         page.find_element("id", "text").send_keys(ENTER)  # more of the same text

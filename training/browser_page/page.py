@@ -133,7 +133,7 @@ def _halves(model: BrowserModel, files: dict[str, str], sources: str, connect: s
 
 
 def _about(model: BrowserModel, files: dict[str, str]) -> dict[str, Any]:
-    """The data that the page reads: files, the model as training/web/static/chat.js asks for it, and settings of wllama.
+    """The data that the page reads: files, the model as chat.js asks for it, and settings of wllama.
 
     With a cache in F32 and no flash attention, llama.cpp repeats the arithmetic of the original.
     """

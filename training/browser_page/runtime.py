@@ -78,14 +78,12 @@ def _archive(package: Package, folder: str | None) -> Path:
     path = (Path(folder) if folder else cache_folder()) / package.archive
     if folder and not path.is_file():
         raise UserError(f"'runtime': {folder} has no {package.archive}; run `{PACK}` in that folder")
-    if path.is_file():
-        with path.open("rb") as stream:
-            if _integrity(stream.read()) == package.integrity:
-                return path
-        if folder:
-            raise UserError(
-                f"'runtime': {path} is not {package.name} {VERSION} (its checksum differs); run `{PACK}` in that folder"
-            )
+    if path.is_file() and _integrity(path.read_bytes()) == package.integrity:
+        return path
+    if folder:
+        raise UserError(
+            f"'runtime': {path} is not {package.name} {VERSION} (its checksum differs); run `{PACK}` in that folder"
+        )
     _download(package, path)
     return path
 

@@ -3,10 +3,14 @@ import { find, tell } from "./dom.js";
 import { openEngine } from "./engine.js";
 
 const about = JSON.parse(find("#about").textContent); // as training/browser_page/page.py writes it
-const engine = openEngine(about, (line) => { find("#loading").textContent = line; });
-engine.catch((error) => tell(`The model cannot run here: ${error.message}`));
+const report = (line) => { find("#loading").textContent = line; };
+const engine = openEngine(about, report);
+engine.catch((error) => {
+  report("");
+  tell(`The model cannot run here: ${error.message}`);
+});
 
-// A transformers name of a sampling setting, and llama.cpp's.
+// Transformers' name of a sampling setting, and llama.cpp's.
 const NAMES = { repetition_penalty: "repeat_penalty" };
 
 // What the page needs to know of the model. Conversations are not kept: there is no server to keep them.
