@@ -96,15 +96,17 @@ def test_settings_are_those_of_the_model(export, models):
     shown = {}
     for name, settings in {
         "drawn": {"do_sample": True, "temperature": 0.5, "top_k": 7, "repetition_penalty": 1.5, "max_new_tokens": 9},
-        "greedy": {"do_sample": False, "temperature": None, "top_k": None, "max_new_tokens": None},
+        "greedy": {"do_sample": False, "temperature": None, "max_new_tokens": None},
+        "open": {"do_sample": True, "temperature": None, "top_k": None, "max_new_tokens": None},
     }.items():
         file.write_text(json.dumps(before | settings))
         shown[name] = json.loads(Blocks((export("chat", name) / "index.html").read_text()).found["about"])
     file.write_text(json.dumps(before))
     every = {"temperature": 0.5, "top_k": 7, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.5, "max_tokens": 9}
     assert shown["drawn"]["page"]["settings"] == every
-    greedy = {"temperature": 0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": MODEL["max_position_embeddings"]}
+    greedy = {"temperature": 0, "top_k": 50, "repetition_penalty": 1.0, "max_tokens": MODEL["max_position_embeddings"]}
     assert shown["greedy"]["page"]["settings"] == every | greedy
+    assert shown["open"]["page"]["settings"] == every | greedy | {"temperature": 1.0}  # transformers' defaults
 
 
 def test_a_base_model_continues_a_text(export):

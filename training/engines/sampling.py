@@ -2,17 +2,13 @@
 
 from transformers import GenerationConfig
 
+from training.chat.sampling import DEFAULTS
+
+_DEFAULTS = DEFAULTS | {"min_p": 0.0, "repetition_penalty": 1.0}
+
 
 def sampling_settings(generation: GenerationConfig) -> dict[str, float]:
     """Every setting by its name in transformers, with transformers' default for those that the model leaves open."""
-    return {
-        "temperature": _or(generation.temperature, 1.0) if generation.do_sample else 0,
-        "top_k": _or(generation.top_k, 0),
-        "top_p": _or(generation.top_p, 1.0),
-        "min_p": _or(generation.min_p, 0.0),
-        "repetition_penalty": _or(generation.repetition_penalty, 1.0),
-    }
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+    given = {name: getattr(generation, name) for name in _DEFAULTS}
+    settings = _DEFAULTS | {name: value for name, value in given.items() if value is not None}
+    return settings if generation.do_sample else settings | {"temperature": 0}
