@@ -103,7 +103,7 @@ def inputs(config: ExportConfig) -> dict[str, str]:
     if config.held_out or config.precision != "f32":
         from training.engines.gguf_checks import held_out_corpus
 
-        held_out = held_out_corpus(config.model, config.held_out)
+        held_out = held_out_corpus(config.model, config.precision, config.held_out)
         check_stage(held_out, "prepare", key="held_out")
         digests["held_out"] = digest(held_out, "held_out")
     if config.evaluation:

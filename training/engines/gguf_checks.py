@@ -41,7 +41,7 @@ def check_gguf(model: str, source: ModelKind, precision: str, to: str) -> None:
         raise UserError(f"'to': {model}: {error}") from None
 
 
-def held_out_corpus(model: str, held_out: str | None) -> str:
+def held_out_corpus(model: str, precision: str, held_out: str | None) -> str:
     """The corpus to measure a precision on: the one that is named, or one that the model was pretrained on.
 
     Raises:
@@ -55,8 +55,8 @@ def held_out_corpus(model: str, held_out: str | None) -> str:
             if record["stage"] == "pretrain" and (Path(folder) / MANIFEST).is_file():
                 return folder
     raise UserError(
-        f"'held_out': a precision is measured on held-out text, and the corpus of {model} is not here; name an output "
-        "of `scratch prepare` with its tokenizer"
+        f"'held_out': {precision} is measured on held-out text, and the corpus of {model} is not here; name an output of "
+        "`scratch prepare` with its tokenizer"
     )
 
 
@@ -71,4 +71,5 @@ def measure_precision(folder: str, model: PreTrainedModel, precision: str, held_
     """
     if precision == "f32":
         return None
-    return measure_agreement(model, precision, held_out_tokens(held_out_corpus(folder, held_out), folder))
+    tokens = held_out_tokens(held_out_corpus(folder, precision, held_out), folder)
+    return measure_agreement(model, precision, tokens)
