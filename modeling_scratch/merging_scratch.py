@@ -1,91 +1,95 @@
-"""Byte pairs merged in rounds: the tokens of long words, many merges at a time.
+"""Byte pairs merged in rounds: the tokens of long words, or of many words, with all independent merges at a time.
 
-Encoding merges the pair of the lowest rank again and again. Most of these merges do not depend on each other. Let a
-round be the ranks from `start` to `stop` such that none of them merges a token that another one of them makes. Then no
-merge of the round can bring forth a pair of the round: all its pairs are there when it begins, and what is left is to
-choose between pairs that overlap (in "abc", if both "ab" and "bc" have a rank). The lower rank goes first; of equal
-ones, as in "aaaa", the first and then every other one. All chosen pairs are merged together, with numpy.
+Encoding merges the pair of the lowest rank again and again. A merge brings forth new pairs, but all of them contain the
+token that it makes, and so have at least the rank in which this token is used first. Take the pairs of a word at some
+moment, and let `bound` be the lowest such rank of all the tokens that they would make. Until the pairs below `bound`
+are used up, no new pair below it can appear. They are merged together, with numpy; what remains is to choose between
+those that overlap (in "abc", if both "ab" and "bc" are below). The lower rank goes first; of equal ones, as in "aaaa",
+the first and then every other one.
 
-Merges are learned in an order in which most use much older tokens, so rounds are few: 50 for 3,832 merges learned from
-Python source. The tokens are those of merging one pair at a time.
+The tokens are those of merging one pair at a time. The rounds are as many as tokens are made of tokens of tokens: about
+ten, for words of any length.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 
-_NONE = np.iinfo(np.int32).max  # the rank of a pair that is never merged
+Pair = tuple[int, int]  # the ids of two adjacent tokens
 
-
-def rounds(merges: Iterable[tuple[int, int]], first_merged: int) -> list[int]:
-    """Where each round of ranks ends.
-
-    Args:
-        merges: pairs of ids by their rank; rank r makes the token `first_merged + r`.
-    """
-    stops, start = [], 0
-    for rank, pair in enumerate(merges):
-        if max(pair) - first_merged >= start:  # made by a merge of this round
-            stops.append(rank)
-            start = rank
-    return [*stops, rank + 1]
+_NONE = np.int32(np.iinfo(np.int32).max)  # the rank of a pair that is never merged
+_OUT = -1  # in the place of a token that has become the right part of another
+_BORDER = b"\xff"  # the last byte, which occurs nowhere in UTF-8
 
 
 class RoundMerger:
     """Merges the bytes of words, in a time that grows as their length.
 
     Args:
-        merges: at least one, pairs of ids by their rank; rank r makes the token `first_merged + r`.
+        merges: pairs of ids by their rank; rank r makes the token `first_merged + r`.
+        byte_ids: the id of each byte.
     """
 
-    def __init__(self, merges: Iterable[tuple[int, int]], first_merged: int):
+    def __init__(self, merges: Iterable[Pair], byte_ids: dict[int, int], first_merged: int):
         merges = list(merges)
-        self.first_merged, self.stops = first_merged, rounds(merges, first_merged)
-        self._outside = first_merged + len(merges)  # an id that no pair has
-        keys = np.array([self._key(left, right) for left, right in merges], np.int64)
+        self.first_merged, self._border = first_merged, first_merged + len(merges)  # the border is in no pair
+        self._symbols = np.array([byte_ids[byte] for byte in range(_BORDER[0])] + [self._border])
+        # The last key is above all others, so that a search for any pair ends at one.
+        keys = np.array([self._key(left, right) for left, right in (*merges, (self._border, self._border))])
         order = np.argsort(keys)
-        self._keys, self._ranks_by_key = keys[order], order.astype(np.int32)
+        self._keys, self._ranks_by_key = keys[order], np.where(order < len(merges), order, _NONE).astype(np.int32)
 
-    def merge(self, words: list[list[int]]) -> list[list[int]]:
-        """Token ids of words from those of their bytes.
+        self._first_use = np.full(len(merges), _NONE)  # of the token that each rank makes
+        self._together = np.zeros((256, 256), bool)  # whether two bytes stand side by side in a token
+        ends = {index: (byte, byte) for byte, index in byte_ids.items()}  # first and last byte of a token
+        for rank, pair in enumerate(merges):
+            for token in pair:
+                if token >= first_merged:
+                    self._first_use[token - first_merged] = min(self._first_use[token - first_merged], rank)
+            (first, last), (next_first, next_last) = ends[pair[0]], ends[pair[1]]
+            ends[first_merged + rank] = first, next_last
+            self._together[last, next_first] = True
 
-        All words are one sequence, with an id between them that no pair has. The sequence is a doubly linked list, and
-        each merge leaves its left token in place and takes out the right one. `ranks` are those of the pairs that begin
-        at each place.
+    def merge(self, words: Iterable[str]) -> list[list[int]]:
+        """Token ids of words, of which there is at least one.
+
+        All words are one sequence, each with a border behind it. The sequence is a doubly linked list: a merge leaves
+        the new token in the place of its left part and takes out the right one. `ranks` are those of the pairs that
+        begin at each place.
         """
-        symbols = np.array([symbol for word in words for symbol in (*word, self._outside)], np.int64)
-        size = len(symbols)
-        before, behind = np.arange(-1, size - 1), np.arange(1, size + 1)
-        behind[-1] = size - 1  # never followed: the last place is a border between words, like each place before a word
-        ranks = np.append(self._ranks(symbols[:-1], symbols[1:]), np.int32(_NONE))
-        for stop in self.stops:
-            left = _chosen(np.flatnonzero(ranks < stop), ranks, behind)
-            if not len(left):
-                continue
+        text = np.frombuffer(_BORDER.join([*(word.encode() for word in words), b""]), np.uint8)
+        # Parts that no token joins, which are words or shorter: each has a bound of its own.
+        part_of = np.append(0, np.cumsum(~self._together[text[:-1], text[1:]]))
+        symbols, places = self._symbols[text], np.arange(len(text))
+        before, behind = places - 1, np.minimum(places + 1, places[-1])  # the last border is behind itself
+        ranks = self._ranks(symbols, symbols[behind])
+        while len(places := np.flatnonzero(ranks != _NONE)):
+            parts, rank = part_of[places], ranks[places]
+            starts = np.flatnonzero(np.diff(parts, prepend=-1))
+            bounds = np.minimum.reduceat(self._first_use[rank], starts)
+            left = _chosen(places[rank < np.repeat(bounds, np.diff(starts, append=len(parts)))], ranks, behind)
             right = behind[left]
             symbols[left] = self.first_merged + ranks[left]
-            symbols[right], ranks[right] = -1, _NONE
+            symbols[right], ranks[right] = _OUT, _NONE
             behind[left] = behind[right]
             before[behind[left]] = left
-            for place in (left, before[left]):
+            for place in (left, before[left]):  # before the first place is the last one, a border
                 ranks[place] = self._ranks(symbols[place], symbols[behind[place]])
-        return self._cut(symbols[symbols >= 0])
+        return self._cut(symbols[symbols != _OUT])
 
     def _cut(self, symbols: np.ndarray) -> list[list[int]]:
-        borders = np.flatnonzero(symbols == self._outside).tolist()
-        symbols, start, words = symbols.tolist(), 0, []
-        for border in borders:
-            words.append(symbols[start:border])
-            start = border + 1
-        return words
+        """The words of a sequence, without the borders behind them."""
+        borders = np.flatnonzero(symbols == self._border).tolist()
+        symbols, starts = symbols.tolist(), [0, *(border + 1 for border in borders)]
+        return [symbols[start:border] for start, border in zip(starts, borders)]
 
-    def _key(self, left, right):
-        return left * (self._outside + 1) + right
+    def _key(self, left: int | np.ndarray, right: int | np.ndarray) -> int | np.ndarray:
+        return left * (self._border + 1) + right
 
     def _ranks(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """The rank of each pair, `_NONE` if it has none."""
         keys = self._key(left, right)
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        places = np.searchsorted(self._keys, keys)
         return np.where(self._keys[places] == keys, self._ranks_by_key[places], _NONE)
 
 
@@ -102,15 +106,16 @@ def _chosen(places: np.ndarray, ranks: np.ndarray, behind: np.ndarray) -> np.nda
     while len(places):
         rank = ranks[places]
         touches = behind[places[:-1]] == places[1:]  # whether a pair overlaps with the next one
-        # Runs of overlapping pairs of an equal rank: their first pairs, and whether the pairs around them may go first.
+        # Runs of overlapping pairs of an equal rank wait while a pair before or behind them has a lower one.
         starts = np.flatnonzero(np.append(True, ~touches | (rank[1:] != rank[:-1])))
-        lower = touches & (rank[:-1] < rank[1:]), touches & (rank[1:] < rank[:-1])
-        blocked = np.append(False, lower[0])[starts] | np.append(lower[1], False)[np.append(starts[1:], len(rank)) - 1]
-        run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rank)))
-        take = ~blocked[run] & ((np.arange(len(rank)) - starts[run]) % 2 == 0)
+        ends = np.append(starts[1:], len(places)) - 1
+        waits = np.append(False, touches & (rank[:-1] < rank[1:]))[starts]
+        waits |= np.append(touches & (rank[1:] < rank[:-1]), False)[ends]
+        run = np.repeat(np.arange(len(starts)), ends - starts + 1)
+        take = ~waits[run] & ((np.arange(len(places)) - starts[run]) % 2 == 0)
         chosen.append(places[take])
         gone = take.copy()
         gone[1:] |= touches & take[:-1]
         gone[:-1] |= touches & take[1:]
         places = places[~gone]
-    return np.sort(np.concatenate(chosen)) if chosen else places
+    return np.sort(np.concatenate(chosen))
