@@ -1,5 +1,7 @@
 """Near duplicates found by tasks are those of one process, for any number of tasks, killed or not."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -68,7 +70,10 @@ def test_a_killed_task_is_gone_on_with(signatures, tmp_path):
             near_duplicates_by_tasks(signatures, CONFIG, folder, 5, killed(victim), 600)
         assert done.items() <= (done := {file: file.stat().st_mtime_ns for file in folder.iterdir()}).items()
     assert len(list(folder.glob("pairs-*.npy"))) == 2 and len(list(folder.glob("keys-*.bin"))) == 5
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
     check_same(near_duplicates_by_tasks(signatures, CONFIG, folder, 5, run, 600), signatures)
+    check_same(near_duplicates_by_tasks(signatures, CONFIG, other, 7, run, 600), signatures)  # more tasks than before
 
 
 def test_no_near_duplicates(tmp_path):

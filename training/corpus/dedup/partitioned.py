@@ -1,7 +1,7 @@
 """Near duplicates found by tasks, each with bounded memory: the documents that `neighbours.near_duplicates` drops.
 
-1. A task for each run of rows of the signatures computes the keys of all bands, and sorts them into buckets by a hash.
-2. A task for each bucket compares the documents that share a key. All documents with a key of a band are in one bucket.
+1. For each run of rows of the signatures, a task computes the keys of all bands, and sorts them into buckets.
+2. For each bucket, a task compares the documents that share a key. All documents with the same key are in one bucket.
 3. The command resolves the similar pairs in the order of the documents, some millions of documents at a time.
 
 Files are written whole, so a killed task leaves none, and only missing ones are computed when the command is rerun. The
@@ -54,16 +54,17 @@ def near_duplicates_by_tasks(
     Args:
         signatures: an .npy file of (documents, permutations) uint32 that all machines see, as is `folder`.
         folder: for the files of the tasks; deleted at the end.
-        tasks: the least number of buckets.
+        tasks: of the engine; there are as many buckets, or more.
         run: `Cluster.run`.
     """
     count = len(np.load(signatures, mmap_mode="r"))
+    numbers = range(max(tasks, -(-count // rows)))
+    kind = f"of-{len(numbers)}"  # a run that resumes with more or fewer tasks has other buckets
     folder.mkdir(exist_ok=True)
     runs = [
-        Run(start, min(start + rows, count), folder / f"keys-{number:05}.bin")
-        for number, start in enumerate(range(0, count, rows))
+        Run(start, min(start + rows, count), folder / f"keys-{kind}-{start}.bin") for start in range(0, count, rows)
     ]
-    buckets = [Bucket(number, folder / f"pairs-{number:05}.npy") for number in range(max(tasks, -(-count // rows)))]
+    buckets = [Bucket(number, folder / f"pairs-{kind}-{number:05}.npy") for number in numbers]
     for name, items, work in (
         ("near_keys", runs, partial(write_keys, signatures=signatures, config=config, buckets=len(buckets))),
         ("near_pairs", buckets, partial(write_pairs, runs=runs, signatures=signatures, config=config)),
@@ -100,8 +101,8 @@ def write_keys(runs: Sequence[Run], signatures: Path, config: MinHashConfig, buc
 def write_pairs(buckets: Sequence[Bucket], runs: Sequence[Run], signatures: Path, config: MinHashConfig) -> None:
     """The work of a task of the second step.
 
-    It writes (2, pairs) int64, an earlier and a later document each, sorted by the later one: those with equal
-    signatures, and of the similar ones the first `LEADERS` of each later document.
+    It writes (3, pairs) int64, sorted by the second row: an earlier and a later document, and 1 if their signatures are
+    equal, else 0. Of similar ones there are the first `LEADERS` of each later document.
     """
     opened = np.load(signatures, mmap_mode="r")
     for bucket in buckets:
@@ -115,10 +116,9 @@ def write_pairs(buckets: Sequence[Bucket], runs: Sequence[Run], signatures: Path
             found = np.stack(candidates(entries["key"][distinct], documents[distinct]))
             found = found[:, jaccard(opened, *found) >= config.threshold]
             similar = _first_of_each_later(np.concatenate([similar, found], axis=1))
+        pairs = np.concatenate([np.insert(twins, 2, 1, axis=0), np.insert(similar, 2, 0, axis=0)], axis=1)
         with open_whole(bucket.file, shared=True) as stream:
-            pairs = np.concatenate([twins, similar], axis=1)
-            order = np.argsort(pairs[1], kind="stable")
-            np.save(stream, np.concatenate([pairs[:, order], (order < twins.shape[1])[None].astype(np.int64)]))
+            np.save(stream, pairs[:, np.argsort(pairs[1], kind="stable")])
 
 
 def _entries(bucket: Bucket, band: int, runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
