@@ -81,7 +81,9 @@ def write_documents(path: Path, size: float, passages: list[str], copies: float,
                 changed = np.where(draw.random(len(copy)) < 0.05, draw.integers(0, len(passages), len(copy)), copy)
                 drawn[ends[place] - len(copy) : ends[place]] = changed
             chosen = [passages[number] for number in drawn.tolist()]
-            texts = [" ".join(chosen[end - count : end]) for end, count in zip(ends.tolist(), counts.tolist(), strict=True)]
+            texts = [
+                " ".join(chosen[end - count : end]) for end, count in zip(ends.tolist(), counts.tolist(), strict=True)
+            ]
             stream.writelines(f'{{"text": "{text}"}}\n' for text in texts)
             made = sum(map(len, texts))
             written, documents = written + made, documents + AT_ONCE

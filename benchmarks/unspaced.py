@@ -74,7 +74,9 @@ def main() -> None:
     for kind, made in unspaced(arguments.bytes, seed=0).items():
         figures[kind] = race_encoding(made, ours, ours.to_backend, arguments.rounds)
         rates = ", ".join(f"{name} {rate:.2f}" for name, rate in figures[kind]["megabytes_per_second"].items())
-        print(f"{kind:24}{rates} MB/s; the Rust library {figures[kind]['rust_times_as_fast_as_ours_cold']} times as fast")
+        print(
+            f"{kind:24}{rates} MB/s; the Rust library {figures[kind]['rust_times_as_fast_as_ours_cold']} times as fast"
+        )
     conditions = vars(arguments) | {
         "processor": processor_name(torch.device("cpu")),
         "python": platform.python_version(),

@@ -155,7 +155,7 @@ class Curation:
         """Drop near duplicates and list them in near_duplicates.jsonl, each with the document that it repeats."""
         minhash, candidates = self.config.dedup.minhash, corpus.kept_places()
         # On disk: the signatures of ten gigabytes of text take gigabytes themselves.
-        file = self.folder / "signatures.npy"
+        file = self.folder / "minhash.npy"
         if not file.is_file():  # else tasks of an interrupted run may be reading it
             self._write_signatures(corpus, candidates, file)
         if self.cluster:
