@@ -7,9 +7,11 @@ import sys
 from typing import NamedTuple
 
 from training.sandbox import kernel, seccomp
+from training.sandbox.kernel import Step
 
-FREE_DESCRIPTORS = 200  # above every descriptor that is open here
-FIRST_CHANNEL = 3
+# Descriptors of a process that is being isolated. Its program finds only the first of its channels open.
+FIRST_CHANNEL, PROGRAM, PROBLEM, RULES = 3, 6, 7, 8
+FIRST_FREE = 9
 
 
 class Isolation(NamedTuple):
@@ -17,12 +19,10 @@ class Isolation(NamedTuple):
 
     Attributes:
         kind: "namespaces", "landlock" or "none".
-        landlock: the descriptor that `kernel.open_landlock` returned.
         filter: the filter of system calls that a program gets beyond its server's.
     """
 
     kind: str
-    landlock: int | None
     filter: seccomp.Filter | None
 
 
@@ -47,29 +47,36 @@ def _as_nobody(kind: str) -> bool:
     return kind == "namespaces" and os.geteuid() == 0
 
 
-def drop_inherited_descriptors(output: int, channels: list[int]) -> None:
-    """Close the descriptors of the process that forked this one.
+def reserve_descriptors(descriptor: int) -> int:
+    """Move a server's descriptor out of the way, and occupy those that its programs will have, so that none of its own
+    is ever among them.
 
-    Afterwards 0 is /dev/null as before, 1 and 2 are `output`, and the channels are 3, 4, ...
+    Returns:
+        The descriptor's new number.
     """
-    parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, FREE_DESCRIPTORS) for descriptor in (output, output, *channels)]
-    for place, descriptor in enumerate(parked, start=1):
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
+    for place in range(FIRST_CHANNEL, FIRST_FREE):
+        os.dup2(0, place)
+    return moved
+
+
+def place_descriptors(output: int, problem: int, program: int, channels: tuple[int, ...]) -> None:
+    """Put the descriptors of a forked process where its program expects them: 1 and 2 are `output`, the channels are 3,
+    4, ... The first of `program_steps` closes all others."""
+    for place, descriptor in enumerate((output, output, *channels), start=1):
         os.dup2(descriptor, place)
-    os.closerange(len(parked) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.dup2(program, PROGRAM)
+    os.dup2(problem, PROBLEM)
 
 
-def isolate_program(isolation: Isolation, limits: kernel.ProcessLimits) -> None:
-    """Apply every restriction, in an order in which none blocks the next; the system-call filter is last.
+def program_steps(isolation: Isolation, limits: kernel.ProcessLimits) -> list[Step]:
+    """Steps of a forked process to isolate itself, in an order in which none blocks the next.
 
-    Raises:
-        OSError: the kernel rejects one.
+    Only the filter of system calls, the last restriction, is still to be installed then.
     """
+    steps: list[Step] = [(os.closerange, (FIRST_FREE, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))]
     if isolation.kind != "none":
-        kernel.drop_privileges(_as_nobody(isolation.kind))
-        kernel.end_with_parent()
-    if isolation.landlock is not None:
-        kernel.restrict_files(isolation.landlock)
-        os.close(isolation.landlock)
-    kernel.set_limits(limits)
-    if isolation.filter is not None:
-        isolation.filter.install(kernel.libc)
+        steps += [*kernel.drop_privileges(_as_nobody(isolation.kind)), kernel.end_with_parent()]
+    if isolation.kind == "landlock":
+        steps.append(kernel.restrict_files(RULES))
+    return [*steps, (os.close, (RULES,)), *kernel.set_limits(limits)]

@@ -10,7 +10,12 @@ import re
 import resource
 import signal
 import sys
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+# A call of the operating system with its arguments. A forked process copies a page for almost every object that it
+# looks at, so its calls are looked up, and their arguments made, before the fork.
+Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,7 +40,6 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 4
 LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # number of file rights, by version of the interface
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
 
-# Built once: a forked process that builds an object of ctypes copies dozens of pages.
 _NO_CAPABILITIES = (
     ctypes.byref((ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)),
     ctypes.byref((ctypes.c_uint32 * 6)()),
@@ -202,9 +206,9 @@ def open_landlock(readable: list[str]) -> int:
     return rules
 
 
-def restrict_files(rules: int) -> None:
-    """Allow only what the rules of `open_landlock` allow, from now on. Call `drop_privileges` first."""
-    _call(libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0), "Landlock")
+def restrict_files(rules: int) -> Step:
+    """Allow only what the rules of `open_landlock` allow, from now on; after `drop_privileges`."""
+    return libc.syscall, (LANDLOCK_RESTRICT_SELF, rules, 0)
 
 
 def counts_by_namespace() -> bool:
@@ -212,8 +216,8 @@ def counts_by_namespace() -> bool:
     return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= NAMESPACE_LIMITS_SINCE
 
 
-def set_limits(process: ProcessLimits) -> None:
-    """Set the soft and hard limits of this process."""
+def set_limits(process: ProcessLimits) -> list[Step]:
+    """Set soft and hard limits, none above the present hard limit."""
     limits = {
         resource.RLIMIT_CPU: process.cpu_seconds,
         resource.RLIMIT_AS: process.memory,
@@ -224,9 +228,12 @@ def set_limits(process: ProcessLimits) -> None:
     }
     if process.threads is not None:
         limits[resource.RLIMIT_NPROC] = process.threads
+    steps = []
     for kind, value in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # already lower, or (macOS) not supported
-            resource.setrlimit(kind, (value, value))
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        steps.append((resource.setrlimit, (kind, (value, value))))
+    return steps
 
 
 def forgo_privileges(become_nobody: bool) -> None:
@@ -242,18 +249,29 @@ def forgo_privileges(become_nobody: bool) -> None:
         os.setgroups([])
 
 
-def drop_privileges(become_nobody: bool) -> None:
-    """Drop every capability. `forgo_privileges` was called before.
+def drop_privileges(become_nobody: bool) -> list[Step]:
+    """Drop every capability, after `forgo_privileges`.
 
     Args:
         become_nobody: also change to the user nobody; only root can.
     """
-    if become_nobody:
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    _call(libc.syscall(SYSCALLS[os.uname().machine]["capset"], *_NO_CAPABILITIES), "capset")
+    ids = (NOBODY, NOBODY, NOBODY)
+    users = [(os.setresgid, ids), (os.setresuid, ids)] if become_nobody else []
+    return [*users, (libc.syscall, (SYSCALLS[os.uname().machine]["capset"], *_NO_CAPABILITIES))]
 
 
-def end_with_parent() -> None:
-    """Kill this process when its parent ends. Call `drop_privileges` first, which would cancel it."""
-    _call(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent-death signal")
+def end_with_parent() -> Step:
+    """Kill this process when its parent ends; after `drop_privileges`, which would cancel it."""
+    return libc.prctl, (PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def take_steps(steps: list[Step]) -> None:
+    """Take steps.
+
+    Raises:
+        OSError: one fails.
+    """
+    for call, arguments in steps:
+        if call(*arguments) == -1:
+            code = ctypes.get_errno()
+            raise OSError(code, f"{call.__name__}: {os.strerror(code)}")

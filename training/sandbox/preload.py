@@ -10,9 +10,9 @@ import sys
 # A fork copies the page tables of everything that is loaded. So a server loads what most programs import, and a second
 # kind of server also loads modules that take longer to import than their pages cost. Any other module is imported by
 # the program itself.
-COMMON = "bisect cmath collections copy datetime functools heapq itertools json math operator re string typing".split()
+COMMON = "bisect collections copy functools heapq itertools json math operator re string typing".split()
 HEAVY = (
-    "argparse ast asyncio calendar contextlib csv dataclasses decimal doctest enum fractions hashlib inspect logging "
+    "argparse ast asyncio calendar csv dataclasses datetime decimal doctest enum fractions hashlib inspect logging "
     "pathlib pprint random sqlite3 statistics tempfile textwrap threading traceback unittest uuid warnings zoneinfo"
 ).split()
 _IMPORT_HEAVY = re.compile(rf"\b(?:import|from)\s+(?:[\w.]+\s*,\s*)*(?:{'|'.join(HEAVY)})\b")

@@ -182,5 +182,5 @@ def _describe(error: BaseException) -> str:
 
 
 def _report(nonce: str, reason: str, detail: str) -> NoReturn:
-    write_message(REPORT, [nonce, reason, detail])
+    os.write(REPORT, f"{nonce}\n{reason}\n{detail}".encode("utf-8", "replace"))
     os._exit(0)  # no atexit, no destructors, no waiting for threads

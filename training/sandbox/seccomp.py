@@ -153,8 +153,9 @@ class Filter:
         Raises:
             OSError: the kernel rejects it.
         """
+        pid = os.getpid()
         for place in self.pids:
-            PID.pack_into(self.buffer, place, os.getpid())
+            PID.pack_into(self.buffer, place, pid)
         if libc.prctl(PR_SET_SECCOMP, *self.arguments):
             raise OSError(ctypes.get_errno(), "the kernel rejects the seccomp filter")
 

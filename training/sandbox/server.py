@@ -13,13 +13,13 @@ import select
 import signal
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import _socket  # `socket` would add half a megabyte to what every fork copies
 
 from training.sandbox import jail, kernel, preload, runners, seccomp
 from training.sandbox.scratch import Scratch, Scratches
-from training.sandbox.values import read_message
+from training.sandbox.values import read_request
 
 OWN_PROCESSES = 6  # of the same user in the same namespace: server, two programs, the next two, and one to spare
 PROBLEM_BYTES = 1000
@@ -36,14 +36,12 @@ class Prepared(NamedTuple):
     """Isolated processes that wait for their programs: one, or the solution's and the tests'.
 
     Attributes:
-        start: the message that they were prepared for.
         processes: the one that reports is the last.
         ends: the caller's descriptors: output, report, and where each process reads its program.
         problem: a pipe that receives why isolation failed; it ends empty if it succeeded.
         scratches: their folders /tmp.
     """
 
-    start: bytes
     processes: list[int]
     ends: list[int]
     problem: int
@@ -58,9 +56,9 @@ def main(descriptor: int, kind: str, heavy: bool) -> None:
         kind: of isolation: "namespaces", "landlock" or "none".
         heavy: whether to load modules of `preload.HEAVY` too.
     """
-    channel = _socket.socket(fileno=descriptor)
+    channel = _socket.socket(fileno=jail.reserve_descriptors(descriptor))
     preload.load(heavy)
-    landlock = scratches = None
+    scratches = None
     try:
         readable = kernel.readable_paths(preload.shared_libraries() if kind != "none" else [])
         if kind == "namespaces":
@@ -70,12 +68,12 @@ def main(descriptor: int, kind: str, heavy: bool) -> None:
                 channel.close()
                 os.waitpid(child, 0)
                 return
-            kernel.end_with_parent()
+            kernel.take_steps([kernel.end_with_parent()])
             names = os.open("/proc/self/ns", os.O_RDONLY | os.O_DIRECTORY)
             kernel.replace_root(readable)
             scratches = Scratches(names)
         elif kind == "landlock":
-            landlock = kernel.open_landlock(readable)
+            os.dup2(kernel.open_landlock(readable), jail.RULES)
         jail.isolate_server(kind)
     except OSError as error:
         channel.send((error.strerror or str(error)).encode())
@@ -83,7 +81,7 @@ def main(descriptor: int, kind: str, heavy: bool) -> None:
     channel.send(READY)
     filter = seccomp.Filter(seccomp.assemble_program(os.uname().machine)) if kind != "none" else None
     with contextlib.suppress(ConnectionError):  # the other side ended
-        Server(channel, jail.Isolation(kind, landlock, filter), scratches).serve()
+        Server(channel, jail.Isolation(kind, filter), scratches).serve()
 
 
 class Server:
@@ -95,6 +93,10 @@ class Server:
 
     def __init__(self, channel: _socket.socket, isolation: jail.Isolation, scratches: Scratches | None):
         self.channel, self.isolation, self.scratches = channel, isolation, scratches
+        self.poll = select.poll()
+        self.poll.register(channel, select.POLLIN)
+        self.start = b""  # the last message of this kind, and what is derived from it
+        self.size, self.apart, self.steps = 0, False, list[kernel.Step]()
 
     def serve(self) -> None:
         """Serve until the other side closes, or isolation fails. Afterwards no process is left."""
@@ -102,29 +104,34 @@ class Server:
         while start := self.channel.recv(START.size):
             if start == STOP:  # it came after the end of what it should have stopped
                 continue
-            if following is not None and following.start != start:
-                self._end(following)
+            if start != self.start:
+                self._set_limits(start)
+                if following is not None:
+                    self._end(following)
                 following = None
-            running = following or self._prepare(start)
+            running = following or self._prepare()
             if problem := os.read(running.problem, PROBLEM_BYTES):
                 self.channel.send(problem)
+                following = running
                 break
-            self._hand_over(running)
-            following = self._prepare(start)  # the next program will have the same limits
-            poll = select.poll()
-            poll.register(self.channel, select.POLLIN)
+            self.channel.sendmsg([READY], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", running.ends))])
+            for end in (*running.ends, running.problem):
+                os.close(end)
+            following = self._prepare()  # the next program will have the same limits
             reporter = os.pidfd_open(running.processes[-1])
-            poll.register(reporter, select.POLLIN)
-            poll.poll()  # until the reporting process ends, or the caller has something to say, or has ended itself
+            self.poll.register(reporter, select.POLLIN)
+            self.poll.poll()  # until the reporting process ends, or the caller has something to say, or has ended itself
+            self.poll.unregister(reporter)
             os.close(reporter)
             self.channel.send(self._end(running))
-        self._end(following or running)
+        if following is not None:
+            self._end(following)
 
-    def _hand_over(self, prepared: Prepared) -> None:
-        ends = array.array("i", prepared.ends)
-        self.channel.sendmsg([READY], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, ends)])
-        for end in (*prepared.ends, prepared.problem):
-            os.close(end)
+    def _set_limits(self, start: bytes) -> None:
+        cpu_seconds, memory, self.size, threads, self.apart = START.unpack(start)
+        counted = self.isolation.kind == "namespaces" and kernel.counts_by_namespace()
+        limits = kernel.ProcessLimits(cpu_seconds, memory, self.size, threads + OWN_PROCESSES if counted else None)
+        self.start, self.steps = start, jail.program_steps(self.isolation, limits)
 
     def _end(self, prepared: Prepared) -> bytes:
         """Kill what still runs, and say how each process ended."""
@@ -138,44 +145,40 @@ class Server:
             self.scratches.leave(scratch)
         return ended
 
-    def _prepare(self, start: bytes) -> Prepared:
+    def _prepare(self) -> Prepared:
         """Fork and isolate processes for the next program, without waiting for them."""
-        cpu_seconds, memory, file_size, threads, apart = START.unpack(start)
-        counted = self.isolation.kind == "namespaces" and kernel.counts_by_namespace()
-        limits = kernel.ProcessLimits(cpu_seconds, memory, file_size, threads + OWN_PROCESSES if counted else None)
         output, output_end = os.pipe()
         report, report_end = os.pipe()
         problem, problem_end = os.pipe()
-        prepared = Prepared(start, [], [output, report], problem, [])
-        if apart:
+        prepared = Prepared([], [output, report], problem, [])
+        if self.apart:
             calls, calls_end = os.pipe()
             answers, answers_end = os.pipe()
-            self._fork(prepared, limits, [answers_end, calls, output_end, problem_end], runners.run_solution)
-            tests_ends = [report_end, calls_end, answers, output_end, problem_end]
-            self._fork(prepared, limits, tests_ends, runners.run_tests)
+            self._fork(prepared, runners.run_solution, output_end, problem_end, answers_end, calls)
+            self._fork(prepared, runners.run_tests, output_end, problem_end, report_end, calls_end, answers)
             own = (output_end, report_end, problem_end, calls, calls_end, answers, answers_end)
         else:
-            self._fork(prepared, limits, [report_end, output_end, problem_end], runners.run_program)
+            self._fork(prepared, runners.run_program, output_end, problem_end, report_end)
             own = (output_end, report_end, problem_end)
         for end in own:
             os.close(end)
         return prepared
 
     def _fork(
-        self, prepared: Prepared, limits: kernel.ProcessLimits, ends: list[int], runner: Callable[..., None]
+        self, prepared: Prepared, runner: Callable[..., NoReturn], output: int, problem: int, *channels: int
     ) -> None:
         """Start a process that isolates itself, reads its program and runs it.
 
         Args:
-            ends: its channels, its output, and where it reports why isolation failed.
+            problem: where it reports why isolation failed.
         """
         if self.scratches is not None:
-            prepared.scratches.append(self.scratches.enter(limits.file_size))
+            prepared.scratches.append(self.scratches.enter(self.size))
         program, program_end = os.pipe()
         process = os.fork()
         if process == 0:
             try:
-                _run_isolated(self.isolation, limits, program, ends, runner)
+                _run_isolated(self.steps, self.isolation.filter, runner, output, problem, program, channels)
             finally:
                 os._exit(1)
         os.close(program)
@@ -184,20 +187,24 @@ class Server:
 
 
 def _run_isolated(
-    isolation: jail.Isolation, limits: kernel.ProcessLimits, program: int, ends: list[int], runner: Callable[..., None]
+    steps: list[kernel.Step],
+    filter: seccomp.Filter | None,
+    runner: Callable[..., NoReturn],
+    output: int,
+    problem: int,
+    program: int,
+    channels: tuple[int, ...],
 ) -> None:
     """Isolate this process, read its program and run it."""
-    *channels, output, problem = ends
-    rules = [] if isolation.landlock is None else [isolation.landlock]
-    jail.drop_inherited_descriptors(output, [*channels, program, problem, *rules])
-    program = jail.FIRST_CHANNEL + len(channels)
-    problem = program + 1
+    jail.place_descriptors(output, problem, program, channels)
     try:
-        jail.isolate_program(isolation._replace(landlock=problem + 1 if rules else None), limits)
+        kernel.take_steps(steps)
+        if filter is not None:
+            filter.install(kernel.libc)
     except OSError as error:
-        os.write(problem, str(error).encode())
+        os.write(jail.PROBLEM, str(error).encode())
         return
-    os.close(problem)
-    request = read_message(program)
-    os.close(program)
+    os.close(jail.PROBLEM)
+    request = read_request(jail.PROGRAM)
+    os.closerange(jail.FIRST_CHANNEL + len(channels), jail.FIRST_FREE)
     runner(*request)

@@ -2,7 +2,6 @@
 
 import array
 import contextlib
-import json
 import os
 import select
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training.sandbox.server import ENDED, READY, START, STOP
-from training.sandbox.values import write_message
+from training.sandbox.values import write_request
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = (
@@ -104,11 +103,11 @@ class Worker:
             raise RuntimeError(f"isolation failed, so nothing was run: {message.decode()}")
         started = time.monotonic()
         nonce = os.urandom(16).hex()
-        requests = [[program], [nonce, tests]] if apart else [[nonce, program]]
+        requests = [(program,), (nonce, tests)] if apart else [(nonce, program)]
         try:
-            for end, text in zip(ends, requests, strict=True):
+            for end, texts in zip(ends, requests, strict=True):
                 with contextlib.suppress(BrokenPipeError):  # it has ended; its status says why
-                    write_message(end, text)
+                    write_request(end, *texts)
             printed, ended, stopped = self._supervise(output, started + limits["wall_seconds"], limits["output"])
             seconds = time.monotonic() - started
             printed += _read_rest(output)
@@ -194,13 +193,11 @@ def _read_rest(descriptor: int) -> bytes:
 
 def _read_report(data: bytes, nonce: str) -> tuple[str, str] | None:
     """Reason and detail, if the report is complete and has the nonce."""
-    try:
-        reported_nonce, reason, detail = json.loads(data[4:])
-    except (ValueError, TypeError):
+    reported_nonce, _, rest = data.decode("utf-8", "replace").partition("\n")
+    reason, complete, detail = rest.partition("\n")
+    if reported_nonce != nonce or not complete or reason not in REASONS:
         return None
-    if reported_nonce != nonce or reason not in REASONS:
-        return None
-    return reason, "".join(letter if letter.isprintable() else " " for letter in str(detail))
+    return reason, "".join(letter if letter.isprintable() else " " for letter in detail)
 
 
 def _explain(status: int, spent: float, limits: dict[str, Any]) -> tuple[str, str]:
