@@ -1,5 +1,6 @@
 """Standard-library modules that a fork server loads once, and the shared libraries that other modules need."""
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -7,16 +8,17 @@ import os
 import re
 import sys
 
+from training.sandbox import runners
+
 # A fork copies the page tables of everything that is loaded. So a server loads what most programs import, and a second
 # kind of server also loads modules that take longer to import than their pages cost. Any other module is imported by
 # the program itself.
-COMMON = "bisect collections copy functools heapq itertools json math operator re string typing".split()
+COMMON = "collections copy functools heapq itertools json math operator re string typing".split()
 HEAVY = (
     "argparse ast asyncio calendar csv dataclasses datetime decimal doctest enum fractions hashlib inspect logging "
     "pathlib pprint random sqlite3 statistics tempfile textwrap threading traceback unittest uuid warnings zoneinfo"
 ).split()
 _IMPORT_HEAVY = re.compile(rf"\b(?:import|from)\s+(?:[\w.]+\s*,\s*)*(?:{'|'.join(HEAVY)})\b")
-_WARM_UP = "def f(x):\n    return [x for x in (x, 1.5, 'a')]\ntry:\n    assert f(1) == 2, f(1)\nexcept AssertionError: pass\n"
 
 
 def imports_heavy(*programs: str | None) -> bool:
@@ -28,12 +30,7 @@ def load(heavy: bool) -> None:
     """Load the common modules and, if `heavy`, the heavy ones; then prepare this process for cheap forks."""
     for name in COMMON + HEAVY * heavy:
         importlib.import_module(name)
-    exec(compile(_WARM_UP, "<warm-up>", "exec"), {})  # the first compilation builds hundreds of types
-    with_libgcc = "libgcc_s.so.1"  # glibc loads it when a thread ends
-    try:
-        ctypes.CDLL(with_libgcc)
-    except OSError:
-        pass
+    runners.rehearse()
     gc.collect()
     gc.freeze()  # a collection in a forked process would copy every page
 
@@ -49,6 +46,8 @@ def shared_libraries() -> list[str]:
         try:
             before = _loaded_libraries()
             _load_extensions()
+            with contextlib.suppress(OSError):
+                ctypes.CDLL("libgcc_s.so.1")  # glibc loads it when a thread is cancelled
             found = [path for path in _loaded_libraries() if path not in before and os.path.isabs(path)]
             with open(writer, "w") as report:
                 report.write("\n".join(found))

@@ -24,11 +24,11 @@ from training.sandbox.values import read_request
 OWN_PROCESSES = 6  # of the same user in the same namespace: server, two programs, the next two, and one to spare
 PROBLEM_BYTES = 1000
 
-# Messages between caller and server, one a packet. The caller starts programs and may stop them; the server answers a
-# start with descriptors or a problem, and says at the end how each process ended.
+# Messages between caller and server, one a packet. The caller starts a program and may stop it. The server says how its
+# processes ended, and sends the descriptors of the next ones along, for a program that starts with the same message. It
+# answers any other start with `READY` and descriptors first.
 START = struct.Struct("=qqqq?")  # CPU seconds, memory, scratch, threads; whether solution and tests are apart
-STOP = b"stop"
-READY = b"ready"
+STOP, READY, PROBLEM = b"stop", b"ready", b"problem: "
 ENDED = struct.Struct("=id")  # wait status and CPU seconds of one process
 
 
@@ -108,24 +108,29 @@ class Server:
                 self._set_limits(start)
                 if following is not None:
                     self._end(following)
-                following = None
-            running = following or self._prepare()
-            if problem := os.read(running.problem, PROBLEM_BYTES):
-                self.channel.send(problem)
-                following = running
-                break
-            self.channel.sendmsg([READY], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", running.ends))])
-            for end in (*running.ends, running.problem):
-                os.close(end)
-            following = self._prepare()  # the next program will have the same limits
+                following = self._prepare()
+                if not self._hand_over(following, READY):
+                    break
+            running, following = following, self._prepare()  # the next program will have the same limits
             reporter = os.pidfd_open(running.processes[-1])
             self.poll.register(reporter, select.POLLIN)
             self.poll.poll()  # until the reporting process ends, or the caller has something to say, or has ended itself
             self.poll.unregister(reporter)
             os.close(reporter)
-            self.channel.send(self._end(running))
+            if not self._hand_over(following, self._end(running)):
+                break
         if following is not None:
             self._end(following)
+
+    def _hand_over(self, prepared: Prepared, message: bytes) -> bool:
+        """Send a message with the caller's descriptors of the next processes, or why these could not be isolated."""
+        if problem := os.read(prepared.problem, PROBLEM_BYTES):
+            self.channel.send(PROBLEM + problem)
+            return False
+        self.channel.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", prepared.ends))])
+        for end in (*prepared.ends, prepared.problem):
+            os.close(end)
+        return True
 
     def _set_limits(self, start: bytes) -> None:
         cpu_seconds, memory, self.size, threads, self.apart = START.unpack(start)

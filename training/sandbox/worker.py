@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.sandbox.server import ENDED, READY, START, STOP
+from training.sandbox.server import ENDED, PROBLEM, READY, START, STOP
 from training.sandbox.values import write_request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECOD
 CLOSE_SECONDS = 10  # before a server that does not end is killed
 READ_BYTES = 1 << 16
 PACKET_BYTES = 1000
-MOST_DESCRIPTORS = 4
+ANCILLARY_BYTES = socket.CMSG_SPACE(4 * array.array("i").itemsize)  # four descriptors
 REASONS = ("passed", "assertion", "error", "syntax", "exit", "memory", "gone")
 
 
@@ -64,6 +64,7 @@ class Worker:
     """
 
     def __init__(self, isolation: str, heavy: bool = False):
+        self.start, self.ends = b"", list[int]()  # of the processes that are ready, and the message they are ready for
         self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             code = SERVER.format(root=str(ROOT), descriptor=other.fileno(), isolation=isolation, heavy=heavy)
@@ -95,25 +96,26 @@ class Worker:
         """
         program, tests, limits = request["program"], request["tests"], request["limits"]
         apart = tests is not None
-        self.channel.send(
-            START.pack(limits["cpu_seconds"], limits["memory"], limits["scratch"], limits["threads"], apart)
-        )
-        message, (output, report, *ends) = self._receive_descriptors()
-        if message != READY:
-            raise RuntimeError(f"isolation failed, so nothing was run: {message.decode()}")
+        start = START.pack(limits["cpu_seconds"], limits["memory"], limits["scratch"], limits["threads"], apart)
+        self.channel.send(start)
+        if start != self.start:
+            self._close_ends()
+            self._receive()
+            self.start = start
+        (output, report, *programs), self.ends = self.ends, []
         started = time.monotonic()
         nonce = os.urandom(16).hex()
-        requests = [(program,), (nonce, tests)] if apart else [(nonce, program)]
+        texts = [(program,), (nonce, tests)] if apart else [(nonce, program)]
         try:
-            for end, texts in zip(ends, requests, strict=True):
+            for place, own in zip(programs, texts, strict=True):
                 with contextlib.suppress(BrokenPipeError):  # it has ended; its status says why
-                    write_request(end, *texts)
+                    write_request(place, *own)
             printed, ended, stopped = self._supervise(output, started + limits["wall_seconds"], limits["output"])
             seconds = time.monotonic() - started
             printed += _read_rest(output)
             reported = _read_rest(report)
         finally:
-            for descriptor in (output, report, *ends):
+            for descriptor in (output, report, *programs):
                 os.close(descriptor)
         if len(printed) > limits["output"]:
             stopped = "output"
@@ -155,25 +157,26 @@ class Worker:
         return printed, self._receive(), stopped
 
     def _receive(self) -> bytes:
-        message = self.channel.recv(PACKET_BYTES)
+        """The server's next message. The descriptors that come with it are kept for the next program."""
+        message, ancillary, _, _ = self.channel.recvmsg(PACKET_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         if not message:
             raise EOFError
+        if message.startswith(PROBLEM):
+            raise RuntimeError(f"isolation failed, so no program runs: {message.removeprefix(PROBLEM).decode()}")
+        ends = array.array("i")
+        for _, _, data in ancillary:
+            ends.frombytes(data)
+        self.ends = list(ends)
         return message
 
-    def _receive_descriptors(self) -> tuple[bytes, list[int]]:
-        size = array.array("i").itemsize * MOST_DESCRIPTORS
-        message, ancillary, _, _ = self.channel.recvmsg(
-            PACKET_BYTES, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC
-        )
-        if not message:
-            raise EOFError
-        descriptors = array.array("i")
-        for _, _, data in ancillary:
-            descriptors.frombytes(data)
-        return message, list(descriptors)
+    def _close_ends(self) -> None:
+        for descriptor in self.ends:
+            os.close(descriptor)
+        self.ends = []
 
     def close(self) -> None:
         """End the server and every process that it started."""
+        self._close_ends()
         self.channel.close()
         try:
             self.process.wait(timeout=CLOSE_SECONDS)
