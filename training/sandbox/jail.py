@@ -6,8 +6,8 @@ import resource
 import sys
 from typing import NamedTuple
 
-from training.sandbox import kernel, seccomp
-from training.sandbox.kernel import Step
+from training.sandbox import kernel, restrictions, seccomp
+from training.sandbox.restrictions import Step
 
 # Descriptors of a process that is being isolated. Its program finds only the first of its channels open.
 FIRST_CHANNEL, PROGRAM, PROBLEM, RULES = 3, 6, 7, 8
@@ -38,7 +38,7 @@ def isolate_server(kind: str) -> None:
     os.environ.clear()
     sys.argv = ["program"]
     if kind != "none":
-        kernel.forgo_privileges(_as_nobody(kind))
+        restrictions.forgo_privileges(_as_nobody(kind))
         seccomp.Filter(seccomp.assemble_server(os.uname().machine)).install(kernel.libc)
 
 
@@ -69,14 +69,14 @@ def place_descriptors(output: int, problem: int, program: int, channels: tuple[i
     os.dup2(problem, PROBLEM)
 
 
-def program_steps(isolation: Isolation, limits: kernel.ProcessLimits) -> list[Step]:
+def program_steps(isolation: Isolation, limits: restrictions.ProcessLimits) -> list[Step]:
     """Steps of a forked process to isolate itself, in an order in which none blocks the next.
 
     Only the filter of system calls, the last restriction, is still to be installed then.
     """
     steps: list[Step] = [(os.closerange, (FIRST_FREE, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))]
     if isolation.kind != "none":
-        steps += [*kernel.drop_privileges(_as_nobody(isolation.kind)), kernel.end_with_parent()]
+        steps += [*restrictions.drop_privileges(_as_nobody(isolation.kind)), restrictions.end_with_parent()]
     if isolation.kind == "landlock":
-        steps.append(kernel.restrict_files(RULES))
-    return [*steps, (os.close, (RULES,)), *kernel.set_limits(limits)]
+        steps.append(restrictions.restrict_files(RULES))
+    return [*steps, (os.close, (RULES,)), *restrictions.set_limits(limits)]

@@ -1,4 +1,4 @@
-"""Linux calls with which an ordinary process isolates itself: namespaces, mounts, Landlock, limits, capabilities.
+"""Linux calls with which an ordinary process isolates itself: namespaces, mounts, Landlock.
 
 Python 3.11 has no functions for most of these calls, hence ctypes. Nothing outside the standard library is needed.
 """
@@ -7,15 +7,7 @@ import contextlib
 import ctypes
 import os
 import re
-import resource
-import signal
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-# A call of the operating system with its arguments. A forked process copies a page for almost every object that it
-# looks at, so its calls are looked up, and their arguments made, before the fork.
-Step = tuple[Callable[..., Any], tuple[Any, ...]]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,37 +20,19 @@ MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 1024, 2048
 PRESERVED_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
 MNT_DETACH = 2
 
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
-LAST_CAPABILITY = 63
 NOBODY = 65534
-CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
-OPEN_FILES = 64
 NAMESPACE_LIMITS_SINCE = (5, 14)  # Linux versions that count processes of a user in each user namespace
 
-SYSCALLS = {"x86_64": {"pivot_root": 155, "capset": 126}, "aarch64": {"pivot_root": 41, "capset": 91}}
-LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE = 444, 445
 LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # number of file rights, by version of the interface
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
-
-_NO_CAPABILITIES = (
-    ctypes.byref((ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)),
-    ctypes.byref((ctypes.c_uint32 * 6)()),
-)
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 TIME_ZONES = "/usr/share/zoneinfo"
 
 
-class ProcessLimits(NamedTuple):
-    """Limits of one process, in seconds and bytes."""
-
-    cpu_seconds: int
-    memory: int
-    file_size: int
-    threads: int | None  # None: not limited
-
-
-def _call(result: int, what: str) -> int:
+def call(result: int, what: str) -> int:
     """The result of a C function; a negative one is an OSError."""
     if result < 0:
         code = ctypes.get_errno()
@@ -68,22 +42,22 @@ def _call(result: int, what: str) -> int:
 
 def unshare(flags: int, what: str) -> None:
     """Enter new namespaces."""
-    _call(libc.unshare(flags), f"unshare ({what})")
+    call(libc.unshare(flags), f"unshare ({what})")
 
 
 def enter_mounts(namespace: int) -> None:
     """Enter a mount namespace, given by a file descriptor; its root becomes the working directory."""
-    _call(libc.setns(namespace, CLONE_NEWNS), "setns")
+    call(libc.setns(namespace, CLONE_NEWNS), "setns")
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     arguments = [None if text is None else os.fsencode(text) for text in (source, target, kind)]
     data = None if options is None else options.encode()
-    _call(libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
+    call(libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
 
 
 def _pivot_root(new: str, old: str) -> None:
-    _call(libc.syscall(SYSCALLS[os.uname().machine]["pivot_root"], new.encode(), old.encode()), "pivot_root")
+    call(libc.syscall(PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()), "pivot_root")
 
 
 def enter_namespaces() -> None:
@@ -170,7 +144,7 @@ def replace_root(readable: list[str]) -> None:
     os.mkdir("/new/tmp")
     os.chdir("/new")
     _pivot_root(".", ".")  # mounts the old root over the new one, where it can be unmounted
-    _call(libc.umount2(b".", MNT_DETACH), "umount")
+    call(libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
     _mount("none", "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
@@ -189,9 +163,9 @@ def open_landlock(readable: list[str]) -> int:
         OSError: the kernel has no Landlock.
     """
     version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
-    _call(version, "Landlock")
+    call(version, "Landlock")
     rights = ctypes.c_uint64((1 << LANDLOCK_RIGHTS[min(version, max(LANDLOCK_RIGHTS))]) - 1)
-    rules = _call(libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(rights), ctypes.c_size_t(8), 0), "Landlock")
+    rules = call(libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(rights), ctypes.c_size_t(8), 0), "Landlock")
 
     class Rule(ctypes.Structure):
         _pack_ = 1
@@ -201,77 +175,11 @@ def open_landlock(readable: list[str]) -> int:
         parent = os.open(path, os.O_PATH)
         allowed = READ_FILE | (READ_DIR if os.path.isdir(path) else 0) | (WRITE_FILE if path == "/dev/null" else 0)
         rule = Rule(allowed, parent)
-        _call(libc.syscall(LANDLOCK_ADD_RULE, rules, 1, ctypes.byref(rule), 0), f"Landlock, {path}")
+        call(libc.syscall(LANDLOCK_ADD_RULE, rules, 1, ctypes.byref(rule), 0), f"Landlock, {path}")
         os.close(parent)
     return rules
-
-
-def restrict_files(rules: int) -> Step:
-    """Allow only what the rules of `open_landlock` allow, from now on; after `drop_privileges`."""
-    return libc.syscall, (LANDLOCK_RESTRICT_SELF, rules, 0)
 
 
 def counts_by_namespace() -> bool:
     """Whether the kernel counts a user's processes separately in each user namespace."""
     return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= NAMESPACE_LIMITS_SINCE
-
-
-def set_limits(process: ProcessLimits) -> list[Step]:
-    """Set soft and hard limits, none above the present hard limit."""
-    limits = {
-        resource.RLIMIT_CPU: process.cpu_seconds,
-        resource.RLIMIT_AS: process.memory,
-        resource.RLIMIT_FSIZE: process.file_size,
-        resource.RLIMIT_NOFILE: OPEN_FILES,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-    }
-    if process.threads is not None:
-        limits[resource.RLIMIT_NPROC] = process.threads
-    steps = []
-    for kind, value in limits.items():
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        steps.append((resource.setrlimit, (kind, (value, value))))
-    return steps
-
-
-def forgo_privileges(become_nobody: bool) -> None:
-    """Drop every way to gain a capability, permanently, for this process and those it forks. It keeps those it has.
-
-    Args:
-        become_nobody: also leave all groups but one; only root can.
-    """
-    _call(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    for capability in range(LAST_CAPABILITY + 1):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails without CAP_SETPCAP, when there is nothing to drop
-    if become_nobody:
-        os.setgroups([])
-
-
-def drop_privileges(become_nobody: bool) -> list[Step]:
-    """Drop every capability, after `forgo_privileges`.
-
-    Args:
-        become_nobody: also change to the user nobody; only root can.
-    """
-    ids = (NOBODY, NOBODY, NOBODY)
-    users = [(os.setresgid, ids), (os.setresuid, ids)] if become_nobody else []
-    return [*users, (libc.syscall, (SYSCALLS[os.uname().machine]["capset"], *_NO_CAPABILITIES))]
-
-
-def end_with_parent() -> Step:
-    """Kill this process when its parent ends; after `drop_privileges`, which would cancel it."""
-    return libc.prctl, (PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def take_steps(steps: list[Step]) -> None:
-    """Take steps.
-
-    Raises:
-        OSError: one fails.
-    """
-    for call, arguments in steps:
-        if call(*arguments) == -1:
-            code = ctypes.get_errno()
-            raise OSError(code, f"{call.__name__}: {os.strerror(code)}")

@@ -26,7 +26,7 @@ class SandboxLimits:
     Attributes:
         cpu_seconds: processor time, in whole seconds.
         wall_seconds: elapsed time, longer than `cpu_seconds` because other programs need the processor too.
-        memory: bytes of address space, of which Python itself takes about 80 MB.
+        memory: bytes of address space, of which Python itself takes 15 to 35 MB.
         scratch: bytes of all files in /tmp, which is in memory and the only writable folder.
         threads: number of threads at a time. There is only one process.
         output: bytes printed.
@@ -141,7 +141,8 @@ def _find_isolation() -> tuple[str | None, list[str]]:
 
 
 _lock = threading.Lock()
-_idle: dict[tuple[int, str, bool], list[Worker]] = {}  # by process, since the servers of a forked process answer its parent
+# By process, since the servers of a forked process answer its parent; by isolation; by whether heavy modules are loaded.
+_idle: dict[tuple[int, str, bool], list[Worker]] = {}
 
 
 @contextlib.contextmanager

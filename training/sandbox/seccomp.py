@@ -228,7 +228,7 @@ def assemble_server(machine: str) -> bytes:
 
 
 def assemble_program(machine: str) -> bytes:
-    """What the filter of a program denies beyond the server's: its calls, new processes, signals to others."""
+    """The filter of a program, which denies the server's calls, new processes, and signals to others."""
     code = _Assembler(machine)
     for number in NEW_SERVER_CALLS:
         code.when(JUMP_EQUAL, number, DENY | errno.ENOSYS)

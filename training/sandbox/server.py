@@ -6,30 +6,22 @@ its own. The server never holds anything of a program: the caller (`worker`) wri
 the isolated process reads, and itself reads what the program prints and reports.
 """
 
+import _socket  # `socket` would add half a megabyte to what every fork copies
 import array
 import contextlib
 import os
 import select
 import signal
-import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-import _socket  # `socket` would add half a megabyte to what every fork copies
-
-from training.sandbox import jail, kernel, preload, runners, seccomp
+from training.sandbox import jail, kernel, preload, restrictions, runners, seccomp
+from training.sandbox.protocol import ENDED, PROBLEM, READY, START, STOP
 from training.sandbox.scratch import Scratch, Scratches
 from training.sandbox.values import read_request
 
 OWN_PROCESSES = 6  # of the same user in the same namespace: server, two programs, the next two, and one to spare
 PROBLEM_BYTES = 1000
-
-# Messages between caller and server, one a packet. The caller starts a program and may stop it. The server says how its
-# processes ended, and sends the descriptors of the next ones along, for a program that starts with the same message. It
-# answers any other start with `READY` and descriptors first.
-START = struct.Struct("=qqqq?")  # CPU seconds, memory, scratch, threads; whether solution and tests are apart
-STOP, READY, PROBLEM = b"stop", b"ready", b"problem: "
-ENDED = struct.Struct("=id")  # wait status and CPU seconds of one process
 
 
 class Prepared(NamedTuple):
@@ -68,7 +60,7 @@ def main(descriptor: int, kind: str, heavy: bool) -> None:
                 channel.close()
                 os.waitpid(child, 0)
                 return
-            kernel.take_steps([kernel.end_with_parent()])
+            restrictions.take_steps([restrictions.end_with_parent()])
             names = os.open("/proc/self/ns", os.O_RDONLY | os.O_DIRECTORY)
             kernel.replace_root(readable)
             scratches = Scratches(names)
@@ -96,7 +88,7 @@ class Server:
         self.poll = select.poll()
         self.poll.register(channel, select.POLLIN)
         self.start = b""  # the last message of this kind, and what is derived from it
-        self.size, self.apart, self.steps = 0, False, list[kernel.Step]()
+        self.size, self.apart, self.steps = 0, False, list[restrictions.Step]()
 
     def serve(self) -> None:
         """Serve until the other side closes, or isolation fails. Afterwards no process is left."""
@@ -114,7 +106,7 @@ class Server:
             running, following = following, self._prepare()  # the next program will have the same limits
             reporter = os.pidfd_open(running.processes[-1])
             self.poll.register(reporter, select.POLLIN)
-            self.poll.poll()  # until the reporting process ends, or the caller has something to say, or has ended itself
+            self.poll.poll()  # until the reporting process ends, or the caller stops it or has ended
             self.poll.unregister(reporter)
             os.close(reporter)
             if not self._hand_over(following, self._end(running)):
@@ -135,7 +127,8 @@ class Server:
     def _set_limits(self, start: bytes) -> None:
         cpu_seconds, memory, self.size, threads, self.apart = START.unpack(start)
         counted = self.isolation.kind == "namespaces" and kernel.counts_by_namespace()
-        limits = kernel.ProcessLimits(cpu_seconds, memory, self.size, threads + OWN_PROCESSES if counted else None)
+        threads = threads + OWN_PROCESSES if counted else None
+        limits = restrictions.ProcessLimits(cpu_seconds, memory, self.size, threads)
         self.start, self.steps = start, jail.program_steps(self.isolation, limits)
 
     def _end(self, prepared: Prepared) -> bytes:
@@ -192,7 +185,7 @@ class Server:
 
 
 def _run_isolated(
-    steps: list[kernel.Step],
+    steps: list[restrictions.Step],
     filter: seccomp.Filter | None,
     runner: Callable[..., NoReturn],
     output: int,
@@ -203,7 +196,7 @@ def _run_isolated(
     """Isolate this process, read its program and run it."""
     jail.place_descriptors(output, problem, program, channels)
     try:
-        kernel.take_steps(steps)
+        restrictions.take_steps(steps)
         if filter is not None:
             filter.install(kernel.libc)
     except OSError as error:

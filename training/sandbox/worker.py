@@ -1,4 +1,4 @@
-"""The caller's side of a fork server: starts it, gives it programs, enforces the limits, and says how programs ended."""
+"""The caller's side of a fork server: starts it, gives it programs, limits them, and says how they ended."""
 
 import array
 import contextlib
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.sandbox.server import ENDED, PROBLEM, READY, START, STOP
+from training.sandbox.protocol import ENDED, PROBLEM, READY, START, STOP
 from training.sandbox.values import write_request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECOD
 CLOSE_SECONDS = 10  # before a server that does not end is killed
 READ_BYTES = 1 << 16
 PACKET_BYTES = 1000
-ANCILLARY_BYTES = socket.CMSG_SPACE(4 * array.array("i").itemsize)  # four descriptors
+MOST_ENDS = 4
 REASONS = ("passed", "assertion", "error", "syntax", "exit", "memory", "gone")
 
 
@@ -158,12 +158,13 @@ class Worker:
 
     def _receive(self) -> bytes:
         """The server's next message. The descriptors that come with it are kept for the next program."""
-        message, ancillary, _, _ = self.channel.recvmsg(PACKET_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+        ends = array.array("i")
+        size = socket.CMSG_SPACE(MOST_ENDS * ends.itemsize)
+        message, ancillary, _, _ = self.channel.recvmsg(PACKET_BYTES, size, socket.MSG_CMSG_CLOEXEC)
         if not message:
             raise EOFError
         if message.startswith(PROBLEM):
             raise RuntimeError(f"isolation failed, so no program runs: {message.removeprefix(PROBLEM).decode()}")
-        ends = array.array("i")
         for _, _, data in ancillary:
             ends.frombytes(data)
         self.ends = list(ends)
