@@ -55,6 +55,7 @@ def reserve_descriptors(descriptor: int) -> int:
         The descriptor's new number.
     """
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
+    os.close(descriptor)
     for place in range(FIRST_CHANNEL, FIRST_FREE):
         os.dup2(0, place)
     return moved

@@ -141,7 +141,7 @@ def _find_isolation() -> tuple[str | None, list[str]]:
 
 
 _lock = threading.Lock()
-# By process, since the servers of a forked process answer its parent; by isolation; by whether heavy modules are loaded.
+# By process, since the servers of a forked process answer its parent; by isolation; by whether they load heavy modules.
 _idle: dict[tuple[int, str, bool], list[Worker]] = {}
 
 

@@ -1,7 +1,7 @@
 """The /tmp of each program: a mount namespace with an empty file system in memory.
 
-Making one takes about a tenth of a program's time, and few programs write files. So a server keeps those that no program has
-changed, and gives them to later programs; it never empties one.
+Making one takes about a tenth of a program's time, and few programs write files. So a server keeps those that no
+program has changed, and gives them to later programs; it never empties one.
 """
 
 import os
