@@ -187,7 +187,7 @@ class Worker:
 
 
 def _read_rest(descriptor: int) -> bytes:
-    """What is left in a pipe whose writers have ended."""
+    """The rest of a pipe whose writers have ended."""
     os.set_blocking(descriptor, False)
     try:
         return os.read(descriptor, READ_BYTES)
