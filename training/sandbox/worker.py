@@ -92,7 +92,7 @@ class Worker:
 
         Raises:
             EOFError, ConnectionError: the server ended.
-            RuntimeError: isolation failed; nothing was run.
+            RuntimeError: a process, of this program or prepared for the next, could not be isolated.
         """
         program, tests, limits = request["program"], request["tests"], request["limits"]
         apart = tests is not None
