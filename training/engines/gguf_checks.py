@@ -55,8 +55,8 @@ def held_out_corpus(model: str, precision: str, held_out: str | None) -> str:
             if record["stage"] == "pretrain" and (Path(folder) / MANIFEST).is_file():
                 return folder
     raise UserError(
-        f"'held_out': {precision} is measured on held-out text, and the corpus of {model} is not here; name an output of "
-        "`scratch prepare` with its tokenizer"
+        f"'held_out': {precision} is measured on held-out text, and the corpus of {model} is not here; name an output "
+        "of `scratch prepare` with its tokenizer"
     )
 
 
