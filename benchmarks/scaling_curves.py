@@ -1,0 +1,199 @@
+"""Curves of what a size costs: points, power laws with the range they hold over, tables and pictures."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.common.tables import as_markdown
+from training.plots.style import caption, drawing, legend_below, save, series, short_count
+
+TOLERANCE = 0.1  # share by which a point may miss the power law
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+Point = dict[str, float]  # a quantity by its key
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something measured at every point.
+
+    Attributes:
+        key: in a point.
+        heading: in tables, with the unit.
+        planned: key of the prediction of `scratch plan`, shown in a column of its own.
+        fitted: a power law is fitted. False for what begins at a large constant.
+    """
+
+    key: str
+    heading: str
+    planned: str | None = None
+    fitted: bool = True
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One thing that grows, and how one repetition of a point is measured.
+
+    Attributes:
+        group: of the page and its picture, such as `training`.
+        panel: what grows; curves of one panel share a table and a plot.
+        name: tells the curves of a panel apart; empty if there is one.
+        variable: heading of the sizes in tables.
+        sizes, small: the sizes measured, ascending; those of `--small`.
+        measure: takes a size and a folder for its files.
+        rounds: repetitions of a point, of which the median counts.
+    """
+
+    group: str
+    panel: str
+    name: str
+    variable: str
+    sizes: tuple[int, ...]
+    small: tuple[int, ...]
+    measure: Callable[[int, Path], Point]
+    quantities: tuple[Quantity, ...]
+    rounds: int = 3
+
+    @property
+    def title(self) -> str:
+        """Names the curve among all of them."""
+        return f"{self.group}: {self.panel}" + (f", {self.name}" if self.name else "")
+
+
+@dataclass(frozen=True)
+class Law:
+    """y = scale * x ** exponent.
+
+    Attributes:
+        first, last: sizes that it holds between.
+        miss: share by which the worst of the points in between is off.
+        below: exponent of the points up to `first`; None if there are none.
+    """
+
+    exponent: float
+    scale: float
+    first: float
+    last: float
+    miss: float
+    below: float | None
+
+
+def fit(sizes: Sequence[float], values: Sequence[float]) -> Law | None:
+    """Fit the power law, by least squares of the logarithms, that holds for the most points up to the largest one.
+
+    It holds where no point is off by more than TOLERANCE. If that is true of less than three, the last three are
+    fitted, and `miss` says by how much they are off. None for less than three points, or without positive values.
+    """
+    if len(sizes) < 3 or min(values) <= 0:
+        return None
+    across, up = np.log(sizes), np.log(values)
+    for start in range(len(sizes) - 2):
+        exponent, constant = np.polyfit(across[start:], up[start:], 1)
+        miss = float(np.abs(np.expm1(constant + exponent * across[start:] - up[start:])).max())
+        if miss <= TOLERANCE:
+            break
+    below = float(np.polyfit(across[: start + 1], up[: start + 1], 1)[0]) if start else None
+    return Law(float(exponent), math.exp(constant), sizes[start], sizes[-1], miss, below)
+
+
+def figure_text(value: float) -> str:
+    """A figure with three digits."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{digits}f}"
+
+
+def with_miss(predicted: float, measured: float) -> str:
+    """A prediction, and by how much it is off."""
+    return f"{figure_text(predicted)} ({predicted / measured - 1:+.0%})"
+
+
+def panel_table(curves: Sequence[Curve], points: dict[str, dict[str, Point]]) -> str:
+    """The measured points of a panel, as Markdown."""
+    several = len(curves) > 1
+    quantities = curves[0].quantities
+    header = [*([" "] if several else []), curves[0].variable]
+    for quantity in quantities:
+        header += [quantity.heading, *(["planned"] if quantity.planned else [])]
+    rows = [header]
+    for curve in curves:
+        for size, point in points.get(curve.title, {}).items():
+            row = [*([curve.name] if several else []), f"{point.get('shown', float(size)):,.0f}"]
+            for quantity in quantities:
+                row.append(figure_text(point[quantity.key]))
+                row += [with_miss(point[quantity.planned], point[quantity.key])] if quantity.planned else []
+            rows.append(row)
+    return as_markdown(rows)
+
+
+def curve_points(curve: Curve, points: dict[str, dict[str, Point]], key: str) -> tuple[list[float], list[float]]:
+    """Sizes and values of a quantity."""
+    found = points.get(curve.title, {})
+    return [point.get("shown", float(size)) for size, point in found.items()], [point[key] for point in found.values()]
+
+
+def law_table(curves: Sequence[Curve], points: dict[str, dict[str, Point]]) -> str:
+    """The fitted exponents of a group, as Markdown."""
+    rows = [["grows", "what is measured", "exponent", "holds from", "to", "within", "exponent below"]]
+    for curve in curves:
+        for quantity in curve.quantities:
+            law = fit(*curve_points(curve, points, quantity.key)) if quantity.fitted else None
+            if law:
+                below = "" if law.below is None else f"{law.below:.2f}"
+                name = curve.panel + (f", {curve.name}" if curve.name else "")
+                ends = [short_count(float(f"{size:.2g}"), 0) for size in (law.first, law.last)]
+                what = quantity.heading.rpartition(",")[0] or quantity.heading
+                rows.append([name, what, f"{law.exponent:.2f}", *ends, f"{law.miss:.0%}", below])
+    return as_markdown(rows)
+
+
+def draw(file: Path, curves: Sequence[Curve], points: dict[str, dict[str, Point]], note: str) -> None:
+    """Draw a group: a column for each panel, a row for each quantity, with the fitted laws and their exponents."""
+    panels: dict[str, list[Curve]] = {}
+    for curve in curves:
+        if points.get(curve.title):
+            panels.setdefault(curve.panel, []).append(curve)
+    rows = max(len(members[0].quantities) for members in panels.values())
+    with drawing() as pyplot:
+        figure = pyplot.figure(figsize=(3.6 * len(panels), 3.3 * rows + 0.4))
+        caption(figure, note)
+        grid = figure.subfigures(rows, len(panels), squeeze=False)
+        for column, (panel, members) in enumerate(panels.items()):
+            for row, quantity in enumerate(members[0].quantities):
+                _draw_panel(grid[row, column], panel, members, quantity, points)
+        save(figure, file)
+
+
+def _draw_panel(
+    figure: Any, panel: str, curves: Sequence[Curve], quantity: Quantity, points: dict[str, dict[str, Point]]
+) -> None:
+    axes = figure.subplots()
+    for place, curve in enumerate(curves):
+        sizes, values = curve_points(curve, points, quantity.key)
+        law, style = fit(sizes, values) if quantity.fitted else None, series(place)
+        slope = f"exponent {law.exponent:.2f}" if law else ""
+        label = ", ".join(filter(None, (curve.name, slope))) or "measured"
+        axes.plot(sizes, values, label=label, markersize=5, linestyle="none", **style)
+        if law:
+            ends = np.array([law.first, law.last])
+            axes.plot(ends, law.scale * ends**law.exponent, color=style["color"], linewidth=1.2)
+        if quantity.planned:
+            planned = curve_points(curve, points, quantity.planned)[1]
+            axes.plot(sizes, planned, color=style["color"], linestyle=":", linewidth=1.2, label="planned")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(short_count)
+    low, high = axes.get_ylim()
+    axes.yaxis.set_minor_formatter(short_count if high / low < 10 else lambda *_: "")
+    axes.xaxis.set_minor_formatter(lambda *_: "")
+    axes.tick_params(which="both", labelsize=8)
+    axes.grid()
+    axes.set_title(panel, fontsize=10)
+    axes.set_xlabel(curves[0].variable, fontsize=8.5)
+    axes.set_ylabel(quantity.heading, fontsize=8.5)
+    handles, names = axes.get_legend_handles_labels()
+    legend_below(figure, handles, names)
