@@ -36,7 +36,7 @@ from benchmarks.scaling_curves import CLOCKS, Curve, Point, draw, law_table, pan
 from training.common.files import write_whole
 
 GROUPS = {module.GROUP: module.curves for module in (scaling_training, scaling_data, scaling_use)}
-BLOCK = re.compile(r"(<!-- scaling: ([^>]*?) -->\n).*?(?=<!-- scaling: end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- scaling: (?!end -->)([^>]*?) -->\n).*?(?=<!-- scaling: end -->)", re.DOTALL)
 CLOCK_NAMES = {"wall": "wall time", "processor": "processor time"}
 
 

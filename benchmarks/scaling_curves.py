@@ -157,19 +157,18 @@ def draw(file: Path, curves: Sequence[Curve], points: dict[str, dict[str, Point]
         if points.get(curve.title):
             panels.setdefault(curve.panel, []).append(curve)
     rows = max(len(members[0].quantities) for members in panels.values())
-    with drawing() as pyplot:
+    with drawing(savefig_dpi=110, legend_fontsize=8) as pyplot:
         figure = pyplot.figure(figsize=(3.6 * len(panels), 3.3 * rows + 0.4))
         caption(figure, note)
         grid = figure.subfigures(rows, len(panels), squeeze=False)
         for column, (panel, members) in enumerate(panels.items()):
             for row, quantity in enumerate(members[0].quantities):
-                _draw_panel(grid[row, column], panel, members, quantity, points)
+                axes = _draw_panel(grid[row, column], members, quantity, points)
+                axes.set_title("" if row else panel, fontsize=10)
         save(figure, file)
 
 
-def _draw_panel(
-    figure: Any, panel: str, curves: Sequence[Curve], quantity: Quantity, points: dict[str, dict[str, Point]]
-) -> None:
+def _draw_panel(figure: Any, curves: Sequence[Curve], quantity: Quantity, points: dict[str, dict[str, Point]]) -> Any:
     axes = figure.subplots()
     for place, curve in enumerate(curves):
         sizes, values = curve_points(curve, points, quantity.key)
@@ -182,18 +181,24 @@ def _draw_panel(
             axes.plot(ends, law.scale * ends**law.exponent, color=style["color"], linewidth=1.2)
         if quantity.planned:
             planned = curve_points(curve, points, quantity.planned)[1]
-            axes.plot(sizes, planned, color=style["color"], linestyle=":", linewidth=1.2, label="planned")
+            axes.plot(
+                sizes,
+                planned,
+                color=style["color"],
+                linestyle=":",
+                linewidth=1.2,
+                label=f"{curve.name} planned".strip(),
+            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(short_count)
     low, high = axes.get_ylim()
-    axes.yaxis.set_minor_formatter(short_count if high / low < 10 else lambda *_: "")
+    axes.yaxis.set_minor_formatter(short_count if high / low < 30 else lambda *_: "")
     axes.xaxis.set_minor_formatter(lambda *_: "")
     axes.tick_params(which="both", labelsize=8)
     axes.grid()
-    axes.set_title(panel, fontsize=10)
     axes.set_xlabel(curves[0].variable, fontsize=8.5)
     axes.set_ylabel(quantity.heading, fontsize=8.5)
-    handles, names = axes.get_legend_handles_labels()
-    legend_below(figure, handles, names)
+    legend_below(figure, *axes.get_legend_handles_labels())
+    return axes

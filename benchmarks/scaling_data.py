@@ -6,9 +6,8 @@ one. Near duplicates among very many documents, and the order of very many token
 
 import hashlib
 import json
-import subprocess
-import sys
 import tempfile
+import tracemalloc
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.data_engine import apart, measured
-from benchmarks.scaling_curves import Curve, Point, Quantity
-from benchmarks.stages import ROOT, Cost, cost
+from benchmarks.data_engine import apart
+from benchmarks.scaling_curves import CLOCKS, Curve, Point, Quantity
+from benchmarks.stages import Cost, cost
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.corpus.sources.python import path_reason, python_files, read_python
 from training.data.loader import TokenLoader
@@ -98,28 +97,35 @@ def find_near_duplicates(documents: int, _: Path) -> Point:
     return {"seconds": found["seconds"], "megabytes": found["bytes_a_document"] * documents / 1e6}
 
 
-def shuffle(tokens: int, folder: Path) -> None:
-    """Print what it takes to open made-up shards, draw the order of an epoch and read a batch in the middle of it."""
+def write_shards(folder: Path, tokens: int) -> None:
+    """About so many made-up tokens in documents of `DOCUMENT` on average, as `scratch prepare` leaves them."""
     ScratchTokenizer.train(["any text will do"], 270).save(folder / "tokenizer")
     lengths = np.random.default_rng(0).geometric(1 / DOCUMENT, tokens // DOCUMENT)
     zeros = np.zeros(lengths.max(), "<u2")
     split = write_shard(folder, "train", (zeros[:length] for length in lengths), VOCABULARY, "made up")
     write_manifest(folder, {"train": split | {"bytes": 4 * tokens}}, folder / "tokenizer", VOCABULARY, {})
-    with measured(tokens):
-        loader = TokenLoader.open(Mixture(str(folder)), "train", "stream", SEQUENCE, BATCH, 0, False)
-        loader.read(loader.sequence_ids(loader.packings[0].num_sequences // BATCH // 2))
 
 
-def measure_shuffle(megatokens: int, _: Path) -> Point:
-    """`shuffle` in a process of its own."""
-    with tempfile.TemporaryDirectory() as temporary:
-        code = f"from benchmarks.scaling_data import *; shuffle({megatokens * 10**6}, Path({temporary!r}))"
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout)
-    return {
-        "milliseconds": 1000 * found["seconds"],
-        "megabytes": found["bytes_a_document"] * megatokens,
-    }
+def begin_epoch(folder: Path) -> None:
+    """Open shards, draw the order of an epoch, and read a batch from its middle."""
+    loader = TokenLoader.open(Mixture(str(folder)), "train", "stream", SEQUENCE, BATCH, 0, False)
+    loader.read(loader.sequence_ids(loader.packings[0].num_sequences // BATCH // 2))
+
+
+def shuffle(megatokens: int, folder: Path, clock: str) -> Point:
+    """`begin_epoch` on so many million tokens; memory is what it allocates at most."""
+    shards = folder / f"shards-{megatokens}"
+    if not shards.exists():
+        shards.mkdir()
+        write_shards(shards, megatokens * 10**6)
+    started = CLOCKS[clock]()
+    begin_epoch(shards)
+    taken = CLOCKS[clock]() - started
+    tracemalloc.start()
+    begin_epoch(shards)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return {"milliseconds": 1000 * taken, "megabytes": peak / 1e6}
 
 
 def curves(clock: str) -> list[Curve]:
@@ -138,6 +144,9 @@ def curves(clock: str) -> list[Curve]:
     def near(size: int, folder: Path) -> Point:
         return prepare(size, folder, clock, near=True)
 
+    def begin(megatokens: int, folder: Path) -> Point:
+        return shuffle(megatokens, folder, clock)
+
     stage, passes = (time, PROCESS), (time, MEMORY)
     shuffled = (Quantity("milliseconds", "time, ms"), MEMORY)
     return [
@@ -145,5 +154,5 @@ def curves(clock: str) -> list[Curve]:
         Curve(GROUP, "prepare", "exact duplicates", "MB of text", sizes, (1,), exact, stage),
         Curve(GROUP, "prepare", "near duplicates too", "MB of text", sizes, (1,), near, stage),
         Curve(GROUP, "near duplicates", "", "documents", documents, (10_000,), find_near_duplicates, passes),
-        Curve(GROUP, "shuffling", "", "million tokens", (4, 16, 64, 256), (1,), measure_shuffle, shuffled),
+        Curve(GROUP, "shuffling", "", "million tokens", (4, 16, 64, 256), (1,), begin, shuffled),
     ]

@@ -42,8 +42,8 @@ QUANTITIES = (
     Quantity("tensors", "tensors, MB", planned="planned_tensors"),
     Quantity("process", "process, MB", planned="planned_process", fitted=False),
 )
-# Width and layers of the model by the number that names the size.
-MODELS = {1: (64, 2), 2: (128, 2), 3: (128, 4), 4: (192, 4), 5: (256, 6), 6: (384, 6), 7: (512, 8), 8: (768, 8)}
+WIDTHS = (64, 128, 192, 256, 384, 512, 640)
+PER_LAYER = 64  # of the width: larger models keep the proportions of smaller ones
 
 
 @dataclass(frozen=True)
@@ -181,18 +181,18 @@ def curves(clock: str) -> list[Curve]:
 
         return Curve(GROUP, panel, name, variable, sizes, small, measure, QUANTITIES, rounds=1)
 
-    def of_model(place: int) -> Callable[[int], int]:
-        return lambda size: MODELS[size][place]
-
     def itself(size: int) -> int:
         return size
 
-    model = {"width": of_model(0), "layers": of_model(1)}
+    def layers(width: int) -> int:
+        return width // PER_LAYER
+
+    model = {"width": itself, "layers": layers}
     lengths = (128, 256, 512, 1024, 2048, 4096, 8192)
     vocabularies = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
     return [
-        curve("parameters", "Muon", "parameters", tuple(MODELS), (1,), **model),
-        curve("parameters", "AdamW", "parameters", tuple(MODELS), (1,), **model, optimizer="adamw"),
+        curve("parameters", "Muon", "parameters", WIDTHS, (64,), **model),
+        curve("parameters", "AdamW", "parameters", WIDTHS, (64,), **model, optimizer="adamw"),
         curve("sequence length", "", "tokens", lengths, (16,), length=itself, batch=1),
         curve("vocabulary", "", "rows", vocabularies, (512,), vocabulary=itself),
         curve("batch", "at once", "sequences", (1, 2, 4, 8, 16, 32, 64), (2,), batch=itself),

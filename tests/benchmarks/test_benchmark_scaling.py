@@ -128,6 +128,6 @@ def test_every_curve_is_measured_by_the_real_code(tmp_path):
     for curve in curves:
         for point in found["points"][curve.title].values():
             assert all(point[quantity.key] > 0 for quantity in curve.quantities)
-    step = found["points"]["training: parameters, AdamW"]["1"]
+    step = found["points"]["training: parameters, AdamW"]["64"]
     assert step["tensors"] == pytest.approx(step["planned_tensors"], rel=0.05)
     assert step["process"] == pytest.approx(step["planned_process"], rel=0.25)
