@@ -10,7 +10,7 @@
 - use: `scratch evaluate` against items, `scratch serve` against simultaneous requests, the arena against voters.
 
 A point is the median of several repetitions. --out keeps every point: the same command resumes, and measures again
-only what is missing. A power law is fitted to the largest run of points, up to the last one, that it describes within a
+only what is missing. A power law is fitted to the longest run of points, up to the last one, that it describes within a
 tenth. Printed are conditions, tables and fits in Markdown; the last line is everything as JSON. The pictures lie beside
 the page, or else beside --out.
 

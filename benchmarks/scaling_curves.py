@@ -25,7 +25,7 @@ class Quantity:
         key: in a point.
         heading: in tables, with the unit.
         planned: key of the prediction of `scratch plan`, shown in a column of its own.
-        fitted: a power law is fitted. False for what begins at a large constant.
+        fitted: a power law is fitted and drawn. False for what begins at a large constant: it is in tables alone.
     """
 
     key: str
@@ -85,13 +85,12 @@ class Law:
 def fit(sizes: Sequence[float], values: Sequence[float]) -> Law | None:
     """Fit the power law, by least squares of the logarithms, that holds for the most points up to the largest one.
 
-    It holds where no point is off by more than TOLERANCE. If that is true of less than three, the last three are
-    fitted, and `miss` says by how much they are off. None for less than three points, or without positive values.
+    It holds where no point is off by more than TOLERANCE; two points always have one. None for a single point.
     """
-    if len(sizes) < 3 or min(values) <= 0:
+    if len(sizes) < 2:
         return None
     across, up = np.log(sizes), np.log(values)
-    for start in range(len(sizes) - 2):
+    for start in range(len(sizes) - 1):
         exponent, constant = np.polyfit(across[start:], up[start:], 1)
         miss = float(np.abs(np.expm1(constant + exponent * across[start:] - up[start:])).max())
         if miss <= TOLERANCE:
@@ -108,7 +107,7 @@ def figure_text(value: float) -> str:
 
 def with_miss(predicted: float, measured: float) -> str:
     """A prediction, and by how much it is off."""
-    return f"{figure_text(predicted)} ({predicted / measured - 1:+.0%})"
+    return f"{figure_text(predicted)} ({round(100 * predicted / measured - 100):+d} %)"
 
 
 def panel_table(curves: Sequence[Curve], points: dict[str, dict[str, Point]]) -> str:
@@ -146,7 +145,7 @@ def law_table(curves: Sequence[Curve], points: dict[str, dict[str, Point]]) -> s
                 name = curve.panel + (f", {curve.name}" if curve.name else "")
                 ends = [short_count(float(f"{size:.2g}"), 0) for size in (law.first, law.last)]
                 what = quantity.heading.rpartition(",")[0] or quantity.heading
-                rows.append([name, what, f"{law.exponent:.2f}", *ends, f"{law.miss:.0%}", below])
+                rows.append([name, what, f"{law.exponent:.2f}", *ends, f"{100 * law.miss:.0f} %", below])
     return as_markdown(rows)
 
 
@@ -156,13 +155,14 @@ def draw(file: Path, curves: Sequence[Curve], points: dict[str, dict[str, Point]
     for curve in curves:
         if points.get(curve.title):
             panels.setdefault(curve.panel, []).append(curve)
-    rows = max(len(members[0].quantities) for members in panels.values())
+    drawn = {panel: [each for each in members[0].quantities if each.fitted] for panel, members in panels.items()}
+    rows = max(map(len, drawn.values()))
     with drawing(savefig_dpi=110, legend_fontsize=8) as pyplot:
         figure = pyplot.figure(figsize=(3.6 * len(panels), 3.3 * rows + 0.4))
         caption(figure, note)
         grid = figure.subfigures(rows, len(panels), squeeze=False)
         for column, (panel, members) in enumerate(panels.items()):
-            for row, quantity in enumerate(members[0].quantities):
+            for row, quantity in enumerate(drawn[panel]):
                 axes = _draw_panel(grid[row, column], members, quantity, points)
                 axes.set_title("" if row else panel, fontsize=10)
         save(figure, file)
@@ -172,9 +172,8 @@ def _draw_panel(figure: Any, curves: Sequence[Curve], quantity: Quantity, points
     axes = figure.subplots()
     for place, curve in enumerate(curves):
         sizes, values = curve_points(curve, points, quantity.key)
-        law, style = fit(sizes, values) if quantity.fitted else None, series(place)
-        slope = f"exponent {law.exponent:.2f}" if law else ""
-        label = ", ".join(filter(None, (curve.name, slope))) or "measured"
+        law, style = fit(sizes, values), series(place)
+        label = ", ".join(filter(None, (curve.name, law and f"exponent {law.exponent:.2f}"))) or "measured"
         axes.plot(sizes, values, label=label, markersize=5, linestyle="none", **style)
         if law:
             ends = np.array([law.first, law.last])

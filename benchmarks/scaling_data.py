@@ -154,5 +154,5 @@ def curves(clock: str) -> list[Curve]:
         Curve(GROUP, "prepare", "exact duplicates", "MB of text", sizes, (1,), exact, stage),
         Curve(GROUP, "prepare", "near duplicates too", "MB of text", sizes, (1,), near, stage),
         Curve(GROUP, "near duplicates", "", "documents", documents, (10_000,), find_near_duplicates, passes),
-        Curve(GROUP, "shuffling", "", "million tokens", (4, 16, 64, 256), (1,), begin, shuffled),
+        Curve(GROUP, "shuffling", "", "million tokens", (16, 64, 256, 1024), (1,), begin, shuffled),
     ]

@@ -189,10 +189,10 @@ def curves(clock: str) -> list[Curve]:
 
     model = {"width": itself, "layers": layers}
     lengths = (128, 256, 512, 1024, 2048, 4096, 8192)
-    vocabularies = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+    vocabularies = (1024, 4096, 8192, 16384, 32768, 65536)
     return [
         curve("parameters", "Muon", "parameters", WIDTHS, (64,), **model),
-        curve("parameters", "AdamW", "parameters", WIDTHS, (64,), **model, optimizer="adamw"),
+        curve("parameters", "AdamW", "parameters", (64, 128, 256, 512), (64,), **model, optimizer="adamw"),
         curve("sequence length", "", "tokens", lengths, (16,), length=itself, batch=1),
         curve("vocabulary", "", "rows", vocabularies, (512,), vocabulary=itself),
         curve("batch", "at once", "sequences", (1, 2, 4, 8, 16, 32, 64), (2,), batch=itself),

@@ -22,7 +22,8 @@ from training.serving.engine import Engine
 
 GROUP = "use"
 ANSWER = 32  # tokens
-BATTLES = 400  # of all voters together, and two of each at least
+BATTLES = 400  # of all voters together
+FEWEST, MOST = 2, 50  # of each; the page takes at most 60 prompts of a voter in a minute
 
 
 def write_model(folder: Path) -> Path:
@@ -79,7 +80,7 @@ def serve(requests: int, folder: Path, clock: str) -> Point:
 
 def load_arena(voters: int, _: Path) -> Point:
     """Waiting time of voters who never pause, and the server's processor time for an action."""
-    found = arena_load.measure(voters, max(2, BATTLES // voters), pause=0)
+    found = arena_load.measure(voters, min(MOST, max(FEWEST, BATTLES // voters)), pause=0)
     return {"waiting": found["all"]["median"], "processor": found["processor_ms"]}
 
 
@@ -103,8 +104,8 @@ def curves(clock: str) -> list[Curve]:
         return serve(requests, folder, clock)
 
     return [
-        Curve(GROUP, "evaluation", "answers", "items", (16, 32, 64, 128, 256, 512), (4,), answers, command),
-        Curve(GROUP, "evaluation", "pairs", "items", (32, 64, 128, 256, 512, 1024), (4,), pairs, command),
+        Curve(GROUP, "evaluation", "answers", "items", (32, 64, 128, 256, 512), (4,), answers, command),
+        Curve(GROUP, "evaluation", "pairs", "items", (64, 128, 256, 512, 1024), (4,), pairs, command),
         Curve(GROUP, "serving", "", "requests at once", at_once, (1, 2), served, answered),
         Curve(GROUP, "arena", "", "voters", (1, 3, 10, 30, 100, 300), (2,), load_arena, waiting),
     ]
