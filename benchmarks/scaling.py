@@ -163,6 +163,7 @@ def draw_all(folder: Path, curves: list[Curve], results: Results) -> None:
 def main() -> None:
     arguments = parse_arguments()
     conditions = {"clock": arguments.clock, "small": arguments.small} | machine(torch.device("cpu"))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     results = Results(arguments.out, conditions)
     curves = [curve for group in GROUPS.values() for curve in group(arguments.clock)]
     wanted = [curve for curve in curves if curve.group in arguments.only]

@@ -19,7 +19,7 @@ from benchmarks.data_engine import apart
 from benchmarks.scaling_curves import CLOCKS, Curve, Point, Quantity
 from benchmarks.stages import Cost, cost
 from modeling_scratch.tokenization_scratch import ScratchTokenizer
-from training.corpus.sources.python import path_reason, python_files, read_python
+from training.corpus.sources.python import PythonFile, path_reason, python_files, read_python
 from training.data.loader import TokenLoader
 from training.data.mixture import Mixture
 from training.data.shards import write_manifest, write_shard
@@ -32,6 +32,12 @@ MEMORY = Quantity("megabytes", "memory, MB")
 PROCESS = Quantity("megabytes", "largest process, MB", fitted=False)
 
 
+@cache
+def sources() -> list[PythonFile]:
+    """The installed Python source in its random order."""
+    return sorted(python_files(), key=lambda each: hashlib.sha256(each.id.encode()).digest())
+
+
 def write_text(file: Path, size: float) -> Path:
     """JSON lines of `size` bytes of installed Python source or a little more, unless they are there already.
 
@@ -42,7 +48,7 @@ def write_text(file: Path, size: float) -> Path:
         return file
     written = 0
     with file.open("w", encoding="utf-8") as stream:
-        for source in sorted(python_files(), key=lambda each: hashlib.sha256(each.id.encode()).digest()):
+        for source in sources():
             text = None if path_reason(source.id) else read_python(source.path)
             if text:
                 stream.write(json.dumps({"text": text}) + "\n")

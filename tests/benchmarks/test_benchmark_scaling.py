@@ -87,11 +87,11 @@ def test_tables_and_pictures_come_from_the_points(tmp_path):
     assert "| squares | time | 2.00 | 1 | 4 | 0 % |  |" in tables["data, exponents"]
     assert tables["conditions"] == "P, 2 threads, wall time, torch 1, transformers 2.\n"
 
-    names = "".join(f"\n<!-- scaling: {name} -->\nold\n<!-- scaling: end -->\n" for name in tables)
+    names = "".join(f"\n<!-- scaling: {name} -->\nstale\n<!-- scaling: end -->\n" for name in tables)
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n{names}Last.\n")
     scaling.rewrite(page, tables)
-    assert "old" not in page.read_text() and all(table in page.read_text() for table in tables.values())
+    assert "stale" not in page.read_text() and all(table in page.read_text() for table in tables.values())
     once = page.read_text()
     scaling.rewrite(page, tables)
     assert page.read_text() == once
