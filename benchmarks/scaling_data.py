@@ -137,7 +137,7 @@ def shuffle(megatokens: int, folder: Path, clock: str) -> Point:
 def curves(clock: str) -> list[Curve]:
     """All curves of the group; time by `clock`."""
     time = Quantity("seconds", "time, s")
-    sizes = (1, 2, 4, 8, 16, 32)
+    sizes = (1, 4, 16, 32)
 
     documents = (30_000, 100_000, 300_000, 1_000_000)
 
