@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from training.common.tables import as_markdown
 from training.plots.style import caption, drawing, legend_below, save, series, short_count
@@ -25,13 +26,15 @@ class Quantity:
         key: in a point.
         heading: in tables, with the unit.
         planned: key of the prediction of `scratch plan`, shown in a column of its own.
-        fitted: a power law is fitted and drawn. False for what begins at a large constant: it is in tables alone.
+        fitted: a power law is fitted and drawn. False for what hardly grows: it is in tables alone.
+        added: the law is that of what further sizes add to the smallest one, for commands that take long to start.
     """
 
     key: str
     heading: str
     planned: str | None = None
     fitted: bool = True
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Law:
-    """y = scale * x ** exponent.
+    """y = origin[1] + scale * (x - origin[0]) ** exponent.
 
     Attributes:
+        origin: (0, 0), or the smallest point.
         first, last: sizes that it holds between.
         miss: share by which the worst of the points in between is off.
         below: exponent of the points up to `first`; None if there are none.
@@ -80,6 +84,18 @@ class Law:
     last: float
     miss: float
     below: float | None
+    origin: tuple[float, float] = (0.0, 0.0)
+
+    def __call__(self, sizes: np.ndarray) -> np.ndarray:
+        return self.origin[1] + self.scale * (sizes - self.origin[0]) ** self.exponent
+
+
+def fit_added(sizes: Sequence[float], values: Sequence[float]) -> Law | None:
+    """Fit, as `fit` does, what further sizes add to the smallest one. None if that is nothing."""
+    origin = sizes[0], values[0]
+    across, up = np.array(sizes[1:]) - origin[0], np.array(values[1:]) - origin[1]
+    law = fit(across, up) if (up > 0).all() else None
+    return law and replace(law, first=law.first + origin[0], last=law.last + origin[0], origin=origin)
 
 
 def fit(sizes: Sequence[float], values: Sequence[float]) -> Law | None:
@@ -134,17 +150,22 @@ def curve_points(curve: Curve, points: dict[str, dict[str, Point]], key: str) ->
     return [point.get("shown", float(size)) for size, point in found.items()], [point[key] for point in found.values()]
 
 
+def law_of(curve: Curve, points: dict[str, dict[str, Point]], quantity: Quantity) -> Law | None:
+    """The power law of a quantity."""
+    return (fit_added if quantity.added else fit)(*curve_points(curve, points, quantity.key))
+
+
 def law_table(curves: Sequence[Curve], points: dict[str, dict[str, Point]]) -> str:
     """The fitted exponents of a group, as Markdown."""
     rows = [["grows", "what is measured", "exponent", "holds from", "to", "within", "exponent below"]]
     for curve in curves:
         for quantity in curve.quantities:
-            law = fit(*curve_points(curve, points, quantity.key)) if quantity.fitted else None
+            law = law_of(curve, points, quantity) if quantity.fitted else None
             if law:
                 below = "" if law.below is None else f"{law.below:.2f}"
                 name = curve.panel + (f", {curve.name}" if curve.name else "")
                 ends = [short_count(float(f"{size:.2g}"), 0) for size in (law.first, law.last)]
-                what = quantity.heading.rpartition(",")[0] or quantity.heading
+                what = quantity.heading.rpartition(",")[0] + ", added" * quantity.added
                 rows.append([name, what, f"{law.exponent:.2f}", *ends, f"{100 * law.miss:.0f} %", below])
     return as_markdown(rows)
 
@@ -166,18 +187,21 @@ def draw(file: Path, curves: Sequence[Curve], points: dict[str, dict[str, Point]
                 axes = _draw_panel(grid[row, column], members, quantity, points)
                 axes.set_title("" if row else panel, fontsize=10)
         save(figure, file)
+    with Image.open(file) as image:
+        few_colours = image.convert("RGB").quantize(64)
+    few_colours.save(file, optimize=True)  # half the bytes
 
 
 def _draw_panel(figure: Any, curves: Sequence[Curve], quantity: Quantity, points: dict[str, dict[str, Point]]) -> Any:
     axes = figure.subplots()
     for place, curve in enumerate(curves):
         sizes, values = curve_points(curve, points, quantity.key)
-        law, style = fit(sizes, values), series(place)
+        law, style = law_of(curve, points, quantity), series(place)
         label = ", ".join(filter(None, (curve.name, law and f"exponent {law.exponent:.2f}"))) or "measured"
         axes.plot(sizes, values, label=label, markersize=5, linestyle="none", **style)
         if law:
-            ends = np.array([law.first, law.last])
-            axes.plot(ends, law.scale * ends**law.exponent, color=style["color"], linewidth=1.2)
+            across = np.geomspace(law.first, law.last)
+            axes.plot(across, law(across), color=style["color"], linewidth=1.2)
         if quantity.planned:
             planned = curve_points(curve, points, quantity.planned)[1]
             axes.plot(

@@ -86,7 +86,7 @@ def load_arena(voters: int, _: Path) -> Point:
 
 def curves(clock: str) -> list[Curve]:
     """All curves of the group; time by `clock`, but what voters wait is always by the clock on the wall."""
-    command = (Quantity("seconds", "time, s"), Quantity("megabytes", "memory, MB", fitted=False))
+    command = (Quantity("seconds", "time, s", added=True), Quantity("megabytes", "memory, MB", fitted=False))
     answered = (Quantity("seconds", "time, s"), Quantity("tokens_per_second", "tokens per second", fitted=False))
     waiting = (
         Quantity("waiting", "median wait for an action, ms"),

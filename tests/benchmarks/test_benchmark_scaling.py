@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling, scaling_use
-from benchmarks.scaling_curves import Curve, Quantity, fit
+from benchmarks.scaling_curves import Curve, Quantity, fit, fit_added
 from benchmarks.scaling_data import write_text
 from benchmarks.stages import cost
 
@@ -41,6 +41,15 @@ def test_without_a_law_the_last_two_points_have_a_slope():
     law = fit(SIZES, [1, 1, 1, 1, 1, 9, 18])
     assert (law.first, law.last) == (32, 64) and law.exponent == pytest.approx(1) and law.below > 0
     assert fit(SIZES[:1], [1.0]) is None
+
+
+def test_what_sizes_add_to_a_constant_has_a_law_of_its_own():
+    values = 5 + 0.5 * SIZES
+    assert fit(SIZES, values).exponent < 0.8
+    law = fit_added(SIZES, values)
+    assert law.exponent == pytest.approx(1) and (law.first, law.last) == (2, 64) and law.miss < 1e-6
+    assert law(SIZES[1:]) == pytest.approx(values[1:])
+    assert fit_added(SIZES, np.full(7, 5.0)) is None
 
 
 def test_points_are_medians_and_measured_once(tmp_path):
