@@ -115,6 +115,11 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> Law | None:
     return Law(float(exponent), math.exp(constant), sizes[start], sizes[-1], miss, below)
 
 
+def exponent_text(exponent: float) -> str:
+    """An exponent with two decimals."""
+    return f"{round(exponent, 2) + 0.0:.2f}"  # never -0.00
+
+
 def figure_text(value: float) -> str:
     """A figure with three digits."""
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
@@ -162,11 +167,11 @@ def law_table(curves: Sequence[Curve], points: dict[str, dict[str, Point]]) -> s
         for quantity in curve.quantities:
             law = law_of(curve, points, quantity) if quantity.fitted else None
             if law:
-                below = "" if law.below is None else f"{law.below:.2f}"
+                below = "" if law.below is None else exponent_text(law.below)
                 name = curve.panel + (f", {curve.name}" if curve.name else "")
                 ends = [short_count(float(f"{size:.2g}"), 0) for size in (law.first, law.last)]
                 what = quantity.heading.rpartition(",")[0] + ", added" * quantity.added
-                rows.append([name, what, f"{law.exponent:.2f}", *ends, f"{100 * law.miss:.0f} %", below])
+                rows.append([name, what, exponent_text(law.exponent), *ends, f"{100 * law.miss:.0f} %", below])
     return as_markdown(rows)
 
 
@@ -197,7 +202,7 @@ def _draw_panel(figure: Any, curves: Sequence[Curve], quantity: Quantity, points
     for place, curve in enumerate(curves):
         sizes, values = curve_points(curve, points, quantity.key)
         law, style = law_of(curve, points, quantity), series(place)
-        label = ", ".join(filter(None, (curve.name, law and f"exponent {law.exponent:.2f}"))) or "measured"
+        label = ", ".join(filter(None, (curve.name, law and f"exponent {exponent_text(law.exponent)}"))) or "measured"
         axes.plot(sizes, values, label=label, markersize=5, linestyle="none", **style)
         if law:
             across = np.geomspace(law.first, law.last)

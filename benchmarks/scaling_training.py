@@ -48,7 +48,7 @@ PER_LAYER = 64  # of the width: larger models keep the proportions of smaller on
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the quickstart's model, of which a curve changes one thing."""
+    """A step of a small model, of which a curve changes one thing."""
 
     width: int = 256
     layers: int = 4

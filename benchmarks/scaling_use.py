@@ -1,6 +1,6 @@
 """Time of evaluation against items, of `scratch serve` against simultaneous requests, of the arena against voters.
 
-The model has the size of the quickstart's, random weights and a tokenizer of 4,096 tokens, so that every answer is as
+The model is that of benchmarks/serving.py, with random weights and 4,096 tokens, so that every answer is as
 long as is allowed.
 """
 
