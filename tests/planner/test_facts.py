@@ -71,11 +71,8 @@ def test_devices_of_the_users_own(tmp_path):
         ("prices: [{device: T4, dollars: 1, source: me}]", "date", ["T4", "2026-01-31"]),
         ("prices: [{device: T4, dollars: 1, source: me, date: soon}]", "date", ["T4"]),
         ("devices: [{name: X, teraflops: 1}]", "date", ["X"]),
-        (
-            "devices: [{name: X, date: 2026-01-31, source: me, teraflops: -1, memory_gb: 1, bandwidth_tb: 1}]",
-            "teraflops",
-            ["-1"],
-        ),
+        ("devices: [{name: X, date: 2026-01-31, source: me, teraflops: -1, memory_gb: 1, bandwidth_tb: 1}]",
+         "teraflops", ["-1"]),
         ("devices: [{name: X, date: 2026-01-31, speed: 4}]", "speed", []),
         ("devices: [X]", None, ["device", "X"]),
         ("device: []", "devices", ["prices"]),
