@@ -79,13 +79,15 @@ def synchronize(device: "torch.device") -> None:
         torch.accelerator.synchronize()
 
 
-def seconds(work: Callable[[], object], device: "torch.device") -> float:
-    """Wall time of `work`, including everything it queues on the device."""
+def seconds(
+    work: Callable[[], object], device: "torch.device", clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Seconds of `work` by a clock, including everything it queues on the device."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     work()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def matrix_product(device: "torch.device", dtype: "torch.dtype", size: int) -> tuple[Callable[[], "torch.Tensor"], int]:

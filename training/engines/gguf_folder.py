@@ -50,7 +50,7 @@ def describe_gguf(
         f"pattern `{vocabulary.pre}`)"
     )
     commands = [f"{server} -m {file}", f"ollama create {name} -f {NAME}", f"ollama run {name}"]
-    sections = [*_agreement(precision, agreement), *_letters(letters)]
+    sections = [*agreement_section(precision, agreement), *_letters(letters)]
     return EngineFile("llama.cpp", "gguf", nature, "\n".join(commands), sections)
 
 
@@ -61,7 +61,8 @@ def _letters(letters: str) -> list[str]:
     return ["## Letters that llama.cpp lacks", text]
 
 
-def _agreement(precision: str, agreement: Agreement | None) -> list[str]:
+def agreement_section(precision: str, agreement: Agreement | None) -> list[str]:
+    """The section of a model card on what a precision loses; none for F32."""
     if agreement is None:
         return []
     rows = [
