@@ -17,7 +17,7 @@ from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands.export import main
 from training.commands.push import check_model
 from training.engines.gguf_agreement import round_model
-from training.engines.gguf_unicode import unknown_characters
+from training.engines.gguf_unicode import unknown_characters, unknown_letters
 from training.engines.modelfile import modelfile
 from training.stages.provenance import read_provenance
 
@@ -203,6 +203,20 @@ def check_code_points(tokenizers, codes):
             points = {place.format(chr(code)): chr(code) for code in codes[start : start + 20_000]}
             found |= {points[text] for text in differing(tokenizers, list(points), special=False)}
     assert found == unknown_characters(tokenizers[0]).intersection(map(chr, codes))
+
+
+@pytest.mark.parametrize("frequent", [True, False], ids=["vocabulary", "held out"])
+def test_letters_that_llama_cpp_lacks_are_named(tmp_path, capsys, frequent):
+    """U+10D50, a letter of Garay: where its token is, and where only held-out text has it."""
+    letter = "\U00010d50"
+    ScratchTokenizer.train([*LINES, letter * 50 if frequent else ""], 300).save(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    held_out = None if frequent else torch.tensor(tokenizer(f"the {letter}{letter}")["input_ids"])
+    assert unknown_letters(tokenizer, held_out, "llama-bpe") == "U+10D50"
+    write_model(tmp_path / "model", tmp_path / "tokenizer", dials={"vocab_size": 300})
+    export(tmp_path, "model", "out")
+    for text in (capsys.readouterr().out, (tmp_path / "out" / "README.md").read_text()):
+        assert ("U+10D50" in text) is frequent
 
 
 def test_what_the_file_says(place):
