@@ -54,7 +54,7 @@ def _limit_v1(folder: Path) -> float | None:
 def _lines(file: Path) -> list[str]:
     """Lines of a system file; none if it is missing or not readable."""
     try:
-        return file.read_text().splitlines()
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
 
