@@ -44,11 +44,20 @@ COMMANDS = [
     [*PRETRAIN, "--max_steps=8"],  # replaces a finished output, and reads its checkpoint
     ["evaluate", "--models={base: run/pretrain}", "--data=run/data", "--output_dir=run/evaluate"],
     ["export", "--model=run/pretrain", "--output_dir=run/export", "--evaluation=run/evaluate"],
-    ["export", "--model=run/pretrain", "--output_dir=run/export", "--evaluation=run/evaluate", "--name=other"],
     ["complete", "run/export", "The fox 狐", "--max_new_tokens=4"],
-    ["chat", "run/export", "--max_new_tokens=4"],
+    [
+        "sft",
+        *("--model_name_or_path=run/pretrain", "--trust_remote_code=true", "--output_dir=run/sft", "--max_steps=2"),
+        *("--datasets=[{path: json, data_files: {train: chats.jsonl}, split: train}]", "--max_length=32"),
+        *("--save_steps=1", "--save_total_limit=1", "--attn_implementation=eager"),
+    ],
+    ["chat", "run/sft", "--max_new_tokens=4"],
+    ["watch", "run/pretrain"],
+    ["attention", "run/pretrain", "--tokens=8"],
     ["plan", "1B on 8 x H100"],
+    ["run", "recipes", "--restart"],  # starts the stages as processes
 ]
+CHAT = [{"role": "user", "content": "Where is the café?"}, {"role": "assistant", "content": "On the corner — 狐."}]
 
 
 def simulate(system: str, script: str, *arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess:
@@ -85,6 +94,10 @@ def test_whole_commands(system, tmp_path):
     for file in range(40):
         lines = [TEXT.format(file, line, file * line) for line in range(20)]
         (tmp_path / "text" / f"{file:02}.txt").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps({'messages': CHAT})}\n" * 8, encoding="utf-8")
+    (tmp_path / "recipes").mkdir()
+    recipe = "output_dir: run/tokenizer\nvocab_size: 280\ndata: {path: text}\n"
+    (tmp_path / "recipes" / "tokenizer.yaml").write_text(recipe, encoding="utf-8")
     done = simulate(system, RUN_ALL, json.dumps(COMMANDS), cwd=tmp_path, stdin="Where is the café?\n")
     said = done.stdout.decode("cp1252")
     assert not done.returncode, said[-2000:] + done.stderr.decode()[-4000:]
