@@ -3,6 +3,8 @@
 tests/helpers/simulated says what is simulated. Nothing here ran on those systems.
 """
 
+import ast
+import functools
 import json
 import os
 import subprocess
@@ -14,11 +16,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LINUX_ONLY = {f"training.sandbox.{name}" for name in ("jail", "kernel", "runners", "seccomp", "server")}
 SYSTEMS = ("win32", "darwin")
+FILES = [file for folder in ("modeling_scratch", "training") for file in sorted((ROOT / folder).rglob("*.py"))]
 
 IMPORT_ALL = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
+from training.common.errors import UserError
+from training.sandbox import run_python
+for allow in (False, True):
+    try:
+        run_python("1 + 1", allow_unisolated=allow)
+    except UserError as error:
+        print(error)
 """
 RUN_ALL = """
 import json, sys
@@ -74,17 +84,48 @@ def simulate(system: str, script: str, *arguments: str, cwd: Path, stdin: str = 
 
 
 def module_names() -> list[str]:
-    files = [file for folder in ("modeling_scratch", "training") for file in sorted((ROOT / folder).rglob("*.py"))]
-    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in FILES}
     return sorted(names - {"training.__main__"})
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_every_module_is_imported(system):
-    """A name that is missing on a system shows where a module uses it at once, see below for the rest."""
+def test_every_module_is_imported_on_windows():
+    """macOS has all that Windows has."""
     names = [name for name in module_names() if name not in LINUX_ONLY]
-    done = simulate(system, IMPORT_ALL, *names, cwd=ROOT)
+    done = simulate("win32", IMPORT_ALL, *names, cwd=ROOT)
     assert not done.returncode, done.stderr.decode()[-2000:]
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) == 2 and all("(Linux on x86-64 or arm64 is needed)" in line for line in lines)
+
+
+def calls(name: str) -> list[tuple[Path, ast.Call]]:
+    """All calls of a function or method of this name in our files, those that run on Linux only left out."""
+    nodes = [(path, node) for path in FILES if "sandbox" not in path.parts for node in ast.walk(parse(path))]
+    found = [(path, node) for path, node in nodes if isinstance(node, ast.Call)]
+    return [(path, call) for path, call in found if getattr(call.func, "attr", getattr(call.func, "id", "")) == name]
+
+
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_text_files_name_their_encoding():
+    """The default of Windows is not UTF-8."""
+    texts = [each for each in calls("open") if any(is_text_mode(word) for word in each[1].args[:2])]
+    texts += [each for each in calls("read_text") if isinstance(each[1].func, ast.Attribute)] + calls("write_text")
+    assert len(texts) > 50
+    unnamed = [each for each in texts if "encoding" not in {word.arg for word in each[1].keywords}]
+    assert not [f"{path}: {ast.unparse(call)}" for path, call in unnamed]
+
+
+def is_text_mode(word: ast.expr) -> bool:
+    return isinstance(word, ast.Constant) and isinstance(word.value, str) and set(word.value) <= set("rwaxt+")
+
+
+def test_doubles_are_made_on_the_cpu():
+    """Apple's GPUs have no float64."""
+    doubles = [ast.unparse(call) for _, call in calls("double")]
+    assert doubles and all(call.endswith(".cpu().double()") for call in doubles), doubles
 
 
 @pytest.mark.slow

@@ -1,0 +1,85 @@
+"""The same losses and the same text on every processor: threads, vector instructions, bf16, a missing compiler."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_stages import MODEL, flags, write_data, write_tokenizer
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.release
+RUN = """
+import sys
+from training.cli import main
+*pretrain, = sys.argv[1:]
+sys.exit(main(["pretrain", *pretrain]) or main(["complete", "new", "the cat", "--temperature=0", "--max_new_tokens=16"]))
+"""
+OPTIONS = {
+    **{f"model.{key}": value for key, value in MODEL.items()},
+    **{"output_dir": "new", "data": "data", "tokenizer": "tokenizer", "bf16": "false", "max_steps": 30},
+    **{"sequence_length": 32, "global_batch_size": 8, "logging_steps": 1, "eval_steps": 30},
+}
+
+
+def instructions(aten: str, onednn: str, mkl: str) -> dict[str, str]:
+    """Limits of the three libraries that choose their code by the processor."""
+    mkl_branch = "COMPATIBLE" if mkl == "SSE4_2" else f"{mkl},STRICT"
+    names = {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": onednn, "MKL_ENABLE_INSTRUCTIONS": mkl}
+    return names | {"MKL_CBWR": mkl_branch}
+
+
+NO_AVX = instructions("default", "SSE41", "SSE4_2")
+AVX2 = instructions("avx2", "AVX2", "AVX2")
+AVX512 = instructions("avx512", "AVX512_CORE_VNNI", "AVX512")
+BF16 = {"bf16": "true"}
+# Environment, changes of the recipe, and the difference of any loss from fp32 on one thread with all instructions. In
+# fp32 sums differ in their order only.
+SETTINGS = {
+    "2 threads": ({"OMP_NUM_THREADS": "2"}, {}, 1e-3),
+    "4 threads": ({"OMP_NUM_THREADS": "4"}, {}, 1e-3),
+    "no AVX": (NO_AVX, {}, 1e-3),
+    "AVX2": (AVX2, {}, 1e-3),
+    "AVX2, 4 threads": (AVX2 | {"OMP_NUM_THREADS": "4"}, {}, 1e-3),
+    "AVX-512 without bf16": (AVX512, {}, 1e-3),
+    "bf16": ({}, BF16, 0.03),
+    "bf16 emulated": (AVX2, BF16, 0.03),
+    "no compiler": ({"CXX": "/nonexistent"}, {"torch_compile": "true", "attn_implementation": "sdpa"}, 1e-3),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("processors")
+    write_data(place / "data", write_tokenizer(place / "tokenizer"))
+    return place
+
+
+def train(place: Path, environment: dict[str, str], options: dict[str, str]) -> tuple[list[float], list[str]]:
+    """The losses of all steps and of the validation, and the last lines printed."""
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, "-c", RUN, *flags(OPTIONS | options), "--restart"]
+    done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    records = [json.loads(line) for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]
+    losses = [record[key] for record in records for key in ("loss", "validation_loss") if key in record]
+    return losses, done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def reference(place) -> tuple[list[float], list[str]]:
+    return train(place, {}, {})
+
+
+@pytest.mark.parametrize("environment, options, tolerance", SETTINGS.values(), ids=SETTINGS)
+def test_the_losses_are_the_same(place, reference, environment, options, tolerance):
+    losses, said = train(place, environment, options)
+    assert len(losses) == 31 and losses[-1] < losses[0] - 1
+    differences = [abs(loss - expected) for loss, expected in zip(losses, reference[0], strict=True)]
+    print(f"largest difference {max(differences):.2g}")
+    assert max(differences) < tolerance
+    if "bf16" not in options:
+        assert said[-1] == reference[1][-1]
+    assert any(line.startswith("not compiled") for line in said) is ("CXX" in environment)
