@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ pytestmark = pytest.mark.release
 RUN = """
 import sys
 from training.cli import main
-*pretrain, = sys.argv[1:]
-sys.exit(main(["pretrain", *pretrain]) or main(["complete", "new", "the cat", "--temperature=0", "--max_new_tokens=16"]))
+
+sys.exit(main(["pretrain", *sys.argv[1:]]) or main(["complete", "new", "the cat", "--temperature=0"]))
 """
 OPTIONS = {
     **{f"model.{key}": value for key, value in MODEL.items()},
@@ -60,7 +61,8 @@ def place(tmp_path_factory) -> Path:
 def train(place: Path, environment: dict[str, str], options: dict[str, str]) -> tuple[list[float], list[str]]:
     """The losses of all steps and of the validation, and the last lines printed."""
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
-    command = [sys.executable, "-c", RUN, *flags(OPTIONS | options), "--restart"]
+    command = [sys.executable, "-c", RUN, *flags(OPTIONS | options)]
+    shutil.rmtree(place / "new", ignore_errors=True)  # otherwise it would be up to date
     done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True)
     assert not done.returncode, done.stderr
     records = [json.loads(line) for line in (place / "new" / "metrics.jsonl").read_text().splitlines()]

@@ -50,6 +50,6 @@ def compiles(device: "torch.device") -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error of PyTorch's compiler, without the name of the compiler's backend."""
-    first = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
-    return one_line(first.removeprefix("backend='inductor' raised:")).rstrip(".")
+    """The first line of an error of PyTorch's compiler that says what is wrong."""
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line and not line.startswith("backend=")]
+    return one_line([*lines, type(error).__name__][0]).rstrip(".")
