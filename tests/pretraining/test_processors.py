@@ -60,7 +60,9 @@ def place(tmp_path_factory) -> Path:
 
 def train(place: Path, environment: dict[str, str], options: dict[str, str]) -> tuple[list[float], list[str]]:
     """The losses of all steps and of the validation, and the last lines printed."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    # Threads that wait sleep, so that more of them than cores do not hold each other up.
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    variables = os.environ | own | environment
     command = [sys.executable, "-c", RUN, *flags(OPTIONS | options)]
     shutil.rmtree(place / "new", ignore_errors=True)  # otherwise it would be up to date
     done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True)
