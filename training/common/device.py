@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Tokens in a sequence up to which the (seq, seq) scores of a head stay in a CPU's cache: 1 MB in fp32 at 512.
-LONGEST_EAGER = 512
-
 
 def pick_device() -> "torch.device":
     """A CUDA GPU if there is one, else Apple's GPU, else the CPU."""
@@ -51,13 +48,6 @@ def has_bf16(device: "torch.device") -> bool:
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16"))
     return False
-
-
-def pick_attention(device: "torch.device", sequence_length: int, compiled: bool) -> str:
-    """The fastest attention implementation for training."""
-    # PyTorch's fused attention for processors is slower than plain matrix products around a compiled softmax, until
-    # the (seq, seq) scores outgrow the cache.
-    return "eager" if compiled and device.type == "cpu" and sequence_length <= LONGEST_EAGER else "sdpa"
 
 
 def synchronize(device: "torch.device") -> None:
