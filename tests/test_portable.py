@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LINUX_ONLY = {f"training.sandbox.{name}" for name in ("jail", "kernel", "runners", "seccomp", "server")}
+LINUX_ONLY = {f"training.sandbox.{name}" for name in ("jail", "kernel", "restrictions", "scratch", "server")}
 SYSTEMS = ("win32", "darwin")
 FILES = [file for folder in ("modeling_scratch", "training") for file in sorted((ROOT / folder).rglob("*.py"))]
 
