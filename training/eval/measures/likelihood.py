@@ -31,7 +31,7 @@ def token_nats(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tens
     losses = F.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten().to(device), ignore_index=IGNORE_INDEX, reduction="none"
     )
-    return losses.view(targets.shape).double().cpu()
+    return losses.view(targets.shape).cpu().double()
 
 
 def completion_log_probabilities(
