@@ -83,10 +83,9 @@ def main() -> None:
                 seconds[name, size].append(seconds_of(command, wall))
     medians = {}
     for (name, size), measured in seconds.items():
-        medians[f"{name}, {size}"] = round(statistics.median(measured), 2)
-        print(
-            f"batch_size {size:<3} {name:<17} {statistics.median(measured):7.2f} s  ({min(measured):.2f} to {max(measured):.2f})"
-        )
+        median, spread = statistics.median(measured), f"({min(measured):.2f} to {max(measured):.2f})"
+        medians[f"{name}, {size}"] = round(median, 2)
+        print(f"batch_size {size:<3} {name:<17} {median:7.2f} s  {spread}")
     print(json.dumps({"conditions": found, "seconds": medians}))
 
 

@@ -15,36 +15,40 @@ READ_ONCE = {"attention_mask", "position_ids", "past_key_values", "use_cache", "
 def read_distinct_prompts(
     prefill: Callable[..., CausalLMOutputWithPast],
     input_ids: torch.LongTensor,
-    settings: GenerationConfig,
-    arguments: dict[str, Any],
+    generation_config: GenerationConfig,
+    model_kwargs: dict[str, Any],
     **others: Any,
 ) -> CausalLMOutputWithPast:
     """What `prefill` returns, with equal prompts of the batch read once. GRPO repeats each prompt for every answer.
 
     Args:
-        prefill: transformers' own function, which fills the cache in `arguments`.
+        prefill: transformers' own function, which fills the cache in `model_kwargs`.
         input_ids: (batch, seq).
-        arguments: of the forward pass, by name.
+        model_kwargs: arguments of the forward pass.
     """
-    cache, batch = arguments.get("past_key_values"), len(input_ids)
-    by_row = [name for name in ("attention_mask", "position_ids") if arguments.get(name) is not None]
-    parts = [input_ids, *(arguments[name] for name in by_row)]
+    cache, batch = model_kwargs.get("past_key_values"), len(input_ids)
+    by_row = [name for name in ("attention_mask", "position_ids") if model_kwargs.get(name) is not None]
+    parts = [input_ids, *(model_kwargs[name] for name in by_row)]
     simple = (
         type(cache) is DynamicCache
         and not (vars(cache).get("offloading") or cache.get_seq_length())
-        and arguments.keys() <= READ_ONCE
-        and not (settings.output_attentions or settings.output_hidden_states or settings.prefill_chunk_size)
+        and model_kwargs.keys() <= READ_ONCE
+        and not (
+            generation_config.output_attentions
+            or generation_config.output_hidden_states
+            or generation_config.prefill_chunk_size
+        )
         and all(part.shape == input_ids.shape for part in parts)
     )
     if not simple:
-        return prefill(input_ids, settings, arguments, **others)
+        return prefill(input_ids, generation_config, model_kwargs, **others)
     distinct, place = torch.stack(parts, dim=1).unique(dim=0, return_inverse=True)  # place: (batch,)
     if len(distinct) == batch:
-        return prefill(input_ids, settings, arguments, **others)
+        return prefill(input_ids, generation_config, model_kwargs, **others)
     first = torch.full((len(distinct),), batch, device=place.device)
     first.scatter_reduce_(0, place, torch.arange(batch, device=place.device), "amin")
-    arguments = arguments | {name: arguments[name][first] for name in by_row}
-    output = prefill(input_ids[first], settings, arguments, **others)
+    model_kwargs = model_kwargs | {name: model_kwargs[name][first] for name in by_row}
+    output = prefill(input_ids[first], generation_config, model_kwargs, **others)
     cache.batch_select_indices(place)
     output.logits = output.logits[place]
     return output
