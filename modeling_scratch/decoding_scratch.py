@@ -139,9 +139,11 @@ class DecoderLayer:
             finished: (sequences,) bool.
             position: number of positions in the cache.
         """
-        keys, values = (states[finished, :, :position] for states in (self.keys, self.values))
-        self.dropped.append((rows[finished], keys, values))
-        self.keys, self.values = self.keys[~finished], self.values[~finished]
+        ended, left = finished.nonzero().squeeze(1), (~finished).nonzero().squeeze(1)
+        keys, values = self.keys[:, :, :position], self.values[:, :, :position]
+        self.dropped.append((rows[ended], keys.index_select(0, ended), values.index_select(0, ended)))
+        self.keys = allocate_cache(keys.index_select(0, left), self.dtype)
+        self.values = allocate_cache(values.index_select(0, left), self.dtype)
 
     def restore_cache(self, dtype: torch.dtype, rows: torch.Tensor) -> None:
         """Give the cache all rows again, in the dtype that the ordinary forward pass uses.
