@@ -19,7 +19,7 @@ def read_distinct_prompts(
     model_kwargs: dict[str, Any],
     **others: Any,
 ) -> CausalLMOutputWithPast:
-    """What `prefill` returns, with equal prompts of the batch read once. GRPO repeats each prompt for every answer.
+    """The output of `prefill`, with equal prompts of the batch read once. GRPO repeats each prompt for every answer.
 
     Args:
         prefill: transformers' own function, which fills the cache in `model_kwargs`.

@@ -65,7 +65,7 @@ class PrefixTree:
         self.scored.append((number, path[len(path) - len(targets) :], targets))
 
     def visible(self, length: int) -> torch.Tensor:
-        """Where each place attends to, (length, length) bool; places behind the row, padding, see themselves."""
+        """The places that each attends to, (length, length) bool; places behind the row, padding, see themselves."""
         visible = torch.eye(length, dtype=torch.bool)
         for path in self.paths:
             places = torch.tensor(path)
