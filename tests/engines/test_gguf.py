@@ -209,7 +209,7 @@ def check_code_points(tokenizers, codes):
 def test_letters_that_llama_cpp_lacks_are_named(tmp_path, capsys, frequent):
     """U+10D50, a letter of Garay: where its token is, and where only held-out text has it."""
     letter = "\U00010d50"
-    ScratchTokenizer.train([*LINES, letter * 50 if frequent else ""], 300).save(tmp_path / "tokenizer")
+    ScratchTokenizer.train([*LINES, letter * 9000 if frequent else ""], 300).save(tmp_path / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
     held_out = None if frequent else torch.tensor(tokenizer(f"the {letter}{letter}")["input_ids"])
     assert unknown_letters(tokenizer, held_out, "llama-bpe") == "U+10D50"
