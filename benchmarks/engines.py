@@ -54,6 +54,10 @@ def make_reference(folder: str, tokens: int) -> Reference:
     settings = transformers.GenerationConfig.from_pretrained(folder)
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     prompts = [tokenizer(text)["input_ids"] for text in TEXTS]
+    context = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True).max_position_embeddings
+    room = context - max(map(len, prompts))
+    if tokens > room:
+        raise SystemExit(f"--tokens: only {room} fit into the context of {context} after the longest prompt")
     answers = in_transformers(Task(folder, "", [], prompts, tokens, ends)).ids
     return Reference(transformers.__version__, ends, prompts, answers)
 

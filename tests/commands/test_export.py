@@ -72,6 +72,13 @@ def test_the_card(place):
     assert "`scratch dpo --model_name_or_path=" in made and "torch" in made
 
 
+@pytest.mark.parametrize("head, noted", [(16, True), (32, False)])
+def test_heads_that_vllm_lacks_are_noted(place, tmp_path, capsys, head, noted):
+    write_model(tmp_path / "model", place / "tokenizer", dials={"head_dim": head})
+    main(flags({"output_dir": tmp_path / "out", "model": tmp_path / "model", "to": "qwen3"}))
+    assert ("export: vLLM on a processor has no heads of 16, only of 32" in capsys.readouterr().out) == noted
+
+
 def test_the_card_of_a_base_model(place, tmp_path):
     main(flags({"output_dir": tmp_path / "base", "model": place / "pretrain"}))
     card = ModelCard.load(tmp_path / "base" / "README.md")

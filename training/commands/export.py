@@ -133,7 +133,7 @@ def write_model(
     Raises:
         UserError: the logits differ, or the tokenizer of the adapter does not fit.
     """
-    from training.engines.gpt2_folder import fit_suppressed_tokens, names_in_file
+    from training.engines.gpt2_folder import fit_suppressed_tokens, name_unknown_token, names_in_file
     from training.model_io.model_folder import save_model, save_tokenizer
     from training.model_io.parity import check_parity
     from training.model_io.tokenizers import has_tokenizer
@@ -155,6 +155,8 @@ def write_model(
     if config.to != "scratch":
         if has_tokenizer(folder):
             name_bos_token(folder)
+            if as_published:
+                name_unknown_token(folder)
         metrics["difference"] = check_parity(config.model, folder, source.auto_model())
         wrote = f"{config.to}, tokenizer, model card; logits within {metrics['difference']:.1e} of the original's"
     if note:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+
+from training.model_io.model_folder import set_tokenizer_options
 
 _PREFIX = "transformer."
 
@@ -21,6 +23,16 @@ def trim_embedding(model: PreTrainedModel, tokens: int) -> None:
 def names_in_file(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The tensors of a language model without the prefix `transformer.`, which mlx-lm does not expect in a file."""
     return {name.removeprefix(_PREFIX): tensor for name, tensor in model.state_dict().items()}
+
+
+def name_unknown_token(folder: Path) -> None:
+    """Name the first token of a text as the unknown one too, as GPT-2 does; CTranslate2 fails without.
+
+    A byte-level tokenizer never needs it.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.unk_token is None and tokenizer.bos_token is not None:
+        set_tokenizer_options(folder, unk_token=tokenizer.bos_token)
 
 
 def fit_suppressed_tokens(folder: Path, rows: int) -> None:
