@@ -17,7 +17,8 @@ from torch import nn
 from benchmarks.gpu_correctness import Row, Setting
 from benchmarks.model import memory_read, our_loss, training_step
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
-from training.common.device import matrix_product_rate, pick_attention, seconds
+from training.common.device import matrix_product_rate, seconds
+from training.machine.attention import pick_attention
 from training.planner.architecture import Architecture
 from training.planner.facts.devices import Device, read_market
 from training.planner.flops import flops_per_token

@@ -39,7 +39,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.machine import conditions as machine
 from modeling_scratch import PRESETS, ScratchConfig, ScratchForCausalLM
-from training.common.device import has_bf16, matrix_product, pick_attention, pick_device, seconds
+from training.common.device import has_bf16, matrix_product, pick_device, seconds
+from training.machine.attention import pick_attention
 from training.pretraining.throughput import matrix_parameters
 
 BASELINE = "transformers Llama"

@@ -22,6 +22,7 @@ CASES = {
     "fp32": ("qwen3", {}, {"bf16": False}),
     "recomputed": ("llama", {}, {"checkpointing": True, "optimizer": "adamw"}),
     "eager": ("gpt2", {}, {"attention": "eager"}),
+    "blockwise": ("llama", {"max_position_embeddings": 512}, {"attention": "blockwise", "sequence_length": 512}),
     "soft cap": ("scratch", {}, {"checkpointing": True}),
     "window": ("qwen3", {"sliding_window": 64}, {}),
     "logits": ("gpt2", {}, {"chunked_loss": False}),

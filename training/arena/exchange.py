@@ -24,6 +24,7 @@ from training.model_io.messages import check_messages, without_nulls
 Record = dict[str, Any]
 
 FORMATS = (".jsonl", ".json", ".parquet")
+SEEDS = 2**63  # what the column of a store can hold
 _WINNERS: dict[str, Winner] = {name: name for name in WINNERS}
 _WINNERS |= {"tie (bothbad)": "both_bad", "tie(bothbad)": "both_bad", "bothbad": "both_bad", "both bad": "both_bad"}
 _ONE_HOT: dict[str, Winner] = {"winner_model_a": "model_a", "winner_model_b": "model_b", "winner_tie": "tie"}
@@ -172,7 +173,7 @@ def parse_record(record: Record, seen: Counter[str]) -> tuple[list[Contestant], 
         str(record.get("voter") or rater),
         *conversations,
         json.loads(record["sampling"]) if record.get("sampling") else {},
-        *(None if record.get(column) in (None, "") else int(record[column]) for column in ("seed_a", "seed_b")),
+        *(_seed(record, column) for column in ("seed_a", "seed_b")),
         _is_true(record.get("leaked")),
         str(identity),
         float(record.get("began", time)),
@@ -196,6 +197,19 @@ def _winner(record: Record) -> Winner:
 def _is_true(value: Any) -> bool:
     """Whether a value means yes. In a table all values are text."""
     return str(value).lower() in ("1", "1.0", "true")
+
+
+def _seed(record: Record, column: str) -> int | None:
+    """The seed of an answer; in a table it is text, and may be missing."""
+    if record.get(column) in (None, ""):
+        return None
+    try:
+        seed = int(record[column])
+    except (ValueError, TypeError, OverflowError):
+        seed = -1
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"'{column}' is not a whole number from 0 to {SEEDS - 1}")
+    return seed
 
 
 def _time(record: Record) -> float:

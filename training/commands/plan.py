@@ -66,7 +66,7 @@ class PlanConfig:
     activation_checkpointing: bool | None = option(
         None, "recompute activations (default: only where nothing else fits)", group="Run"
     )
-    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
+    attn_implementation: Literal["eager", "blockwise", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
         None, "attention kernel (default: sdpa)", group="Run"
     )
     sharding: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] | None = option(

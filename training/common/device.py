@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Tokens in a sequence up to which the (seq, seq) scores of a head stay in a CPU's cache: 1 MB in fp32 at 512.
-LONGEST_EAGER = 512
 # Floating-point operations of a run from which compiling saves more time than it takes: ten seconds to a minute.
 # Estimated: about two minutes of uncompiled training at 0.15 TFLOP/s (two CPU cores) and at 400 TFLOP/s (a data-center
 # GPU), of which compiled layers save a quarter to a third (measured on CPUs, assumed for GPUs).
@@ -56,13 +54,6 @@ def has_bf16(device: "torch.device") -> bool:
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16"))
     return False
-
-
-def pick_attention(device: "torch.device", sequence_length: int, compiled: bool) -> str:
-    """The fastest attention implementation for training."""
-    # PyTorch's fused attention for processors is slower than plain matrix products around a compiled softmax, until
-    # the (seq, seq) scores outgrow the cache.
-    return "eager" if compiled and device.type == "cpu" and sequence_length <= LONGEST_EAGER else "sdpa"
 
 
 def worth_compiling(device: "torch.device", operations: float) -> bool:

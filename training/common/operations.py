@@ -3,6 +3,22 @@
 from collections.abc import Iterable
 
 
+SHORTEST_BLOCK, MOST_BLOCKS = 128, 4  # smaller products are slower, and each block adds to the time of compiling
+
+
+def block_length(sequence_length: int) -> int:
+    """Queries in a block of `training.machine.attention`."""
+    return max(SHORTEST_BLOCK, -(-sequence_length // MOST_BLOCKS))
+
+
+def keys_of_blocks(sequence_length: int) -> float:
+    """Mean number of keys for which that attention computes the scores of a query."""
+    block = block_length(sequence_length)
+    starts = range(0, sequence_length, block)
+    ends = [min(start + block, sequence_length) for start in starts]
+    return sum((end - start) * end for start, end in zip(starts, ends, strict=True)) / sequence_length
+
+
 def positions_seen(sequence_length: int, window: int | None = None) -> float:
     """Mean number of positions that a token attends to: itself and those before it in its attention window.
 

@@ -54,7 +54,8 @@ def polar_factor(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
     for a, b, c in POLAR_COEFFICIENTS:
         gram = x @ x.mT  # (batch, rows, rows)
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b gram + c gram^2, without passes of their own
+        x = torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
 
 

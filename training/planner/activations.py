@@ -53,11 +53,11 @@ def _norm(architecture: Architecture, shape: Shape, cpu: bool, consumers: int) -
 
 
 def _attention(architecture: Architecture, shape: Shape, query: float, keys: float, parts: int) -> float:
-    """Queries, keys, values and outputs; scores if attention is eager, else the logarithm of their sum."""
-    unit, heads, length = unit_of(shape), architecture.num_attention_heads / parts, shape.sequence_length
-    if shape.attention == "eager":
+    """Queries, keys, values and outputs; scores if attention is written out, else the logarithm of their sum."""
+    unit, heads = unit_of(shape), architecture.num_attention_heads / parts
+    if keys_scored := shape.keys_scored:
         scores = 4 + (2 if shape.bf16 else 0)  # softmax in fp32, and its copy in bf16
-        return 4 * unit * query + scores * heads * length
+        return 4 * unit * query + scores * heads * keys_scored
     return 2 * unit * (query + keys) + 4 * heads
 
 
@@ -80,8 +80,8 @@ def backward_bytes(architecture: Architecture, shape: Shape, parts: int = 1) -> 
     inner = unit * architecture.intermediate_size / parts
     copies = {"swiglu": 2, "geglu": 2, "gelu": 1, "gelu_exact": 1, "relu2": 3}[architecture.mlp_type]
     peak = copies * inner
-    if shape.attention == "eager":  # gradients of the scores; by then the MLP's activations are freed
-        scores = (6 if shape.bf16 else 8) * shape.sequence_length * architecture.num_attention_heads / parts
+    if keys_scored := shape.keys_scored:  # gradients of the scores; by then the MLP's activations are freed
+        scores = (6 if shape.bf16 else 8) * keys_scored * architecture.num_attention_heads / parts
         scores += 6 * architecture.query_width / parts if shape.bf16 else 0
         norm = 2 * unit + (4 if architecture.norm_type == "rms" else 0)
         peak = max(peak, scores - _mlp(architecture, shape) / parts - norm * architecture.hidden_size)
@@ -98,8 +98,8 @@ def final_norm_bytes(architecture: Architecture, shape: Shape) -> float:
 
 
 def mask_bytes(shape: Shape) -> float:
-    """Bytes per token of the causal mask that eager attention adds to the scores of every head."""
-    return unit_of(shape) * shape.sequence_length if shape.attention == "eager" else 0.0
+    """Bytes per token of the causal mask that is added to the scores of every head, if attention is written out."""
+    return unit_of(shape) * shape.sequence_length if shape.keys_scored else 0.0
 
 
 def loss_bytes(architecture: Architecture, shape: Shape, cpu: bool) -> float:

@@ -163,7 +163,7 @@ def _run_micro_batch(model: Any, shape: Shape, storages: LiveStorages, device: s
 def _skip_needless_masks(model: ScratchForCausalLM, shape: Shape) -> None:
     """Leave out the masks that a real run does not build. On fake tensors transformers builds all of them, as it cannot
     see whether a kernel's own causal mask would do."""
-    if shape.attention == "eager":
+    if shape.keys_scored:
         return
     backbone, window = model.model, model.config.sliding_window or shape.sequence_length
     built = backbone.attention_masks

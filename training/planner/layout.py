@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from training.common.errors import UserError
+from training.common.operations import keys_of_blocks
 from training.planner.architecture import Architecture
 from training.planner.facts.devices import Device
 
@@ -25,7 +26,8 @@ class Shape:
         bf16: bfloat16 autocast over fp32 weights; False: fp32 throughout.
         optimizer: `muon` uses AdamW for embeddings, output matrix and scalars, as `training.optim` does.
         checkpointing: activations of a layer are recomputed in its backward pass.
-        attention: `eager` holds the (seq, seq) scores of every head; the others do not.
+        attention: `eager` holds the (seq, seq) scores of every head, `blockwise` those up to the end of each block; the
+            others hold none.
         chunked_loss: the loss without logits (`skip_logits`), where the layout allows it; False: all logits exist.
     """
 
@@ -36,7 +38,7 @@ class Shape:
     bf16: bool = True
     optimizer: Literal["adamw", "muon"] = "muon"
     checkpointing: bool = False
-    attention: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] = "sdpa"
+    attention: Literal["eager", "blockwise", "sdpa", "flex_attention", "flash_attention_2"] = "sdpa"
     chunked_loss: bool = True
 
     @property
@@ -48,6 +50,13 @@ class Shape:
     def tokens(self) -> int:
         """Tokens of the whole run."""
         return self.steps * self.tokens_per_step
+
+    @property
+    def keys_scored(self) -> float:
+        """Scores of a query and head that are in memory, masked ones included; 0 with fused attention."""
+        if self.attention == "blockwise":
+            return keys_of_blocks(self.sequence_length)
+        return self.sequence_length if self.attention == "eager" else 0
 
 
 @dataclass(frozen=True)

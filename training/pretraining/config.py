@@ -126,8 +126,8 @@ class PretrainConfig:
     torch_compile: bool | None = option(
         None, "compile layers and loss (default: in long runs, where a compiler is installed)", group="Speed"
     )
-    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
-        None, "attention kernel (default: sdpa; eager for short sequences compiled for a CPU)", group="Speed"
+    attn_implementation: Literal["eager", "blockwise", "sdpa", "flex_attention", "flash_attention_2"] | None = option(
+        None, "attention kernel (default: sdpa; blockwise for short sequences compiled for a CPU)", group="Speed"
     )
     activation_checkpointing: bool = option(
         False, "recompute activations in the backward pass to save memory", group="Speed"

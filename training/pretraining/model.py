@@ -10,8 +10,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
-from training.common.device import pick_attention, worth_compiling
+from training.common.device import worth_compiling
 from training.common.errors import UserError, one_line
+from training.machine.attention import pick_attention
 from training.model_io.model_folder import generation_config, special_token_ids
 from training.model_io.tensor_parallel import divide_matrices, group_size
 from training.pretraining.config import PretrainConfig

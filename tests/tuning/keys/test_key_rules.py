@@ -6,6 +6,7 @@ from messages import refused
 from training.stages.recipe import check_bounds
 from training.tuning.keys import rules
 from training.tuning.keys.trl_options import CONFIGURATIONS, check_values, defaults_of, describe, options_of
+from training.tuning.pipeline.recipe import parse_recipe
 
 KNOWN = {key for stage in CONFIGURATIONS for key in options_of(stage)}
 
@@ -158,3 +159,11 @@ def test_names_of_a_list_are_compared_with_it(key, value, fact):
     with refused(key, value, fact):
         check_values("sft", {key: value}, "here")
     assert check_values("sft", {"optim": "adamw_8bit", "report_to": "wandb"}, "here")
+
+
+@pytest.mark.parametrize("key", ["report_to", "bf16", "use_cpu", "logging_nan_inf_filter"])
+def test_null_means_our_default(key):
+    """TRL's own defaults of these keys differ from ours, and its parser takes null for a value of its own."""
+    values = {"model_name_or_path": "model", "output_dir": "new", "datasets": [{"path": "json"}]}
+    recipes = [parse_recipe("sft", given, "recipe.yaml").training for given in (values, values | {key: None})]
+    assert getattr(recipes[1], key) == getattr(recipes[0], key)

@@ -176,7 +176,8 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
         defaults |= batch_defaults(values, defaults_of(stage), world_size())
     if template := values.get("chat_template_path"):
         values = values | {"chat_template_path": str(with_shipped(template))}
-    recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | values, where), where)
+    chosen = {key: value for key, value in values.items() if value is not None or key not in defaults}
+    recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | chosen, where), where)
     for name in recipe.training.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(f"{where}: 'report_to': no '{name}'; {nearest(name, INTEGRATION_TO_CALLBACK)}")
