@@ -4,6 +4,7 @@ Each takes a `Task` and returns `Answers`. It imports its program when called, s
 program that runs. Numbers are fp32 everywhere, on the processor.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,7 @@ def in_transformers(task: Task) -> Answers:
 
 def in_vllm(task: Task) -> Answers:
     """vLLM. A class that it lacks, such as ours, runs in its backend for transformers."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process, which starts sooner than three
     from vllm import LLM, SamplingParams
 
     engine = LLM(model=task.folder, dtype="float32", enforce_eager=True, trust_remote_code=True)
@@ -110,9 +112,7 @@ def in_mlx(task: Task) -> Answers:
 
     answers = []
     for prompt in task.prompts:
-        steps = generate_step(
-            mx.array(prompt), model, max_tokens=task.tokens, logits_processors=[without_ends]
-        )
+        steps = generate_step(mx.array(prompt), model, max_tokens=task.tokens, logits_processors=[without_ends])
         answers.append([int(token) for token, _ in steps])
     return Answers(answers, [tokenizer.encode(text) for text in task.texts])
 
@@ -139,27 +139,10 @@ def in_genai(task: Task) -> Answers:
 
 
 def in_onnx(task: Task) -> Answers:
-    """ONNX Runtime, after transformers' own exporter."""
-    from transformers.exporters import OnnxConfig, OnnxExporter
-
-    return _exported(task, OnnxExporter(), OnnxConfig(dynamic=True))
-
-
-def in_openvino(task: Task) -> Answers:
-    """OpenVINO, after transformers' own exporter."""
-    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
-
-    return _exported(task, OpenVINOExporter(), OpenVINOConfig(dynamic=True))
-
-
-def _exported(task: Task, exporter, config) -> Answers:
-    """Greedy decoding with one graph, which reads a prompt into an empty cache and every later token into a full one.
-
-    Args:
-        exporter, config: of `transformers.exporters`.
-    """
+    """ONNX Runtime, after transformers' own exporter. One graph reads a prompt into an empty cache, then each token."""
     import torch
     from transformers import AutoModelForCausalLM, DynamicCache
+    from transformers.exporters import OnnxConfig, OnnxExporter
 
     model = AutoModelForCausalLM.from_pretrained(task.folder, dtype=torch.float32, trust_remote_code=True).eval()
 
@@ -175,7 +158,7 @@ def _exported(task: Task, exporter, config) -> Answers:
     sample = torch.randint(model.config.vocab_size, (2, 12), generator=generator)
     with torch.no_grad():
         cache = model(**inputs(sample[:, :7], cache)).past_key_values
-        exported = exporter.export(model, inputs(sample[:, 7:], cache), config)
+        exported = OnnxExporter().export(model, inputs(sample[:, 7:], cache), OnnxConfig(dynamic=True))
     exported.save_pretrained(task.work)
     exported = type(exported).from_pretrained(task.work, trust_remote_code=True)
     shape = (1, cache.layers[0].keys.shape[1], 0, cache.layers[0].keys.shape[3])
@@ -200,5 +183,4 @@ ENGINES: dict[str, tuple[Callable[[Task], Answers], tuple[str, ...]]] = {
     "mlx": (in_mlx, ("mlx-lm",)),
     "genai": (in_genai, ("onnxruntime-genai",)),
     "onnx": (in_onnx, ("onnxruntime",)),
-    "openvino": (in_openvino, ("openvino",)),
 }

@@ -99,7 +99,9 @@ def main() -> None:
     if options.engine is None:
         reference = make_reference(folder, options.tokens)
         file.write_text(json.dumps(asdict(reference)) + "\n", encoding="utf-8")
-        print(f"wrote {file}: {len(TEXTS)} prompts, {options.tokens} tokens each, transformers {reference.transformers}")
+        print(
+            f"wrote {file}: {len(TEXTS)} prompts, {options.tokens} tokens each, transformers {reference.transformers}"
+        )
         return
     if not file.is_file():
         parser.error(f"{file} does not exist; write it first, without --engine, where transformers is installed")
@@ -109,8 +111,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         answers = run(Task(folder, work, list(TEXTS), reference.prompts, tokens, reference.ends))
     figures, program = compare(reference, answers), installed(packages)
-    print(f"{program} beside transformers {reference.transformers}: {figures['whole']} of {figures['prompts']} answers "
-          f"of {tokens} tokens are equal; equal tokens: {', '.join(map(str, figures['equal_tokens']))}")
+    print(
+        f"{program} beside transformers {reference.transformers}: {figures['whole']} of {figures['prompts']} answers "
+        f"of {tokens} tokens are equal; equal tokens: {', '.join(map(str, figures['equal_tokens']))}"
+    )
     if "texts" in figures:
         print(f"its tokenizer: {figures['texts']} of {len(TEXTS)} texts have the same ids")
     print(json.dumps({"benchmark": "engines", "engine": program, "transformers": reference.transformers} | figures))
