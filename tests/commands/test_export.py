@@ -274,10 +274,10 @@ def test_refuses_a_model_that_is_of_a_stock_class_already(place, tmp_path):
 def test_a_directory_with_other_numbers_is_not_kept(place, tmp_path, monkeypatch):
     """Whatever goes wrong between the weights in memory and the files."""
 
-    def damage(model, source, folder):
+    def damage(model, source, folder, state_dict):
         with torch.no_grad():
             model.model.norm.weight[0] += 0.01
-        save_model(model, source, folder)
+        save_model(model, source, folder, state_dict)
 
     monkeypatch.setattr(model_folder, "save_model", damage)
     with pytest.raises(UserError, match="its logits differ by up to .* from those of .*pretrain; not kept"):
