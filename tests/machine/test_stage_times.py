@@ -35,14 +35,16 @@ def with_steps(folder: Folder, steps: dict[str, int]) -> Folder:
 
 
 def test_the_size_of_the_network():
-    assert recipes("quickstart").weights == 4_259_840
+    assert recipes("quickstart").weights == 2_555_904
 
 
 def test_what_was_measured():
-    """Minutes of the quickstart, to a tenth."""
-    folder = with_steps(recipes("quickstart"), {"pretrain": 563, "sft": 205, "dpo": 72})
-    assert minutes(folder, EPYC) == pytest.approx(14.5, rel=0.1)
-    assert minutes(recipes("quickstart"), XEON) == pytest.approx(27.4, rel=0.1)
+    """Minutes of the quickstart with a network of width 256, to a tenth."""
+    recipe = recipes("quickstart").recipes
+    wide = Folder(recipe | {"pretrain": recipe["pretrain"] | {"model": {"hidden_size": 256, "num_hidden_layers": 4}}})
+    on_epyc, on_xeon = {"pretrain": 563, "sft": 205, "dpo": 72}, {"pretrain": 550, "sft": 200, "dpo": 70}
+    assert minutes(with_steps(wide, on_epyc), EPYC) == pytest.approx(14.5, rel=0.1)
+    assert minutes(with_steps(wide, on_xeon), XEON) == pytest.approx(27.4, rel=0.1)
 
 
 @pytest.mark.parametrize("factor", [0.8, 1, 2, 4])
@@ -51,13 +53,13 @@ def test_the_fitted_steps_take_the_minutes(machine, factor):
     machine, folder = scale(machine, factor), recipes("quickstart")
     steps = fit_steps(folder, machine, 14)
     assert steps.keys() == {"pretrain", "sft", "dpo"}
-    assert minutes(with_steps(folder, steps), machine) <= 14.2 or steps["pretrain"] == LEAST * 550
+    assert minutes(with_steps(folder, steps), machine) <= 14.2 or steps["pretrain"] == LEAST * 830
 
 
 def test_a_faster_machine_trains_longer():
-    folder, faster = recipes("quickstart"), scale(EPYC, 4)
+    folder, faster = recipes("quickstart"), scale(EPYC, 2)
     before, after = fit_steps(folder, EPYC, 14), fit_steps(folder, faster, 14)
-    assert all(after[stage] > 3 * before[stage] for stage in before)
+    assert all(after[stage] > 1.8 * before[stage] for stage in before)
 
 
 def test_no_more_steps_than_the_data_are_good_for():
@@ -69,7 +71,7 @@ def test_no_more_steps_than_the_data_are_good_for():
 
 def test_no_fewer_than_teach_something():
     steps = fit_steps(recipes("quickstart"), scale(EPYC, 0.01), 14)
-    assert steps == {"pretrain": 110, "sft": 40, "dpo": 14}
+    assert steps == {"pretrain": 166, "sft": 60, "dpo": 20}
 
 
 def test_a_stage_without_a_rule_is_not_guessed():
