@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from training.corpus.curation.splitting import SPLITS
 from training.corpus.dedup.exact import first_of_each
 from training.corpus.dedup.minhash import MinHashConfig
 from training.corpus.dedup.neighbours import near_duplicates
+from training.corpus.dedup.partitioned import near_duplicates_by_tasks
 from training.corpus.output.distributed_encoding import encode_partitions, join_partitions, token_partitions
 from training.corpus.output.encoding import Encoder
 from training.corpus.rules import RulesConfig
@@ -131,9 +132,9 @@ def apart(call: str) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def measured(count: int) -> Iterator[None]:
-    """Prints processor seconds and the most bytes of memory a document. Pages of mapped files, which the system takes
-    back when it needs them, are not counted."""
+def measured(count: int) -> Iterator[dict[str, float]]:
+    """Prints processor seconds, the most bytes of memory a document, and what the `with` block adds. Pages of mapped
+    files, which the system takes back when it needs them, are not counted."""
 
     def memory() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -146,12 +147,12 @@ def measured(count: int) -> Iterator[None]:
     over, seen = threading.Event(), [memory()]
     thread = threading.Thread(target=look)
     thread.start()
-    started = time.process_time()
-    yield
+    found, started = {}, time.process_time()
+    yield found
     seconds = time.process_time() - started
     over.set()
     thread.join()
-    print(json.dumps({"seconds": seconds, "bytes_a_document": (max(seen) - seen[0]) / count}))
+    print(json.dumps({"seconds": seconds, "bytes_a_document": (max(seen) - seen[0]) / count} | found))
 
 
 def exact(count: int, _: Path) -> None:
@@ -160,9 +161,9 @@ def exact(count: int, _: Path) -> None:
         first_of_each(hashes)
 
 
-def near(count: int, folder: Path) -> None:
+def write_signatures(count: int, folder: Path, config: MinHashConfig) -> Path:
     """One document in ten repeats nine tenths of another."""
-    config, draw = MinHashConfig(), np.random.default_rng(0)
+    draw = np.random.default_rng(0)
     written = np.lib.format.open_memmap(folder / "signatures.npy", "w+", np.uint32, (count, config.permutations))
     same = round(0.9 * config.permutations)
     for start in range(0, count, 10_000):
@@ -171,10 +172,31 @@ def near(count: int, folder: Path) -> None:
         rows[-tenth:, :same] = rows[:tenth, :same]
         written[start : start + 10_000] = rows
     written.flush()
-    signatures = np.load(folder / "signatures.npy", mmap_mode="r")
+    return folder / "signatures.npy"
+
+
+def near(count: int, folder: Path) -> None:
+    config = MinHashConfig()
+    signatures = np.load(write_signatures(count, folder, config), mmap_mode="r")
     with measured(count):
         found = near_duplicates(signatures, config)
     assert len(found.dropped) >= 0.09 * count
+
+
+def near_tasks(count: int, folder: Path) -> None:
+    """The same documents, a quarter of them in a task. Memory is that of a task for each of its documents."""
+    config, rows = MinHashConfig(), -(-count // 4)
+    signatures = write_signatures(count, folder, config)
+    with measured(rows) as found:
+
+        def run(name: str, items: list, sizes: list[int], work: Callable[[list], None], done: object) -> None:
+            started = time.process_time()
+            for item in items:
+                work([item])
+            found[name] = time.process_time() - started
+
+        dropped = near_duplicates_by_tasks(signatures, config, folder / "near", 1, run, rows).dropped
+    assert len(dropped) >= 0.09 * count
 
 
 def join(count: int, folder: Path) -> None:
@@ -231,12 +253,15 @@ def main() -> None:
         print(f"{step:<24}{spread:>14}{seconds:>20.1f}{read['bytes'] / 1e6 / seconds:>10.2f}")
     result["passes"] = {}
     print(f"\n{'for all documents':<24}{'seconds a million':>20}{'bytes a document':>20}")
-    for work in ("exact", "near", "join"):
+    for work in ("exact", "near", "near_tasks", "join"):
         with tempfile.TemporaryDirectory() as temporary:
             row = apart(f"{work}({arguments.documents}, Path({temporary!r}))")
-        row = {"seconds": round(row["seconds"] * 1e6 / arguments.documents, 3), "bytes": round(row["bytes_a_document"])}
-        result["passes"][work] = row
-        print(f"{work:<24}{row['seconds']:>20.2f}{row['bytes']:>20}")
+        memory = round(row.pop("bytes_a_document"))
+        rates = {step: round(seconds * 1e6 / arguments.documents, 3) for step, seconds in row.items()}
+        result["passes"][work] = rates | {"bytes": memory}
+        print(f"{work:<24}{rates.pop('seconds'):>20.2f}{memory:>20}")
+        for step, seconds in rates.items():
+            print(f"  {step:<22}{seconds:>20.2f}")
     print(json.dumps(result))
 
 

@@ -6,14 +6,16 @@
 
 Contestants take turns within every round. A figure is the median over rounds, a ratio the median of the ratios within
 rounds (above 1: faster than a new Python). The program is a small function with three assertions, so the benchmark
-measures start, isolation and end. "A new Python" is `python -I -S -c`, the fastest start that Python has. The last line
-is the result as JSON.
+measures start, isolation and end. "A new Python" is `python -I -S -c`, the fastest start that Python has. Processor
+time is that of this process and all that it starts; other work on the machine changes it little. The last line is the
+result as JSON.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import torch
 
 from benchmarks.machine import processor_name
@@ -52,9 +55,21 @@ class Servers:
         with ThreadPoolExecutor(len(self.workers)) as threads:
             list(threads.map(serve, range(len(self.workers))))
 
+    def processor_seconds(self) -> float:
+        """Processor time of the servers, and of those of their processes that have ended."""
+        servers = [psutil.Process(worker.process.pid) for worker in self.workers]
+        processes = [*servers, *(child for server in servers for child in server.children(recursive=True))]
+        return sum(sum(process.cpu_times()[:4]) for process in processes)
+
     def close(self) -> None:
         for worker in self.workers:
             worker.close()
+
+
+def processor_seconds(servers: Servers | None) -> float:
+    """Processor time of this process, and of its servers or of the processes that it started and that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + (servers.processor_seconds() if servers else ended.ru_utime + ended.ru_stime)
 
 
 def run_plain(programs: int, workers: int) -> None:
@@ -95,6 +110,7 @@ def main() -> None:
         return
 
     contestants: dict[str, Callable[[], None]] = {BASELINE: lambda: run_plain(arguments.programs, arguments.workers)}
+    server_of: dict[str, Servers | None] = {BASELINE: None}
     servers = []
     for isolation in ISOLATIONS:
         with contextlib.suppress(OSError, EOFError):  # this system does not offer it
@@ -102,14 +118,17 @@ def main() -> None:
             for apart in (False, True):
                 name = f"{isolation}, tests apart" if apart else isolation
                 contestants[name] = lambda made=made, apart=apart: made.run(arguments.programs, apart)
+                server_of[name] = made
     for contestant in contestants.values():
         contestant()  # warm up
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    spent: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(arguments.rounds):
         for name, contestant in contestants.items():
-            started = time.perf_counter()
+            before, started = processor_seconds(server_of[name]), time.perf_counter()
             contestant()
             seconds[name].append(time.perf_counter() - started)
+            spent[name].append(processor_seconds(server_of[name]) - before)
     for server in servers:
         server.close()
 
@@ -117,13 +136,16 @@ def main() -> None:
     for name, times in seconds.items():
         ratios = [base / own for base, own in zip(seconds[BASELINE], times)]
         rate = arguments.programs / statistics.median(times)
+        processor = 1000 * statistics.median(spent[name]) / arguments.programs
         results[name] = {"programs_per_second": round(rate, 1), "ratio": round(statistics.median(ratios), 3)}
+        results[name] |= {"processor_ms": round(processor, 2)}
     conditions = {"programs": arguments.programs, "workers": arguments.workers, "rounds": arguments.rounds}
     conditions |= {"processor": processor_name(torch.device("cpu")), "cores": os.cpu_count()}
     print(f"{conditions['processor']}, {conditions['cores']} cores, {arguments.workers} at a time")
-    print(f"{'':30}  programs/s  times as fast")
+    print(f"{'':30}  programs/s  times as fast  processor ms")
     for name, figures in results.items():
-        print(f"{name:30}  {figures['programs_per_second']:10.1f}  {figures['ratio']:13.2f}")
+        row = f"{figures['programs_per_second']:10.1f}  {figures['ratio']:13.2f}  {figures['processor_ms']:12.1f}"
+        print(f"{name:30}  {row}")
     print(json.dumps({"benchmark": "sandbox", "conditions": conditions, "results": results}))
 
 

@@ -16,13 +16,15 @@ tokens and is much faster: use it for bulk text, and this file to see how BPE wo
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 from math import inf
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from .merging_scratch import Pair, RoundMerger
 from .tokenization_base import SPECIAL_TOKENS, BaseTokenizer, read_tokenizer_json
 
 # The words that no token crosses. The first alternative that matches wins; together they match every character, so
@@ -65,10 +67,8 @@ def split_pattern(digits: int = 3, whitespace: str = "runs") -> str:
 # A token for a pair that occurs once would only memorise the text.
 MINIMUM_COUNT = 2
 
-# Words of at least this many bytes are merged with a heap.
-LONG_WORD = 256
-
-Pair = tuple[int, int]  # the ids of two adjacent tokens
+# A text with this many characters in words that are not in the cache has them merged in rounds (merging_scratch.py).
+MANY_CHARACTERS = 1000
 
 
 def byte_characters() -> list[str]:
@@ -310,13 +310,21 @@ class ScratchTokenizer(BaseTokenizer):
         return [self._byte_ids[byte] for byte in word.encode()]
 
     def _encode_ordinary(self, text: str) -> list[int]:
-        ids = []
-        for word in self.split(text):
-            if word not in self._cache:
-                symbols = self._byte_symbols(word)
-                self._cache[word] = self._merge(symbols) if len(symbols) < LONG_WORD else self._merge_long(symbols)
-            ids.extend(self._cache[word])
-        return ids
+        words = self.split(text)
+        self._merge_words(set(words).difference(self._cache))
+        return list(chain.from_iterable(map(self._cache.__getitem__, words)))
+
+    def _merge_words(self, words: set[str]) -> None:
+        """Put the token ids of words into the cache."""
+        if sum(map(len, words)) < MANY_CHARACTERS:
+            for word in words:
+                self._cache[word] = self._merge(self._byte_symbols(word))
+        else:
+            self._cache.update(zip(words, self._round_merger.merge(words), strict=True))
+
+    @cached_property
+    def _round_merger(self) -> RoundMerger:
+        return RoundMerger(self.ranks, self._byte_ids, self.first_merged)
 
     def _merge(self, symbols: list[int]) -> list[int]:
         """Token ids of a word from those of its bytes: merge the pair of the lowest rank until none has a rank."""
@@ -334,29 +342,6 @@ class ScratchTokenizer(BaseTokenizer):
             if place < len(ranks):
                 ranks[place] = self.ranks.get((merged, symbols[place + 1]), inf)
         return symbols
-
-    def _merge_long(self, symbols: list[int]) -> list[int]:
-        """The same as `_merge` in n log n steps instead of n², for words such as a hundred thousand hyphens.
-
-        The pairs are in a heap, and each merge leaves a gap (None) at its right token.
-        """
-        length = len(symbols)
-        left_of, right_of = list(range(-1, length - 1)), list(range(1, length + 1))
-        heap = [(self.ranks[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in self.ranks]
-        heapify(heap)
-        while heap:
-            rank, place = heappop(heap)
-            right = right_of[place]
-            if right == length or self.ranks.get((symbols[place], symbols[right])) != rank:
-                continue  # one of the two has been merged with its other neighbour since
-            symbols[place], symbols[right] = self.first_merged + rank, None
-            right = right_of[place] = right_of[right]
-            if right < length:
-                left_of[right] = place
-            for left, right in ((left_of[place], place), (place, right)):
-                if left >= 0 and right < length and (symbols[left], symbols[right]) in self.ranks:
-                    heappush(heap, (self.ranks[symbols[left], symbols[right]], left))
-        return [symbol for symbol in symbols if symbol is not None]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids. Bytes that are not UTF-8, such as part of a character, become U+FFFD."""

@@ -282,12 +282,6 @@ def test_words_of_any_length(tokenizer, saved, kind):
     assert tokenizer.decode(ids) == text
 
 
-@given(st.text("abcdefnrstu_=. ", max_size=60).map(str.encode))
-def test_long_words_merge_as_short_ones(tokenizer, word):
-    symbols = [tokenizer._byte_ids[byte] for byte in word]
-    assert tokenizer._merge_long(list(symbols)) == tokenizer._merge(list(symbols))
-
-
 @settings(max_examples=200, deadline=None)
 @given(ids=st.lists(st.integers(0, 999)))
 def test_any_ids_decode_as_in_the_saved_tokenizer(tokenizer, saved, ids):

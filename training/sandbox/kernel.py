@@ -1,4 +1,4 @@
-"""Linux calls with which an ordinary process isolates itself: namespaces, mounts, Landlock, limits, capabilities.
+"""Linux calls with which an ordinary process isolates itself: namespaces, mounts, Landlock.
 
 Python 3.11 has no functions for most of these calls, hence ctypes. Nothing outside the standard library is needed.
 """
@@ -7,10 +7,7 @@ import contextlib
 import ctypes
 import os
 import re
-import resource
 import sys
-from pathlib import Path
-from typing import NamedTuple
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -23,15 +20,11 @@ MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 1024, 2048
 PRESERVED_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
 MNT_DETACH = 2
 
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
-LAST_CAPABILITY = 63
 NOBODY = 65534
-CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
-OPEN_FILES = 64
 NAMESPACE_LIMITS_SINCE = (5, 14)  # Linux versions that count processes of a user in each user namespace
 
-SYSCALLS = {"x86_64": {"pivot_root": 155, "capset": 126}, "aarch64": {"pivot_root": 41, "capset": 91}}
-LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE = 444, 445
 LANDLOCK_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # number of file rights, by version of the interface
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
 
@@ -39,16 +32,7 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 TIME_ZONES = "/usr/share/zoneinfo"
 
 
-class ProcessLimits(NamedTuple):
-    """Limits of one process, in seconds and bytes."""
-
-    cpu_seconds: int
-    memory: int
-    file_size: int
-    threads: int | None  # None: not limited
-
-
-def _call(result: int, what: str) -> int:
+def call(result: int, what: str) -> int:
     """The result of a C function; a negative one is an OSError."""
     if result < 0:
         code = ctypes.get_errno()
@@ -58,22 +42,22 @@ def _call(result: int, what: str) -> int:
 
 def unshare(flags: int, what: str) -> None:
     """Enter new namespaces."""
-    _call(libc.unshare(flags), f"unshare ({what})")
+    call(libc.unshare(flags), f"unshare ({what})")
 
 
-def set_child_namespace(pid_namespace: int) -> None:
-    """Start later children in this PID namespace, given by a file descriptor."""
-    _call(libc.setns(pid_namespace, CLONE_NEWPID), "setns")
+def enter_mounts(namespace: int) -> None:
+    """Enter a mount namespace, given by a file descriptor; its root becomes the working directory."""
+    call(libc.setns(namespace, CLONE_NEWNS), "setns")
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     arguments = [None if text is None else os.fsencode(text) for text in (source, target, kind)]
     data = None if options is None else options.encode()
-    _call(libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
+    call(libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
 
 
 def _pivot_root(new: str, old: str) -> None:
-    _call(libc.syscall(SYSCALLS[os.uname().machine]["pivot_root"], new.encode(), old.encode()), "pivot_root")
+    call(libc.syscall(PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()), "pivot_root")
 
 
 def enter_namespaces() -> None:
@@ -111,26 +95,32 @@ def enter_namespaces() -> None:
 def _write_maps(pid: int, uid: int, gid: int) -> None:
     if uid == 0:
         for kind in ("uid_map", "gid_map"):
-            ranges = [line.split() for line in Path(f"/proc/self/{kind}").read_text().splitlines()]
-            identity = "".join(f"{first} {first} {count}\n" for first, _, count in ranges)
-            Path(f"/proc/{pid}/{kind}").write_text(identity)
+            with open(f"/proc/self/{kind}") as ranges:
+                identity = "".join(f"{first} {first} {count}\n" for first, _, count in map(str.split, ranges))
+            _write(f"/proc/{pid}/{kind}", identity)
     else:
-        Path(f"/proc/{pid}/setgroups").write_text("deny")
-        Path(f"/proc/{pid}/uid_map").write_text(f"{NOBODY} {uid} 1\n")
-        Path(f"/proc/{pid}/gid_map").write_text(f"{NOBODY} {gid} 1\n")
+        _write(f"/proc/{pid}/setgroups", "deny")
+        _write(f"/proc/{pid}/uid_map", f"{NOBODY} {uid} 1\n")
+        _write(f"/proc/{pid}/gid_map", f"{NOBODY} {gid} 1\n")
 
 
-def readable_paths() -> list[str]:
-    """Paths that a program may read: the standard library as this interpreter finds it, time zones, devices."""
-    return [path for path in (*sys.path, TIME_ZONES, *DEVICES) if path and os.path.exists(path)]
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
 
 
-def replace_root() -> None:
-    """Replace the file system by the standard library, time zones and three devices, all read-only.
+def readable_paths(libraries: list[str]) -> list[str]:
+    """Paths that a program may read: the standard library as this interpreter finds it and the shared libraries that it
+    needs, time zones, devices."""
+    return [path for path in (*sys.path, *libraries, TIME_ZONES, *DEVICES) if path and os.path.exists(path)]
+
+
+def replace_root(readable: list[str]) -> None:
+    """Replace the file system by the readable paths, all read-only, and an empty /tmp.
 
     There is no /proc, no /sys, no home folder, and no executable.
     """
-    sources = {path: os.path.realpath(path) for path in readable_paths()}
+    sources = {path: os.path.realpath(path) for path in readable}
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     os.mkdir("/tmp/old")
@@ -154,82 +144,42 @@ def replace_root() -> None:
     os.mkdir("/new/tmp")
     os.chdir("/new")
     _pivot_root(".", ".")  # mounts the old root over the new one, where it can be unmounted
-    _call(libc.umount2(b".", MNT_DETACH), "umount")
+    call(libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
     _mount("none", "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
 def mount_scratch(size: int) -> None:
-    """Mount an empty /tmp in memory for one program, of at most `size` bytes; it ends with the program."""
+    """Mount an empty /tmp in memory, of at most `size` bytes, in a new mount namespace that this process enters."""
     unshare(CLONE_NEWNS, "mount namespace")
     options = f"mode=1777,size={max(size, 1)},nr_inodes=1k"  # 0 would be no limit
-    _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
-    os.chdir("/tmp")
+    _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME, options)
 
 
-def open_landlock() -> int:
-    """A file descriptor of Landlock rules: read `readable_paths`, write /dev/null, nothing else.
+def open_landlock(readable: list[str]) -> int:
+    """A file descriptor of Landlock rules: read the readable paths, write /dev/null, nothing else.
 
     Raises:
         OSError: the kernel has no Landlock.
     """
     version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
-    _call(version, "Landlock")
+    call(version, "Landlock")
     rights = ctypes.c_uint64((1 << LANDLOCK_RIGHTS[min(version, max(LANDLOCK_RIGHTS))]) - 1)
-    rules = _call(libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(rights), ctypes.c_size_t(8), 0), "Landlock")
+    rules = call(libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(rights), ctypes.c_size_t(8), 0), "Landlock")
 
     class Rule(ctypes.Structure):
         _pack_ = 1
         _fields_ = [("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32)]
 
-    for path in readable_paths():
+    for path in readable:
         parent = os.open(path, os.O_PATH)
         allowed = READ_FILE | (READ_DIR if os.path.isdir(path) else 0) | (WRITE_FILE if path == "/dev/null" else 0)
         rule = Rule(allowed, parent)
-        _call(libc.syscall(LANDLOCK_ADD_RULE, rules, 1, ctypes.byref(rule), 0), f"Landlock, {path}")
+        call(libc.syscall(LANDLOCK_ADD_RULE, rules, 1, ctypes.byref(rule), 0), f"Landlock, {path}")
         os.close(parent)
     return rules
-
-
-def restrict_files(rules: int) -> None:
-    """Allow only what the rules of `open_landlock` allow, from now on. Call `drop_privileges` first."""
-    _call(libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0), "Landlock")
 
 
 def counts_by_namespace() -> bool:
     """Whether the kernel counts a user's processes separately in each user namespace."""
     return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= NAMESPACE_LIMITS_SINCE
-
-
-def set_limits(process: ProcessLimits) -> None:
-    """Set the soft and hard limits of this process."""
-    limits = {
-        resource.RLIMIT_CPU: process.cpu_seconds,
-        resource.RLIMIT_AS: process.memory,
-        resource.RLIMIT_FSIZE: process.file_size,
-        resource.RLIMIT_NOFILE: OPEN_FILES,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-    }
-    if process.threads is not None:
-        limits[resource.RLIMIT_NPROC] = process.threads
-    for kind, value in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # already lower, or (macOS) not supported
-            resource.setrlimit(kind, (value, value))
-
-
-def drop_privileges(become_nobody: bool) -> None:
-    """Drop every capability, and every way to gain one, permanently.
-
-    Args:
-        become_nobody: also change to the user nobody; only root can.
-    """
-    _call(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    for capability in range(LAST_CAPABILITY + 1):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails without CAP_SETPCAP, when there is nothing to drop
-    if become_nobody:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    header, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
-    _call(libc.syscall(SYSCALLS[os.uname().machine]["capset"], ctypes.byref(header), ctypes.byref(none)), "capset")

@@ -4,28 +4,19 @@ import atexit
 import contextlib
 import functools
 import os
-import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from training.common.errors import UserError
-from training.sandbox import seccomp
-from training.sandbox.values import read_message, write_message
+from training.sandbox import preload, seccomp
+from training.sandbox.worker import Outcome, Worker
 
-ROOT = Path(__file__).resolve().parents[2]
-START = (
-    "import sys; sys.path[0] = {root!r}; from training.sandbox.server import main; "
-    "del sys.path[0]; main({descriptor}, {isolation!r})"
-)
 ISOLATIONS = ("namespaces", "landlock")  # the stronger first
 # Imports a module that the server has not loaded, so it passes only if the standard library can be read.
 TRIAL = "import this"
-CLOSE_SECONDS = 10  # before a server that does not end is killed
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class SandboxLimits:
     Attributes:
         cpu_seconds: processor time, in whole seconds.
         wall_seconds: elapsed time, longer than `cpu_seconds` because other programs need the processor too.
-        memory: bytes of address space, of which Python itself takes about 80 MB.
+        memory: bytes of address space, of which Python itself takes 15 to 35 MB.
         scratch: bytes of all files in /tmp, which is in memory and the only writable folder.
         threads: number of threads at a time. There is only one process.
         output: bytes printed.
@@ -47,26 +38,6 @@ class SandboxLimits:
     scratch: int = 16 << 20
     threads: int = 16
     output: int = 1 << 16
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a program.
-
-    Attributes:
-        passed: the program (with tests: the tests) ran to its last line without an exception.
-        reason: "passed"; "assertion"; "error", any other exception; "syntax"; "exit", it exited before its last line;
-            "timeout"; "memory"; "output"; "crash", a signal; "killed", by the system.
-        detail: one line more, such as the exception.
-        output: the printed text, at most `SandboxLimits.output` bytes.
-        seconds: elapsed time.
-    """
-
-    passed: bool
-    reason: str
-    detail: str
-    output: str
-    seconds: float
 
 
 def run_python(
@@ -90,8 +61,9 @@ def run_python(
     """
     kind = _isolation(allow_unisolated)
     request = {"program": program, "tests": tests, "limits": asdict(limits)}
+    heavy = preload.imports_heavy(program, tests)
     for attempt in ("first", "second"):
-        with _borrow(kind) as worker:
+        with _borrow(kind, heavy) as worker:
             with contextlib.suppress(EOFError, ConnectionError):  # the system killed the server, perhaps out of memory
                 return worker.run(request)
     return Outcome(False, "killed", "the system killed the sandbox twice; it may be short of memory", "", 0.0)
@@ -168,73 +140,19 @@ def _find_isolation() -> tuple[str | None, list[str]]:
     return None, refusals
 
 
-class Worker:
-    """A fork server (see `server`) that runs one program at a time.
-
-    Raises:
-        OSError: the system does not offer this isolation.
-    """
-
-    def __init__(self, isolation: str):
-        self.channel, other = socket.socketpair()
-        with other:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-s",
-                    "-S",
-                    "-c",
-                    START.format(root=str(ROOT), descriptor=other.fileno(), isolation=isolation),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[other.fileno()],
-                start_new_session=True,  # Ctrl-C goes to the caller only
-                cwd="/",
-                # Nothing of the caller's environment; a fixed hash seed, so that outcomes are reproducible.
-                env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-            )
-        refused = read_message(self.channel.fileno())["refused"]
-        if refused:
-            self.close()
-            raise OSError(refused)
-
-    def run(self, request: dict) -> Outcome:
-        """Run one request: `program`, `tests` and `limits`.
-
-        Raises:
-            EOFError, ConnectionError: the server ended.
-            RuntimeError: isolation failed; nothing was run.
-        """
-        write_message(self.channel.fileno(), request)
-        answer = read_message(self.channel.fileno())
-        if "problem" in answer:
-            raise RuntimeError(f"isolation failed, so nothing was run: {answer['problem']}")
-        return Outcome(passed=answer["reason"] == "passed", **answer)
-
-    def close(self) -> None:
-        """End the server and every process that it started."""
-        self.channel.close()
-        try:
-            self.process.wait(timeout=CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 _lock = threading.Lock()
-_idle: dict[tuple[int, str], list[Worker]] = {}  # by process, since the servers of a forked process answer its parent
+# By process, since the servers of a forked process answer its parent; by isolation; by whether they load heavy modules.
+_idle: dict[tuple[int, str, bool], list[Worker]] = {}
 
 
 @contextlib.contextmanager
-def _borrow(isolation: str) -> Iterator[Worker]:
+def _borrow(isolation: str, heavy: bool) -> Iterator[Worker]:
     """A worker for one caller. It returns to the pool unless an exception was raised."""
-    key = (os.getpid(), isolation)
+    key = (os.getpid(), isolation, heavy)
     with _lock:
         waiting = _idle.setdefault(key, [])
         worker = waiting.pop() if waiting else None
-    worker = worker or Worker(isolation)
+    worker = worker or Worker(isolation, heavy)
     healthy = False
     try:
         yield worker
@@ -249,7 +167,7 @@ def _borrow(isolation: str) -> Iterator[Worker]:
 
 @atexit.register
 def _close_idle() -> None:
-    for (process, _), workers in _idle.items():
+    for (process, *_), workers in _idle.items():
         if process == os.getpid():
             while workers:
                 workers.pop().close()

@@ -11,9 +11,11 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from training.sandbox.values import decode, encode, read_message, write_message
+from training.sandbox.values import decode, encode, read_message, read_request, write_message, write_request
 
 DETAIL_LENGTH = 300  # characters of an exception's message
+REHEARSALS = 40
+_REHEARSED = "def f(x, y):\n    return [x for x in (x, 1.5, y)]\nassert f(1, 'a') == [1, 1.5, 'a'], f(1, 'a')\n"
 REPORT = 3  # where a program or tests report their end
 SOLUTION_ANSWERS, SOLUTION_CALLS = 3, 4  # in the solution's process: written, read
 TESTS_CALLS, TESTS_ANSWERS = 4, 5  # in the tests' process: written, read
@@ -33,8 +35,7 @@ def run_solution(solution: str) -> NoReturn:
     module = _module("solution")
     reason, detail = _execute(solution, "<solution>", module)
     if reason == "passed":
-        described = {name: _describe_name(value) for name, value in vars(module).items()}
-        write_message(SOLUTION_ANSWERS, {"names": {name: kind for name, kind in described.items() if kind}})
+        write_message(SOLUTION_ANSWERS, _names(module))
     while reason == "passed":
         name, arguments, keywords = read_message(SOLUTION_CALLS)
         answer, (reason, detail) = _answer(getattr(module, name), decode(arguments), decode(keywords))
@@ -42,6 +43,11 @@ def run_solution(solution: str) -> NoReturn:
             write_message(SOLUTION_ANSWERS, answer)
     write_message(SOLUTION_ANSWERS, {"failed": [reason, detail]})
     os._exit(0)
+
+
+def _names(module: types.ModuleType) -> dict[str, dict[str, list[Any]]]:
+    described = {name: _describe_name(value) for name, value in vars(module).items()}
+    return {"names": {name: kind for name, kind in described.items() if kind}}
 
 
 def _describe_name(value: Any) -> list[Any] | None:
@@ -79,24 +85,52 @@ def _answer(function: Callable, arguments: list[Any], keywords: dict[str, Any]) 
 
 def run_tests(nonce: str, tests: str) -> NoReturn:
     """Run tests against a solution in another process, from which only plain values arrive here."""
+    module = _module("tests")
+    _Solution(nonce, TESTS_CALLS, TESTS_ANSWERS).define_names(module)
+    _report(nonce, *_execute(tests, "<tests>", module))
 
-    def receive() -> dict[str, Any]:
+
+class _Solution:
+    """The solution in the other process, as the tests see it.
+
+    Args:
+        calls, answers: descriptors, the first to write.
+    """
+
+    def __init__(self, nonce: str, calls: int, answers: int):
+        self.nonce, self.calls, self.answers = nonce, calls, answers
+
+    def receive(self) -> dict[str, Any]:
         """The next answer. A solution that failed, or answers with anything but a value, ends the tests."""
         try:
-            message = read_message(TESTS_ANSWERS)
+            message = read_message(self.answers)
             if "failed" in message:
                 reason, detail = map(str, message["failed"])
-                _report(nonce, reason if reason != "passed" else "error", detail)
+                _report(self.nonce, reason if reason != "passed" else "error", detail)
             return message
         except EOFError:
-            _report(nonce, "gone", "the solution's process ended")
+            _report(self.nonce, "gone", "the solution's process ended")
         except (ValueError, TypeError):
-            _report(nonce, "error", "the solution answered with something other than a plain value")
+            _report(self.nonce, "error", "the solution answered with something other than a plain value")
 
-    def proxy(name: str) -> Callable:
+    def define_names(self, module: types.ModuleType) -> None:
+        """Give the tests the solution's names."""
+        for name, (kind, *content) in self.receive()["names"].items():
+            if name.startswith("__") or hasattr(builtins, name):
+                continue  # a solution must not replace a builtin that the tests use, such as `abs`
+            if kind == "function":
+                setattr(module, name, self.proxy(name))
+            elif kind == "value":
+                setattr(module, name, decode(*content))
+            elif content[0].partition(".")[0] in sys.stdlib_module_names:
+                setattr(module, name, importlib.import_module(content[0]))
+
+    def proxy(self, name: str) -> Callable:
+        """A function that the solution answers."""
+
         def function(*arguments, **keywords):
-            write_message(TESTS_CALLS, [name, encode(list(arguments)), encode(keywords)])
-            message = receive()
+            write_message(self.calls, [name, encode(list(arguments)), encode(keywords)])
+            message = self.receive()
             if "raised" in message:
                 raise _exception(*message["raised"])
             for argument, changed in zip(arguments, decode(message["arguments"])):
@@ -105,19 +139,6 @@ def run_tests(nonce: str, tests: str) -> NoReturn:
 
         function.__name__ = name
         return function
-
-    module = _module("tests")
-    names = receive()["names"]
-    for name, (kind, *content) in names.items():
-        if name.startswith("__") or hasattr(builtins, name):
-            continue  # a solution must not replace a builtin that the tests use, such as `abs`
-        if kind == "function":
-            setattr(module, name, proxy(name))
-        elif kind == "value":
-            setattr(module, name, decode(*content))
-        elif content[0].partition(".")[0] in sys.stdlib_module_names:
-            setattr(module, name, importlib.import_module(content[0]))
-    _report(nonce, *_execute(tests, "<tests>", module))
 
 
 def _exception(kind: str, arguments: Any) -> Exception:
@@ -182,5 +203,28 @@ def _describe(error: BaseException) -> str:
 
 
 def _report(nonce: str, reason: str, detail: str) -> NoReturn:
-    write_message(REPORT, [nonce, reason, detail])
+    os.write(REPORT, f"{nonce}\n{reason}\n{detail}".encode("utf-8", "replace"))
     os._exit(0)  # no atexit, no destructors, no waiting for threads
+
+
+def rehearse() -> None:
+    """Run the code of this module often enough that Python has specialized it.
+
+    Until then Python counts in the code how often it ran, and every forked process would copy these pages.
+    """
+    reader, writer = os.pipe()
+    tests = _Solution("", writer, reader)
+    for _ in range(REHEARSALS):
+        write_request(writer, "", "")
+        read_request(reader)
+        module = _module("__main__")
+        _execute(_REHEARSED, "<program>", module)
+        write_message(writer, _names(module))
+        tests.define_names(module)
+        write_message(writer, _answer(lambda x, y: x, [1, "a"], {})[0])
+        module.f(1, "a")  # reads this answer, and leaves its question
+        name, arguments, keywords = read_message(reader)
+        decode(arguments)
+    os.close(reader)
+    os.close(writer)
+    del sys.modules["__main__"]

@@ -3,12 +3,15 @@
 A program in the sandbox is one process that computes, reads the standard library and writes to its own /tmp. It starts
 no program, addresses no other process, opens no socket, and changes no owner or mode. It cannot reach the parts of the
 kernel that most escapes used. A denied call fails with EPERM, an OSError in Python.
+
+There are two filters, because the kernel examines a filter for every call when it is installed. The first and long one
+is installed once, in the fork server, and allows only what the server needs beyond what programs need; every process
+that it forks inherits it. The second and short one denies these calls too, in each process that runs a program.
 """
 
 import ctypes
 import errno
 import os
-import platform
 import struct
 
 # By machine: the kernel's audit architecture, and the column of the numbers below.
@@ -26,6 +29,7 @@ DENIED_CALLS = {
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "kcmp": (312, 272),
+    "get_robust_list": (274, 100),
     "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
@@ -38,9 +42,6 @@ DENIED_CALLS = {
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
     # privileges, mounts, namespaces
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
     "umount2": (166, 39),
     "pivot_root": (155, 41),
     "chroot": (161, 51),
@@ -89,6 +90,7 @@ DENIED_CALLS = {
     "modify_ldt": (154, None),
     "syslog": (103, 116),
 }
+SERVER_CALLS = {"unshare": (272, 97), "setns": (308, 268), "mount": (165, 40)}  # denied to programs only
 CLONE, KILL, TGKILL, PRLIMIT = (56, 220), (62, 129), (234, 131), (302, 261)
 SOCKETPAIR, FCNTL, IOCTL, PRCTL = (53, 199), (72, 25), (16, 29), (157, 167)
 
@@ -96,6 +98,7 @@ SOCKETPAIR, FCNTL, IOCTL, PRCTL = (53, 199), (72, 25), (16, 29), (157, 167)
 # calls, and calls that a future kernel adds are not allowed by default.
 FIRST_NEW_CALL = 424
 NEW_CALLS_ALLOWED = (436, 439)  # close_range, faccessat2
+NEW_SERVER_CALLS = (434, 446)  # pidfd_open, landlock_restrict_self
 
 CLONE_THREAD = 0x10000
 F_SETOWN, F_SETSIG, F_SETOWN_EX = 8, 10, 15  # would send any signal to any process
@@ -113,97 +116,125 @@ SOCKET_TYPE_MASK = 0xF  # without SOCK_CLOEXEC and SOCK_NONBLOCK
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
+INSTRUCTION, PID = struct.Struct("=HBBI"), struct.Struct("=I")
+OWN_PID = 0xFFFFFFFE  # no process has this number
+DENIED, ALLOWED = (RETURN, 0, 0, DENY | errno.EPERM), (RETURN, 0, 0, ALLOW)
+
 
 def is_supported() -> bool:
-    """Whether the filter knows this machine's system calls."""
-    return platform.machine() in ARCHITECTURES
+    """Whether the filters know this machine's system calls."""
+    return os.uname().machine in ARCHITECTURES
 
 
-def apply_filter(libc: ctypes.CDLL) -> None:
-    """Apply the filter to this process, permanently.
+class Program(ctypes.Structure):
+    """A filter as the kernel reads it (struct sock_fprog)."""
 
-    Raises:
-        OSError: the kernel rejects it.
-    """
-    install(libc, assemble(platform.machine(), os.getpid()))
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
-def install(libc: ctypes.CDLL, instructions: bytes) -> None:
-    """Apply a filter in the kernel's form."""
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
-
-    program = Program(len(instructions) // 8, instructions)
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "the kernel rejects the seccomp filter")
-
-
-def assemble(machine: str, own_pid: int) -> bytes:
-    """The filter in the kernel's form, 8 bytes per instruction.
+class Filter:
+    """A filter, assembled before the fork, so that the forked process only has to install it.
 
     Args:
-        machine: a key of `ARCHITECTURES`.
-        own_pid: the only process that may be sent a signal.
+        instructions: in the kernel's form; `OWN_PID` stands for the process that installs it.
     """
-    architecture, column = ARCHITECTURES[machine]
-    code: list[tuple[int, int, int, int]] = []  # operation, jump if true, jump if false, constant
 
-    def answer(value: int) -> None:
-        code.append((RETURN, 0, 0, value))
+    def __init__(self, instructions: bytes):
+        self.buffer = ctypes.create_string_buffer(instructions, len(instructions))
+        places = range(0, len(instructions), INSTRUCTION.size)
+        constants = {place + 4: INSTRUCTION.unpack_from(instructions, place)[3] for place in places}
+        self.pids = [place for place, constant in constants.items() if constant == OWN_PID]
+        program = Program(len(places), ctypes.addressof(self.buffer))
+        self.arguments = (SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
 
-    def unless(operation: int, constant: int, value: int) -> None:
-        """Instructions that answer `value` if the comparison with the loaded number is false."""
-        code.append((operation, 1, 0, constant))
-        answer(value)
+    def install(self, libc: ctypes.CDLL) -> None:
+        """Apply the filter to this process, permanently.
 
-    def when(operation: int, constant: int, value: int) -> None:
-        """Instructions that answer `value` if the comparison with the loaded number is true."""
-        code.append((operation, 0, 1, constant))
-        answer(value)
+        Raises:
+            OSError: the kernel rejects it.
+        """
+        pid = os.getpid()
+        for place in self.pids:
+            PID.pack_into(self.buffer, place, pid)
+        if libc.prctl(PR_SET_SECCOMP, *self.arguments):
+            raise OSError(ctypes.get_errno(), "the kernel rejects the seccomp filter")
 
-    def check(call: tuple[int, int], *body: tuple[int, int, int, int]) -> None:
+
+class _Assembler:
+    """Instructions of classic BPF: operation, jump if true, jump if false, constant."""
+
+    def __init__(self, machine: str):
+        self.architecture, self.column = ARCHITECTURES[machine]
+        self.code: list[tuple[int, int, int, int]] = [(LOAD, 0, 0, MACHINE)]
+        self.unless(JUMP_EQUAL, self.architecture, KILL_PROCESS)
+        self.code.append((LOAD, 0, 0, CALL_NUMBER))
+        if machine == "x86_64":
+            self.when(JUMP_AT_LEAST, X32, KILL_PROCESS)
+
+    def unless(self, operation: int, constant: int, value: int) -> None:
+        """Answer `value` if the comparison with the loaded number is false."""
+        self.code += [(operation, 1, 0, constant), (RETURN, 0, 0, value)]
+
+    def when(self, operation: int, constant: int, value: int) -> None:
+        """Answer `value` if the comparison with the loaded number is true."""
+        self.code += [(operation, 0, 1, constant), (RETURN, 0, 0, value)]
+
+    def deny(self, calls: dict[str, tuple[int | None, int]]) -> None:
+        """Deny calls, whatever their arguments."""
+        for numbers in calls.values():
+            if numbers[self.column] is not None:
+                self.when(JUMP_EQUAL, numbers[self.column], DENY | errno.EPERM)
+
+    def check(self, call: tuple[int, int], *body: tuple[int, int, int, int]) -> None:
         """Instructions for one call only; the last is an answer."""
-        code.append((JUMP_EQUAL, 0, len(body), call[column]))
-        code.extend(body)
+        self.code += [(JUMP_EQUAL, 0, len(body), call[self.column]), *body]
 
-    def argument(index: int) -> tuple[int, int, int, int]:
-        return (LOAD, 0, 0, ARGUMENTS + ARGUMENT_SIZE * index)  # the lower half, all that these calls read
+    def finish(self) -> bytes:
+        """The filter in the kernel's form; a call that nothing answered yet is allowed."""
+        return b"".join(INSTRUCTION.pack(*instruction) for instruction in [*self.code, ALLOWED])
 
-    deny, allow = (RETURN, 0, 0, DENY | errno.EPERM), (RETURN, 0, 0, ALLOW)
 
-    code.append((LOAD, 0, 0, MACHINE))
-    unless(JUMP_EQUAL, architecture, KILL_PROCESS)
-    code.append((LOAD, 0, 0, CALL_NUMBER))
-    if machine == "x86_64":
-        when(JUMP_AT_LEAST, X32, KILL_PROCESS)
-    for number in NEW_CALLS_ALLOWED:
-        when(JUMP_EQUAL, number, ALLOW)
-    when(JUMP_AT_LEAST, FIRST_NEW_CALL, DENY | errno.ENOSYS)
-    for numbers in DENIED_CALLS.values():
-        if numbers[column] is not None:
-            when(JUMP_EQUAL, numbers[column], DENY | errno.EPERM)
-    check(CLONE, argument(0), (JUMP_ANY_BIT, 1, 0, CLONE_THREAD), deny, allow)
-    for call in (KILL, TGKILL):
-        check(call, argument(0), (JUMP_EQUAL, 1, 0, own_pid), deny, allow)
-    check(PRLIMIT, argument(0), (JUMP_EQUAL, 1, 0, 0), deny, allow)
-    check(
+def _argument(index: int) -> tuple[int, int, int, int]:
+    return (LOAD, 0, 0, ARGUMENTS + ARGUMENT_SIZE * index)  # the lower half, all that these calls read
+
+
+def _unless_argument(index: int, values: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """The body of a check: denied if the argument is one of the values."""
+    return [_argument(index), *(step for value in values for step in ((JUMP_EQUAL, 0, 1, value), DENIED)), ALLOWED]
+
+
+def assemble_server(machine: str) -> bytes:
+    """The filter of the fork server, a key of `ARCHITECTURES` given."""
+    code = _Assembler(machine)
+    for number in NEW_CALLS_ALLOWED + NEW_SERVER_CALLS:
+        code.when(JUMP_EQUAL, number, ALLOW)
+    code.when(JUMP_AT_LEAST, FIRST_NEW_CALL, DENY | errno.ENOSYS)
+    code.deny(DENIED_CALLS)
+    code.check(PRLIMIT, _argument(0), (JUMP_EQUAL, 1, 0, 0), DENIED, ALLOWED)
+    code.check(
         SOCKETPAIR,  # asyncio needs one; a pair has no address
-        argument(0),
+        _argument(0),
         (JUMP_EQUAL, 1, 0, AF_UNIX),
-        deny,
-        argument(1),
+        DENIED,
+        _argument(1),
         (AND, 0, 0, SOCKET_TYPE_MASK),
         (JUMP_EQUAL, 1, 0, SOCK_STREAM),
-        deny,
-        allow,
+        DENIED,
+        ALLOWED,
     )
-    for call, index, values in (
-        (FCNTL, 1, (F_SETOWN, F_SETSIG, F_SETOWN_EX)),
-        (IOCTL, 1, (FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX)),
-        (PRCTL, 0, (PR_SET_PDEATHSIG,)),
-    ):
-        tests = [step for value in values for step in ((JUMP_EQUAL, 0, 1, value), deny)]
-        check(call, argument(index), *tests, allow)
-    answer(ALLOW)
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+    code.check(FCNTL, *_unless_argument(1, (F_SETOWN, F_SETSIG, F_SETOWN_EX)))
+    code.check(IOCTL, *_unless_argument(1, (FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX)))
+    return code.finish()
+
+
+def assemble_program(machine: str) -> bytes:
+    """The filter of a program, which denies the server's calls, new processes, and signals to others."""
+    code = _Assembler(machine)
+    for number in NEW_SERVER_CALLS:
+        code.when(JUMP_EQUAL, number, DENY | errno.ENOSYS)
+    code.deny(SERVER_CALLS)
+    code.check(CLONE, _argument(0), (JUMP_ANY_BIT, 1, 0, CLONE_THREAD), DENIED, ALLOWED)
+    for call in (KILL, TGKILL):
+        code.check(call, _argument(0), (JUMP_EQUAL, 1, 0, OWN_PID), DENIED, ALLOWED)
+    code.check(PRCTL, *_unless_argument(0, (PR_SET_PDEATHSIG,)))
+    return code.finish()

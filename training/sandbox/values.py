@@ -5,10 +5,12 @@ the receiver, or crash it. An object with a custom `__eq__` cannot be sent.
 """
 
 import json
+import marshal
 import os
 import struct
 from typing import Any
 
+LENGTH = struct.Struct("=I")
 PLAIN = "None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range"
 
 
@@ -73,10 +75,7 @@ DECODERS = {
 
 def write_message(descriptor: int, message: Any) -> None:
     """Write a message: its length in 4 bytes, then JSON."""
-    data = json.dumps(message).encode()
-    data = memoryview(struct.pack("=I", len(data)) + data)
-    while data:
-        data = data[os.write(descriptor, data) :]
+    _write(descriptor, json.dumps(message).encode())
 
 
 def read_message(descriptor: int) -> Any:
@@ -86,11 +85,36 @@ def read_message(descriptor: int) -> Any:
         EOFError: the other side closed, before the message or in its middle.
         ValueError: not JSON.
     """
-    (length,) = struct.unpack("=I", _read(descriptor, 4))
-    return json.loads(_read(descriptor, length))
+    return json.loads(_read(descriptor))
 
 
-def _read(descriptor: int, size: int) -> bytes:
+def write_request(descriptor: int, *texts: str) -> None:
+    """Write the texts that a process needs for its program. Its reader must trust the writer."""
+    _write(descriptor, marshal.dumps(texts))
+
+
+def read_request(descriptor: int) -> tuple[str, ...]:
+    """Read what `write_request` wrote.
+
+    Raises:
+        EOFError: the other side closed.
+    """
+    return marshal.loads(_read(descriptor))
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    left = memoryview(LENGTH.pack(len(data)) + data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _read(descriptor: int) -> bytes:
+    """A message without its length."""
+    (length,) = LENGTH.unpack(_read_exactly(descriptor, LENGTH.size))
+    return _read_exactly(descriptor, length)
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
     parts = []
     while size:
         parts.append(os.read(descriptor, min(size, 1 << 20)))

@@ -22,7 +22,7 @@ from training.corpus.sources import partitions
 from training.stages.stage import Stage
 
 ROOT = Path(__file__).parents[3]
-STAGES = ["filtering", "line_dedup", "tokenizing"]
+STAGES = ["filtering", "near_keys", "near_pairs", "line_dedup", "tokenizing"]
 FOOTER = "This line is the footer of every page of the site, and says nothing at all.\n"
 needs_datatrove = pytest.mark.skipif(not cluster.importlib.util.find_spec("datatrove"), reason="no datatrove")
 
@@ -216,7 +216,7 @@ def test_slurm_jobs_write_the_same_bytes(place, slurm, capsys):
     for option in ("partition=long", "time=24:00:00", "mem-per-cpu=8G", "account=mine", "array=0-1", "cpus-per-task=1"):
         assert f"#SBATCH --{option}\n" in script
     assert "qos" not in script and "job-name=scratch-filtering" in script
-    assert len(list(slurm.glob("script-*"))) == 3  # nothing but these
+    assert len(list(slurm.glob("script-*"))) == len(STAGES)  # nothing but these
 
 
 @needs_datatrove

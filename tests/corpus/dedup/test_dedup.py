@@ -216,8 +216,8 @@ def test_a_chain_keeps_its_ends():
 def test_thousands_of_equal_and_of_similar_documents(monkeypatch):
     """Neither is compared pair by pair, and what is remembered of each document is bounded."""
     compared, remembered = [], []
-    estimate, resolve = neighbours._jaccard, neighbours._resolve
-    monkeypatch.setattr(neighbours, "_jaccard", lambda *pairs: compared.append(len(pairs[1])) or estimate(*pairs))
+    estimate, resolve = neighbours.jaccard, neighbours._resolve
+    monkeypatch.setattr(neighbours, "jaccard", lambda *pairs: compared.append(len(pairs[1])) or estimate(*pairs))
     monkeypatch.setattr(neighbours, "_resolve", lambda *pairs: remembered.append(pairs[0]) or resolve(*pairs))
     config, count = MinHashConfig(), 10_000
     equal = np.tile(np.arange(120, dtype=np.uint32), (count, 1))

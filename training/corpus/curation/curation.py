@@ -5,8 +5,8 @@
    and documents that hold items of an evaluation set.
 3. The validation split is held out.
 
-Steps that read all text can be spread over machines (execution/distributed.py): the filter pass, and the sizes of
-documents without repeated lines.
+Three steps can be spread over machines (execution/distributed.py): the filter pass, the search for near duplicates, and
+the sizes of documents without repeated lines.
 
 All is in the order of the sources and their blocks, so neither the number of workers nor interruptions change anything.
 """
@@ -39,6 +39,7 @@ from training.corpus.dedup.across_splits import copies_across_splits
 from training.corpus.dedup.exact import first_of_each
 from training.corpus.dedup.lines import repeated_lines
 from training.corpus.dedup.neighbours import near_duplicates
+from training.corpus.dedup.partitioned import near_duplicates_by_tasks
 from training.corpus.execution.distributed import Cluster
 from training.corpus.execution.workers import Workers
 from training.machine.resources import available_cores
@@ -154,12 +155,14 @@ class Curation:
         """Drop near duplicates and list them in near_duplicates.jsonl, each with the document that it repeats."""
         minhash, candidates = self.config.dedup.minhash, corpus.kept_places()
         # On disk: the signatures of ten gigabytes of text take gigabytes themselves.
-        file = self.folder / "signatures.npy"
-        signatures = open_memmap(file, "w+", np.uint32, (len(candidates), minhash.permutations))
-        for place, passed, block in corpus.placed():
-            first, last = np.searchsorted(candidates, (place, place + passed))
-            signatures[first:last] = block.array("signatures")[candidates[first:last] - place]
-        found = near_duplicates(signatures, minhash)
+        file = self.folder / "minhash.npy"
+        if not file.is_file():  # else tasks of an interrupted run may be reading it
+            self._write_signatures(corpus, candidates, file)
+        if self.cluster:
+            folder, tasks = self.folder / "near", self.cluster.config.tasks
+            found = near_duplicates_by_tasks(file.resolve(), minhash, folder.resolve(), tasks, self.cluster.run)
+        else:
+            found = near_duplicates(np.load(file, mmap_mode="r"), minhash)
         dropped, kept = candidates[found.dropped], candidates[found.kept]
         originals, of_each, corpus.copies["near"] = np.unique(kept, return_inverse=True, return_counts=True)
         names = [document.id for _, document in corpus.at(originals)]
@@ -172,6 +175,15 @@ class Curation:
                 pair = {"dropped": document.id, "kept": names[original], "jaccard": round(float(jaccard), 3)}
                 stream.write(json.dumps(pair) + "\n")
         file.unlink()
+
+    def _write_signatures(self, corpus: Corpus, places: np.ndarray, file: Path) -> None:
+        beside = file.with_suffix(".tmp")
+        signatures = open_memmap(beside, "w+", np.uint32, (len(places), self.config.dedup.minhash.permutations))
+        for place, passed, block in corpus.placed():
+            first, last = np.searchsorted(places, (place, place + passed))
+            signatures[first:last] = block.array("signatures")[places[first:last] - place]
+        signatures.flush()
+        beside.replace(file)
 
     def _drop_contaminated(self, corpus: Corpus) -> None:
         counts = corpus.column("matches_of_each")

@@ -9,6 +9,9 @@ Two documents are compared when they agree on a band, and one of them is among t
 groups therefore cost as much per document as small ones. A document is missed if its near duplicates are never among
 the first of a group. Equal signatures are counted as one document, and cost nothing.
 
+Of the similar documents before a document, the first `LEADERS` found in any band count. So bands may be searched in any
+order, and apart from each other (partitioned.py).
+
 Memory, without the signatures (which may be a memory-mapped file): about 100 bytes a document, and 8 for each of at
 most `LEADERS` pairs of a document that has any; three times that while they are sorted.
 """
@@ -48,28 +51,31 @@ def near_duplicates(signatures: np.ndarray, config: MinHashConfig) -> NearDuplic
             without a shingle are neither dropped nor kept in another's place.
     """
     if len(signatures) >= 1 << 32:
-        raise ValueError(f"at most 2^32 documents, not {len(signatures)}: split them into parts")
-    twins = _first_with_same(_keys(signatures))
+        raise ValueError(f"at most 2^32 documents in one process, not {len(signatures)}: use an engine")
+    twins = first_with_same(hash_rows(signatures))
     usable = np.empty(len(signatures), bool)
     for part in _parts(len(signatures)):
         usable[part] = signatures[part, 0] != NOTHING
     distinct = np.flatnonzero(usable & (twins == np.arange(len(twins))))
 
-    pairs, pairs_of = np.empty(0, np.uint64), np.zeros(len(signatures), np.uint8)
+    pairs = np.empty(0, np.uint64)
+    beyond = np.full(len(signatures), 0xFFFFFFFF, np.uint32)  # from here on, earlier documents are too many
     for band in range(config.bands):
         columns = slice(band * config.rows, (band + 1) * config.rows)
-        found = _candidates(_keys(signatures[:, columns])[distinct], distinct)
-        found = found[pairs_of[found >> np.uint64(32)] < LEADERS]
-        found = np.setdiff1d(found, pairs, assume_unique=True)
-        similar = _jaccard(signatures, *_unpack(found)) >= config.threshold
+        found = _pack(*candidates(hash_rows(signatures[:, columns])[distinct], distinct))
+        earlier, later = _unpack(found)
+        found = np.setdiff1d(found[earlier < beyond[later]], pairs, assume_unique=True)
+        similar = jaccard(signatures, *_unpack(found)) >= config.threshold
         pairs = _first_of_each_later(np.sort(np.concatenate([pairs, found[similar]])))
-        pairs_of = np.bincount(_unpack(pairs)[1], minlength=len(signatures)).astype(np.uint8)
+        earlier, later = _unpack(pairs)
+        full = later[LEADERS - 1 :] == later[: max(0, len(later) - LEADERS + 1)]
+        beyond[later[LEADERS - 1 :][full]] = earlier[LEADERS - 1 :][full]
 
     winners = _resolve(pairs, len(signatures))
     winners = np.where(usable, winners[twins], np.arange(len(twins)))
     dropped = np.flatnonzero(winners != np.arange(len(winners)))
     kept = winners[dropped]
-    return NearDuplicates(dropped, kept, _jaccard(signatures, kept, dropped))
+    return NearDuplicates(dropped, kept, jaccard(signatures, kept, dropped))
 
 
 def _parts(count: int) -> Iterator[slice]:
@@ -77,7 +83,7 @@ def _parts(count: int) -> Iterator[slice]:
         yield slice(start, min(start + _ROWS_AT_ONCE, count))
 
 
-def _keys(columns: np.ndarray) -> np.ndarray:
+def hash_rows(columns: np.ndarray) -> np.ndarray:
     """A 64-bit hash of each row.  # (documents, columns) to (documents,)"""
     factors = random_factors(columns.shape[1], "rows")
     keys = np.empty(len(columns), np.uint64)
@@ -95,7 +101,7 @@ def _groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, new
 
 
-def _first_with_same(keys: np.ndarray) -> np.ndarray:
+def first_with_same(keys: np.ndarray) -> np.ndarray:
     """For each document the first one with the same key."""
     order, new = _groups(keys)
     firsts = np.empty_like(order)
@@ -103,16 +109,18 @@ def _first_with_same(keys: np.ndarray) -> np.ndarray:
     return firsts
 
 
-def _candidates(keys: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Pairs of each document with the first `LEADERS` of those before it that have its key: packed, unsorted."""
+def candidates(keys: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of each document with the first `LEADERS` of those before it that have its key: the earlier ones and the
+    later ones, unsorted."""
     order, new = _groups(keys)
     places = np.flatnonzero(~new)
     starts = np.flatnonzero(new)[np.cumsum(new)[places] - 1]
-    pairs = []
+    earlier, later = [], []
     for rank in range(LEADERS):
         behind = places - starts > rank
-        pairs.append(_pack(documents[order[starts[behind] + rank]], documents[order[places[behind]]]))
-    return np.concatenate(pairs)
+        earlier.append(documents[order[starts[behind] + rank]])
+        later.append(documents[order[places[behind]]])
+    return np.concatenate(earlier), np.concatenate(later)
 
 
 def _pack(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
@@ -124,7 +132,7 @@ def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64), (pairs >> np.uint64(32)).astype(np.int64)
 
 
-def _jaccard(signatures: np.ndarray, earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+def jaccard(signatures: np.ndarray, earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
     """The share of permutations that two documents agree on.  # (pairs,) float32"""
     shares = np.empty(len(earlier), np.float32)
     for part in _parts(len(earlier)):
