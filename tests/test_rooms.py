@@ -47,6 +47,7 @@ ROOMS = (
     "training.attention_page",
     "training.publishing",
     "training.engines",
+    "training.browser_page",
     "training.watching",
     "training.commands",
     "training.cli",

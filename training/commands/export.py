@@ -6,8 +6,9 @@
 MODEL is any folder that transformers opens: the output of a stage, a checkpoint, the output of `trl`, a classifier or a
 reward model. With --to llama, qwen3 or gpt2 a model of that architecture is converted to transformers' own class: the
 logits are the same, the folder holds no code, and any program that opens a Llama opens it. With --to gguf such a model
-becomes one file for llama.cpp and Ollama, with a Modelfile beside it. With --adapter a PEFT adapter of the model, as
-`trl sft` writes it, is merged first.
+becomes one file for llama.cpp and Ollama, with a Modelfile beside it. With --to web it becomes a page that runs it in
+the browser: a folder for any static host, or with --single_file one HTML file. With --adapter a PEFT adapter of the
+model, as `trl sft` writes it, is merged first.
 """
 
 import re
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from training.publishing.model_card import EngineFile
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
+_ENGINES = ("gguf", "web")  # values of `to` that are no class of transformers
+_OPTIONS_OF = {"precision": _ENGINES, "held_out": _ENGINES, "single_file": ("web",), "runtime": ("web",)}
 
 
 @dataclass
@@ -41,19 +44,27 @@ class ExportConfig:
     output_dir: PathText = required("folder to publish")
     model: PathText = required("folder of the model to publish: output of a stage or of transformers, or a checkpoint")
     adapter: PathText | None = option(None, "folder of a PEFT adapter trained on the model, to merge into it")
-    to: Literal["scratch", "llama", "qwen3", "gpt2", "gguf"] = option(
+    to: Literal["scratch", "llama", "qwen3", "gpt2", "gguf", "web"] = option(
         "scratch",
         "class of the exported model: scratch (ours, with its code), or one of transformers; or gguf, a file for "
-        "llama.cpp",
+        "llama.cpp; or web, a page for the browser",
     )
     precision: Literal["f32", "f16", "bf16", "q8_0"] = option(
-        "f32", "numbers in the matrices; only f32 gives the tokens of the original", group="GGUF"
+        "f32", "numbers in the matrices; only f32 gives the tokens of the original", group="GGUF and web"
     )
     held_out: PathText | None = option(
         None,
         "folder of `scratch prepare` whose validation split measures the loss of precision; default: that of the "
         "pretraining",
-        group="GGUF",
+        group="GGUF and web",
+    )
+    single_file: bool = option(
+        False, "write the page as one HTML file, which opens without a server", group="GGUF and web"
+    )
+    runtime: PathText | None = option(
+        None,
+        "folder with the archives of wllama that run the page; default: from the npm registry, once",
+        group="GGUF and web",
     )
     name: str = option("scratch-model", "name of the model, the title of the card", group="Model card")
     description: str = option("", "one paragraph on training data and purpose", group="Model card")
@@ -66,9 +77,10 @@ class ExportConfig:
     def __post_init__(self):
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"'name': '{self.name}' cannot name a repository; use letters, digits, '.', '-' and '_'")
-        for name in ("precision", "held_out"):
-            if self.to != "gguf" and getattr(self, name) != self.__dataclass_fields__[name].default:
-                raise ValueError(f"'{name}' is an option of --to gguf; add that, or leave '{name}' out")
+        for name, targets in _OPTIONS_OF.items():
+            if self.to not in targets and getattr(self, name) != self.__dataclass_fields__[name].default:
+                to = " and ".join(targets)
+                raise ValueError(f"'{name}' is an option of --to {to}; add that, or leave '{name}' out")
 
 
 CONFIG = ExportConfig
@@ -89,8 +101,10 @@ def inputs(config: ExportConfig) -> dict[str, str]:
     digests = {"model": digest(config.model, "model")}
     if config.adapter:
         digests["adapter"] = digest(config.adapter, "adapter")
-    held_out = held_out_corpus(config)
-    if held_out:
+    if config.held_out or config.precision != "f32":
+        from training.engines.gguf_checks import held_out_corpus
+
+        held_out = held_out_corpus(config.model, config.precision, config.held_out)
         check_stage(held_out, "prepare", key="held_out")
         digests["held_out"] = digest(held_out, "held_out")
     if config.evaluation:
@@ -104,7 +118,7 @@ def main(arguments: list[str]) -> None:
 
     1. Check that model, tokenizer and adapter belong together, and that the architecture is the requested one.
     2. Load the model, merge the adapter, convert the class.
-    3. Write it: a folder for transformers, or a GGUF file.
+    3. Write it: a folder for transformers, a GGUF file, or a page.
 
     Raises:
         UserError: one of the checks fails.
@@ -113,7 +127,7 @@ def main(arguments: list[str]) -> None:
     digests, source = inputs(config), model_kind(config.model, key="model")
     check_model(config, source)
     evaluated_as = names_in_evaluation(config, digests["model"])
-    stage = Stage("export", config.output_dir, config, digests, arguments)
+    stage = Stage("export", config.output_dir, config, digests, arguments, runtime_keys={"runtime"})
     if stage.is_current():
         return
 
@@ -121,7 +135,7 @@ def main(arguments: list[str]) -> None:
 
     check_weights(config.model, "model", model_class=source.auto_model())
     model = load_model(config, source.auto_model())
-    write = write_gguf if config.to == "gguf" else write_model
+    write = {"gguf": write_gguf, "web": write_page}.get(config.to, write_model)
     write(config, model, source, evaluated_as, stage)
 
 
@@ -174,15 +188,12 @@ def write_gguf(
     Raises:
         UserError: no held-out text to measure it on.
     """
-    from training.engines.gguf_agreement import held_out_tokens, measure_agreement
+    from training.engines.gguf_checks import measure_precision
     from training.engines.gguf_folder import describe_gguf, write_gguf_folder
     from training.engines.modelfile import NAME
     from training.model_io.tokenizers import open_model_tokenizer
 
-    agreement = None
-    if config.precision != "f32":
-        tokens = held_out_tokens(held_out_corpus(config), config.model)
-        agreement = measure_agreement(model, config.precision, tokens)
+    agreement = measure_precision(config.model, model, config.precision, config.held_out)
     tokenizer, chat = open_model_tokenizer(config.model, "model"), is_chat_model(config, Path(config.model))
     folder = stage.begin()
     file, vocabulary = write_gguf_folder(folder, config.name, model, tokenizer, config.precision, chat)
@@ -195,6 +206,38 @@ def write_gguf(
     ollama = shlex.join(["ollama", "create", config.name, "-f", str(Path(config.output_dir) / NAME)])
     push = command_line("push", config.output_dir, f"YOUR_NAME/{config.name}")
     stage.finish(metrics, wrote, uses=[ollama, push])
+
+
+def write_page(
+    config: ExportConfig, model: "PreTrainedModel", source: ModelKind, evaluated_as: tuple[str, ...], stage: Stage
+) -> None:
+    """Write the browser page with its model card, as a folder or as one file.
+
+    Raises:
+        UserError: no engine, no held-out text to measure a precision on, or a model too large for one file.
+    """
+    from training.browser_page.folder import check_size, describe_page, write_page_folder
+    from training.browser_page.page import PAGE
+    from training.browser_page.runtime import open_runtime
+    from training.engines.gguf_checks import measure_precision
+    from training.model_io.tokenizers import open_model_tokenizer
+
+    if config.single_file:
+        check_size(model, config.precision)
+    runtime = open_runtime(config.runtime)
+    agreement = measure_precision(config.model, model, config.precision, config.held_out)
+    tokenizer, chat = open_model_tokenizer(config.model, "model"), is_chat_model(config, Path(config.model))
+    folder = stage.begin()
+    page, files = write_page_folder(
+        folder, config.name, model, tokenizer, config.precision, chat, runtime, config.single_file
+    )
+    write_card(config, model, source, evaluated_as, folder, chat, describe_page(page, config.precision, agreement))
+    metrics = {"parameters": model.num_parameters()} | (asdict(agreement) if agreement else {})
+    use = f"open {Path(config.output_dir) / page} in a browser"
+    if page == PAGE:
+        serve = shlex.join(["python", "-m", "http.server", "--directory", config.output_dir])
+        use = f"{serve}, and open http://localhost:8000; any static host works, without special headers"
+    stage.finish(metrics, f"{', '.join(files)}, model card", uses=[use])
 
 
 def check_model(config: ExportConfig, source: ModelKind) -> None:
@@ -211,8 +254,10 @@ def check_model(config: ExportConfig, source: ModelKind) -> None:
 
     if has_tokenizer(config.model):
         open_model_tokenizer(config.model, "model")
-    if config.to == "gguf":
-        check_gguf(config, source)
+    if config.to in _ENGINES:
+        from training.engines.gguf_checks import check_gguf
+
+        check_gguf(config.model, source, config.precision, config.to)
     elif config.to != "scratch":
         check_architecture(config)
     if config.adapter:
@@ -244,57 +289,6 @@ def check_architecture(config: ExportConfig) -> None:
         raise UserError(f"'to': {config.model}: {error}") from None
 
 
-def check_gguf(config: ExportConfig, source: ModelKind) -> None:
-    """Reject a model that llama.cpp would run differently, or not at all, and a precision without text to measure it.
-
-    Raises:
-        UserError: names the option of the model, or what is special in its tokenizer.
-    """
-    from transformers import AutoConfig, GenerationConfig
-
-    from training.engines.gguf_file import check_network
-    from training.engines.gguf_vocabulary import read_vocabulary
-    from training.model_io.model_folder import GENERATION_CONFIG, check_generation_config
-    from training.model_io.tokenizers import has_tokenizer, open_model_tokenizer
-
-    if source is not LANGUAGE_MODEL:
-        raise UserError(f"'to': {config.model} is a {source.name}; only language models can be exported to gguf")
-    if not has_tokenizer(config.model):
-        raise UserError(f"'to': {config.model} has no tokenizer, and a GGUF file holds it; copy tokenizer.json there")
-    check_generation_config(config.model, "model")
-    network, tokenizer = AutoConfig.from_pretrained(config.model), open_model_tokenizer(config.model, "model")
-    settings = GenerationConfig.from_model_config(network)
-    if (Path(config.model) / GENERATION_CONFIG).is_file():
-        settings = GenerationConfig.from_pretrained(config.model)
-    try:
-        check_network(network, config.precision)
-        read_vocabulary(tokenizer, settings, network.vocab_size, chat=False)
-    except ValueError as error:
-        raise UserError(f"'to': {config.model}: {error}") from None
-
-
-def held_out_corpus(config: ExportConfig) -> str | None:
-    """The corpus to measure a precision on: that of the recipe, or one that the model was trained on; None for F32.
-
-    Raises:
-        UserError: there is none.
-    """
-    if config.precision == "f32" or config.held_out:
-        return config.held_out
-    from training.data.shards import MANIFEST
-    from training.publishing.lineage import made_from
-
-    for record in made_from({"model": config.model}):
-        data = record["recipe"].get("data")
-        for folder in [data] if isinstance(data, str) else data or ():
-            if record["stage"] == "pretrain" and (Path(folder) / MANIFEST).is_file():
-                return folder
-    raise UserError(
-        f"'held_out': {config.precision} is measured on held-out text, and the corpus of {config.model} is not here; "
-        "name an output of `scratch prepare` with its tokenizer"
-    )
-
-
 def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
     """The model to export, opened by an Auto class, with the adapter merged and in the requested class."""
     from modeling_scratch import ScratchConfig
@@ -311,7 +305,7 @@ def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
         model = auto_class.from_pretrained(config.model)
         if config.to == "scratch" or not isinstance(model.config, ScratchConfig):
             return model
-        stock = to_stock(model, nearest_architecture(model.config) if config.to == "gguf" else config.to)
+        stock = to_stock(model, nearest_architecture(model.config) if config.to in _ENGINES else config.to)
         if config.to == "gpt2" and has_tokenizer(config.model):
             trim_embedding(stock, len(open_tokenizer(config.model, "model")))
         return stock

@@ -46,10 +46,11 @@ def describe_gguf(
         f"pattern `{vocabulary.pre}`)"
     )
     commands = [f"{server} -m {file}", f"ollama create {name} -f {NAME}", f"ollama run {name}"]
-    return EngineFile("llama.cpp", "gguf", nature, "\n".join(commands), _section(precision, agreement))
+    return EngineFile("llama.cpp", "gguf", nature, "\n".join(commands), agreement_section(precision, agreement))
 
 
-def _section(precision: str, agreement: Agreement | None) -> list[str]:
+def agreement_section(precision: str, agreement: Agreement | None) -> list[str]:
+    """The section of a model card on what a precision loses; none for F32."""
     if agreement is None:
         return []
     rows = [

@@ -3,6 +3,7 @@
 from transformers import GenerationConfig
 
 from modeling_scratch.tokenization_base import CHAT_TEMPLATE, END_OF_TEXT, TURN_END
+from training.engines.sampling import sampling_settings
 
 NAME = "Modelfile"
 # Our chat template in Ollama's language, as far as messages of text go.
@@ -29,19 +30,9 @@ def modelfile(gguf: str, generation: GenerationConfig, context: int, chat_templa
         lines += [f'TEMPLATE """{_VERBATIM}"""']
     elif chat_template == CHAT_TEMPLATE:
         lines += [f'TEMPLATE """{_CHAT}"""', f'PARAMETER stop "{TURN_END}"', f'PARAMETER stop "{END_OF_TEXT}"']
-    greedy = not generation.do_sample
-    settings = {
-        "num_ctx": context,
-        "temperature": 0 if greedy else _or(generation.temperature, 1.0),
-        "top_k": _or(generation.top_k, 0),
-        "top_p": _or(generation.top_p, 1.0),
-        "min_p": _or(generation.min_p, 0.0),
-        "repeat_penalty": _or(generation.repetition_penalty, 1.0),
-    }
+    sampling = sampling_settings(generation)
+    sampling["repeat_penalty"] = sampling.pop("repetition_penalty")  # Ollama's name
+    settings = {"num_ctx": context} | sampling
     if generation.max_new_tokens:
         settings["num_predict"] = generation.max_new_tokens
     return "\n".join([*lines, *(f"PARAMETER {name} {value}" for name, value in settings.items())]) + "\n"
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

@@ -27,7 +27,7 @@ function fill(place, message) {
   const formatted = find("#markdown").checked && message.role === "assistant";
   place.className = formatted ? "text" : message.role === "assistant" ? "text plain code" : "text plain";
   if (formatted) place.replaceChildren(...markdown(message.content));
-  else if (message.tokens) place.replaceChildren(...tokenNodes(message.tokens));
+  else if (message.tokens?.length) place.replaceChildren(...tokenNodes(message.tokens));
   else place.textContent = message.content;
 }
 
@@ -58,7 +58,8 @@ function messageNode(message, number) {
     if (navigator.clipboard) tools.append(button("Copy", copy, { class: "small" }));
   }
   if (!stop) node.append(tools);
-  if (message.note) node.append(element("p", { class: "quiet" }, message.note));
+  const note = [message.note, message.speed].filter(Boolean).join(" ");
+  if (note) node.append(element("p", { class: "quiet" }, note));
   return node;
 }
 
@@ -88,15 +89,22 @@ async function answer() {
   show();
   const place = find("#messages").lastElementChild.querySelector(".text");
   const own = messages, decoder = new TextDecoder();
+  const speed = element("p", { class: "quiet" });
   place.classList.add("streaming");
   find("#stop").focus();
   try {
-    for await (const { choices: [choice] } of events(path, body, stop.signal)) {
-      reply.content += choice?.delta?.content ?? choice?.text ?? "";
+    for await (const { choices: [choice], timings } of events(path, body, stop.signal)) {
+      const text = choice?.delta?.content ?? choice?.text ?? "";
+      reply.content += text;
       const tokens = tokensOf(choice);
       reply.tokens.push(...tokens);
       if (choice?.finish_reason === "length") reply.note = "The answer ended at the highest number of tokens.";
-      follow(() => place.append(...tokenNodes(tokens, decoder)));
+      if (timings?.predicted_n > 1) {
+        reply.speed = `${timings.predicted_n} tokens, ${timings.predicted_per_second.toFixed(1)} tokens per second`;
+        speed.textContent = reply.speed;
+        if (!speed.isConnected) place.after(speed);
+      }
+      follow(() => place.append(...(tokens.length ? tokenNodes(tokens, decoder) : [text])));
     }
   } catch (error) {
     if (error.name === "AbortError") reply.note = "Stopped.";
