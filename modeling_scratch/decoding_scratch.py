@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
@@ -119,6 +120,7 @@ class DecoderLayer:
     def take_over_cache(self, cached: DynamicLayer) -> None:
         """Copy the keys and values so far into tensors with free positions."""
         self.cached, self.visible = cached, (cached.keys, cached.values)
+        self.dropped: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # rows, their keys and values
         self.dtype = cached.keys.dtype
         if cached.keys.device.type == "cpu":  # attention of a single query is several times as fast in fp32 as in bf16
             self.dtype = torch.promote_types(self.dtype, torch.float)
@@ -129,10 +131,36 @@ class DecoderLayer:
         same = cached is self.cached and cached.keys is self.visible[0] and cached.values is self.visible[1]
         return same and is_extended_as_usual(cached)
 
-    def restore_cache(self, dtype: torch.dtype) -> None:
-        """Give the cache the dtype that the ordinary forward pass uses."""
-        if self.cached.is_initialized:  # not after a reset
-            self.cached.keys, self.cached.values = self.cached.keys.to(dtype), self.cached.values.to(dtype)
+    def drop(self, rows: torch.Tensor, finished: torch.Tensor, position: int) -> None:
+        """Set aside the keys and values of finished sequences, so that steps no longer read them.
+
+        Args:
+            rows: (sequences,) the rows of the batch that were left so far.
+            finished: (sequences,) bool.
+            position: number of positions in the cache.
+        """
+        ended, left = finished.nonzero().squeeze(1), (~finished).nonzero().squeeze(1)
+        keys, values = self.keys[:, :, :position], self.values[:, :, :position]
+        self.dropped.append((rows[ended], keys.index_select(0, ended), values.index_select(0, ended)))
+        self.keys = allocate_cache(keys.index_select(0, left), self.dtype)
+        self.values = allocate_cache(values.index_select(0, left), self.dtype)
+
+    def restore_cache(self, dtype: torch.dtype, rows: torch.Tensor) -> None:
+        """Give the cache all rows again, in the dtype that the ordinary forward pass uses.
+
+        Args:
+            rows: the rows of the batch that are left. Those that were dropped get zeros after their last token.
+        """
+        if not self.cached.is_initialized:  # after a reset
+            return
+        keys, values = self.cached.keys, self.cached.values
+        if self.dropped:
+            parts = [*self.dropped, (rows, keys, values)]
+            batch = sum(len(part) for part, _, _ in parts)
+            keys, values = (states.new_zeros(batch, *states.shape[1:]) for states in (keys, values))
+            for part, its_keys, its_values in parts:
+                keys[part, :, : its_keys.shape[2]], values[part, :, : its_values.shape[2]] = its_keys, its_values
+        self.cached.keys, self.cached.values = keys.to(dtype), values.to(dtype)
 
     def step(
         self,
@@ -170,10 +198,15 @@ class DecoderLayer:
 
 
 class Decoder:
-    """The forward pass of a `ScratchForCausalLM` for single new tokens, during one call of `generate`."""
+    """The forward pass of a `ScratchForCausalLM` for single new tokens, during one call of `generate`.
 
-    def __init__(self, model: PreTrainedModel, replaced: Replaced):
-        self.model, self.replaced = model, replaced
+    Args:
+        replaced: the modules whose work it does.
+        ends: (tokens,) the tokens after which `generate` ignores a sequence, and so may this; None to compute all.
+    """
+
+    def __init__(self, model: PreTrainedModel, replaced: Replaced, ends: torch.Tensor | None):
+        self.model, self.replaced, self.ends = model, replaced, ends
         layers = model.model.layers[: model.config.num_hidden_layers]
         copy = sum(weight.nbytes for weight in model.parameters()) <= LARGEST_COPY
         self.layers = [DecoderLayer(layer, copy) for layer in layers]
@@ -213,7 +246,7 @@ class Decoder:
             and all(value is None or value is False for value in others.values())
             and not torch.is_autocast_enabled(input_ids.device.type)
             and (continued or is_plain(cache, len(self.layers)))
-            and input_ids.shape == (len(cache.layers[0].keys), 1)
+            and input_ids.shape == (self.batch if continued else len(cache.layers[0].keys), 1)
             and (attention_mask is None or isinstance(attention_mask, torch.Tensor))
             and (attention_mask is None or attention_mask.shape == (len(input_ids), cache.get_seq_length() + 1))
         )
@@ -225,6 +258,10 @@ class Decoder:
             self.take_over_cache(cache)
 
         backbone, position = self.model.model, cache.get_seq_length()
+        self.drop_finished(input_ids[:, 0], position)
+        if len(self.rows) < self.batch:
+            input_ids, position_ids = input_ids[self.rows], position_ids.expand(self.batch, -1)[self.rows]
+            attention_mask = None if attention_mask is None else attention_mask[self.rows]
         inputs_embeds = backbone.embed(backbone.embed_tokens(input_ids), position_ids)  # (batch, 1, hidden)
         rotation = None
         if backbone.config.position_type == "rope":
@@ -239,7 +276,26 @@ class Decoder:
                 hidden_states = torch.add(hidden_states * residual_scale, embeddings, alpha=embedding_scale)
             hidden_states = layer.step(hidden_states, rotation, mask, position)
         (logits,) = self.lm_head(self.norm(hidden_states))
-        return CausalLMOutputWithPast(logits=self.model.softcap(logits.unsqueeze(1)), past_key_values=cache)
+        logits = self.model.softcap(logits.unsqueeze(1))  # (rows, 1, vocab)
+        if len(self.rows) < self.batch:
+            logits = logits.new_zeros(self.batch, *logits.shape[1:]).index_copy(0, self.rows, logits)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+
+    def drop_finished(self, tokens: torch.Tensor, position: int) -> None:
+        """Leave out the sequences that have ended, once they are a quarter of those that are left.
+
+        Args:
+            tokens: (batch,) the newest token of each sequence.
+            position: number of positions in the cache.
+        """
+        if self.ends is None:
+            return
+        self.finished |= torch.isin(tokens, self.ends)
+        finished = self.finished[self.rows]
+        if 0.25 <= finished.float().mean().item() < 1:
+            for layer in self.layers:
+                layer.drop(self.rows, finished, position)
+            self.rows = self.rows[~finished]
 
     def continues(self, cache: Cache | None) -> bool:
         """Whether this is the cache of the step before, with nothing changed in it since."""
@@ -253,7 +309,10 @@ class Decoder:
 
     def take_over_cache(self, cache: DynamicCache) -> None:
         """Continue from the keys and values of a cache."""
-        self.cache, self.cache_dtype = cache, cache.layers[0].keys.dtype
+        keys = cache.layers[0].keys
+        self.cache, self.cache_dtype, self.batch = cache, keys.dtype, len(keys)
+        self.rows = torch.arange(self.batch, device=keys.device)  # of the batch that are computed
+        self.finished = torch.zeros(self.batch, dtype=torch.bool, device=keys.device)
         for layer, cached in zip(self.layers, cache.layers, strict=True):
             layer.take_over_cache(cached)
         half = self.layers[0].head_dim // 2
@@ -263,12 +322,31 @@ class Decoder:
         """Leave the cache as the ordinary forward pass would have."""
         if self.cache is not None:
             for layer in self.layers:
-                layer.restore_cache(self.cache_dtype)
+                layer.restore_cache(self.cache_dtype, self.rows)
             self.cache = None
 
 
 # The decoder of the current call of `generate`, by thread: a server may run several calls at a time on one model.
 _decoder: ContextVar[Decoder | None] = ContextVar("decoder", default=None)
+_settings: ContextVar[GenerationConfig | None] = ContextVar("settings", default=None)  # of the same call
+
+
+@contextmanager
+def generation_settings(settings: GenerationConfig) -> Iterator[None]:
+    """Let `fast_decoding` know the settings of a call of `generate`, inside this context."""
+    token = _settings.set(settings)
+    try:
+        yield
+    finally:
+        _settings.reset(token)
+
+
+def ends_of(settings: GenerationConfig | None, device: torch.device) -> torch.Tensor | None:
+    """The tokens after which a sequence no longer matters; None if the caller sees its later logits, or on a GPU, which
+    would have to wait for them at every step."""
+    if settings is None or settings.eos_token_id is None or settings.return_dict_in_generate or device.type != "cpu":
+        return None
+    return torch.tensor(settings.eos_token_id).flatten()
 
 
 @contextmanager
@@ -278,7 +356,7 @@ def fast_decoding(model: PreTrainedModel, originals: Originals) -> Iterator[None
     if not replaced.are_in_place() or not covers(model):
         yield
         return
-    decoder = Decoder(model, replaced)
+    decoder = Decoder(model, replaced, ends_of(_settings.get(), model.device))
     token = _decoder.set(decoder)
     try:
         yield
@@ -308,10 +386,10 @@ def active_decoder(model: PreTrainedModel) -> Decoder | None:
 
 
 def covers(model: PreTrainedModel) -> bool:
-    """Whether the loop has the model's architecture: full attention by sdpa in every layer, each with its own cache."""
+    """Whether the loop has the model's architecture: full attention in every layer, each with its own cache."""
     config, attentions = model.config, [layer.self_attn for layer in model.model.layers]
     return (
-        config._attn_implementation == "sdpa"
+        config._attn_implementation in ("sdpa", "eager")
         and set(config.layer_types) == {"full_attention"}
         and not (config.output_attentions or config.output_hidden_states)
         and all(part.config is config for part in (model.model, *attentions))

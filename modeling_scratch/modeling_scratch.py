@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation import GenerationMixin
+from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_layers import (
@@ -35,9 +35,10 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_scratch import ScratchConfig
-from .decoding_scratch import fast_decoding, fast_single_steps
+from .decoding_scratch import fast_decoding, fast_single_steps, generation_settings
 from .loss_scratch import CausalLMLoss, is_plain_linear
 from .originals_scratch import Originals
+from .prompts_scratch import read_distinct_prompts
 
 
 class ScratchRMSNorm(nn.Module):
@@ -598,6 +599,16 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             layer.compile()
         if self.device.type != "cpu":  # on a CPU the loss works on slices that fit in the cache, which is as fast
             self.chunked_loss.compile()
+
+    def _sample(self, *args: Any, generation_config: GenerationConfig, **kwargs: Any) -> Any:
+        with generation_settings(generation_config):
+            return super()._sample(*args, generation_config=generation_config, **kwargs)
+
+    def _prefill(self, *args: Any, **kwargs: Any) -> CausalLMOutputWithPast:
+        # transformers' hook for reading the prompts. With dropout, equal prompts have different results.
+        if self.training and (self.config.hidden_dropout or self.config.attention_dropout):
+            return super()._prefill(*args, **kwargs)
+        return read_distinct_prompts(super()._prefill, *args, **kwargs)
 
     @contextmanager
     def _optimize_model_for_decode(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from transformers import masking_utils
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.integrations import sdpa_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 Place = tuple[type | ModuleType, str]  # of a function: where it is looked up, and its name
@@ -71,6 +71,7 @@ class Originals:
             *((cls, function) for cls in own for function in ("__call__", "forward")),
             (network.ScratchModel, "attention_masks"),
             *((network, function) for function in ("apply_rotary_pos_emb", "rotate_half", "create_causal_mask")),
+            *((network, function) for function in ("eager_attention_forward", "repeat_kv")),
             (network, "ALL_ATTENTION_FUNCTIONS"),
         ]
         self.functions = [getattr(owner, function) for owner, function in self.places]
@@ -84,6 +85,8 @@ class Originals:
             and [getattr(owner, name) for owner, name in self.places] == self.functions
             and ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
             and ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is sdpa_mask
+            and "eager" not in ALL_ATTENTION_FUNCTIONS
+            and ALL_MASK_ATTENTION_FUNCTIONS["eager"] is eager_mask
         )
 
 
@@ -126,13 +129,19 @@ class Replaced:
         self.configuration = vars(model.config)
         self.configuration_before = dict(self.configuration)
 
+    def is_changed_by_training(self, own: dict[str, object]) -> bool:
+        """Whether a module, by its attributes, computes something else in training: dropout, or no cache."""
+        dropout = own.get("p") or self.configuration["attention_dropout"]
+        return bool(dropout or own.get("gradient_checkpointing"))
+
     def are_in_place(self) -> bool:
         """Whether calling the model would run the original code of each module, without dropout and hooks."""
         return (
             self.expected
             and self.originals.are_in_place()
             and list(map(type, self.modules)) == self.classes
-            and not any("forward" in own or "_compiled_call_impl" in own or own["training"] for own in self.attributes)
+            and not any("forward" in own or "_compiled_call_impl" in own for own in self.attributes)
+            and not any(own["training"] and self.is_changed_by_training(own) for own in self.attributes)
             and self.children == self.children_before
             and not any(self.hooks)
             and not any(GLOBAL_HOOKS)

@@ -177,3 +177,14 @@ def test_sandbox_benchmark_reports_every_contestant():
     assert results["benchmark"] == "sandbox" and results["conditions"]["rounds"] == 2
     assert results["results"].pop("a new Python, no isolation")["ratio"] == 1
     assert all(figures["programs_per_second"] > 0 for figures in results["results"].values())
+
+
+@pytest.mark.release
+def test_rollouts_benchmark_compares_three_ways():
+    output = run("benchmarks.rollouts", "--prompts=2", "--answers=2", "--tokens=6", "--steps=1", "--rounds=1")
+    results = json.loads(output.splitlines()[-1])["results"]
+    ways = {"stock", "ordinary", "ours"}
+    assert set(results["that end"]) == set(results["of full length"]) == ways
+    for way in ways:
+        step = results[f"step, {way}"]
+        assert 0 < step["generating"] < step["seconds"]

@@ -1,4 +1,4 @@
-"""Attention in blocks of queries equals eager attention: outputs and gradients, also with padding, windows and caches."""
+"""Attention in blocks of queries equals eager attention in outputs and gradients, with padding, windows and caches."""
 
 import pytest
 import torch

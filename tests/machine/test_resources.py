@@ -80,13 +80,10 @@ def test_busy_counts_the_processors_we_may_use(system, monkeypatch):
     assert busy_seconds() == pytest.approx(200 / os.sysconf("SC_CLK_TCK"))
 
 
-def test_elsewhere_than_on_linux(system, monkeypatch):
-    """Without /proc nothing fails, with psutil or without it."""
+def test_elsewhere_than_on_linux(system):
+    """Without /proc nothing fails."""
     load = Load()
     assert load.others() >= 0
-    monkeypatch.setitem(sys.modules, "psutil", None)
-    load = Load()
-    assert load.others() == 0
     assert tree_seconds(os.getpid()) > 0
 
 

@@ -62,6 +62,21 @@ def test_logits_and_cache_are_the_ordinary_ones(options, copy, padded, steps, mo
         torch.testing.assert_close(ours.values * real, ordinary.values * real, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_written_out_attention_and_training_without_dropout_are_covered(training, steps):
+    """As TRL generates: the model is in training mode, and attention is often written out."""
+    model = build().train(training)
+    model.set_attn_implementation("eager")
+    input_ids, mask = padded_prompts()
+    output = model.generate(input_ids, attention_mask=mask, **OPTIONS)
+    assert len(steps) == 11 * len(model.model.layers)
+    mask = torch.cat((mask, torch.ones(2, 12, dtype=torch.long)), dim=1)[:, :-1]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        expected = model(output.sequences[:, :-1], attention_mask=mask, position_ids=positions).logits[:, 6:]
+    torch.testing.assert_close(torch.stack(output.logits, dim=1), expected, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("preset", ["gpt2", "llama", "scratch"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_is_as_close_to_fp32_as_the_ordinary_path(preset, dtype, steps):
@@ -115,12 +130,6 @@ def hooked():
     return model
 
 
-def eager():
-    model = build()
-    model.set_attn_implementation("eager")
-    return model
-
-
 @pytest.mark.parametrize(
     "model",
     [
@@ -128,9 +137,9 @@ def eager():
         lambda: get_peft_model(build(), LoraConfig(target_modules="all-linear", init_lora_weights=False)),
         lambda: build(**ARCHITECTURES["sliding"]),
         lambda: build(attention_dropout=0.5).train(),
-        eager,
+        lambda: build(hidden_dropout=0.5).train(),
     ],
-    ids=["hook", "adapter", "sliding", "training", "eager"],
+    ids=["hook", "adapter", "sliding", "attention dropout", "dropout"],
 )
 def test_what_it_does_not_cover_goes_the_ordinary_way(model, steps):
     model().generate(input_ids=tokens(1, 5), max_new_tokens=4)

@@ -153,9 +153,9 @@ def test_halves_are_swept_and_do_not_count(log):
 
 def test_everything_is_on_the_disk_before_it_counts(log, monkeypatch):
     """For power cuts: files, their folders and the log are synced before the rename, the rename itself after it."""
-    done, rename, sync = [], Path.rename, checkpoint_module.sync
+    done, move, sync = [], checkpoint_module.move, checkpoint_module.sync
     monkeypatch.setattr(checkpoint_module, "sync", lambda path: (done.append(path), sync(path)))
-    monkeypatch.setattr(Path, "rename", lambda path, to: (done.append("rename"), rename(path, to))[1])
+    monkeypatch.setattr(checkpoint_module, "move", lambda path, to: (done.append("rename"), move(path, to))[1])
     checkpoints = make(log)
     save(checkpoints, 1)
     before, after = done[: done.index("rename")], done[done.index("rename") + 1 :]
@@ -178,8 +178,8 @@ def test_whatever_goes_wrong_the_one_before_is_whole(log, monkeypatch):
 
         return call
 
-    for target, name in ((checkpoint_module, "sync"), (checkpoint_module, "sha256"), (Path, "rename")):
-        monkeypatch.setattr(target, name, counted(getattr(target, name)))
+    for name in ("sync", "sha256", "move"):
+        monkeypatch.setattr(checkpoint_module, name, counted(getattr(checkpoint_module, name)))
     save(make(log), 1)
     for count in range(12):
         limit[0], calls[0] = count, 0

@@ -385,15 +385,15 @@ def between_the_renames(out, monkeypatch):
     complete(out, content="old")
     stage = make(out, recipe={"seed": 1}, arguments=["--restart"])
     write_work(stage, "new")
-    rename = Path.rename
+    replace = Path.replace
 
     def killed(path, target):
         if path == staging_dir(out):
             raise Killed
-        return rename(path, target)
+        return replace(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", killed)
+        patch.setattr(Path, "replace", killed)
         with pytest.raises(Killed):
             stage.finish({}, wrote="model")
     yield stage
@@ -442,7 +442,7 @@ class Death:
 
     def __init__(self, patch: pytest.MonkeyPatch, number: int):
         self.left = number
-        for name in ("mkdir", "open", "unlink", "rename", "rmdir", "scandir"):  # scandir: within a deletion
+        for name in ("mkdir", "open", "unlink", "rename", "replace", "rmdir", "scandir"):  # scandir: within a deletion
             patch.setattr(os, name, self.counted(getattr(os, name)))
 
     def counted(self, change):

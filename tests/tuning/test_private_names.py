@@ -74,6 +74,14 @@ METHODS = {
         "self, input_ids, generation_config, model_kwargs, is_first_iteration",
         "training/serving/alone.py",
     ),
+    "transformers:GenerationMixin._sample": (
+        "self, input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer, model_kwargs",
+        "modeling_scratch/modeling_scratch.py",
+    ),
+    "lm_eval.models.huggingface:HFLM._loglikelihood_tokens": (
+        "self, requests, disable_tqdm, override_bs",
+        "training/eval/harness/language_model.py",
+    ),
     "transformers:GenerationMixin._update_model_kwargs_for_generation": (
         "self, outputs, model_kwargs, is_encoder_decoder, num_new_tokens",
         "training/serving/alone.py",

@@ -20,12 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from training.common.errors import UserError, one_line
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from training.common.errors import UserError, one_line
 
 Message = dict[str, Any]
 Kind = Literal["human", "rule", "model"]
@@ -147,7 +144,7 @@ class Vote:
 class Store:
     """An open store. Threads may share it; of several processes, only one may write."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, held: Any = None):
+    def __init__(self, path: Path, connection: sqlite3.Connection, held: FileLock | None = None):
         self.path = path
         self._connection = connection
         self._held = held
@@ -173,23 +170,23 @@ class Store:
                 connection = _connect(path, writes)
         except BaseException:
             if held:
-                held.close()
+                held.release()
             raise
         return cls(path, connection, held)
 
     def close(self) -> None:
         """Close the file, and let other writers in. A store that was made and stayed empty is deleted."""
         with self._one_at_a_time:
-            if self._held and self._held.closed:
+            if self._held and not self._held.is_locked:
                 return
             empty = self._held and not self._connection.execute("SELECT count(*) FROM contestants").fetchone()[0]
             self._connection.close()
-            if empty:
-                for file in (self.path, Path(self._held.name)):
-                    file.unlink(missing_ok=True)
             if self._held:
-                self._held.close()
-                self._held = None
+                self._held.release()
+            if empty:
+                for file in (self.path, Path(self._held.lock_file)):
+                    file.unlink(missing_ok=True)
+            self._held = None
 
     def __enter__(self) -> "Store":
         return self
@@ -333,14 +330,12 @@ def is_store(path: Path) -> bool:
         return stream.read(len(SQLITE_HEADER)) == SQLITE_HEADER
 
 
-def _hold(path: Path) -> Any:
+def _hold(path: Path) -> FileLock:
     """A lock that the system releases when this process ends, however it ends."""
-    held = path.with_name(f"{path.name}.lock").open("w")
+    held = FileLock(path.with_name(f"{path.name}.lock"), timeout=0, thread_local=False)
     try:
-        if fcntl:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        held.close()
+        held.acquire()
+    except Timeout:
         raise UserError(f"{path}: another scratch arena writes to this store; stop it, or use another store") from None
     return held
 

@@ -21,9 +21,8 @@ VISIBLE |= {code: 0xFFFD for code in range(128, 160)}
 
 
 def accept_any_text() -> None:
-    """Replace invalid bytes of stdin, and characters that the encoding of stdout lacks, instead of failing."""
+    """Replace invalid bytes of stdin instead of failing."""
     sys.stdin.reconfigure(errors="replace")
-    sys.stdout.reconfigure(errors="replace")
 
 
 class Terminal:

@@ -1,10 +1,5 @@
 """The processor to train on: which device, whether it has bfloat16, and what is fastest there."""
 
-import importlib.util
-import os
-import shutil
-import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-# Floating-point operations of a run from which compiling saves more time than it takes: ten seconds to a minute.
-# Estimated: about two minutes of uncompiled training at 0.15 TFLOP/s (two CPU cores) and at 400 TFLOP/s (a data-center
-# GPU), of which compiled layers save a quarter to a third (measured on CPUs, assumed for GPUs).
-LONG_ENOUGH_TO_COMPILE = {"cpu": 2e13, "cuda": 5e16}
 
 
 def pick_device() -> "torch.device":
@@ -39,7 +29,8 @@ def peak_memory(device: "torch.device") -> int | None:
     status = Path("/proc/self/status")
     if device.type != "cpu" or not status.is_file():
         return None
-    peaks = [int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    lines = status.read_text(encoding="utf-8").splitlines()
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
     return 1024 * peaks[0] if peaks else None  # some sandboxes leave the line out
 
 
@@ -50,25 +41,13 @@ def has_bf16(device: "torch.device") -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
+        # PyTorch for Apple's processors comes without oneDNN; its own bf16 products are slower than Apple's in fp32.
+        if not torch.backends.mkldnn.is_available():
+            return False
         # The flags for which oneDNN has bf16 kernels; on Arm, BF16 is part of Armv8.6.
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "arm_bf16"))
     return False
-
-
-def worth_compiling(device: "torch.device", operations: float) -> bool:
-    """Whether a run of so many floating-point operations should be compiled.
-
-    The answer depends on nothing measured, so that a resumed run is compiled as it was before.
-    """
-    if operations < LONG_ENOUGH_TO_COMPILE.get(device.type, float("inf")):
-        return False
-    compiler = "clang++" if sys.platform == "darwin" else "g++"
-    has_compiler = shutil.which(os.environ.get("CXX", compiler)) is not None
-    if device.type == "cuda":
-        return has_compiler and importlib.util.find_spec("triton") is not None
-    # On many systems Python's headers are a separate package (python3-dev).
-    return has_compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def synchronize(device: "torch.device") -> None:
@@ -79,13 +58,15 @@ def synchronize(device: "torch.device") -> None:
         torch.accelerator.synchronize()
 
 
-def seconds(work: Callable[[], object], device: "torch.device") -> float:
-    """Wall time of `work`, including everything it queues on the device."""
+def seconds(
+    work: Callable[[], object], device: "torch.device", clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Seconds of `work` by a clock, including everything it queues on the device."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     work()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def matrix_product(device: "torch.device", dtype: "torch.dtype", size: int) -> tuple[Callable[[], "torch.Tensor"], int]:

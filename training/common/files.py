@@ -5,6 +5,8 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
+import time
 import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from training.common.errors import UserError, writing_to
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HASHED = 100_000  # bytes up to which the content of a listed file is compared, not only its size, so that it is fast
+PATIENCE = 2.0  # seconds in which another program closes a file on Windows
 EDITABLE = ("README.md", "adapter_config.json")  # which an owner edits before publishing; they only have to exist
 
 
@@ -34,11 +37,30 @@ def open_whole(path: Path, durable: bool = False, shared: bool = False) -> Itera
             yield stream
         if durable:
             sync(beside)
-        beside.replace(path)
+        move(beside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)  # frees the space on a full disk
         raise
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder; a file replaces another.
+
+    Windows does not while another program, such as `scratch watch` or a virus scanner, has it open: then wait a little.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    last_try = time.monotonic() + PATIENCE * (sys.platform == "win32")
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if time.monotonic() >= last_try:
+                raise
+            time.sleep(0.05)
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:
@@ -68,7 +90,7 @@ def open_folder(folder: Path) -> Iterator[Path]:
                 target = folder / path.name
                 if target.is_dir():
                     shutil.rmtree(target)
-                path.replace(target)
+                move(path, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -81,7 +103,10 @@ def sha256(path: Path) -> str:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the entries of a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    windows = sys.platform == "win32"  # which writes the entries of folders by itself, and only syncs for a writer
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

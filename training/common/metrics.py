@@ -30,14 +30,14 @@ class MetricsLog:
     def __init__(self, file: Path, step: int):
         self.file = file
         if not step:
-            self.file.write_text("")
+            self.file.write_text("", encoding="utf-8")
             return
         kept = [record for record in read_log(file) if record["step"] <= step]
         write_whole(file, "".join(map(json_line, kept)), durable=True)
 
     def write(self, *records: dict[str, Any]) -> None:
         """Append a line for each record, see `json_line`."""
-        with self.file.open("a") as stream:
+        with self.file.open("a", encoding="utf-8") as stream:
             stream.write("".join(map(json_line, records)))
 
 
@@ -76,7 +76,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
         return []
     records = []
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{file}: not a text file, so not the metrics of a training run") from None
     for line in lines:

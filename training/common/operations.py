@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-
 SHORTEST_BLOCK, MOST_BLOCKS = 128, 4  # smaller products are slower, and each block adds to the time of compiling
 
 

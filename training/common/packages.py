@@ -24,7 +24,6 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "httpx2": "serve",
-    "filelock": "serve",
     "starlette": "serve",
     "gguf": "gguf",
     "ctranslate2": "engines",

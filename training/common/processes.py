@@ -1,6 +1,7 @@
 """Processes: children that get our signals; of a launcher, the rank (`RANK`), and output of the first one only."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -34,12 +35,14 @@ def world_size() -> int:
 def run_child(command: list[str]) -> int:
     """Run a program to its end, passing on Ctrl-C and SIGTERM; return its exit code, negative for a signal.
 
-    Its process group is separate, so that Ctrl-C reaches it once, through this process, and it can save first.
+    Its process group is separate, so that Ctrl-C reaches it once, through this process, and it can save first. On
+    Windows Ctrl-C reaches both, and this process waits for the other.
     """
     child = subprocess.Popen(command, process_group=0)
 
     def forward(signum: int, _: FrameType | None) -> None:
-        child.send_signal(signum)
+        if sys.platform != "win32" or signum != signal.SIGINT:
+            child.send_signal(signum)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -55,8 +58,17 @@ def rank_zero_stdout() -> Iterator[None]:
     if rank() == 0:
         yield
     else:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
+
+
+def print_any_text() -> None:
+    """Replace characters that the encoding of stdout lacks, as in a pipe on Windows, instead of failing.
+
+    Python does so on stderr.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def print_error(line: str) -> None:

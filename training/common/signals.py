@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: stop after the current training step instead of in the middle of it."""
 
+import _thread
 import contextlib
 import signal
 import sys
@@ -55,6 +56,13 @@ class StopSignals:
         self.received = signum
 
 
+def _interrupt_main_thread() -> None:
+    if hasattr(signal, "pthread_kill"):  # it also ends a wait for the system
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:  # Windows
+        _thread.interrupt_main()
+
+
 @contextlib.contextmanager
 def no_interrupt_lost() -> Iterator[None]:
     """Re-raise a Ctrl-C that arrived in a destructor, where Python only prints and drops it.
@@ -65,7 +73,7 @@ def no_interrupt_lost() -> Iterator[None]:
 
     def hook(unraisable: Any) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+            threading.Timer(0.01, _interrupt_main_thread).start()
         else:
             previous(unraisable)
 

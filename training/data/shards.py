@@ -73,7 +73,7 @@ def _complete(path: Path, ends: np.ndarray, dtype: np.dtype, tokenizer_name: str
     total = int(ends[-1]) if len(ends) else 0
     index, metadata = _beside(path, "index"), _beside(path, "metadata")
     index.write_bytes(ends.tobytes())
-    metadata.write_text(f"{tokenizer_name}|{dtype.itemsize}\n{total}\n{total / 1e6:.2f} MT")
+    metadata.write_text(f"{tokenizer_name}|{dtype.itemsize}\n{total}\n{total / 1e6:.2f} MT", encoding="utf-8")
     hashes = {file.name: sha256(file) for file in (path, index, metadata)}
     return {"file": path.name, "tokens": total, "documents": len(ends), "sha256": hashes}
 
@@ -88,7 +88,7 @@ def write_manifest(
         "tokenizer_sha256": sha256(tokenizer_dir / "tokenizer.json"),
         "splits": splits,
     } | notes
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def measure_agreement(model: PreTrainedModel, precision: str, tokens: torch.Tens
         for sequence in tokens.split(model.config.max_position_embeddings):
             logits = torch.stack([each(sequence[None]).logits[0, :-1] for each in (original, rounded)])
             for place in range(2):
-                nats[place] += F.cross_entropy(logits[place], sequence[1:], reduction="sum").double()
+                nats[place] += F.cross_entropy(logits[place], sequence[1:], reduction="sum").cpu().double()
             likeliest = logits.argmax(-1)  # (2, seq)
             same += int((likeliest[0] == likeliest[1]).sum())
             count += len(sequence) - 1

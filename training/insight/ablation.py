@@ -169,7 +169,7 @@ def measure(model: PreTrainedModel, texts: Texts) -> SequenceScores:
     copying = []
     for some in _batches(with_labels(texts.repeated.input_ids), model):
         correct = model(some.input_ids, use_cache=False).logits.argmax(-1) == some.labels  # (sequences, seq)
-        copying += correct[:, texts.repeated.predictable].double().mean(1).tolist()
+        copying += correct[:, texts.repeated.predictable].cpu().double().mean(1).tolist()
     if texts.held_out is None:
         return SequenceScores(None, copying)
     losses = []

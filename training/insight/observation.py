@@ -63,7 +63,7 @@ def observe(
     scored = (batch.labels != IGNORE_INDEX).numpy()
     return Observation(
         measures=(sums / counts[:, None, None]).cpu().numpy(),
-        losses=np.where(scored, torch.stack(losses).double().cpu().numpy(), np.nan),
+        losses=np.where(scored, torch.stack(losses).cpu().double().numpy(), np.nan),
         correct=torch.stack(correct).cpu().numpy(),
         drawn=drawn,
         modules=reader.modules,

@@ -204,4 +204,4 @@ def _softmax(scores: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.double().cpu().numpy()
+    return tensor.cpu().double().numpy()

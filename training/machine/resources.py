@@ -54,7 +54,7 @@ def _limit_v1(folder: Path) -> float | None:
 def _lines(file: Path) -> list[str]:
     """Lines of a system file; none if it is missing or not readable."""
     try:
-        return file.read_text().splitlines()
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
 
@@ -73,8 +73,7 @@ class Load:
     """The cores that other programs use, from one reading to the next.
 
     This process and its descendants do not count, nor do the other processes of a launcher (LOCAL_WORLD_SIZE). Linux
-    reports the load of the processors in `affinity`. Elsewhere psutil, if installed, gives the total of all
-    processors; without psutil, the load is 0.
+    reports the load of the processors in `affinity`; elsewhere psutil gives the total of all processors.
     """
 
     def __init__(self):
@@ -105,10 +104,8 @@ def busy_seconds() -> float:
     if rows:  # user, nice, system, idle, iowait, irq, softirq; what a virtual machine's host takes comes after these
         ticks = [[int(word) for word in row[1:8]] for row in rows if row[0] in names]
         return sum(sum(row[:3] + row[5:]) for row in ticks) / os.sysconf("SC_CLK_TCK")
-    try:
-        import psutil
-    except ImportError:
-        return 0.0
+    import psutil
+
     times = psutil.cpu_times()
     return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
 
@@ -144,22 +141,22 @@ class Machine:
     cores: int
     threads: int
     used_by_others: float  # cores
-    memory: int | None  # bytes
+    memory: int  # bytes
     bf16: bool
     gpu: str | None
     rate: float  # floating-point operations per second of matrix products
 
     def describe(self) -> str:
         """One-line summary of the machine."""
-        memory = f"{self.memory / 2**30:.1f} GiB of memory, " if self.memory else ""
         others = (
             f"other programs use {self.used_by_others:.1f} cores"
             if self.used_by_others >= 0.1
             else "nothing else running"
         )
         return (
-            f"{self.gpu or self.processor}: {self.cores} core{'s' * (self.cores != 1)}, {memory}"
-            f"{'bf16' if self.bf16 else 'no bf16'}, matrix products at {self.rate / 1e9:,.0f} GFLOP/s "
+            f"{self.gpu or self.processor}: {self.cores} core{'s' * (self.cores != 1)}, "
+            f"{self.memory / 2**30:.1f} GiB of memory, {'bf16' if self.bf16 else 'no bf16'}, "
+            f"matrix products at {self.rate / 1e9:,.0f} GFLOP/s "
             f"({self.threads} thread{'s' * (self.threads != 1)}), {others}"
         )
 
@@ -200,9 +197,8 @@ def processor_flags() -> set[str]:
     return set(rows[0]) if rows else set()
 
 
-def memory_bytes() -> int | None:
+def memory_bytes() -> int:
     """Memory of the machine, in bytes."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+    import psutil
+
+    return psutil.virtual_memory().total

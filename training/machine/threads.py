@@ -7,6 +7,7 @@ batches; it measures the load about twice a second. OMP_NUM_THREADS in the envir
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +83,10 @@ def follow_load() -> str | None:
 
     first = _threads is None
     if first:
-        _threads = Threads(cores_per_process(), Load())
+        cores = cores_per_process()
+        if sys.platform == "darwin":  # PyTorch takes the fast cores only; a slow one would hold them all up
+            cores = min(cores, torch.get_num_threads())
+        _threads = Threads(cores, Load())
         time.sleep(FIRST_LOOK)
     number, most = _threads.look(), _threads.numbers[-1]
     if not first and number == torch.get_num_threads():

@@ -17,7 +17,9 @@ from training.planner.speed import Calibration, operations
 from training.pretraining.model import checkpoint_activations
 
 
-def calibrate(architecture: Architecture, shape: Shape, budget: float = 5.0) -> Calibration:
+def calibrate(
+    architecture: Architecture, shape: Shape, budget: float = 5.0, clock: Callable[[], float] = time.perf_counter
+) -> Calibration:
     """Time one and three layers of the architecture, with their embedding, loss and optimizer, on the device here.
 
     Half of the difference of the two is a layer; what is left of one is embedding, final norm and loss.
@@ -25,11 +27,12 @@ def calibrate(architecture: Architecture, shape: Shape, budget: float = 5.0) -> 
     Args:
         shape: its micro-batch is run as it is.
         budget: seconds, imports apart; each of the two models runs at least twice, whatever that takes.
+        clock: of the measurements; by `time.process_time` the rates are those of a machine without other programs.
     """
     one, three = (_shortened(architecture, layers) for layers in (1, 3))
     configs = [network_config(model) for model in (one, three)]
-    short, long = _in_turn([_passes(config, shape) for config in configs], budget * 0.7)
-    short_update, long_update = _in_turn([_update(config, shape) for config in configs], budget * 0.3)
+    short, long = _in_turn([_passes(config, shape) for config in configs], budget * 0.7, clock)
+    short_update, long_update = _in_turn([_update(config, shape) for config in configs], budget * 0.3, clock)
     layer, ends = _parts(short, long)
     layer_update, ends_update = _parts(short_update, long_update)
     tokens, in_layer = shape.micro_batch * shape.sequence_length, one.layer_parameters
@@ -103,12 +106,12 @@ def _update(config: ScratchConfig, shape: Shape) -> Callable[[], None]:
     return run
 
 
-def _in_turn(works: list[Callable[[], None]], budget: float) -> list[list[float]]:
+def _in_turn(works: list[Callable[[], None]], budget: float, clock: Callable[[], float]) -> list[list[float]]:
     """Seconds of each work, repeated in turn so that what else the machine does concerns all of them."""
     for work in works:
         work()  # the first call loads libraries and allocates
     times, device, deadline = [[] for _ in works], pick_device(), time.monotonic() + budget
     while not times[0] or time.monotonic() < deadline:
         for each, work in zip(times, works, strict=True):
-            each.append(seconds(work, device))
+            each.append(seconds(work, device, clock))
     return times

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from training.common.errors import writing_to
-from training.common.files import sha256, sync
+from training.common.files import move, sha256, sync
 from training.common.json_files import read_json
 from training.common.metrics import LOGS
 from training.insight.record import INSIGHT, copy_record
@@ -84,7 +84,7 @@ class Checkpoints:
             print(f"pretrain: warning: {folder} is damaged ({damage}), skipped")
             aside = folder.with_name(folder.name + ".damaged")
             shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            move(folder, aside)
             skipped = True
         if skipped:
             print("pretrain: no complete checkpoint is left, starting from step 0")
@@ -148,10 +148,11 @@ class Checkpoints:
             "progress": progress,
             "files": {path.relative_to(temporary).as_posix(): sha256(path) for path in files},
         }
-        (temporary / MARKER).write_text(json.dumps(content | {"sha256": _seal(content)}, indent=2) + "\n")
+        sealed = json.dumps(content | {"sha256": _seal(content)}, indent=2)
+        (temporary / MARKER).write_text(sealed + "\n", encoding="utf-8")
         for path in (*self.logs, *temporary.rglob("*"), temporary):
             sync(path)
-        temporary.rename(temporary.with_suffix(""))
+        move(temporary, temporary.with_suffix(""))
         sync(self.folder)
         self._delete_old(progress["step"])
 
@@ -179,7 +180,8 @@ class Checkpoints:
         kept = {*whole[-self.keep_last :], *validated[: self.keep_best], *reusable[-1:]}
         for checkpoint in whole:
             if checkpoint not in kept:  # renamed first: under its name, a checkpoint counts as complete
-                shutil.rmtree(checkpoint.folder.rename(_staging_dir(checkpoint.folder)))
+                move(checkpoint.folder, _staging_dir(checkpoint.folder))
+                shutil.rmtree(_staging_dir(checkpoint.folder))
         for aside in self.folder.glob("step-*.damaged"):
             if aside.stem <= f"step-{step:08d}":
                 shutil.rmtree(aside)
@@ -265,7 +267,7 @@ class Continuation:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(target / name, ignore_errors=True)
             shutil.copytree(checkpoint.folder, temporary, copy_function=_link)
-            temporary.rename(target / name)
+            move(temporary, target / name)
         return added[-1].progress["seconds"]
 
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from modeling_scratch import ScratchConfig, ScratchForCausalLM
-from training.common.device import worth_compiling
+from training.common.compilation import compiles, worth_compiling
 from training.common.errors import UserError, one_line
 from training.machine.attention import pick_attention
 from training.model_io.model_folder import generation_config, special_token_ids
@@ -68,7 +68,7 @@ def place_model(
         operations_per_step: floating-point operations. If the recipe does not say so, long runs are compiled.
 
     Returns:
-        Whether the layers are compiled.
+        Whether the layers are compiled: if that was asked for and this machine can.
 
     Raises:
         UserError: the tensor-parallel processes cannot divide the model evenly.
@@ -85,6 +85,7 @@ def place_model(
         own_engine = accelerator.distributed_type == DistributedType.DEEPSPEED  # hooks every module
         operations = config.max_steps * operations_per_step
         compiled = not own_engine and not divided and worth_compiling(device, operations)
+    compiled = compiled and compiles(device)
     if config.attn_implementation is None:
         model.set_attn_implementation(pick_attention(device, config.sequence_length, compiled))
     if compiled:

@@ -169,7 +169,8 @@ class Profiler:
 
     def _report(self) -> str:
         grouped = f"{self.spans.table(self.timed_steps)}\n"
-        (self.folder / "table.txt").write_text(f"{grouped}\n{TRACED} steps, by operator\n{self.operators}")
+        table = f"{grouped}\n{TRACED} steps, by operator\n{self.operators}"
+        (self.folder / "table.txt").write_text(table, encoding="utf-8")
         return grouped
 
     def _write_trace(self, profile: torch.profiler.profile) -> None:

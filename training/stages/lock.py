@@ -17,8 +17,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+    import msvcrt
 
 LOCK = ".lock"
+_LOCKED = 1 << 30  # the byte that is locked on Windows: beyond the end, since others cannot read a locked one
 _CLOCKS = 2  # seconds by which the clock of a file system may differ from that of the processes
 
 
@@ -50,6 +52,9 @@ def take_lock(folder: Path) -> TextIO:
     try:
         if fcntl:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            os.lseek(lock.fileno(), _LOCKED, os.SEEK_SET)
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError) as error:
         lock.close()
         raise BlockingIOError(*error.args) from None
@@ -78,10 +83,17 @@ def at_work(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             if lock:
+                release_on_windows(lock)
                 (folder / LOCK).unlink()
                 lock.close()
             for path in created:
                 path.rmdir()
+
+
+def release_on_windows(lock: TextIO) -> None:
+    """Release a lock before its folder is renamed or its file deleted, where an open file prevents both."""
+    if fcntl is None:
+        lock.close()
 
 
 def find_holder(folder: Path) -> Holder | None:

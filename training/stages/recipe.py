@@ -236,4 +236,4 @@ def local_path(text: str) -> str:
         if error.errno == errno.ENAMETOOLONG:
             raise UserError(f"{text:.60}... cannot be the name of a file; it is too long") from None
         return path
-    return str(Path(path))
+    return Path(path).as_posix()

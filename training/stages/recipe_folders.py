@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 from training.common.errors import UserError, nearest
+from training.common.files import move
 from training.common.shipped import PACKAGE, RECIPES, with_shipped
 from training.stages.recipe import STAGES
 
@@ -70,7 +71,7 @@ def copy_recipes(folder: Path, copy: Path) -> None:
         shutil.copytree(with_shipped(folder), temporary, ignore=shutil.ignore_patterns("__pycache__"))
         for file in (path for path in temporary.rglob("*") if path.suffix in NAMING_PATHS and path.is_file()):
             _rename_paths(file, folder, copy)
-        temporary.rename(copy)
+        move(temporary, copy)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

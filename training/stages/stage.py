@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.common.errors import UserError, writing_to
-from training.common.files import find_damage, follow_umask, list_files, write_whole
+from training.common.files import find_damage, follow_umask, list_files, move, write_whole
 from training.common.metrics import LOGS
 from training.common.processes import rank
 from training.common.shipped import with_shipped
 from training.stages.flags import flatten, recipe_file, split_restart
 from training.stages.help import command_line, commented_yaml, plain_yaml
-from training.stages.lock import LOCK, take_lock
+from training.stages.lock import LOCK, release_on_windows, take_lock
 from training.stages.provenance import (
     PROVENANCE,
     RECIPE,
@@ -121,7 +121,7 @@ class Stage:
         """Put the last output back if a run was killed between two renames."""
         if is_whole(self.replaced) and not self.target.exists():
             with contextlib.suppress(FileNotFoundError):  # another process was faster
-                self.replaced.rename(self.target)
+                move(self.replaced, self.target)
 
     def is_current(self) -> bool:
         """Whether the output exists already, whole, from the same recipe and inputs. Prints a line if it does.
@@ -240,7 +240,7 @@ class Stage:
                     print(f"{self.name}: {why}, starting over")
                 self._restore()
                 _delete(self.replaced)
-                self.folder.rename(self.replaced)
+                self._rename_folder(self.replaced)
                 self._open_folder()
                 record = {}
             _delete(self.replaced)
@@ -279,6 +279,11 @@ class Stage:
                 f"'output_dir': another process is writing {self.output_dir}; wait for it, stop it, or choose "
                 "another folder"
             ) from None
+
+    def _rename_folder(self, target: Path) -> None:
+        """Rename the working folder, whose lock goes with it where the system allows that."""
+        release_on_windows(self.lock)
+        move(self.folder, target)
 
     def describe_stop(self, step: int) -> str:
         """A line for a run that a signal stopped, with `step` training steps saved."""
@@ -332,8 +337,8 @@ class Stage:
             _delete(self.folder / name)
         if self.target.exists():
             _delete(self.replaced)
-            self.target.rename(self.replaced)
-        self.folder.rename(self.target)
+            move(self.target, self.replaced)
+        self._rename_folder(self.target)
         with contextlib.suppress(OSError):  # the output is in place; the next run deletes what is left
             _delete(self.target / LOCK)
             _delete(self.replaced)

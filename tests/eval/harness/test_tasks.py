@@ -180,7 +180,9 @@ def test_the_template_of_a_chat_is_applied(tokenizer, tiny_model, tmp_path, monk
     model, asked = tiny_model(), []
     forward = type(model).forward
     monkeypatch.setattr(
-        type(model), "forward", lambda self, ids, **rest: asked.extend(ids.tolist()) or forward(self, ids, **rest)
+        type(model),
+        "forward",
+        lambda self, input_ids, **rest: asked.extend(input_ids.tolist()) or forward(self, input_ids, **rest),
     )
     drawn(tmp_path, apply_chat_template=True, limit=2).score(model, tokenizer, 4, 256)
     texts = [tokenizer.decode(ids) for ids in asked]
@@ -192,7 +194,9 @@ def test_special_tokens_in_items_are_text(tokenizer, tiny_model, tmp_path, monke
     model, asked = tiny_model(), []
     forward = type(model).forward
     monkeypatch.setattr(
-        type(model), "forward", lambda self, ids, **rest: asked.extend(ids.tolist()) or forward(self, ids, **rest)
+        type(model),
+        "forward",
+        lambda self, input_ids, **rest: asked.extend(input_ids.tolist()) or forward(self, input_ids, **rest),
     )
     tasks = drawn(tmp_path, limit=2)
     file = tmp_path / "items.jsonl"

@@ -7,7 +7,7 @@ import torch
 from character_tokenizers import character_tokenizer
 from messages import refused
 
-from training.eval.measures.likelihood import completion_log_probabilities
+from training.eval.measures.continuations import score_continuations
 from training.eval.measures.pairs import check_pairs, measure_pairs
 from training.eval.measures.prompts import encode_completion
 
@@ -45,7 +45,7 @@ def alone(model, prompt, completion):
 def test_equals_one_at_a_time(tokenizer, tiny_model, batch_size):
     model = tiny_model()
     pairs = [encode_completion(tokenizer, r["prompt"], r[side]) for r in RECORDS for side in ("chosen", "rejected")]
-    totals = completion_log_probabilities(model, pairs, batch_size)
+    totals = score_continuations(model, pairs, tokens=batch_size * 64).nats
     assert totals.tolist() == pytest.approx([alone(model, *pair) for pair in pairs], rel=1e-5)
 
 

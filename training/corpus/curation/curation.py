@@ -170,7 +170,7 @@ class Curation:
         limit = f"below {minhash.threshold:g}"
         explanations = [f"{jaccard:.3f} similar to {_file(names[original])} ({limit})" for original, jaccard in similar]
         corpus.drop(dropped, "near duplicate", "duplicates", explanations)
-        with (self.folder / NEAR_DUPLICATES).open("w") as stream:
+        with (self.folder / NEAR_DUPLICATES).open("w", encoding="utf-8") as stream:
             for (_, document), original, jaccard in zip(corpus.at(dropped), of_each, found.jaccard, strict=True):
                 pair = {"dropped": document.id, "kept": names[original], "jaccard": round(float(jaccard), 3)}
                 stream.write(json.dumps(pair) + "\n")

@@ -87,12 +87,12 @@ class Selection:
             "shared": list(self.shared.items()),
             "min_characters": self.lines and self.lines.min_characters,
         }
-        (folder / "selection.json").write_text(json.dumps(rest))
+        (folder / "selection.json").write_text(json.dumps(rest), encoding="utf-8")
 
     @classmethod
     def open(cls, folder: Path) -> "Selection":
         """The selection that `save` wrote, with its arrays mapped into memory."""
-        rest = json.loads((folder / "selection.json").read_text())
+        rest = json.loads((folder / "selection.json").read_text(encoding="utf-8"))
         lines = None
         if rest["min_characters"] is not None:
             arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("lines", "firsts"))

@@ -93,7 +93,7 @@ class Cluster:
                 print(f"{name}: Slurm job {job}; this command waits for it; if stopped, rerun it to wait again")
                 executors.wait(job)
         for error in sorted((folder / ERRORS).iterdir()):
-            raise UserError(error.read_text())
+            raise UserError(error.read_text(encoding="utf-8"))
         missing, deadline = items, time.monotonic() + (0 if self.config.kind == "local" else LATE)
         while (missing := [item for item in missing if not done(item)]) and time.monotonic() < deadline:
             time.sleep(_POLL)
@@ -123,7 +123,7 @@ class Assignment:
         try:
             work(items)
         except UserError as error:
-            (self.folder / ERRORS / f"{rank:05}").write_text(str(error))
+            (self.folder / ERRORS / f"{rank:05}").write_text(str(error), encoding="utf-8")
 
 
 def write_assignments(folder: Path, assignments: Sequence[list[Item]], work: Callable[[list[Item]], None]) -> None:

@@ -121,7 +121,7 @@ def _slurm(config: EngineConfig, name: str, task: Task, tasks: int, folder: Path
         raise UserError(
             f"'engine': sbatch rejected the job (exit code {error.returncode}); see its message above"
         ) from None
-    (folder / JOB).write_text(executor.job_id)
+    (folder / JOB).write_text(executor.job_id, encoding="utf-8")
 
 
 class _Slurm(SlurmPipelineExecutor):
@@ -132,7 +132,7 @@ class _Slurm(SlurmPipelineExecutor):
 def submitted(folder: Path) -> str | None:
     """The Slurm job that is still queued or running, or None."""
     file = folder / JOB
-    job = file.read_text() if file.is_file() else None
+    job = file.read_text(encoding="utf-8") if file.is_file() else None
     return job if job and _queued(job) else None
 
 

@@ -80,19 +80,18 @@ class TaskRunner:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, context: int
     ) -> MeasureResult:
         """Run the tasks on a model."""
-        from lm_eval.models.huggingface import HFLM
-
+        from training.eval.harness.language_model import SharedPrefixLM, compiled_templates
         from training.model_io.tokenizers import naming_unknown
 
         if not self.settings.apply_chat_template:  # the texts of tasks hold no control tokens then
             tokenizer = copy.copy(tokenizer)
             tokenizer.split_special_tokens = True
         with quiet():
-            lm = HFLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
+            lm = SharedPrefixLM(model, backend="causal", tokenizer=tokenizer, batch_size=batch_size, max_length=context)
         self._shorten_programs(context)
         first, *more = self.settings.seeds
         drawing = [item for item in self._items if self._draws_examples(item)]
-        with naming_unknown(tokenizer, ()):
+        with naming_unknown(tokenizer, ()), compiled_templates():
             kept = {task.task_name: self._fitting(task, lm) for item in self._items for task in _members(item)}
             runs = [self._run(lm, self._items, first, kept)]
             if drawing:

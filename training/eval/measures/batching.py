@@ -15,6 +15,21 @@ def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield order[first : first + size]
 
 
+def by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of sequences in batches of at most `budget` tokens, padding included, longest first.
+
+    A sequence that is longer than the budget is a batch of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index], reverse=True):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
 def pad(rows: list[list[int]], padding: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Sequences as one tensor, padded on the right, or on the left for generation.
 

@@ -14,6 +14,7 @@ from training.common.errors import UserError
 from training.corpus.output.card import shown_path
 from training.eval.measures.bits_per_byte import bits_per_byte
 from training.eval.measures.config import ChatConfig
+from training.eval.measures.continuations import score_continuations
 from training.eval.measures.figures import (
     ALL,
     BITS,
@@ -28,7 +29,6 @@ from training.eval.measures.figures import (
     identify,
 )
 from training.eval.measures.generation import generate_answers
-from training.eval.measures.likelihood import completion_log_probabilities
 from training.eval.measures.measure import Candidate, LoadedModel, Measure
 from training.eval.measures.prompts import check_rendering, encode_completion, end_token
 from training.eval.measures.records import Question, read_questions
@@ -173,7 +173,7 @@ def measure_chat(chat: Chat, model: LoadedModel, max_new_tokens: int, samples: i
 
 
 def unit_of(metric: str) -> Unit:
-    """"share" for what is 1 or 0 for each answer, else "score"."""
+    """ "share" for what is 1 or 0 for each answer, else "score"."""
     return "share" if metric in (ENDS, ALL) or metric in ALL_OR_NOTHING else "score"
 
 
@@ -205,9 +205,7 @@ def score_answers(
     return scores
 
 
-def apply_rewards(
-    rewards: list[Callable], questions: list[Question], texts: list[str], ids: list[list[int]]
-) -> Scores:
+def apply_rewards(rewards: list[Callable], questions: list[Question], texts: list[str], ids: list[list[int]]) -> Scores:
     """The rewards of answers, by name of the reward function.
 
     Args:
@@ -246,7 +244,7 @@ def measure_references(chat: Chat, model: LoadedModel) -> tuple[Figure, list[Ite
     if not fitting:
         return figure_of([], BITS, left_out=left_out), []
     fitting_pairs = [pairs[index] for index in fitting]
-    nats = -completion_log_probabilities(model.model, fitting_pairs, model.batch_size, model.bf16).numpy()
+    nats = -score_continuations(model.model, fitting_pairs, model.batch_size * model.context, model.bf16).nats.numpy()
     sizes = np.array([len(content(answered[index].reference).encode()) for index in fitting])
     items = [identify([answered[index].prompt, answered[index].reference]) for index in fitting]
     figure, outcomes = bits_per_byte(Chats.kind, chat.name, nats, sizes, items, {})

@@ -1,4 +1,4 @@
-"""Likelihoods under a model: of completions given their prompts, and of the parts of a long stream of tokens."""
+"""Likelihoods under a model of the parts of a long stream of tokens."""
 
 import numpy as np
 import torch
@@ -31,32 +31,7 @@ def token_nats(model: PreTrainedModel, inputs: torch.Tensor, targets: torch.Tens
     losses = F.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten().to(device), ignore_index=IGNORE_INDEX, reduction="none"
     )
-    return losses.view(targets.shape).double().cpu()
-
-
-def completion_log_probabilities(
-    model: PreTrainedModel, pairs: list[tuple[list[int], list[int]]], batch_size: int, bf16: bool = False
-) -> torch.Tensor:
-    """Total log-probability, in nats, of each completion given its prompt.
-
-    Args:
-        pairs: (prompt ids, completion ids) each.
-        batch_size: sequences per forward pass.
-
-    Returns:
-        (pairs,) float64, in the order given.
-    """
-    totals = torch.zeros(len(pairs), dtype=torch.float64)
-    with progress_bar(total=len(pairs), desc="likelihoods", unit="answer", leave=False) as bar:
-        for batch in by_length([len(prompt) + len(completion) for prompt, completion in pairs], batch_size):
-            chosen = [pairs[index] for index in batch]
-            inputs, _ = pad([prompt + completion for prompt, completion in chosen], padding=0)
-            # The last position of a prompt predicts the first token of its completion.
-            scored = [[IGNORE_INDEX] * (len(prompt) - 1) + completion for prompt, completion in chosen]
-            targets, _ = pad([[*ids, IGNORE_INDEX] for ids in scored], padding=IGNORE_INDEX)
-            totals[batch] = -token_nats(model, inputs, targets, bf16).sum(dim=1)
-            bar.update(len(batch))
-    return totals
+    return losses.view(targets.shape).cpu().double()
 
 
 def windows(length: int, context: int) -> list[Window]:

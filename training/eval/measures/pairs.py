@@ -5,8 +5,8 @@ import random
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.errors import UserError
+from training.eval.measures.continuations import score_continuations
 from training.eval.measures.figures import ACCURACY, MARGIN, ItemOutcome, MeasureResult, MetricKey, figure_of, identify
-from training.eval.measures.likelihood import completion_log_probabilities
 from training.eval.measures.measure import Candidate, LoadedModel, Measure
 from training.eval.measures.prompts import check_rendering, encode_completion
 from training.eval.measures.records import read_pairs
@@ -78,9 +78,8 @@ def measure_pairs(
     fitting = [index for index, pair in enumerate(encoded) if _fits(pair, context, unknown)]
     if not fitting:
         raise UserError(f"'pairs.{name}': no pair {_SCORABLE.format(context)}; {_REMEDY}")
-    totals = completion_log_probabilities(
-        model, [side for index in fitting for side in encoded[index]], batch_size, bf16
-    )
+    sides = [side for index in fitting for side in encoded[index]]
+    totals = score_continuations(model, sides, batch_size * context, bf16).nats
     chosen, rejected = totals.view(-1, 2).unbind(dim=1)  # (pairs,) each
     margins = (chosen - rejected).tolist()
     wins = [float(margin > 0) for margin in margins]

@@ -60,7 +60,7 @@ class MetricsFile(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
-            with self.file.open("a") as stream:
+            with self.file.open("a", encoding="utf-8") as stream:
                 stream.writelines(map(json_line, state.log_history[self.written :]))
             self.written = len(state.log_history)
 

@@ -267,11 +267,11 @@ def parse_values(parser: Any, values: dict[str, Any], where: str) -> tuple[Any, 
         raise UserError(f"{where}: {message}")
 
     parser.error = reject
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(values, file)
-        file.flush()
+    with tempfile.TemporaryDirectory() as folder:  # Windows opens a temporary file only once
+        file = Path(folder) / "recipe.yaml"
+        file.write_text(yaml.safe_dump(values), encoding="utf-8")
         with one_line_errors(where):
-            return parser.parse_args_and_config(["--config", file.name])
+            return parser.parse_args_and_config(["--config", str(file)])
 
 
 def inputs_of(values: dict[str, Any]) -> dict[str, str]:
