@@ -72,6 +72,13 @@ def test_the_card(place):
     assert "`scratch dpo --model_name_or_path=" in made and "torch" in made
 
 
+@pytest.mark.parametrize("head, noted", [(16, True), (32, False)])
+def test_heads_that_vllm_lacks_are_noted(place, tmp_path, capsys, head, noted):
+    write_model(tmp_path / "model", place / "tokenizer", dials={"head_dim": head})
+    main(flags({"output_dir": tmp_path / "out", "model": tmp_path / "model", "to": "qwen3"}))
+    assert ("export: vLLM on a processor has no heads of 16, only of 32" in capsys.readouterr().out) == noted
+
+
 def test_the_card_of_a_base_model(place, tmp_path):
     main(flags({"output_dir": tmp_path / "base", "model": place / "pretrain"}))
     card = ModelCard.load(tmp_path / "base" / "README.md")
@@ -267,10 +274,10 @@ def test_refuses_a_model_that_is_of_a_stock_class_already(place, tmp_path):
 def test_a_directory_with_other_numbers_is_not_kept(place, tmp_path, monkeypatch):
     """Whatever goes wrong between the weights in memory and the files."""
 
-    def damage(model, source, folder):
+    def damage(model, source, folder, state_dict):
         with torch.no_grad():
             model.model.norm.weight[0] += 0.01
-        save_model(model, source, folder)
+        save_model(model, source, folder, state_dict)
 
     monkeypatch.setattr(model_folder, "save_model", damage)
     with pytest.raises(UserError, match="its logits differ by up to .* from those of .*pretrain; not kept"):

@@ -49,6 +49,12 @@ def test_a_preset_with_sizes(capsys):
     assert found["architecture"]["qk_norm"] and found["architecture"]["num_hidden_layers"] == 3
 
 
+@pytest.mark.parametrize("heads, noted", [(8, True), (2, False)])
+def test_heads_that_vllm_lacks_are_noted(capsys, heads, noted):
+    plan.main(["--model.hidden_size", "128", "--model.num_attention_heads", str(heads)])
+    assert ("vLLM on a processor has no heads of 16, only of 32, 64" in capsys.readouterr().out) == noted
+
+
 def test_tables_name_every_part(capsys):
     plan.main(["7B on 8 x H100"])
     text = capsys.readouterr().out

@@ -1,23 +1,30 @@
 """Programs that share no code with transformers' models open what `export --to` writes, and say the same.
 
-CTranslate2 is in the extra `engines`. Of llama.cpp see tests/engines.
+CTranslate2 is in the extra `engines`. Of llama.cpp see tests/engines; of programs that need an environment of their own
+see benchmarks/engines.py.
 """
-
-from pathlib import Path
 
 import numpy
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_stages import flags, write_model, write_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from benchmarks.engine_runs import Answers, Task, in_ctranslate2
+from benchmarks.engines import TEXTS, Reference, compare, make_reference
 from training.commands.export import main as export
 
 TEXT = "the cat sat\n    on a mat  and looked 123\n"
-LENGTH = 64
+LENGTH = 48
 ATOL = 1e-4  # of logits up to 6, in fp32: other kernels add in another order
 
-DIALS = {"llama": {"vocab_size": 283}, "qwen3": {"tie_word_embeddings": True, "head_dim": 32}}
+ROWS = 283  # of some embeddings; the tokenizer has fewer tokens
+DIALS = {
+    "llama": {"vocab_size": ROWS},
+    "qwen3": {"tie_word_embeddings": True, "head_dim": 32},
+    "gpt2": {"vocab_size": ROWS, "num_key_value_heads": 2, "intermediate_size": 128},
+}
 
 
 @pytest.fixture(scope="module", params=DIALS)
@@ -29,24 +36,33 @@ def folder(request, tmp_path_factory):
     return place / "stock"
 
 
-def expected(folder: Path) -> tuple[list[int], torch.Tensor, list[int]]:
-    """What transformers says: ids of the text, logits of each, and the tokens that follow."""
-    ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
-    model, prompt = AutoModelForCausalLM.from_pretrained(folder), torch.tensor([ids])
-    model.generation_config.suppress_tokens = None  # the engines know nothing of rows without a token
-    tokens = model.generate(prompt, do_sample=False, max_new_tokens=LENGTH, min_new_tokens=LENGTH)
-    with torch.no_grad():
-        return ids, model(prompt).logits[0], tokens[0, len(ids) :].tolist()
-
-
 def test_ctranslate2(folder, tmp_path):
+    """The same logits, and by the benchmark of all programs the same tokens."""
     ctranslate2 = pytest.importorskip("ctranslate2", reason="comes with the extra `engines`")
-    # What the program ct2-transformers-converter calls.
-    converted = ctranslate2.converters.TransformersConverter(str(folder)).convert(str(tmp_path / "converted"))
-    engine = ctranslate2.Generator(converted, compute_type="float32", intra_threads=1)
-    ids, logits, tokens = expected(folder)
+    reference = make_reference(str(folder), LENGTH)
+    task = Task(str(folder), str(tmp_path), list(TEXTS), reference.prompts, LENGTH, reference.ends)
+    figures = compare(reference, in_ctranslate2(task))
+    assert figures["whole"] == len(TEXTS) and figures["tokens"] == LENGTH
+    engine = ctranslate2.Generator(str(tmp_path / "converted"), compute_type="float32", intra_threads=1)
+    ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0]
     found = torch.tensor(numpy.array(engine.forward_batch([ids])))[0]
     torch.testing.assert_close(found, logits, rtol=0, atol=ATOL)
-    words = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(ids)
-    greedy = {"max_length": LENGTH, "min_length": LENGTH, "sampling_topk": 1, "include_prompt_in_result": False}
-    assert engine.generate_batch([words], **greedy)[0].sequences_ids[0] == tokens
+
+
+def test_the_benchmark_counts_equal_tokens():
+    reference = Reference("5", [0], [[7], [8]], [[1, 2, 3], [4, 5, 6]])
+    figures = compare(reference, Answers([[1, 2, 9], [4, 5, 6]], [[7], [9]]))
+    assert figures == {"prompts": 2, "tokens": 3, "whole": 1, "equal_tokens": [2, 3], "texts": 1}
+
+
+@pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
+def test_a_gpt2_folder_is_shaped_as_openai_published_theirs(folder):
+    """No row without a token, and names without `transformer.`, which mlx-lm does not expect."""
+    config = AutoConfig.from_pretrained(folder)
+    settings, tokenizer = GenerationConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    names = load_file(folder / "model.safetensors")
+    assert names["wte.weight"].shape == (len(tokenizer), config.n_embd) and config.vocab_size == len(tokenizer) < ROWS
+    assert not [name for name in names if name.startswith(("transformer.", "lm_head."))]
+    assert settings.suppress_tokens is None and tokenizer.unk_token == tokenizer.bos_token

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from training.common.errors import UserError
 from training.common.hub_names import is_hub_name
 from training.model_io.model_kinds import LANGUAGE_MODEL, MODEL_STAGES, ModelKind, kind_of, model_kind
+from training.planner.facts.head_sizes import head_size, head_size_note
 from training.stages.flags import parse
 from training.stages.help import command_line
 from training.stages.provenance import check_stage, digest, read_provenance
@@ -146,25 +147,34 @@ def write_model(
     Raises:
         UserError: the logits differ, or the tokenizer of the adapter does not fit.
     """
+    from training.engines.gpt2_folder import fit_suppressed_tokens, name_unknown_token, names_in_file
     from training.model_io.model_folder import save_model, save_tokenizer
     from training.model_io.parity import check_parity
     from training.model_io.tokenizers import has_tokenizer
 
     kind = kind_of([type(model).__name__], model.config.num_labels)
     tokenizer = adapted_tokenizer(config, model)
+    as_published = config.to == "gpt2" and kind is LANGUAGE_MODEL
     folder = stage.begin()
-    save_model(model, config.model, folder)
+    save_model(model, config.model, folder, names_in_file(model) if as_published else None)
+    if as_published:
+        fit_suppressed_tokens(folder, model.config.vocab_size)
     if tokenizer:
         save_tokenizer(tokenizer, folder, model)
     write_card(config, model, kind, evaluated_as, folder, is_chat_model(config, folder))
     code = ", code" if model.config.model_type == "scratch" else ""
     metrics, wrote = {"parameters": model.num_parameters()}, f"model, tokenizer{code}, model card"
+    note = head_size_note(head_size(model.config)) if kind is LANGUAGE_MODEL else None
     del model
     if config.to != "scratch":
         if has_tokenizer(folder):
             name_bos_token(folder)
+            if as_published:
+                name_unknown_token(folder)
         metrics["difference"] = check_parity(config.model, folder, source.auto_model())
         wrote = f"{config.to}, tokenizer, model card; logits within {metrics['difference']:.1e} of the original's"
+    if note:
+        print(f"export: {note}")
     chat = [command_line("chat", config.output_dir)] if kind is LANGUAGE_MODEL else []
     push = command_line("push", config.output_dir, f"YOUR_NAME/{config.name}")
     stage.finish(metrics, wrote, uses=[*chat, push])
@@ -288,7 +298,9 @@ def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
     """The model to export, opened by an Auto class, with the adapter merged and in the requested class."""
     from modeling_scratch import ScratchConfig
     from modeling_scratch.conversion_scratch import nearest_architecture, to_stock
+    from training.engines.gpt2_folder import trim_embedding
     from training.model_io.model_folder import no_progress_bars
+    from training.model_io.tokenizers import has_tokenizer, open_tokenizer
     from training.tuning.adapters import merge_adapter, open_base
 
     with no_progress_bars():
@@ -298,7 +310,10 @@ def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
         model = auto_class.from_pretrained(config.model)
         if config.to == "scratch" or not isinstance(model.config, ScratchConfig):
             return model
-        return to_stock(model, nearest_architecture(model.config) if config.to in _ENGINES else config.to)
+        stock = to_stock(model, nearest_architecture(model.config) if config.to in _ENGINES else config.to)
+        if config.to == "gpt2" and has_tokenizer(config.model):
+            trim_embedding(stock, len(open_tokenizer(config.model, "model")))
+        return stock
 
 
 def adapted_tokenizer(config: ExportConfig, model: "PreTrainedModel") -> "PreTrainedTokenizerBase | None":

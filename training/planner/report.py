@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from training.common.tables import Row, as_text
+from training.planner.facts.head_sizes import head_size_note
 from training.planner.facts.laws import CHINCHILLA, EPOCH, LAWS, recommended
 from training.planner.layout import MACHINE, Layout, indivisible
 from training.planner.memory import peak_memory
@@ -190,7 +191,7 @@ def _inference(plan: Plan) -> list[Row]:
 
 
 def remarks(plan: Plan) -> list[str]:
-    """Sentences below the tables: what bounds mean, what the price is from, what the laws say about loss and rates."""
+    """Sentences below the tables: bounds, the source of the price, loss and rates by the laws, heads vLLM lacks."""
     lines = ["Low and high are the bounds of what is estimated; docs/planning.md has their sources."]
     if plan.prices:
         dates = sorted(price.date for price in plan.prices)
@@ -211,7 +212,8 @@ def remarks(plan: Plan) -> list[str]:
             f"AdamW by {advice.name}: batch {as_count(advice.batch_tokens)} tokens, peak rate "
             f"{advice.learning_rate:.2g}."
         )
-    return lines
+    note = head_size_note(plan.architecture.head_dim)
+    return [*lines, note] if note else lines
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
