@@ -13,7 +13,6 @@ from training.model_io.tokenizers import open_tokenizer
 from training.pretraining.config import PretrainConfig
 from training.pretraining.scaling import derive_from_depth
 from training.stages.recipe import build
-from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DERIVED = {

@@ -139,7 +139,7 @@ def _llama3(checkpoint: Checkpoint, divisors: torch.Tensor, theta: float) -> dic
     between = (divisors > 1.0001) & (divisors < factor * 0.9999)
     original = float(waves[divisors >= factor * 0.9999].min())  # a wave just too long, if there is none in between
     if between.any():
-        smooth = (1 / divisors[between].double() - 1 / factor) / (1 - 1 / factor)
+        smooth = (1 / divisors[between].cpu().double() - 1 / factor) / (1 - 1 / factor)
         original = float((waves[between] * (_LOW + smooth * (_HIGH - _LOW))).median())
     # A whole number, above all; one below the wave that is just too long.
     context = round(original) if between.any() else max(1, math.ceil(original) - 1)
