@@ -78,13 +78,13 @@ class Worker:
                 env=ENVIRONMENT,
             )
         try:
-            refused = self._receive()
+            answer = self._receive()
         except (EOFError, ConnectionError):
             self.close()
             raise
-        if refused != READY:
+        if answer != READY:
             self.close()
-            raise OSError(refused.decode())
+            raise OSError(answer.decode())
 
     def run(self, request: dict[str, Any]) -> Outcome:
         """Run one request: `program`, `tests` and `limits`.
