@@ -1,6 +1,6 @@
 """Answers per second of GRPO: our `generate` against transformers' own, and whole steps of TRL's trainer.
 
-    python -m benchmarks.rollouts [MODEL] [--prompts 16] [--answers 8] [--prompt 24] [--tokens 64] [--rounds 5]
+    python -m benchmarks.rollouts [MODEL] [--prompts 16] [--answers 8] [--prompt 24] [--tokens 64] [--rounds 2]
 
 Without MODEL a model of the size of recipes/arithmetic with random weights is made. The contestants have the same
 weights and take turns, a round each, after one unmeasured round:
@@ -152,8 +152,8 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=8, help="to each prompt")
     parser.add_argument("--prompt", type=int, default=24, help="tokens of each prompt")
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of each answer")
-    parser.add_argument("--steps", type=int, default=4, help="GRPO steps in a round")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each contestant")
+    parser.add_argument("--steps", type=int, default=3, help="GRPO steps in a round")
+    parser.add_argument("--rounds", type=int, default=2, help="measured rounds of each contestant")
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     if options.model:

@@ -36,9 +36,9 @@ def cost(verb: str, options: dict[str, Any], threads: int = 0) -> Cost:
     flags = [f"--{key}={value}" for key, value in options.items()]
     environment = os.environ | {"TQDM_DISABLE": "1"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as told:
+    with tempfile.TemporaryFile("w+") as errors:
         command = [sys.executable, "-m", "training", verb, *flags]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told, env=environment)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
         try:
             _, status, used = os.wait4(process.pid, 0)
         except BaseException:
@@ -46,8 +46,8 @@ def cost(verb: str, options: dict[str, Any], threads: int = 0) -> Cost:
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            told.seek(0)
-            raise SystemExit(f"scratch {verb} failed: {told.read().strip()}")
+            errors.seek(0)
+            raise SystemExit(f"scratch {verb} failed: {errors.read().strip()}")
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6)
 

@@ -1,7 +1,7 @@
-"""Byte pairs merged in rounds: the tokens of long words, or of many words, with all independent merges at a time.
+"""Byte pairs merged in rounds: the tokens of long words, or of many words, with all independent merges at once.
 
-Encoding merges the pair of the lowest rank again and again. A merge brings forth new pairs, but all of them contain the
-token that it makes, and so have at least the rank in which this token is used first. Take the pairs of a word at some
+Encoding merges the pair of the lowest rank again and again. A merge makes new pairs, but all of them contain its token,
+and so have at least the rank in which this token is used first. Take the pairs of a word at some
 moment, and let `bound` be the lowest such rank of all the tokens that they would make. Until the pairs below `bound`
 are used up, no new pair below it can appear. They are merged together, with numpy; what remains is to choose between
 those that overlap (in "abc", if both "ab" and "bc" are below). The lower rank goes first; of equal ones, as in "aaaa",
@@ -23,7 +23,7 @@ _BORDER = b"\xff"  # the last byte, which occurs nowhere in UTF-8
 
 
 class RoundMerger:
-    """Merges the bytes of words, in a time that grows as their length.
+    """Merges the bytes of words, in time that is linear in their length.
 
     Args:
         merges: pairs of ids by their rank; rank r makes the token `first_merged + r`.
@@ -53,7 +53,7 @@ class RoundMerger:
     def merge(self, words: Iterable[str]) -> list[list[int]]:
         """Token ids of words, of which there is at least one.
 
-        All words are one sequence, each with a border behind it. The sequence is a doubly linked list: a merge leaves
+        All words are one sequence, each with a border after it. The sequence is a doubly linked list: a merge leaves
         the new token in the place of its left part and takes out the right one. `ranks` are those of the pairs that
         begin at each place.
         """

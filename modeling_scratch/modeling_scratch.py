@@ -38,7 +38,7 @@ from .configuration_scratch import ScratchConfig
 from .decoding_scratch import fast_decoding, fast_single_steps, generation_settings
 from .loss_scratch import CausalLMLoss, is_plain_linear
 from .originals_scratch import Originals
-from .prompts_scratch import read_distinct_prompts
+from .prompts_scratch import has_dropout, read_distinct_prompts
 
 
 class ScratchRMSNorm(nn.Module):
@@ -605,8 +605,8 @@ class ScratchForCausalLM(ScratchPreTrainedModel, GenerationMixin):
             return super()._sample(*args, generation_config=generation_config, **kwargs)
 
     def _prefill(self, *args: Any, **kwargs: Any) -> CausalLMOutputWithPast:
-        # transformers' hook for reading the prompts. With dropout, equal prompts have different results.
-        if self.training and (self.config.hidden_dropout or self.config.attention_dropout):
+        # transformers' hook for reading the prompts.
+        if has_dropout(self):
             return super()._prefill(*args, **kwargs)
         return read_distinct_prompts(super()._prefill, *args, **kwargs)
 

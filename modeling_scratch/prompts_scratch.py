@@ -4,12 +4,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
 
 # Arguments of a forward pass with which equal prompts give equal results.
 READ_ONCE = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
+
+
+def has_dropout(model: PreTrainedModel) -> bool:
+    """Whether equal prompts have different results: dropout is on, of the model or of an adapter in it."""
+    modules = (module for module in model.modules() if isinstance(module, nn.Dropout))
+    return bool(model.training and model.config.attention_dropout) or any(part.training and part.p for part in modules)
 
 
 def read_distinct_prompts(

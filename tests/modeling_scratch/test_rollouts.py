@@ -117,3 +117,12 @@ def test_dropout_draws_for_each_row(rows):
     model, (input_ids, mask) = build(hidden_dropout=0.1).train(), repeated_prompts()
     model.generate(input_ids, attention_mask=mask, do_sample=False, **OPTIONS)
     assert rows["prompts"] == [12] and not rows["steps"]
+
+
+def test_dropout_of_an_adapter_draws_for_each_row(rows):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], lora_dropout=0.1)
+    model, (input_ids, mask) = peft.get_peft_model(build(), config), repeated_prompts()
+    for training, prompts in ((True, 12), (False, 3)):
+        model.train(training).generate(input_ids=input_ids, attention_mask=mask.bool(), do_sample=False, **OPTIONS)
+        assert rows["prompts"].pop() == prompts

@@ -13,3 +13,10 @@ def worker(request):
     made.kind = request.param
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ended_pool():
+    """The idle servers of the pool end with the session, not only with the process."""
+    yield
+    pool._close_idle()

@@ -10,7 +10,8 @@ import pytest
 from isolated import run
 
 from training.common.errors import UserError
-from training.sandbox import pool, preload, run_all
+from training.sandbox import pool, preload, run_all, run_python
+from training.sandbox import worker as callers
 from training.sandbox.pool import Worker
 
 MB = 1 << 20
@@ -223,3 +224,51 @@ def test_both_kinds_of_server_serve_one_call():
     programs = ["import doctest", "import math", "import doctest; 1 / 0", "1 / 0"]
 
     assert [outcome.passed for outcome in run_all(programs, workers=1)] == [True, True, False, False]
+
+
+def test_a_program_has_a_second_try_if_its_idle_server_was_killed():
+    try:
+        pool.check_isolation()
+    except UserError as error:
+        pytest.skip(str(error))
+    run_all(["1"] * 4, workers=4)
+    idle = [made for workers in pool._idle.values() for made in workers]
+    for made in idle:
+        made.process.kill()
+        made.process.wait()
+
+    assert [run_python("1").reason for _ in range(3)] == ["passed"] * 3
+
+
+@pytest.mark.parametrize(("tests", "killed"), [(None, 0), ("f()", 0), ("f()", 1)])
+def test_a_program_did_not_run_if_its_process_was_killed_while_it_waited(worker, tests, killed):
+    servers = 1 if worker.kind == "namespaces" else 0
+    made = Worker(worker.kind)
+    run(made, "def f(): pass", tests)
+    waiting = _children(made)[servers + killed]
+    os.kill(waiting, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while _is_alive(waiting) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    with pytest.raises(EOFError):
+        run(made, "def f(): pass", tests)
+    made.close()
+
+
+def test_an_outcome_is_known_although_the_next_process_could_not_be_prepared(tmp_path, monkeypatch):
+    """Each process makes the same folder while it is isolated, so the second one fails."""
+    folder = tmp_path / "made"
+    steps = "import os; from training.sandbox import jail; own = jail.program_steps; "
+    steps += f"jail.program_steps = lambda *given: own(*given) + [(os.mkdir, ({str(folder)!r},))]; del sys.path[0]"
+    monkeypatch.setattr(callers, "SERVER", callers.SERVER.replace("del sys.path[0]", steps))
+    made = Worker("none")
+    try:
+        for _ in range(2):
+            assert run(made, "1").passed
+            folder.rmdir()
+        assert run(made, "1").passed
+        with pytest.raises(RuntimeError, match="made"):  # the folder is still there
+            run(made, "1")
+    finally:
+        made.close()

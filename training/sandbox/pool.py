@@ -62,10 +62,10 @@ def run_python(
     kind = _isolation(allow_unisolated)
     request = {"program": program, "tests": tests, "limits": asdict(limits)}
     heavy = preload.imports_heavy(program, tests)
-    for attempt in ("first", "second"):
-        with _borrow(kind, heavy) as worker:
-            with contextlib.suppress(EOFError, ConnectionError):  # the system killed the server, perhaps out of memory
-                return worker.run(request)
+    for attempt in (1, 2):
+        # The system may have killed a server or a waiting process, perhaps out of memory.
+        with contextlib.suppress(EOFError, ConnectionError), _borrow(kind, heavy, new=attempt == 2) as worker:
+            return worker.run(request)
     return Outcome(False, "killed", "the system killed the sandbox twice; it may be short of memory", "", 0.0)
 
 
@@ -146,12 +146,13 @@ _idle: dict[tuple[int, str, bool], list[Worker]] = {}
 
 
 @contextlib.contextmanager
-def _borrow(isolation: str, heavy: bool) -> Iterator[Worker]:
-    """A worker for one caller. It returns to the pool unless an exception was raised."""
+def _borrow(isolation: str, heavy: bool, new: bool) -> Iterator[Worker]:
+    """A worker for one caller, an idle one unless it must be new. It returns to the pool unless an exception was
+    raised."""
     key = (os.getpid(), isolation, heavy)
     with _lock:
         waiting = _idle.setdefault(key, [])
-        worker = waiting.pop() if waiting else None
+        worker = waiting.pop() if waiting and not new else None
     worker = worker or Worker(isolation, heavy)
     healthy = False
     try:

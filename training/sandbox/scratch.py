@@ -50,7 +50,7 @@ class Scratches:
         """Enter a mount namespace with an empty /tmp of at most `size` bytes; /tmp is then the working directory.
 
         Raises:
-            OSError: the kernel refuses one.
+            OSError: the kernel rejects the mount.
         """
         for unfit in [scratch for scratch in self.unused if scratch.size != size]:
             self.unused.remove(unfit)

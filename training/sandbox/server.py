@@ -91,7 +91,7 @@ class Server:
         self.size, self.apart, self.steps = 0, False, list[restrictions.Step]()
 
     def serve(self) -> None:
-        """Serve until the other side closes, or isolation fails. Afterwards no process is left."""
+        """Serve until the other side closes, or isolation fails twice. Afterwards no process is left."""
         following = None
         while start := self.channel.recv(START.size):
             if start == STOP:  # it came after the end of what it should have stopped
@@ -101,7 +101,8 @@ class Server:
                 if following is not None:
                     self._end(following)
                 following = self._prepare()
-                if not self._hand_over(following, READY):
+                if problem := self._hand_over(following, READY):
+                    self.channel.send(PROBLEM + problem)
                     break
             running, following = following, self._prepare()  # the next program will have the same limits
             reporter = os.pidfd_open(running.processes[-1])
@@ -109,20 +110,25 @@ class Server:
             self.poll.poll()  # until the reporting process ends, or the caller stops it or has ended
             self.poll.unregister(reporter)
             os.close(reporter)
-            if not self._hand_over(following, self._end(running)):
-                break
+            ended = self._end(running)
+            if self._hand_over(following, ended):
+                self.channel.send(ended)
+                self.start = b""  # the next program has a second try
         if following is not None:
             self._end(following)
 
-    def _hand_over(self, prepared: Prepared, message: bytes) -> bool:
-        """Send a message with the caller's descriptors of the next processes, or why these could not be isolated."""
-        if problem := os.read(prepared.problem, PROBLEM_BYTES):
-            self.channel.send(PROBLEM + problem)
-            return False
-        self.channel.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", prepared.ends))])
+    def _hand_over(self, prepared: Prepared, message: bytes) -> bytes:
+        """Send a message with the caller's descriptors of the next processes.
+
+        Returns:
+            Why these could not be isolated, in which case nothing was sent; else nothing.
+        """
+        problem = os.read(prepared.problem, PROBLEM_BYTES)
+        if not problem:
+            self.channel.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", prepared.ends))])
         for end in (*prepared.ends, prepared.problem):
             os.close(end)
-        return True
+        return problem
 
     def _set_limits(self, start: bytes) -> None:
         cpu_seconds, memory, self.size, threads, self.apart = START.unpack(start)

@@ -1,7 +1,6 @@
 """The caller's side of a fork server: starts it, gives it programs, limits them, and says how they ended."""
 
 import array
-import contextlib
 import os
 import select
 import signal
@@ -79,37 +78,39 @@ class Worker:
                 env=ENVIRONMENT,
             )
         try:
-            refused = self._receive()
+            answer = self._receive()
         except (EOFError, ConnectionError):
             self.close()
             raise
-        if refused != READY:
+        if answer != READY:
             self.close()
-            raise OSError(refused.decode())
+            raise OSError(answer.decode())
 
     def run(self, request: dict[str, Any]) -> Outcome:
         """Run one request: `program`, `tests` and `limits`.
 
         Raises:
-            EOFError, ConnectionError: the server ended.
-            RuntimeError: a process, of this program or prepared for the next, could not be isolated.
+            EOFError, ConnectionError: the server ended, or a process was killed while it waited for its program.
+            RuntimeError: a process could not be isolated.
         """
         program, tests, limits = request["program"], request["tests"], request["limits"]
         apart = tests is not None
         start = START.pack(limits["cpu_seconds"], limits["memory"], limits["scratch"], limits["threads"], apart)
         self.channel.send(start)
-        if start != self.start:
+        if start != self.start or not self.ends:
             self._close_ends()
             self._receive()
             self.start = start
         (output, report, *programs), self.ends = self.ends, []
-        started = time.monotonic()
+        started, unread = time.monotonic(), False
         nonce = os.urandom(16).hex()
         texts = [(program,), (nonce, tests)] if apart else [(nonce, program)]
         try:
             for place, own in zip(programs, texts, strict=True):
-                with contextlib.suppress(BrokenPipeError):  # it has ended; its status says why
+                try:
                     write_request(place, *own)
+                except BrokenPipeError:  # it has ended; its status says why
+                    unread = True
             printed, ended, stopped = self._supervise(output, started + limits["wall_seconds"], limits["output"])
             seconds = time.monotonic() - started
             printed += _read_rest(output)
@@ -126,6 +127,8 @@ class Worker:
             reason, detail = _read_report(reported, nonce) or _explain(*reporter, limits)
             if reason == "gone":
                 reason, detail = _explain(*solution[0], limits)
+        if unread and reason == "killed":
+            raise EOFError
         text = printed[: limits["output"]].decode("utf-8", "replace")
         return Outcome(reason == "passed", reason, detail, text, seconds)
 

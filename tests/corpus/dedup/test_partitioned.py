@@ -52,7 +52,7 @@ def test_tasks_find_what_one_process_finds(signatures, tmp_path, parts):
     assert not (tmp_path / "near").exists()
 
 
-def test_a_killed_task_is_gone_on_with(signatures, tmp_path):
+def test_a_killed_task_is_resumed(signatures, tmp_path):
     """Complete files are left as they are, by both steps."""
     folder, done = tmp_path / "near", {}
 

@@ -173,7 +173,7 @@ def measure_chat(chat: Chat, model: LoadedModel, max_new_tokens: int, samples: i
 
 
 def unit_of(metric: str) -> Unit:
-    """ "share" for what is 1 or 0 for each answer, else "score"."""
+    """The unit "share" for what is 1 or 0 for each answer, else "score"."""
     return "share" if metric in (ENDS, ALL) or metric in ALL_OR_NOTHING else "score"
 
 
