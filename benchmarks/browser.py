@@ -64,7 +64,7 @@ def wait_until(condition) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit("the page did not get there")
+            raise SystemExit(f"the page was not ready after {PATIENCE} seconds")
         time.sleep(0.2)
 
 

@@ -66,7 +66,7 @@ def passages_of(pattern: str) -> list[str]:
 
 
 def write_documents(path: Path, size: float, passages: list[str], copies: float, seed: int) -> int:
-    """JSON lines of about `size` bytes of text. Returns how many there are."""
+    """Write JSON lines of about `size` bytes of text. Returns the number of documents."""
     draw = np.random.default_rng(seed)
     written, documents = 0, 0
     with path.open("w") as stream, tqdm(total=size, desc="making text", unit="B", unit_scale=True) as bar:
@@ -146,10 +146,14 @@ def processor_seconds(processes: list[int]) -> float | None:
 def main() -> None:
     arguments = parse_arguments()
     folder = arguments.folder
-    folder.mkdir(parents=True)
+    if folder.exists():
+        raise SystemExit(f"--folder: {folder} exists already; name a new one")
     text, log, output = folder / "text.jsonl", folder / "log.jsonl", folder / "data"
     size = arguments.gigabytes * 1e9
     passages = passages_of(arguments.data)
+    if not passages:
+        raise SystemExit(f"--data: no text in {arguments.data}")
+    folder.mkdir(parents=True)
     write_documents(folder / "sample.jsonl", 8e6, passages, 0, arguments.seed)
     options = {"data.path": folder / "sample.jsonl", "output_dir": folder / "tokenizer"}
     scratch("tokenizer", options | {"vocab_size": arguments.vocab_size}, threads=1)

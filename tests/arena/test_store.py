@@ -1,7 +1,6 @@
 """The store: what the schema rejects, what survives a kill, and files that are not a store."""
 
 import os
-import runpy
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from arenas import MODELS, battle, conversation, make_store
+from filelock import FileLock
 from messages import refused
 
 from training.arena.store import Contestant, Rejected, Store, Vote
@@ -92,9 +92,18 @@ def test_an_id_belongs_to_one_battle(store, change):
     assert store.add(MODELS, [first, fresh], [vote]) == (1, 1) and store.add(MODELS, [first], [vote]) == (0, 0)
 
 
-def test_a_system_without_file_locks(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
-    assert runpy.run_path(sys.modules[Store.__module__].__file__)["Store"]
+def test_an_empty_store_is_deleted_before_another_process_may_write(tmp_path, monkeypatch):
+    path, release, left = tmp_path / "arena.sqlite", FileLock.release, []
+
+    def watched(lock, *arguments, **options):
+        left.append(sorted(file.name for file in tmp_path.iterdir()))
+        release(lock, *arguments, **options)
+
+    monkeypatch.setattr(FileLock, "release", watched)
+    store = Store.open(path, writes=True)
+    store.close()
+    store.close()
+    assert left[0] == [] and not path.exists()
 
 
 def test_sql_from_outside_cannot_change_a_vote(store):

@@ -255,7 +255,7 @@ def test_refuses_another_architecture(place, tmp_path):
     said = r"^'to': .*pretrain: this model is not a llama: qk_norm is True .*it is a qwen3"
     with pytest.raises(UserError, match=said):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "llama"}))
-    with pytest.raises(UserError, match="'to' must be one of scratch, llama, qwen3, gpt2, gguf, not 'mistral'"):
+    with pytest.raises(UserError, match="'to' must be one of scratch, llama, qwen3, gpt2, gguf, web, not 'mistral'"):
         main(flags({"output_dir": tmp_path / "out", "model": place / "pretrain", "to": "mistral"}))
     assert not list(tmp_path.iterdir())
 

@@ -177,15 +177,14 @@ class Store:
     def close(self) -> None:
         """Close the file, and let other writers in. A store that was made and stayed empty is deleted."""
         with self._one_at_a_time:
-            if self._held and not self._held.is_locked:
-                return
             empty = self._held and not self._connection.execute("SELECT count(*) FROM contestants").fetchone()[0]
             self._connection.close()
+            if empty:  # deleted before another process may write to it
+                self.path.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # Windows, where the release deletes it
+                    Path(self._held.lock_file).unlink(missing_ok=True)
             if self._held:
                 self._held.release()
-            if empty:
-                for file in (self.path, Path(self._held.lock_file)):
-                    file.unlink(missing_ok=True)
             self._held = None
 
     def __enter__(self) -> "Store":

@@ -23,17 +23,17 @@ from training.model_io.model_kinds import LANGUAGE_MODEL, MODEL_STAGES, ModelKin
 from training.planner.facts.head_sizes import head_size, head_size_note
 from training.stages.flags import parse
 from training.stages.help import command_line
-from training.stages.provenance import check_stage, digest, read_provenance
+from training.stages.provenance import check_stage, digest
 from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from training.publishing.model_card import EngineFile
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
-_ENGINES = ("gguf", "web")  # values of `to` that are no class of transformers
+_ENGINES = ("gguf", "web")  # values of `to` that are not classes of transformers
 _OPTIONS_OF = {"precision": _ENGINES, "held_out": _ENGINES, "single_file": ("web",), "runtime": ("web",)}
 
 
@@ -59,11 +59,13 @@ class ExportConfig:
         group="GGUF and web",
     )
     single_file: bool = option(
-        False, "write the page as one HTML file, which opens without a server", group="GGUF and web"
+        False,
+        "write the page as one HTML file, which opens without a server and holds at most 300 MB of model",
+        group="GGUF and web",
     )
     runtime: PathText | None = option(
         None,
-        "folder with the archives of wllama that run the page; default: from the npm registry, once",
+        "folder with the two archives of wllama, the engine of the page; default: the npm registry, once",
         group="GGUF and web",
     )
     name: str = option("scratch-model", "name of the model, the title of the card", group="Model card")
@@ -126,7 +128,11 @@ def main(arguments: list[str]) -> None:
     config = parse(ExportConfig, arguments, __doc__)
     digests, source = inputs(config), model_kind(config.model, key="model")
     check_model(config, source)
-    evaluated_as = names_in_evaluation(config, digests["model"])
+    evaluated_as = ()
+    if config.evaluation and not config.adapter:  # which changes the model that was evaluated
+        from training.publishing.lineage import names_in_evaluation
+
+        evaluated_as = names_in_evaluation(config.evaluation, config.model, digests["model"])
     stage = Stage("export", config.output_dir, config, digests, arguments, runtime_keys={"runtime"})
     if stage.is_current():
         return
@@ -135,11 +141,11 @@ def main(arguments: list[str]) -> None:
 
     check_weights(config.model, "model", model_class=source.auto_model())
     model = load_model(config, source.auto_model())
-    write = {"gguf": write_gguf, "web": write_page}.get(config.to, write_model)
+    write = {"gguf": export_gguf, "web": export_page}.get(config.to, export_model)
     write(config, model, source, evaluated_as, stage)
 
 
-def write_model(
+def export_model(
     config: ExportConfig, model: "PreTrainedModel", source: ModelKind, evaluated_as: tuple[str, ...], stage: Stage
 ) -> None:
     """Save the model with its tokenizer and model card. For a stock class, compare the logits of both folders.
@@ -148,12 +154,14 @@ def write_model(
         UserError: the logits differ, or the tokenizer of the adapter does not fit.
     """
     from training.engines.gpt2_folder import fit_suppressed_tokens, name_unknown_token, names_in_file
-    from training.model_io.model_folder import save_model, save_tokenizer
+    from training.model_io.model_folder import name_bos_token, save_model, save_tokenizer
     from training.model_io.parity import check_parity
     from training.model_io.tokenizers import has_tokenizer
+    from training.publishing.lineage import answers_messages
+    from training.tuning.adapters import adapted_tokenizer
 
     kind = kind_of([type(model).__name__], model.config.num_labels)
-    tokenizer = adapted_tokenizer(config, model)
+    tokenizer = adapted_tokenizer(config.adapter, config.model, model) if config.adapter else None
     as_published = config.to == "gpt2" and kind is LANGUAGE_MODEL
     folder = stage.begin()
     save_model(model, config.model, folder, names_in_file(model) if as_published else None)
@@ -161,7 +169,7 @@ def write_model(
         fit_suppressed_tokens(folder, model.config.vocab_size)
     if tokenizer:
         save_tokenizer(tokenizer, folder, model)
-    write_card(config, model, kind, evaluated_as, folder, is_chat_model(config, folder))
+    write_card(config, model, kind, evaluated_as, folder, answers_messages(folder, config.model, config.adapter))
     code = ", code" if model.config.model_type == "scratch" else ""
     metrics, wrote = {"parameters": model.num_parameters()}, f"model, tokenizer{code}, model card"
     note = head_size_note(head_size(model.config)) if kind is LANGUAGE_MODEL else None
@@ -180,7 +188,7 @@ def write_model(
     stage.finish(metrics, wrote, uses=[*chat, push])
 
 
-def write_gguf(
+def export_gguf(
     config: ExportConfig, model: "PreTrainedModel", source: ModelKind, evaluated_as: tuple[str, ...], stage: Stage
 ) -> None:
     """Write the GGUF file with its Modelfile and model card. Below F32, measure what the precision loses.
@@ -193,10 +201,11 @@ def write_gguf(
     from training.engines.gguf_unicode import unknown_letters
     from training.engines.modelfile import NAME
     from training.model_io.tokenizers import open_model_tokenizer
+    from training.publishing.lineage import answers_messages
 
     text = held_out_text(config.model, config.precision, config.held_out)
     agreement = measure_precision(config.model, model, config.precision, config.held_out)
-    tokenizer, chat = open_model_tokenizer(config.model, "model"), is_chat_model(config, Path(config.model))
+    tokenizer, chat = open_model_tokenizer(config.model, "model"), answers_messages(config.model, config.model)
     folder = stage.begin()
     file, vocabulary = write_gguf_folder(folder, config.name, model, tokenizer, config.precision, chat)
     letters = unknown_letters(tokenizer, text, vocabulary.pre)
@@ -213,7 +222,7 @@ def write_gguf(
     stage.finish(metrics, wrote, uses=[ollama, push])
 
 
-def write_page(
+def export_page(
     config: ExportConfig, model: "PreTrainedModel", source: ModelKind, evaluated_as: tuple[str, ...], stage: Stage
 ) -> None:
     """Write the browser page with its model card, as a folder or as one file.
@@ -226,12 +235,13 @@ def write_page(
     from training.browser_page.runtime import open_runtime
     from training.engines.gguf_checks import measure_precision
     from training.model_io.tokenizers import open_model_tokenizer
+    from training.publishing.lineage import answers_messages
 
     if config.single_file:
         check_size(model, config.precision)
     runtime = open_runtime(config.runtime)
     agreement = measure_precision(config.model, model, config.precision, config.held_out)
-    tokenizer, chat = open_model_tokenizer(config.model, "model"), is_chat_model(config, Path(config.model))
+    tokenizer, chat = open_model_tokenizer(config.model, "model"), answers_messages(config.model, config.model)
     folder = stage.begin()
     page, files = write_page_folder(
         folder, config.name, model, tokenizer, config.precision, chat, runtime, config.single_file
@@ -316,73 +326,7 @@ def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
         return stock
 
 
-def adapted_tokenizer(config: ExportConfig, model: "PreTrainedModel") -> "PreTrainedTokenizerBase | None":
-    """The tokenizer beside the adapter, if it has one: tokens or a chat template may have been added for its training.
 
-    Raises:
-        UserError: it does not fit the merged model, or it is missing although the model has new embeddings.
-    """
-    from transformers import AutoConfig
-
-    from training.model_io.tokenizers import check_vocabulary, has_tokenizer, open_tokenizer
-
-    if not config.adapter:
-        return None
-    if has_tokenizer(config.adapter):
-        tokenizer = open_tokenizer(config.adapter, "adapter")
-        check_vocabulary(tokenizer, model.config, config.adapter, "adapter")
-        return tokenizer
-    before = AutoConfig.from_pretrained(config.model).get_text_config().vocab_size
-    after = model.config.get_text_config().vocab_size
-    if after != before:
-        raise UserError(
-            f"'adapter': {config.adapter} was trained with {after} embeddings, but {config.model} has {before}; copy "
-            "the tokenizer with the added tokens into the folder of the adapter"
-        )
-    return None
-
-
-def names_in_evaluation(config: ExportConfig, model: str) -> tuple[str, ...]:
-    """The names of the model in the evaluation of the recipe; none without one, and with an adapter to merge.
-
-    Args:
-        model: digest of the model's folder.
-
-    Raises:
-        UserError: the evaluation has no scores of the model as it is now.
-    """
-    if not config.evaluation or config.adapter:
-        return ()
-    measured = {
-        key.removeprefix("models."): digest
-        for key, digest in read_provenance(config.evaluation).get("inputs", {}).items()
-        if key.startswith("models.")
-    }
-    names = tuple(name for name, digest in measured.items() if digest == model)
-    if not names:
-        raise UserError(
-            f"'evaluation': {config.evaluation} has no scores of {config.model} as it is now (its models: "
-            f"{', '.join(measured) or 'not recorded'}); evaluate this model, or leave 'evaluation' out"
-        )
-    return names
-
-
-def is_chat_model(config: ExportConfig, folder: Path) -> bool:
-    """Whether the model answers messages: its tokenizer has a chat template, and it was trained after pretraining.
-
-    Args:
-        folder: holds the tokenizer.
-    """
-    from transformers import AutoTokenizer
-
-    from training.model_io.tokenizers import has_tokenizer
-    from training.publishing.lineage import made_from
-
-    records = made_from({"model": config.model, "adapter": config.adapter})
-    has_template = has_tokenizer(folder) and AutoTokenizer.from_pretrained(folder).chat_template is not None
-    trained_by = [record["stage"] for record in records if record["stage"] not in ("export", "import")]
-    # The tokenizer of a base model has our template too.
-    return has_template and (bool(config.adapter) or trained_by[-1:] != ["pretrain"])
 
 
 def write_card(
@@ -409,15 +353,3 @@ def write_card(
     records = made_from({"model": config.model, "adapter": config.adapter})
     text = model_card(options, model, kind, records, chat, engine)
     (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def name_bos_token(folder: Path) -> None:
-    """Write the token that opens a text into the tokenizer's settings, where engines outside transformers look."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    from training.model_io.model_folder import set_tokenizer_options
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    bos_token_id = AutoConfig.from_pretrained(folder).bos_token_id
-    if tokenizer.bos_token is None and bos_token_id is not None:
-        set_tokenizer_options(folder, bos_token=tokenizer.convert_ids_to_tokens(bos_token_id))

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from modeling_scratch.tokenization_base import use_version_4_names
@@ -197,6 +197,13 @@ def set_tokenizer_options(folder: str | Path, **options: Any) -> None:
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if settings != settings | options:
         file.write_text(json.dumps(settings | options, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def name_bos_token(folder: str | Path) -> None:
+    """Write the token that opens a text into the tokenizer's settings, where engines outside transformers look."""
+    tokenizer, bos = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder).bos_token_id
+    if tokenizer.bos_token is None and bos is not None:
+        set_tokenizer_options(folder, bos_token=tokenizer.convert_ids_to_tokens(bos))
 
 
 def check_generation_config(folder: str | Path, key: str) -> None:

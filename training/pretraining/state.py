@@ -140,7 +140,7 @@ class TrainingState:
         _check_shapes(folder, {name: weight.shape for name, weight in own.items()}, weights)
         with safe_open(folder / "state" / OPTIMIZER, "pt") as file:
             written_by, kind = file.metadata()["class"], type(self.optimizer).__name__
-            # Copied, since a mapped file can not be deleted on Windows, and a checkpoint is when newer ones exist.
+            # Copied, since Windows deletes no mapped file, and old checkpoints are deleted.
             found = {name: file.get_tensor(name).clone() for name in file.keys()}
         if written_by != kind:
             raise UserError(f"{folder / 'state' / OPTIMIZER} has {written_by}, but the recipe has {kind}; {_ADVICE}")

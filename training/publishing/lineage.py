@@ -65,6 +65,45 @@ def _is_unchanged(path: str | Path, recorded: str | None) -> bool:
         return False
 
 
+def answers_messages(folder: str | Path, model: str | Path, adapter: str | Path | None = None) -> bool:
+    """Whether a model answers messages: its tokenizer has a chat template, and it was trained after pretraining.
+
+    Args:
+        folder: holds the tokenizer.
+        model, adapter: folders of the model, and of the adapter that is merged into it.
+    """
+    from transformers import AutoTokenizer
+
+    from training.model_io.tokenizers import has_tokenizer
+
+    if not has_tokenizer(folder) or AutoTokenizer.from_pretrained(folder).chat_template is None:
+        return False
+    records = made_from({"model": model, "adapter": adapter})
+    trained_by = [record["stage"] for record in records if record["stage"] not in ("export", "import")]
+    # The tokenizer of a base model has our template too.
+    return bool(adapter) or trained_by[-1:] != ["pretrain"]
+
+
+def names_in_evaluation(evaluation: str, model: str, model_digest: str) -> tuple[str, ...]:
+    """The names of a model in an output of `scratch evaluate`.
+
+    Raises:
+        UserError: the evaluation has no scores of the model as it is now.
+    """
+    measured = {
+        key.removeprefix("models."): digest
+        for key, digest in read_provenance(evaluation).get("inputs", {}).items()
+        if key.startswith("models.")
+    }
+    names = tuple(name for name, digest in measured.items() if digest == model_digest)
+    if not names:
+        raise UserError(
+            f"'evaluation': {evaluation} has no scores of {model} as it is now (its models: "
+            f"{', '.join(measured) or 'not recorded'}); evaluate this model, or leave 'evaluation' out"
+        )
+    return names
+
+
 def base_model(records: list[dict[str, Any]]) -> str | None:
     """The model on the Hub that a lineage begins with, if it does: the digest of its input is then its name."""
     start = _start_of(records[0]["recipe"]) if records else None

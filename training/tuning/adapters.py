@@ -16,7 +16,7 @@ from training.model_io.model_kinds import ADAPTER_CONFIG, is_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE = "base.json"  # written beside it: the digest of the weights that the adapter was trained on
 
@@ -195,6 +195,37 @@ def merge_adapter(base: "PreTrainedModel", folder: str | Path, key: str) -> "Pre
         reason = reason.partition("size mismatch for ")[2] or reason  # PEFT lists every tensor
         raise UserError(f"'{key}': {folder} is not an adapter for {name} ({_shorten(reason)})") from None
     return merge_into_base(adapted)
+
+
+def adapted_tokenizer(
+    folder: str | Path, base: str | Path, model: "PreTrainedModel"
+) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer beside the adapter, if it has one: tokens or a chat template may have been added for its training.
+
+    Args:
+        folder: of the adapter.
+        base: folder of the model before it was merged.
+        model: after.
+
+    Raises:
+        UserError: it does not fit the merged model, or it is missing although the model has new embeddings.
+    """
+    from transformers import AutoConfig
+
+    from training.model_io.tokenizers import check_vocabulary, has_tokenizer, open_tokenizer
+
+    if has_tokenizer(folder):
+        tokenizer = open_tokenizer(folder, "adapter")
+        check_vocabulary(tokenizer, model.config, folder, "adapter")
+        return tokenizer
+    before = AutoConfig.from_pretrained(base).get_text_config().vocab_size
+    after = model.config.get_text_config().vocab_size
+    if after != before:
+        raise UserError(
+            f"'adapter': {folder} was trained with {after} embeddings, but {base} has {before}; copy the tokenizer "
+            "with the added tokens into the folder of the adapter"
+        )
+    return None
 
 
 def _shorten(reason: str) -> str:

@@ -11,7 +11,7 @@ async function unpack(id) {
   return new Response(packed.body.pipeThrough(new DecompressionStream("gzip"))).blob();
 }
 
-// A file of the page as a blob; `report` hears of the bytes that have come.
+// A file of the page as a blob; `report` gets the number of bytes received so far.
 async function open(place, report = () => {}) {
   if (inside(place)) return unpack(place);
   const response = await fetch(place);
