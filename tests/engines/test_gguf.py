@@ -1,14 +1,11 @@
 """`scratch export --to gguf`: llama.cpp gives the ids, logits and answers of transformers."""
 
-import inspect
-import json.decoder
-import textwrap
-
 import gguf
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from engine_texts import CODE, CODE_POINTS, LONG, PLACES, PROSE, TEXT, texts, write_split_tokenizer
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llama_cpp import running
 from messages import refused
@@ -20,12 +17,10 @@ from modeling_scratch.tokenization_scratch import ScratchTokenizer
 from training.commands.export import main
 from training.commands.push import check_model
 from training.engines.gguf_agreement import round_model
+from training.engines.gguf_unicode import unknown_characters, unknown_letters
 from training.engines.modelfile import modelfile
 from training.stages.provenance import read_provenance
 
-PROSE = "Größe, naïve café — Привет! 你好，世界。 こんにちは مرحبا नमस्ते ١٢٣ ½ don't WE'LL 12345 \u00a0\u3000 🙂\r\n\n"
-CODE = inspect.getsource(json.decoder) + inspect.getsource(textwrap)
-TEXT = "def main():\n    print('hello 12345')\n\n\n  I'm — ünïcode 你好 \t\t x"
 ROWS = 1000  # of the embedding; the tokenizer has fewer tokens
 LENGTH = 64  # greedy tokens
 # Each with what only its architecture can have: rows without a token, biases, scaled rotations, a tied head.
@@ -51,20 +46,6 @@ MODELS = {
 }
 # Largest difference of a logit. llama.cpp takes GELU from a table in half precision.
 TOLERANCE = {"llama": 1e-5, "qwen3": 1e-5, "gpt2": 5e-3}
-
-# Letters and digits that llama.cpp's tables (Unicode 15.1) lack.
-NEW_IN_UNICODE_16 = """
-1C89-1C8A A7CB-A7CD A7DA-A7DC 105C0-105F3 10D40-10D65 10D6F-10D85 10EC2-10EC4 11380-11389 1138B-1138B 1138E-1138E
-11390-113B5 113B7-113B7 113D1-113D1 113D3-113D3 116D0-116E3 11BC0-11BE0 11BF0-11BF9 13460-143FA 16100-1611D
-16130-16139 16D40-16D6C 16D70-16D79 18CFF-18CFF 1CCF0-1CCF9 1E5D0-1E5ED 1E5F0-1E5FA
-"""
-NEW = {
-    code
-    for first, last in (map(lambda end: int(end, 16), part.split("-")) for part in NEW_IN_UNICODE_16.split())
-    for code in range(first, last + 1)
-}
-CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF and code not in NEW]
-PLACES = ("{}", "a{}b", "1{}2", " {}", "{} ", "  {}x", "\n{}", "{}\n ", "'{}")
 
 
 def train_tokenizer(folder, digits=3):
@@ -96,9 +77,7 @@ def suppress_foreign_letters(folder):
 
 
 def export(place, model, output_dir, **options):
-    main(
-        flags({"model": place / model, "output_dir": place / output_dir, "name": "tiny", "to": "gguf"} | options)
-    )
+    main(flags({"model": place / model, "output_dir": place / output_dir, "name": "tiny", "to": "gguf"} | options))
     return place / output_dir
 
 
@@ -166,12 +145,12 @@ def test_chat(both, system):
     assert found["choices"][0]["message"]["content"] == tokenizer.decode(answer, skip_special_tokens=True).lstrip()
 
 
-@pytest.fixture(scope="module", params=["llama-bpe", "qwen2"])
-def tokenizers(request, place, tmp_path_factory):
-    """Our tokenizer with each number of digits that llama.cpp has, there and in transformers."""
+@pytest.fixture(scope="module", params=["llama-bpe", "qwen2", "qwen35", "gpt-2"])
+def tokenizers(request, tmp_path_factory):
+    """A tokenizer with each split pattern that llama.cpp has, in transformers and there."""
     folder = tmp_path_factory.mktemp(request.param)
-    tokenizer = train_tokenizer(folder / "tokenizer", {"llama-bpe": 3, "qwen2": 1}[request.param])
-    write_model(folder / "model", tokenizer, "sft", dials={"vocab_size": ROWS})
+    rows = len(write_split_tokenizer(folder / "tokenizer", request.param)) + 10
+    write_model(folder / "model", folder / "tokenizer", "sft", dials={"vocab_size": rows})
     extended = AutoTokenizer.from_pretrained(folder / "model")
     extended.add_tokens(["<|tool|>"], special_tokens=True)
     extended.add_tokens(["<thought>", "<think>\n"])
@@ -180,40 +159,35 @@ def tokenizers(request, place, tmp_path_factory):
     file = export(folder, "model", "out") / "tiny-F32.gguf"
     assert gguf.GGUFReader(file).fields["tokenizer.ggml.pre"].contents() == request.param
     with running(file, 128) as engine:
-        yield AutoTokenizer.from_pretrained(folder / "model"), engine
+        yield request.param, AutoTokenizer.from_pretrained(folder / "model"), engine
 
 
-def check_texts(tokenizers, texts, special):
-    """Compare the ids; name the first text that differs.
+def differing(tokenizers, found, special):
+    """The texts whose ids differ.
 
     Args:
         special: whether special tokens in a text are found.
     """
-    tokenizer, engine = tokenizers
+    _, tokenizer, engine = tokenizers
     tokenizer.backend_tokenizer.encode_special_tokens = not special
-    expected = [item.ids for item in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=True)]
-    if engine.tokenize(texts, special) != [token for ids in expected for token in ids]:
-        for text, ids in zip(texts, expected):
-            assert engine.tokenize(text, special) == ids, repr(text)
+    expected = [item.ids for item in tokenizer.backend_tokenizer.encode_batch_fast(found, add_special_tokens=True)]
+    ids = engine.tokenize_each(found, special)
+    return [] if ids == expected else [text for text, *both in zip(found, ids, expected) if both[0] != both[1]]
 
 
-awkward = st.sampled_from(
-    [" ", "  ", "\n", "\r\n", "\t", "'s", "'LL", "'", "ſ", "1", "12345", "٣", "Ⅷ", "a", "É", "e\u0301", "न\u093f"]
-    + ["<|im_start|>", "<|im_start|>user\n", "<|im_end|>", "<|endoftext|>", "<|", "|>", "<|tool|>", "<thought>"]
-    + ["<think>\n", "<think>", "\0", "\u2028", "\u00a0", "\u3000", "你", "🙂", "👍🏽", "_", "==", "\ufeff", "[PAD990]"]
-)
-known = st.characters(codec="utf-8").filter(lambda character: ord(character) not in NEW)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), special=st.booleans())
+def test_ids_of_any_text(tokenizers, data, special):
+    assert differing(tokenizers, data.draw(texts(tokenizers[0])), special) == []
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.one_of(awkward, known), max_size=12).map("".join), min_size=1, max_size=20), st.booleans())
-@example([TEXT, CODE, PROSE, "A" * 30_000, " " * 30_000, "1" * 30_000, "." * 30_000], True)
-def test_ids_of_any_text(tokenizers, texts, special):
-    check_texts(tokenizers, texts, special)
+def test_ids_of_long_texts(tokenizers):
+    assert differing(tokenizers, [TEXT, CODE, PROSE, *LONG], special=True) == []
 
 
 def test_ids_of_some_code_points(tokenizers):
-    check_code_points(tokenizers, CODE_POINTS[:0x250] + CODE_POINTS[0x250::1009])
+    unknown = sorted(map(ord, unknown_characters(tokenizers[0])))
+    check_code_points(tokenizers, {*CODE_POINTS[:0x250], *CODE_POINTS[0x250::1009], *unknown[::40]})
 
 
 @pytest.mark.release
@@ -222,9 +196,27 @@ def test_ids_of_all_code_points(tokenizers):
 
 
 def check_code_points(tokenizers, codes):
+    """The ids of exactly those that we name differ, in one of the places at least."""
+    codes, found = sorted(codes), set()
     for place in PLACES:
         for start in range(0, len(codes), 20_000):
-            check_texts(tokenizers, [place.format(chr(code)) for code in codes[start : start + 20_000]], special=False)
+            points = {place.format(chr(code)): chr(code) for code in codes[start : start + 20_000]}
+            found |= {points[text] for text in differing(tokenizers, list(points), special=False)}
+    assert found == unknown_characters(tokenizers[0]).intersection(map(chr, codes))
+
+
+@pytest.mark.parametrize("frequent", [True, False], ids=["vocabulary", "held out"])
+def test_letters_that_llama_cpp_lacks_are_named(tmp_path, capsys, frequent):
+    """U+10D50, a letter of Garay: where its token is, and where only held-out text has it."""
+    letter = "\U00010d50"
+    ScratchTokenizer.train([*LINES, letter * 9000 if frequent else ""], 300).save(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    held_out = None if frequent else torch.tensor(tokenizer(f"the {letter}{letter}")["input_ids"])
+    assert unknown_letters(tokenizer, held_out, "llama-bpe") == "U+10D50"
+    write_model(tmp_path / "model", tmp_path / "tokenizer", dials={"vocab_size": 300})
+    export(tmp_path, "model", "out")
+    for text in (capsys.readouterr().out, (tmp_path / "out" / "README.md").read_text()):
+        assert ("U+10D50" in text) is frequent
 
 
 def test_what_the_file_says(place):

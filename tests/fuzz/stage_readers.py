@@ -261,6 +261,29 @@ def import_foreign() -> None:
             to_scratch(file, read_foreign(file, Sizes()))
 
 
+def put_gguf() -> None:
+    from training.commands.export import main
+
+    put_model()
+    main(["--model=model", "--to=gguf", "--output_dir=gguf"])
+
+
+def import_gguf() -> None:
+    from training.engines.gguf_network import read_network
+    from training.engines.gguf_path import find_gguf
+    from training.engines.gguf_reader import read_gguf
+    from training.engines.gguf_tokenizer import has_tokenizer, rebuild_tokenizer, settings_of
+    from training.foreign.projects import naming, to_scratch
+
+    if file := find_gguf("gguf"):
+        checkpoint = read_gguf(file)
+        with naming(file):
+            stock = read_network(checkpoint)
+        to_scratch(file, stock)
+        if has_tokenizer(checkpoint):
+            settings_of(checkpoint, rebuild_tokenizer(checkpoint), stock.config.vocab_size)
+
+
 def read_adapter() -> None:
     from training.tuning.adapters import check_adapter
 
@@ -339,6 +362,7 @@ READERS = {
         slow=4,
     ),
     "import": Reader(put_stock, ("stock/config.json", "stock/model.safetensors"), import_stock, slow=4),
+    "GGUF file": Reader(put_gguf, ("gguf/scratch-model-F32.gguf",), import_gguf, slow=5),
     "foreign checkpoint": Reader(
         put_foreign,
         ("ckpt.pt", "model.bin", "lit/lit_model.pth", "lit/model_config.yaml"),

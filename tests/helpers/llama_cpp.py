@@ -23,9 +23,25 @@ class LlamaCpp:
         with urllib.request.urlopen(request) as response:
             return json.load(response)
 
-    def tokenize(self, texts: str | list[str], special: bool = False) -> list[int]:
-        """Ids of a text, or of several, each by itself."""
-        return self.post("/tokenize", content=texts, add_special=True, parse_special=special)["tokens"]
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """Ids of a text, with those that the file says to add to each.
+
+        Args:
+            special: whether special tokens in the text are found.
+        """
+        return self.post("/tokenize", content=text, add_special=True, parse_special=special)["tokens"]
+
+    def tokenize_each(self, texts: list[str], special: bool = False) -> list[list[int]]:
+        """Ids of texts in one request. Only the first gets what is added to each."""
+        mixed = [part for text in texts for part in (text, -1)]  # a number stands for itself
+        ids, found = [], []
+        for token in self.post("/tokenize", content=mixed, add_special=True, parse_special=special)["tokens"]:
+            if token == -1:
+                ids.append(found)
+                found = []
+            else:
+                found.append(token)
+        return ids
 
     def log_probabilities(self, ids: list[int], rows: int) -> np.ndarray:
         """Of every token after a prompt, before the sampler's rules."""

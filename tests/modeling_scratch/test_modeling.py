@@ -375,5 +375,5 @@ def test_every_save_offers_all_classes(model_class, wrap, tmp_path):
     ours = {"AutoConfig": "configuration_scratch.ScratchConfig"} | classes
     assert saved["auto_map"] == ours | {"AutoModelForOthers": "a.B"}
     assert saved["architectures"] == [model_class.__name__]
-    code = ("configuration", "decoding", "loss", "modeling", "originals")
+    code = ("configuration", "decoding", "loss", "modeling", "originals", "prompts")
     assert {file.name for file in tmp_path.glob("*.py")} == {f"{name}_scratch.py" for name in code}

@@ -118,6 +118,7 @@ def test_the_directory_carries_the_model_and_nothing_else(folder):
             "loss_scratch.py",
             "modeling_scratch.py",
             "originals_scratch.py",
+            "prompts_scratch.py",
         }
 
 

@@ -13,7 +13,6 @@ from training.model_io.tokenizers import open_tokenizer
 from training.pretraining.config import PretrainConfig
 from training.pretraining.scaling import derive_from_depth
 from training.stages.recipe import build
-from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DERIVED = {
@@ -82,15 +81,15 @@ def test_the_rules_at_twelve_layers(scaled):
     assert 2**-0.5 <= batch / (4096 * (horizon / (550 * 4096)) ** 0.383) <= 2**0.5
 
 
-def test_four_layers_and_the_quickstarts_steps_give_the_quickstart(scaled):
-    quickstart = read_yaml(RECIPES / "quickstart" / "pretrain.yaml")
-    config, _ = scaled(depth=4, preset="qwen3", max_steps=quickstart["max_steps"])
-    for key in ("sequence_length", "global_batch_size", "per_device_train_batch_size"):
-        assert getattr(config, key) == quickstart[key]
-    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
-        assert config.model[key] == quickstart["model"][key]
-    for key in ("learning_rate", "embedding_learning_rate", "head_learning_rate"):
-        assert getattr(config.optimizer, key) == pytest.approx(quickstart["optimizer"][key], rel=0.01)
+def test_the_run_that_the_rules_were_fitted_to(scaled):
+    """Four layers of width 256 for 550 steps of 4,096 tokens: the sizes and rates that were tuned."""
+    config, _ = scaled(depth=4, preset="qwen3", max_steps=550)
+    sizes = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
+    assert {key: config.model[key] for key in sizes} == sizes
+    batch = (config.sequence_length, config.global_batch_size, config.per_device_train_batch_size)
+    assert batch == (256, 16, 16)
+    rates = {"learning_rate": 0.02, "embedding_learning_rate": 0.1, "head_learning_rate": 0.004}
+    assert {key: getattr(config.optimizer, key) for key in rates} == pytest.approx(rates, rel=0.01)
 
 
 def test_what_is_given_stays_and_the_rest_follows_it(scaled):

@@ -54,8 +54,8 @@ class ExportConfig:
     )
     held_out: PathText | None = option(
         None,
-        "folder of `scratch prepare` whose validation split measures the loss of precision; default: that of the "
-        "pretraining",
+        "folder of `scratch prepare` whose validation split measures the loss of precision, and shows letters that "
+        "llama.cpp lacks; default below f32: that of the pretraining",
         group="GGUF and web",
     )
     single_file: bool = option(
@@ -188,21 +188,26 @@ def write_gguf(
     Raises:
         UserError: no held-out text to measure it on.
     """
-    from training.engines.gguf_checks import measure_precision
+    from training.engines.gguf_checks import held_out_text, measure_precision
     from training.engines.gguf_folder import describe_gguf, write_gguf_folder
+    from training.engines.gguf_unicode import unknown_letters
     from training.engines.modelfile import NAME
     from training.model_io.tokenizers import open_model_tokenizer
 
+    text = held_out_text(config.model, config.precision, config.held_out)
     agreement = measure_precision(config.model, model, config.precision, config.held_out)
     tokenizer, chat = open_model_tokenizer(config.model, "model"), is_chat_model(config, Path(config.model))
     folder = stage.begin()
     file, vocabulary = write_gguf_folder(folder, config.name, model, tokenizer, config.precision, chat)
-    engine = describe_gguf(config.name, file, vocabulary, config.precision, agreement)
+    letters = unknown_letters(tokenizer, text, vocabulary.pre)
+    engine = describe_gguf(config.name, file, vocabulary, config.precision, agreement, letters)
     write_card(config, model, source, evaluated_as, folder, chat, engine)
     metrics, wrote = {"parameters": model.num_parameters()}, f"{file}, {NAME}, model card"
     if agreement:
         metrics |= asdict(agreement)
         wrote += f"; the most likely token is the original's at {agreement.same_token:.1%} of the positions"
+    if letters:
+        wrote += f"; llama.cpp may divide text with {letters} into other tokens"
     ollama = shlex.join(["ollama", "create", config.name, "-f", str(Path(config.output_dir) / NAME)])
     push = command_line("push", config.output_dir, f"YOUR_NAME/{config.name}")
     stage.finish(metrics, wrote, uses=[ollama, push])

@@ -1,11 +1,14 @@
-"""Convert a Llama, Qwen3 or GPT-2 of transformers, or a checkpoint of another project, to a scratch model.
+"""Convert a Llama, Qwen3 or GPT-2 of transformers, of a GGUF file or of another project to a scratch model.
 
     scratch import --model FOLDER --output_dir runs/mine
+    scratch import --model model.gguf --output_dir runs/mine
     scratch import --model out/ckpt.pt --characters input.txt --output_dir runs/mine
 
 The network is the same, logit for logit; `scratch sft`, `evaluate` and `export` take the result. FOLDER is a local
 folder or a Hub name, with weights as safetensors: a language model, a classifier or a reward model. The tokenizer and
 the generation settings are copied.
+
+A GGUF file in F32, F16, BF16 or Q8_0 brings its tokenizer and chat template; the weights become float32.
 
 Checkpoints of nanoGPT, minGPT, llama2.c (.pt and .bin), LLMs-from-scratch and litgpt are recognised by their tensors.
 No code that such a file may hold is run.
@@ -27,9 +30,17 @@ from training.stages.recipe import PathText, option, required
 from training.stages.stage import Stage
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from collections.abc import Callable
+
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+
+    from training.foreign.stock import StockModel
+
+    # The model, and the tokenizer with its generation settings if there is one.
+    Source = tuple[StockModel, PreTrainedTokenizerBase | None, GenerationConfig | None]
 
 _FOREIGN = "Checkpoint of another project"
+_GGUF_HOLDS = ("characters", "heads", "context", "rope_parameters")
 
 
 @dataclass
@@ -37,8 +48,8 @@ class ImportConfig:
     """Recipe of `scratch import`."""
 
     model: PathText = required(
-        "folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors; or a checkpoint of another "
-        "project, or its folder"
+        "folder or Hub name of a Llama, Qwen3 or GPT-2, with config.json and safetensors; or a GGUF file or another "
+        "project's checkpoint, or its folder"
     )
     output_dir: PathText = required("folder for the model")
     tokenizer: PathText | None = option(None, "folder of its tokenizer, with tokenizer.json", group=_FOREIGN)
@@ -60,7 +71,7 @@ class ImportConfig:
             raise ValueError("'tokenizer' and 'characters' are both given; leave one out")
 
     def foreign_keys(self) -> list[str]:
-        """The given keys that only checkpoints of other projects have."""
+        """The given keys that a model of transformers does not take."""
         keys = ("tokenizer", "characters", "heads", "context", "rope_parameters")
         return [key for key in keys if getattr(self, key) is not None]
 
@@ -68,7 +79,8 @@ class ImportConfig:
 def main(arguments: list[str]) -> None:
     """Import a model.
 
-    1. Find the folder, or download it; check its architecture and tokenizer. Or recognise another project's checkpoint.
+    1. Find the folder, or download it; check its architecture and tokenizer. Or recognise a GGUF file or another
+       project's checkpoint.
     2. Convert configuration and weights, and save them with the tokenizer.
     3. Compare the logits of both folders, if transformers opens the original.
 
@@ -78,37 +90,73 @@ def main(arguments: list[str]) -> None:
     """
     config = parse(ImportConfig, arguments, __doc__)
 
+    from training.engines.gguf_path import find_gguf
     from training.foreign.projects import find_checkpoint
 
-    checkpoint = None if is_hub_name(config.model) else find_checkpoint(config.model)
-    if checkpoint:
-        import_checkpoint(checkpoint, config, arguments)
+    local = not is_hub_name(config.model)
+    if local and (gguf := find_gguf(config.model)):
+        import_file(gguf, read_gguf_file, config, arguments)
+    elif local and (checkpoint := find_checkpoint(config.model)):
+        import_file(checkpoint, read_checkpoint, config, arguments)
     else:
         import_stock(config, arguments)
 
 
-def import_checkpoint(checkpoint: Path, config: ImportConfig, arguments: list[str]) -> None:
-    """Import a checkpoint of another project."""
-    from training.foreign.projects import read_foreign, settings_beside, to_scratch
+def read_checkpoint(file: Path, config: ImportConfig) -> "Source":
+    """A checkpoint of another project."""
+    from training.foreign.projects import read_foreign
     from training.foreign.sizes import Sizes
-    from training.foreign.tokenizer import attach, find_tokenizer
+    from training.foreign.tokenizer import find_tokenizer, settings_of
+
+    stock = read_foreign(file, Sizes(config.heads, config.context, config.rope_parameters))
+    tokenizer = find_tokenizer(stock, config.tokenizer, config.characters)
+    return stock, tokenizer, tokenizer and settings_of(tokenizer, stock.config.vocab_size, stock.begins)
+
+
+def read_gguf_file(file: Path, config: ImportConfig) -> "Source":
+    """A GGUF file. Its tokenizer is rebuilt, if no other one is given."""
+    from training.engines.gguf_network import read_network
+    from training.engines.gguf_reader import read_gguf
+    from training.engines.gguf_tokenizer import check_same_tokens, has_tokenizer, rebuild_tokenizer, settings_of
+    from training.foreign.projects import naming
+    from training.foreign.tokenizer import find_tokenizer
+
+    for key in _GGUF_HOLDS:
+        if getattr(config, key) is not None:
+            raise UserError(f"'{key}': a GGUF file holds what it needs itself; leave '{key}' out")
+    checkpoint = read_gguf(file)
+    with naming(file):
+        stock = read_network(checkpoint)
+    tokenizer = find_tokenizer(stock, config.tokenizer, None)
+    if tokenizer:
+        check_same_tokens(checkpoint, tokenizer, config.tokenizer)
+    elif has_tokenizer(checkpoint):
+        tokenizer = rebuild_tokenizer(checkpoint)
+    return stock, tokenizer, tokenizer and settings_of(checkpoint, tokenizer, stock.config.vocab_size)
+
+
+def import_file(
+    file: Path, read: "Callable[[Path, ImportConfig], Source]", config: ImportConfig, arguments: list[str]
+) -> None:
+    """Import a file of another format, which `read` opens."""
+    from training.foreign.projects import settings_beside, to_scratch
+    from training.foreign.tokenizer import attach
     from training.model_io.model_folder import no_progress_bars, write_model
 
     inputs = {"model": digest(config.model, "model")}
     inputs |= {key: digest(value, key) for key in ("tokenizer", "characters") if (value := getattr(config, key))}
-    inputs |= {file.name: digest(file, "model") for file in settings_beside(checkpoint)}
-    stock = read_foreign(checkpoint, Sizes(config.heads, config.context, config.rope_parameters))
-    tokenizer = find_tokenizer(stock, config.tokenizer, config.characters)
+    inputs |= {beside.name: digest(beside, "model") for beside in settings_beside(file)}
+    stock, tokenizer, settings = read(file, config)
     stage = Stage("import", config.output_dir, config, inputs, arguments)
     if stage.is_current():
         return
     with no_progress_bars():
-        model = to_scratch(checkpoint, stock)
+        model = to_scratch(file, stock)
 
     folder = stage.begin()
     parameters = model.num_parameters()
     if tokenizer:
-        attach(tokenizer, model, folder, stock.begins)
+        attach(tokenizer, settings, model, folder)
     else:
         write_model(model, folder)
     text = "with tokenizer" if tokenizer else "without tokenizer: add --tokenizer or --characters to generate text"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from training.common.errors import UserError
@@ -60,6 +61,20 @@ def held_out_corpus(model: str, precision: str, held_out: str | None) -> str:
     )
 
 
+def held_out_text(folder: str, precision: str, held_out: str | None) -> torch.Tensor | None:
+    """Tokens of held-out text; None for F32, which needs none, if no corpus is named.
+
+    Args:
+        folder: of the model.
+
+    Raises:
+        UserError: there is no such text.
+    """
+    if precision == "f32" and not held_out:
+        return None
+    return held_out_tokens(held_out_corpus(folder, precision, held_out), folder)
+
+
 def measure_precision(folder: str, model: PreTrainedModel, precision: str, held_out: str | None) -> Agreement | None:
     """Measure what a precision loses on held-out text; None for F32, which loses nothing.
 
@@ -71,5 +86,4 @@ def measure_precision(folder: str, model: PreTrainedModel, precision: str, held_
     """
     if precision == "f32":
         return None
-    tokens = held_out_tokens(held_out_corpus(folder, precision, held_out), folder)
-    return measure_agreement(model, precision, tokens)
+    return measure_agreement(model, precision, held_out_text(folder, precision, held_out))

@@ -16,6 +16,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from modeling_scratch import ScratchConfig
 from modeling_scratch.conversion_scratch import nearest_architecture, scratch_config, stock_config
+from training.engines.gguf_names import gguf_name
 from training.engines.gguf_vocabulary import Vocabulary
 
 PRECISIONS = {
@@ -25,37 +26,6 @@ PRECISIONS = {
     "q8_0": (Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
 BLOCK = 32  # numbers of a row that share one scale in Q8_0
-
-_LLAMA_TENSORS = (
-    ("model.embed_tokens.", "token_embd."),
-    ("model.norm.", "output_norm."),
-    ("model.layers.", "blk."),
-    (".input_layernorm.", ".attn_norm."),
-    (".post_attention_layernorm.", ".ffn_norm."),
-    (".self_attn.q_proj.", ".attn_q."),
-    (".self_attn.k_proj.", ".attn_k."),
-    (".self_attn.v_proj.", ".attn_v."),
-    (".self_attn.o_proj.", ".attn_output."),
-    (".self_attn.q_norm.", ".attn_q_norm."),
-    (".self_attn.k_norm.", ".attn_k_norm."),
-    (".mlp.gate_proj.", ".ffn_gate."),
-    (".mlp.up_proj.", ".ffn_up."),
-    (".mlp.down_proj.", ".ffn_down."),
-    ("lm_head.", "output."),
-)
-_GPT2_TENSORS = (
-    ("transformer.wte.", "token_embd."),
-    ("transformer.wpe.", "position_embd."),
-    ("transformer.ln_f.", "output_norm."),
-    ("transformer.h.", "blk."),
-    (".ln_1.", ".attn_norm."),
-    (".ln_2.", ".ffn_norm."),
-    (".attn.c_attn.", ".attn_qkv."),
-    (".attn.c_proj.", ".attn_output."),
-    (".mlp.c_fc.", ".ffn_up."),
-    (".mlp.c_proj.", ".ffn_down."),
-    ("lm_head.", "output."),
-)
 
 
 def check_network(config: PreTrainedConfig, precision: str) -> PreTrainedConfig:
@@ -156,7 +126,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
     writer.add_eot_token_id(vocabulary.eot)
     if vocabulary.pad is not None:
         writer.add_pad_token_id(vocabulary.pad)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(vocabulary.adds_bos)
+    writer.add_add_eos_token(vocabulary.adds_eos)
     if vocabulary.suppressed:
         writer.add_array("tokenizer.ggml.suppress_tokens", vocabulary.suppressed)  # the package has no method for it
     if vocabulary.chat_template:
@@ -174,9 +145,7 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, np.ndarray]]:
             heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
             # We rotate coordinate i of a head with i + head_dim / 2, llama.cpp's llama 2i with 2i + 1.
             tensor = tensor.unflatten(0, (heads, 2, config.head_dim // 2)).transpose(1, 2).flatten(0, 2)
-        for theirs, target in _GPT2_TENSORS if config.model_type == "gpt2" else _LLAMA_TENSORS:
-            name = name.replace(theirs, target)
-        yield name, tensor.contiguous().numpy()
+        yield gguf_name(name, config.model_type), tensor.contiguous().numpy()
     if config.model_type == "llama" and config.rope_parameters["rope_type"] == "llama3":
         scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
         plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, config.head_dim, 2) / config.head_dim)

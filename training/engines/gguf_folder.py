@@ -37,16 +37,28 @@ def write_gguf_folder(
 
 
 def describe_gguf(
-    name: str, file: str, vocabulary: Vocabulary, precision: str, agreement: Agreement | None
+    name: str, file: str, vocabulary: Vocabulary, precision: str, agreement: Agreement | None, letters: str
 ) -> EngineFile:
-    """The parts of a model card that are about the file."""
+    """The parts of a model card that are about the file.
+
+    Args:
+        letters: see `unknown_letters`.
+    """
     server = "llama-server" if vocabulary.chat_template else "llama-completion"
     nature = (
         f"One GGUF file for llama.cpp and Ollama, with matrices in {precision.upper()} and the tokenizer (split "
         f"pattern `{vocabulary.pre}`)"
     )
     commands = [f"{server} -m {file}", f"ollama create {name} -f {NAME}", f"ollama run {name}"]
-    return EngineFile("llama.cpp", "gguf", nature, "\n".join(commands), agreement_section(precision, agreement))
+    sections = [*agreement_section(precision, agreement), *_letters(letters)]
+    return EngineFile("llama.cpp", "gguf", nature, "\n".join(commands), sections)
+
+
+def _letters(letters: str) -> list[str]:
+    if not letters:
+        return []
+    text = f"llama.cpp's Unicode tables lack {letters}. Text with these letters may have other tokens there."
+    return ["## Letters that llama.cpp lacks", text]
 
 
 def agreement_section(precision: str, agreement: Agreement | None) -> list[str]:

@@ -1,8 +1,7 @@
 """Vocabulary of a GGUF file: a byte-level BPE tokenizer in llama.cpp's terms, with the same ids for every text.
 
 llama.cpp takes no split pattern from a file. It has a list of patterns by name, so a tokenizer with another pattern
-cannot be written; it is rejected, with the nearest one. Letters and digits that Unicode 16 added are unknown to
-llama.cpp's tables (Unicode 15.1), so text in Garay, Todhri and the other new scripts may be split differently there.
+cannot be written; it is rejected, with the nearest one. `gguf_unicode` has the letters that it splits differently.
 """
 
 import difflib
@@ -31,7 +30,7 @@ PATTERNS = {
     _GPT2: "gpt-2",
 }
 _OPTIONS = {"llama-bpe": "digits: 3, whitespace: runs", "qwen2": "digits: 1, whitespace: runs"}  # of `scratch prepare`
-_IGNORES_MERGES = ("llama-bpe",)  # a word that is a token becomes that token
+IGNORES_MERGES = ("llama-bpe",)  # a word that is a token becomes that token
 # Blocks that only instruction tuning reads. Older engines do not know them, and these render alike.
 _GENERATION = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
 
@@ -45,6 +44,7 @@ class Vocabulary:
         tokens, types: of each row of the embedding; rows without a token have the type UNUSED.
         merges: in the order in which they were learned, such as `t h`.
         bos, eos, eot, pad: ids; `eot` ends a turn, or is `eos`.
+        adds_bos, adds_eos: whether every text gets them.
         suppressed: ids that are never drawn.
         chat_template: None for a model that does not answer messages.
     """
@@ -57,6 +57,8 @@ class Vocabulary:
     eos: int
     eot: int
     pad: int | None
+    adds_bos: bool
+    adds_eos: bool
     suppressed: list[int]
     chat_template: str | None
 
@@ -93,19 +95,52 @@ def read_vocabulary(
     others = [end for end in ends if end not in (eos, None)]
     if len(others) > 1:
         raise ValueError(f"generation ends at {len(others) + 1} tokens; a GGUF file names two (eos, eot)")
+    before, after = _added_around(tokenizer, eos)
+    bos = tokenizer.bos_token_id if before is None else before
+    if chat and before is not None and not _opens_with(tokenizer, before):
+        before = None  # llama.cpp adds it to conversations, too, and transformers does not
     empty = {index for index in range(rows) if index not in names}
     return Vocabulary(
         pre,
         tokens,
         types,
         [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]],
-        bos=eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
+        bos=eos if bos is None else bos,
         eos=eos,
         eot=others[0] if others else eos,
         pad=tokenizer.pad_token_id,
+        adds_bos=before is not None,
+        adds_eos=after and not chat,  # as above
         suppressed=sorted(empty.union(generation.suppress_tokens or ())),
-        chat_template=_GENERATION.sub(_as_condition, tokenizer.chat_template or "") or None if chat else None,
+        chat_template=for_engines(tokenizer.chat_template) if chat and tokenizer.chat_template else None,
     )
+
+
+def _added_around(tokenizer: PreTrainedTokenizerBase, eos: int) -> tuple[int | None, bool]:
+    """The token that the tokenizer puts before every text, and whether it ends each with `eos`.
+
+    Raises:
+        ValueError: it adds something else, which llama.cpp does not.
+    """
+    bare, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
+    starts = (index for index in range(len(whole)) if whole[index : index + len(bare)] == bare)
+    start = next(starts, len(whole))
+    before, after = whole[:start], whole[start + len(bare) :]
+    if len(before) > 1 or after not in ([], [eos]):
+        words = tokenizer.convert_ids_to_tokens(before + after)
+        raise ValueError(f"its tokenizer adds {' '.join(words)} to every text, and llama.cpp adds bos and eos at most")
+    return next(iter(before), None), bool(after)
+
+
+def _opens_with(tokenizer: PreTrainedTokenizerBase, bos: int) -> bool:
+    """Whether the chat template begins a conversation with a token."""
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    return text.startswith(tokenizer.convert_ids_to_tokens(bos))
+
+
+def for_engines(chat_template: str) -> str:
+    """A chat template without the blocks that only instruction tuning reads. It renders alike."""
+    return _GENERATION.sub(_as_condition, chat_template)
 
 
 def _as_condition(block: re.Match) -> str:
@@ -151,7 +186,7 @@ def _check_model(model: dict[str, Any], backend: Tokenizer, pre: str) -> None:
     used = [name for name in options if model.get(name)]
     if used:
         raise ValueError(f"its tokenizer has {used[0]}, and llama.cpp's byte-level BPE does not")
-    if (pre in _IGNORES_MERGES) != bool(model.get("ignore_merges")):
+    if (pre in IGNORES_MERGES) != bool(model.get("ignore_merges")):
         added = {token.content for token in backend.get_added_tokens_decoder().values()}
         for token in model["vocab"]:
             if token not in added and len(backend.model.tokenize(token)) > 1:

@@ -1,10 +1,8 @@
 """llama2.c's checkpoints, `ckpt.pt` and `.bin`: a Llama whose rotation pairs neighbouring coordinates."""
 
-import torch
-
 from training.foreign.checkpoint import Checkpoint
 from training.foreign.sizes import Sizes, check_settings, mapping, number, whole_number
-from training.foreign.stock import StockModel, head_dim, llama_config, with_output
+from training.foreign.stock import StockModel, head_dim, llama_config, to_halves, with_output
 
 NAME, FILE = "llama2.c", "ckpt.pt"
 _LAYER = {
@@ -57,7 +55,7 @@ def read(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
         for ours, theirs in _LAYER.items():
             tensor = checkpoint.take(f"layers.{layer}.{theirs}.weight", *shapes[theirs])
             rotated = theirs in ("attention.wq", "attention.wk")
-            weights[f"model.layers.{layer}.{ours}.weight"] = _to_halves(tensor, width) if rotated else tensor
+            weights[f"model.layers.{layer}.{ours}.weight"] = to_halves(tensor, width) if rotated else tensor
     weights["model.norm.weight"] = checkpoint.take("norm.weight", hidden)
     config = llama_config(
         qk_norm=False,
@@ -73,9 +71,3 @@ def read(checkpoint: Checkpoint, sizes: Sizes) -> StockModel:
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
     )
     return with_output(StockModel(NAME, config, weights, begins=True), checkpoint, "output.weight")
-
-
-def _to_halves(matrix: torch.Tensor, width: int) -> torch.Tensor:
-    """Reorder the rows of each head, from neighbours that are rotated together to a coordinate of either half."""
-    rows, columns = matrix.shape
-    return matrix.view(rows // width, width // 2, 2, columns).transpose(1, 2).reshape(rows, columns)

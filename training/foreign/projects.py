@@ -53,7 +53,7 @@ def read_foreign(file: Path, sizes: Sizes) -> StockModel:
     checkpoint = _open(file)
     for project in PROJECTS:
         if project.matches(checkpoint):
-            with _naming(file):
+            with naming(file):
                 return project.read(checkpoint, sizes)
     names = checkpoint.names()
     shares = {project.NAME: names & project.KEYS for project in PROJECTS}
@@ -89,12 +89,12 @@ def to_scratch(checkpoint: Path, stock: StockModel) -> ScratchForCausalLM:
     Raises:
         UserError: a value that no model here takes.
     """
-    with _naming(checkpoint):
+    with naming(checkpoint):
         return from_stock(stock.config, stock.weights)
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
+def naming(file: Path) -> Iterator[None]:
     """Raise the errors of configurations, ours and transformers', with the file that holds the value."""
     try:
         yield

@@ -50,6 +50,15 @@ def llama_config(qk_norm: bool, **options: Any) -> PreTrainedConfig:
     return (Qwen3Config if qk_norm else LlamaConfig)(**_NO_TOKENS, **options)
 
 
+def to_halves(tensor: torch.Tensor, width: int) -> torch.Tensor:
+    """Reorder the rows of each head, from neighbours that are rotated together to a coordinate of either half.
+
+    Args:
+        tensor: (heads * width, in), or (heads * width) for a bias.
+    """
+    return tensor.unflatten(0, (-1, width // 2, 2)).transpose(1, 2).flatten(0, 2)
+
+
 def with_output(model: StockModel, checkpoint: Checkpoint, name: str, described: str = "") -> StockModel:
     """Add the output matrix, the last tensor of a checkpoint; without one, or if it is the embedding, tie it.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.common.files import check_file
 from training.foreign.characters import character_tokenizer
@@ -35,17 +35,26 @@ def find_tokenizer(stock: StockModel, folder: str | None, characters: str | None
     return tokenizer
 
 
-def attach(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path, begins: bool) -> None:
-    """Write the model with the tokenizer's special tokens in its settings, and the tokenizer beside it.
+def settings_of(tokenizer: PreTrainedTokenizerBase, rows: int, begins: bool) -> GenerationConfig:
+    """Generation settings: the tokenizer's ends, and common sampling defaults.
 
     Args:
+        rows: of the model's embedding.
         begins: see `StockModel`.
     """
-    ids, settings = special_token_ids(tokenizer), generation_config(tokenizer, model.config.vocab_size)
+    settings = generation_config(tokenizer, rows)
     if begins and tokenizer.bos_token_id is not None:
-        ids["bos_token_id"] = settings.bos_token_id = tokenizer.bos_token_id
+        settings.bos_token_id = tokenizer.bos_token_id
         ends = dict.fromkeys((tokenizer.bos_token_id, tokenizer.eos_token_id))
         settings.eos_token_id = [token for token in ends if token is not None]
+    return settings
+
+
+def attach(
+    tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig, model: PreTrainedModel, folder: Path
+) -> None:
+    """Write the model with its generation settings and the tokenizer's special tokens, and the tokenizer beside it."""
+    ids = special_token_ids(tokenizer) | {"bos_token_id": settings.bos_token_id}
     for name, token in ids.items():
         setattr(model.config, name, token)
     model.generation_config = settings

@@ -151,7 +151,7 @@ def _score_rows(
     scores = logits[cell, target] - logits.logsumexp(dim=-1)[cell]
     missed = logits.argmax(dim=-1)[cell] != target
     scored = torch.tensor(numbers)
-    nats.index_add_(0, scored, scores.double().cpu())
+    nats.index_add_(0, scored, scores.cpu().double())
     greedy[scored[missed.cpu()]] = False
 
 
