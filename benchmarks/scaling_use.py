@@ -14,7 +14,7 @@ import torch
 from benchmarks import arena_load
 from benchmarks.scaling_curves import CLOCKS, Curve, Point, Quantity
 from benchmarks.scaling_data import VOCABULARY, as_point, small_tokenizer, write_text
-from benchmarks.serving import SAMPLING, contestants, quickstart_size
+from benchmarks.serving import SAMPLING, contestants, small_model
 from benchmarks.stages import cost
 from training.model_io.model_folder import save_model
 from training.model_io.tokenizers import open_tokenizer
@@ -29,7 +29,7 @@ FEWEST, MOST = 2, 50  # of each; the page takes at most 60 prompts of a voter in
 def write_model(folder: Path) -> Path:
     """The model to evaluate and to serve, unless it is there already."""
     if not (folder / "model").exists():
-        save_model(quickstart_size(vocab_size=VOCABULARY), small_tokenizer(folder), folder / "model")
+        save_model(small_model(vocab_size=VOCABULARY), small_tokenizer(folder), folder / "model")
     return folder / "model"
 
 
@@ -68,7 +68,7 @@ def answer_all(served: Engine, count: int) -> int:
 
 def serve(requests: int, folder: Path, clock: str) -> Point:
     """Seconds until all of the requests that come at once are answered, by an engine with the defaults of serving."""
-    model, now = quickstart_size(vocab_size=VOCABULARY), CLOCKS[clock]
+    model, now = small_model(vocab_size=VOCABULARY), CLOCKS[clock]
     model.generation_config.eos_token_id = None  # only its limit ends an answer
     with Engine(model, open_tokenizer(small_tokenizer(folder), "tokenizer")) as engine:
         answer_all(engine, 2)  # warms up

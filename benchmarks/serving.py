@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving MODEL [--answers 8] [--tokens 128] [--rounds 5]
 
-Conditions first: the figures depend on the machine and on what else runs. Without MODEL a model of the quickstart's
-size with random weights is made. The contestants take turns, a round each, after one unmeasured round:
+Conditions first: the figures depend on the machine and on what else runs. Without MODEL a Qwen3 of 5.3M parameters
+with random weights is made. The contestants take turns, a round each, after one unmeasured round:
 
     generate          transformers' own `generate`, one answer after another
     one at a time     the engine of `scratch serve`, each answer requested when the one before has ended
@@ -33,8 +33,8 @@ from training.serving.settings import AnswerSettings
 SAMPLING = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "top_k": 50}}
 
 
-def quickstart_size(**changes: int) -> ScratchForCausalLM:
-    """A model of the size of recipes/quickstart, with random weights."""
+def small_model(**changes: int) -> ScratchForCausalLM:
+    """A Qwen3 of 5.3M parameters (4 layers of width 256), with random weights."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
     sizes |= {"max_position_embeddings": 256} | changes
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each contestant")
     options = parser.parse_args()
-    model, tokenizer = open_language_model(options.model) if options.model else (quickstart_size(), small_tokenizer())
+    model, tokenizer = open_language_model(options.model) if options.model else (small_model(), small_tokenizer())
     model.generation_config.eos_token_id = None  # only its limit or the context ends an answer
     generator = torch.Generator().manual_seed(0)
     vocab = len(tokenizer)

@@ -161,7 +161,7 @@ def test_classification_benchmark_has_both_yardsticks(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 def test_serving_benchmark_counts_tokens_that_were_generated():
-    model = serving.quickstart_size(num_hidden_layers=1, max_position_embeddings=40)
+    model = serving.small_model(num_hidden_layers=1, max_position_embeddings=40)
     model.generation_config.eos_token_id = None
     prompts = [[9] * 32, [8] * 32]
     with Engine(model, serving.small_tokenizer()) as engine:

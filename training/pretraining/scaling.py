@@ -15,9 +15,9 @@ batch; D the tokens of the whole run.
   (https://arxiv.org/abs/2405.13698). A run of fewer than 12 N tokens counts as 12 N: it ends before decay can help it.
 
 Two things are our own. The sequence length is about the width, which keeps attention's share of the work the same at
-every size. The constants below are those of `recipes/quickstart`: four layers and 550 steps give its batch of 4,096
-tokens and its rates. They were found on CPUs with models of a few million parameters: at twelve layers the rule gives
-2^16 tokens per batch, where nanochat uses 2^19 on eight GPUs.
+every size. The constants below are those of a quickstart of width 256: four layers and 550 steps give its batch of
+4,096 tokens and its rates. They were found on CPUs with models of a few million parameters: at twelve layers the rule
+gives 2^16 tokens per batch, where nanochat uses 2^19 on eight GPUs.
 """
 
 import copy
