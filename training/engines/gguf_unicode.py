@@ -1,7 +1,7 @@
 """Letters, digits and marks that llama.cpp does not know as such: text with them may be split differently there.
 
-Its tables (src/unicode-data.cpp) have Unicode 15.1, and `tokenizers` has 16.0. All other code points are alike: a test
-compares each of the 1,112,064.
+Its tables (src/unicode-data.cpp) have Unicode 15.1, and `tokenizers` has 16.0. No other code point differed in what was
+tried; a release test compares each of the 1,112,064 by four patterns.
 """
 
 import torch
