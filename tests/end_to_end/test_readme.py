@@ -83,6 +83,8 @@ TESTED = {
     "python -m benchmarks.startup": "test_startup_benchmark",
     "python -m benchmarks.threads": "test_threads_benchmark",
     "python -m benchmarks.serving": "test_serving_benchmark",
+    "python -m benchmarks.evaluation": "test_races_of_whole_commands",
+    "python -m benchmarks.rollouts": "test_races_of_whole_commands",
     "python -m benchmarks.gpu": "test_gpu_benchmark",
     "python -m pytest tests/fuzz": "test_fuzz",
     "FUZZ_CASES": "test_fuzz",
@@ -257,6 +259,12 @@ def test_serving_benchmark(terminal):
     words = [*command("python -m benchmarks.serving"), "--answers", "2", "--tokens", "2", "--rounds", "1"]
     rates = json.loads(terminal.run(words, ROOT).stdout.splitlines()[-1])
     assert len(rates) == 6 and all(rate > 0 for rate in rates.values())
+
+
+def test_races_of_whole_commands(terminal):
+    """Only their command lines: a run takes minutes, and one of them needs downloaded data."""
+    for line in ("python -m benchmarks.evaluation", "python -m benchmarks.rollouts"):
+        assert "--rounds" in terminal.run([*command(line), "--help"], ROOT).stdout
 
 
 def test_gpu_benchmark(terminal, tmp_path):
