@@ -139,7 +139,7 @@ CASES = [
     ("pretrain", {"model.num_attention_heads": 3}, "'model': hidden_size (32) must be a multiple of num_att"),
     ("pretrain", {"model.num_key_value_heads": 3}, "'model': num_attention_heads (2) must be a multiple of"),
     ("pretrain", {"preset": "lama"}, "'preset' must be one of scratch, llama, qwen3, gpt2, not 'lama'"),
-    ("pretrain", {"attn_implementation": "fast"}, "'attn_implementation' must be one of eager, sdpa"),
+    ("pretrain", {"attn_implementation": "fast"}, "'attn_implementation' must be one of eager, blockwise, sdpa"),
     ("pretrain", {"optimizer.name": "lion"}, "'optimizer.name' must be one of"),
     ("pretrain", {"sequence_length": 256}, "'sequence_length': 256 exceeds model.max_position_embeddings (128)"),
     ("pretrain", {"per_device_train_batch_size": 3}, "'global_batch_size': 4 is not a multiple of per_dev"),

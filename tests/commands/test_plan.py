@@ -21,8 +21,8 @@ def planned(capsys, *arguments: str) -> dict:
 
 def test_a_recipe_is_planned_as_it_is(capsys):
     found = planned(capsys, "recipes/quickstart")
-    assert found["tokens"] == 550 * 4096
-    assert found["parameters"]["total"] == 5_311_744
+    assert found["tokens"] == 830 * 4096
+    assert found["parameters"]["total"] == 3_344_832
     assert found["layout"]["device"]["name"] == "CPU" and found["fits"]
 
 

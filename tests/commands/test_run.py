@@ -379,7 +379,7 @@ def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes() == before
 
 
-MACHINE = Machine("processor", 2, 2, 0.0, None, bf16=True, gpu=None, rate=425e9)
+MACHINE = Machine("processor", 2, 2, 0.0, 8 * 2**30, bf16=True, gpu=None, rate=425e9)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ PUBLISHED = {
     "model.safetensors",
     "loss_scratch.py",
     "originals_scratch.py",
+    "prompts_scratch.py",
     "modeling_scratch.py",
     "tokenizer.json",
     "tokenizer_config.json",

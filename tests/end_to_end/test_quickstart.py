@@ -36,6 +36,7 @@ MODEL = {
     "loss_scratch.py",
     "modeling_scratch.py",
     "originals_scratch.py",
+    "prompts_scratch.py",
     "provenance.json",
     "recipe.yaml",
     "tokenizer.json",

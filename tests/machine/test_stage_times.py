@@ -10,8 +10,8 @@ from training.machine.stage_times import LEAST, START, Folder, estimate, fit_ste
 from training.stages.yaml_values import read_yaml
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-EPYC = Machine("two cores of an AMD EPYC", 2, 2, 0.0, None, bf16=True, gpu=None, rate=425e9)
-XEON = Machine("two cores of an Intel Xeon", 2, 2, 0.0, None, bf16=False, gpu=None, rate=270e9)
+EPYC = Machine("two cores of an AMD EPYC", 2, 2, 0.0, 8 * 2**30, bf16=True, gpu=None, rate=425e9)
+XEON = Machine("two cores of an Intel Xeon", 2, 2, 0.0, 8 * 2**30, bf16=False, gpu=None, rate=270e9)
 
 
 def recipes(name: str) -> Folder:

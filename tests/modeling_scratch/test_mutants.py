@@ -226,8 +226,8 @@ MUTANTS = [
     ),
     Mutant(
         "the decode loop leaves out the softcap",
-        "logits=self.model.softcap(logits.unsqueeze(1))",
-        "logits=logits.unsqueeze(1)",
+        "logits = self.model.softcap(logits.unsqueeze(1))",
+        "logits = logits.unsqueeze(1)",
         "test_decoding.py::test_logits_and_cache_are_the_ordinary_ones",
         "decoding_scratch.py",
     ),

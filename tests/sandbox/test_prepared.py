@@ -136,12 +136,13 @@ def test_nothing_is_left_in_a_folder_that_is_used_again(worker, leaving):
     assert len(clean) == 1
 
     for _ in range(3):
-        written = time.time()
-        assert run(worker, leaving).passed
+        # Apart by more than a tick of the kernel's clock from the folders that are made before and after it.
+        changes = f"import os, time; time.sleep(0.02)\n{leaving}\nprint(os.stat('.').st_mtime_ns); time.sleep(0.02)"
+        left = run(worker, changes)
+        assert left.passed
         for _ in range(3):  # whatever folder is given out next
             assert {run(worker, state).output} == clean
-        changed = float(run(worker, "import os; print(os.stat('.').st_mtime)").output)
-        assert not written <= changed <= written + 0.001
+        assert run(worker, "import os; print(os.stat('.').st_mtime_ns)").output != left.output
 
 
 def test_a_solution_and_its_tests_have_folders_of_their_own(worker):
