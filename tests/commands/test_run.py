@@ -379,6 +379,12 @@ def test_stages_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "runs" / "x" / "data" / "provenance.json").read_bytes() == before
 
 
+def test_minutes_beyond_all_bounds_are_one_line(finished, capsys):
+    assert main(["run", str(finished), "--minutes=1e+308"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'minutes' must be" in line
+
+
 MACHINE = Machine("processor", 2, 2, 0.0, 8 * 2**30, bf16=True, gpu=None, rate=425e9)
 
 

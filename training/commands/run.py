@@ -66,7 +66,9 @@ _FITTED = {"minutes": (int, float), "recipe_steps": {str: object}, "max_steps": 
 class RunConfig:
     """The keys of a folder's run.yaml."""
 
-    minutes: float | None = option(None, "minutes that the steps of pretrain, sft and dpo are fitted to", above=0)
+    minutes: float | None = option(
+        None, "minutes that the steps of pretrain, sft and dpo are fitted to", above=0, below=10**7
+    )
 
 
 @dataclass
