@@ -18,7 +18,7 @@ class Task:
 
     Attributes:
         folder: of the model.
-        work: an empty folder, for files that a program needs in a format of its own.
+        work: an empty folder, for files that a program needs in its own format.
         texts: for the program's own tokenizer.
         prompts: ids.
         tokens: to generate after each prompt.

@@ -18,7 +18,6 @@ import json
 import statistics
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.llama_server import LlamaServer
 from benchmarks.machine import conditions
 from training.commands.export import main as export
 from training.data.shards import open_shards
@@ -34,34 +34,12 @@ from training.engines.gguf_file import PRECISIONS
 PROMPTS, LENGTH, GENERATED = 30, 40, 64
 
 
-class LlamaCpp:
-    """A file in llama.cpp's server, in this process."""
-
-    def __init__(self, file: Path, context: int):
-        import xllamacpp
-
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(file)
-        settings.n_ctx, settings.n_parallel, settings.n_gpu_layers = context, 1, 0
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = settings.n_threads_http = 1
-        settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        settings.warmup, settings.verbosity = False, -1
-        self.server = xllamacpp.Server(settings)
-
-    def post(self, route: str, **body: Any) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.server.listening_address + route, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request) as response:
-            return json.load(response)
-
-    def complete(self, ids: list[int], length: int, **options: Any) -> dict[str, Any]:
-        options |= {"temperature": 0, "ignore_eos": True, "return_tokens": True, "cache_prompt": False}
-        return self.post("/completion", prompt=ids, n_predict=length, **options)
+class LlamaCpp(LlamaServer):
+    """A file in llama.cpp, for a race with ours."""
 
     def speeds(self, ids: list[int]) -> tuple[float, float]:
         """Tokens per second of a prompt and of generation after it, as llama.cpp times them."""
-        timings = self.complete(ids, GENERATED)["timings"]
+        timings = self.complete(ids, GENERATED, cache_prompt=False)["timings"]
         return timings["prompt_per_second"], timings["predicted_per_second"]
 
 
@@ -99,13 +77,9 @@ def compare(ours: Ours, engine: LlamaCpp, prompts: list[list[int]]) -> tuple[flo
     largest, same = 0.0, 0
     for ids in prompts:
         expected = ours.log_probabilities(ids)
-        answer = engine.complete(ids, 1, n_probs=len(expected))
-        found = np.full(len(expected), np.nan)
-        for entry in answer["completion_probabilities"][0]["top_logprobs"]:
-            found[entry["id"]] = entry["logprob"]
-        difference = found - expected
+        difference = engine.log_probabilities(ids, len(expected)) - expected
         largest = max(largest, float(np.nanmax(np.abs(difference - np.nanmedian(difference)))))
-        same += engine.complete(ids, GENERATED)["tokens"] == ours.greedy(ids)
+        same += engine.complete(ids, GENERATED, cache_prompt=False)["tokens"] == ours.greedy(ids)
     return largest, same
 
 

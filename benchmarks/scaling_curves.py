@@ -25,7 +25,7 @@ class Quantity:
     Attributes:
         key: in a point.
         heading: in tables, with the unit.
-        planned: key of the prediction of `scratch plan`, shown in a column of its own.
+        planned: key of the prediction of `scratch plan`, shown in a separate column.
         fitted: a power law is fitted and drawn. False for what hardly grows: it is in tables alone.
         added: the law is that of what further sizes add to the smallest one, for commands that take long to start.
     """
@@ -44,7 +44,7 @@ class Curve:
     Attributes:
         group: of the page and its picture, such as `training`.
         panel: what grows; curves of one panel share a table and a plot.
-        name: tells the curves of a panel apart; empty if there is one.
+        name: distinguishes the curves of a panel; empty if there is one.
         variable: heading of the sizes in tables.
         sizes, small: the sizes measured, ascending; those of `--small`.
         measure: takes a size and a folder for its files.

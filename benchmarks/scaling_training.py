@@ -1,6 +1,6 @@
 """Time and memory of a training step against parameters, sequence length, vocabulary and batch.
 
-A point is measured in a process of its own, by `Pretrainer.train_step`, the step of `scratch pretrain`, on random
+A point is measured in a separate process, by `Pretrainer.train_step`, the step of `scratch pretrain`, on random
 tokens: eager, with attention by sdpa, in bf16 where the processor has it.
 """
 

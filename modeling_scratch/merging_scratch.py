@@ -58,7 +58,7 @@ class RoundMerger:
         begin at each place.
         """
         text = np.frombuffer(_BORDER.join([*(word.encode() for word in words), b""]), np.uint8)
-        # Parts that no token joins, which are words or shorter: each has a bound of its own.
+        # Parts that no token joins, which are words or shorter. Each has its own bound.
         part_of = np.append(0, np.cumsum(~self._together[text[:-1], text[1:]]))
         symbols, places = self._symbols[text], np.arange(len(text))
         before, behind = places - 1, np.minimum(places + 1, places[-1])  # the last border is behind itself

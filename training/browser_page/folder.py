@@ -8,9 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from training.browser_page.page import LICENSES, PAGE, BrowserModel, write_page, write_single_page
 from training.common.errors import UserError
 from training.engines.gguf_agreement import Agreement
-from training.engines.gguf_file import PRECISIONS, write_gguf
-from training.engines.gguf_folder import agreement_section
-from training.engines.gguf_vocabulary import read_vocabulary
+from training.engines.gguf_file import PRECISIONS
+from training.engines.gguf_folder import agreement_section, write_gguf_file
 from training.publishing.model_card import EngineFile
 
 LIMIT = 300_000_000  # bytes of a GGUF file inside a page: a browser's longest text has about 500 MB
@@ -44,18 +43,15 @@ def write_page_folder(
     """Write the page with engine, model and licences: as files beside it, or inside it.
 
     Args:
-        name, model, tokenizer, precision, chat: see `write_gguf_folder`.
+        name, model, tokenizer, precision, chat: see `write_gguf_file`.
         runtime: see `open_runtime`.
 
     Returns:
         The name of the page, and those of all files as a person reads them.
     """
-    config, settings = model.config, model.generation_config
-    vocabulary = read_vocabulary(tokenizer, settings, config.vocab_size, chat)
-    file = folder / f"{name}-{precision.upper()}.gguf"
-    write_gguf(file, model, vocabulary, precision, name)
+    file = folder / write_gguf_file(folder, name, model, tokenizer, precision, chat)[0]
     template = tokenizer.chat_template if chat else None
-    shown = BrowserModel(name, file, settings, config.max_position_embeddings, template)
+    shown = BrowserModel(name, file, model.generation_config, model.config.max_position_embeddings, template)
     if single_file:
         write_single_page(folder / f"{name}.html", shown, runtime)
         file.unlink()

@@ -196,7 +196,8 @@ def export_gguf(
     Raises:
         UserError: no held-out text to measure it on.
     """
-    from training.engines.gguf_checks import held_out_text, measure_precision
+    from training.engines.gguf_agreement import measure_agreement
+    from training.engines.gguf_checks import held_out_text
     from training.engines.gguf_folder import describe_gguf, write_gguf_folder
     from training.engines.gguf_unicode import unknown_letters
     from training.engines.modelfile import NAME
@@ -204,7 +205,7 @@ def export_gguf(
     from training.publishing.lineage import answers_messages
 
     text = held_out_text(config.model, config.precision, config.held_out)
-    agreement = measure_precision(config.model, model, config.precision, config.held_out)
+    agreement = None if config.precision == "f32" else measure_agreement(model, config.precision, text)
     tokenizer, chat = open_model_tokenizer(config.model, "model"), answers_messages(config.model, config.model)
     folder = stage.begin()
     file, vocabulary = write_gguf_folder(folder, config.name, model, tokenizer, config.precision, chat)
@@ -324,9 +325,6 @@ def load_model(config: ExportConfig, auto_class: type) -> "PreTrainedModel":
         if config.to == "gpt2" and has_tokenizer(config.model):
             trim_embedding(stock, len(open_tokenizer(config.model, "model")))
         return stock
-
-
-
 
 
 def write_card(

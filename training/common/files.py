@@ -103,7 +103,7 @@ def sha256(path: Path) -> str:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the entries of a folder, have reached the disk."""
-    windows = sys.platform == "win32"  # which writes the entries of folders by itself, and only syncs for a writer
+    windows = sys.platform == "win32"  # which writes the entries of folders automatically, and only syncs for a writer
     if windows and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)

@@ -12,10 +12,10 @@ from training.engines.modelfile import NAME, modelfile
 from training.publishing.model_card import EngineFile
 
 
-def write_gguf_folder(
+def write_gguf_file(
     folder: Path, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precision: str, chat: bool
 ) -> tuple[str, Vocabulary]:
-    """Write the GGUF file and the Modelfile.
+    """Write the GGUF file.
 
     Args:
         name: of the model.
@@ -26,12 +26,19 @@ def write_gguf_folder(
     Returns:
         The name of the file, and its vocabulary.
     """
-    config, settings = model.config, model.generation_config
-    vocabulary = read_vocabulary(tokenizer, settings, config.vocab_size, chat)
+    vocabulary = read_vocabulary(tokenizer, model.generation_config, model.config.vocab_size, chat)
     file = f"{name}-{precision.upper()}.gguf"
     write_gguf(folder / file, model, vocabulary, precision, name)
+    return file, vocabulary
+
+
+def write_gguf_folder(
+    folder: Path, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precision: str, chat: bool
+) -> tuple[str, Vocabulary]:
+    """Write the GGUF file and the Modelfile; arguments and result are those of `write_gguf_file`."""
+    file, vocabulary = write_gguf_file(folder, name, model, tokenizer, precision, chat)
     template = tokenizer.chat_template if chat else None
-    text = modelfile(file, settings, config.max_position_embeddings, template)
+    text = modelfile(file, model.generation_config, model.config.max_position_embeddings, template)
     (folder / NAME).write_text(text, encoding="utf-8")
     return file, vocabulary
 
