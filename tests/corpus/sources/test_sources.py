@@ -8,6 +8,7 @@ import itertools
 import json
 import lzma
 import os
+import struct
 import sys
 import tracemalloc
 from pathlib import Path
@@ -291,6 +292,17 @@ def test_decompression_bombs_stop_early(tmp_path, monkeypatch, ending):
     documents, funnel, reader = read(tmp_path, max_broken=0.05)
     assert len(documents) == 20 and outcomes(funnel) == {"damaged file": 1}
     assert reader.position.damaged == 1
+
+
+def test_wrong_offsets_in_an_arrow_file_are_damage(tmp_path):
+    """pyarrow follows them out of the file, which ends the process."""
+    file = write(tmp_path / "a.arrow", ["one", "two", "three"])
+    offsets = struct.pack("<4i", 0, 3, 6, 11)
+    assert file.read_bytes().count(offsets) == 1
+    for wrong in (struct.pack("<4i", 0, 3, 2**30, 2**30 + 5), struct.pack("<4i", 0, 3, -(2**30), 11)):
+        (tmp_path / "b.arrow").write_bytes(file.read_bytes().replace(offsets, wrong))
+        with pytest.raises(UserError, match="b.arrow: damaged .*; download it again"):
+            read(tmp_path / "b.arrow")
 
 
 @pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst", "jsonl.xz", "jsonl.bz2", "parquet", "arrow", "txt.gz"])

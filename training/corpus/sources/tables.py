@@ -71,6 +71,8 @@ def read_arrow(file: SourceFile, config: SourceConfig, skip: int) -> Iterator[Re
         for batch in batches:
             passed = min(max(skip - number, 0), len(batch))
             wanted = batch.select([column])
+            # pyarrow trusts the offsets in a file: wrong ones would end the process with a segmentation fault.
+            wanted.slice(passed).validate(full=True)
             rows = max(1, min(MAX_BATCH, int(BATCH_BYTES / (wanted.nbytes / max(len(batch), 1) + 1))))
             for begin in range(passed, len(batch), rows):
                 for offset, row in enumerate(wanted.slice(begin, rows).to_pylist(), start=number + begin + 1):
