@@ -1,14 +1,17 @@
 """Byte pairs merged in rounds: the tokens of long words, or of many words, with all independent merges at once.
 
-Encoding merges the pair of the lowest rank again and again. A merge makes new pairs, but all of them contain its token,
-and so have at least the rank in which this token is used first. Take the pairs of a word at some
-moment, and let `bound` be the lowest such rank of all the tokens that they would make. Until the pairs below `bound`
-are used up, no new pair below it can appear. They are merged together, with numpy; what remains is to choose between
-those that overlap (in "abc", if both "ab" and "bc" are below). The lower rank goes first; of equal ones, as in "aaaa",
-the first and then every other one.
+Encoding merges the pair of the lowest rank again and again, so the ranks it merges rise. A pair (b, c) is merged in the
+end if no merge of a lower rank takes b or c away. Which merges could? In "a b c d", those of (a, b) and (c, d); and, if
+a and d grow before, those of b with a longer token that ends with a, and of c with a longer one that begins with d. The
+lowest rank of these is known for any two neighbours from the vocabulary alone. A round merges all pairs whose rank is
+below what could happen at both sides, with numpy.
+
+Two cases are left. In "aaaa" the pairs overlap and their ranks are equal: the first is merged, then every other one.
+And pairs can wait for each other in a circle: a longer token that the vocabulary has need not arise in this text. So a
+round also merges the lowest rank of each part of the text, since new tokens only have pairs of higher ranks.
 
 The tokens are those of merging one pair at a time. There are few rounds, for words of any length: a vocabulary of 8,000
-merges took 6 for 200,000 letters, and some 20 for a page of Chinese characters.
+merges took 6 for 200,000 letters, and 6 for a page of Chinese characters.
 """
 
 from collections.abc import Iterable
@@ -31,91 +34,95 @@ class RoundMerger:
     """
 
     def __init__(self, merges: Iterable[Pair], byte_ids: dict[int, int], first_merged: int):
-        merges = list(merges)
-        self.first_merged, self._border = first_merged, first_merged + len(merges)  # the border is in no pair
+        left, right = np.array([*merges], np.int64).reshape(-1, 2).T
+        self.first_merged, self._border = first_merged, first_merged + len(left)  # the border is in no pair
         self._symbols = np.array([byte_ids[byte] for byte in range(_BORDER[0])] + [self._border])
-        # The last key is above all others, so that a search for any pair ends at one.
-        keys = np.array([self._key(left, right) for left, right in (*merges, (self._border, self._border))])
-        order = np.argsort(keys)
-        self._keys, self._ranks_by_key = keys[order], np.where(order < len(merges), order, _NONE).astype(np.int32)
+        ranks, endings, last = _at_one_end(left, right, first_merged)
+        merges_with_right = self._key(endings, right[ranks]), ranks
+        ranks, beginnings, first = _at_one_end(right, left, first_merged)
+        merges_with_left = self._key(left[ranks], beginnings), ranks
 
-        self._first_use = np.full(len(merges), _NONE)  # of the token that each rank makes
+        byte_of = np.zeros(first_merged, int)
+        byte_of[list(byte_ids.values())] = list(byte_ids)
         self._together = np.zeros((256, 256), bool)  # whether two bytes stand side by side in a token
-        ends = {index: (byte, byte) for byte, index in byte_ids.items()}  # first and last byte of a token
-        for rank, pair in enumerate(merges):
-            for token in pair:
-                if token >= first_merged:
-                    self._first_use[token - first_merged] = min(self._first_use[token - first_merged], rank)
-            (first, last), (next_first, next_last) = ends[pair[0]], ends[pair[1]]
-            ends[first_merged + rank] = first, next_last
-            self._together[last, next_first] = True
+        self._together[byte_of[last], byte_of[first]] = True
 
-    def merge(self, words: Iterable[str]) -> list[list[int]]:
+        # The last key is above all others, so that a search for any pair ends at one.
+        borders = self._key(self._border, self._border)
+        self._keys = np.unique(np.concatenate([merges_with_right[0], merges_with_left[0], [borders]]))
+        # Of two neighbours: the rank of their pair, and the lowest rank that takes the right one, and the left one.
+        self._lowest = np.full((3, len(self._keys)), _NONE)
+        merges_of_both = self._key(left, right), np.arange(len(left))
+        for lowest, (keys, ranks) in zip(self._lowest, (merges_of_both, merges_with_right, merges_with_left)):
+            np.minimum.at(lowest, np.searchsorted(self._keys, keys), ranks.astype(np.int32))
+        self._lowest_of_bytes = self._look_up(self._symbols[:, None], self._symbols)
+
+    def merge(self, words: Iterable[str]) -> list[tuple[int, ...]]:
         """Token ids of words, of which there is at least one.
 
         All words are one sequence, each with a border after it. The sequence is a doubly linked list: a merge leaves
-        the new token in the place of its left part and takes out the right one. `ranks` are those of the pairs that
+        the new token in the place of its left part and takes out the right one. `lowest` is that of the pairs that
         begin at each place.
         """
         text = np.frombuffer(_BORDER.join([*(word.encode() for word in words), b""]), np.uint8)
-        # Parts that no token joins, which are words or shorter. Each has its own bound.
-        part_of = np.append(0, np.cumsum(~self._together[text[:-1], text[1:]]))
+        part_of = np.append(0, np.cumsum(~self._together[text[:-1], text[1:]]))  # no token joins two parts
         symbols, places = self._symbols[text], np.arange(len(text))
         before, behind = places - 1, np.minimum(places + 1, places[-1])  # the last border is behind itself
-        ranks = self._ranks(symbols, symbols[behind])
+        lowest = self._lowest_of_bytes[:, text, text[behind]]
+        ranks, takes_right, takes_left = lowest
         while len(places := np.flatnonzero(ranks != _NONE)):
-            parts, rank = part_of[places], ranks[places]
-            starts = np.flatnonzero(np.diff(parts, prepend=-1))
-            bounds = np.minimum.reduceat(self._first_use[rank], starts)
-            left = _chosen(places[rank < np.repeat(bounds, np.diff(starts, append=len(parts)))], ranks, behind)
+            rank, place_before = ranks[places], before[places]  # before the first place is the last one, a border
+            numbers = np.arange(len(places))
+            run = np.maximum.accumulate(np.where(ranks[place_before] == rank, 0, numbers))  # where its run begins
+            merged = (takes_right[place_before[run]] > rank) & (takes_left[behind[places]] >= rank)
+            merged |= rank == _lowest_of_part(rank, part_of[places])
+            left = places[merged & ((numbers - run) % 2 == 0)]
             right = behind[left]
             symbols[left] = self.first_merged + ranks[left]
             symbols[right], ranks[right] = _OUT, _NONE
             behind[left] = behind[right]
             before[behind[left]] = left
-            for place in (left, before[left]):  # before the first place is the last one, a border
-                ranks[place] = self._ranks(symbols[place], symbols[behind[place]])
+            changed = np.append(left, before[left])
+            lowest[:, changed] = self._look_up(symbols[changed], symbols[behind[changed]])
         return self._cut(symbols[symbols != _OUT])
 
-    def _cut(self, symbols: np.ndarray) -> list[list[int]]:
+    def _cut(self, symbols: np.ndarray) -> list[tuple[int, ...]]:
         """The words of a sequence, without the borders behind them."""
         borders = np.flatnonzero(symbols == self._border).tolist()
-        symbols, starts = symbols.tolist(), [0, *(border + 1 for border in borders)]
+        # Tuples, not lists: Python's garbage collector leaves tuples of numbers alone.
+        symbols, starts = tuple(symbols.tolist()), [0, *(border + 1 for border in borders)]
         return [symbols[start:border] for start, border in zip(starts, borders)]
 
     def _key(self, left: int | np.ndarray, right: int | np.ndarray) -> int | np.ndarray:
         return left * (self._border + 1) + right
 
-    def _ranks(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """The rank of each pair, `_NONE` if it has none."""
+    def _look_up(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Three ranks of each two neighbours, see `_lowest`; `_NONE` where there is no such merge."""
         keys = self._key(left, right)
         places = np.searchsorted(self._keys, keys)
-        return np.where(self._keys[places] == keys, self._ranks_by_key[places], _NONE)
+        return np.where(self._keys[places] == keys, self._lowest[:, places], _NONE)
 
 
-def _chosen(places: np.ndarray, ranks: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """The pairs to merge: of overlapping ones the lowest rank, of an equal run every other one from its start.
+def _at_one_end(tokens: np.ndarray, parts: np.ndarray, first_merged: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All that stands at one end of tokens: themselves, their part there, the part of that, and so on to a byte.
 
     Args:
-        places: where pairs of the round begin, ascending.
+        tokens: ids.
+        parts: the part of each merged token that is at this end.
 
     Returns:
-        The places of pairs that do not overlap.
+        Indices into `tokens`, the ids of all that stands at the end of each, and the id of the byte at each end.
     """
-    chosen = []
-    while len(places):
-        rank = ranks[places]
-        touches = behind[places[:-1]] == places[1:]  # whether a pair overlaps with the next one
-        # Runs of overlapping pairs of an equal rank wait while a pair before or behind them has a lower one.
-        starts = np.flatnonzero(np.append(True, ~touches | (rank[1:] != rank[:-1])))
-        ends = np.append(starts[1:], len(places)) - 1
-        waits = np.append(False, touches & (rank[:-1] < rank[1:]))[starts]
-        waits |= np.append(touches & (rank[1:] < rank[:-1]), False)[ends]
-        run = np.repeat(np.arange(len(starts)), ends - starts + 1)
-        take = ~waits[run] & ((np.arange(len(places)) - starts[run]) % 2 == 0)
-        chosen.append(places[take])
-        gone = take.copy()
-        gone[1:] |= touches & take[:-1]
-        gone[:-1] |= touches & take[1:]
-        places = places[~gone]
-    return np.sort(np.concatenate(chosen))
+    outermost = tokens.copy()
+    all_indices, found = [np.arange(len(tokens))], [tokens]
+    while len(indices := np.flatnonzero(outermost >= first_merged)):
+        outermost[indices] = parts[outermost[indices] - first_merged]
+        all_indices.append(indices)
+        found.append(outermost[indices])
+    return np.concatenate(all_indices), np.concatenate(found), outermost
+
+
+def _lowest_of_part(rank: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """For each of some pairs, the lowest rank in its part of the text. `part` is ascending."""
+    starts = np.flatnonzero(np.diff(part, prepend=-1))
+    return np.repeat(np.minimum.reduceat(rank, starts), np.diff(starts, append=len(part)))

@@ -22,7 +22,7 @@ from itertools import chain, pairwise, product
 from math import inf
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import PreTokenizedString, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from .merging_scratch import Pair, RoundMerger
 from .tokenization_base import SPECIAL_TOKENS, BaseTokenizer, read_tokenizer_json
@@ -208,7 +208,7 @@ class ScratchTokenizer(BaseTokenizer):
             self.ranks[left, right] = rank
             tokens.append(tokens[left] + tokens[right])
             self._bytes.append(self._bytes[left] + self._bytes[right])
-        self._cache: dict[str, list[int]] = {}
+        self._cache: dict[str, tuple[int, ...]] = {}
         super().__init__(tokens, special_tokens)
 
     @classmethod
@@ -294,10 +294,12 @@ class ScratchTokenizer(BaseTokenizer):
             ValueError: half of a surrogate pair, which is a code point but not a character.
         """
         try:
-            return [word for word, _ in self._splitter.pre_tokenize_str(text)]
+            whole = PreTokenizedString(text)
         except UnicodeEncodeError as error:
             half = ord(error.object[error.start])
             raise ValueError(f"the text contains half of a surrogate pair (U+{half:04X}), which has no UTF-8") from None
+        self._splitter.pre_tokenize(whole)
+        return [word for word, *_ in whole.get_splits(offset_type="byte")]  # it takes longer to count characters
 
     def count_words(self, texts: Iterable[str]) -> Counter[str]:
         """Count of each word. Megabytes of text have only some ten thousand distinct words."""
@@ -318,7 +320,7 @@ class ScratchTokenizer(BaseTokenizer):
         """Put the token ids of words into the cache."""
         if sum(map(len, words)) < MANY_CHARACTERS:
             for word in words:
-                self._cache[word] = self._merge(self._byte_symbols(word))
+                self._cache[word] = tuple(self._merge(self._byte_symbols(word)))
         else:
             self._cache.update(zip(words, self._round_merger.merge(words), strict=True))
 

@@ -29,7 +29,7 @@ def tokenizer(request):
 
 
 def one_at_a_time(tokenizer, words):
-    return [tokenizer._merge(tokenizer._byte_symbols(word)) for word in words]
+    return [tuple(tokenizer._merge(tokenizer._byte_symbols(word))) for word in words]
 
 
 any_bytes = st.binary(max_size=30).map(lambda data: data.decode("latin-1"))
@@ -44,9 +44,22 @@ def test_rounds_merge_as_one_pair_at_a_time(tokenizer, words):
     assert tokenizer._round_merger.merge(words) == one_at_a_time(tokenizer, words)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.text("abc", min_size=2, max_size=300),
+    words=st.lists(
+        st.text("abc", max_size=60) | st.builds(str.__mul__, st.text("abc", max_size=3), st.integers(0, 30))
+    ),
+)
+def test_rounds_of_any_vocabulary_merge_as_one_pair_at_a_time(text, words):
+    """Of few letters, so that pairs overlap, wait for each other, and grow at both sides."""
+    tokenizer = ScratchTokenizer.train([text], 400)
+    assert tokenizer._round_merger.merge([text, *words]) == one_at_a_time(tokenizer, [text, *words])
+
+
 def test_without_merges_words_are_their_bytes():
     tokenizer = ScratchTokenizer([])
-    assert tokenizer.encode("é" * 2_000) == one_at_a_time(tokenizer, ["é" * 2_000])[0]
+    assert tokenizer.encode("é" * 2_000) == list(*one_at_a_time(tokenizer, ["é" * 2_000]))
 
 
 TEXTS = {
