@@ -82,6 +82,7 @@ TESTED = {
     "python -m benchmarks.model": "test_benchmark",
     "python -m benchmarks.startup": "test_startup_benchmark",
     "python -m benchmarks.threads": "test_threads_benchmark",
+    "python -m benchmarks.freed_memory": "test_freed_memory_benchmark",
     "python -m benchmarks.serving": "test_serving_benchmark",
     "python -m benchmarks.evaluation": "test_races_of_whole_commands",
     "python -m benchmarks.rollouts": "test_races_of_whole_commands",
@@ -255,6 +256,13 @@ def test_threads_benchmark(terminal):
     """Only its command line: a run needs an idle machine, and takes minutes beside other tests."""
     done = terminal.run([*command("python -m benchmarks.threads"), "--help"], ROOT)
     assert "--rounds" in done.stdout
+
+
+def test_freed_memory_benchmark(terminal):
+    sizes = ["--hidden-size", 64, "--layers", 1, "--batch-size", 8, "--length", 256, "--rounds", 1]
+    done = terminal.run([*command("python -m benchmarks.freed_memory"), *sizes], ROOT)
+    medians = json.loads(done.stdout.splitlines()[-1])["medians"]
+    assert medians["kept"]["faults"] < medians["returned"]["faults"]
 
 
 def test_serving_benchmark(terminal):
