@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from training.common.errors import UserError
 from training.common.tables import as_text
 from training.eval.measures.config import EvaluateConfig
+from training.machine.garbage import lasting_objects
 from training.model_io.model_kinds import LANGUAGE_MODEL, check_model_kind
 from training.stages.flags import has_flag, parse
 from training.stages.provenance import LANGUAGE_MODELS, check_stage, digest
@@ -81,8 +82,9 @@ def main(arguments: list[str]) -> None:
         compare(arguments)
         return
     config = parse(EvaluateConfig, arguments, __doc__)
-    candidates = check_models(config)
-    measures = prepare_measures(config)
+    with lasting_objects():
+        candidates = check_models(config)
+        measures = prepare_measures(config)
     for measure in measures:
         for candidate in candidates.values():
             measure.check(candidate)

@@ -121,6 +121,26 @@ def test_shared_beginnings_are_read_once():
     assert all(len(tree.paths) == 1 for tree in plant(requests, hidden=0))
 
 
+@pytest.mark.parametrize("name", ["ours", "gemma2", "mamba"])
+def test_the_output_matrix_is_applied_to_scored_tokens_alone(name):
+    model, given = make(name), []
+    model.get_output_embeddings().register_forward_hook(lambda _, arguments, __: given.append(arguments[0].shape[:-1]))
+    pairs = [([1, 2, 3, 4, 5, 6], [7]), ([8], [9, 10])]
+    reads_trees(model)
+    given.clear()
+    scores = score_continuations(model, pairs, tokens=64)
+    assert given == [(1, 3)]
+    assert scores.nats.tolist() == pytest.approx([alone(model, *pair)[0] for pair in pairs], abs=1e-4)
+
+
+def test_a_model_without_an_output_module_is_scored_too(monkeypatch):
+    model = make("ours")
+    monkeypatch.setattr(type(model), "get_output_embeddings", lambda self: None)
+    pairs = some_pairs()
+    scores = score_continuations(model, pairs, tokens=256)
+    assert scores.nats.tolist() == pytest.approx([alone(model, *pair)[0] for pair in pairs], abs=1e-4)
+
+
 def test_a_model_that_ignores_the_tree_is_noticed(monkeypatch):
     """A model that takes positions and a mask and does not use them would give wrong scores without an error."""
     forward = LlamaForCausalLM.forward

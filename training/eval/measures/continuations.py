@@ -10,6 +10,7 @@ one token. Its position is its depth; it attends to itself and to the tokens bef
 Tree attention: Miao et al., SpecInfer, https://arxiv.org/abs/2305.09781
 """
 
+import contextlib
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -135,29 +136,31 @@ def _score_rows(
     model: PreTrainedModel, rows: list[PrefixTree], bf16: bool, nats: torch.Tensor, greedy: torch.Tensor
 ) -> None:
     """Enter the scores of all requests in a batch of rows."""
-    kept = sorted({place for row in rows for _, places, _ in row.scored for place in places})
-    slots = {place: slot for slot, place in enumerate(kept)}
-    numbers, cells, targets = [], [], []
+    kept = [sorted({place for _, places, _ in row.scored for place in places}) for row in rows]
+    slots = {cell: slot for slot, cell in enumerate((index, place) for index, row in enumerate(kept) for place in row)}
+    numbers, chosen, targets = [], [], []
     for index, row in enumerate(rows):
         for number, places, continuation in row.scored:
             numbers += [number] * len(places)
-            cells += [index * len(kept) + slots[place] for place in places]
+            chosen += [slots[index, place] for place in places]
             targets += continuation
     if not numbers:
         return
-    logits = _logits(model, rows, kept, bf16).flatten(0, 1)  # (rows * kept, vocab)
-    needed, cell = torch.tensor(cells).to(logits.device).unique(return_inverse=True)
-    logits, target = logits[needed].float(), torch.tensor(targets).to(logits.device)
-    scores = logits[cell, target] - logits.logsumexp(dim=-1)[cell]
-    missed = logits.argmax(dim=-1)[cell] != target
+    logits = _logits(model, rows, kept, bf16).float()  # (slots, vocab)
+    slot, target = torch.tensor(chosen).to(logits.device), torch.tensor(targets).to(logits.device)
+    scores = logits[slot, target] - logits.logsumexp(dim=-1)[slot]
+    missed = logits.argmax(dim=-1)[slot] != target
     scored = torch.tensor(numbers)
     nats.index_add_(0, scored, scores.cpu().double())
     greedy[scored[missed.cpu()]] = False
 
 
 @torch.inference_mode()
-def _logits(model: PreTrainedModel, rows: list[PrefixTree], kept: list[int], bf16: bool) -> torch.Tensor:
-    """Logits at some places of each row, (rows, kept, vocab). Padding is on the right, where no token sees it."""
+def _logits(model: PreTrainedModel, rows: list[PrefixTree], kept: list[list[int]], bf16: bool) -> torch.Tensor:
+    """Logits at the kept places of each row, one row after another, (all kept, vocab).
+
+    Padding is on the right, where no token sees it.
+    """
     ids, _ = pad([row.ids for row in rows], padding=0)
     inputs = {"input_ids": ids}
     if any(len(row.paths) > 1 for row in rows):
@@ -166,11 +169,38 @@ def _logits(model: PreTrainedModel, rows: list[PrefixTree], kept: list[int], bf1
         inputs["attention_mask"] = torch.where(visible, torch.zeros_like(hidden), hidden)
         inputs["position_ids"], _ = pad([row.depths for row in rows], padding=0)
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-        if "logits_to_keep" in inspect.signature(model.forward).parameters:
-            places = torch.tensor(kept, device=model.device)
-            return model(**inputs, use_cache=False, logits_to_keep=places).logits
-        return model(**inputs, use_cache=False).logits[:, kept]
+    cells = torch.tensor([index * ids.shape[1] + place for index, row in enumerate(kept) for place in row])
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16), _selected(model, ids.shape, cells):
+        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)
+    return logits if len(logits) == len(cells) else logits[cells.to(logits.device)]
+
+
+@contextlib.contextmanager
+def _selected(model: PreTrainedModel, shape: torch.Size, cells: torch.Tensor) -> Iterator[None]:
+    """Context in which the output matrix is applied only to some tokens of a batch of that shape.
+
+    `logits_to_keep` takes the same places of all rows. A model that does not call its output matrix as a module
+    computes all logits.
+
+    Args:
+        cells: numbers of the tokens in the flattened batch; those of one row are followed by those of the next.
+    """
+
+    def select(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if not arguments or arguments[0].shape[:-1] != shape:
+            return None
+        hidden, *others = arguments
+        return hidden.flatten(0, 1)[cells.to(hidden.device)][None], *others
+
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def reads_trees(model: PreTrainedModel, bf16: bool = False) -> bool:
@@ -189,7 +219,7 @@ def reads_trees(model: PreTrainedModel, bf16: bool = False) -> bool:
     for number, sequence in enumerate(([0, 1, 2], [0, 3, 4])):
         tree.add(number, sequence, [0])
         alone[number].add(number, sequence, [0])
-    together = _logits(model, [tree], list(range(5)), bf16)[0, tree.paths].float()  # (2, 3, vocab)
-    apart = _logits(model, alone, [0, 1, 2], bf16).float()
+    together = _logits(model, [tree], [list(range(5))], bf16)[torch.tensor(tree.paths)].float()  # (2, 3, vocab)
+    apart = _logits(model, alone, [[0, 1, 2]] * 2, bf16).float().view_as(together)
     tolerance = 1e-3 if model.dtype == torch.float32 and not bf16 else 5e-2
     return bool((together - apart).abs().max() <= tolerance * (1 + apart.abs().max()))
