@@ -12,6 +12,7 @@ from training.common.errors import UserError, caused_by, disk_full, nearest, one
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_any_text, print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
+from training.machine.memory import keep_freed_memory
 from training.machine.threads import use_reproducible_products
 from training.stages.flags import split_restart
 
@@ -130,6 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: unknown command '{command}'; {nearest(command, COMMANDS)}", file=sys.stderr)
         return 2
     use_reproducible_products()
+    keep_freed_memory()
     print_any_text()
     try:
         with no_interrupt_lost(), rank_zero_stdout():

@@ -82,6 +82,7 @@ TESTED = {
     "python -m benchmarks.model": "test_benchmark",
     "python -m benchmarks.startup": "test_startup_benchmark",
     "python -m benchmarks.threads": "test_threads_benchmark",
+    "python -m benchmarks.freed_memory": "test_freed_memory_benchmark",
     "python -m benchmarks.serving": "test_serving_benchmark",
     "python -m benchmarks.evaluation": "test_races_of_whole_commands",
     "python -m benchmarks.rollouts": "test_races_of_whole_commands",
@@ -99,7 +100,9 @@ TESTED = {
     "scratch arena": "test_arena",
     "scratch dpo": "test_arena",
     "scratch import": "test_doors",
-    "scratch export": "test_doors",
+    "scratch export --model runs/gpt2": "test_doors",
+    "scratch export --model runs/quickstart": "test_ollama",
+    "ollama": "test_ollama",
 }
 
 
@@ -255,6 +258,13 @@ def test_threads_benchmark(terminal):
     assert "--rounds" in done.stdout
 
 
+def test_freed_memory_benchmark(terminal):
+    sizes = ["--hidden-size", 64, "--layers", 1, "--batch-size", 8, "--length", 256, "--rounds", 1]
+    done = terminal.run([*command("python -m benchmarks.freed_memory"), *sizes], ROOT)
+    medians = json.loads(done.stdout.splitlines()[-1])["medians"]
+    assert medians["kept"]["faults"] < medians["returned"]["faults"]
+
+
 def test_serving_benchmark(terminal):
     words = [*command("python -m benchmarks.serving"), "--answers", "2", "--tokens", "2", "--rounds", "1"]
     rates = json.loads(terminal.run(words, ROOT).stdout.splitlines()[-1])
@@ -376,6 +386,17 @@ def test_push(terminal, quickstart_run, tmp_path):
         assert "model.safetensors" in hub.files["YOUR_NAME/scratch-quickstart"]
 
 
+def test_ollama(terminal, copy_run):
+    """Ollama itself need not be installed; the test looks at the two files that it is given."""
+    pytest.importorskip("gguf")
+    place = copy_run("export")
+    terminal.run(command("scratch export --model runs/quickstart"), place)
+    words = shlex.split(next(line for line in COMMANDS if line.startswith("ollama")))
+    modelfile = place / words[words.index("-f") + 1]
+    weights = modelfile.parent / re.search("^FROM (.*)$", modelfile.read_text(), flags=re.MULTILINE)[1]
+    assert words[2] == words[-1] and weights.read_bytes()[:4] == b"GGUF"
+
+
 def test_arena(terminal, copy_run):
     """The loop, with a few human-made votes between the battles: such a small model gives no answer that parses."""
     place = copy_run("data", "sft", "dpo")
@@ -421,7 +442,7 @@ def test_doors(terminal, tmp_path):
         hub.commits["openai-community/gpt2"] = "0" * 40
         online = {"HF_HUB_OFFLINE": None, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
         terminal.run(command("scratch import"), tmp_path, HF_HOME=str(tmp_path / "home"), **online)
-    terminal.run(command("scratch export"), tmp_path)
+    terminal.run(command("scratch export --model runs/gpt2"), tmp_path)
     before, after = (
         load_file(folder / "model.safetensors") for folder in (tmp_path / "stock", tmp_path / "runs/gpt2/export")
     )

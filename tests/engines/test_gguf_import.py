@@ -1,6 +1,7 @@
 """`scratch import` of GGUF files: weights, logits and ids of the exported model; one line for other files."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -345,6 +346,10 @@ def test_refuses_a_truncated_file_and_other_files(place, tmp_path):
     file.write_bytes(b"PK no GGUF")
     with refused("model", file, "GGUF"):
         imported(tmp_path, file)
+    file.unlink()
+    os.mkfifo(file)
+    with refused("model", file, "not a file"):
+        read_gguf(file)
     (tmp_path / "b.gguf").write_bytes(content)
     with refused("model", "a.gguf", "b.gguf"):
         imported(tmp_path, tmp_path)

@@ -53,4 +53,4 @@ def at_most_one_line() -> Iterator[None]:
     else:
         return
     assert line and not set("\n\r\0") & set(line), line
-    assert len(line) < 20_000
+    assert len(line) < 5000

@@ -197,6 +197,14 @@ def test_long_texts_are_the_stages_own_business(place, caplog):
     assert len(ids) > 128 and not caplog.records
 
 
+def test_settings_of_a_wrong_type(tmp_path):
+    write_tokenizer(tmp_path / "tokenizer")
+    file = tmp_path / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": []}))
+    with refused("tokenizer", tmp_path / "tokenizer"):
+        open_tokenizer(tmp_path / "tokenizer", "tokenizer")
+
+
 def test_a_tokenizer_larger_than_the_model_is_refused(place):
     tokenizer = open_tokenizer(place / "tokenizer", "tokenizer")
     model_config = build_model(config(), tokenizer).config

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def read(path: str, file: str) -> list[dict]:
 
     files = readable_files({"path": path, "data_files": file})
     return load_dataset("json", data_files=files, split="train", cache_dir="read").to_list()
+
+
+def test_a_pipe_is_no_file(place):
+    os.mkfifo("pipe.jsonl")
+    with refused("datasets.data_files", "pipe.jsonl: not a file"):
+        readable_files({"path": "json", "data_files": "pipe.jsonl"})
 
 
 def test_words_of_a_table_are_text(place):

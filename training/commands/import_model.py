@@ -254,7 +254,6 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
     Raises:
         UserError: not a model, another architecture, or an option that our class lacks.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     from modeling_scratch.conversion_scratch import ARCHITECTURES, scratch_config
@@ -266,7 +265,7 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
         raise UserError(f"'model': {model} holds no model (no config.json)")
     try:
         kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise UserError(f"'model': {model}: config.json is damaged") from None
     if kind == "scratch":
         raise UserError(
@@ -280,7 +279,7 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
     try:
         network = AutoConfig.from_pretrained(source)
         scratch_config(network)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except Exception as error:  # of any class, where a value is not what transformers expects
         cause = one_line(error.__cause__ or error)
-        raise UserError(f"'model': {model}: {cause}") from None
+        raise UserError(f"'model': {model}: config.json: {cause}") from None
     return network

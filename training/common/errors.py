@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
+# Characters of the beginning and of the end that stay of a long message, such as one that quotes a column's name.
+_BEGINNING, _END = 3000, 1000
 
 
 class UserError(Exception):
@@ -16,11 +18,15 @@ class UserError(Exception):
 
     The message is one line, `'key': PROBLEM; FIX`: what is wrong, where (file, key, record), and what to do.
     `training.cli` prints it without a traceback and exits with 2. Raise it before anything is written. Control
-    characters that it quotes, such as a line end in the name of a file, become escapes.
+    characters that it quotes, such as a line end in the name of a file, become escapes; the middle of what is longer
+    than 4,000 characters is left out.
     """
 
     def __init__(self, message: str):
-        super().__init__(_CONTROL.sub(lambda found: repr(found[0])[1:-1], message))
+        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], message)
+        if len(message) > _BEGINNING + _END:
+            message = f"{message[:_BEGINNING]} ... {message[-_END:]}"
+        super().__init__(message)
 
 
 @contextmanager

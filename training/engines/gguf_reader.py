@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from training.common.errors import UserError, one_line
+from training.common.files import check_file
 from training.common.progress import progress_bar
 from training.engines.gguf_file import PRECISIONS
 from training.foreign.checkpoint import Checkpoint
@@ -26,8 +27,9 @@ def read_gguf(file: Path) -> Checkpoint:
     """The tensors of a file by their names in it, in float32 as (out, in), and beside them its settings by their keys.
 
     Raises:
-        UserError: the file is damaged, one of several parts, or has weights in another precision than `PRECISIONS`.
+        UserError: no file, a damaged one, one of several parts, or weights in another precision than `PRECISIONS`.
     """
+    check_file(file, "model")
     try:
         reader = _Reader(file)
         beside = {key: _value(field) for key, field in reader.fields.items()}

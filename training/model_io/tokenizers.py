@@ -57,6 +57,7 @@ def open_tokenizer(name: str | Path, key: str, revision: str = "main") -> PreTra
         with quiet_loading():
             # Not Mistral's own class, which is preferred where mistral-common is installed and is not a fast one.
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, mistral_format=False)
+            tokenizer("")  # compares settings, such as model_max_length, that may not be numbers
     except Exception as error:  # of any class, where a file holds something else than transformers expects
         unconverted = _find_unconverted(name, revision)
         if unconverted:

@@ -86,8 +86,9 @@ def _answer(function: Callable, arguments: list[Any], keywords: dict[str, Any]) 
 def run_tests(nonce: str, tests: str) -> NoReturn:
     """Run tests against a solution in another process, from which only plain values arrive here."""
     module = _module("tests")
-    _Solution(nonce, TESTS_CALLS, TESTS_ANSWERS).define_names(module)
-    _report(nonce, *_execute(tests, "<tests>", module))
+    solution = _Solution(nonce, TESTS_CALLS, TESTS_ANSWERS)
+    # compiled while the solution runs, in the other process
+    _report(nonce, *_execute(tests, "<tests>", module, lambda: solution.define_names(module)))
 
 
 class _Solution:
@@ -169,12 +170,20 @@ def _module(name: str) -> types.ModuleType:
     return module
 
 
-def _execute(source: str, filename: str, module: types.ModuleType) -> tuple[str, str]:
-    """Run source code in a module: reason, "passed" if it reached its last line, and detail."""
+def _execute(
+    source: str, filename: str, module: types.ModuleType, prepare: Callable[[], None] | None = None
+) -> tuple[str, str]:
+    """Run source code in a module: reason, "passed" if it reached its last line, and detail.
+
+    Args:
+        prepare: called between compiling and running.
+    """
     try:
         code = compile(source, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         return "syntax", _describe(error)
+    if prepare is not None:
+        prepare()
     return _outcome(lambda: exec(code, vars(module)))
 
 

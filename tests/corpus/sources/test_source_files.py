@@ -125,7 +125,7 @@ def test_files_outside_a_clone_are_refused(tmp_path, monkeypatch):
         ids(tmp_path / "set")
 
 
-@pytest.mark.parametrize("field", ["date: 2024-13-45", "a: ["])
+@pytest.mark.parametrize("field", ["date: 2024-13-45", "a: [", "a: " + "[" * 5000], ids=["date", "bracket", "brackets"])
 def test_a_card_that_is_not_valid_yaml(tmp_path, field):
     pytest.importorskip("datasets")
     write(tmp_path / "notes", README_md=f"---\ntask_ids: []\n{field}\n---\nText.", a_txt="a")

@@ -206,6 +206,10 @@ def test_folders_of_save_to_disk(tmp_path):
     assert read(tmp_path / "saved", split="test")[0][0].text == "test 0"
     with pytest.raises(UserError, match="'data.split'.* no split 'tset'; did you mean 'test'"):
         read(tmp_path / "saved", split="tset")
+    for damage in ('{"a":' * 5000, '{"splits": 1}', "x"):
+        (tmp_path / "saved" / "dataset_dict.json").write_text(damage)
+        with pytest.raises(UserError, match="'data.path': .*saved: damaged; write it again with save_to_disk"):
+            read(tmp_path / "saved")
 
 
 def test_standard_input_is_json_lines_or_text(monkeypatch):
@@ -357,6 +361,12 @@ def test_rows_of_csv_have_as_many_fields_as_the_header(tmp_path):
 def test_a_missing_column_names_the_nearest(tmp_path, kind):
     with pytest.raises(UserError, match=r"'data.text_column': .*no column 'text'; did you mean 'texts'"):
         read(write(tmp_path / f"a.{kind}", ["a"], "texts"))
+
+
+def test_long_names_of_columns_are_cut(tmp_path):
+    with pytest.raises(UserError, match=r"'data.text_column': .*no column 'text'; known: n, q+ \.\.\. q+$") as caught:
+        read(write(tmp_path / "a.csv", ["a"], "q" * 50_000))
+    assert len(str(caught.value)) < 5000
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])

@@ -1,6 +1,5 @@
 """Data sets in local folders: the files of one split, as `save_to_disk` or a clone from the Hub has them."""
 
-import json
 import os
 import re
 import tempfile
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from training.common.errors import UserError, one_line
+from training.common.json_files import read_json
 from training.common.packages import how_to_install
 from training.corpus.sources.config import SourceConfig
 from training.stages.recipe import nearest
@@ -44,18 +44,15 @@ def _saved_files(folder: Path, config: SourceConfig, key: str) -> list[Path] | N
     try:
         splits = folder / "dataset_dict.json"
         if splits.is_file():
-            _check_split(_read(splits)["splits"], folder, config, key)
+            _check_split(read_json(splits, {"splits": [str]})["splits"], folder, config, key)
             folder = folder / config.split
         state = folder / "state.json"
         if (folder / "dataset_info.json").is_file() and state.is_file():
-            return [folder / row["filename"] for row in _read(state)["_data_files"]]
-    except (ValueError, KeyError, TypeError):
+            files = read_json(state, {"_data_files": [{"filename": str}]})["_data_files"]
+            return [folder / row["filename"] for row in files]
+    except ValueError:
         raise UserError(f"'{key}.path': {folder}: damaged; write it again with save_to_disk") from None
     return None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _check_split(names: list[str], folder: Path, config: SourceConfig, key: str) -> None:
@@ -75,7 +72,7 @@ def _card(file: Path) -> dict[str, Any]:
     head = _FRONT_MATTER.match(file.read_text(encoding="utf-8", errors="replace"))
     try:
         content = yaml.safe_load(head[1]) if head else None
-    except (yaml.YAMLError, ValueError):  # the latter for a date such as 2024-13-01
+    except (yaml.YAMLError, ValueError, RecursionError):  # the second for a date such as 2024-13-01
         return {}
     return content if isinstance(content, dict) else {}
 

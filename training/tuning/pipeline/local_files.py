@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.common.errors import UserError
-from training.common.files import open_whole, reject_lfs_pointer, sha256
+from training.common.files import check_file, open_whole, reject_lfs_pointer, sha256
 from training.corpus.sources.records import read_records
 from training.stages.provenance import digest
 
@@ -100,6 +100,7 @@ def _as_json(file: Path, table: bool) -> Path:
     """A file of the same records, all of them checked, as `datasets` reads JSON: itself, or a copy in its cache."""
     import datasets
 
+    check_file(file, FILES)
     kind = "".join([CSV] * table + file.suffixes[-2:])
     copy = Path(datasets.config.HF_DATASETS_CACHE, "scratch", f"{sha256(file)}{kind}.{CONVERSION}.jsonl")
     if copy.is_file():
