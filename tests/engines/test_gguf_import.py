@@ -178,6 +178,13 @@ def test_tokens_that_the_file_suppresses(place, tmp_path):
     assert written.suppress_tokens == [9, 11, *range(280, 300)] and written.eos_token_id == [0, 3]
 
 
+def test_a_token_that_older_files_lack(place, tmp_path):
+    """Converters wrote -1 for it, as a number without a sign; llama.cpp takes it for none."""
+    source = place / "qwen3-f32" / "tiny-F32.gguf"
+    file = changed(source, tmp_path / "a.gguf", {"tokenizer.ggml.padding_token_id": 2**32 - 1})
+    assert AutoTokenizer.from_pretrained(imported(tmp_path, file)).pad_token is None
+
+
 def test_a_base_model_has_no_chat_template(place, tmp_path):
     source = place / "qwen3-f32" / "tiny-F32.gguf"
     folder = imported(tmp_path, changed(source, tmp_path / "a.gguf", {"tokenizer.chat_template": None}))

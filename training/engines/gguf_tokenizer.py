@@ -20,6 +20,7 @@ from training.model_io.model_folder import generation_config
 _SPLITS = {name: (pattern,) for pattern, name in PATTERNS.items()}
 _SPLITS["smollm"] = (r"\p{N}", *_SPLITS["gpt-2"])
 _ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
+_NONE = 2**32 - 1  # -1 without a sign, which older converters wrote
 _NAMES = {"bos": "bos_token_id", "eos": "eos_token_id", "eot": "eot_token_id", "pad": "padding_token_id"}
 
 
@@ -128,6 +129,7 @@ def special_ids(checkpoint: Checkpoint) -> dict[str, int | None]:
     """
     size = len(_tokens(checkpoint)[0])
     ids = {name: _setting(checkpoint, f"ggml.{key}", int, None) for name, key in _NAMES.items()}
+    ids = {name: None if index == _NONE else index for name, index in ids.items()}
     for name, index in ids.items():
         if index is not None and not 0 <= index < size:
             raise checkpoint.error(f"tokenizer.ggml.{_NAMES[name]} is {index}, but it has {size} tokens")

@@ -38,11 +38,15 @@ async function address(place, type) {
   });
 }
 
-const QUIET = { suppressNativeLog: true, logger: { debug() {}, log() {}, warn() {}, error: console.error } };
+const OPTIONS = {
+  suppressNativeLog: true,
+  logger: { debug() {}, log() {}, warn() {}, error: console.error },
+  cacheManager: {}, // keeps nothing: wllama's own ends at once where a browser gives a page no storage
+};
 
 // Whether this browser lacks what wllama's fast build needs. wllama says so once it knows of a compatible build.
 function needsCompat(Wllama) {
-  const probe = new Wllama({ default: "unused" }, QUIET);
+  const probe = new Wllama({ default: "unused" }, OPTIONS);
   probe.setCompat({ worker: "unused", wasm: "unused" });
   return probe.getWorkerResources().compat;
 }
@@ -53,7 +57,7 @@ export async function openEngine({ files, load, bytes }, report) {
   const { Wllama } = await import(await address(files.module, "text/javascript"));
   const compat = needsCompat(Wllama);
   const wasm = await address(compat ? files.compat_wasm : files.wasm, "application/wasm");
-  const wllama = new Wllama({ default: wasm }, QUIET);
+  const wllama = new Wllama({ default: wasm }, OPTIONS);
   // Always set: else wllama takes its compatible build from another host.
   const worker = compat && { code: await (await open(files.compat_worker)).text() };
   wllama.setCompat(compat ? { worker, wasm } : null);
