@@ -8,7 +8,7 @@ import platform
 import sys
 from typing import Literal
 
-from training.common.errors import UserError, caused_by, disk_full, nearest, one_line
+from training.common.errors import UserError, caused_by, disk_full, nearest, one_line, printable
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_any_text, print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
@@ -94,16 +94,18 @@ def explain(error: Exception) -> str | None:
     """One line for a failure of the machine rather than of the program, or None."""
     reason = one_line(error)
     if disk_full(error):
-        return f"no space left on the disk ({reason}); free some and run the command again, earlier outputs are intact"
-    if caused_by(error, errno.EROFS):
-        return f"the disk is read-only ({reason}); mount it for writing, or choose another folder, and run it again"
-    if isinstance(error, PermissionError):
-        return f"permission denied: {error.filename}; change its permissions or choose another folder"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}; check that file or folder and run the command again"
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "training":
-        return f"the package '{error.name}' is not installed; {how_to_install(error.name)}"
-    return None
+        line = f"no space left on the disk ({reason}); free some and run the command again, earlier outputs are intact"
+    elif caused_by(error, errno.EROFS):
+        line = f"the disk is read-only ({reason}); mount it for writing, or choose another folder, and run it again"
+    elif isinstance(error, PermissionError):
+        line = f"permission denied: {error.filename}; change its permissions or choose another folder"
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        line = f"{error.filename}: {error.strerror}; check that file or folder and run the command again"
+    elif isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "training":
+        line = f"the package '{error.name}' is not installed; {how_to_install(error.name)}"
+    else:
+        return None
+    return printable(line)
 
 
 def note_end(kind: Literal["mistake", "failure", "stopped"], reason: str) -> None:

@@ -17,16 +17,21 @@ class UserError(Exception):
     """A mistake in a recipe, a file or a command line.
 
     The message is one line, `'key': PROBLEM; FIX`: what is wrong, where (file, key, record), and what to do.
-    `training.cli` prints it without a traceback and exits with 2. Raise it before anything is written. Control
-    characters that it quotes, such as a line end in the name of a file, become escapes; the middle of what is longer
-    than 4,000 characters is left out.
+    `training.cli` prints it without a traceback and exits with 2. Raise it before anything is written. It becomes
+    `printable`.
     """
 
     def __init__(self, message: str):
-        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], message)
-        if len(message) > _BEGINNING + _END:
-            message = f"{message[:_BEGINNING]} ... {message[-_END:]}"
-        super().__init__(message)
+        super().__init__(printable(message))
+
+
+def printable(message: str) -> str:
+    """A message of one line whatever it quotes, such as the name of a file.
+
+    Control characters become escapes, and the middle of what is longer than 4,000 characters is left out.
+    """
+    message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], message)
+    return message if len(message) <= _BEGINNING + _END else f"{message[:_BEGINNING]} ... {message[-_END:]}"
 
 
 @contextmanager

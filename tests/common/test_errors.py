@@ -1,0 +1,30 @@
+"""Messages that quote long names, line ends and control characters stay one short line."""
+
+import errno
+import os
+
+import pytest
+
+from training.cli import explain
+from training.common.errors import UserError
+
+LONG = "a" * 50_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), LONG),
+        PermissionError(errno.EACCES, "denied", LONG),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), LONG),
+    ],
+    ids=["too long", "permission", "full disk"],
+)
+def test_failures_of_the_machine(error):
+    assert len(explain(error)) < 4100
+
+
+def test_mistakes():
+    message = str(UserError(f"'key': {LONG} cannot be read; check it"))
+    assert len(message) < 4100 and message.startswith("'key': aaa") and message.endswith("aaa cannot be read; check it")
+    assert str(UserError("a\nb\x1b")) == r"a\nb\x1b"
