@@ -95,6 +95,8 @@ def explain(error: Exception) -> str | None:
     reason = one_line(error)
     if disk_full(error):
         line = f"no space left on the disk ({reason}); free some and run the command again, earlier outputs are intact"
+    elif caused_by(error, errno.EIO):
+        line = f"a disk cannot be read or written ({reason}); check it and run the command again"
     elif caused_by(error, errno.EROFS):
         line = f"the disk is read-only ({reason}); mount it for writing, or choose another folder, and run it again"
     elif isinstance(error, PermissionError):

@@ -160,6 +160,11 @@ def add_a_tensor(folder):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def spoil_the_index(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": []}}')
+
+
 def lose_a_shard(folder):
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="20KB")
     (folder / "model.safetensors").unlink(missing_ok=True)
@@ -172,6 +177,7 @@ def lose_a_shard(folder):
         (drop_a_tensor, "model.layers.1.mlp.up_proj.weight is missing"),
         (add_a_tensor, "model.layers.1.mlp.router.weight is not a tensor of a llama"),
         (lose_a_shard, "no model-00001-of-"),
+        (spoil_the_index, "model.safetensors.index.json is damaged"),
         (lambda folder: rewrite(folder / "config.json", hidden_size=64), "embed_tokens.weight has shape"),
         (lambda folder: rewrite(folder / "config.json", hidden_act="gelu"), "hidden_act is 'gelu'"),
         (lambda folder: rewrite(folder / "config.json", num_key_value_heads="one"), "num_key_value_heads"),

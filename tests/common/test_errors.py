@@ -17,8 +17,9 @@ LONG = "a" * 50_000
         OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), LONG),
         PermissionError(errno.EACCES, "denied", LONG),
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), LONG),
+        OSError(errno.EIO, os.strerror(errno.EIO)),  # of a read from an open file, without its name
     ],
-    ids=["too long", "permission", "full disk"],
+    ids=["too long", "permission", "full disk", "broken disk"],
 )
 def test_failures_of_the_machine(error):
     assert len(explain(error)) < 4100

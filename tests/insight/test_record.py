@@ -1,6 +1,7 @@
 """The record of attention: what is written is read, and what cannot be read is one line."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,10 @@ def test_damaged_maps(folder):
     content = map_file(folder, 8).read_bytes()
     map_file(folder, 8).write_bytes(content[: len(content) // 2])
     with refused(None, map_file(folder, 8), "damaged"):
+        record.snapshot(8)
+    map_file(folder, 8).unlink()
+    os.mkfifo(map_file(folder, 8))  # which the reader would wait for
+    with refused("step", 8):
         record.snapshot(8)
     with refused(None, map_file(folder, 64), "shapes"):
         replace(record, head_dim=4).snapshot(64)

@@ -189,15 +189,15 @@ class Record(Layout):
         from safetensors.numpy import load_file
 
         file = map_file(self.folder, step)
+        if not file.is_file():
+            captured = ", ".join(str(scores.step) for scores in self.steps)
+            raise UserError(f"'step': {step} has no maps in {self.folder}; captured: {captured}")
         try:
             tensors = load_file(file)
             kinds = [
                 [tensors[f"{kind}.{probe}"] for probe in range(len(self.probes))]
                 for kind in ("attention", "query", "key", "value")
             ]
-        except FileNotFoundError:
-            captured = ", ".join(str(scores.step) for scores in self.steps)
-            raise UserError(f"'step': {step} has no maps in {self.folder}; captured: {captured}") from None
         except (KeyError, OSError, SafetensorError) as error:
             raise UserError(f"{file} is damaged ({error}); {_REMEDY}") from None
         for probe, *arrays in zip(self.probes, *kinds, strict=True):

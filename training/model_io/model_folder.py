@@ -18,6 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, loggi
 from modeling_scratch.tokenization_base import use_version_4_names
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
+from training.common.json_files import read_json
 from training.model_io.context_length import context_length
 
 GENERATION_CONFIG = "generation_config.json"
@@ -236,9 +237,9 @@ def read_weights(folder: str | Path) -> dict[str, torch.Tensor]:
     names = [SAFE_WEIGHTS_NAME]
     if not (folder / SAFE_WEIGHTS_NAME).is_file() and (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         try:
-            index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
+            index = read_json(folder / SAFE_WEIGHTS_INDEX_NAME, {"weight_map": {str: str}})
             names = sorted(set(index["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
+        except ValueError:
             raise UserError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} is damaged; download or copy it again") from None
     weights: dict[str, torch.Tensor] = {}
     for name in names:
