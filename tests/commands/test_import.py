@@ -191,6 +191,7 @@ def lose_a_shard(folder):
         (lambda folder: MistralConfig().save_pretrained(folder), "is a mistral; scratch imports llama, qwen3, gpt2"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
         (lambda folder: (folder / "config.json").write_text('{"a":' * 5000), "config.json is damaged"),
+        (lambda folder: rewrite(folder / "config.json", model_type={}), "config.json is damaged"),
         (lambda folder: rewrite(folder / "config.json", architectures=[[]]), "config.json: "),
         (lambda folder: rewrite(folder / "config.json", dtype=["float32"]), "config.json: "),
         (lambda folder: (folder / "generation_config.json").write_text("{oops"), "generation_config.json is damaged"),

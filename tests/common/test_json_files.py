@@ -21,7 +21,7 @@ def test_fits():
     assert fits({}, {"name?": str}) and fits({"name": "a"}, {"name?": str}) and not fits({"name": 1}, {"name?": str})
 
 
-@pytest.mark.parametrize("text", ["", "[1", "null", '{"name": 1}', "\xff", "[" * 9999])
+@pytest.mark.parametrize("text", ["", "[1", "null", '{"name": 1}', "\xff", "[" * 9999, '{"name": "\\uD83e"}'])
 def test_damage_is_a_value_error(tmp_path, text):
     file = tmp_path / "a.json"
     file.write_text(text, encoding="latin-1")

@@ -121,6 +121,10 @@ def test_damaged_maps(folder):
         record.snapshot(8)
     with refused(None, map_file(folder, 64), "shapes"):
         replace(record, head_dim=4).snapshot(64)
+    layers = f'"layers": {record.layers}'
+    (folder / PROBES).write_text((folder / PROBES).read_text().replace(layers, f'"layers": {2**31}'))
+    with refused(None, map_file(folder, 64), "shapes"):
+        Record.open(folder).snapshot(64)
 
 
 def test_steps_are_log_spaced_and_do_not_depend_on_the_length_of_the_run():

@@ -168,6 +168,12 @@ def test_a_template_that_shows_another_prompt_is_noticed():
     assert tokenizer.decode(encoded.answers[0]) == "  1<|im_end|>\n"
 
 
+def test_a_template_whose_expressions_fail():
+    tokenizer = foreign(byte_level(JOINS))
+    with pytest.raises(TemplateError, match="TypeError: 'NoneType' object is not iterable"):
+        encode_prompt(tokenizer, [{"role": "user", "content": "x"}], chat_template="{% for a in none %}{% endfor %}")
+
+
 def test_a_template_that_rejects_the_prompt():
     tokenizer = foreign(byte_level(JOINS))
     template = (

@@ -14,7 +14,6 @@ Checkpoints of nanoGPT, minGPT, llama2.c (.pt and .bin), LLMs-from-scratch and l
 No code that such a file may hold is run.
 """
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.common.errors import UserError, one_line
 from training.common.hub_names import is_hub_name
+from training.common.json_files import read_json
 from training.model_io.model_kinds import describe_adapter, is_adapter, kind_of
 from training.stages.flags import parse
 from training.stages.help import command_line
@@ -264,8 +264,8 @@ def read_config(source: Path, model: str) -> "PreTrainedConfig":
     if not file.is_file():
         raise UserError(f"'model': {model} holds no model (no config.json)")
     try:
-        kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError, RecursionError):
+        kind = read_json(file, {"model_type?": str}).get("model_type")
+    except ValueError:
         raise UserError(f"'model': {model}: config.json is damaged") from None
     if kind == "scratch":
         raise UserError(

@@ -14,15 +14,18 @@ def read_json(path: Path, shape: Shape) -> Any:
         shape: see `fits`.
 
     Raises:
-        ValueError: it is damaged: no file, no UTF-8, no JSON, or of another shape.
+        ValueError: it is damaged: no file, no UTF-8, no JSON, half of a surrogate pair, or of another shape.
         FileNotFoundError: it is missing.
     """
     if path.exists() and not path.is_file():
         raise ValueError("not a file")
+    text = path.read_text(encoding="utf-8")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if "\\ud" in text.lower():
+        json.dumps(content, ensure_ascii=False).encode()  # UnicodeEncodeError: half of a surrogate pair
     if not fits(content, shape):
         raise ValueError("a key is missing, or of another type")
     return content

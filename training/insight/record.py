@@ -10,7 +10,6 @@ A record is a folder, `insight` in the output of a run:
 A step counts once its line is in `steps.jsonl`, which is written last. Layers and heads count from 0.
 """
 
-import itertools
 import json
 import math
 import shutil
@@ -178,8 +177,8 @@ class Record(Layout):
             raise UserError(f"{folder}: no step is captured yet; wait for the first line of {STEPS}")
         whole = {scores.step for scores in steps}
         heads = [scores for scores in _read_scores(folder / HEADS, HeadScores) if scores.step in whole]
-        grid = set(itertools.product(range(layout.layers), range(layout.heads)))
-        if not {(scores.layer, scores.head) for scores in heads} <= grid:
+        layers, numbers = range(layout.layers), range(layout.heads)
+        if not all(scores.layer in layers and scores.head in numbers for scores in heads):
             raise UserError(f"{folder / HEADS} is damaged (a head that {PROBES} does not have); {_REMEDY}")
         return cls(**vars(layout), folder=folder, steps=steps, head_scores=heads)
 

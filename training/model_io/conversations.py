@@ -182,15 +182,24 @@ def _render(
     messages: list[Message],
     add_generation_prompt: bool,
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The text of a conversation, and the spans of its characters inside generation marks."""
-    texts, spans = render_jinja_template(
-        [messages],
-        tools=tools,
-        chat_template=template,
-        add_generation_prompt=add_generation_prompt,
-        return_assistant_tokens_mask=bool(_GENERATION.search(template)),
-        **{**tokenizer.special_tokens_map, **variables},
-    )
+    """The text of a conversation, and the spans of its characters inside generation marks.
+
+    Raises:
+        jinja2.TemplateError: of the template, which also says what its expressions raise, such as a TypeError.
+    """
+    try:
+        texts, spans = render_jinja_template(
+            [messages],
+            tools=tools,
+            chat_template=template,
+            add_generation_prompt=add_generation_prompt,
+            return_assistant_tokens_mask=bool(_GENERATION.search(template)),
+            **{**tokenizer.special_tokens_map, **variables},
+        )
+    except TemplateError:
+        raise
+    except Exception as error:
+        raise TemplateError(f"{type(error).__name__}: {error}") from error
     return texts[0], spans[0] if spans else []
 
 

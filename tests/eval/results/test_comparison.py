@@ -104,7 +104,9 @@ def test_what_cannot_be_compared_is_said(tmp_path):
     other = results(tmp_path / "b", {"sft": ({"z": 1}, [])})
     with refused("compare", "base and sft have no measure in common on the same items"):
         compare_folders([one, other])
-    for damage in ("{", "[]", '{"models": {"sft": {}}}', '{"models": {"sft": {"figures": {}, "wrong": 1}}}'):
+    half, none = '{"conditions": {}, "models": {"\\ud83e": {}}}', '{"conditions": {}, "models": {}}'
+    wrong = '{"models": {"sft": {"figures": {}, "wrong": 1}}}'
+    for damage in ("{", "[]", half, none, '{"models": {"sft": {}}}', wrong):
         (other / "results.json").write_text(damage)
         with refused("compare", "results.json is damaged"):
             compare_folders([one, other])

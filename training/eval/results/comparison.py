@@ -132,7 +132,9 @@ def _read_models(folder: Path) -> dict[str, ModelResults]:
     if not (folder / RESULTS).is_file():
         raise UserError(f"'compare': {folder} holds no {RESULTS}; give the output of `scratch evaluate`")
     try:
-        return Results.read(folder).models
+        if models := Results.read(folder).models:
+            return models
+        raise ValueError
     except ValueError:
         raise UserError(f"'compare': {folder / RESULTS} is damaged; run `scratch evaluate` again") from None
 
