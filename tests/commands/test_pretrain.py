@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from messages import refused
 from timings import TIMINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -124,6 +125,13 @@ def test_a_finished_run_is_skipped_without_torch(text_data, untouched):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "is up to date, skipped" in done.stdout
+
+
+def test_a_folder_without_shards_is_refused_unread(text_data, tmp_path, monkeypatch):
+    """Hashing a whole disk would take hours."""
+    monkeypatch.setattr("training.commands.pretrain.digest", lambda *_: pytest.fail("hashed"))
+    with refused("data", tmp_path, "no token shards"):
+        pretrain.main(arguments(text_data | {"data": str(tmp_path)}, tmp_path / "new"))
 
 
 def test_accumulation_equals_one_large_batch(text_data, tmp_path):

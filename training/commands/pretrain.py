@@ -18,7 +18,7 @@ from training.common.metrics import METRICS, median_rate, read_metrics
 from training.common.processes import end_training, local_rank
 from training.common.shipped import with_shipped
 from training.common.signals import Interrupted
-from training.data.shards import check_hashes, check_tokenizer
+from training.data.shards import check_hashes, check_tokenizer, read_manifest
 from training.insight.record import INSIGHT
 from training.planner.recipes.predictions import PLAN
 from training.pretraining.checkpoint import Continuation, find_continuation
@@ -81,9 +81,10 @@ def resolve(config: PretrainConfig, given: dict[str, Any], where: str) -> Pretra
 
 
 def check_inputs(config: PretrainConfig) -> None:
-    """Reject inputs that are missing or come from another stage. Raises UserError."""
+    """Reject inputs that are missing, come from another stage or are no shards. Raises UserError."""
     for folder in config.mixture.folders:
         check_stage(folder, "prepare", key="data")
+        read_manifest(folder)  # else a folder of other things would be hashed first
     check_stage(config.tokenizer, "tokenizer", key="tokenizer")
 
 
