@@ -91,7 +91,8 @@ def mean_with_stderr(
     value = math.fsum(weight * item for weight, item in zip(weights, values, strict=True)) / total
     stderr = None
     if n > 1:
-        squares = math.fsum((weight * (item - value)) ** 2 for weight, item in zip(weights, values, strict=True))
+        deviations = [weight * (item - value) for weight, item in zip(weights, values, strict=True)]
+        squares = math.fsum(deviation * deviation for deviation in deviations)  # `**` raises where this is infinite
         stderr = math.sqrt(squares * n / (n - 1)) / total
     return Estimate(value, stderr, n, chance)
 

@@ -31,7 +31,10 @@ def test_an_item_is_named_by_what_it_says():
     assert identify({"a": 1, "b": [2]}) == identify({"b": [2], "a": 1}) != identify({"a": 1, "b": [3]})
 
 
-@pytest.mark.parametrize("damage", ["{", '{"kind": "a"}', "[1]"])
+HUGE = '{"kind": "chats", "name": "a", "item": "0", "scores": {"ends": 1e308}}'
+
+
+@pytest.mark.parametrize("damage", ["{", '{"kind": "a"}', "[1]", HUGE])
 def test_missing_and_damaged_files_are_named(damage, tmp_path):
     with refused("compare", "items/m.jsonl", "run `scratch evaluate` again"):
         read_outcomes(tmp_path, "m")

@@ -1,10 +1,12 @@
 """The table of results, and what is said below it."""
 
+import math
+
 from training.common.tables import as_markdown
 from training.eval.measures.figures import Figure, MetricKey
 from training.eval.results.page import page
 from training.eval.results.results_file import ModelResults, Results
-from training.eval.results.table import notes, results_table, subtask_tables
+from training.eval.results.table import notes, results_table, show, subtask_tables
 
 
 def figure(value, stderr=0.02, n=400, **others):
@@ -55,6 +57,10 @@ def test_shares_in_percent_and_other_numbers_as_they_are():
         "| base | 1.500 | 2.096 ± 0.016 | 1.500 ± 0.250 | 2.250 ± 0.020 | -2.000 ± 1.000 | -12.35 ± 0.68 | 50.0 ± 2.0 "
         "| 25.0 ± 2.0 | 12.5 ± 2.0 | 51.0 ± 2.0 | 28.0 ± 2.0 | 1.0 ± 2.0 | - |",
     ]
+
+
+def test_a_model_that_diverged():
+    assert [show(figure(value, unit="nats")) for value in (math.nan, math.inf, -math.inf)] == ["nan", "inf", "-inf"]
 
 
 def test_near_chance_is_said_plainly():

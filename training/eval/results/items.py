@@ -1,6 +1,7 @@
 """Item files: the outcome of every item for each model, kept so that models are compared on the same items."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from training.eval.measures.figures import ItemOutcome
 
 FOLDER = "items"
 _NUMBER = (int, float)
+_LARGEST = 1e100  # a finite number above it is no score, and the sum of such may overflow
 _SHAPE = {"kind": str, "name": str, "item": str, "scores": {str: (bool, *_NUMBER)}, "weight": (*_NUMBER, NoneType)}
 
 
@@ -43,6 +45,9 @@ def read_outcomes(folder: Path, model: str) -> list[ItemOutcome]:
     try:
         outcomes = [ItemOutcome(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
         if not fits([asdict(outcome) for outcome in outcomes], [_SHAPE]):
+            raise ValueError
+        numbers = (number for outcome in outcomes for number in (*outcome.scores.values(), outcome.weight or 0))
+        if any(_LARGEST < abs(number) < math.inf for number in numbers):
             raise ValueError
         return outcomes
     except (ValueError, TypeError, RecursionError):

@@ -77,6 +77,8 @@ def show(figure: Figure | None) -> str:
     """A share in percent, another number with three decimals below ten and four digits above; with standard error."""
     if figure is None or figure.value is None:
         return "-"
+    if not math.isfinite(figure.value):  # of a model that diverged
+        return str(figure.value)
     if figure.unit == "share":
         scale, decimals = 100, 1
     else:

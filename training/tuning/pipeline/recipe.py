@@ -180,7 +180,7 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | chosen, where), where)
     for name in recipe.training.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
-            raise UserError(f"{where}: 'report_to': no '{name}'; {nearest(name, INTEGRATION_TO_CALLBACK)}")
+            raise UserError(f"{where}: 'report_to': no '{name}'; {nearest(str(name), INTEGRATION_TO_CALLBACK)}")
     check_trackers([_TRACKERS[name] for name in recipe.training.report_to if name in _TRACKERS])
     if device.type == "cpu" and getattr(recipe.training, "activation_offloading", False):
         raise UserError(f"{where}: 'activation_offloading' needs a GPU, and there is none; remove the key")
