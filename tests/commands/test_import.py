@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from messages import refused
 from safetensors.torch import load_file, save_file
 from tiny_model import stir
 from tiny_stages import TRAINING, flags, forget_accelerate, write_data, write_model, write_tokenizer
@@ -169,6 +170,13 @@ def lose_a_shard(folder):
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="20KB")
     (folder / "model.safetensors").unlink(missing_ok=True)
     min(folder.glob("model-*.safetensors")).unlink()
+
+
+def test_a_folder_without_a_model_is_refused_unread(tmp_path, monkeypatch):
+    """Hashing a whole disk would take hours."""
+    monkeypatch.setattr("training.commands.import_model.digest", lambda *_: pytest.fail("hashed"))
+    with refused("model", tmp_path, "no config.json"):
+        main(["--model", str(tmp_path), "--output_dir", str(tmp_path / "new")])
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,10 @@ def import_stock(config: ImportConfig, arguments: list[str]) -> None:
             f"'{config.foreign_keys()[0]}': only a checkpoint of another project takes it, and {config.model} is none; "
             "leave it out"
         )
-    source, identity = find(config.model)
+    source = find(config.model)
     network = read_config(source, config.model)
+    # The snapshot of a model on the Hub is named after its commit.
+    identity = f"{config.model}@{source.name}" if is_hub_name(config.model) else digest(source, "model")
     kind = kind_of(network.architectures, network.num_labels)
     check_generation_config(source, "model")
     if has_tokenizer(source):
@@ -220,8 +222,8 @@ def import_stock(config: ImportConfig, arguments: list[str]) -> None:
     )
 
 
-def find(model: str) -> tuple[Path, str]:
-    """The folder of a model, downloaded if it is a name on the Hub, and a text that identifies its content.
+def find(model: str) -> Path:
+    """The folder of a model, downloaded if it is a name on the Hub.
 
     Raises:
         UserError: no such folder, and the download failed.
@@ -231,17 +233,18 @@ def find(model: str) -> tuple[Path, str]:
     from training.model_io.model_folder import GENERATION_CONFIG, TEKKEN, TOKENIZER_FILES
 
     if not is_hub_name(model):
-        return Path(model), digest(model, "model")
+        if not Path(model).exists():
+            raise UserError(f"'model': no such file or folder: {model}")
+        return Path(model)
     wanted = ["config.json", GENERATION_CONFIG, "model*.safetensors", "model.safetensors.index.json"]
     wanted += [*TOKENIZER_FILES, TEKKEN]
     try:
-        folder = Path(snapshot_download(model, allow_patterns=wanted))
+        return Path(snapshot_download(model, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # the Hub's own errors are of these kinds
         reason = one_line(error)
         raise UserError(
             f"'model': there is no folder {model}, and the download from the Hub failed ({reason})"
         ) from None
-    return folder, f"{model}@{folder.name}"  # the snapshot is named after its commit
 
 
 def read_config(source: Path, model: str) -> "PreTrainedConfig":
