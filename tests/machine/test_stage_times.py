@@ -40,7 +40,7 @@ def test_the_size_of_the_network():
 
 def test_what_was_measured():
     """Seconds of the quickstart's steps in bf16, and minutes of all in fp32 with a network of width 256."""
-    for stage, seconds in {"pretrain": 0.41, "sft": 0.7, "dpo": 2.5}.items():
+    for stage, seconds in {"pretrain": 0.41, "sft": 0.38, "dpo": 1.49}.items():
         steps = recipes("quickstart").steps(stage)
         assert estimate(recipes("quickstart"), stage, EPYC) == pytest.approx(START + steps * seconds, rel=0.1)
     recipe = recipes("quickstart").recipes

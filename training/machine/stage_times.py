@@ -23,7 +23,7 @@ START = 8  # seconds from the start of a stage to its work: Python, torch, trans
 BYTES_PER_TOKEN = 3.3  # Python source with a vocabulary of 4,096
 FILLED = 0.7  # share of `max_length` that the examples of SFT and DPO fill, with their padding
 # Time of a Trainer step, which is never compiled, relative to pretraining on as many tokens.
-TRAINER = {"fp32": 1.4, "bf16": 2.4}
+TRAINER = 1.4
 LORA = 1.9  # time of a step with adapter and reference model, relative to training all weights
 LEARN_BYTES, PREPARE_BYTES = 450_000, 250_000  # bytes of text per second, tokenizer and prepare
 GENERATED = 1500  # tokens per second that `evaluate` generates in a batch, with a network of a few million parameters
@@ -58,13 +58,13 @@ class Folder:
         """Training steps by the recipe."""
         return self.get(stage, "max_steps", 1000)
 
-    def operations(self, stage: str, precision: str) -> float:
+    def operations(self, stage: str) -> float:
         """Floating-point operations that one step of a stage is worth: six per weight and token, and overheads."""
         if stage == "pretrain":
             tokens = self.get(stage, "global_batch_size", 32) * self.get(stage, "sequence_length", 256)
             return 6 * self.weights * tokens
         tokens = self.get(stage, "per_device_train_batch_size", 8) * self.get(stage, "max_length", 1024) * FILLED
-        return TRAINER[precision] * 6 * self.weights * tokens * (2 * LORA if stage == "dpo" else 1)  # two answers
+        return TRAINER * 6 * self.weights * tokens * (2 * LORA if stage == "dpo" else 1)  # two answers
 
     def most_steps(self, stage: str) -> float:
         """Steps after which a stage has seen its data often enough; infinite if the recipes do not limit the data."""
@@ -99,9 +99,8 @@ def estimate(folder: Folder, stage: str, machine: Machine) -> float | None:
     if "pretrain" not in folder.recipes or folder.get("pretrain", "depth", None):
         return None
     if stage in SCALED:
-        precision = "bf16" if machine.bf16 else "fp32"
-        speed = machine.rate * TRAINING[precision]
-        return START + folder.steps(stage) * folder.operations(stage, precision) / speed
+        speed = machine.rate * TRAINING["bf16" if machine.bf16 else "fp32"]
+        return START + folder.steps(stage) * folder.operations(stage) / speed
     if stage != "evaluate":
         return None
     held_out = folder.get("prepare", "data.max_bytes", 10**7) * folder.get("prepare", "data.validation_fraction", 0.05)
