@@ -4,7 +4,7 @@
     python -m benchmarks.freed_memory --vocab-size 32768 --batch-size 4
 
 The step is that of a trainer that makes all logits at once, as TRL's do: forward, log-softmax, backward, AdamW, in bf16
-where the processor has it. Both kinds run in processes of their own and take turns (`training.machine.memory`).
+where the processor has it. Both kinds run in separate processes and take turns (`training.machine.memory`).
 Reported are medians over the rounds: milliseconds of a step, those of them in the kernel, its page faults, and the
 peak memory of the process. The last line is all of it as JSON.
 """

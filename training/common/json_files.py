@@ -1,4 +1,4 @@
-"""JSON files that scratch itself has written: read whole, and checked against the shape they were written with."""
+"""JSON files with a known shape, most of them written by scratch: read whole, and checked against it."""
 
 import json
 from pathlib import Path
