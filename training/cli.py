@@ -8,7 +8,7 @@ import platform
 import sys
 from typing import Literal
 
-from training.common.errors import UserError, caused_by, disk_full, nearest, one_line, printable
+from training.common.errors import UserError, caused_by, disk_full, nearest, one_line, out_of_memory, printable
 from training.common.packages import DISTRIBUTION, how_to_install
 from training.common.processes import print_any_text, print_error, rank, rank_zero_stdout
 from training.common.signals import Interrupted, no_interrupt_lost
@@ -99,6 +99,11 @@ def explain(error: Exception) -> str | None:
         line = f"a disk cannot be read or written ({reason}); check it and run the command again"
     elif caused_by(error, errno.EROFS):
         line = f"the disk is read-only ({reason}); mount it for writing, or choose another folder, and run it again"
+    elif out_of_memory(error):
+        line = (
+            f"out of memory{f' ({reason})' if reason else ''}; lower the batch size, the length of sequences or the "
+            "size of the model, or set activation_checkpointing; `scratch plan` predicts what a run needs"
+        )
     elif isinstance(error, PermissionError):
         line = f"permission denied: {error.filename}; change its permissions or choose another folder"
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:

@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+import torch
 
 from training.cli import explain
 from training.common.errors import UserError
@@ -29,3 +30,13 @@ def test_mistakes():
     message = str(UserError(f"'key': {LONG} cannot be read; check it"))
     assert len(message) < 4100 and message.startswith("'key': aaa") and message.endswith("aaa cannot be read; check it")
     assert str(UserError("a\nb\x1b")) == r"a\nb\x1b"
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: torch.empty(2**58), lambda: bytearray(2**60)], ids=["torch", "python"]
+)
+def test_memory_that_runs_out(allocate):
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        allocate()
+    assert explain(caught.value).startswith("out of memory")
+    assert "GB" in explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GB. GPU 0 ..."))

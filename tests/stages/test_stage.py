@@ -612,6 +612,23 @@ def test_a_pipe_is_not_an_input(tmp_path):
         digest(tmp_path / "pipe.jsonl", "data")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that fails when it is read")
+def test_an_input_that_cannot_be_read():
+    with refused("data", "/proc/self/mem cannot be read"):
+        digest("/proc/self/mem", "data")
+
+
+def test_a_folder_of_too_many_files_is_not_an_input(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.stages.provenance.MOST_FILES", 2)
+    for place in (tmp_path, tmp_path / "a", tmp_path / "b"):
+        place.mkdir(exist_ok=True)
+        (place / "file").write_text(place.name)
+    with refused("tokenizer", f"{tmp_path} holds more than 2 files"):
+        digest(tmp_path, "tokenizer")
+    (tmp_path / "b" / "file").unlink()
+    assert digest(tmp_path)
+
+
 def test_an_error_is_one_line_whatever_it_quotes():
     assert str(UserError("no file 'a\nb\x00'")) == "no file 'a\\nb\\x00'"
 

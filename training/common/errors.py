@@ -54,6 +54,16 @@ def disk_full(error: BaseException) -> bool:
     return caused_by(error, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, quoted="unexpected pos")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of this machine, or of an accelerator, was not enough."""
+    # torch's own class is only for accelerators; it is known by its name because importing torch takes a second
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
 def caused_by(error: BaseException | None, *numbers: int, quoted: str = "") -> bool:
     """Whether an error comes from one of these errors of the system, or quotes this text.
 

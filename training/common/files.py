@@ -147,8 +147,12 @@ def list_files(folder: Path, left_out: Collection[str]) -> dict[str, int | str]:
     return {name.as_posix(): _identify(folder / name) for name in names if name.parts[0] not in left_out}
 
 
-def files_below(folder: Path) -> list[Path]:
-    """The files of a folder and its subfolders, sorted. Links to folders are followed, but no folder is read twice."""
+def files_below(folder: Path, most: int) -> list[Path]:
+    """The files of a folder and its subfolders, sorted. Links to folders are followed, but no folder is read twice.
+
+    Args:
+        most: number of files after which the search ends, with those found so far.
+    """
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -157,6 +161,8 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         found += [Path(place, name) for name in names if os.path.isfile(os.path.join(place, name))]
+        if len(found) > most:
+            break
     return sorted(found)
 
 

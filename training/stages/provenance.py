@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from training.common.json_files import read_json
 LANGUAGE_MODELS = ("pretrain", "sft", "dpo", "kto", "orpo", "grpo", "rloo", "export", "import")
 PROVENANCE, RECIPE = "provenance.json", "recipe.yaml"
 PARTIAL, REPLACED = ".partial", ".replaced"
+# No input has more files; a folder that does, such as /, was named by mistake and would be read for hours.
+MOST_FILES = 100_000
 _RECORD = {
     **{"stage": str, "fingerprint": str, "recipe": {str: object}, "inputs": {str: str}, "versions": {str: str}},
     **{"seconds": (int, float), "metrics": {str: object}, "complete?": bool, "files?": {str: (int, str)}},
@@ -38,7 +40,8 @@ def digest(path: str | Path, key: str = "input") -> str:
         key: of the recipe that names it, for errors.
 
     Raises:
-        UserError: it does not exist, is the output of a stage that did not finish, or has lost a file since.
+        UserError: it does not exist, cannot be read, is a folder of too many files, is the output of a stage that did
+            not finish, or has lost a file since.
     """
     path = Path(path)
     record = read_provenance(path)
@@ -58,11 +61,22 @@ def digest(path: str | Path, key: str = "input") -> str:
     if not (path.is_file() or path.is_dir()):
         raise UserError(f"'{key}': {path} is a pipe or a device; give a file or a folder")
     hasher = hashlib.sha256()
-    for file in [path] if path.is_file() else files_below(path):
+    files = [path] if path.is_file() else files_below(path, MOST_FILES)
+    if len(files) > MOST_FILES:
+        raise UserError(f"'{key}': {path} holds more than {MOST_FILES:,} files; name a folder below it")
+    for file in files:
         hasher.update(file.name.encode())
-        with file.open("rb") as stream:
+        with _reading(file, key), file.open("rb") as stream:
             hasher.update(hashlib.file_digest(stream, "sha256").digest())
     return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(file: Path, key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # from reading, it names no file
+        raise UserError(f"'{key}': {file} cannot be read ({error.strerror}); check it, or leave it out") from None
 
 
 def check_stage(path: str | Path, *allowed: str, key: str) -> None:

@@ -50,10 +50,7 @@ def source_digest(config: SourceConfig, key: str = "data") -> str:
         identity = [STDIN, uuid.uuid4().hex]
     elif is_local(config.path):
         files = find_files(config, key).files
-        try:
-            identity = [f"{file.path}:{digest(file.path, f'{key}.path')}" for file in files]
-        except OSError as error:
-            raise UserError(f"'{key}.path': {error.filename} cannot be read ({error.strerror})") from None
+        identity = [f"{file.path}:{digest(file.path, f'{key}.path')}" for file in files]
     else:
         identity = [config.path, str(config.subset), config.split]
     return hashlib.sha256("\n".join(identity).encode()).hexdigest()

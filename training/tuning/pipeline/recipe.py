@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from training.common.errors import UserError, disk_full, one_line
+from training.common.errors import UserError, disk_full, one_line, out_of_memory
 from training.common.hub_names import is_hub_name
 from training.common.processes import world_size
 from training.common.shipped import with_shipped
@@ -237,13 +237,10 @@ def one_line_errors(where: str) -> Iterator[None]:
 
     Failures of the machine pass: files that cannot be written, and memory that runs out.
     """
-    import torch
     from jinja2 import TemplateError
 
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except TemplateError as error:
         raise UserError(f"{where}: the chat template rejects a conversation ({one_line(error)})") from error
     except (ValueError, ImportError) as error:
@@ -251,6 +248,8 @@ def one_line_errors(where: str) -> Iterator[None]:
             raise
         raise UserError(f"{where}: {one_line(error)}") from error
     except (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
+        if out_of_memory(error):
+            raise
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):  # not of transformers
             raise
         raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
