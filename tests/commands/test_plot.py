@@ -74,7 +74,22 @@ def test_a_full_disk_leaves_the_last_picture(place):
 
 def test_names_are_what_differs(place, capsys):
     main(["runs/small/pretrain", "./runs/large/pretrain"])
-    assert {"small", "large"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines() if line}
+    assert {"small", "large"} <= first_words(capsys)
+
+
+def test_a_run_beside_the_folder_that_holds_it(place, capsys, monkeypatch):
+    main(["runs/small", "runs/small/../large/pretrain", "--x", "step"])
+    assert {"small", "large/pretrain"} <= first_words(capsys)
+    shutil.copytree("runs/small", "runs/large/pretrain/small")
+    main(["runs/large/pretrain", "runs/large/pretrain/small", "--x", "step"])
+    assert {"pretrain", "pretrain/small"} <= first_words(capsys)
+    monkeypatch.chdir("runs/large/pretrain")
+    main([".", "small", "--x", "step"])
+    assert {".", "small"} <= first_words(capsys)
+
+
+def first_words(capsys) -> set[str]:
+    return {line.split()[0] for line in capsys.readouterr().out.splitlines() if line}
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,7 @@ def test_refuses_folders_of_others(tmp_path, out):
     assert "was not written by scratch" in refusal(tmp_path / "file")
     (tmp_path / "file").unlink()
     assert "needs a separate folder" in refusal(Path("."))
+    assert "needs a separate folder" in refusal(Path(".."))
     assert files(tmp_path) == before
 
 

@@ -284,6 +284,7 @@ def test_what_depends_on_the_processor_is_filled_in():
         ({"report_to": "wandb"}, "report_to", "wandb is not installed; pip install wandb"),
         ({"report_to": "wandbe"}, "report_to", "did you mean 'wandb'"),
         ({"report_to": True}, "report_to", "no 'True'"),
+        ({"report_to": {}}, "report_to", "no '{}'"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_training(place, options, key, fact):

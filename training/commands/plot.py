@@ -86,11 +86,11 @@ def _names(runs: list[str]) -> dict[str, str]:
     parts = [Path(os.path.normpath(run)).parts for run in runs]
     if len(set(parts)) < len(parts):
         raise UserError("'runs': the same run is given twice; list it once")
-    while len(parts) > 1 and len({path[0] for path in parts}) == 1:
+    while min(map(len, parts)) > 1 and len({path[0] for path in parts}) == 1:
         parts = [path[1:] for path in parts]
     while min(map(len, parts)) > 1 and len({path[-1] for path in parts}) == 1:
         parts = [path[:-1] for path in parts]
-    return {"/".join(path): run for path, run in zip(parts, runs, strict=True)}
+    return {"/".join(path) or ".": run for path, run in zip(parts, runs, strict=True)}
 
 
 def _read(run: Path) -> Run:

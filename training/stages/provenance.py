@@ -128,7 +128,9 @@ def staging_dir(output_dir: str | Path) -> Path:
 
 
 def beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(folder.name + suffix)
+    """The folder's path with a suffix; of `.` and `..`, which do not end in their name, the whole path's."""
+    folder = folder.resolve() if folder.name in ("", "..") else folder
+    return folder.parent / (folder.name + suffix)
 
 
 def essential_recipe(recipe: Any, runtime_keys: Set[str] = frozenset()) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Stage:
         Stage.begun = None
         self.name = name
         self.output_dir = Path(output_dir)
-        if not self.output_dir.name:
+        if self.output_dir.name in ("", ".."):
             raise UserError(f"'output_dir': {name} needs a separate folder, such as runs/mine, not '{output_dir}'")
         self.target = real_dir(output_dir)
         if self.target.is_mount():

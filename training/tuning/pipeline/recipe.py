@@ -179,7 +179,7 @@ def parse_recipe(stage: str, values: dict[str, Any], where: str) -> TrlRecipe:
     chosen = {key: value for key, value in values.items() if value is not None or key not in defaults}
     recipe = TrlRecipe(stage, *parse_values(_parser(stage), defaults | chosen, where), where)
     for name in recipe.training.report_to:
-        if name not in INTEGRATION_TO_CALLBACK:
+        if not isinstance(name, str) or name not in INTEGRATION_TO_CALLBACK:
             raise UserError(f"{where}: 'report_to': no '{name}'; {nearest(str(name), INTEGRATION_TO_CALLBACK)}")
     check_trackers([_TRACKERS[name] for name in recipe.training.report_to if name in _TRACKERS])
     if device.type == "cpu" and getattr(recipe.training, "activation_offloading", False):
