@@ -12,7 +12,7 @@ quickstart: $(LIGHT)  ## corpus to chat model on this machine
 check: lint  ## the linter and the tests that need no whole command, about five minutes
 	$(BIN)/python -m pytest --numprocesses auto -m "not slow and not release"
 
-test: lint  ## the linter and the tests that every change must pass, about twenty minutes
+test: lint  ## the linter and the tests that every change must pass, about 25 minutes on two cores
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-release: lint  ## the linter and all tests, also those that a release must pass

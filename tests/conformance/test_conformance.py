@@ -7,7 +7,7 @@ import pytest
 from run import HERE, CannotRun, IndexUnreachable, compare, fetch, to_ask_llama
 
 # Those that differ most stand for the others.
-SOME = ("grouped_tied", "gpt2", "scratch")
+SOME = ("gpt2", "scratch")
 
 
 @pytest.mark.parametrize("shapes", [SOME, pytest.param((), marks=pytest.mark.release)], ids=["some", "all"])

@@ -16,7 +16,10 @@ RECIPES = sorted(
     for path in (ROOT / "recipes").glob("*/*.yaml")
     if path.stem in VERBS and not path.with_name("plan.json").exists()
 )
-LAUNCHED = ("quickstart/sft", "arithmetic/grpo")  # by every run of the tests, and all others before a release
+# What every run of the tests runs: these in two processes, and in one a recipe of each other trainer. All combinations
+# are run before a release.
+LAUNCHED = ("quickstart/sft", "arithmetic/grpo")
+ALONE = ("quickstart/dpo", "assistant/reward")
 ON_THE_CPU = {"use_cpu": "true", "bf16": "false", "report_to": "none"}
 SMALL = {"max_steps": 2, "per_device_train_batch_size": 4, "warmup_steps": 0, "logging_steps": 1}
 COUNT = 32  # records of each file
@@ -58,9 +61,9 @@ def name_of(recipe):
 
 def cases():
     for recipe in RECIPES:
-        yield pytest.param(recipe, 1, id=f"{name_of(recipe)}-1")
-        marks = () if name_of(recipe) in LAUNCHED else pytest.mark.release
-        yield pytest.param(recipe, 2, id=f"{name_of(recipe)}-2", marks=marks)
+        for processes, every_time in ((1, ALONE), (2, LAUNCHED)):
+            marks = () if name_of(recipe) in every_time else pytest.mark.release
+            yield pytest.param(recipe, processes, id=f"{name_of(recipe)}-{processes}", marks=marks)
 
 
 @pytest.mark.parametrize("recipe, processes", cases())

@@ -317,6 +317,7 @@ def test_two_machines_by_accelerate(terminal, pretrain, expected, tmp_path):
     torch.testing.assert_close(losses(pretrain.folder / "machines"), expected["muon"], atol=ATOL["muon"], rtol=0)
 
 
+@pytest.mark.release
 def test_two_machines_by_torchrun(terminal, pretrain, expected, tmp_path):
     """Two launchers with one process each, without a launch file: every process holds the whole model."""
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", 1]
