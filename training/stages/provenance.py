@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,12 @@ def digest(path: str | Path, key: str = "input") -> str:
         raise UserError(f"'{key}': {path} holds more than {MOST_FILES:,} files; name a folder below it")
     for file in files:
         hasher.update(file.name.encode())
-        with _reading(file, key), file.open("rb") as stream:
-            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+        try:
+            with file.open("rb") as stream:
+                hasher.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:  # an error of reading names no file
+            raise UserError(f"'{key}': {file} cannot be read ({error.strerror}); check it, or leave it out") from None
     return hasher.hexdigest()
-
-
-@contextlib.contextmanager
-def _reading(file: Path, key: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # from reading, it names no file
-        raise UserError(f"'{key}': {file} cannot be read ({error.strerror}); check it, or leave it out") from None
 
 
 def check_stage(path: str | Path, *allowed: str, key: str) -> None:
